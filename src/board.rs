@@ -1,0 +1,166 @@
+//! The board: the latest published state of every watch and of the daemon. Pages, metrics and commands read it and nothing
+//! else; what stands here is already in the record.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::core::job::WatchId;
+use crate::core::outcome::FailureReason;
+use crate::core::time::Timestamp;
+use crate::core::watch::Known;
+
+/// Failed polls kept for each watch. Old ones give way, so that a job in trouble for days costs no more than one in trouble
+/// for minutes.
+pub const RECENT_FAILURES_MAX: usize = 20;
+
+/// The latest published state of everything. Cheap to clone: clones share one board.
+#[derive(Clone, Debug, Default)]
+pub struct StatusBoard {
+    inner: Arc<RwLock<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    watches: BTreeMap<WatchId, Arc<WatchView>>,
+    daemon: DaemonView,
+}
+
+/// The latest published state of one watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchView {
+    /// Which job, through which target.
+    pub id: WatchId,
+    /// The `watch` label.
+    pub name: Arc<str>,
+    /// The target's AWS region; empty where the configured endpoint stands for one.
+    pub aws_region: Arc<str>,
+    /// Whether it is being polled.
+    pub state: WatchState,
+    /// The latest that is known of the job; `None` before the first good answer.
+    pub known: Option<Known>,
+    /// Whether the last poll succeeded; `None` before the first one.
+    pub up: Option<bool>,
+    /// When a poll last succeeded.
+    pub last_successful_poll: Option<Timestamp>,
+    /// When the next poll is due.
+    pub next_poll: Option<Timestamp>,
+    /// How many transitions the record holds, by the index of the status they lead to (`JobStatus::index`).
+    pub transitions: [u64; 8],
+    /// The latest failed polls, the oldest first, at most [`RECENT_FAILURES_MAX`].
+    pub recent_failures: VecDeque<FailedPoll>,
+}
+
+/// Whether a watch is being polled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchState {
+    /// It is polled.
+    Live,
+    /// Its job has ended.
+    Finished,
+    /// It is not polled until the configuration changes, for this reason.
+    Parked(String),
+}
+
+impl WatchState {
+    /// Every label there is.
+    pub const LABELS: [&'static str; 3] = ["live", "finished", "parked"];
+
+    /// The metric label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Finished => "finished",
+            Self::Parked(_) => "parked",
+        }
+    }
+}
+
+/// A poll that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedPoll {
+    /// When.
+    pub at: Timestamp,
+    /// Its class.
+    pub reason: FailureReason,
+    /// What happened. It may quote the service.
+    pub message: String,
+}
+
+/// The state of the daemon itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DaemonView {
+    /// When the configuration in force was loaded; `None` before the first one.
+    pub config_loaded_at: Option<Timestamp>,
+    /// Why the last reload failed; `None` where it succeeded.
+    pub config_error: Option<String>,
+    /// The configuration in force as TOML, its secrets hidden.
+    pub config_in_force: String,
+    /// Why the record cannot be written; `None` while it can.
+    pub record_error: Option<String>,
+    /// Whether the daemon is on its way out.
+    pub stopping: bool,
+}
+
+impl DaemonView {
+    /// Whether the daemon does its work: a configuration is in force, the record can be written, and it is not stopping.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.stopping {
+            return Err("stopping".to_owned());
+        }
+        if self.config_loaded_at.is_none() {
+            return Err("no configuration is in force yet".to_owned());
+        }
+        match &self.record_error {
+            Some(error) => Err(format!("the record cannot be written: {error}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StatusBoard {
+    /// Publishes the state of one watch.
+    pub fn publish(&self, view: WatchView) {
+        self.write().watches.insert(view.id.clone(), Arc::new(view));
+    }
+
+    /// Takes a watch off the board.
+    pub fn remove(&self, id: &WatchId) {
+        self.write().watches.remove(id);
+    }
+
+    /// One watch.
+    #[must_use]
+    pub fn watch(&self, id: &WatchId) -> Option<Arc<WatchView>> {
+        self.read().watches.get(id).cloned()
+    }
+
+    /// Every watch, ordered by target, store and job: one consistent picture.
+    #[must_use]
+    pub fn watches(&self) -> Vec<Arc<WatchView>> {
+        self.read().watches.values().cloned().collect()
+    }
+
+    /// The state of the daemon.
+    #[must_use]
+    pub fn daemon(&self) -> DaemonView {
+        self.read().daemon.clone()
+    }
+
+    /// Changes the state of the daemon.
+    pub fn update_daemon(&self, change: impl FnOnce(&mut DaemonView)) {
+        change(&mut self.write().daemon);
+    }
+
+    // A panic while the lock was held leaves whole values behind: each write above is one assignment.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

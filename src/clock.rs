@@ -1,0 +1,41 @@
+//! The only reader of clocks, and the only sleeper. Everything else is handed a [`Now`].
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::core::time::{Monotonic, Now, Timestamp};
+
+/// A pair of clocks with a common origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// The machine's clocks, counted from now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one room that reads clocks")]
+    pub fn system() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// Both clocks, read together.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one room that reads clocks")]
+    pub fn now(self) -> Now {
+        // A wall clock out of range (before year -9999 or after 9999) reads as the Unix epoch: schedules do not use it.
+        let wall = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+        Now { monotonic: Monotonic::at(self.origin.elapsed()), wall }
+    }
+
+    /// Returns at `at`, at once if that has passed.
+    pub async fn sleep_until(self, at: Monotonic) {
+        tokio::time::sleep_until(self.origin + at.elapsed()).await;
+    }
+
+    /// Returns after `duration`.
+    pub async fn sleep(self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}

@@ -1,0 +1,12 @@
+//! The rules of watching a job, and nothing else.
+//!
+//! Pure: no clock, no I/O, no log, no AWS and no SQL. Time comes in as [`time::Now`], chance as a seed, and what is to be
+//! done goes out as a value. So every rule here is tested by a list of inputs and a list of answers.
+
+pub mod backoff;
+pub mod job;
+pub mod outcome;
+pub mod pacer;
+pub mod text;
+pub mod time;
+pub mod watch;

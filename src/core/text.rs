@@ -1,0 +1,64 @@
+//! The one sanitiser between text that others wrote and whatever prints it: log, page, terminal, metrics, diagnostics.
+
+use std::fmt::{self, Display, Write};
+
+/// Shows `text` on one line and without a character that could act on what displays it: control characters, line and
+/// paragraph separators, bidirectional marks and other invisible format characters become `\uXXXX` (UTF-16, as in JSON, so a
+/// JSON string that passes through stays one).
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a>(pub &'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if is_hostile(c) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(f, "\\u{unit:04x}")?;
+                }
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first `limit` characters of `text`, and a mark where more followed.
+#[must_use]
+pub fn excerpt(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Whether `c` must not reach a display as it is: Unicode's control and format characters (categories Cc and Cf), its line
+/// and paragraph separators.
+#[must_use]
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_acts_on_a_display_is_written_out() {
+        let shown = |text| Printable(text).to_string();
+        assert_eq!(shown("a\nb\x1b[31m\u{202e}c"), r"a\u000ab\u001b[31m\u202ec");
+        assert_eq!(shown("\u{e0041}"), r"\udb40\udc41");
+        assert_eq!(shown("GRCh38 – ‘ä’ 参照 <b>\"\\"), "GRCh38 – ‘ä’ 参照 <b>\"\\");
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_between_characters_and_says_so() {
+        assert_eq!(excerpt("äöü", 2), "äö…");
+        assert_eq!(excerpt("äöü", 3), "äöü");
+    }
+}

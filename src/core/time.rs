@@ -1,0 +1,48 @@
+//! Readings of the clocks, as values. `crate::clock` is the one place that takes them.
+
+use std::ops::Add;
+use std::time::Duration;
+
+pub use jiff::Timestamp;
+
+/// A reading of the monotonic clock: time since the process first looked at it. Schedules follow this one, so a wall clock
+/// that jumps moves no poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Monotonic(Duration);
+
+impl Monotonic {
+    /// The reading `elapsed` after the process's first look at the clock.
+    #[must_use]
+    pub const fn at(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
+    /// How long after the origin this reading was taken.
+    #[must_use]
+    pub const fn elapsed(self) -> Duration {
+        self.0
+    }
+
+    /// How long after `earlier` this reading was taken; zero where it was not after it.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Monotonic {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(later))
+    }
+}
+
+/// Both clocks, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For schedules.
+    pub monotonic: Monotonic,
+    /// For people and for the record. It may jump.
+    pub wall: Timestamp,
+}

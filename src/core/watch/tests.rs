@@ -1,0 +1,248 @@
+//! Scripts: outcomes in, decisions out. And properties over any script.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::job::{Source, SourceKey, SourceStatus};
+
+const POLICY: PollPolicy = PollPolicy {
+    interval: Duration::from_secs(10),
+    backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
+};
+
+/// Both clocks `seconds` into the script.
+fn now(seconds: u64) -> Now {
+    let wall = Timestamp::from_second(i64::try_from(seconds).expect("small")).expect("in range");
+    Now { monotonic: Monotonic::at(Duration::from_secs(seconds)), wall }
+}
+
+fn snapshot(status: &str) -> Snapshot {
+    let status = JobStatus::from(status);
+    let completed_at = status.is_terminal().then(|| now(0).wall);
+    Snapshot { status, status_message: None, created_at: Some(now(0).wall), completed_at, sources: Sources::new() }
+}
+
+fn failure(reason: FailureReason) -> PollFailure {
+    PollFailure { reason, message: reason.label().to_owned(), retry_after: None }
+}
+
+/// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
+/// `source from>to`, then what is next.
+fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
+    let mut watch = JobWatch::new(POLICY, None, 1);
+    let mut lines = Vec::new();
+    for (step, outcome) in script.into_iter().enumerate() {
+        let now = now(100 * step as u64);
+        lines.push(describe(&watch.handle_outcome(outcome, now), now));
+    }
+    lines
+}
+
+fn describe(decision: &Decision, now: Now) -> String {
+    let mut words = Vec::new();
+    if let Some(Transition { from, to, anomaly, .. }) = &decision.record.transition {
+        words.push(format!("{}>{to}", from.as_ref().map_or("", JobStatus::as_str)));
+        words.extend(anomaly.map(|anomaly| anomaly.as_str().to_owned()));
+    }
+    words.extend(decision.record.details.iter().map(|detail| format!("+{}", detail.kind.as_str())));
+    for SourceTransition { key, from, to, .. } in &decision.record.sources {
+        let from = from.as_ref().map_or("", SourceStatus::as_str);
+        words.push(format!("{}#{} {from}>{}", key.name, key.nth, to.status));
+    }
+    words.push(match &decision.next {
+        Next::PollAt(at) => format!("{} s", at.since(now.monotonic).as_secs_f64().round()),
+        Next::Finished(status) => format!("finished {status}"),
+        Next::Parked(reason) => format!("parked {reason}"),
+    });
+    words.join(" ")
+}
+
+fn statuses(names: &[&str]) -> Vec<String> {
+    play(names.iter().map(|name| Ok(snapshot(name))))
+}
+
+#[test]
+fn a_job_is_followed_from_its_first_sighting_to_its_end() {
+    assert_eq!(
+        statuses(&["SUBMITTED", "SUBMITTED", "IN_PROGRESS", "COMPLETED"]),
+        [">SUBMITTED 10 s", "10 s", "SUBMITTED>IN_PROGRESS 10 s", "IN_PROGRESS>COMPLETED finished COMPLETED"]
+    );
+}
+
+#[test]
+fn every_terminal_status_ends_the_watch_and_no_other_does() {
+    for status in JobStatus::KNOWN {
+        let ends = statuses(&[status.as_str()])[0].contains("finished");
+        assert_eq!(ends, status.is_terminal(), "{status}");
+    }
+}
+
+#[test]
+fn states_may_be_skipped_and_a_cancelling_job_may_complete() {
+    assert_eq!(statuses(&["SUBMITTED", "FAILED"])[1], "SUBMITTED>FAILED finished FAILED");
+    assert_eq!(statuses(&["CANCELLING", "COMPLETED"])[1], "CANCELLING>COMPLETED finished COMPLETED");
+}
+
+#[test]
+fn a_status_that_the_api_page_does_not_have_is_kept_and_is_no_end() {
+    assert_eq!(
+        statuses(&["IN_PROGRESS", "PAUSED", "IN_PROGRESS"])[1..],
+        ["IN_PROGRESS>PAUSED 10 s", "PAUSED>IN_PROGRESS 10 s"]
+    );
+}
+
+#[test]
+fn a_status_that_goes_back_is_recorded_and_marked() {
+    assert_eq!(statuses(&["IN_PROGRESS", "SUBMITTED"])[1], "IN_PROGRESS>SUBMITTED regressed 10 s");
+}
+
+#[test]
+fn a_job_that_goes_on_after_its_end_must_say_so_twice() {
+    assert_eq!(
+        statuses(&["FAILED", "IN_PROGRESS", "IN_PROGRESS", "COMPLETED"]),
+        [
+            ">FAILED finished FAILED",
+            "10 s",
+            "FAILED>IN_PROGRESS reopened 10 s",
+            "IN_PROGRESS>COMPLETED finished COMPLETED"
+        ]
+    );
+    assert_eq!(statuses(&["FAILED", "IN_PROGRESS", "FAILED"])[1..], ["10 s", "finished FAILED"]);
+}
+
+#[test]
+fn one_end_after_another_is_recorded_and_marked() {
+    assert_eq!(statuses(&["FAILED", "COMPLETED"])[1], "FAILED>COMPLETED end_changed finished COMPLETED");
+}
+
+#[test]
+fn an_end_without_a_time_is_an_end_and_marked() {
+    let ended = Snapshot { completed_at: None, ..snapshot("COMPLETED") };
+    assert_eq!(play([Ok(ended)]), [">COMPLETED no_completion_time finished COMPLETED"]);
+}
+
+#[test]
+fn a_change_lies_between_the_last_sight_of_the_old_status_and_the_first_of_the_new() {
+    let mut watch = JobWatch::new(POLICY, None, 1);
+    for (at, status) in [(0, "SUBMITTED"), (30, "SUBMITTED"), (50, "IN_PROGRESS")] {
+        let change = watch.handle_outcome(Ok(snapshot(status)), now(at)).record.transition;
+        if let Some(Transition { from: Some(_), observed_at, not_before, .. }) = change {
+            assert_eq!((not_before, observed_at), (Some(now(30).wall), now(50).wall));
+        }
+    }
+    let clock_set_back = watch.handle_outcome(Ok(snapshot("FAILED")), now(20)).record.transition.expect("a change");
+    assert_eq!(clock_set_back.not_before, Some(clock_set_back.observed_at));
+}
+
+#[test]
+fn a_new_message_or_creation_time_is_a_detail_and_no_transition() {
+    let reworded = Snapshot { status_message: Some("slow".to_owned()), ..snapshot("IN_PROGRESS") };
+    let recreated = Snapshot { created_at: Some(now(7).wall), ..reworded.clone() };
+    assert_eq!(
+        play([Ok(snapshot("IN_PROGRESS")), Ok(reworded), Ok(recreated)])[1..],
+        ["+status_message 10 s", "+creation_time_changed 10 s"]
+    );
+}
+
+#[test]
+fn sources_are_told_apart_by_name_file_and_count() {
+    let with = |sources: &[(&str, u32, &str)]| {
+        let source = |&(name, nth, status): &(&str, u32, &str)| {
+            let key = SourceKey { name: name.to_owned(), source_file: format!("s3://b/{name}"), nth };
+            (key, Source { status: status.into(), status_message: None })
+        };
+        Ok(Snapshot { sources: sources.iter().map(source).collect(), ..snapshot("IN_PROGRESS") })
+    };
+    assert_eq!(
+        play([
+            with(&[("b", 0, "NOT_STARTED"), ("a", 0, "NOT_STARTED"), ("a", 1, "IN_PROGRESS")]),
+            with(&[("a", 1, "IN_PROGRESS"), ("a", 0, "NOT_STARTED"), ("b", 0, "FAILED")]),
+            with(&[]),
+            with(&[("b", 0, "FAILED"), ("a", 0, "FINISHED")]),
+        ]),
+        [
+            ">IN_PROGRESS a#0 >NOT_STARTED a#1 >IN_PROGRESS b#0 >NOT_STARTED 10 s",
+            "b#0 NOT_STARTED>FAILED 10 s",
+            "10 s",
+            "a#0 NOT_STARTED>FINISHED 10 s",
+        ]
+    );
+}
+
+#[test]
+fn a_job_that_was_seen_and_is_gone_has_vanished_once_and_may_return() {
+    let gone = || Err(failure(FailureReason::NotFound));
+    assert_eq!(
+        play([gone(), Ok(snapshot("SUBMITTED")), gone(), gone(), Ok(snapshot("SUBMITTED"))]),
+        ["300 s", ">SUBMITTED 10 s", "+vanished 300 s", "300 s", "+returned 10 s"]
+    );
+}
+
+#[test]
+fn every_failure_has_its_own_way_on() {
+    for reason in FailureReason::ALL {
+        let next = play([Err(failure(reason))]).remove(0);
+        match reason.remedy() {
+            Remedy::Backoff => assert_eq!(next, "1 s", "{reason:?}"),
+            Remedy::Recheck => assert_eq!(next, "300 s", "{reason:?}"),
+            Remedy::Park => assert_eq!(next, "parked validation", "{reason:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_wish_of_the_service_to_wait_is_kept_within_bounds() {
+    for (asked, waited) in [(0, 1), (60, 60), (u64::MAX, 900)] {
+        let asked = PollFailure { retry_after: Some(Duration::from_secs(asked)), ..failure(FailureReason::Throttled) };
+        assert_eq!(play([Err(asked)]), [format!("{waited} s")]);
+    }
+}
+
+#[test]
+fn a_watch_goes_on_from_the_record() {
+    let mut before = JobWatch::new(POLICY, None, 1);
+    before.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(0));
+    let mut after = JobWatch::new(POLICY, before.known().cloned(), 2);
+    assert_eq!(after.first(now(50)), Next::PollAt(now(50).monotonic));
+    let same = after.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(50));
+    assert!(same.record.is_empty());
+    let end = after.handle_outcome(Ok(snapshot("COMPLETED")), now(60));
+    assert_eq!(describe(&end, now(60)), "IN_PROGRESS>COMPLETED finished COMPLETED");
+    assert_eq!(JobWatch::new(POLICY, after.known().cloned(), 3).first(now(70)), end.next);
+}
+
+fn any_outcome() -> impl Strategy<Value = PollOutcome> {
+    let names = JobStatus::KNOWN.map(|status| status.as_str().to_owned());
+    let status = prop_oneof![4 => prop::sample::select(names.to_vec()), 1 => "[A-Z_]{1,12}"];
+    prop_oneof![
+        3 => status.prop_map(|status| Ok(snapshot(&status))),
+        1 => prop::sample::select(FailureReason::ALL.to_vec()).prop_map(|reason| Err(failure(reason))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_script_keeps_the_chain_whole(script in prop::collection::vec(any_outcome(), 1..60)) {
+        let mut watch = JobWatch::new(POLICY, None, 7);
+        let mut last: Option<JobStatus> = None;
+        for (step, outcome) in script.into_iter().enumerate() {
+            let now = now(step as u64);
+            let said = outcome.as_ref().ok().map(|snapshot| snapshot.status.clone());
+            let decision = watch.handle_outcome(outcome, now);
+            if let Some(transition) = decision.record.transition {
+                prop_assert_eq!(&transition.from, &last, "each transition begins where the last one ended");
+                prop_assert_ne!(transition.from.as_ref(), Some(&transition.to), "no transition leads to itself");
+                prop_assert_eq!(Some(&transition.to), said.as_ref(), "nothing is recorded that was not said");
+                last = Some(transition.to);
+            }
+            match decision.next {
+                Next::PollAt(at) => {
+                    let delay = at.since(now.monotonic);
+                    prop_assert!(POLICY.backoff.initial / 2 <= delay && delay <= POLICY.backoff.max);
+                }
+                Next::Finished(status) => prop_assert_eq!(Some(status), last.clone().filter(JobStatus::is_terminal)),
+                Next::Parked(_) => prop_assert_eq!(said, None),
+            }
+        }
+    }
+}
