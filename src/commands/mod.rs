@@ -1,1 +1,125 @@
-//! To come.
+//! The commands: one file each, and what they share: the command line, the exit status, the way a failure is told.
+
+pub mod check;
+pub mod demo;
+pub mod history;
+pub mod run;
+pub mod simulate;
+pub mod status;
+pub mod wait;
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Watches AWS HealthOmics reference import jobs until they end.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct CommandLine {
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "REFWATCH_CONFIG",
+        default_value = "/etc/refwatch/refwatch.toml"
+    )]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    Run(run::Args),
+    /// Show everything at work on a simulated HealthOmics: no account, no file, nothing left behind
+    Demo(demo::Args),
+    /// Serve a simulated HealthOmics
+    Simulate(simulate::Args),
+    /// Check the configuration and name every problem in it
+    Check(check::Args),
+    /// Show every watch of the running daemon
+    Status(status::Args),
+    /// Show the transitions in the record, whether the daemon runs or not
+    History(history::Args),
+    /// Follow jobs to their end, without daemon or file
+    Wait(wait::Args),
+}
+
+/// The exit statuses that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; for `wait`: every job is COMPLETED.
+    Done = 0,
+    /// Failed while running.
+    Failed = 1,
+    /// `wait`: at least one job ended otherwise than COMPLETED.
+    EndedOtherwise = 3,
+    /// Wrong use (`EX_USAGE` of sysexits.h).
+    Usage = 64,
+    /// A fault of refwatch (`EX_SOFTWARE`).
+    Fault = 70,
+    /// Wrong configuration (`EX_CONFIG`). The unit does not restart on it.
+    Config = 78,
+    /// `wait`: time ran out, as with timeout(1).
+    TimedOut = 124,
+}
+
+/// Why a command failed: what to tell on standard error, and the exit status.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit status.
+    pub exit: Exit,
+    /// What to tell, on one line or, for diagnostics, on many.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure while running.
+    pub fn running(error: impl Display) -> Self {
+        Self { exit: Exit::Failed, message: error.to_string() }
+    }
+
+    /// A fault in the configuration.
+    pub fn config(error: impl Display) -> Self {
+        Self { exit: Exit::Config, message: error.to_string() }
+    }
+}
+
+impl CommandLine {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Run(args) => run::run(&self.config, args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
+            Command::Check(args) => check::run(&self.config, args).await,
+            Command::Status(args) => status::run(&self.config, args).await,
+            Command::History(args) => history::run(&self.config, args).await,
+            Command::Wait(args) => wait::run(&self.config, args).await,
+        }
+    }
+}
+
+/// Writes a result to standard output. A reader that has gone (`refwatch history | head`) is no failure of ours.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn print(text: impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::running(format_args!("standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
