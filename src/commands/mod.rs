@@ -105,7 +105,7 @@ impl CommandLine {
             Command::Check(args) => check::run(&self.config, args).await,
             Command::Status(args) => status::run(&self.config, args).await,
             Command::History(args) => history::run(&self.config, args).await,
-            Command::Wait(args) => wait::run(&self.config, args).await,
+            Command::Wait(args) => wait::run(args).await,
         }
     }
 }
@@ -122,4 +122,9 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Writes a remark to standard error: progress, hints. Where it cannot be written, the results still can.
+pub fn say(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{}", crate::core::text::Printable(text)));
 }

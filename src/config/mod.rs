@@ -48,6 +48,8 @@ pub struct TargetConfig {
     pub quota: Quota,
     /// The deadline of one attempt: credentials, connect, headers and body.
     pub timeout: Duration,
+    /// Whether the endpoint is the embedded simulator, which takes made-up credentials. No file can set this.
+    pub simulated: bool,
 }
 
 /// How many requests the daemon allows itself, per target and operation.
