@@ -1,1 +1,2 @@
 //! The integration tests: one binary, so that it links once.
+mod config;
