@@ -51,7 +51,8 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
             Some(key) => !is_toml || taken.contains(&(span.start, key.to_owned())),
             None => broken_lines.contains(&problem.line()),
         };
-        if !follows {
+        // A value that is wrong as a whole goes piece by piece, and each time for the same reason.
+        if !follows && !problems.contains(&problem) {
             problems.push(problem);
         }
         let removed = take_from_table(tree.get_mut(), 0, &span);
@@ -133,24 +134,30 @@ fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
     if let Some(key) = message.strip_prefix("missing field ") {
         return problem(&format!("the key {key} is missing"));
     }
-    let message =
-        if message == "wanted string or table" { "invalid type: another type, expected a string" } else { message };
+    if message == "wanted string or table" {
+        return problem("this must be a string");
+    }
     let types = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     let Some((found, expected)) = types.and_then(|types| types.rsplit_once(", expected ")) else {
         return problem(message);
     };
-    let (found, expected) = (
-        found.replacen("sequence", "array", 1),
-        match expected {
-            "a sequence" => "an array",
-            "a map" => "a table",
-            "f64" => "a number",
-            "i64" => "a whole number",
-            other => other,
-        },
-    );
-    let in_quotes = expected == "a string" && found.contains('`');
-    problem(&format!("this must be {expected}, not {found}")).help(in_quotes.then(|| "write it in quotes".to_owned()))
+    let found = match found.split_once(' ').map_or(found, |(kind, _)| kind) {
+        "sequence" => "an array",
+        "map" => "a table",
+        "integer" => "an integer",
+        "floating" => "a float",
+        "boolean" => "a boolean",
+        _ => "a string",
+    };
+    let expected = match expected {
+        "a sequence" => "an array",
+        "a map" => "a table",
+        "f64" => "a number",
+        "i64" => "a whole number",
+        other => other,
+    };
+    let help = (expected == "a string" && found == "an integer").then(|| "write it in quotes".to_owned());
+    problem(&format!("this must be {expected}, not {found}")).help(help)
 }
 
 /// The word that serde does not know, and those that it does.

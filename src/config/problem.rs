@@ -60,6 +60,16 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// The first problem on one line, and how many more there are.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self.0.as_slice() {
+            [] => "no problems".to_owned(),
+            [only] => only.summary(),
+            [first, others @ ..] => format!("{} (and {} more)", first.summary(), others.len()),
+        }
+    }
+
     /// Every problem on many lines. `colours` is for a terminal.
     #[must_use]
     pub fn render(&self, colours: bool) -> String {
