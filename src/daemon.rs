@@ -1,6 +1,7 @@
 //! The daemon, put together: build, run, stop.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -13,10 +14,12 @@ use crate::clock::Clock;
 use crate::config::{Config, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::http;
+use crate::http::server::Limits;
+use crate::http::{self, AppState};
 use crate::instruments::Instruments;
 use crate::logging::Log;
-use crate::record::{CommitError, OpenError, Record};
+use crate::metrics::Metrics;
+use crate::record::{OpenError, Record, RecordReader};
 use crate::signals::Asked;
 use crate::supervisor::{ApplyError, Supervisor};
 use crate::systemd;
@@ -60,9 +63,6 @@ pub enum DaemonError {
     /// The configuration cannot be put in force, or the record is gone.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The record did not end well.
-    #[error("the record: {0}")]
-    Close(CommitError),
     /// A fault of ours: two metrics of one name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -91,9 +91,15 @@ impl Daemon {
         supervisor.apply(&config).await?;
         publish_config(&workplace, &config, &problems);
         let server_stop = CancellationToken::new();
-        let state = http::AppState::new(workplace.board.clone(), &workplace.instruments, workplace.record.reader(), clock)?;
+        let state = AppState {
+            board: workplace.board.clone(),
+            metrics: Arc::new(Metrics::new(workplace.board.clone(), &workplace.instruments)?),
+            record: RecordReader::new(&config.record.path),
+            clock,
+            host_names: [].into(),
+        };
         #[expect(clippy::disallowed_methods, reason = "the daemon owns this task and waits for its end")]
-        let server = tokio::spawn(http::serve(listener, state, server_stop.clone()));
+        let server = tokio::spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
         Ok(Self { config, address, workplace, supervisor, server, server_stop, log })
     }
 
@@ -154,7 +160,8 @@ impl Daemon {
         self.server_stop.cancel();
         // An error is the server's end, which is what is waited for; its connections have a deadline of their own.
         drop(self.server.await);
-        self.workplace.record.close().await.map_err(DaemonError::Close)
+        self.workplace.record.close().await;
+        Ok(())
     }
 
     async fn reload(&mut self, load: impl Fn() -> Result<Loaded, Problems>) {
@@ -162,7 +169,9 @@ impl Daemon {
         let refused = match load() {
             Ok(loaded) => match self.supervisor.apply(&loaded.config).await {
                 Ok(()) => {
-                    warn_of_restart_needed(&self.config, &loaded.config);
+                    for table in self.config.needs_restart(&loaded.config) {
+                        warn!(event = "restart_needed", table, "its changes take effect at the next start");
+                    }
                     info!(event = "reloaded", jobs = loaded.config.watch_list.jobs.len(), "the new watch list is in force");
                     publish_config(&self.workplace, &loaded.config, &loaded.problems);
                     self.config = loaded.config;
@@ -190,7 +199,9 @@ impl Daemon {
         }
         if now.monotonic >= *next_prune {
             *next_prune = now.monotonic + PRUNE_EVERY;
-            if let Err(error) = record.prune(self.config.record.keep, now.wall).await {
+            // A time before all times keeps everything.
+            let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
+            if let Err(error) = record.delete_ended_before(before).await {
                 warn!(event = "prune_failed", %error, "rows past record.keep stay until tomorrow");
             }
         }
@@ -207,19 +218,8 @@ fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
     workplace.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = problems;
-        daemon.config_in_force.clone_from(&config.in_force);
+        daemon.config_in_force = config.in_force();
     });
-}
-
-fn warn_of_restart_needed(old: &Config, new: &Config) {
-    let changed = [
-        ("record.path", old.record.path != new.record.path),
-        ("http", old.http != new.http),
-        ("log", old.log != new.log),
-    ];
-    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
-        warn!(event = "restart_needed", key, "this change takes effect at the next start");
-    }
 }
 
 /// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", and what is wrong first.

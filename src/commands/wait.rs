@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 
 use super::{Exit, Failure, print, say};
 use crate::clock::Clock;
-use crate::config::{PollConfig, Quota, TargetConfig};
+use crate::config::{PollConfig, TargetConfig};
 use crate::core::job::{JobKey, JobStatus, SourceStatus};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
 use crate::core::text::Printable;
-use crate::core::watch::{Known, Next, PollPolicy};
+use crate::core::watch::{Known, Next};
 use crate::instruments::Instruments;
 use crate::omics::Target;
 use crate::watcher::{Polled, Poller};
@@ -51,14 +51,14 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         region: args.region,
         profile: args.profile,
         endpoint_url: args.endpoint_url,
-        quota: Quota::default(),
-        ..TargetConfig::named("default")
+        ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     let target = Arc::new(Target::new(&target, clock, &instruments).await.map_err(Failure::config)?);
+    let policy = PollConfig::default().policy();
     let progress = Progress::new();
     let mut followers = JoinSet::new();
     for key in args.jobs {
-        let poller = Poller::new(clock, Arc::clone(&target), key.clone(), policy(), None, fastrand::u64(..));
+        let poller = Poller::new(clock, Arc::clone(&target), key.clone(), policy, None, fastrand::u64(..));
         followers.spawn(follow(poller, key.clone(), progress.line(&key)));
     }
     let ends = async {
@@ -80,11 +80,6 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
             Err(Failure { exit: Exit::TimedOut, message })
         }
     }
-}
-
-fn policy() -> PollPolicy {
-    let PollConfig { min_interval: interval, backoff, .. } = PollConfig::default();
-    PollPolicy { interval, backoff }
 }
 
 /// Follows one job to its end.

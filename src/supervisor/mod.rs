@@ -4,14 +4,15 @@
 
 mod tasks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::error;
 
 use crate::board::{WatchState, WatchView};
-use crate::config::watch_list::{JobEntry, WatchList};
+use crate::config::watch_list::JobEntry;
 use crate::config::{Config, TargetConfig};
 use crate::core::job::WatchId;
 use crate::omics::{Target, TargetError};
@@ -28,7 +29,7 @@ pub struct Supervisor {
     workplace: Workplace,
     seeds: fastrand::Rng,
     targets: BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>,
-    watch_list: WatchList,
+    config: Config,
     tasks: Tasks<WatchId, RecordGone>,
 }
 
@@ -55,7 +56,7 @@ impl Supervisor {
             workplace,
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
-            watch_list: WatchList::default(),
+            config: Config::new(PathBuf::new()),
             tasks: Tasks::new(),
         }
     }
@@ -66,14 +67,13 @@ impl Supervisor {
     /// See [`ApplyError`].
     pub async fn apply(&mut self, config: &Config) -> Result<(), ApplyError> {
         let targets = self.build_targets(config).await?;
-        let moved = |id: &WatchId| self.targets.get(&id.target).map(|t| &t.0) != targets.get(&id.target).map(|t| &t.0);
-        let difference = self.watch_list.difference(&config.watch_list, moved);
+        let difference = self.config.difference(config);
         self.tasks.stop(difference.stop.iter().cloned(), STOP_PATIENCE).await;
         for id in &difference.stop {
             self.workplace.board.remove(id);
         }
         self.targets = targets;
-        self.watch_list = config.watch_list.clone();
+        self.config = config.clone();
         if !difference.start.is_empty() {
             let mut remembered = self.workplace.record.remembered().await?;
             for (id, entry) in difference.start {
@@ -101,7 +101,7 @@ impl Supervisor {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may lie between a commit and its publication: the record knows, the board may not.
                 let remembered = self.workplace.record.remembered().await?.remove(&id);
-                if let Some(entry) = self.watch_list.jobs.get(&id).cloned() {
+                if let Some(entry) = self.config.watch_list.jobs.get(&id).cloned() {
                     self.start(id, &entry, remembered, restarts);
                 }
             }
@@ -118,7 +118,7 @@ impl Supervisor {
     async fn build_targets(&self, config: &Config) -> Result<BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>, TargetError> {
         let mut targets = BTreeMap::new();
         let used = config.watch_list.jobs.keys().map(|id| &id.target);
-        for name in used.collect::<std::collections::BTreeSet<_>>() {
+        for name in used.collect::<BTreeSet<_>>() {
             let Some(wished) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
             let target = match self.targets.get(name) {
                 Some((standing, target)) if standing == wished => Arc::clone(target),

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that it links once.
 
 mod commands;
+mod config;
 mod daemon;
 mod omics;
 mod process;

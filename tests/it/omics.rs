@@ -43,7 +43,7 @@ async fn target(address: SocketAddr, timeout: Duration) -> Target {
         endpoint_url: Some(format!("http://{address}")),
         timeout,
         simulated: true,
-        ..TargetConfig::named("default")
+        ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     Target::new(&config, Clock::system(), &Instruments::new().expect("metrics")).await.expect("a target")
 }
