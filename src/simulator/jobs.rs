@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::Options;
-use super::lifecycle::{self, Kind, Life};
+use super::lifecycle::{self, Kind, Life, whole_millis};
 
 /// Where a simulated job is found, and a name for a watch list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct SimulatedJob {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Job {
     pub(super) place: SimulatedJob,
-    /// How old the job is when the simulator starts.
+    /// How old the job is when the simulator starts, in whole milliseconds.
     pub(super) age_at_start: Duration,
     pub(super) sources: Vec<Source>,
     pub(super) life: Life,
@@ -97,7 +97,7 @@ pub(super) fn draw(options: &Options) -> Vec<Job> {
                 reference_store_id: stores[nth % stores.len()].clone(),
                 id: ids.draw(),
             },
-            age_at_start: length.mul_f64(AGE_AT_START_MAX * rng.f64()),
+            age_at_start: whole_millis(length.mul_f64(AGE_AT_START_MAX * rng.f64())),
             life: Life::draw(kind, u8::try_from(sources.len()).unwrap_or(u8::MAX), length, &mut rng),
             sources,
         });

@@ -221,7 +221,8 @@ fn part(length: Duration, of: std::ops::Range<f64>, rng: &mut Rng) -> Duration {
     whole_millis(length.mul_f64(of.start + (of.end - of.start) * rng.f64()))
 }
 
-fn whole_millis(duration: Duration) -> Duration {
+/// Cut to what a timestamp of the API can tell.
+pub(super) fn whole_millis(duration: Duration) -> Duration {
     Duration::new(duration.as_secs(), duration.subsec_millis() * 1_000_000)
 }
 
