@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::Level;
 
-use super::{Exit, Failure, print, say};
-use crate::board::{Announced, StatusBoard, WatchState};
+use super::{Exit, Failure, print, say, simulate};
+use crate::board::{Announced, StatusBoard, WatchState, WatchView};
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::text::Printable;
 use crate::core::time::Monotonic;
@@ -47,9 +48,11 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(anywhere, &options).await.map_err(Failure::running)?;
     let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
-    let config = configuration(&simulator, &directory.path().join("refwatch.db"), args.listen)?;
-    let log = logging::init(&config.log).map_err(Failure::running)?;
-    let daemon = Daemon::start(Loaded::from(config), log).await?;
+    let file = directory.path().join("refwatch.toml");
+    simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
+    let loaded = load(&file, args.listen).map_err(Failure::config)?;
+    let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
+    let daemon = Daemon::start(loaded, log).await?;
     let page = daemon.address();
     print(format_args!(
         "{jobs} import jobs on a simulated HealthOmics at http://{endpoint}\n\n  \
@@ -66,8 +69,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
                     () = show.transitions() => Asked::Stop,
                 }
             },
-            // There is no file to read anew: a reload changes nothing.
-            || config::load(std::path::Path::new("")),
+            || load(&file, args.listen),
         )
         .await;
     simulator.stop().await;
@@ -113,4 +115,40 @@ impl Show {
         let watches = self.board.watches();
         !watches.is_empty() && watches.iter().all(|watch| matches!(watch.state, WatchState::Finished))
     }
+}
+
+fn print_transition(announced: &Announced) {
+    let transition = &announced.transition;
+    let from = transition.from.as_ref().map_or("", JobStatus::as_str);
+    let message = transition.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
+    let time = transition.observed_at.strftime("%H:%M:%S");
+    let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = announced.name, to = transition.to);
+    // A reader that has gone ends the show no sooner: Ctrl-C does.
+    drop(print(format_args!("{}\n", Printable(&line))));
+}
+
+impl Show {
+    /// How many jobs ended, and how.
+    fn summary(&self) -> Result<(), Failure> {
+        let watches = self.board.watches();
+        let status = |watch: &Arc<WatchView>| watch.known.as_ref().map(|known| known.status.clone());
+        let ended: Vec<JobStatus> = watches.iter().filter_map(status).filter(JobStatus::is_terminal).collect();
+        let ends = JobStatus::KNOWN.iter().filter_map(|status| {
+            let count = ended.iter().filter(|end| *end == status).count();
+            (count > 0).then(|| format!("{count} {status}"))
+        });
+        let ends: Vec<String> = ends.collect();
+        print(format_args!("\n{} jobs ended: {}\n", ended.len(), ends.join(", ")))
+    }
+}
+
+/// The file that `refwatch simulate` writes, read as the daemon reads it; and what only a demonstration may do.
+fn load(path: &Path, listen: SocketAddr) -> Result<Loaded, Problems> {
+    let mut loaded = config::load(path)?;
+    loaded.config.http.listen = listen;
+    loaded.config.log.level = Level::WARN;
+    for target in loaded.config.targets.values_mut() {
+        target.simulated = true;
+    }
+    Ok(loaded)
 }

@@ -5,3 +5,4 @@ mod config;
 mod daemon;
 mod omics;
 mod process;
+mod simulator;
