@@ -123,3 +123,8 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
         Ok(()) | Err(_) => Ok(()),
     }
 }
+
+/// Writes a remark to standard error. Where that cannot be written, there is nobody to tell.
+pub fn remark(text: impl Display) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
