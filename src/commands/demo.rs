@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::{Exit, Failure, print, say, simulate};
+use super::{Exit, Failure, print, remark, simulate};
 use crate::board::{Announced, StatusBoard, WatchState, WatchView};
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
@@ -103,7 +103,7 @@ impl Show {
                 biased;
                 announced = self.transitions.recv() => match announced {
                     Ok(announced) => print_transition(&announced),
-                    Err(RecvError::Lagged(missed)) => say(&format!("{missed} transitions went by too fast to show")),
+                    Err(RecvError::Lagged(missed)) => remark(format_args!("{missed} transitions went by too fast to show")),
                     Err(RecvError::Closed) => return,
                 },
                 () = self.clock.sleep_until(over.unwrap_or_else(|| self.clock.now().monotonic)), if over.is_some() => return,

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::core::text::Printable;
+
 /// Watches AWS HealthOmics reference import jobs until they end.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -125,6 +127,6 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
 }
 
 /// Writes a remark to standard error: progress, hints. Where it cannot be written, the results still can.
-pub fn say(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{}", crate::core::text::Printable(text)));
+pub fn remark(text: impl Display) {
+    drop(writeln!(io::stderr().lock(), "{}", Printable(&text.to_string())));
 }

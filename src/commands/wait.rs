@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::{Exit, Failure, print, say};
+use super::{Exit, Failure, print, remark};
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig};
 use crate::core::job::{JobKey, JobStatus, SourceStatus};
@@ -139,7 +139,7 @@ impl Line {
         match &self.0 {
             Some(line) if known.status.is_terminal() => line.finish_with_message(Printable(&text).to_string()),
             Some(line) => line.set_message(Printable(&text).to_string()),
-            None if changed => say(&text),
+            None if changed => remark(text),
             None => {}
         }
     }
@@ -148,7 +148,7 @@ impl Line {
         let text = format!("{key} {}, trying again: {}", failure.reason.label(), failure.message);
         match &self.0 {
             Some(line) => line.set_message(Printable(&text).to_string()),
-            None => say(&text),
+            None => remark(text),
         }
     }
 }

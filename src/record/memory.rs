@@ -1,0 +1,118 @@
+//! What the record knows of every job: the three tables read once, as the one log that they are, and played again.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+use std::fmt::Display;
+use std::mem;
+use std::str::FromStr;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Result, Row};
+
+use super::Remembered;
+use crate::core::job::{DetailKind, JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
+use crate::core::watch::Known;
+
+/// Every row, in the order written. SQLite merges the three tables as it reads them, without sorting.
+const LOG: &str = "
+SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
+    status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
+UNION ALL
+SELECT id, target, reference_store_id, import_job_id, observed_at, 'source', to_status,
+    status_message, NULL, NULL, name, source_file, nth FROM source_transitions
+UNION ALL
+SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
+    NULL, NULL, NULL, NULL, NULL, NULL FROM details
+ORDER BY id";
+
+/// What is known of every job.
+pub(super) fn remembered(connection: &Connection) -> Result<BTreeMap<WatchId, Remembered>> {
+    let mut jobs = BTreeMap::new();
+    let mut log = connection.prepare(LOG)?;
+    let mut rows = log.query([])?;
+    while let Some(row) = rows.next()? {
+        let target: Box<str> = row.get("target")?;
+        let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
+        let kind: Box<str> = row.get("kind")?;
+        match (&*kind, jobs.entry(WatchId { target: target.into(), key })) {
+            ("transition", job) => play_transition(row, job)?,
+            ("source", Entry::Occupied(mut job)) => play_source(row, &mut job.get_mut().known)?,
+            (kind, Entry::Occupied(mut job)) => play_detail(row, kind, &mut job.get_mut().known)?,
+            // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by hand.
+            (_, Entry::Vacant(_)) => {}
+        }
+    }
+    Ok(jobs)
+}
+
+fn play_transition(row: &Row<'_>, job: Entry<'_, WatchId, Remembered>) -> Result<()> {
+    let observed_at = parsed(row, "observed_at")?;
+    let known = Known {
+        status: job_status(row)?,
+        status_message: row.get("status_message")?,
+        created_at: parsed_if_there(row, "created_at")?,
+        completed_at: parsed_if_there(row, "completed_at")?,
+        sources: Sources::new(),
+        since: observed_at,
+        last_seen: observed_at,
+        vanished: false,
+    };
+    let to = known.status.index();
+    let remembered = match job {
+        Entry::Vacant(job) => job.insert(Remembered { known, transitions: [0; 8] }),
+        Entry::Occupied(job) => {
+            let remembered = job.into_mut();
+            let before = mem::replace(&mut remembered.known, known);
+            remembered.known.created_at = remembered.known.created_at.or(before.created_at);
+            remembered.known.sources = before.sources;
+            remembered
+        }
+    };
+    remembered.transitions[to] += 1;
+    Ok(())
+}
+
+fn play_source(row: &Row<'_>, known: &mut Known) -> Result<()> {
+    let key = SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? };
+    let status = SourceStatus::from(&*row.get::<_, Box<str>>("value")?);
+    known.sources.insert(key, Source { status, status_message: row.get("status_message")? });
+    known.last_seen = parsed(row, "observed_at")?;
+    Ok(())
+}
+
+/// A kind that this version does not know tells it nothing. A job that vanished or returned was not thereby seen to have its
+/// status, so those two leave `last_seen` alone: a change must not be said to lie between narrower bounds than it does.
+fn play_detail(row: &Row<'_>, kind: &str, known: &mut Known) -> Result<()> {
+    match DetailKind::ALL.into_iter().find(|known| known.as_str() == kind) {
+        Some(DetailKind::StatusMessage) => {
+            known.status_message = row.get("value")?;
+            known.last_seen = parsed(row, "observed_at")?;
+        }
+        Some(DetailKind::CreationTimeChanged) => {
+            known.created_at = parsed_if_there(row, "value")?;
+            known.last_seen = parsed(row, "observed_at")?;
+        }
+        Some(DetailKind::Vanished) => known.vanished = true,
+        Some(DetailKind::Returned) => known.vanished = false,
+        None => {}
+    }
+    Ok(())
+}
+
+fn job_status(row: &Row<'_>) -> Result<JobStatus> {
+    Ok(JobStatus::from(&*row.get::<_, Box<str>>("value")?))
+}
+
+fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> Result<T> {
+    parse(row, column, &row.get::<_, Box<str>>(column)?)
+}
+
+fn parsed_if_there<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> Result<Option<T>> {
+    row.get::<_, Option<Box<str>>>(column)?.map(|text| parse(row, column, &text)).transpose()
+}
+
+fn parse<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| {
+        let place = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
+        place.map_or_else(|error| error, |what| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, what.into()))
+    })
+}

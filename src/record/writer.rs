@@ -1,0 +1,156 @@
+//! The one writer: a thread that owns the connection, takes what waits into one transaction, commits it, and only then
+//! acknowledges each change. A burst of changes so costs one sync.
+//!
+//! After any failure the connection is closed, and opened anew with every check at the next request: what it held in memory
+//! when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::{self, Locked};
+use super::{CommitError, OpenError, Remembered, memory, rows, schema};
+use crate::core::job::{Change, WatchId};
+use crate::core::time::Timestamp;
+use crate::instruments::Instruments;
+
+/// Requests taken at once. It bounds how long the first of them waits for the last.
+const GROUP_MAX: usize = 256;
+
+/// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
+pub(super) const DELETED_JOBS_MAX: usize = 100;
+
+/// Where the answer to a request goes.
+pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To add a change.
+    Append(Append),
+    /// What is known of every job.
+    Remembered(Answer<BTreeMap<WatchId, Remembered>>),
+    /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
+    DeleteEnded { before: Timestamp, done: Answer<usize> },
+    /// To end when all that is queued is done.
+    Close(oneshot::Sender<()>),
+}
+
+/// A change of one job, to be added.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) id: WatchId,
+    pub(super) change: Change,
+    pub(super) done: Answer<()>,
+}
+
+/// The thread's own.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// `None` after a failure, until the next request.
+    connection: Option<Connection>,
+    file: Locked,
+    instruments: Instruments,
+}
+
+impl Writer {
+    /// Takes the lock and opens the file.
+    ///
+    /// # Errors
+    /// As [`super::Record::open`] says.
+    pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
+        let file = Locked::new(path)?;
+        // Before a connection that could write: to close one would move the log of a newer record into its file.
+        connection::read_only(&file.path, schema::version)?;
+        let connection = Some(connection::connect(&file.path)?);
+        Ok(Self { connection, file, instruments: instruments.clone() })
+    }
+
+    /// Starts the thread. It ends when all senders to `queue` are gone, or when it is told to, and the queue is empty.
+    ///
+    /// # Errors
+    /// The system allows no more threads.
+    pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
+        let path = self.file.path.clone();
+        let started = thread::Builder::new().name("record".to_owned()).spawn(move || self.run(queue));
+        started.map_err(|error| OpenError::System { path, needed: "a thread must be started", error })?;
+        Ok(())
+    }
+
+    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut requests = Vec::new();
+        let mut ended = Vec::new();
+        while queue.blocking_recv_many(&mut requests, GROUP_MAX) > 0 {
+            let mut group = Vec::new();
+            for request in requests.drain(..) {
+                match request {
+                    Request::Append(append) => group.push(append),
+                    Request::Remembered(done) => {
+                        answer(done, self.attempt(|connection| memory::remembered(connection)))
+                    }
+                    Request::DeleteEnded { before, done } => {
+                        answer(done, self.commit(|rows| rows::delete_ended(rows, before)))
+                    }
+                    Request::Close(done) => {
+                        queue.close();
+                        ended.push(done);
+                    }
+                }
+            }
+            self.append(group);
+        }
+        // The last connection to be closed takes the write-ahead log into the file.
+        if let Some(Err((_, error))) = self.connection.take().map(Connection::close) {
+            tracing::warn!(%error, "the record was not closed; nothing is lost, and the next start completes it");
+        }
+        drop(self.file);
+        for done in ended {
+            answer(done, ());
+        }
+    }
+
+    /// Adds a group of changes in one transaction. They share its fate.
+    fn append(&mut self, group: Vec<Append>) {
+        if group.is_empty() {
+            return;
+        }
+        let result =
+            self.commit(|rows| group.iter().try_for_each(|append| rows::append(rows, &append.id, &append.change)));
+        for append in group {
+            answer(append.done, result.clone());
+        }
+    }
+
+    fn commit<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, CommitError> {
+        let result = self.attempt(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        });
+        match &result {
+            Ok(_) => self.instruments.record_commits.inc(),
+            Err(_) => self.instruments.record_failures.inc(),
+        }
+        result
+    }
+
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connection::connect(&self.file.path).map_err(|error| CommitError::Reopen(Arc::new(error)))?,
+        };
+        let done = work(&mut connection).map_err(|error| CommitError::Sqlite(Arc::new(error)))?;
+        self.connection = Some(connection);
+        Ok(done)
+    }
+}
+
+/// Whoever asked may have gone, which changes nothing here.
+fn answer<T>(done: oneshot::Sender<T>, result: T) {
+    drop(done.send(result));
+}
