@@ -1,9 +1,11 @@
 //! The record: the durable log of transitions, in SQLite.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::core::job::{Change, WatchId};
+use crate::core::job::{Change, ImportJobId, ReferenceStoreId, WatchId};
+use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 use crate::instruments::Instruments;
 
@@ -51,5 +53,68 @@ impl Record {
     /// ...
     pub async fn append(&self, id: &WatchId, change: &Change) -> Result<(), CommitError> {
         todo!()
+    }
+}
+
+/// The reading side. Reads block.
+#[derive(Clone, Debug, Default)]
+pub struct RecordReader {
+    rows: Arc<[TransitionRow]>,
+}
+
+/// Which transitions are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Seen at this time or later.
+    pub since: Option<Timestamp>,
+    /// Of this store.
+    pub store: Option<ReferenceStoreId>,
+    /// Of this job.
+    pub job: Option<ImportJobId>,
+    /// The latest so many.
+    pub limit: Option<usize>,
+}
+
+/// One row of the table `transitions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs, reason = "the columns")]
+pub struct TransitionRow {
+    pub target: String,
+    pub reference_store_id: String,
+    pub import_job_id: String,
+    pub from_status: Option<String>,
+    pub to_status: String,
+    pub observed_at: String,
+    pub not_before: Option<String>,
+    pub status_message: Option<String>,
+    pub created_at: Option<String>,
+    pub completed_at: Option<String>,
+    pub anomaly: Option<String>,
+}
+
+/// The record cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ReadError(pub String);
+
+impl RecordReader {
+    /// A reader of these rows.
+    pub fn of(rows: impl IntoIterator<Item = TransitionRow>) -> Self {
+        Self { rows: rows.into_iter().collect() }
+    }
+
+    /// The rows that the filter lets through, the oldest first.
+    ///
+    /// # Errors
+    /// ...
+    pub fn transitions(&self, filter: &Filter) -> Result<Vec<TransitionRow>, ReadError> {
+        let wanted = |row: &&TransitionRow| {
+            filter.store.as_ref().is_none_or(|store| store.as_str() == row.reference_store_id)
+                && filter.job.as_ref().is_none_or(|job| job.as_str() == row.import_job_id)
+                && filter.since.is_none_or(|since| row.observed_at.parse::<Timestamp>().is_ok_and(|at| at >= since))
+        };
+        let rows: Vec<_> = self.rows.iter().filter(wanted).cloned().collect();
+        let skip = filter.limit.map_or(0, |limit| rows.len().saturating_sub(limit));
+        Ok(rows.into_iter().skip(skip).collect())
     }
 }
