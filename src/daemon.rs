@@ -19,7 +19,7 @@ use crate::http::{self, AppState};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
-use crate::record::{OpenError, Record, RecordReader};
+use crate::record::{CommitError, OpenError, Record, RecordReader};
 use crate::signals::Asked;
 use crate::supervisor::{ApplyError, Supervisor};
 use crate::systemd;
@@ -144,7 +144,9 @@ impl Daemon {
                 }
                 _ = &mut self.server => break Err(DaemonError::ServerGone),
                 () = clock.sleep_until(next_look) => {
-                    self.look_after_itself(&mut next_prune).await;
+                    if let Err(error) = self.look_after_itself(&mut next_prune).await {
+                        break Err(ApplyError::from(error).into());
+                    }
                     next_look = clock.now().monotonic + look_every;
                 }
             }
@@ -172,7 +174,11 @@ impl Daemon {
                     for table in self.config.needs_restart(&loaded.config) {
                         warn!(event = "restart_needed", table, "its changes take effect at the next start");
                     }
-                    info!(event = "reloaded", jobs = loaded.config.watch_list.jobs.len(), "the new watch list is in force");
+                    info!(
+                        event = "reloaded",
+                        jobs = loaded.config.watch_list.jobs.len(),
+                        "the new watch list is in force"
+                    );
                     publish_config(&self.workplace, &loaded.config, &loaded.problems);
                     self.config = loaded.config;
                     None
@@ -188,13 +194,14 @@ impl Daemon {
         systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
     }
 
-    async fn look_after_itself(&mut self, next_prune: &mut Monotonic) {
+    async fn look_after_itself(&mut self, next_prune: &mut Monotonic) -> Result<(), CommitError> {
         let Workplace { clock, record, board, instruments } = &self.workplace;
         let now = clock.now();
         let dropped = &instruments.log_lines_dropped;
         dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
         systemd::status(&status_line(board, now));
-        if tokio::time::timeout(RECORD_PATIENCE, record.check()).await.is_ok() {
+        if let Ok(alive) = tokio::time::timeout(RECORD_PATIENCE, record.check()).await {
+            alive?;
             systemd::alive();
         }
         if now.monotonic >= *next_prune {
@@ -205,6 +212,7 @@ impl Daemon {
                 warn!(event = "prune_failed", %error, "rows past record.keep stay until tomorrow");
             }
         }
+        Ok(())
     }
 }
 

@@ -29,9 +29,13 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
-            DaemonError::Open(OpenError::NewerSchema { .. }) | DaemonError::Apply(ApplyError::Target(_)) => Exit::Config,
+            DaemonError::Open(OpenError::NewerSchema { .. }) | DaemonError::Apply(ApplyError::Target(_)) => {
+                Exit::Config
+            }
             DaemonError::Open(_) | DaemonError::Listen { .. } => Exit::Failed,
-            DaemonError::Apply(ApplyError::Record(_)) | DaemonError::Metrics(_) | DaemonError::ServerGone => Exit::Fault,
+            DaemonError::Apply(ApplyError::Record(_)) | DaemonError::Metrics(_) | DaemonError::ServerGone => {
+                Exit::Fault
+            }
         };
         Self { exit, message: error.to_string() }
     }

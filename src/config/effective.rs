@@ -71,6 +71,7 @@ pub(super) fn targets(parts: &[Part], settings: &MainFile) -> BTreeMap<Arc<str>,
         endpoint_url: target.endpoint_url.as_ref().map(|Text(url)| url.0.clone()),
         quota: quota(&target.quota.0, default.quota),
         timeout: default.timeout,
+        simulated: false,
     });
     [default.clone()].into_iter().chain(written).map(|target| (target.name.clone(), target)).collect()
 }

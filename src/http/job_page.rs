@@ -18,7 +18,7 @@ use crate::core::time::Timestamp;
 use crate::record::{Filter, TransitionRow};
 
 /// Transitions shown: the latest. A job has a handful in its life; only one that goes to and fro has more.
-const TRANSITIONS_MAX: usize = 200;
+const TRANSITIONS_MAX: u32 = 200;
 
 pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path<(String, String)>) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "no such job is watched\n").into_response();
@@ -112,7 +112,7 @@ fn timeline(rows: &[TransitionRow]) -> Markup {
     let several_targets = rows.iter().any(|row| row.target != rows[0].target);
     html! {
         table.cards {
-            caption { "Transitions" @if rows.len() == TRANSITIONS_MAX { " (the latest " (TRANSITIONS_MAX) ")" } }
+            caption { "Transitions" @if u32::try_from(rows.len()) == Ok(TRANSITIONS_MAX) { " (the latest " (TRANSITIONS_MAX) ")" } }
             thead {
                 tr {
                     th scope="col" { "Seen" }

@@ -58,7 +58,9 @@ impl Target {
         let sdk = sdk_config(config).await;
         let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
         let aws_region = region.as_ref().into();
-        let mut client = aws_sdk_omics::config::Builder::from(&sdk).interceptor(wire::AnswerLimit).interceptor(wire::EndpointVerbatim);
+        let mut client = aws_sdk_omics::config::Builder::from(&sdk)
+            .interceptor(wire::AnswerLimit)
+            .interceptor(wire::EndpointVerbatim);
         if let Some(endpoint) = &config.endpoint_url {
             client = client.endpoint_url(endpoint);
         }

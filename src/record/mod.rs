@@ -192,6 +192,14 @@ impl Record {
         }
     }
 
+    /// Returns when the writer has got round to answering: no commit of its is stuck.
+    ///
+    /// # Errors
+    /// [`CommitError::WriterGone`].
+    pub async fn check(&self) -> Result<(), CommitError> {
+        self.ask(Request::Check).await
+    }
+
     /// Ends the writer, whoever else still holds a clone, and returns when all that was queued is committed and the file is
     /// closed. Later requests get [`CommitError::WriterGone`].
     pub async fn close(self) {

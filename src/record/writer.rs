@@ -36,6 +36,8 @@ pub(super) enum Request {
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, done: Answer<usize> },
+    /// To answer: the thread is not stuck.
+    Check(Answer<()>),
     /// To end when all that is queued is done.
     Close(oneshot::Sender<()>),
 }
@@ -90,11 +92,14 @@ impl Writer {
                 match request {
                     Request::Append(append) => group.push(append),
                     Request::Remembered(done) => {
+                        // What was queued before is part of what is known.
+                        self.append(std::mem::take(&mut group));
                         answer(done, self.attempt(|connection| memory::remembered(connection)))
                     }
                     Request::DeleteEnded { before, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before)))
                     }
+                    Request::Check(done) => answer(done, Ok(())),
                     Request::Close(done) => {
                         queue.close();
                         ended.push(done);

@@ -43,8 +43,8 @@ pub enum ApplyError {
     /// A target cannot be built. The configuration before it stays in force.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// What is known of the jobs cannot be read, so nothing can be taken up.
-    #[error("the record cannot be read: {0}")]
+    /// The record does not answer, so nothing can be taken up or kept.
+    #[error("the record: {0}")]
     Record(#[from] CommitError),
 }
 
@@ -115,7 +115,10 @@ impl Supervisor {
         self.tasks.stop_all(STOP_PATIENCE).await;
     }
 
-    async fn build_targets(&self, config: &Config) -> Result<BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>, TargetError> {
+    async fn build_targets(
+        &self,
+        config: &Config,
+    ) -> Result<BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>, TargetError> {
         let mut targets = BTreeMap::new();
         let used = config.watch_list.jobs.keys().map(|id| &id.target);
         for name in used.collect::<BTreeSet<_>>() {
@@ -134,8 +137,7 @@ impl Supervisor {
     fn start(&mut self, id: WatchId, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
         let Some((_, target)) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
         let (name, target, seed) = (Arc::clone(&entry.name), Arc::clone(target), self.seeds.u64(..));
-        let watcher =
-            Watcher::new(self.workplace.clone(), target, id.clone(), name, entry.policy, remembered, seed);
+        let watcher = Watcher::new(self.workplace.clone(), target, id.clone(), name, entry.policy, remembered, seed);
         self.tasks.start(id, restarts, |stop| watcher.run(stop));
     }
 

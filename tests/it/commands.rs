@@ -48,7 +48,8 @@ fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
     }
     assert!(shown.contains("8 jobs ended"), "{shown}");
     let left = std::fs::read_dir(scene.path("")).expect("a folder").filter_map(Result::ok);
-    let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| !name.to_string_lossy().contains("stderr")).collect();
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name()).filter(|name| !name.to_string_lossy().contains("stderr")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -99,7 +100,8 @@ fn wait_ends_as_its_jobs_do() {
     }
 
     let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "stuck").expect("a stuck job");
-    let stuck = format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
+    let stuck =
+        format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
     let (status, _, said) = wait(&[stuck], &["--timeout", "1s"]);
     assert_eq!(status, 124, "{said}");
 
@@ -158,7 +160,8 @@ fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_
     let mut daemon = scene.start(&["--config", config.to_str().expect("text"), "run"]);
     let address = eventually("the daemon's address", || {
         let log = daemon.stderr();
-        log.contains("\"event\":\"started\"").then(|| between(&log, "\"address\":\"", "\"").parse().expect("an address"))
+        log.contains("\"event\":\"started\"")
+            .then(|| between(&log, "\"address\":\"", "\"").parse().expect("an address"))
     });
     eventually("three ends", || (metric(address, "refwatch_watches", &["finished"]) == Some(3.0)).then_some(()));
     let rows = json(address, "/api/v1/transitions");
@@ -178,9 +181,17 @@ fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_
     assert_eq!(transitions.len(), rows.len());
     for row in rows {
         let logged = transitions.iter().any(|event| {
-            ["reference_store_id", "import_job_id", "from_status", "to_status", "status_message", "anomaly", "observed_at"]
-                .iter()
-                .all(|field| event[field] == row[field])
+            [
+                "reference_store_id",
+                "import_job_id",
+                "from_status",
+                "to_status",
+                "status_message",
+                "anomaly",
+                "observed_at",
+            ]
+            .iter()
+            .all(|field| event[field] == row[field])
         });
         assert!(logged, "{row} in {transitions:?}");
     }
@@ -210,7 +221,8 @@ fn a_role_is_assumed_with_its_external_id() {
         <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>rolesecret</SecretAccessKey><SessionToken>roletoken</SessionToken>\
         <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
     let length = body.len();
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n{body}").expect("it reads");
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n{body}")
+        .expect("it reads");
     let address = daemon.address();
     eventually("a poll with the role", || (metric(address, "refwatch_import_job_up", &[]) == Some(1.0)).then_some(()));
     let (_, shown) = get(address, "/config");

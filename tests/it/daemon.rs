@@ -148,14 +148,20 @@ fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
     let (daemon, address) = scene.daemon(&file);
     let listed = || -> Vec<String> {
         let watches = json(address, "/api/v1/watches");
-        let ids = watches.as_array().expect("an array").iter().map(|w| w["import_job_id"].as_str().expect("text").to_owned());
+        let ids =
+            watches.as_array().expect("an array").iter().map(|w| w["import_job_id"].as_str().expect("text").to_owned());
         ids.collect()
     };
     let sorted = |mut ids: Vec<String>| {
         ids.sort();
         ids
     };
-    eventually("first polls", || (metric(address, "refwatch_jobs", &["\"SUBMITTED\""])? + metric(address, "refwatch_jobs", &["\"IN_PROGRESS\""])? == 2.0).then_some(()));
+    eventually("first polls", || {
+        (metric(address, "refwatch_jobs", &["\"SUBMITTED\""])?
+            + metric(address, "refwatch_jobs", &["\"IN_PROGRESS\""])?
+            == 2.0)
+            .then_some(())
+    });
     let seen_before = json(address, "/api/v1/transitions");
 
     scene.write("refwatch.toml", &list(&[second, third]));
@@ -173,7 +179,9 @@ fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
 
     scene.write("refwatch.toml", &list(&[first]).replace("[[job]]", "[[jop]]"));
     daemon.signal(Signal::HUP);
-    eventually("the refusal", || (metric(address, "refwatch_config_last_reload_successful", &[]) == Some(0.0)).then_some(()));
+    eventually("the refusal", || {
+        (metric(address, "refwatch_config_last_reload_successful", &[]) == Some(0.0)).then_some(())
+    });
     assert_eq!(sorted(listed()), sorted(vec![id(second), id(third)]), "the old list stays in force");
     let (_, page) = get(address, "/");
     assert!(page.contains("jop"), "the page says why: {page}");

@@ -195,7 +195,10 @@ async fn an_answer_that_is_too_long_is_not_read_to_its_end() {
         stream.write_all(&endless).is_ok()
     });
     let failure = target(address, LONG).await.poll(&key).await.expect_err("too long");
-    assert_eq!((failure.reason, failure.message.as_str()), (FailureReason::Protocol, "the answer is longer than 1048576 bytes"));
+    assert_eq!(
+        (failure.reason, failure.message.as_str()),
+        (FailureReason::Protocol, "the answer is longer than 1048576 bytes")
+    );
     let taken_whole = writer.join().expect("the server's thread");
     assert!(!taken_whole, "all of it was read");
 }

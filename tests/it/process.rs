@@ -200,7 +200,8 @@ pub fn json(address: SocketAddr, path: &str) -> serde_json::Value {
 pub fn metric(address: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
     let (_, body) = get(address, "/metrics");
     let line = body.lines().find(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
     })?;
     line.rsplit(' ').next()?.parse().ok()
 }
