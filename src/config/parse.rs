@@ -132,7 +132,8 @@ fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
         return problem(&format!("unknown value \"{value}\"")).help(suggestion(value, &known, "the values are"));
     }
     if let Some(key) = message.strip_prefix("missing field ") {
-        return problem(&format!("the key {key} is missing"));
+        let help = "every [[job]] has a `reference_store_id` and an `id`";
+        return problem(&format!("the key {key} is missing")).help(help.to_owned());
     }
     if message == "wanted string or table" {
         return problem("this must be a string");
