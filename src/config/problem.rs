@@ -29,7 +29,7 @@ pub struct Problem {
 
 /// A place in a file, or the file as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     file: Arc<Path>,
     mark: Option<Mark>,
 }
