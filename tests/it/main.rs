@@ -3,6 +3,7 @@
 mod commands;
 mod config;
 mod daemon;
+mod house;
 mod http;
 mod omics;
 mod process;
