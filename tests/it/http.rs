@@ -627,16 +627,15 @@ async fn the_metrics_are_those_of_the_contract() {
             .find(|(found, labels, _)| found == name && labels.get(label).is_some_and(|value| value == of));
         found.map(|(.., value)| *value)
     };
-    let sum = |name: &str, job: &str| -> f64 {
-        series
-            .iter()
-            .filter(|(found, labels, _)| found == name && labels["import_job_id"] == job)
-            .map(|(.., value)| value)
-            .sum()
+    let statuses = |job: &str| -> Vec<f64> {
+        let of_job = |name: &str, labels: &BTreeMap<String, String>| {
+            name == "refwatch_import_job_status" && labels["import_job_id"] == job
+        };
+        series.iter().filter(|(name, labels, _)| of_job(name, labels)).map(|(.., value)| *value).collect()
     };
     assert_eq!(value("refwatch_import_job_status", "status", "COMPLETED"), Some(1.0));
-    assert_eq!(sum("refwatch_import_job_status", "2222222222"), 1.0);
-    assert_eq!(sum("refwatch_import_job_status", "3333333333"), 0.0);
+    assert_eq!(statuses("2222222222"), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+    assert_eq!(statuses("3333333333"), [0.0; 8]);
     assert_eq!(value("refwatch_import_job_sources", "status", "FAILED"), Some(1.0));
     assert_eq!(value("refwatch_import_job_transitions_total", "to", "SUBMITTED"), Some(1.0));
     let completed = "refwatch_import_job_completed_timestamp_seconds";
