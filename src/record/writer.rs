@@ -31,7 +31,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     /// To add a change.
-    Append(Append),
+    Append(Box<Append>),
     /// What is known of every job.
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
@@ -90,10 +90,10 @@ impl Writer {
                 match request {
                     Request::Append(append) => group.push(append),
                     Request::Remembered(done) => {
-                        answer(done, self.attempt(|connection| memory::remembered(connection)))
+                        answer(done, self.attempt(|connection| memory::remembered(connection)));
                     }
                     Request::DeleteEnded { before, done } => {
-                        answer(done, self.commit(|rows| rows::delete_ended(rows, before)))
+                        answer(done, self.commit(|rows| rows::delete_ended(rows, before)));
                     }
                     Request::Close(done) => {
                         queue.close();
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// Adds a group of changes in one transaction. They share its fate.
-    fn append(&mut self, group: Vec<Append>) {
+    fn append(&mut self, group: Vec<Box<Append>>) {
         if group.is_empty() {
             return;
         }
