@@ -10,7 +10,7 @@ use super::{Exit, Failure};
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::text::{Printable, excerpt};
-use crate::core::time::Timestamp;
+use crate::core::time::{Timestamp, parse_duration};
 use crate::record::{Filter, RecordReader, TransitionRow};
 
 /// Characters of a cell that are shown. The rest of a longer one is in the JSON.
@@ -49,7 +49,7 @@ impl FromStr for Since {
     type Err = InvalidSince;
 
     fn from_str(text: &str) -> Result<Self, InvalidSince> {
-        let ago = humantime::parse_duration(text).ok().map(Self::Ago);
+        let ago = parse_duration(text).ok().map(Self::Ago);
         ago.or_else(|| text.parse().ok().map(Self::At)).ok_or(InvalidSince)
     }
 }
@@ -71,7 +71,7 @@ impl Since {
 pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let record = match args.record {
         Some(record) => record,
-        None => configured_record(config)?,
+        None => super::load(config)?.config.record.path,
     };
     let since = args.since.map(|since| since.at(Clock::system().now().wall));
     let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };
@@ -82,11 +82,6 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     }
     super::print(if args.json { json(&rows)? } else { table(&rows) })?;
     Ok(Exit::Done)
-}
-
-/// The record that the configuration names.
-fn configured_record(config: &Path) -> Result<PathBuf, Failure> {
-    Err(Failure::config(format_args!("{}: cannot be read yet; name the record with --record", config.display())))
 }
 
 /// One line a transition. Text of the service's, which may try to act on a terminal, is shown harmless.

@@ -48,7 +48,7 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let address = match args.address {
         Some(address) => address,
-        None => configured_address(config)?,
+        None => reachable(super::load(config)?.config.http.listen).to_string(),
     };
     let redraw = args.follow && !args.json && stdout().is_terminal();
     let mut text = look(&address, args.json, clock.now().wall).await?;
@@ -61,11 +61,6 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
         // A daemon that answered once is followed through its restarts.
         text = look(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "loading the configuration can fail")]
-fn configured_address(_config: &Path) -> Result<String, Failure> {
-    Ok(reachable(SocketAddr::from((Ipv4Addr::LOCALHOST, 10210))).to_string())
 }
 
 /// Where to reach a listener from this machine: one on every address is reached on loopback.

@@ -99,14 +99,6 @@ duration!(
 duration!(BackoffMax, SECOND, SECOND * 3600, "a job in trouble must be looked at again in time");
 duration!(Keep, DAY, DAY * 36500, "a record kept for less is none, and one kept for longer is kept for ever");
 
-/// Characters of a duration. It also keeps out those near 2^64 seconds, on which humantime's sum overflows in a panic.
-const DURATION_LENGTH_MAX: usize = 20;
-
-fn parse_duration(text: &str) -> Result<Duration, Rule> {
-    let duration = if text.len() <= DURATION_LENGTH_MAX { humantime::parse_duration(text).ok() } else { None };
-    duration.ok_or(Rule("this must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"".into()))
-}
-
 /// A duration as this file takes it: in the largest unit that needs no fraction.
 pub(super) struct Written(pub Duration);
 

@@ -13,7 +13,7 @@ use crate::core::job::{DetailKind, JobKey, JobStatus, Source, SourceKey, SourceS
 use crate::core::watch::Known;
 
 /// Every row, in the order written. SQLite merges the three tables as it reads them, without sorting.
-const LOG: &str = "
+pub(super) const LOG: &str = "
 SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
     status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
 UNION ALL

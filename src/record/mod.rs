@@ -173,7 +173,7 @@ impl Record {
             return Ok(());
         }
         let (id, change) = (id.clone(), change.clone());
-        self.ask(|done| Request::Append(Append { id, change, done })).await
+        self.ask(|done| Request::Append(Box::new(Append { id, change, done }))).await
     }
 
     /// Deletes the rows of every job whose end was seen before `instant`, and says how many jobs that were. It goes in small

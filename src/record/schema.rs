@@ -3,6 +3,7 @@
 //! One sequence numbers the rows of all three tables: `id` tells in what order they were written, whichever table they stand
 //! in and wherever the wall clock jumped.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
@@ -94,22 +95,22 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Ope
         return Ok(0);
     }
     match usize::try_from(user_version) {
-        _ if application_id != APPLICATION_ID => Err(not_a_record(path, "it is the database of another application")),
+        _ if application_id != APPLICATION_ID => Err(not_a_record(path, &"it is the database of another application")),
         Ok(found) if found > VERSION => Err(OpenError::NewerSchema { path: path.into(), found, known: VERSION }),
         Ok(found) if found > 0 => Ok(found),
-        Ok(_) | Err(_) => Err(not_a_record(path, "its schema has no version")),
+        Ok(_) | Err(_) => Err(not_a_record(path, &"its schema has no version")),
     }
 }
 
 /// What a failure of SQLite says of the file.
 pub(super) fn failed(path: &Path, error: rusqlite::Error) -> OpenError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => not_a_record(path, error),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => not_a_record(path, &error),
         Some(_) | None => OpenError::Sqlite { path: path.into(), error },
     }
 }
 
-fn not_a_record(path: &Path, reason: impl ToString) -> OpenError {
+fn not_a_record(path: &Path, reason: &dyn Display) -> OpenError {
     OpenError::NotARecord { path: path.into(), reason: reason.to_string() }
 }
 

@@ -1,1 +1,152 @@
+//! The settings that durability stands on, and the way of what is known through the file and back.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rusqlite::types::Value;
+
+use super::*;
+use crate::core::backoff::BackoffPolicy;
+use crate::core::job::{DetailKind, JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
+use crate::core::outcome::{FailureReason, PollFailure, PollOutcome};
+use crate::core::time::{Monotonic, Now};
+use crate::core::watch::{JobWatch, PollPolicy};
+
+const POLICY: PollPolicy = PollPolicy {
+    interval: Duration::from_secs(10),
+    backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
+};
+
+#[test]
+fn the_writer_syncs_every_commit() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a file");
+    let connection = connection::connect(&file.path).expect("a record");
+    for (setting, value) in [
+        ("journal_mode", Value::from("wal".to_owned())),
+        ("synchronous", Value::from(2)),
+        ("trusted_schema", Value::from(0)),
+    ] {
+        let found: Value = connection.pragma_query_value(None, setting, |row| row.get(0)).expect(setting);
+        assert_eq!(found, value, "{setting}");
+    }
+}
+
+#[test]
+fn the_three_tables_are_merged_without_sorting() {
+    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
+    schema::migrate(&mut connection, Path::new("")).expect("a schema");
+    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", memory::LOG)).expect("a plan");
+    let steps = plan.query_map([], |row| row.get::<_, String>("detail")).expect("steps");
+    let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+    assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
+}
+
+/// A time with digits that milliseconds lose.
+fn time(seconds: i64, nanosecond: i32) -> Timestamp {
+    Timestamp::new(1_700_000_000 + seconds, nanosecond).expect("in range")
+}
+
+fn to_milliseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
+}
+
+/// What the service may say of a job. What can change without a transition or a detail is tied to what cannot: the time of
+/// creation is always there, that of completion goes with the status, the message of a source with the source's status.
+fn outcome() -> impl Strategy<Value = PollOutcome> {
+    let source = (0..3_u32, 0..SourceStatus::KNOWN.len()).prop_map(|(nth, status)| {
+        let status = SourceStatus::KNOWN[status].clone();
+        let status_message = (status == SourceStatus::Failed).then(|| "it failed".to_owned());
+        let key = SourceKey { name: "GRCh38".to_owned(), source_file: "s3://a/b".to_owned(), nth };
+        (key, Source { status, status_message })
+    });
+    let status = prop_oneof![
+        5 => (0..JobStatus::KNOWN.len()).prop_map(|status| JobStatus::KNOWN[status].clone()),
+        1 => Just(JobStatus::from("PAUSED")),
+    ];
+    let message = proptest::option::of("[a-c\u{0}\u{e9}]{0,2}");
+    let snapshot = (status, message, 0..2_i32, proptest::collection::vec(source, 0..3));
+    let snapshot = snapshot.prop_map(|(status, status_message, created, sources)| Snapshot {
+        completed_at: status.is_terminal().then(|| time(50, 123_456_789)),
+        created_at: Some(time(-60, 987_654_000 + created)),
+        sources: sources.into_iter().collect(),
+        status,
+        status_message,
+    });
+    let failure = prop_oneof![Just(FailureReason::NotFound), Just(FailureReason::Throttled)];
+    let failure = failure.prop_map(|reason| PollFailure { reason, message: String::new(), retry_after: None });
+    prop_oneof![4 => snapshot.prop_map(Ok), 1 => failure.prop_map(Err)]
+}
+
+/// One watch, and what the record should come to know of its job.
+struct Model {
+    id: WatchId,
+    watch: JobWatch,
+    last_seen: Option<Timestamp>,
+    transitions: [u64; 8],
+    last_outcome: Option<(PollOutcome, Now)>,
+}
+
+impl Model {
+    fn new(target: &str) -> Self {
+        let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
+        let id = WatchId { target: target.into(), key };
+        Self { id, watch: JobWatch::new(POLICY, None, 1), last_seen: None, transitions: [0; 8], last_outcome: None }
+    }
+
+    fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
+        let change = self.watch.handle_outcome(outcome.clone(), now).record;
+        let seen = |kind| matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged);
+        if change.transition.is_some() || !change.sources.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
+            self.last_seen = Some(now.wall);
+        }
+        if let Some(transition) = &change.transition {
+            self.transitions[transition.to.index()] += 1;
+        }
+        self.last_outcome = Some((outcome, now));
+        change
+    }
+
+    fn expected(&self) -> Option<Remembered> {
+        let known = self.watch.known()?;
+        let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
+        Some(Remembered { known: Known { since, last_seen, ..known.clone() }, transitions: self.transitions })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Two targets have a job of the same ids, every change is appended twice, and the wall clock goes wherever it likes.
+    #[test]
+    fn what_is_known_survives_the_process(
+        script in proptest::collection::vec((0..2_usize, outcome(), 0..100_000_i64, 0..1_000_000_000_i32), 1..16),
+    ) {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("record.db");
+        let instruments = Instruments::new()?;
+        let mut models = ["default", "other"].map(Model::new);
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let remembered = runtime.block_on(async {
+            let record = Record::open(&path, &instruments).expect("a record");
+            for (step, (job, outcome, seconds, nanosecond)) in (0..).zip(script) {
+                let monotonic = Monotonic::at(Duration::from_secs(100 * step));
+                let change = models[job].poll(outcome, Now { monotonic, wall: time(seconds, nanosecond) });
+                for _ in 0..2 {
+                    record.append(&models[job].id, &change).await.expect("a commit");
+                }
+            }
+            record.close().await;
+            Record::open(&path, &instruments).expect("the same record").remembered().await.expect("its jobs")
+        });
+        for model in &models {
+            let remembered = remembered.get(&model.id);
+            prop_assert_eq!(remembered.cloned(), model.expected());
+            if let Some((outcome, now)) = &model.last_outcome {
+                let mut watch = JobWatch::new(POLICY, remembered.map(|remembered| remembered.known.clone()), 1);
+                let change = watch.handle_outcome(outcome.clone(), *now).record;
+                prop_assert_eq!(change, Change::default(), "what was said before is no news after a restart");
+            }
+        }
+    }
+}

@@ -27,11 +27,12 @@ pub(super) const DELETED_JOBS_MAX: usize = 100;
 /// Where the answer to a request goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 
-/// What the writer is asked.
+/// What the writer is asked. The large variant is the common one.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every request is an append")]
 pub(super) enum Request {
     /// To add a change.
-    Append(Append),
+    Append(Box<Append>),
     /// What is known of every job.
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
@@ -97,7 +98,7 @@ impl Writer {
                         answer(done, self.attempt(|connection| memory::remembered(connection)))
                     }
                     Request::DeleteEnded { before, done } => {
-                        answer(done, self.commit(|rows| rows::delete_ended(rows, before)))
+                        answer(done, self.commit(|rows| rows::delete_ended(rows, before)));
                     }
                     Request::Check(done) => answer(done, Ok(())),
                     Request::Close(done) => {
@@ -119,7 +120,7 @@ impl Writer {
     }
 
     /// Adds a group of changes in one transaction. They share its fate.
-    fn append(&mut self, group: Vec<Append>) {
+    fn append(&mut self, group: Vec<Box<Append>>) {
         if group.is_empty() {
             return;
         }

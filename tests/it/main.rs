@@ -8,4 +8,5 @@ mod house;
 mod http;
 mod omics;
 mod process;
+mod record;
 mod simulator;
