@@ -61,17 +61,15 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         endpoint = simulator.address(),
     ))?;
     let mut show = Show::new(daemon.board().clone(), Duration::from_secs(args.seconds));
-    let ended = Box::pin(
-        daemon.run(
-            async || {
-                tokio::select! {
-                    asked = signals.next() => asked,
-                    () = show.transitions() => Asked::Stop,
-                }
-            },
-            || load(&file, args.listen),
-        ),
-    )
+    let ended = Box::pin(daemon.run(
+        async || {
+            tokio::select! {
+                asked = signals.next() => asked,
+                () = show.transitions() => Asked::Stop,
+            }
+        },
+        || load(&file, args.listen),
+    ))
     .await;
     simulator.stop().await;
     ended?;

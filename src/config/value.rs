@@ -13,6 +13,7 @@ use axum::http::Uri;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::core::text::is_hostile;
+use crate::core::time::parse_duration;
 
 /// A value written as a string. The rule is in its type's `FromStr`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +59,7 @@ macro_rules! duration {
             type Err = Rule;
 
             fn from_str(text: &str) -> Result<Self, Rule> {
-                let duration = parse_duration(text)?;
+                let duration = parse_duration(text).map_err(|rule| Rule(rule.to_string().into()))?;
                 if ($min..=$max).contains(&duration) {
                     return Ok(Self(duration));
                 }
@@ -124,7 +125,7 @@ impl FromStr for Interval {
         if text == "auto" {
             return Ok(Self(None));
         }
-        parse_duration(text).map_err(|Rule(rule)| Rule(format!("{rule}, or \"auto\"").into()))?;
+        parse_duration(text).map_err(|rule| Rule(format!("{rule}, or \"auto\"").into()))?;
         text.parse().map(|FixedInterval(interval)| Self(Some(interval)))
     }
 }

@@ -27,9 +27,8 @@ pub(super) const DELETED_JOBS_MAX: usize = 100;
 /// Where the answer to a request goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 
-/// What the writer is asked. The large variant is the common one.
+/// What the writer is asked.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every request is an append")]
 pub(super) enum Request {
     /// To add a change.
     Append(Box<Append>),
@@ -88,14 +87,14 @@ impl Writer {
         let mut requests = Vec::new();
         let mut ended = Vec::new();
         while queue.blocking_recv_many(&mut requests, GROUP_MAX) > 0 {
-            let mut group = Vec::new();
+            let mut group: Vec<Append> = Vec::new();
             for request in requests.drain(..) {
                 match request {
-                    Request::Append(append) => group.push(append),
+                    Request::Append(append) => group.push(*append),
                     Request::Remembered(done) => {
                         // What was queued before is part of what is known.
                         self.append(std::mem::take(&mut group));
-                        answer(done, self.attempt(|connection| memory::remembered(connection)))
+                        answer(done, self.attempt(|connection| memory::remembered(connection)));
                     }
                     Request::DeleteEnded { before, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before)));
@@ -120,7 +119,7 @@ impl Writer {
     }
 
     /// Adds a group of changes in one transaction. They share its fate.
-    fn append(&mut self, group: Vec<Box<Append>>) {
+    fn append(&mut self, group: Vec<Append>) {
         if group.is_empty() {
             return;
         }
