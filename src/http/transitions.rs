@@ -10,10 +10,10 @@ use super::{AppState, json, json_error, rendered};
 use crate::record::Filter;
 
 /// Rows in one answer where no limit is asked for.
-const LIMIT_DEFAULT: usize = 1_000;
+const LIMIT_DEFAULT: u32 = 1_000;
 
 /// Rows that may be asked for: some 4 MB of JSON.
-const LIMIT_MAX: usize = 10_000;
+const LIMIT_MAX: u32 = 10_000;
 
 /// The parameters as they come. A name that is none of these is an error, as in the configuration: a typing error would
 /// otherwise widen what is asked for.
@@ -40,7 +40,7 @@ pub(super) async fn list(
     };
     rendered(move || match state.record.transitions(&filter) {
         Ok(rows) => json(StatusCode::OK, &rows),
-        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, format!("the record cannot be read: {error}")),
+        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })
     .await
 }

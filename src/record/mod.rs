@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::core::job::{Change, ImportJobId, ReferenceStoreId, WatchId};
+use crate::core::job::{Change, ImportJobId, JobKey, ReferenceStoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 use crate::instruments::Instruments;
@@ -72,7 +72,15 @@ pub struct Filter {
     /// Of this job.
     pub job: Option<ImportJobId>,
     /// The latest so many.
-    pub limit: Option<usize>,
+    pub limit: Option<u32>,
+}
+
+impl Filter {
+    /// All rows of one job.
+    #[must_use]
+    pub fn of_job(key: JobKey) -> Self {
+        Self { store: Some(key.store), job: Some(key.job), ..Self::default() }
+    }
 }
 
 /// One row of the table `transitions`.
@@ -94,7 +102,7 @@ pub struct TransitionRow {
 
 /// The record cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error("the record cannot be read: {0}")]
 pub struct ReadError(pub String);
 
 impl RecordReader {
@@ -114,7 +122,7 @@ impl RecordReader {
                 && filter.since.is_none_or(|since| row.observed_at.parse::<Timestamp>().is_ok_and(|at| at >= since))
         };
         let rows: Vec<_> = self.rows.iter().filter(wanted).cloned().collect();
-        let skip = filter.limit.map_or(0, |limit| rows.len().saturating_sub(limit));
+        let skip = filter.limit.map_or(0, |limit| rows.len().saturating_sub(limit as usize));
         Ok(rows.into_iter().skip(skip).collect())
     }
 }

@@ -60,7 +60,7 @@ impl Server {
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(Metrics::new(board.clone(), &instruments).unwrap()),
-            record: RecordReader::of(rows),
+            record: record_of(rows),
             clock: Clock::system(),
             host_names: ["refwatch.example".to_owned()].into(),
         };
@@ -114,6 +114,11 @@ async fn read_to_end(stream: &mut TcpStream) -> String {
     // A connection that is cut ends with an error; what came before it counts.
     let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the server closes");
     String::from_utf8(bytes).unwrap()
+}
+
+/// A record that holds these rows.
+fn record_of(rows: impl IntoIterator<Item = TransitionRow>) -> RecordReader {
+    RecordReader::of(rows)
 }
 
 fn at(text: &str) -> Timestamp {
@@ -371,7 +376,9 @@ async fn fault_101_connections_over_the_cap_wait_for_their_turn() {
 
 #[tokio::test]
 async fn a_stop_ends_idle_connections_and_the_server() {
-    let mut server = Server::start().await;
+    // Nothing but the stop ends the connection.
+    let limits = Limits { header_read: DEADLINE * 3, connection_age: DEADLINE * 3, ..Limits::default() };
+    let mut server = Server::with(limits, []).await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert_eq!(idle.read_u8().await.unwrap(), b'H');
