@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::{Exit, Failure, load};
+use crate::config;
 use crate::daemon::{Daemon, DaemonError};
+use crate::logging;
 use crate::record::OpenError;
 use crate::signals::Signals;
 use crate::supervisor::ApplyError;
-use crate::{config, logging};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]

@@ -26,19 +26,14 @@ pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path
         let watches: Vec<_> = state.board.watches().into_iter().filter(|watch| watch.id.key == key).collect();
         let Some(first) = watches.first() else { return unknown() };
         let now = state.clock.now().wall;
-        let of_job = Filter {
-            store: Some(key.store.clone()),
-            job: Some(key.job.clone()),
-            limit: Some(TRANSITIONS_MAX),
-            ..Filter::default()
-        };
+        let of_job = Filter { limit: Some(TRANSITIONS_MAX), ..Filter::of_job(key.clone()) };
         let transitions = state.record.transitions(&of_job);
         let content = html! {
             (alerts(&state.board.daemon()))
             h1 { (Printable(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
             @if let Err(error) = &transitions {
-                p.bad { "The record cannot be read: " (Printable(&error.to_string())) }
+                p.bad { (Printable(&error.to_string())) }
             }
             @for watch in &watches { (section(watch, transitions.as_deref().unwrap_or_default(), now)) }
         };

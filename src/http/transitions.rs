@@ -40,7 +40,7 @@ pub(super) async fn list(
     };
     rendered(move || match state.record.transitions(&filter) {
         Ok(rows) => json(StatusCode::OK, &rows),
-        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, format!("the record cannot be read: {error}")),
+        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })
     .await
 }

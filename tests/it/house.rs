@@ -1,4 +1,4 @@
-//! The house as DESIGN draws it, held by reading the sources: which room may name which, what the core may not name, how long
+//! The house as ARCHITECTURE.md draws it, held by reading the sources: which room may name which, what the core may not name, how long
 //! a file may be. Clippy holds the rest: the length of a function, a reason for every exemption, clocks, tasks and printing.
 
 use std::fs;
@@ -31,8 +31,10 @@ const HOUSE: &[(&str, &[&str])] = &[
             "metrics",
             "omics",
             "record",
+            "signals",
             "supervisor",
             "systemd",
+            "watcher",
         ],
     ),
     ("supervisor", &["board", "clock", "config", "core", "instruments", "omics", "record", "watcher"]),
@@ -48,6 +50,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("clock", &["core"]),
     ("config", &["core"]),
     ("core", &[]),
+    ("signals", &[]),
     ("simulator", &["clock"]),
 ];
 

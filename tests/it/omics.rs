@@ -182,7 +182,7 @@ async fn the_services_wish_to_wait_is_read_and_nonsense_is_not() {
     assert!(failure.retry_after.is_some_and(|wait| wait > seconds(3600)), "{failure:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_too_long_is_not_read_to_its_end() {
     let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"statusMessage\": \"".to_vec();
     endless.resize(64 * 1024 * 1024, b'a');

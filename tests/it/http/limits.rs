@@ -1,0 +1,150 @@
+//! What the server does not take, and what it does not wait for.
+
+use super::*;
+
+#[tokio::test]
+async fn fault_105_a_path_that_is_none_is_not_found() {
+    let server = Server::start().await;
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    for path in [
+        "/..",
+        "/../etc/passwd",
+        "//",
+        "//metrics",
+        "/%2f",
+        "/%2e%2e/metrics",
+        "/%00",
+        "/metrics/",
+        "/style.css%00",
+        "/watch/1234567890",
+        "/watch/1234567890/..",
+        "/watch/1234567890/2222222222%2f..",
+        "/watch/1234567890/9999999999",
+        "/watch/%3Cscript%3E/2222222222",
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn fault_106_a_host_that_is_not_this_server_is_refused() {
+    let server = Server::start().await;
+    let port = server.address.port();
+    for (host, status) in [
+        (format!("Host: 127.0.0.1:{port}\r\n"), 200),
+        ("Host: localhost\r\n".to_owned(), 200),
+        ("Host: LocalHost:1\r\n".to_owned(), 200),
+        ("Host: [::1]:80\r\n".to_owned(), 200),
+        ("Host: 192.0.2.7\r\n".to_owned(), 200),
+        ("Host: refwatch.example:443\r\n".to_owned(), 200),
+        ("Host: attacker.example\r\n".to_owned(), 421),
+        ("Host: localhost.attacker.example\r\n".to_owned(), 421),
+        ("Host: 127.0.0.1.attacker.example\r\n".to_owned(), 421),
+        (String::new(), 400),
+        ("Host:\r\n".to_owned(), 400),
+        ("Host: localhost\r\nHost: attacker.example\r\n".to_owned(), 400),
+    ] {
+        let answer = server.raw(&format!("GET /-/healthy HTTP/1.1\r\n{host}Connection: close\r\n\r\n")).await;
+        assert_eq!(Answer::parse(&answer).status, status, "{host}");
+    }
+    let absolute = "GET http://attacker.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(Answer::parse(&server.raw(absolute).await).status, 400);
+}
+
+#[tokio::test]
+async fn fault_104_108_109_only_get_and_head_without_a_body_are_taken() {
+    let server = Server::start().await;
+    for (method, path) in [("POST", "/"), ("DELETE", "/metrics"), ("TRACE", "/"), ("OPTIONS", "/"), ("PUT", "/none")] {
+        let answer = server.request(method, path).await;
+        assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "GET, HEAD"), "{method} {path}");
+    }
+    for (body, status) in [
+        ("Content-Length: 9000000000\r\n\r\n", 413),
+        ("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ] {
+        // No `Connection: close` here: the server has to close by itself.
+        let answer = server.raw(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{body}")).await;
+        assert_eq!(Answer::parse(&answer).status, status, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn fault_099_100_headers_that_do_not_come_end_the_connection() {
+    let limits = Limits { header_read: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::with(limits, []).await;
+    for beginning in ["", "GET / HTTP/1.1\r\nHost: local"] {
+        let answer = server.raw(beginning).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn fault_102_headers_without_end_are_refused() {
+    let server = Server::start().await;
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(100));
+    for request in [long, many] {
+        let answer = server.raw(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn fault_103_a_reader_that_does_not_read_is_cut() {
+    let limits =
+        Limits { connection_age: Duration::from_millis(100), drain: Duration::from_millis(100), ..Limits::default() };
+    let server = Server::with(limits, []).await;
+    // More than the socket buffers of both ends can take.
+    let config = "# a line of the configuration in force\n".repeat(1_000_000);
+    server.board.update_daemon(|daemon| daemon.config_in_force.clone_from(&config));
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    // Waits, without reading, until the server has cut the connection: writing to it fails then.
+    let cut = async {
+        while stream.write_all(b"\r\n").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, cut).await.expect("the server cuts the connection");
+    assert!(read_to_end(&mut stream).await.len() < config.len());
+    assert_eq!(server.get("/-/healthy").await.status, 200);
+}
+
+#[tokio::test]
+async fn fault_101_connections_over_the_cap_wait_for_their_turn() {
+    let server = Server::with(Limits { connections: 2, ..Limits::default() }, []).await;
+    let keep_alive = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(keep_alive).await.unwrap();
+        let mut first = [0; 15];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        held.push(stream);
+    }
+    let mut third = server.connect().await;
+    third.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    // A negative cannot be waited for; a cap that fails lets the answer through well within this.
+    let early = tokio::time::timeout(Duration::from_millis(200), third.read_u8()).await;
+    assert!(early.is_err(), "answered over the cap: {early:?}");
+    held.pop();
+    assert!(read_to_end(&mut third).await.starts_with("HTTP/1.1 200 OK"));
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections_and_the_server() {
+    // Nothing but the stop ends the connection.
+    let limits = Limits { header_read: DEADLINE * 3, connection_age: DEADLINE * 3, ..Limits::default() };
+    let mut server = Server::with(limits, []).await;
+    let mut idle = server.connect().await;
+    idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert_eq!(idle.read_u8().await.unwrap(), b'H');
+    server.stop.cancel();
+    tokio::time::timeout(DEADLINE, server.tasks.join_next()).await.expect("it ends").unwrap().unwrap();
+    assert!(read_to_end(&mut idle).await.starts_with("TTP/1.1 200 OK"));
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
