@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
+use std::path::PathBuf;
 
 use tracing::{Level, Subscriber, error};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -38,6 +39,14 @@ impl Log {
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
+    /// The directory for log files cannot be made.
+    #[error("log.directory: {directory}: {error}", directory = directory.display())]
+    Create {
+        /// The directory.
+        directory: PathBuf,
+        /// The system's word.
+        error: io::Error,
+    },
     /// The directory for log files cannot be used.
     #[error("log.directory: {0}")]
     Directory(#[from] rolling::InitError),
@@ -54,6 +63,7 @@ pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     let stderr = layer(config.format, io::stderr);
     let (to_files, files) = match &config.directory {
         Some(directory) => {
+            std::fs::create_dir_all(directory).map_err(|error| LogError::Create { directory: directory.clone(), error })?;
             let appender = rolling::Builder::new()
                 .rotation(match config.rotation {
                     LogRotation::Hourly => Rotation::HOURLY,
@@ -82,9 +92,9 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let layer = fmt::layer().with_ansi(false).with_writer(Sanitised(writer));
+    let layer = fmt::layer().with_ansi(false).with_target(false).with_writer(Sanitised(writer));
     match format {
-        LogFormat::Text => layer.with_target(false).boxed(),
+        LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
 }

@@ -212,7 +212,7 @@ impl Watcher {
         let reason: FailureReason = failure.reason;
         // One line when trouble begins or changes its kind; the counters tell the rest.
         if self.view.up != Some(false) || self.view.recent_failures.back().is_none_or(|last| last.reason != reason) {
-            warn!(event = "poll_failed", watch = %self.view.name, target_name = %self.view.id.target,
+            warn!(event = "poll_failed", watch = %self.view.name, target = %self.view.id.target,
                 reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
                 reason = reason.label(), "{}", failure.message);
         }
@@ -240,13 +240,13 @@ impl Watcher {
         info!(
             event = "transition",
             watch = %self.view.name,
-            target_name = %target,
+            target = %target,
             reference_store_id = %key.store,
             import_job_id = %key.job,
             from_status = from.as_ref().map(tracing::field::display),
             to_status = %to,
-            observed_at = %observed_at,
-            not_before = not_before.map(tracing::field::display),
+            observed_at = format_args!("{observed_at:.3}"),
+            not_before = not_before.map(|time| tracing::field::display(format!("{time:.3}"))),
             status_message = status_message.as_deref(),
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),

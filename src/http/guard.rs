@@ -70,7 +70,8 @@ fn host(request: &Request) -> Option<Authority> {
 
 fn is_ours(host: &str, host_names: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    address.parse::<IpAddr>().is_ok()
-        || host.eq_ignore_ascii_case("localhost")
-        || host_names.iter().any(|name| name.eq_ignore_ascii_case(host))
+    let host = host.to_ascii_lowercase();
+    // A name without its domain stands for the name in any domain.
+    let is_name = |name: &str| host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    address.parse::<IpAddr>().is_ok() || host == "localhost" || host_names.iter().any(|name| is_name(name))
 }

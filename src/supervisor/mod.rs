@@ -142,7 +142,7 @@ impl Supervisor {
     }
 
     fn give_up(&self, id: &WatchId) {
-        error!(event = "watch_given_up", target_name = %id.target, job = %id.key, restarts = RESTARTS_MAX,
+        error!(event = "watch_given_up", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
             "the task of this watch failed again and again: it is parked until the next reload that changes it");
         if let Some(view) = self.workplace.board.watch(id) {
             let state = WatchState::Parked(format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over"));

@@ -99,7 +99,7 @@ fn wait_ends_as_its_jobs_do() {
         assert!(results.contains(&format!("{} {end}", of(end)[0])), "{results}");
     }
 
-    let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "stuck").expect("a stuck job");
+    let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "STUCK").expect("a stuck job");
     let stuck =
         format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
     let (status, _, said) = wait(&[stuck], &["--timeout", "1s"]);
@@ -171,7 +171,11 @@ fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_
     let stderr = daemon.stderr();
     let files = std::fs::read_dir(&logs).expect("a folder").map(|file| file.expect("a file").path());
     let written: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
-    assert_eq!(written, stderr, "the files hold what standard error showed");
+    let said = |log: &str| -> Vec<String> {
+        // Each writer takes the time for itself.
+        log.lines().map(|line| line.split_once(',').expect(line).1.to_owned()).collect()
+    };
+    assert_eq!(said(&written), said(&stderr), "the files hold what standard error showed");
     for secret in ["verysecretkey", "AKIDTEST", "AWS4-HMAC", "Signature="] {
         assert!(!stderr.contains(secret), "{secret}");
     }
@@ -180,19 +184,9 @@ fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_
     let rows = rows.as_array().expect("an array");
     assert_eq!(transitions.len(), rows.len());
     for row in rows {
-        let logged = transitions.iter().any(|event| {
-            [
-                "reference_store_id",
-                "import_job_id",
-                "from_status",
-                "to_status",
-                "status_message",
-                "anomaly",
-                "observed_at",
-            ]
-            .iter()
-            .all(|field| event[field] == row[field])
-        });
+        let mut columns = row.as_object().expect("an object").keys().filter(|column| *column != "id");
+        let logged = transitions.iter().any(|event| columns.clone().all(|column| event[column] == row[column]));
+        assert!(columns.any(|column| column == "observed_at"), "{row}");
         assert!(logged, "{row} in {transitions:?}");
     }
 }

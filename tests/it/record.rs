@@ -345,7 +345,7 @@ async fn history_needs_a_record_and_makes_none() {
     let failure = history(&place.path).await.expect_err("no record");
     assert_eq!(
         (failure.exit, failure.message),
-        (Exit::Failed, format!("{}: there is no record", place.path.display()))
+        (Exit::Failed, format!("error: {}: there is no record", place.path.display()))
     );
     assert!(!place.path.parent().expect("a directory").exists());
     place.open().close().await;
