@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::core::job::WatchId;
+use tokio::sync::broadcast;
+
+use crate::core::job::{Transition, WatchId};
 use crate::core::outcome::FailureReason;
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
@@ -13,10 +15,31 @@ use crate::core::watch::Known;
 /// for minutes.
 pub const RECENT_FAILURES_MAX: usize = 20;
 
+/// Transitions held for a follower that is slow to read. One that falls further behind is told how many it missed.
+const FOLLOWER_BACKLOG_MAX: usize = 1024;
+
 /// The latest published state of everything. Cheap to clone: clones share one board.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct StatusBoard {
     inner: Arc<RwLock<Inner>>,
+    transitions: broadcast::Sender<Arc<Announced>>,
+}
+
+/// A transition that is in the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// The `watch` label.
+    pub name: Arc<str>,
+    /// Which job, through which target.
+    pub id: WatchId,
+    /// The transition.
+    pub transition: Transition,
+}
+
+impl Default for StatusBoard {
+    fn default() -> Self {
+        Self { inner: Arc::default(), transitions: broadcast::Sender::new(FOLLOWER_BACKLOG_MAX) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +150,18 @@ impl StatusBoard {
         self.write().watches.insert(view.id.clone(), Arc::new(view));
     }
 
+    /// Tells whoever follows of a transition.
+    pub fn announce(&self, announced: Announced) {
+        // An error means that nobody follows.
+        drop(self.transitions.send(Arc::new(announced)));
+    }
+
+    /// Every transition from now on.
+    #[must_use]
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Announced>> {
+        self.transitions.subscribe()
+    }
+
     /// Takes a watch off the board.
     pub fn remove(&self, id: &WatchId) {
         self.write().watches.remove(id);
@@ -148,6 +183,14 @@ impl StatusBoard {
     #[must_use]
     pub fn daemon(&self) -> DaemonView {
         self.read().daemon.clone()
+    }
+
+    /// Takes note that the record could be written.
+    pub fn record_committed(&self) {
+        // Nearly always there is nothing to take back, and readers need not wait.
+        if self.read().daemon.record_error.is_some() {
+            self.write().daemon.record_error = None;
+        }
     }
 
     /// Changes the state of the daemon.

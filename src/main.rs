@@ -1,2 +1,39 @@
-//! The command line.
-fn main() {}
+//! The command line: parse it, run one command, turn its answer into an exit status.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use refwatch::commands::{CommandLine, Exit, Failure};
+
+fn main() -> ExitCode {
+    let exit = match CommandLine::try_parse() {
+        Ok(command_line) => run(command_line).unwrap_or_else(|failure| {
+            complain(&failure.message);
+            failure.exit
+        }),
+        Err(answer) => {
+            let asked_for = matches!(answer.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            match answer.print() {
+                Ok(()) if asked_for => Exit::Done,
+                Ok(()) => Exit::Usage,
+                Err(_) => Exit::Failed,
+            }
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn run(command_line: CommandLine) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::running)?;
+    let exit = runtime.block_on(command_line.run());
+    // Tasks that are cut off here have no commit under way: whoever owned one has waited for it.
+    runtime.shutdown_background();
+    exit
+}
+
+fn complain(message: &str) {
+    // Where standard error cannot be written either, the exit status has to do.
+    drop(writeln!(std::io::stderr(), "refwatch: {message}"));
+}

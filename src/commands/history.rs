@@ -8,6 +8,7 @@ use comfy_table::{Row, Table, presets};
 
 use super::{Exit, Failure};
 use crate::clock::Clock;
+use crate::config;
 use crate::core::job::JobKey;
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
@@ -68,10 +69,10 @@ impl Since {
 ///
 /// # Errors
 /// There is no record, it cannot be read, or standard output cannot be written.
-pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     let record = match args.record {
         Some(record) => record,
-        None => configured_record(config)?,
+        None => config::load(path).map_err(Failure::config)?.config.record.path,
     };
     let since = args.since.map(|since| since.at(Clock::system().now().wall));
     let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };
@@ -82,11 +83,6 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     }
     super::print(if args.json { json(&rows)? } else { table(&rows) })?;
     Ok(Exit::Done)
-}
-
-/// The record that the configuration names.
-fn configured_record(config: &Path) -> Result<PathBuf, Failure> {
-    Err(Failure::config(format_args!("{}: cannot be read yet; name the record with --record", config.display())))
 }
 
 /// One line a transition. Text of the service's, which may try to act on a terminal, is shown harmless.

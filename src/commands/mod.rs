@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::core::text::Printable;
+
 /// Watches AWS HealthOmics reference import jobs until they end.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -105,7 +107,7 @@ impl CommandLine {
             Command::Check(args) => check::run(&self.config, args).await,
             Command::Status(args) => status::run(&self.config, args).await,
             Command::History(args) => history::run(&self.config, args).await,
-            Command::Wait(args) => wait::run(&self.config, args).await,
+            Command::Wait(args) => wait::run(args).await,
         }
     }
 }
@@ -124,7 +126,7 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
     }
 }
 
-/// Writes a remark to standard error. Where that cannot be written, there is nobody to tell.
+/// Writes a remark to standard error: progress, hints. Where it cannot be written, the results still can.
 pub fn remark(text: impl Display) {
-    drop(writeln!(io::stderr(), "{text}"));
+    drop(writeln!(io::stderr().lock(), "{}", Printable(&text.to_string())));
 }

@@ -1,17 +1,146 @@
-//! `refwatch simulate`.
+//! `refwatch simulate`: a simulated HealthOmics of its own, until a signal ends it.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, print};
+use crate::signals::{Asked, Signals};
+use crate::simulator::{FaultRate, Options, Simulator};
+
+/// Ten times the longest watch list that refwatch is made for.
+const JOBS_MAX: i64 = 100_000;
+
+/// Dummy credentials: the simulator wants a signature but does not verify it.
+const CREDENTIALS: &str = "AWS_ACCESS_KEY_ID=simulated AWS_SECRET_ACCESS_KEY=simulated";
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10211")]
+    listen: SocketAddr,
+    /// How many import jobs there are; from eight on, every terminal status comes up
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=JOBS_MAX))]
+    jobs: u32,
+    /// How many more jobs there are that never end
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=JOBS_MAX))]
+    stuck: u32,
+    /// The same seed gives the same ids, sources, lives and faults
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Requests per second that each operation allows
+    #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = requests_per_second)]
+    quota: f64,
+    /// How long a job takes on average, in seconds
+    #[arg(long, value_name = "S", default_value = "60", value_parser = mean)]
+    mean_seconds: Duration,
+    /// A fault and the part of all requests, 0 to 1, that it hits; may be given more than once
+    #[arg(long, value_name = "NAME=RATE")]
+    fault: Vec<FaultRate>,
+    /// Write a configuration that watches the jobs
+    #[arg(long, value_name = "FILE")]
+    config_out: Option<PathBuf>,
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// Why it failed.
+/// The address cannot be listened on, or the configuration cannot be written.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
+    let mut signals = Signals::install().map_err(Failure::running)?;
+    let options = Options {
+        jobs: args.jobs,
+        stuck: args.stuck,
+        seed: args.seed,
+        mean: args.mean_seconds,
+        requests_per_second: args.quota,
+        faults: args.fault,
+        ..Options::default()
+    };
+    let simulator = Simulator::start(args.listen, &options)
+        .await
+        .map_err(|error| Failure::running(format_args!("cannot listen on {}: {error}", args.listen)))?;
+
+    let mut text = format!("Simulated AWS HealthOmics at http://{}, seed {}\n", simulator.address(), args.seed);
+    for job in simulator.jobs() {
+        let line = format_args!("  {}/{}  {}\n", job.reference_store_id, job.id, job.name);
+        text.write_fmt(line).map_err(Failure::running)?;
+    }
+    if let Some(path) = &args.config_out {
+        write_configuration(path, &simulator, &options)
+            .map_err(|error| Failure::running(format_args!("{}: {error}", path.display())))?;
+        let line = format_args!("To watch them: {CREDENTIALS} refwatch --config {} run\n", path.display());
+        text.write_fmt(line).map_err(Failure::running)?;
+    }
+    print(text)?;
+
+    while signals.next().await == Asked::Reload {}
+    simulator.stop().await;
     Ok(Exit::Done)
+}
+
+/// Writes a configuration that watches every job of `simulator`.
+pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options) -> io::Result<()> {
+    replace(path, &configuration(simulator, options.requests_per_second))
+}
+
+/// A configuration that watches every job of `simulator`.
+fn configuration(simulator: &Simulator, requests_per_second: f64) -> String {
+    let mut toml = format!(
+        r#"# Watches the jobs of `refwatch simulate`. It signs its requests, so set dummy credentials:
+# export {CREDENTIALS}
+
+[poll]
+min_interval = "1s"
+
+[quota]
+requests_per_second = {requests_per_second:?}
+share = 0.8
+
+[record]
+path = "refwatch.db"
+
+[http]
+listen = "127.0.0.1:10210"
+
+[target.default]
+region = "us-west-2"
+endpoint_url = "http://{}"
+"#,
+        simulator.address()
+    );
+    for job in simulator.jobs() {
+        toml.extend([
+            "\n[[job]]\n",
+            &format!("name = \"{}\"\n", job.name),
+            &format!("reference_store_id = \"{}\"\n", job.reference_store_id),
+            &format!("id = \"{}\"\n", job.id),
+        ]);
+    }
+    toml
+}
+
+/// Writes `text` to `path` at once: a reader finds the old file or the new one, never a part.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+fn requests_per_second(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "must be a number over 0".to_owned())
+}
+
+fn mean(text: &str) -> Result<Duration, String> {
+    // A day: what takes longer need not be simulated.
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be a number from 0.1 to 86400".to_owned())
 }

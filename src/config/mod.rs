@@ -1,16 +1,33 @@
 //! The configuration, valid by construction: whoever holds a [`Config`] need not ask again whether a value makes sense.
+//!
+//! A file becomes one in steps: `source` reads it, `parse` turns its text into the tables of `file` and the values of `value`,
+//! `check` compares files and entries with one another, `effective` fills in what is not written. `problem` is what any of them
+//! has to complain of.
 
+mod check;
+mod effective;
+mod file;
+mod in_force;
+mod parse;
+mod problem;
+mod source;
+mod value;
 pub mod watch_list;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watch_list::WatchList;
+pub use check::{INCLUDED_FILES_MAX, Loaded, load};
+pub use problem::{Place, Problem, Problems};
+pub use source::FILE_SIZE_MAX;
+use watch_list::{Difference, WatchList};
 
 use crate::core::backoff::BackoffPolicy;
+use crate::core::watch::PollPolicy;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,14 +36,49 @@ pub struct Config {
     pub targets: BTreeMap<Arc<str>, TargetConfig>,
     /// What to watch.
     pub watch_list: WatchList,
+    /// How polls are made where a job does not say otherwise.
+    pub poll: PollConfig,
     /// The durable log of transitions.
     pub record: RecordConfig,
     /// The listener.
     pub http: HttpConfig,
     /// The log.
     pub log: LogConfig,
-    /// The configuration as TOML with every default filled in and secrets hidden: what `/config` shows.
-    pub in_force: String,
+}
+
+impl Config {
+    /// The configuration of an empty file, but for the place of the record: the target `default` and nothing to watch.
+    #[must_use]
+    pub fn new(record: PathBuf) -> Self {
+        let target = TargetConfig::new(TargetConfig::DEFAULT);
+        Self {
+            targets: [(target.name.clone(), target)].into(),
+            watch_list: WatchList::default(),
+            poll: PollConfig::default(),
+            record: RecordConfig::new(record),
+            http: HttpConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+
+    /// What has to happen while the daemon runs for this configuration to become `new`.
+    #[must_use]
+    pub fn difference(&self, new: &Self) -> Difference {
+        let same = |name: &str| self.targets.get(name) == new.targets.get(name);
+        Difference {
+            drop_targets: self.targets.keys().filter(|name| !same(name)).cloned().collect(),
+            build_targets: new.targets.values().filter(|target| !same(&target.name)).cloned().collect(),
+            ..self.watch_list.difference_with(&new.watch_list, same)
+        }
+    }
+
+    /// The tables in which `new` differs and that count only from the next start on.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let tables =
+            [("record", self.record != new.record), ("http", self.http != new.http), ("log", self.log != new.log)];
+        tables.into_iter().filter(|(_, differs)| *differs).map(|(table, _)| table).collect()
+    }
 }
 
 /// Where calls go: region, identity, endpoint, and the quota that goes with them.
@@ -48,6 +100,29 @@ pub struct TargetConfig {
     pub quota: Quota,
     /// The deadline of one attempt: credentials, connect, headers and body.
     pub timeout: Duration,
+    /// Whether the endpoint is the embedded simulator, which takes made-up credentials. No file can set this.
+    pub simulated: bool,
+}
+
+impl TargetConfig {
+    /// The target of a job that names none. It exists even where it is not written.
+    pub const DEFAULT: &'static str = "default";
+
+    /// A target that leaves everything to AWS's own chain.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            region: None,
+            profile: None,
+            role_arn: None,
+            external_id: None,
+            endpoint_url: None,
+            quota: Quota::default(),
+            timeout: Duration::from_secs(20),
+            simulated: false,
+        }
+    }
 }
 
 /// How many requests the daemon allows itself, per target and operation.
@@ -57,6 +132,13 @@ pub struct Quota {
     pub requests_per_second: f64,
     /// The part of it that refwatch may use, over 0 and at most 1.
     pub share: f64,
+}
+
+/// AWS's default quota, and a fifth of it left to the account's other callers.
+impl Default for Quota {
+    fn default() -> Self {
+        Self { requests_per_second: 5.0, share: 0.8 }
+    }
 }
 
 impl Quota {
@@ -76,11 +158,44 @@ pub struct RecordConfig {
     pub keep: Duration,
 }
 
+impl RecordConfig {
+    /// A record at `path`, kept for a year.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, keep: Duration::from_hours(365 * 24) }
+    }
+
+    /// Where the record is unless the configuration says so: in systemd's state directory, else in the user's (XDG Base Directory
+    /// Specification). `None` where the environment names neither.
+    #[must_use]
+    pub fn default_path() -> Option<PathBuf> {
+        Self::default_path_in(|name| std::env::var_os(name))
+    }
+
+    fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        // systemd separates several directories by colons; the first is the main one.
+        let directory =
+            |name: &str| std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute());
+        let of_user = || {
+            let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
+            Some(state.join("refwatch"))
+        };
+        Some(directory("STATE_DIRECTORY").or_else(of_user)?.join("refwatch.db"))
+    }
+}
+
 /// The listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Its address.
     pub listen: SocketAddr,
+}
+
+/// Loopback: whoever wants more says so.
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 10210).into() }
+    }
 }
 
 /// The log.
@@ -96,6 +211,18 @@ pub struct LogConfig {
     pub rotation: LogRotation,
     /// How many log files are kept.
     pub keep_files: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: tracing::Level::INFO,
+            format: LogFormat::Text,
+            directory: None,
+            rotation: LogRotation::Daily,
+            keep_files: 14,
+        }
+    }
 }
 
 /// The format of a log line.
@@ -127,4 +254,45 @@ pub struct PollConfig {
     pub min_interval: Duration,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self {
+            interval: None,
+            min_interval: Duration::from_secs(5),
+            backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
+        }
+    }
+}
+
+impl PollConfig {
+    /// The policy of one job. Where no interval is fixed, it is the least one, which the pacer's queue stretches.
+    #[must_use]
+    pub fn policy(&self) -> PollPolicy {
+        PollPolicy { interval: self.interval.unwrap_or(self.min_interval), backoff: self.backoff }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_is_in_the_state_directory_of_systemd_or_of_the_user() {
+        let path = |variables: &[(&str, &str)]| {
+            let variables: BTreeMap<&str, OsString> =
+                variables.iter().map(|(name, value)| (*name, value.into())).collect();
+            let path = RecordConfig::default_path_in(|name| variables.get(name).cloned());
+            path.map(|path| path.to_string_lossy().into_owned())
+        };
+        let home = ("HOME", "/home/ada");
+        let state = ("XDG_STATE_HOME", "/state");
+        let systemd = ("STATE_DIRECTORY", "/var/lib/refwatch:/var/lib/other");
+        assert_eq!(path(&[home, state, systemd]).as_deref(), Some("/var/lib/refwatch/refwatch.db"));
+        assert_eq!(path(&[home, state]).as_deref(), Some("/state/refwatch/refwatch.db"));
+        assert_eq!(path(&[home]).as_deref(), Some("/home/ada/.local/state/refwatch/refwatch.db"));
+        assert_eq!(path(&[home, ("XDG_STATE_HOME", "relative")]), path(&[home]));
+        assert_eq!(path(&[]), None);
+    }
 }

@@ -1,1 +1,127 @@
-//! To come.
+//! The AWS edge: one client per target, one HTTP request per poll, and one way for each answer to become a value of ours.
+//!
+//! AWS's types stop here. The SDK's own retries are off: a failed poll becomes the same job's next, later poll, and one send
+//! is one request is one count.
+
+mod answer;
+mod failure;
+mod turn;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_sdk_omics::Client;
+use aws_sdk_omics::config::{Credentials, StalledStreamProtectionConfig};
+
+use crate::clock::Clock;
+use crate::config::TargetConfig;
+use crate::core::job::JobKey;
+use crate::core::outcome::{Operation, PollOutcome};
+use crate::instruments::{Instruments, OperationInstruments};
+use turn::Turns;
+
+/// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// Where calls go: one client, one quota.
+#[derive(Debug)]
+pub struct Target {
+    aws_region: Arc<str>,
+    client: Client,
+    clock: Clock,
+    get: OperationInstruments,
+    get_turns: Turns,
+}
+
+/// A target that cannot be built from its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Neither the configuration nor AWS's own chain names a region.
+    #[error(
+        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile"
+    )]
+    NoRegion(Arc<str>),
+}
+
+impl Target {
+    /// Builds the client of one target: AWS's own chain (environment, profile, SSO, container, instance role, process) and what
+    /// the configuration puts over it. Credentials are fetched at the first call, not here.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub async fn new(config: &TargetConfig, clock: Clock, instruments: &Instruments) -> Result<Self, TargetError> {
+        let sdk = sdk_config(config).await;
+        let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
+        let aws_region = region.as_ref().into();
+        let mut client = aws_sdk_omics::config::Builder::from(&sdk)
+            .interceptor(wire::AnswerLimit)
+            .interceptor(wire::EndpointVerbatim);
+        if let Some(endpoint) = &config.endpoint_url {
+            client = client.endpoint_url(endpoint);
+        }
+        let get = instruments.operation(&config.name, Operation::GetReferenceImportJob);
+        let get_turns = Turns::new(config.quota.allowed(), clock, &get);
+        Ok(Self { aws_region, client: Client::from_conf(client.build()), clock, get, get_turns })
+    }
+
+    /// The region that calls go to.
+    #[must_use]
+    pub fn aws_region(&self) -> &Arc<str> {
+        &self.aws_region
+    }
+
+    /// Returns when the quota allows a poll.
+    pub async fn poll_turn(&self) {
+        self.get_turns.take(&self.get).await;
+    }
+
+    /// Asks for one job, once.
+    pub async fn poll(&self, key: &JobKey) -> PollOutcome {
+        let sent = self.clock.now().monotonic;
+        let request =
+            self.client.get_reference_import_job().reference_store_id(key.store.as_str()).id(key.job.as_str());
+        // Boxed: in a task that sleeps most of its life the future of a send would take 5 kB inline.
+        let answer = Box::pin(request.send()).await;
+        let now = self.clock.now();
+        let outcome = match &answer {
+            Ok(answer) => answer::snapshot(key, answer),
+            Err(error) => Err(failure::classify(error, now.wall)),
+        };
+        self.get.request_ended(now.monotonic.since(sent), outcome.as_ref().err().map(|failure| failure.reason));
+        outcome
+    }
+}
+
+async fn sdk_config(config: &TargetConfig) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
+        .operation_attempt_timeout(config.timeout)
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &config.profile {
+        loader = loader.profile_name(profile);
+    }
+    if config.simulated {
+        loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulated"));
+    }
+    let sdk = loader.load().await;
+    let Some(role_arn) = &config.role_arn else { return sdk };
+    let mut role = AssumeRoleProvider::builder(role_arn).configure(&sdk).session_name("refwatch");
+    if let Some(external_id) = &config.external_id {
+        role = role.external_id(external_id);
+    }
+    let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
+    sdk.into_builder().credentials_provider(provider).build()
+}

@@ -1,10 +1,11 @@
 //! The one writer: a thread that owns the connection, takes what waits into one transaction, commits it, and only then
 //! acknowledges each change. A burst of changes so costs one sync.
 //!
-//! After any failure the connection is closed, and opened anew with every check at the next request: what it held in memory
-//! when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
+//! After any failure the connection is closed, and opened anew with every check at the next request: what it held in
+//! memory when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -31,11 +32,13 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     /// To add a change.
-    Append(Box<Append>),
+    Append(Append),
     /// What is known of every job.
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, done: Answer<usize> },
+    /// To answer: the thread is not stuck.
+    Check(Answer<()>),
     /// To end when all that is queued is done.
     Close(oneshot::Sender<()>),
 }
@@ -44,7 +47,7 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) id: WatchId,
-    pub(super) change: Change,
+    pub(super) change: Box<Change>,
     pub(super) done: Answer<()>,
 }
 
@@ -90,11 +93,14 @@ impl Writer {
                 match request {
                     Request::Append(append) => group.push(append),
                     Request::Remembered(done) => {
+                        // What was queued before is part of what is known.
+                        self.append(mem::take(&mut group));
                         answer(done, self.attempt(|connection| memory::remembered(connection)));
                     }
                     Request::DeleteEnded { before, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before)));
                     }
+                    Request::Check(done) => answer(done, Ok(())),
                     Request::Close(done) => {
                         queue.close();
                         ended.push(done);
@@ -114,7 +120,7 @@ impl Writer {
     }
 
     /// Adds a group of changes in one transaction. They share its fate.
-    fn append(&mut self, group: Vec<Box<Append>>) {
+    fn append(&mut self, group: Vec<Append>) {
         if group.is_empty() {
             return;
         }

@@ -1,0 +1,267 @@
+//! From files to a [`Config`]: reads them, compares what they say with one another, and tells every problem at once.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::effective;
+use super::file::{IncludedFile, Job, MainFile, Table, Targets};
+use super::parse::{PROBLEMS_MAX, Parsed, parse};
+use super::problem::{Place, Problem, Problems, nearest};
+use super::source::{Source, matching_files};
+use super::value::{Interval, Text, Written};
+use super::{Config, TargetConfig};
+
+/// Included files: with the size of each, this bounds what a configuration can cost.
+pub const INCLUDED_FILES_MAX: usize = 1000;
+
+/// A configuration, and what was left out of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Made of the main file and of every included file without a problem.
+    pub config: Config,
+    /// The problems of the included files that were left out.
+    pub problems: Problems,
+    /// Every file that was read or tried, the main one first.
+    pub files: Vec<PathBuf>,
+}
+
+/// What one file says of targets and jobs, and what is wrong with the file.
+pub(super) struct Part {
+    source: Source,
+    pub targets: Targets,
+    pub jobs: Vec<Table<Job>>,
+    problems: Vec<Problem>,
+    is_toml: bool,
+}
+
+/// Loads a configuration: the file at `path` and those that it includes. An included file with a problem is left out whole.
+///
+/// # Errors
+/// Every problem of every file, where the main one has any.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let (mut main, settings) = Part::read_main(path);
+    let base = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = base.parent().unwrap_or(Path::new("/"));
+    let record = effective::record(&settings.record.0, base);
+    if record.is_none() {
+        let problem = Problem::new(Place::file(&main.source.path), "there is no place for the record");
+        let help = "set `path` in [record]: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME is set";
+        main.problems.push(problem.help(help.to_owned()));
+    }
+    let poll = effective::poll(&settings.poll.0);
+    main.check_poll(&settings);
+    let included = main.included_files(&settings);
+    let mut parts = vec![main];
+    parts.extend(included.iter().map(|path| Part::read_included(path)));
+    compare(&mut parts, poll.min_interval);
+
+    let files = parts.iter().map(|part| part.source.path.to_path_buf()).collect();
+    let main_is_good = parts[0].problems.is_empty();
+    let problems = Problems(parts.iter().flat_map(Part::sorted_problems).collect());
+    let (Some(record), true) = (record, main_is_good) else {
+        return Err(problems);
+    };
+    parts.retain(|part| part.problems.is_empty());
+    let config = Config {
+        targets: effective::targets(&parts, &settings),
+        watch_list: effective::watch_list(&parts, &poll),
+        poll,
+        record,
+        http: effective::http(&settings.http.0),
+        log: effective::log(&settings.log.0, base),
+    };
+    Ok(Loaded { config, problems, files })
+}
+
+impl Part {
+    fn read_main(path: &Path) -> (Self, MainFile) {
+        let (source, unreadable) = Source::read(path);
+        let Parsed { mut file, mut problems, is_toml } = parse::<MainFile>(&source);
+        problems.extend(unreadable);
+        let (targets, jobs) = (mem::take(&mut file.target), mem::take(&mut file.job));
+        (Self { source, targets, jobs, problems, is_toml }, file)
+    }
+
+    fn read_included(path: &Path) -> Self {
+        let (source, unreadable) = Source::read(path);
+        let Parsed { file, mut problems, is_toml } = parse::<IncludedFile>(&source);
+        problems.extend(unreadable);
+        Self { source, targets: file.target, jobs: file.job, problems, is_toml }
+    }
+
+    fn problem(&mut self, span: Range<usize>, message: &str) {
+        self.problems.push(Problem::new(self.source.place(span), message));
+    }
+
+    /// Compares the keys of `[poll]` with one another.
+    fn check_poll(&mut self, settings: &MainFile) {
+        let (written, poll) = (&settings.poll.0, effective::poll(&settings.poll.0));
+        let backoff = written.backoff_initial.as_ref().map(Spanned::span);
+        let backoff = backoff.or(written.backoff_max.as_ref().map(Spanned::span));
+        if let Some(span) = backoff.filter(|_| poll.backoff.initial > poll.backoff.max) {
+            let (initial, max) = (Written(poll.backoff.initial), Written(poll.backoff.max));
+            self.problem(span, &format!("backoff_initial, {initial}, must not be longer than backoff_max, {max}"));
+        }
+        if let Some(interval) = &written.interval
+            && let Some(message) = too_short(interval, poll.min_interval)
+        {
+            self.problem(interval.span(), &message);
+        }
+    }
+
+    /// The files that `include` names, each once, in the order of the patterns and then of their names.
+    fn included_files(&mut self, settings: &MainFile) -> Vec<PathBuf> {
+        let directory = self.source.path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut files: Vec<PathBuf> = Vec::new();
+        for pattern in &settings.include {
+            let Text(written) = pattern.get_ref();
+            match matching_files(&directory.join(&written.0)) {
+                Ok(found) => {
+                    for file in found {
+                        if *file != *self.source.path && !files.contains(&file) {
+                            files.push(file);
+                        }
+                    }
+                }
+                Err(error) => self.problem(pattern.span(), &format!("this directory cannot be read: {error}")),
+            }
+            if files.len() > INCLUDED_FILES_MAX {
+                self.problem(pattern.span(), &format!("this includes more than {INCLUDED_FILES_MAX} files"));
+                return Vec::new();
+            }
+        }
+        files
+    }
+
+    fn sorted_problems(&self) -> Vec<Problem> {
+        let mut problems = self.problems.clone();
+        problems.sort_by_key(Problem::position);
+        problems.truncate(PROBLEMS_MAX);
+        problems
+    }
+}
+
+/// Compares the files with one another until those without a problem stand on their own: an entry of theirs may need one of a
+/// file that is left out.
+fn compare(parts: &mut [Part], min_interval: Duration) {
+    let mut everything = true;
+    loop {
+        let considered = |part: &Part| part.is_toml && (everything || part.problems.is_empty());
+        let mut order: Vec<usize> = (0..parts.len()).filter(|&index| considered(&parts[index])).collect();
+        // Where two files have the same entry, the problem is in the later one, or in the one that is left out anyway.
+        order.sort_by_key(|&index| index != 0 && !parts[index].problems.is_empty());
+        let mut comparison = Comparison { min_interval, ..Comparison::default() };
+        for &index in &order {
+            comparison.add_targets(index, &parts[index]);
+        }
+        for &index in &order {
+            comparison.add_jobs(index, &parts[index]);
+        }
+        let found = comparison.found;
+        if found.is_empty() && !everything {
+            return;
+        }
+        for (index, problem) in found {
+            parts[index].problems.push(problem);
+        }
+        // Without the main file nothing stands on its own.
+        if !parts[0].problems.is_empty() {
+            return;
+        }
+        everything = false;
+    }
+}
+
+/// A piece of a file. Its line is counted only where a problem names it.
+type Piece<'a> = (&'a Source, Range<usize>);
+
+/// What the files said so far.
+#[derive(Default)]
+struct Comparison<'a> {
+    min_interval: Duration,
+    targets: BTreeMap<&'a str, Piece<'a>>,
+    jobs: BTreeMap<(&'a str, &'a str, &'a str), Piece<'a>>,
+    names: BTreeMap<String, Piece<'a>>,
+    /// Each with the index of its file.
+    found: Vec<(usize, Problem)>,
+}
+
+impl<'a> Comparison<'a> {
+    fn add_targets(&mut self, index: usize, part: &'a Part) {
+        let source = &part.source;
+        for (name, Table(target)) in &part.targets {
+            let Text(text) = name.get_ref();
+            if let Some((first, span)) = self.targets.get(text.0.as_str()) {
+                let problem = Problem::new(source.place(name.span()), "this target is defined twice");
+                self.found.push((index, problem.related("first defined here", first.place(span.clone()))));
+            } else {
+                self.targets.insert(&text.0, (source, name.span()));
+            }
+            if let (Some(id), None) = (&target.external_id, &target.role_arn) {
+                let problem =
+                    Problem::new(source.place(id.span()), "an external id is for a role: `role_arn` is missing");
+                self.found.push((index, problem));
+            }
+        }
+    }
+
+    fn add_jobs(&mut self, index: usize, part: &'a Part) {
+        for Table(job) in &part.jobs {
+            for problem in self.job_problems(&part.source, job) {
+                self.found.push((index, problem));
+            }
+        }
+    }
+
+    fn job_problems(&mut self, source: &'a Source, job: &'a Job) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let target = job.target.as_ref().map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
+        if let Some(written) = &job.target
+            && target != TargetConfig::DEFAULT
+            && !self.targets.contains_key(target)
+        {
+            let near = nearest(target, self.targets.keys().copied().chain([TargetConfig::DEFAULT]));
+            let help = match near {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("define it: [target.{}]", target),
+            };
+            let problem = Problem::new(source.place(written.span()), &format!("there is no target \"{target}\""));
+            problems.push(problem.help(help));
+        }
+        if let Some(interval) = &job.interval
+            && let Some(message) = too_short(interval, self.min_interval)
+        {
+            problems.push(Problem::new(source.place(interval.span()), &message));
+        }
+        let (Text(store), Text(id)) = (&job.reference_store_id, job.id.get_ref());
+        let piece = (source, job.id.span());
+        if let Some((first, span)) = self.jobs.get(&(target, store.as_str(), id.as_str())) {
+            let problem = Problem::new(source.place(job.id.span()), "this job is in the watch list twice");
+            problems.push(problem.related("first named here", first.place(span.clone())));
+            return problems;
+        }
+        self.jobs.insert((target, store.as_str(), id.as_str()), piece.clone());
+        let name = job.name.as_ref().map_or_else(|| format!("{store}/{id}"), |name| name.get_ref().0.0.clone());
+        let span = job.name.as_ref().map_or(piece.1, Spanned::span);
+        if let Some((first, span_of_first)) = self.names.get(&name) {
+            let problem = Problem::new(source.place(span), &format!("two watches have the name \"{name}\""));
+            let help = "give one of them another `name`";
+            problems.push(problem.help(help.to_owned()).related("the first one", first.place(span_of_first.clone())));
+        } else {
+            self.names.insert(name, (source, span));
+        }
+        problems
+    }
+}
+
+/// What is wrong with a fixed interval, if anything.
+fn too_short(interval: &Spanned<Text<Interval>>, min_interval: Duration) -> Option<String> {
+    let Text(Interval(fixed)) = interval.get_ref();
+    let min = Written(min_interval);
+    fixed.filter(|fixed| *fixed < min_interval).map(|_| format!("this is shorter than min_interval in [poll], {min}"))
+}

@@ -1,0 +1,92 @@
+//! From what is written to what is in force: fills in what is not written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::check::Part;
+use super::file::{self, MainFile, Table};
+use super::value::Text;
+use super::watch_list::{JobEntry, WatchList};
+use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig};
+use crate::core::backoff::BackoffPolicy;
+use crate::core::job::{JobKey, WatchId};
+
+pub(super) fn poll(written: &file::Poll) -> PollConfig {
+    let default = PollConfig::default();
+    let min_interval = written.min_interval.as_ref().map(|min| min.get_ref().0.0);
+    PollConfig {
+        interval: written.interval.as_ref().and_then(|interval| interval.get_ref().0.0),
+        min_interval: min_interval.unwrap_or(default.min_interval),
+        backoff: BackoffPolicy {
+            initial: written.backoff_initial.as_ref().map_or(default.backoff.initial, |initial| initial.get_ref().0.0),
+            max: written.backoff_max.as_ref().map_or(default.backoff.max, |max| max.get_ref().0.0),
+        },
+    }
+}
+
+fn quota(written: &file::Quota, default: Quota) -> Quota {
+    Quota {
+        requests_per_second: written.requests_per_second.map_or(default.requests_per_second, |rate| rate.0),
+        share: written.share.map_or(default.share, |share| share.0),
+    }
+}
+
+/// `None` where nothing says where the record could be.
+pub(super) fn record(written: &file::Record, base: &Path) -> Option<RecordConfig> {
+    let path = written.path.as_ref().map(|Text(path)| base.join(&path.0)).or_else(RecordConfig::default_path)?;
+    let default = RecordConfig::new(path);
+    Some(RecordConfig { keep: written.keep.as_ref().map_or(default.keep, |Text(keep)| keep.0), ..default })
+}
+
+pub(super) fn http(written: &file::Http) -> HttpConfig {
+    let default = HttpConfig::default();
+    HttpConfig { listen: written.listen.as_ref().map_or(default.listen, |Text(listen)| listen.0) }
+}
+
+pub(super) fn log(written: &file::Log, base: &Path) -> LogConfig {
+    let default = LogConfig::default();
+    LogConfig {
+        level: written.level.map_or(default.level, Into::into),
+        format: written.format.unwrap_or(default.format),
+        directory: written.directory.as_ref().map(|Text(directory)| base.join(&directory.0)),
+        rotation: written.rotation.unwrap_or(default.rotation),
+        keep_files: written.keep_files.map_or(default.keep_files, |files| files.0),
+    }
+}
+
+pub(super) fn targets(parts: &[Part], settings: &MainFile) -> BTreeMap<Arc<str>, TargetConfig> {
+    let default = TargetConfig::new(TargetConfig::DEFAULT);
+    let default = TargetConfig {
+        quota: quota(&settings.quota.0, default.quota),
+        timeout: settings.poll.0.timeout.as_ref().map_or(default.timeout, |Text(timeout)| timeout.0),
+        ..default
+    };
+    let written = parts.iter().flat_map(|part| &part.targets).map(|(name, Table(target))| TargetConfig {
+        name: name.get_ref().0.0.as_str().into(),
+        region: target.region.as_ref().map(|Text(region)| region.0.clone()),
+        profile: target.profile.as_ref().map(|Text(profile)| profile.0.clone()),
+        role_arn: target.role_arn.as_ref().map(|Text(role)| role.0.clone()),
+        external_id: target.external_id.as_ref().map(|id| id.get_ref().0.0.clone()),
+        endpoint_url: target.endpoint_url.as_ref().map(|Text(url)| url.0.clone()),
+        quota: quota(&target.quota.0, default.quota),
+        timeout: default.timeout,
+        simulated: false,
+    });
+    [default.clone()].into_iter().chain(written).map(|target| (target.name.clone(), target)).collect()
+}
+
+pub(super) fn watch_list(parts: &[Part], poll: &PollConfig) -> WatchList {
+    let jobs = parts.iter().flat_map(|part| &part.jobs).map(|Table(job)| {
+        let key = JobKey { store: job.reference_store_id.0.clone(), job: job.id.get_ref().0.clone() };
+        let interval = match &job.interval {
+            Some(own) => own.get_ref().0.0,
+            None => poll.interval,
+        };
+        let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone());
+        let target = job.target.as_ref().map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
+        let policy = PollConfig { interval, ..*poll }.policy();
+        (WatchId { target: target.into(), key }, JobEntry { name: name.into(), policy })
+    });
+    WatchList { jobs: jobs.collect() }
+}

@@ -1,0 +1,103 @@
+//! The configuration in force, as TOML: every default filled in, every secret hidden. Read again, it gives the same
+//! configuration, but for what is hidden.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::value::Written;
+use super::watch_list::{JobEntry, WatchList};
+use super::{Config, HttpConfig, LogConfig, PollConfig, RecordConfig, TargetConfig};
+use crate::core::job::WatchId;
+
+/// What stands for a secret.
+const HIDDEN: &str = "(hidden)";
+
+impl Config {
+    /// The configuration in force as TOML, secrets hidden: what `/config` shows.
+    #[must_use]
+    pub fn in_force(&self) -> String {
+        let Self { targets, watch_list: WatchList { jobs }, poll, record, http, log } = self;
+        let RecordConfig { path, keep } = record;
+        let HttpConfig { listen } = http;
+        let LogConfig { level, format, directory, rotation, keep_files } = log;
+        let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
+        let top = [
+            ("poll", Some(poll_table(poll, timeout))),
+            (
+                "record",
+                Some(table([("path", Some(path.to_string_lossy().as_ref().into())), ("keep", Some(duration(*keep)))])),
+            ),
+            ("http", Some(table([("listen", Some(listen.to_string().into()))]))),
+            (
+                "log",
+                Some(table([
+                    ("level", Some(level.as_str().to_lowercase().into())),
+                    ("format", Value::try_from(format).ok()),
+                    ("directory", directory.as_ref().map(|directory| directory.to_string_lossy().as_ref().into())),
+                    ("rotation", Value::try_from(rotation).ok()),
+                    ("keep_files", i64::try_from(*keep_files).ok().map(Value::from)),
+                ])),
+            ),
+            (
+                "target",
+                Some(Value::Table(
+                    targets.iter().map(|(name, target)| (name.to_string(), target_table(target))).collect(),
+                )),
+            ),
+            ("job", Some(Value::Array(jobs.iter().map(|(id, entry)| job_table(id, entry, poll)).collect()))),
+        ];
+        entries(top).to_string()
+    }
+}
+
+fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
+    let PollConfig { interval, min_interval, backoff } = poll;
+    table([
+        ("interval", Some(interval.map_or("auto".into(), duration))),
+        ("min_interval", Some(duration(*min_interval))),
+        ("timeout", timeout),
+        ("backoff_initial", Some(duration(backoff.initial))),
+        ("backoff_max", Some(duration(backoff.max))),
+    ])
+}
+
+fn target_table(target: &TargetConfig) -> Value {
+    let TargetConfig { name: _, region, profile, role_arn, external_id, endpoint_url, quota, timeout: _, simulated: _ } =
+        target;
+    let text = |text: &Option<String>| text.as_deref().map(Value::from);
+    let quota = [("requests_per_second", Some(quota.requests_per_second.into())), ("share", Some(quota.share.into()))];
+    table([
+        ("region", text(region)),
+        ("profile", text(profile)),
+        ("role_arn", text(role_arn)),
+        ("external_id", external_id.as_ref().map(|_| HIDDEN.into())),
+        ("endpoint_url", text(endpoint_url)),
+        ("quota", Some(table(quota))),
+    ])
+}
+
+fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
+    let WatchId { target, key } = id;
+    let JobEntry { name, policy } = entry;
+    let own_interval = (*policy != poll.policy()).then(|| duration(policy.interval));
+    table([
+        ("name", Some((**name).into())),
+        ("reference_store_id", Some(key.store.as_str().into())),
+        ("id", Some(key.job.as_str().into())),
+        ("target", Some((**target).into())),
+        ("interval", own_interval),
+    ])
+}
+
+fn duration(duration: Duration) -> Value {
+    Written(duration).to_string().into()
+}
+
+fn table<const N: usize>(values: [(&str, Option<Value>); N]) -> Value {
+    Value::Table(entries(values))
+}
+
+fn entries<const N: usize>(values: [(&str, Option<Value>); N]) -> Table {
+    values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}

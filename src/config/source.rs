@@ -1,0 +1,112 @@
+//! The files that a configuration is read from: one snapshot of each, and which files an `include` names.
+//!
+//! Reading never blocks: what is not a regular file is refused before it is opened.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::problem::{Place, Problem};
+
+/// Bytes of one file: room for over 10,000 jobs. What is longer is no configuration.
+pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
+
+/// The text of one file, read once.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub path: Arc<Path>,
+    pub text: String,
+}
+
+impl Source {
+    /// Reads a file. One that cannot be read has no text, and a problem that says why.
+    pub(super) fn read(path: &Path) -> (Self, Option<Problem>) {
+        let path: Arc<Path> = path.into();
+        let (text, problem) = match read(&path) {
+            Ok(text) => (text, None),
+            Err(message) => (String::new(), Some(Problem::new(Place::file(&path), &message))),
+        };
+        (Self { path, text }, problem)
+    }
+
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
+        Place::new(&self.path, &self.text, span)
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let cannot = |error: io::Error| format!("this file cannot be read: {error}");
+    let metadata = fs::metadata(path).map_err(cannot)?;
+    if metadata.is_dir() {
+        return Err("this is a directory, not a file".to_owned());
+    }
+    if !metadata.is_file() {
+        return Err("this is not a regular file".to_owned());
+    }
+    let too_long = || format!("this file is over {} KiB, so it is no configuration", FILE_SIZE_MAX / 1024);
+    if metadata.len() > FILE_SIZE_MAX {
+        return Err(too_long());
+    }
+    // The file may have grown since it was measured.
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes)).map_err(cannot)?;
+    if bytes.len() as u64 > FILE_SIZE_MAX {
+        return Err(too_long());
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| format!("this file is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
+}
+
+/// The files that `pattern` names, ordered by name. A name without a star names one file, whether it exists or not; a pattern
+/// matches no hidden file unless it begins with a dot itself, and none where its directory does not exist.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
+    let name = pattern.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    let Some((head, tail)) = name.split_once('*') else {
+        return Ok(vec![pattern.to_owned()]);
+    };
+    let directory = pattern.parent().unwrap_or(Path::new(""));
+    let entries = match fs::read_dir(if directory.as_os_str().is_empty() { Path::new(".") } else { directory }) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry?.file_name();
+        let text = file.to_string_lossy();
+        let matches = text.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
+        if matches && (head.starts_with('.') || !text.starts_with('.')) {
+            files.push(directory.join(&file));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_include_takes_files_by_name_and_no_hidden_ones() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["b.toml", "a.toml", ".a.toml", "a.toml~", "toml"] {
+            fs::write(directory.path().join(name), "").expect("a file");
+        }
+        let names = |pattern: &str| {
+            let files = matching_files(&directory.path().join(pattern)).expect("a directory");
+            files.iter().map(|file| file.file_name().expect("a name").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("*.toml"), ["a.toml", "b.toml"]);
+        assert_eq!(names(".*.toml"), [".a.toml"]);
+        assert_eq!(names("a*l"), ["a.toml"]);
+        assert_eq!(names("a.toml*a.toml"), [""; 0]);
+        assert_eq!(names("missing.toml"), ["missing.toml"]);
+        assert_eq!(names("missing/*.toml"), [""; 0]);
+    }
+}

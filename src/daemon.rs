@@ -1,0 +1,258 @@
+//! The daemon, put together: build, run, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::board::{StatusBoard, WatchState};
+use crate::clock::Clock;
+use crate::config::{Config, Loaded, Problems};
+use crate::core::job::JobStatus;
+use crate::core::time::{Monotonic, Now, Timestamp};
+use crate::http::server::Limits;
+use crate::http::{self, AppState};
+use crate::instruments::Instruments;
+use crate::logging::Log;
+use crate::metrics::Metrics;
+use crate::record::{CommitError, OpenError, Record, RecordReader};
+use crate::signals::Asked;
+use crate::supervisor::{ApplyError, Supervisor};
+use crate::systemd;
+use crate::watcher::Workplace;
+
+/// How often the daemon looks after itself: status line, watchdog, counters. A shorter watchdog makes it more often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the record may take to answer that it makes progress. A stuck commit ends the watchdog's pings.
+const RECORD_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often rows past `record.keep` are removed.
+const PRUNE_EVERY: Duration = Duration::from_hours(24);
+
+/// A daemon whose configuration, record and listener stand.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+    address: SocketAddr,
+    workplace: Workplace,
+    supervisor: Supervisor,
+    server: JoinHandle<()>,
+    server_stop: CancellationToken,
+    log: Log,
+}
+
+/// Why the daemon could not start, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The record cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The listener cannot be set up.
+    #[error("http.listen: {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// The configuration cannot be put in force, or the record is gone.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A fault of ours: two metrics of one name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// A fault of ours: the HTTP server ended.
+    #[error("the HTTP server has ended")]
+    ServerGone,
+}
+
+impl Daemon {
+    /// Brings everything up: the record, the listener, then the watches. AWS need not be reachable.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub async fn start(loaded: Loaded, log: Log) -> Result<Self, DaemonError> {
+        let Loaded { config, problems, .. } = loaded;
+        let clock = Clock::system();
+        let instruments = Instruments::new()?;
+        let record = Record::open(&config.record.path, &instruments)?;
+        let address = config.http.listen;
+        let listen_error = |error| DaemonError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let board = StatusBoard::default();
+        let workplace = Workplace { clock, record, board, instruments };
+        let mut supervisor = Supervisor::new(workplace.clone(), fastrand::u64(..));
+        supervisor.apply(&config).await?;
+        publish_config(&workplace, &config, &problems);
+        let server_stop = CancellationToken::new();
+        let state = AppState {
+            board: workplace.board.clone(),
+            metrics: Arc::new(Metrics::new(workplace.board.clone(), &workplace.instruments)?),
+            record: RecordReader::new(&config.record.path),
+            clock,
+            host_names: [].into(),
+        };
+        #[expect(clippy::disallowed_methods, reason = "the daemon owns this task and waits for its end")]
+        let server = tokio::spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
+        Ok(Self { config, address, workplace, supervisor, server, server_stop, log })
+    }
+
+    /// Where the listener is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The latest published state.
+    #[must_use]
+    pub fn board(&self) -> &StatusBoard {
+        &self.workplace.board
+    }
+
+    /// Runs until told to stop, then stops: commits that are under way end, polls are dropped. `asked` must be safe to drop
+    /// and call again; `load` reads the configuration anew.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub async fn run(
+        mut self,
+        mut asked: impl AsyncFnMut() -> Asked,
+        load: impl Fn() -> Result<Loaded, Problems>,
+    ) -> Result<(), DaemonError> {
+        let clock = self.workplace.clock;
+        systemd::ready(&status_line(&self.workplace.board, clock.now()));
+        info!(event = "started", address = %self.address, jobs = self.config.watch_list.jobs.len(), "watching");
+        let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
+        let mut next_look = clock.now().monotonic + look_every;
+        let mut next_prune = clock.now().monotonic;
+        let end = loop {
+            tokio::select! {
+                asked = asked() => match asked {
+                    Asked::Stop => break Ok(()),
+                    Asked::Reload => self.reload(&load).await,
+                },
+                end = self.supervisor.next_end() => {
+                    if let Err(error) = self.supervisor.handle_end(end).await {
+                        break Err(error.into());
+                    }
+                }
+                _ = &mut self.server => break Err(DaemonError::ServerGone),
+                () = clock.sleep_until(next_look) => {
+                    if let Err(error) = self.look_after_itself(&mut next_prune).await {
+                        break Err(ApplyError::from(error).into());
+                    }
+                    next_look = clock.now().monotonic + look_every;
+                }
+            }
+        };
+        self.stop().await.and(end)
+    }
+
+    async fn stop(self) -> Result<(), DaemonError> {
+        systemd::stopping();
+        info!(event = "stopping", "commits under way end, polls are dropped");
+        self.workplace.board.update_daemon(|daemon| daemon.stopping = true);
+        self.supervisor.stop().await;
+        self.server_stop.cancel();
+        // An error is the server's end, which is what is waited for; its connections have a deadline of their own.
+        drop(self.server.await);
+        self.workplace.record.close().await;
+        Ok(())
+    }
+
+    async fn reload(&mut self, load: impl Fn() -> Result<Loaded, Problems>) {
+        systemd::reloading();
+        let refused = match load() {
+            Ok(loaded) => match self.supervisor.apply(&loaded.config).await {
+                Ok(()) => {
+                    for table in self.config.needs_restart(&loaded.config) {
+                        warn!(event = "restart_needed", table, "its changes take effect at the next start");
+                    }
+                    info!(
+                        event = "reloaded",
+                        jobs = loaded.config.watch_list.jobs.len(),
+                        "the new watch list is in force"
+                    );
+                    publish_config(&self.workplace, &loaded.config, &loaded.problems);
+                    self.config = loaded.config;
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            },
+            Err(problems) => Some(problems.to_string()),
+        };
+        if let Some(refused) = refused {
+            error!(event = "reload_failed", "the configuration before it stays in force: {refused}");
+            self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(refused));
+        }
+        systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
+    }
+
+    async fn look_after_itself(&mut self, next_prune: &mut Monotonic) -> Result<(), CommitError> {
+        let Workplace { clock, record, board, instruments } = &self.workplace;
+        let now = clock.now();
+        let dropped = &instruments.log_lines_dropped;
+        dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
+        systemd::status(&status_line(board, now));
+        if let Ok(alive) = tokio::time::timeout(RECORD_PATIENCE, record.check()).await {
+            alive?;
+            systemd::alive();
+        }
+        if now.monotonic >= *next_prune {
+            *next_prune = now.monotonic + PRUNE_EVERY;
+            // A time before all times keeps everything.
+            let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
+            if let Err(error) = record.delete_ended_before(before).await {
+                warn!(event = "prune_failed", %error, "rows past record.keep stay until tomorrow");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `problems` are those of included files, which are not in force.
+fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
+    let loaded_at = workplace.clock.now().wall;
+    let problems = (!problems.is_empty()).then(|| problems.to_string());
+    if let Some(problems) = &problems {
+        error!(event = "include_failed", "without these files: {problems}");
+    }
+    workplace.board.update_daemon(|daemon| {
+        daemon.config_loaded_at = Some(loaded_at);
+        daemon.config_error = problems;
+        daemon.config_in_force = config.in_force();
+    });
+}
+
+/// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", and what is wrong first.
+fn status_line(board: &StatusBoard, now: Now) -> String {
+    let (watches, daemon) = (board.watches(), board.daemon());
+    let count = |state: fn(&WatchState) -> bool| watches.iter().filter(|watch| state(&watch.state)).count();
+    let in_progress = watches.iter().filter(|watch| {
+        matches!(watch.state, WatchState::Live)
+            && watch.known.as_ref().is_some_and(|known| known.status == JobStatus::InProgress)
+    });
+    let finished = count(|state| matches!(state, WatchState::Finished));
+    let parked = count(|state| matches!(state, WatchState::Parked(_)));
+    let mut line = String::new();
+    if let Err(reason) = daemon.ready() {
+        line = format!("not ready: {reason}; ");
+    } else if daemon.config_error.is_some() {
+        "the last reload failed; ".clone_into(&mut line);
+    }
+    line += &format!("{} jobs: {} in progress, {finished} finished", watches.len(), in_progress.count());
+    if parked > 0 {
+        line += &format!(", {parked} parked");
+    }
+    let last_poll: Option<Timestamp> = watches.iter().filter_map(|watch| watch.last_successful_poll).max();
+    if let Some(last_poll) = last_poll {
+        line += &format!("; last poll {} s ago", now.wall.duration_since(last_poll).as_secs().max(0));
+    }
+    line
+}

@@ -1,0 +1,76 @@
+//! What every request must be, and what every answer carries.
+//!
+//! The Host is checked because of DNS rebinding: a page on the web can give its own name the address 127.0.0.1 and so make a
+//! visitor's browser read this server for it. The browser then names that page's host here, which is none of ours. An IP
+//! address cannot be rebound, so every address is let in.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use crate::core::text::Printable;
+
+/// No script, no frame, no form, nothing from elsewhere: the style sheet is all that a page of ours loads.
+const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Lets a request through, or says why not; either way the answer gets its headers.
+pub(super) async fn guard(State(host_names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&request, &host_names) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    };
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn refusal(request: &Request, host_names: &[String]) -> Option<Response> {
+    // The connection closes where a body is refused: what follows on it could be taken for a request.
+    let close = [(header::CONNECTION, "close")];
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return Some((StatusCode::BAD_REQUEST, close, "a request here has no body\n").into_response());
+    }
+    if !request.body().is_end_stream() {
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, close, "a request here has no body\n").into_response());
+    }
+    match host(request) {
+        None => return Some((StatusCode::BAD_REQUEST, "one Host is needed\n").into_response()),
+        Some(host) if !is_ours(host.host(), host_names) => {
+            let shown = Printable(host.host());
+            let message = format!("{shown} is no name of this server: use its IP address\n");
+            return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
+        }
+        Some(_) => {}
+    }
+    let allowed = [Method::GET, Method::HEAD].contains(request.method());
+    (!allowed).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
+}
+
+/// The host that the request is for; `None` where it names none, or several.
+fn host(request: &Request) -> Option<Authority> {
+    let mut named = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (named.next(), named.next()) else { return None };
+    let host = Authority::try_from(host.as_bytes()).ok()?;
+    // A request in absolute form names it twice.
+    request.uri().authority().is_none_or(|authority| *authority == host).then_some(host)
+}
+
+fn is_ours(host: &str, host_names: &[String]) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    address.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || host_names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}

@@ -1,0 +1,139 @@
+//! What the pages share: their frame, and how a status, a time and foreign text look on them.
+//!
+//! Server-rendered, without a script. Foreign text goes through `Printable`, and maud escapes what that leaves.
+
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use maud::{DOCTYPE, Markup, html};
+
+use super::{printable_lines, rfc3339};
+use crate::board::{DaemonView, WatchView};
+use crate::core::job::{JobStatus, SourceStatus, Sources};
+use crate::core::text::{Printable, excerpt};
+use crate::core::time::Timestamp;
+
+/// Characters shown of a message in a table of many watches; the job's own page has it whole.
+const BRIEF: usize = 160;
+
+/// `/style.css`.
+pub(super) async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
+}
+
+/// A whole page.
+pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup) -> Response {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                @if refresh { meta http-equiv="refresh" content="10"; }
+                title { (Printable(title)) " · refwatch" }
+                link rel="stylesheet" href="/style.css";
+            }
+            body {
+                header { a.mark href="/" { "refwatch" } span.quiet { "HealthOmics reference imports" } }
+                main { (content) }
+                footer {
+                    nav aria-label="More" {
+                        a href="/metrics" { "Metrics" }
+                        a href="/api/v1/watches" { "Watches as JSON" }
+                        a href="/api/v1/transitions" { "Transitions as JSON" }
+                        a href="/config" { "Configuration" }
+                    }
+                    p { "As of " (moment(now)) @if refresh { ", refreshed every 10 s" } ". refwatch " (env!("CARGO_PKG_VERSION")) }
+                }
+            }
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.into_string()).into_response()
+}
+
+/// What is wrong with the daemon itself, where something is: it comes first on every page.
+pub(super) fn alerts(daemon: &DaemonView) -> Markup {
+    let alert = |title: &str, text: &str| {
+        html! { section.alert role="alert" { h2 { (title) } pre { (printable_lines(text)) } } }
+    };
+    html! {
+        @if let Some(error) = &daemon.config_error {
+            (alert("The configuration has an error; the one before it stays in force", error))
+        }
+        @if let Some(error) = &daemon.record_error { (alert("The record cannot be written; polling waits for it", error)) }
+        @if daemon.stopping { section.alert role="alert" { h2 { "The daemon is stopping" } } }
+    }
+}
+
+/// A job's status.
+pub(super) fn job_badge(status: &JobStatus) -> Markup {
+    let tone = match status {
+        JobStatus::Submitted => "waiting",
+        JobStatus::InProgress => "active",
+        JobStatus::Cancelling | JobStatus::Cancelled => "void",
+        JobStatus::Failed => "bad",
+        JobStatus::Completed => "good",
+        JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => "mixed",
+    };
+    badge(tone, status.as_str())
+}
+
+/// A source's status.
+pub(super) fn source_badge(status: &SourceStatus) -> Markup {
+    let tone = match status {
+        SourceStatus::NotStarted => "waiting",
+        SourceStatus::InProgress => "active",
+        SourceStatus::Finished => "good",
+        SourceStatus::Failed => "bad",
+        SourceStatus::Unknown(_) => "mixed",
+    };
+    badge(tone, status.as_str())
+}
+
+/// A status in the service's own word.
+pub(super) fn badge(tone: &str, word: &str) -> Markup {
+    html! { span class={ "badge " (tone) } { (Printable(word)) } }
+}
+
+/// How many sources are done, in words and as a bar.
+pub(super) fn progress(sources: &Sources) -> Markup {
+    let count = |status| sources.values().filter(|source| source.status == status).count();
+    let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
+    html! {
+        @if all > 0 {
+            span.nowrap { (finished) " of " (all) }
+            @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
+            progress max=(all) value=(finished + failed) aria-label="Sources done" {}
+        }
+    }
+}
+
+/// A time in full.
+pub(super) fn moment(time: Timestamp) -> Markup {
+    html! { time datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+}
+
+/// A time as text from the record, in full. One that is no time is shown as it stands.
+pub(super) fn recorded_moment(text: &str) -> Markup {
+    match text.parse() {
+        Ok(time) => moment(time),
+        Err(_) => html! { (Printable(text)) },
+    }
+}
+
+/// How long ago a time was, or how far off it is; the time itself where the mouse rests.
+pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
+    html! {
+        time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (super::distance(time, now)) }
+    }
+}
+
+/// The beginning of a message.
+pub(super) fn brief(message: &str) -> String {
+    Printable(&excerpt(message, BRIEF)).to_string()
+}
+
+/// The path of a job's page.
+pub(super) fn job_path(watch: &WatchView) -> String {
+    format!("/watch/{}", watch.id.key)
+}

@@ -1,0 +1,129 @@
+//! The listener: how many may connect, and for how long. It owns every connection's task.
+//!
+//! A connection has one bound on its whole life, whatever its other end does or leaves undone: a response that is never read,
+//! headers that trickle, a connection held for nothing. When its time is up, or the daemon stops, it ends the same way: no
+//! new request is taken, the one under way has [`Limits::drain`] to be answered, and then it is cut.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::{AppState, router};
+use crate::clock::Clock;
+
+/// Bytes of one request's head. A browser's is under 2 KiB; every open connection may hold this much.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Header lines of one request. Browsers and Prometheus send under 20.
+const HEADERS_MAX: usize = 64;
+
+/// The pause after an accept that failed for want of descriptors or memory: long enough not to spin on it.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The bounds of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; further ones wait in the kernel's queue. A pair of Prometheus servers, a few people and their
+    /// scripts need a handful, and each connection may hold a whole response in memory.
+    pub connections: usize,
+    /// From the wait for a request to the end of its headers; so a connection may idle for as long.
+    pub header_read: Duration,
+    /// The age at which a connection takes no further request.
+    pub connection_age: Duration,
+    /// What a connection has to end after that. Shutdown waits for it within its own 5 s.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            header_read: Duration::from_secs(5),
+            connection_age: Duration::from_secs(20),
+            drain: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Serves until `stop`, and returns when the last connection has ended.
+pub async fn serve(listener: TcpListener, state: AppState, limits: Limits, stop: CancellationToken) {
+    let clock = state.clock;
+    let service = TowerToHyperService::new(router(state));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => report(ended),
+            stream = accept(&listener, clock), if connections.len() < limits.connections => {
+                connections.spawn(converse(stream, service.clone(), limits, clock, stop.clone()));
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+/// The next connection, however long that takes.
+async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                clock.sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    limits: Limits,
+    clock: Clock,
+    stop: CancellationToken,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stop.cancelled() => None,
+        () = clock.sleep(limits.connection_age) => None,
+    };
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        None => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => Some(ended),
+                () = clock.sleep(limits.drain) => None,
+            }
+        }
+    };
+    // What goes wrong here is between the other end and itself; it is worth no line on an ordinary day.
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => debug!(%error, "an HTTP connection failed"),
+        None => debug!("an HTTP connection was cut at its deadline"),
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(fault) = ended {
+        error!(%fault, "the task of an HTTP connection failed");
+    }
+}

@@ -1,0 +1,69 @@
+//! `/api/v1/transitions`: the record, as JSON.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::{AppState, json, json_error, rendered};
+use crate::record::Filter;
+
+/// Rows in one answer where no limit is asked for.
+const LIMIT_DEFAULT: u32 = 1_000;
+
+/// Rows that may be asked for: some 4 MB of JSON.
+const LIMIT_MAX: u32 = 10_000;
+
+/// The parameters as they come. A name that is none of these is an error, as in the configuration: a typing error would
+/// otherwise widen what is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    since: Option<String>,
+    reference_store_id: Option<String>,
+    import_job_id: Option<String>,
+    limit: Option<String>,
+}
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Response {
+    let filter = match parameters {
+        Ok(Query(parameters)) => parameters.filter(),
+        Err(rejection) => Err(rejection.body_text()),
+    };
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
+    };
+    rendered(move || match state.record.transitions(&filter) {
+        Ok(rows) => json(StatusCode::OK, &rows),
+        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, format!("the record cannot be read: {error}")),
+    })
+    .await
+}
+
+impl Parameters {
+    fn filter(self) -> Result<Filter, String> {
+        let limit = match self.limit {
+            None => LIMIT_DEFAULT,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+                .ok_or_else(|| format!("limit must be a number from 1 to {LIMIT_MAX}"))?,
+        };
+        Ok(Filter {
+            since: parsed("since", self.since)?,
+            store: parsed("reference_store_id", self.reference_store_id)?,
+            job: parsed("import_job_id", self.import_job_id)?,
+            limit: Some(limit),
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: Option<String>) -> Result<Option<T>, String> {
+    text.map(|text| text.parse()).transpose().map_err(|error| format!("{name}: {error}"))
+}

@@ -1,0 +1,143 @@
+//! `/api/v1/watches`: every watch, as JSON.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::{AppState, json, rendered, rfc3339};
+use crate::board::{FailedPoll, WatchState, WatchView};
+use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
+
+/// Sources listed of one job, those that failed first: as many as one start request may name. A service that says more is
+/// still counted whole.
+pub const SOURCES_LISTED_MAX: usize = 100;
+
+/// One watch. What is not known is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "those of `WatchView` and `Known`, as text")]
+pub struct Watch {
+    pub watch: String,
+    pub target: String,
+    pub aws_region: String,
+    pub reference_store_id: String,
+    pub import_job_id: String,
+    /// As the service wrote it.
+    pub status: Option<String>,
+    /// `live`, `finished` or `parked`.
+    pub state: String,
+    pub parked_reason: Option<String>,
+    pub vanished: bool,
+    pub status_message: Option<String>,
+    pub created_at: Option<String>,
+    pub completed_at: Option<String>,
+    pub since: Option<String>,
+    pub last_seen: Option<String>,
+    pub sources: Option<WatchSources>,
+    pub up: Option<bool>,
+    pub last_successful_poll: Option<String>,
+    pub next_poll: Option<String>,
+    pub recent_failures: Vec<WatchFailure>,
+}
+
+/// The sources of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSources {
+    /// How many there are.
+    pub total: usize,
+    /// How many there are of each status; one that the API does not have counts as `UNKNOWN`.
+    pub by_status: BTreeMap<String, usize>,
+    /// The first [`SOURCES_LISTED_MAX`] of them.
+    pub listed: Vec<WatchSource>,
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "those of `SourceKey` and `Source`")]
+pub struct WatchSource {
+    pub name: String,
+    pub source_file: String,
+    pub status: String,
+    pub status_message: Option<String>,
+}
+
+/// A poll that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "those of `FailedPoll`")]
+pub struct WatchFailure {
+    pub at: String,
+    pub reason: String,
+    pub message: String,
+}
+
+pub(super) async fn list(State(state): State<AppState>) -> Response {
+    rendered(move || {
+        let watches: Vec<Watch> = state.board.watches().iter().map(|watch| Watch::from(&**watch)).collect();
+        json(StatusCode::OK, &watches)
+    })
+    .await
+}
+
+/// The sources that are listed of a job: those that failed, then the others.
+pub(super) fn listed(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
+    let failed =
+        |failed: bool| sources.iter().filter(move |(_, source)| (source.status == SourceStatus::Failed) == failed);
+    failed(true).chain(failed(false)).take(SOURCES_LISTED_MAX)
+}
+
+impl From<&WatchView> for Watch {
+    fn from(view: &WatchView) -> Self {
+        let known = view.known.as_ref();
+        Self {
+            watch: view.name.to_string(),
+            target: view.id.target.to_string(),
+            aws_region: view.aws_region.to_string(),
+            reference_store_id: view.id.key.store.to_string(),
+            import_job_id: view.id.key.job.to_string(),
+            status: known.map(|known| known.status.to_string()),
+            state: view.state.label().to_owned(),
+            parked_reason: match &view.state {
+                WatchState::Parked(reason) => Some(reason.clone()),
+                WatchState::Live | WatchState::Finished => None,
+            },
+            vanished: known.is_some_and(|known| known.vanished),
+            status_message: known.and_then(|known| known.status_message.clone()),
+            created_at: known.and_then(|known| known.created_at).map(rfc3339),
+            completed_at: known.and_then(|known| known.completed_at).map(rfc3339),
+            since: known.map(|known| rfc3339(known.since)),
+            last_seen: known.map(|known| rfc3339(known.last_seen)),
+            sources: known.map(|known| WatchSources::from(&known.sources)),
+            up: view.up,
+            last_successful_poll: view.last_successful_poll.map(rfc3339),
+            next_poll: view.next_poll.map(rfc3339),
+            recent_failures: view.recent_failures.iter().map(WatchFailure::from).collect(),
+        }
+    }
+}
+
+impl From<&Sources> for WatchSources {
+    fn from(sources: &Sources) -> Self {
+        let mut counts = [0; SourceStatus::KNOWN.len() + 1];
+        for source in sources.values() {
+            counts[source.status.index()] += 1;
+        }
+        let by_status = SourceStatus::labels().map(str::to_owned).zip(counts).collect();
+        let listed = listed(sources)
+            .map(|(key, source)| WatchSource {
+                name: key.name.clone(),
+                source_file: key.source_file.clone(),
+                status: source.status.to_string(),
+                status_message: source.status_message.clone(),
+            })
+            .collect();
+        Self { total: sources.len(), by_status, listed }
+    }
+}
+
+impl From<&FailedPoll> for WatchFailure {
+    fn from(failure: &FailedPoll) -> Self {
+        Self { at: rfc3339(failure.at), reason: failure.reason.label().to_owned(), message: failure.message.clone() }
+    }
+}

@@ -1,0 +1,169 @@
+//! The log: standard error always, rolling files where a directory is given.
+//!
+//! Every line passes one sanitiser on its way out, so no text of the service's can forge a line or move a cursor. Of the
+//! libraries only warnings are let through: their finer levels would print headers, and signatures with them.
+
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+
+use tracing::{Level, Subscriber, error};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling::{self, Rotation};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{LogConfig, LogFormat, LogRotation};
+use crate::core::text::Printable;
+
+/// Lines that wait for the log files. Further ones are dropped and counted: a poll never waits for a log.
+const FILE_BACKLOG_LINES_MAX: usize = 16_384;
+
+/// Keeps the log files going. Dropping it writes out what waits.
+#[derive(Debug)]
+pub struct Log {
+    files: Option<(WorkerGuard, ErrorCounter)>,
+}
+
+impl Log {
+    /// How many lines have been dropped because the files could not be written fast enough.
+    #[must_use]
+    pub fn lines_dropped(&self) -> u64 {
+        self.files.as_ref().map_or(0, |(_, dropped)| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The directory for log files cannot be used.
+    #[error("log.directory: {0}")]
+    Directory(#[from] rolling::InitError),
+    /// There is a log already: a fault of ours.
+    #[error(transparent)]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Begins the log of this process.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn init(config: &LogConfig) -> Result<Log, LogError> {
+    let stderr = layer(config.format, io::stderr);
+    let (to_files, files) = match &config.directory {
+        Some(directory) => {
+            let appender = rolling::Builder::new()
+                .rotation(match config.rotation {
+                    LogRotation::Hourly => Rotation::HOURLY,
+                    LogRotation::Daily => Rotation::DAILY,
+                    LogRotation::Never => Rotation::NEVER,
+                })
+                .max_log_files(config.keep_files)
+                .filename_prefix("refwatch")
+                .filename_suffix("log")
+                .build(directory)?;
+            let (writer, guard) =
+                NonBlockingBuilder::default().buffered_lines_limit(FILE_BACKLOG_LINES_MAX).finish(appender);
+            let dropped = writer.error_counter();
+            (Some(layer(config.format, writer)), Some((guard, dropped)))
+        }
+        None => (None, None),
+    };
+    let filter = Targets::new().with_target("refwatch", config.level).with_default(config.level.min(Level::WARN));
+    tracing_subscriber::registry().with(stderr).with(to_files).with(filter).try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Log { files })
+}
+
+fn layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = fmt::layer().with_ansi(false).with_writer(Sanitised(writer));
+    match format {
+        LogFormat::Text => layer.with_target(false).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    error!(event = "panic", place, "a fault of refwatch: {}", info.payload_as_str().unwrap_or("no message"));
+}
+
+/// A writer whose lines have passed the sanitiser.
+#[derive(Debug)]
+struct Sanitised<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Sanitised<W> {
+    type Writer = Sanitised<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Sanitised(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for Sanitised<W> {
+    /// `line` is one whole event, as `tracing-subscriber` writes them.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        self.0.write_all(format!("{}\n", Printable(text)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What one event with a hostile message and field looks like.
+    fn logged(format: LogFormat) -> String {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::registry().with(layer(format, move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            error!(status_message = "a\nb\u{202e}c\x1b[31m\"", "one\r\ntwo\u{2028}");
+        });
+        let bytes = buffer.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn no_event_is_more_than_one_line_or_moves_a_cursor() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = logged(format);
+            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+            assert!(!line.trim_end().chars().any(crate::core::text::is_hostile), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_json_line_gives_back_what_was_said() {
+        let event: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json)).expect("JSON");
+        assert_eq!(event["status_message"], "a\nb\u{202e}c\x1b[31m\"");
+        assert_eq!(event["message"], "one\r\ntwo\u{2028}");
+    }
+}

@@ -1,0 +1,59 @@
+//! The families of the daemon as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+
+use super::{family, gauge, label, number};
+use crate::board::{DaemonView, WatchState, WatchView};
+use crate::core::job::JobStatus;
+
+/// The families of the daemon.
+pub(super) fn families(daemon: &DaemonView, watches: &[Arc<WatchView>]) -> [MetricFamily; 5] {
+    let states = watches.iter().map(|watch| watch.state.label());
+    let statuses = watches.iter().filter_map(|watch| Some(watch.known.as_ref()?.status.label()));
+    let loaded_at = daemon.config_loaded_at.map(|at| at.as_duration().as_secs_f64());
+    let build = vec![
+        label("version", env!("CARGO_PKG_VERSION")),
+        label("os", std::env::consts::OS),
+        label("arch", std::env::consts::ARCH),
+    ];
+    [
+        gauges("refwatch_watches", "Watches by state.", counts("state", WatchState::LABELS, states)),
+        gauges(
+            "refwatch_jobs",
+            "Watched jobs by their last known status; a job not yet seen has none.",
+            counts("status", JobStatus::labels(), statuses),
+        ),
+        gauges(
+            "refwatch_config_last_reload_successful",
+            "Whether the configuration was last read without an error.",
+            [(vec![], f64::from(daemon.config_error.is_none()))],
+        ),
+        gauges(
+            "refwatch_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read.",
+            loaded_at.map(|at| (vec![], at)),
+        ),
+        gauges("refwatch_build_info", "What this refwatch was built from and for; 1.", [(build, 1.0)]),
+    ]
+}
+
+/// How often each label was seen, those never seen included.
+fn counts<'a>(
+    name: &str,
+    all: impl IntoIterator<Item = &'a str>,
+    seen: impl Iterator<Item = &'a str>,
+) -> Vec<(Vec<LabelPair>, f64)> {
+    let mut counts: BTreeMap<&str, u64> = all.into_iter().map(|label| (label, 0)).collect();
+    for label in seen {
+        *counts.entry(label).or_default() += 1;
+    }
+    counts.into_iter().map(|(value, count)| (vec![label(name, value)], number(count))).collect()
+}
+
+fn gauges(name: &str, help: &str, series: impl IntoIterator<Item = (Vec<LabelPair>, f64)>) -> MetricFamily {
+    let series: Vec<Metric> = series.into_iter().map(|(labels, value)| gauge(labels, value)).collect();
+    family(name, help, MetricType::GAUGE, series)
+}

@@ -1,0 +1,102 @@
+//! The metrics: every family that a scrape shows, and the text it is shown in.
+//!
+//! What counts as it happens lives in `instruments`. All else is read at each scrape: off the board (`watches`, `daemon`), so
+//! a job that left the watch list leaves the metrics with it, and off /proc (`process`). Label values come from the
+//! configuration and from closed sets, never from the service; and no label is called `job` or `instance`, which are
+//! Prometheus's own, or `region`, which service discovery likes to set.
+
+mod daemon;
+mod process;
+mod watches;
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
+
+use crate::board::StatusBoard;
+use crate::core::text::Printable;
+use crate::instruments::Instruments;
+
+/// The type of what [`Metrics::render`] returns. Prometheus 3 refuses a scrape that does not name it.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All that a scrape shows.
+#[derive(Debug)]
+pub struct Metrics {
+    board: StatusBoard,
+    registry: Registry,
+    process: process::Process,
+}
+
+impl Metrics {
+    /// Metrics of what stands on the board and of what the instruments count.
+    ///
+    /// # Errors
+    /// A fault of ours: two families of one name.
+    pub fn new(board: StatusBoard, instruments: &Instruments) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        instruments.register(&registry)?;
+        Ok(Self { board, registry, process: process::Process::this() })
+    }
+
+    /// Every family in the text format 0.0.4. It reads /proc and, with thousands of watches, takes a while: not for a thread
+    /// that others wait for.
+    ///
+    /// # Errors
+    /// A fault of ours: a family without a name.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let watches = self.board.watches();
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        // A family with a series for each of 10,000 watches and 8 statuses is large: one is built, written and dropped
+        // before the next.
+        let families = watches::families(&watches)
+            .chain(daemon::families(&self.board.daemon(), &watches))
+            .chain(self.process.families());
+        // The encoder takes a family without series for a mistake; to us it is one that nothing is known of yet.
+        for family in families.filter(|family| !family.get_metric().is_empty()) {
+            TextEncoder::new().encode_utf8(&[family], &mut text)?;
+        }
+        Ok(text)
+    }
+}
+
+/// A family and its series.
+fn family(name: &str, help: &str, kind: MetricType, series: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(series);
+    family
+}
+
+/// A gauge with these labels.
+fn gauge(labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+/// A counter with these labels.
+fn counter(labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    let mut metric = Metric::from_label(labels);
+    metric.set_counter(counter);
+    metric
+}
+
+/// A label. The configuration wrote its value, so it is not to be trusted with a terminal either.
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(Printable(value).to_string());
+    label
+}
+
+/// A count as Prometheus takes it.
+#[expect(clippy::cast_precision_loss, reason = "what is counted here stays far below 2^53")]
+const fn number(count: u64) -> f64 {
+    count as f64
+}

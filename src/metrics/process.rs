@@ -1,0 +1,125 @@
+//! The usual `process_*` families, read from /proc at each scrape. The names are those of Prometheus's own client libraries.
+//!
+//! The `prometheus` crate has a collector for them, which is switched off: it counts CPU in whole seconds, so a rate over a
+//! minute of a quiet daemon is zero or nonsense. What cannot be read is left out.
+
+use std::fs;
+
+use prometheus::proto::{MetricFamily, MetricType};
+use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
+
+use super::{counter, family, gauge, number};
+
+/// This process.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Seconds since the Unix epoch. Read once: the kernel counts from the boot, whose time moves with the wall clock.
+    started_at: Option<f64>,
+}
+
+/// What /proc/self/stat says, in the kernel's units (proc(5)).
+struct Stat {
+    cpu_ticks: u64,
+    threads: u64,
+    started_ticks_after_boot: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Process {
+    /// The process that calls.
+    pub(super) fn this() -> Self {
+        let started_at =
+            Stat::read().zip(boot_time()).map(|(stat, boot)| boot + seconds(stat.started_ticks_after_boot));
+        Self { started_at }
+    }
+
+    /// What can be read at present.
+    pub(super) fn families(&self) -> impl Iterator<Item = MetricFamily> {
+        let stat = Stat::read();
+        let of = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
+        let max_fds = getrlimit(Resource::Nofile).current.map(number);
+        let cpu = of(|stat| seconds(stat.cpu_ticks)).map(|value| {
+            let help = "User and system CPU time spent in seconds.";
+            family("process_cpu_seconds_total", help, MetricType::COUNTER, vec![counter(vec![], value)])
+        });
+        let gauges = [
+            ("process_open_fds", "Open file descriptors.", open_fds()),
+            ("process_max_fds", "Limit of open file descriptors.", max_fds),
+            ("process_resident_memory_bytes", "Resident memory size in bytes.", of(Stat::resident_bytes)),
+            ("process_virtual_memory_bytes", "Virtual memory size in bytes.", of(|stat| number(stat.virtual_bytes))),
+            (
+                "process_start_time_seconds",
+                "When the process started, in seconds since the Unix epoch.",
+                self.started_at,
+            ),
+            ("process_threads", "Threads of the process.", of(|stat| number(stat.threads))),
+        ];
+        let gauges = gauges
+            .into_iter()
+            .filter_map(|(name, help, value)| Some(family(name, help, MetricType::GAUGE, vec![gauge(vec![], value?)])));
+        cpu.into_iter().chain(gauges)
+    }
+}
+
+impl Stat {
+    fn read() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
+    }
+
+    /// The second field is the program's name in parentheses and may hold anything: what follows the last parenthesis is
+    /// counted, from field 3 on.
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ticks: field(14)? + field(15)?,
+            threads: field(20)?,
+            started_ticks_after_boot: field(22)?,
+            virtual_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+
+    fn resident_bytes(&self) -> f64 {
+        number(self.resident_pages) * number(page_size() as u64)
+    }
+}
+
+fn seconds(ticks: u64) -> f64 {
+    number(ticks) / number(clock_ticks_per_second())
+}
+
+/// Seconds since the Unix epoch.
+fn boot_time() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot_time = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    boot_time.trim().parse().ok()
+}
+
+/// The descriptor that the look itself needs is not counted.
+fn open_fds() -> Option<f64> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    Some(number(entries.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_with_spaces_and_parentheses_moves_no_field() {
+        let line = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 12 34 0 0 20 0 5 0 678 900 11 18446744073709551615 1\n";
+        let stat = Stat::parse(line).expect("a whole line");
+        let fields =
+            (stat.cpu_ticks, stat.threads, stat.started_ticks_after_boot, stat.virtual_bytes, stat.resident_pages);
+        assert_eq!(fields, (46, 5, 678, 900, 11));
+        assert!(Stat::parse("7 (cut short) S 1").is_none());
+    }
+
+    #[test]
+    fn cpu_time_has_fractions_of_a_second() {
+        assert!((seconds(clock_ticks_per_second() / 4) - 0.25).abs() < 0.01);
+    }
+}

@@ -1,0 +1,145 @@
+//! What happens to a request before it is answered: the quota, the faults, and a count of both.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde::Serialize;
+
+use super::Options;
+use super::faults::{Fault, FaultRate};
+
+/// An operation of the API. Each has a quota of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    GetReferenceImportJob,
+    ListReferenceImportJobs,
+}
+
+/// What is to happen to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Answer,
+    Throttle,
+    Fault(Fault),
+}
+
+/// The requests so far, and what decides about the next one.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    faults: Vec<FaultRate>,
+    rng: Rng,
+    get: Lane,
+    list: Lane,
+}
+
+/// The requests of one operation.
+#[derive(Debug)]
+struct Lane {
+    bucket: TokenBucket,
+    calls: Calls,
+}
+
+/// How many requests there were, by what happened to them. An error that the request deserved counts as an answer.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Calls {
+    answered: u64,
+    throttled: u64,
+    faulted: u64,
+}
+
+/// The calls of both operations, by the API's names.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct AllCalls {
+    get_reference_import_job: Calls,
+    list_reference_import_jobs: Calls,
+}
+
+/// The quota of one operation: it fills at the rate and holds one second's worth, but at least one request.
+#[derive(Debug)]
+struct TokenBucket {
+    requests_per_second: f64,
+    tokens: f64,
+    filled_at: Duration,
+}
+
+impl Traffic {
+    pub(super) fn new(options: &Options) -> Self {
+        let lane = || Lane { bucket: TokenBucket::new(options.requests_per_second), calls: Calls::default() };
+        let rng = Rng::with_seed(options.seed);
+        Self { faults: options.faults.clone(), rng, get: lane(), list: lane() }
+    }
+
+    /// Decides about a request that comes in at `now`, the time since the simulator's start.
+    pub(super) fn admit(&mut self, operation: Operation, now: Duration) -> Verdict {
+        let lane = match operation {
+            Operation::GetReferenceImportJob => &mut self.get,
+            Operation::ListReferenceImportJobs => &mut self.list,
+        };
+        if !lane.bucket.take(now) {
+            lane.calls.throttled += 1;
+            return Verdict::Throttle;
+        }
+        let mut hits = |rate: f64| self.rng.f64() < rate;
+        if let Some(hit) = self.faults.iter().find(|fault| hits(fault.rate)) {
+            lane.calls.faulted += 1;
+            return Verdict::Fault(hit.fault);
+        }
+        lane.calls.answered += 1;
+        Verdict::Answer
+    }
+
+    pub(super) fn calls(&self) -> AllCalls {
+        AllCalls { get_reference_import_job: self.get.calls, list_reference_import_jobs: self.list.calls }
+    }
+}
+
+impl TokenBucket {
+    fn new(requests_per_second: f64) -> Self {
+        Self { requests_per_second, tokens: requests_per_second.max(1.0), filled_at: Duration::ZERO }
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        let added = now.saturating_sub(self.filled_at).as_secs_f64() * self.requests_per_second;
+        self.tokens = (self.tokens + added).min(self.requests_per_second.max(1.0));
+        self.filled_at = self.filled_at.max(now);
+        let taken = self.tokens >= 1.0;
+        self.tokens -= f64::from(u8::from(taken));
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_has_a_quota_of_its_own_that_fills_again() {
+        let mut traffic = Traffic::new(&Options { requests_per_second: 2.0, ..Options::default() });
+        let mut admitted =
+            |operation, millis| traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Answer;
+        let get = Operation::GetReferenceImportJob;
+        let script = [(0, true), (0, true), (0, false), (499, false), (500, true), (500, false), (60_000, true)];
+        for (millis, expected) in script {
+            assert_eq!(admitted(get, millis), expected, "at {millis} ms");
+        }
+        assert!(admitted(Operation::ListReferenceImportJobs, 60_000));
+        let calls = traffic.calls();
+        assert_eq!((calls.get_reference_import_job.answered, calls.get_reference_import_job.throttled), (4, 3));
+        assert_eq!(calls.list_reference_import_jobs.answered, 1);
+    }
+
+    #[test]
+    fn faults_hit_at_their_rate_and_the_same_seed_hits_the_same_requests() {
+        let faults = vec![FaultRate { fault: Fault::Hang, rate: 0.1 }, FaultRate { fault: Fault::Html, rate: 0.3 }];
+        let options = Options { faults, requests_per_second: 1e6, ..Options::default() };
+        let verdicts = || {
+            let mut traffic = Traffic::new(&options);
+            (0..1000).map(|_| traffic.admit(Operation::GetReferenceImportJob, Duration::ZERO)).collect::<Vec<_>>()
+        };
+        let seen = verdicts();
+        let share = |fault| seen.iter().filter(|verdict| **verdict == Verdict::Fault(fault)).count();
+        assert!((60..140).contains(&share(Fault::Hang)) && (210..330).contains(&share(Fault::Html)), "{seen:?}");
+        assert_eq!(seen, verdicts());
+    }
+}

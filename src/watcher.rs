@@ -1,0 +1,269 @@
+//! The task of one job: wait, pace, ask, decide; then record, and only then publish.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::board::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
+use crate::clock::Clock;
+use crate::core::job::{Change, JobKey, Transition, WatchId};
+use crate::core::outcome::{FailureReason, PollFailure};
+use crate::core::time::{Monotonic, Now, Timestamp};
+use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
+use crate::instruments::Instruments;
+use crate::omics::Target;
+use crate::record::{CommitError, Record, Remembered};
+
+/// How long after a failed commit it is tried again. Polling of the job pauses meanwhile, so that nothing is seen that could
+/// not be kept.
+const COMMIT_RETRY: Duration = Duration::from_secs(2);
+
+/// Asks for one job when it is due: steps 1 to 5 of the way of an answer. It neither records nor shows anything.
+#[derive(Debug)]
+pub struct Poller {
+    clock: Clock,
+    target: Arc<Target>,
+    key: JobKey,
+    watch: JobWatch,
+    next: Next,
+}
+
+/// One poll, done.
+#[derive(Debug)]
+pub struct Polled {
+    /// When its outcome was taken in.
+    pub now: Now,
+    /// Why it failed, if it did.
+    pub failure: Option<PollFailure>,
+    /// What it adds to the record.
+    pub change: Change,
+}
+
+impl Poller {
+    /// A poller that starts from what is known of the job. `seed` sets its jitter.
+    #[must_use]
+    pub fn new(
+        clock: Clock,
+        target: Arc<Target>,
+        key: JobKey,
+        policy: PollPolicy,
+        known: Option<Known>,
+        seed: u64,
+    ) -> Self {
+        let watch = JobWatch::new(policy, known, seed);
+        let next = watch.first(clock.now());
+        Self { clock, target, key, watch, next }
+    }
+
+    /// The latest that is known of the job.
+    #[must_use]
+    pub fn known(&self) -> Option<&Known> {
+        self.watch.known()
+    }
+
+    /// What comes next.
+    #[must_use]
+    pub fn next(&self) -> &Next {
+        &self.next
+    }
+
+    /// Returns after the next poll; `None` where there is none to come. A caller that stops waiting loses nothing: between the
+    /// answer's arrival and the return there is no wait.
+    pub async fn poll(&mut self) -> Option<Polled> {
+        let Next::PollAt(due) = self.next else { return None };
+        self.clock.sleep_until(due).await;
+        self.target.poll_turn().await;
+        let outcome = self.target.poll(&self.key).await;
+        let now = self.clock.now();
+        let failure = outcome.as_ref().err().cloned();
+        let decision = self.watch.handle_outcome(outcome, now);
+        self.next = decision.next;
+        Some(Polled { now, failure, change: decision.record })
+    }
+}
+
+/// What every watcher works with.
+#[derive(Clone, Debug)]
+pub struct Workplace {
+    /// The clocks.
+    pub clock: Clock,
+    /// The durable log.
+    pub record: Record,
+    /// Where the latest state is published.
+    pub board: StatusBoard,
+    /// What is counted.
+    pub instruments: Instruments,
+}
+
+/// The record can no longer take anything: the process has to end, and its supervisor to start it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the thread that writes the record has ended")]
+pub struct RecordGone;
+
+/// Watches one job to its end, or until `stop`.
+#[derive(Debug)]
+pub struct Watcher {
+    workplace: Workplace,
+    poller: Poller,
+    view: WatchView,
+}
+
+impl Watcher {
+    /// A watcher that goes on from what the record knows.
+    #[must_use]
+    pub fn new(
+        workplace: Workplace,
+        target: Arc<Target>,
+        id: WatchId,
+        name: Arc<str>,
+        policy: PollPolicy,
+        remembered: Option<Remembered>,
+        seed: u64,
+    ) -> Self {
+        let (known, transitions) = remembered.map(|r| (r.known, r.transitions)).unzip();
+        let view = WatchView {
+            id,
+            name,
+            aws_region: Arc::clone(target.aws_region()),
+            state: WatchState::Live,
+            known: None,
+            up: None,
+            last_successful_poll: None,
+            next_poll: None,
+            transitions: transitions.unwrap_or_default(),
+            recent_failures: VecDeque::new(),
+        };
+        let poller = Poller::new(workplace.clock, target, view.id.key.clone(), policy, known, seed);
+        Self { workplace, poller, view }
+    }
+
+    /// Runs to the job's end, or until `stop`; a commit that is under way ends first.
+    ///
+    /// # Errors
+    /// The record is gone.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RecordGone> {
+        self.publish(self.workplace.clock.now());
+        loop {
+            let polled = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                polled = self.poller.poll() => polled,
+            };
+            let Some(polled) = polled else { return Ok(()) };
+            if !self.record(&polled.change, &stop).await? {
+                return Ok(());
+            }
+            self.tell(polled);
+        }
+    }
+
+    /// Commits, again and again until it holds. `false`: told to stop before it did, so nothing may be shown of it.
+    async fn record(&self, change: &Change, stop: &CancellationToken) -> Result<bool, RecordGone> {
+        if change.is_empty() {
+            return Ok(true);
+        }
+        let Workplace { clock, record, board, .. } = &self.workplace;
+        loop {
+            match record.append(&self.view.id, change).await {
+                Ok(()) => {
+                    board.record_committed();
+                    return Ok(true);
+                }
+                Err(CommitError::WriterGone) => return Err(RecordGone),
+                Err(error) => {
+                    warn!(event = "record_failed", watch = %self.view.name, %error, "polling pauses until it is written");
+                    board.update_daemon(|daemon| daemon.record_error = Some(error.to_string()));
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                () = clock.sleep(COMMIT_RETRY) => {}
+            }
+        }
+    }
+
+    /// Shows what is in the record by now: board, metrics, log.
+    fn tell(&mut self, polled: Polled) {
+        let now = polled.now;
+        match polled.failure {
+            None => {
+                if self.view.up == Some(false) {
+                    info!(event = "poll_recovered", watch = %self.view.name, "polls succeed again");
+                }
+                self.view.up = Some(true);
+                self.view.last_successful_poll = Some(now.wall);
+            }
+            Some(failure) => self.note_failure(failure, now.wall),
+        }
+        if let Some(transition) = &polled.change.transition {
+            self.view.transitions[transition.to.index()] += 1;
+        }
+        // The board first: whoever hears of the transition finds it there.
+        self.publish(now);
+        if let Some(transition) = polled.change.transition {
+            self.tell_transition(transition);
+        }
+    }
+
+    fn note_failure(&mut self, failure: PollFailure, at: Timestamp) {
+        let reason: FailureReason = failure.reason;
+        // One line when trouble begins or changes its kind; the counters tell the rest.
+        if self.view.up != Some(false) || self.view.recent_failures.back().is_none_or(|last| last.reason != reason) {
+            warn!(event = "poll_failed", watch = %self.view.name, target_name = %self.view.id.target,
+                reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
+                reason = reason.label(), "{}", failure.message);
+        }
+        self.view.up = Some(false);
+        if self.view.recent_failures.len() == RECENT_FAILURES_MAX {
+            self.view.recent_failures.pop_front();
+        }
+        self.view.recent_failures.push_back(FailedPoll { at, reason, message: failure.message });
+    }
+
+    fn publish(&mut self, now: Now) {
+        self.view.known = self.poller.known().cloned();
+        (self.view.state, self.view.next_poll) = match self.poller.next() {
+            Next::PollAt(due) => (WatchState::Live, wall(*due, now)),
+            Next::Finished(_) => (WatchState::Finished, None),
+            Next::Parked(reason) => (WatchState::Parked(reason.clone()), None),
+        };
+        self.workplace.board.publish(self.view.clone());
+    }
+
+    fn tell_transition(&self, transition: Transition) {
+        let WatchId { target, key } = &self.view.id;
+        let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
+            &transition;
+        info!(
+            event = "transition",
+            watch = %self.view.name,
+            target_name = %target,
+            reference_store_id = %key.store,
+            import_job_id = %key.job,
+            from_status = from.as_ref().map(tracing::field::display),
+            to_status = %to,
+            observed_at = %observed_at,
+            not_before = not_before.map(tracing::field::display),
+            status_message = status_message.as_deref(),
+            created_at = created_at.map(tracing::field::display),
+            completed_at = completed_at.map(tracing::field::display),
+            anomaly = anomaly.map(|anomaly| anomaly.as_str()),
+        );
+        // At a first sighting the job may have ended long before anyone watched it.
+        if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)
+            && let Ok(delay) = Duration::try_from(self.workplace.clock.now().wall.duration_since(*completed_at))
+        {
+            self.workplace.instruments.detection_delay.observe(delay.as_secs_f64());
+        }
+        let announced = Announced { name: Arc::clone(&self.view.name), id: self.view.id.clone(), transition };
+        self.workplace.board.announce(announced);
+    }
+}
+
+/// A time on the monotonic clock as the wall clock will show it, if nobody sets that one meanwhile.
+fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
+    now.wall.checked_add(at.since(now.monotonic)).ok()
+}

@@ -1,0 +1,230 @@
+//! The commands as a person or a script meets them: what they print, and how they end.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::process::{Scene, between, eventually, get, json, metric};
+
+#[test]
+fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
+    let scene = Scene::new();
+    let mut demo = scene.start(&["demo", "--jobs", "8", "--seconds", "1", "--listen", "127.0.0.1:0"]);
+    let mut shown = Vec::new();
+    let address = loop {
+        let line = demo.line();
+        if line.contains("status page") {
+            break between(&line, "http://", "/").parse().expect("an address");
+        }
+    };
+    assert_eq!(get(address, "/-/healthy").0, 200);
+    assert_eq!(get(address, "/-/ready").0, 200);
+
+    // Page, metrics and API say the same as the record, which the API's transitions are.
+    eventually("page, metrics, API and record to agree", || {
+        let mut latest = BTreeMap::new();
+        for row in json(address, "/api/v1/transitions").as_array()? {
+            latest.insert(row["import_job_id"].as_str()?.to_owned(), row["to_status"].as_str()?.to_owned());
+        }
+        let watches = json(address, "/api/v1/watches");
+        let (_, page) = get(address, "/");
+        let agree = watches.as_array()?.iter().all(|watch| {
+            let (id, status) = (watch["import_job_id"].as_str().unwrap_or(""), watch["status"].as_str().unwrap_or(""));
+            let labels = [&*format!("import_job_id=\"{id}\""), &*format!("status=\"{status}\"")];
+            latest.get(id).is_some_and(|latest| latest == status)
+                && metric(address, "refwatch_import_job_status", &labels) == Some(1.0)
+                && page.contains(id)
+        });
+        (latest.len() == 8 && agree).then_some(())
+    });
+
+    assert!(demo.end().success(), "{}", demo.stderr());
+    shown.extend(demo.rest());
+    let shown = shown.join("\n");
+    for end in ["COMPLETED", "COMPLETED_WITH_FAILURES", "FAILED", "CANCELLED"] {
+        assert!(shown.contains(&format!("→ {end}")), "{end} in {shown}");
+    }
+    assert!(shown.contains("8 jobs ended"), "{shown}");
+    let left = std::fs::read_dir(scene.path("")).expect("a folder").filter_map(Result::ok);
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name()).filter(|name| !name.to_string_lossy().contains("stderr")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_demo_ends_when_it_is_told_to() {
+    let scene = Scene::new();
+    let mut demo = scene.start(&["demo", "--jobs", "2", "--listen", "127.0.0.1:0"]);
+    while !demo.line().contains("status page") {}
+    demo.signal(Signal::INT);
+    assert!(demo.end().success(), "{}", demo.stderr());
+}
+
+#[test]
+fn wait_ends_as_its_jobs_do() {
+    let scene = Scene::new();
+    let (_simulator, simulator, _) = scene.simulate(&["--jobs", "8", "--mean-seconds", "2", "--stuck", "1"]);
+    let endpoint = format!("http://{simulator}");
+    let jobs = json(simulator, "/-/jobs");
+    let of = |end: &str| -> Vec<String> {
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let jobs = jobs.as_array().expect("an array").iter();
+        let ending = jobs.filter(|job| {
+            let last = job["timeline"].as_array().and_then(|timeline| timeline.last()).expect("a timeline");
+            last["status"] == end
+        });
+        ending.map(|job| format!("{}/{}", text(&job["reference_store_id"]), text(&job["id"]))).collect()
+    };
+    let wait = |jobs: &[String], more: &[&str]| {
+        let mut arguments = vec!["wait", "--region", "us-west-2", "--endpoint-url", &endpoint];
+        arguments.extend(more);
+        arguments.extend(jobs.iter().map(String::as_str));
+        scene.run(&arguments)
+    };
+
+    let completed = of("COMPLETED");
+    let (status, results, said) = wait(&completed[..2], &[]);
+    assert_eq!(status, 0, "{said}");
+    let mut lines: Vec<&str> = results.lines().collect();
+    let mut expected: Vec<String> = completed[..2].iter().map(|job| format!("{job} COMPLETED")).collect();
+    lines.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+
+    for end in ["FAILED", "CANCELLED", "COMPLETED_WITH_FAILURES"] {
+        let (status, results, said) = wait(&[completed[0].clone(), of(end)[0].clone()], &[]);
+        assert_eq!(status, 3, "{said}");
+        assert!(results.contains(&format!("{} {end}\n", of(end)[0])), "{results}");
+    }
+
+    let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "stuck").expect("a stuck job");
+    let stuck =
+        format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
+    let (status, _, said) = wait(&[stuck], &["--timeout", "1s"]);
+    assert_eq!(status, 124, "{said}");
+
+    let (status, _, said) = wait(&["1234567890/9999999999".to_owned()], &[]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("ResourceNotFoundException"), "{said}");
+    let (status, _, said) = wait(&["12345".to_owned()], &[]);
+    assert_eq!(status, 64, "{said}");
+}
+
+#[test]
+fn check_names_all_of_five_different_mistakes() {
+    let scene = Scene::new();
+    let file = scene.write(
+        "refwatch.toml",
+        r#"[poll]
+intervall = "30s"
+timeout = "soon"
+
+[http]
+listen = "localhost"
+
+[[job]]
+reference_store_id = "12345"
+id = "9876543210"
+
+[[job]]
+reference_store_id = "1234567890"
+id = "9876543210"
+target = "defalt"
+"#,
+    );
+    let path = file.to_str().expect("text");
+    let (status, results, said) = scene.run(&["--config", path, "check"]);
+    assert_eq!((status, results.as_str()), (78, ""), "{said}");
+    for (place, word) in [
+        ("refwatch.toml:2:1", "interval"),
+        ("refwatch.toml:3:11", "soon"),
+        ("refwatch.toml:6:10", "localhost"),
+        ("refwatch.toml:9:22", "10 to 36 digits"),
+        ("refwatch.toml:15:10", "default"),
+    ] {
+        assert!(said.contains(place) && said.contains(word), "{place} {word} in {said}");
+    }
+    let (run_status, _, run_said) = scene.run(&["--config", path, "run"]);
+    assert_eq!((run_status, run_said), (78, said), "run refuses it in the same words");
+}
+
+#[test]
+fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_is_in_any_line() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "1"]);
+    let logs = scene.path("logs");
+    let log = format!("\n[log]\nlevel = \"trace\"\nformat = \"json\"\ndirectory = \"{}\"\n", logs.display());
+    let config = scene.write("refwatch.toml", &(config + &log));
+    let mut daemon = scene.start(&["--config", config.to_str().expect("text"), "run"]);
+    let address = eventually("the daemon's address", || {
+        let log = daemon.stderr();
+        log.contains("\"event\":\"started\"")
+            .then(|| between(&log, "\"address\":\"", "\"").parse().expect("an address"))
+    });
+    eventually("three ends", || (metric(address, "refwatch_watches", &["finished"]) == Some(3.0)).then_some(()));
+    let rows = json(address, "/api/v1/transitions");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+
+    let stderr = daemon.stderr();
+    let files = std::fs::read_dir(&logs).expect("a folder").map(|file| file.expect("a file").path());
+    let filed: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
+    assert_eq!(filed, stderr, "the files hold what standard error showed");
+    for secret in ["verysecretkey", "AKIDTEST", "AWS4-HMAC", "Signature="] {
+        assert!(!stderr.contains(secret), "{secret}");
+    }
+    let events = stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
+    let transitions: Vec<_> = events.filter(|event| event["event"] == "transition").collect();
+    let rows = rows.as_array().expect("an array");
+    assert_eq!(transitions.len(), rows.len());
+    for row in rows {
+        let logged = transitions.iter().any(|event| {
+            [
+                "reference_store_id",
+                "import_job_id",
+                "from_status",
+                "to_status",
+                "status_message",
+                "anomaly",
+                "observed_at",
+            ]
+            .iter()
+            .all(|field| event[field] == row[field])
+        });
+        assert!(logged, "{row} in {transitions:?}");
+    }
+}
+
+#[test]
+fn a_role_is_assumed_with_its_external_id() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
+    let role = "role_arn = \"arn:aws:iam::123456789012:role/refwatch\"\nexternal_id = \"our-external-id\"\n";
+    let config = scene.write("refwatch.toml", &config.replace("endpoint_url", &format!("{role}endpoint_url")));
+    let sts = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    command.env("AWS_ENDPOINT_URL_STS", format!("http://{}", sts.local_addr().expect("an address")));
+    let daemon = scene.spawn(command);
+
+    let (mut stream, _) = sts.accept().expect("a request for the role");
+    let mut request = String::new();
+    while !request.contains("ExternalId") {
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).expect("more of the request");
+        assert!(length > 0, "{request}");
+        request.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    assert!(request.contains("Action=AssumeRole") && request.contains("ExternalId=our-external-id"), "{request}");
+    let body = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+        <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>rolesecret</SecretAccessKey><SessionToken>roletoken</SessionToken>\
+        <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
+    let length = body.len();
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n{body}")
+        .expect("it reads");
+    let address = daemon.address();
+    eventually("a poll with the role", || (metric(address, "refwatch_import_job_up", &[]) == Some(1.0)).then_some(()));
+    let (_, shown) = get(address, "/config");
+    assert!(shown.contains("role_arn") && !shown.contains("our-external-id"), "{shown}");
+}

@@ -1,0 +1,265 @@
+//! The daemon as a process: fifty jobs to their ends across a kill, signals, reloads, exit statuses, what systemd is told.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+use refwatch::core::time::Timestamp;
+use refwatch::record::{Filter, RecordReader, TransitionRow};
+use rustix::process::Signal;
+
+use crate::process::{Scene, between, eventually, get, json, metric};
+
+fn transitions(record: &Path) -> Vec<TransitionRow> {
+    // Until the daemon has made it there is no record, and so nothing in it.
+    RecordReader::new(record).transitions(&Filter::default()).unwrap_or_default()
+}
+
+fn ended(rows: &[TransitionRow]) -> usize {
+    rows.iter().filter(|row| is_terminal(&row.to_status)).count()
+}
+
+fn is_terminal(status: &str) -> bool {
+    matches!(status, "COMPLETED" | "COMPLETED_WITH_FAILURES" | "FAILED" | "CANCELLED")
+}
+
+/// What the simulator says was true: for each job, the statuses it had and since when.
+fn truth(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Timestamp)>> {
+    let jobs = json(simulator, "/-/jobs");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    jobs.as_array()
+        .expect("an array")
+        .iter()
+        .map(|job| {
+            let timeline = job["timeline"].as_array().expect("a timeline").iter();
+            let timeline = timeline.map(|at| (text(&at["status"]), text(&at["at"]).parse().expect("a time")));
+            (text(&job["id"]), timeline.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
+    let scene = Scene::new();
+    let (_simulator, simulator, config) =
+        scene.simulate(&["--jobs", "50", "--seed", "7", "--quota", "5", "--mean-seconds", "16"]);
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+
+    let (killed, _) = scene.daemon(&config);
+    eventually("half of the ends", || (ended(&transitions(&record)) >= 25).then_some(()));
+    killed.signal(Signal::KILL);
+    drop(killed);
+    let before = transitions(&record);
+
+    let (daemon, address) = scene.daemon(&config);
+    eventually("the other ends", || (metric(address, "refwatch_watches", &["finished"]) == Some(50.0)).then_some(()));
+    let after = transitions(&record);
+    assert_eq!(after[..before.len()], before, "what was recorded before the kill stands as it was");
+
+    let mut seen: BTreeMap<String, Vec<TransitionRow>> = BTreeMap::new();
+    for row in after {
+        seen.entry(row.import_job_id.clone()).or_default().push(row);
+    }
+    let truth = truth(simulator);
+    assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
+    for (job, rows) in &seen {
+        assert_follows(rows, &truth[job]);
+    }
+    // Nobody else uses this quota, so a client that keeps to it is never throttled.
+    assert_eq!(json(simulator, "/-/calls")["GetReferenceImportJob"]["throttled"], 0);
+    assert!(daemon.stderr().contains("event=\"transition\""));
+}
+
+/// The rows of one job are a chain, lead to its true end, and each says what was true when it was seen.
+fn assert_follows(rows: &[TransitionRow], truth: &[(String, Timestamp)]) {
+    let mut last = None;
+    for row in rows {
+        assert_eq!(row.from_status, last, "{rows:#?}");
+        let seen: Timestamp = row.observed_at.parse().expect("a time");
+        let had = truth.iter().take_while(|(_, since)| *since <= seen).map(|(status, _)| status);
+        // The answer was made up to a request's time before it was taken in.
+        assert!(had.rev().take(2).any(|status| *status == row.to_status), "{row:?} against {truth:?}");
+        assert_eq!(row.anomaly, None);
+        last = Some(row.to_status.clone());
+    }
+    assert_eq!(last.as_ref(), truth.last().map(|(status, _)| status));
+}
+
+#[test]
+fn a_job_that_ended_is_not_polled_again_after_a_restart() {
+    let scene = Scene::new();
+    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "1"]);
+    let config = scene.write("refwatch.toml", &config);
+    let (mut first, address) = scene.daemon(&config);
+    eventually("three ends", || (metric(address, "refwatch_watches", &["finished"]) == Some(3.0)).then_some(()));
+    first.signal(Signal::TERM);
+    assert!(first.end().success());
+    let calls = json(simulator, "/-/calls");
+    let (_second, address) = scene.daemon(&config);
+    assert_eq!(metric(address, "refwatch_watches", &["finished"]), Some(3.0));
+    assert_eq!(json(simulator, "/-/calls"), calls);
+    let watches = json(address, "/api/v1/watches");
+    assert!(watches.as_array().expect("an array").iter().all(|watch| watch["state"] == "finished"), "{watches}");
+}
+
+#[test]
+fn a_stop_is_clean_and_a_second_one_is_immediate() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "4"]);
+    let config = scene.write("refwatch.toml", &config);
+    for signal in [Signal::TERM, Signal::INT] {
+        let (mut daemon, address) = scene.daemon(&config);
+        daemon.signal(signal);
+        assert!(daemon.end().success(), "{}", daemon.stderr());
+        assert!(std::net::TcpStream::connect(address).is_err(), "the listener is gone");
+    }
+
+    // A commit that cannot end, because somebody else holds the database, keeps a stop waiting; not the second one.
+    let record = scene.path("refwatch.db");
+    std::fs::remove_file(&record).expect("a record");
+    let (mut daemon, address) = scene.daemon(&config);
+    eventually("a first transition", || (!transitions(&record).is_empty()).then_some(()));
+    let other = rusqlite::Connection::open(&record).expect("a database");
+    eventually("the database to ourselves", || other.execute_batch("BEGIN IMMEDIATE").ok());
+    drop(address);
+    daemon.signal(Signal::TERM);
+    eventually("the stop", || daemon.stderr().contains("event=\"stopping\"").then_some(()));
+    if daemon.runs() {
+        daemon.signal(Signal::TERM);
+    }
+    daemon.end();
+    other.execute_batch("ROLLBACK").expect("our own transaction");
+    let whole: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
+    assert_eq!(whole, "ok");
+}
+
+#[test]
+fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "600"]);
+    let jobs: Vec<&str> = config.split("[[job]]").collect();
+    let [head, first, second, third] = jobs.as_slice() else { panic!("three jobs in {config}") };
+    let list = |jobs: &[&str]| format!("{head}[[job]]{}", jobs.join("[[job]]"));
+    let id = |job: &str| between(job, "\nid = \"", "\"").to_owned();
+
+    let file = scene.write("refwatch.toml", &list(&[first, second]));
+    let (daemon, address) = scene.daemon(&file);
+    let listed = || -> Vec<String> {
+        let watches = json(address, "/api/v1/watches");
+        let ids =
+            watches.as_array().expect("an array").iter().map(|w| w["import_job_id"].as_str().expect("text").to_owned());
+        ids.collect()
+    };
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    eventually("first polls", || {
+        (metric(address, "refwatch_jobs", &["\"SUBMITTED\""])?
+            + metric(address, "refwatch_jobs", &["\"IN_PROGRESS\""])?
+            == 2.0)
+            .then_some(())
+    });
+    let seen_before = json(address, "/api/v1/transitions");
+
+    scene.write("refwatch.toml", &list(&[second, third]));
+    daemon.signal(Signal::HUP);
+    eventually("the new list", || (sorted(listed()) == sorted(vec![id(second), id(third)])).then_some(()));
+    eventually("the new job's first sighting", || {
+        let rows = json(address, "/api/v1/transitions");
+        rows.as_array()?.iter().any(|row| row["import_job_id"] == id(third)).then_some(())
+    });
+    let of_second = |rows: &serde_json::Value| -> Vec<serde_json::Value> {
+        rows.as_array().expect("an array").iter().filter(|row| row["import_job_id"] == id(second)).cloned().collect()
+    };
+    assert_eq!(of_second(&json(address, "/api/v1/transitions")), of_second(&seen_before), "it is not seen anew");
+    assert_eq!(metric(address, "refwatch_config_last_reload_successful", &[]), Some(1.0));
+
+    scene.write("refwatch.toml", &list(&[first]).replace("[[job]]", "[[jop]]"));
+    daemon.signal(Signal::HUP);
+    eventually("the refusal", || {
+        (metric(address, "refwatch_config_last_reload_successful", &[]) == Some(0.0)).then_some(())
+    });
+    assert_eq!(sorted(listed()), sorted(vec![id(second), id(third)]), "the old list stays in force");
+    let (_, page) = get(address, "/");
+    assert!(page.contains("jop"), "the page says why: {page}");
+    assert!(daemon.stderr().contains("event=\"reload_failed\""), "so does the log");
+
+    scene.write("refwatch.toml", &list(&[first]));
+    daemon.signal(Signal::HUP);
+    eventually("the mended list", || (listed() == [id(first)]).then_some(()));
+    assert_eq!(metric(address, "refwatch_config_last_reload_successful", &[]), Some(1.0));
+    assert_eq!(metric(address, "refwatch_task_restarts_total", &[]), Some(0.0));
+}
+
+#[test]
+fn what_cannot_start_says_why_with_its_exit_status() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
+    let file = scene.write("refwatch.toml", &config);
+    let path = file.to_str().expect("text");
+    let (daemon, address) = scene.daemon(&file);
+
+    let (status, _, said) = scene.run(&["--config", path, "run"]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("the record is in use by process"), "{said}");
+
+    let other_record = config.replace("refwatch.db", "other.db").replace("127.0.0.1:0", &address.to_string());
+    let other = scene.write("other.toml", &other_record);
+    let (status, _, said) = scene.run(&["--config", other.to_str().expect("text"), "run"]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("http.listen") && said.contains("in use"), "{said}");
+    drop(daemon);
+
+    let record = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the record");
+    record.pragma_update(None, "user_version", 1_000).expect("a newer schema");
+    drop(record);
+    let (status, _, said) = scene.run(&["--config", path, "run"]);
+    assert_eq!(status, 78, "{said}");
+    assert!(said.contains("version 1000"), "{said}");
+
+    let nowhere = scene.write("nowhere.toml", &config.replace("region = ", "# region = "));
+    let (status, _, said) = scene.run(&["--config", nowhere.to_str().expect("text"), "run"]);
+    assert_eq!(status, 78, "{said}");
+    assert!(said.contains("has no AWS region"), "{said}");
+
+    for (arguments, expected) in [(["--config", "/nonexistent", "run"], 78), (["--config", path, "fly"], 64)] {
+        let (status, _, said) = scene.run(&arguments);
+        assert_eq!(status, expected, "{said}");
+    }
+}
+
+#[test]
+fn systemd_is_told_of_every_step() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
+    let config = scene.write("refwatch.toml", &config);
+    let socket = UnixDatagram::bind(scene.path("notify")).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
+    let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    command.env("NOTIFY_SOCKET", scene.path("notify")).env("WATCHDOG_USEC", "400000");
+    let mut daemon = scene.spawn(command);
+    let hear = |wanted: &str| loop {
+        let mut buffer = [0; 4096];
+        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}"));
+        let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if message.contains(wanted) {
+            return message;
+        }
+    };
+    assert!(hear("READY=1").contains("STATUS=2 jobs: "));
+    hear("WATCHDOG=1");
+    hear("last poll");
+    daemon.signal(Signal::HUP);
+    assert!(hear("RELOADING=1").contains("MONOTONIC_USEC="));
+    hear("READY=1");
+    scene.write("refwatch.toml", "nonsense = 1\n");
+    daemon.signal(Signal::HUP);
+    hear("RELOADING=1");
+    assert!(hear("READY=1").contains("STATUS=the last reload failed; "));
+    daemon.signal(Signal::TERM);
+    hear("STOPPING=1");
+    assert!(daemon.end().success());
+}
