@@ -30,11 +30,13 @@ impl Clock {
     }
 
     /// Returns at `at`, at once if that has passed.
+    #[expect(clippy::disallowed_methods, reason = "the one room that sleeps")]
     pub async fn sleep_until(self, at: Monotonic) {
         tokio::time::sleep_until(self.origin + at.elapsed()).await;
     }
 
     /// Returns after `duration`.
+    #[expect(clippy::disallowed_methods, reason = "the one room that sleeps")]
     pub async fn sleep(self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }

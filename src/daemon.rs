@@ -240,19 +240,15 @@ fn status_line(board: &StatusBoard, now: Now) -> String {
     });
     let finished = count(|state| matches!(state, WatchState::Finished));
     let parked = count(|state| matches!(state, WatchState::Parked(_)));
-    let mut line = String::new();
-    if let Err(reason) = daemon.ready() {
-        line = format!("not ready: {reason}; ");
-    } else if daemon.config_error.is_some() {
-        "the last reload failed; ".clone_into(&mut line);
-    }
-    line += &format!("{} jobs: {} in progress, {finished} finished", watches.len(), in_progress.count());
-    if parked > 0 {
-        line += &format!(", {parked} parked");
-    }
+    let trouble = match daemon.ready() {
+        Err(reason) => format!("not ready: {reason}; "),
+        Ok(()) if daemon.config_error.is_some() => "the last reload failed; ".to_owned(),
+        Ok(()) => String::new(),
+    };
+    let parked = if parked > 0 { format!(", {parked} parked") } else { String::new() };
     let last_poll: Option<Timestamp> = watches.iter().filter_map(|watch| watch.last_successful_poll).max();
-    if let Some(last_poll) = last_poll {
-        line += &format!("; last poll {} s ago", now.wall.duration_since(last_poll).as_secs().max(0));
-    }
-    line
+    let last_poll = last_poll.map(|last| now.wall.duration_since(last).as_secs().max(0));
+    let last_poll = last_poll.map(|seconds| format!("; last poll {seconds} s ago")).unwrap_or_default();
+    let (jobs, in_progress) = (watches.len(), in_progress.count());
+    format!("{trouble}{jobs} jobs: {in_progress} in progress, {finished} finished{parked}{last_poll}")
 }

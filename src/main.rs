@@ -35,5 +35,5 @@ fn run(command_line: CommandLine) -> Result<Exit, Failure> {
 
 fn complain(message: &str) {
     // Where standard error cannot be written either, the exit status has to do.
-    drop(writeln!(std::io::stderr(), "refwatch: {message}"));
+    drop(writeln!(std::io::stderr(), "{message}"));
 }

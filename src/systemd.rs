@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)). Without `NOTIFY_SOCKET` nothing happens.
+//! What systemd is told (`sd_notify(3)`). Without `NOTIFY_SOCKET` nothing happens.
 
 use std::time::Duration;
 

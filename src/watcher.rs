@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::board::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
 use crate::clock::Clock;
-use crate::core::job::{Change, JobKey, Transition, WatchId};
+use crate::core::job::{Anomaly, Change, JobKey, Transition, WatchId};
 use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
@@ -250,7 +250,7 @@ impl Watcher {
             status_message = status_message.as_deref(),
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),
-            anomaly = anomaly.map(|anomaly| anomaly.as_str()),
+            anomaly = anomaly.map(Anomaly::as_str),
         );
         // At a first sighting the job may have ended long before anyone watched it.
         if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)

@@ -50,7 +50,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
     let file = directory.path().join("refwatch.toml");
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
-    let loaded = load(&file, args.listen).map_err(Failure::config)?;
+    let loaded = load(&file, args.listen).map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let daemon = Daemon::start(loaded, log).await?;
     let page = daemon.address();
@@ -61,17 +61,16 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         endpoint = simulator.address(),
     ))?;
     let mut show = Show::new(daemon.board().clone(), Duration::from_secs(args.seconds));
-    let ended = daemon
-        .run(
-            async || {
-                tokio::select! {
-                    asked = signals.next() => asked,
-                    () = show.transitions() => Asked::Stop,
-                }
-            },
-            || load(&file, args.listen),
-        )
-        .await;
+    let ended = Box::pin(daemon.run(
+        async || {
+            tokio::select! {
+                asked = signals.next() => asked,
+                () = show.transitions() => Asked::Stop,
+            }
+        },
+        || load(&file, args.listen),
+    ))
+    .await;
     simulator.stop().await;
     ended?;
     show.summary()?;

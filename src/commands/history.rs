@@ -8,10 +8,9 @@ use comfy_table::{Row, Table, presets};
 
 use super::{Exit, Failure};
 use crate::clock::Clock;
-use crate::config;
 use crate::core::job::JobKey;
 use crate::core::text::{Printable, excerpt};
-use crate::core::time::Timestamp;
+use crate::core::time::{Timestamp, parse_duration};
 use crate::record::{Filter, RecordReader, TransitionRow};
 
 /// Characters of a cell that are shown. The rest of a longer one is in the JSON.
@@ -50,7 +49,7 @@ impl FromStr for Since {
     type Err = InvalidSince;
 
     fn from_str(text: &str) -> Result<Self, InvalidSince> {
-        let ago = humantime::parse_duration(text).ok().map(Self::Ago);
+        let ago = parse_duration(text).ok().map(Self::Ago);
         ago.or_else(|| text.parse().ok().map(Self::At)).ok_or(InvalidSince)
     }
 }
@@ -69,10 +68,10 @@ impl Since {
 ///
 /// # Errors
 /// There is no record, it cannot be read, or standard output cannot be written.
-pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
+pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let record = match args.record {
         Some(record) => record,
-        None => config::load(path).map_err(Failure::config)?.config.record.path,
+        None => super::load(config)?.config.record.path,
     };
     let since = args.since.map(|since| since.at(Clock::system().now().wall));
     let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };

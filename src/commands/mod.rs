@@ -9,11 +9,12 @@ pub mod status;
 pub mod wait;
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
+use crate::config::{self, Loaded, Problems};
 use crate::core::text::Printable;
 
 /// Watches AWS HealthOmics reference import jobs until they end.
@@ -85,12 +86,24 @@ pub struct Failure {
 impl Failure {
     /// A failure while running.
     pub fn running(error: impl Display) -> Self {
-        Self { exit: Exit::Failed, message: error.to_string() }
+        Self::new(Exit::Failed, error)
     }
 
-    /// A fault in the configuration.
+    /// Wrong configuration.
     pub fn config(error: impl Display) -> Self {
-        Self { exit: Exit::Config, message: error.to_string() }
+        Self::new(Exit::Config, error)
+    }
+
+    /// Wrong configuration, with each place.
+    #[must_use]
+    pub fn problems(problems: &Problems) -> Self {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { exit: Exit::Config, message: problems.render(colours) }
+    }
+
+    /// A failure with this exit status.
+    pub fn new(exit: Exit, error: impl Display) -> Self {
+        Self { exit, message: format!("error: {}", Printable(&error.to_string())) }
     }
 }
 
@@ -101,8 +114,8 @@ impl CommandLine {
     /// Why it failed.
     pub async fn run(self) -> Result<Exit, Failure> {
         match self.command {
-            Command::Run(args) => run::run(&self.config, args).await,
-            Command::Demo(args) => demo::run(args).await,
+            Command::Run(args) => Box::pin(run::run(&self.config, args)).await,
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(&self.config, args).await,
             Command::Status(args) => status::run(&self.config, args).await,
@@ -110,6 +123,14 @@ impl CommandLine {
             Command::Wait(args) => wait::run(args).await,
         }
     }
+}
+
+/// Reads the configuration.
+///
+/// # Errors
+/// Every problem that keeps it from being put in force.
+pub fn load(path: &Path) -> Result<Loaded, Failure> {
+    config::load(path).map_err(|problems| Failure::problems(&problems))
 }
 
 /// Writes a result to standard output. A reader that has gone (`refwatch history | head`) is no failure of ours.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, load};
 use crate::daemon::{Daemon, DaemonError};
 use crate::record::OpenError;
 use crate::signals::Signals;
@@ -19,10 +19,10 @@ pub struct Args {}
 /// Why it failed.
 pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
-    let loaded = config::load(path).map_err(Failure::config)?;
+    let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let daemon = Daemon::start(loaded, log).await?;
-    daemon.run(async || signals.next().await, || config::load(path)).await?;
+    Box::pin(daemon.run(async || signals.next().await, || config::load(path))).await?;
     Ok(Exit::Done)
 }
 
@@ -37,6 +37,6 @@ impl From<DaemonError> for Failure {
                 Exit::Fault
             }
         };
-        Self { exit, message: error.to_string() }
+        Self::new(exit, error)
     }
 }

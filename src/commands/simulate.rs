@@ -144,3 +144,28 @@ fn mean(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be a number from 0.1 to 86400".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_configuration_written_watches_every_job() {
+        let options = Options { jobs: 30, ..Options::default() };
+        let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await.expect("a free port");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("refwatch.toml");
+        replace(&path, "of before").expect("written");
+        replace(&path, &configuration(&simulator, 5.0)).expect("written");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+
+        let toml: toml::Table = fs::read_to_string(&path).expect("text").parse().expect("TOML");
+        let endpoint = format!("http://{}", simulator.address());
+        assert_eq!(toml["target"]["default"]["endpoint_url"].as_str(), Some(&*endpoint));
+        let entry = |job: &toml::Value, key: &str| job[key].as_str().expect(key).to_owned();
+        let watched = toml["job"].as_array().expect("jobs").iter();
+        let watched = watched.map(|job| ["name", "reference_store_id", "id"].map(|key| entry(job, key)));
+        let simulated = simulator.jobs().cloned().map(|job| [job.name, job.reference_store_id, job.id]);
+        assert_eq!(watched.collect::<Vec<_>>(), simulated.collect::<Vec<_>>());
+    }
+}

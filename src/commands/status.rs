@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use super::{Exit, Failure, print};
 use crate::clock::Clock;
@@ -48,21 +48,19 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let address = match args.address {
         Some(address) => address,
-        None => configured_address(config)?,
+        None => reachable(super::load(config)?.config.http.listen).to_string(),
     };
     let redraw = args.follow && !args.json && stdout().is_terminal();
+    let mut text = look(&address, args.json, clock.now().wall).await?;
     loop {
-        let text = look(&address, args.json, clock.now().wall).await?;
         print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
         if !args.follow {
             return Ok(Exit::Done);
         }
         clock.sleep(FOLLOW_INTERVAL).await;
+        // A daemon that answered once is followed through its restarts.
+        text = look(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
     }
-}
-
-fn configured_address(_config: &Path) -> Result<String, Failure> {
-    Ok(reachable(SocketAddr::from((Ipv4Addr::LOCALHOST, 10210))).to_string())
 }
 
 /// Where to reach a listener from this machine: one on every address is reached on loopback.
@@ -108,6 +106,15 @@ fn table(watches: &[Watch], now: Timestamp, width: u16) -> String {
     for watch in watches {
         table.add_row(row(watch, now));
     }
+    // Where the terminal is narrow, a job and a status break where their parts meet, names and remarks anywhere.
+    for (index, column) in table.column_iter_mut().enumerate() {
+        match index {
+            0 | 6 => {}
+            1 => _ = column.set_delimiter('/'),
+            2 => _ = column.set_delimiter('_'),
+            _ => _ = column.set_constraint(ColumnConstraint::ContentWidth),
+        }
+    }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
 }
@@ -146,4 +153,56 @@ fn remark(watch: &Watch) -> String {
 
 fn distance(time: &str, now: Timestamp) -> String {
     time.parse().map_or_else(|_| Printable(time).to_string(), |time| http::distance(time, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::watches::{WatchFailure, WatchSources};
+
+    fn watch() -> Watch {
+        Watch {
+            watch: "GRCh38".to_owned(),
+            target: "default".to_owned(),
+            aws_region: "us-west-2".to_owned(),
+            reference_store_id: "1234567890".to_owned(),
+            import_job_id: "2222222222".to_owned(),
+            status: Some("IN_PROGRESS".to_owned()),
+            state: "live".to_owned(),
+            parked_reason: None,
+            vanished: false,
+            status_message: None,
+            created_at: None,
+            completed_at: None,
+            since: Some("2026-03-01T08:00:00.000Z".to_owned()),
+            last_seen: None,
+            sources: Some(WatchSources { total: 3, by_status: [("FINISHED".to_owned(), 2)].into(), listed: vec![] }),
+            up: Some(true),
+            last_successful_poll: None,
+            next_poll: Some("2026-03-01T10:05:12.000Z".to_owned()),
+            recent_failures: vec![],
+        }
+    }
+
+    #[test]
+    fn the_table_fits_the_terminal_and_shows_no_text_that_acts_on_it() {
+        let failure = WatchFailure {
+            at: "2026-03-01T10:04:00.000Z".to_owned(),
+            reason: "internal".to_owned(),
+            message: "a long and hostile message \u{1b}[2J\n of the service".repeat(3),
+        };
+        let hostile =
+            Watch { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
+        let now = "2026-03-01T10:05:00Z".parse().expect("a time");
+        let watches = [watch(), hostile];
+        for width in [80, 100, 140] {
+            let shown = table(&watches, now, width);
+            assert!(shown.lines().all(|line| line.chars().count() <= usize::from(width)), "{shown}");
+        }
+        let shown = table(&watches, now, 140);
+        let row = shown.lines().nth(1).expect("a row");
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, ["GRCh38", "1234567890/2222222222", "IN_PROGRESS", "2h 5m", "2 of 3", "in 12s"], "{shown}");
+        assert!(!shown.contains(|c: char| crate::core::text::is_hostile(c) && c != '\n'), "{shown}");
+    }
 }

@@ -15,6 +15,7 @@ use crate::config::{PollConfig, TargetConfig};
 use crate::core::job::{JobKey, JobStatus, SourceStatus};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
 use crate::core::text::Printable;
+use crate::core::time::parse_duration;
 use crate::core::watch::{Known, Next};
 use crate::instruments::Instruments;
 use crate::omics::Target;
@@ -23,11 +24,11 @@ use crate::watcher::{Polled, Poller};
 /// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The jobs: REFERENCE_STORE_ID/IMPORT_JOB_ID
+    /// The jobs, each as `REFERENCE_STORE_ID/IMPORT_JOB_ID`
     #[arg(required = true, value_name = "STORE/JOB")]
     jobs: Vec<JobKey>,
     /// Give up after this long (such as 90s or 2h), with exit status 124
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// The AWS region; AWS's own configuration otherwise
     #[arg(long)]
@@ -77,7 +78,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         exit = ends => exit,
         () = clock.sleep(timeout) => {
             let message = format!("not every job ended within {}", humantime::format_duration(timeout));
-            Err(Failure { exit: Exit::TimedOut, message })
+            Err(Failure::new(Exit::TimedOut, message))
         }
     }
 }

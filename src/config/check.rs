@@ -17,7 +17,7 @@ use super::value::{Interval, Text, Written};
 use super::{Config, TargetConfig};
 
 /// Included files: with the size of each, this bounds what a configuration can cost.
-pub const INCLUDED_FILES_MAX: usize = 1000;
+const INCLUDED_FILES_MAX: usize = 1000;
 
 /// A configuration, and what was left out of it.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ impl<'a> Comparison<'a> {
             let near = nearest(target, self.targets.keys().copied().chain([TargetConfig::DEFAULT]));
             let help = match near {
                 Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("define it: [target.{}]", target),
+                None => format!("define it: [target.{target}]"),
             };
             let problem = Problem::new(source.place(written.span()), &format!("there is no target \"{target}\""));
             problems.push(problem.help(help));

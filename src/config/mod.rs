@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{INCLUDED_FILES_MAX, Loaded, load};
-pub use problem::{Place, Problem, Problems};
+pub use check::{Loaded, load};
+pub use problem::{Problem, Problems};
 pub use source::FILE_SIZE_MAX;
 use watch_list::{Difference, WatchList};
 
@@ -152,7 +152,7 @@ impl Quota {
 /// The durable log of transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordConfig {
-    /// The SQLite file.
+    /// The database file.
     pub path: PathBuf,
     /// How long a job's rows are kept after its end.
     pub keep: Duration,

@@ -15,8 +15,11 @@ use super::file::MAIN_FILE_ONLY;
 use super::problem::{Problem, nearest};
 use super::source::Source;
 
-/// Problems told of one file. Each costs one more reading of the tree, and nobody mends more at a time.
+/// Problems told of one file. Nobody mends more at a time.
 pub(super) const PROBLEMS_MAX: usize = 100;
+
+/// Readings of one file's tree: a job whose id is wrong takes two, one for the id and one for the job without it.
+const READINGS_MAX: usize = 2 * PROBLEMS_MAX;
 
 /// What was read of one file.
 pub(super) struct Parsed<T> {
@@ -39,7 +42,7 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
     let broken_lines: BTreeSet<Option<usize>> = problems.iter().map(Problem::line).collect();
     // Keys taken out, by the place of their table: that one is missing then is no news.
     let mut taken: BTreeSet<(usize, String)> = BTreeSet::new();
-    loop {
+    for _ in 0..READINGS_MAX {
         let error = match T::deserialize(Deserializer::from(tree.clone())) {
             Ok(file) => return Parsed { file, problems, is_toml },
             Err(error) => error,
@@ -57,10 +60,11 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
         }
         let removed = take_from_table(tree.get_mut(), 0, &span);
         if removed.is_none() || problems.len() >= PROBLEMS_MAX {
-            return Parsed { file: T::default(), problems, is_toml };
+            break;
         }
         taken.extend(removed);
     }
+    Parsed { file: T::default(), problems, is_toml }
 }
 
 /// Takes the smallest entry that `span` lies in out of a table, whose own place is `at`: a key with its value, or an element of
@@ -132,7 +136,8 @@ fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
         return problem(&format!("unknown value \"{value}\"")).help(suggestion(value, &known, "the values are"));
     }
     if let Some(key) = message.strip_prefix("missing field ") {
-        return problem(&format!("the key {key} is missing"));
+        let help = "every [[job]] has a `reference_store_id` and an `id`";
+        return problem(&format!("the key {key} is missing")).help(help.to_owned());
     }
     if message == "wanted string or table" {
         return problem("this must be a string");

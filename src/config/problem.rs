@@ -29,7 +29,7 @@ pub struct Problem {
 
 /// A place in a file, or the file as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     file: Arc<Path>,
     mark: Option<Mark>,
 }
@@ -211,7 +211,8 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     if word.len() > NEAREST_LENGTH_MAX {
         return None;
     }
+    // One slip in three characters ("profil", but not "port" for `path`), or an ending too much ("warning").
+    let near = |distance: usize, known: &str| distance <= known.len().max(word.len()) / 3 || word.starts_with(known);
     let distances = known.map(|known| (strsim::damerau_levenshtein(word, known), known));
-    // One slip in three characters: "profil" is near `profile`, "port" is not near `path`.
-    distances.filter(|(distance, known)| *distance <= known.len().max(word.len()) / 3).min().map(|(_, known)| known)
+    distances.filter(|(distance, known)| near(*distance, known)).min().map(|(_, known)| known)
 }

@@ -13,6 +13,7 @@ use axum::http::Uri;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::core::text::is_hostile;
+use crate::core::time::parse_duration;
 
 /// A value written as a string. The rule is in its type's `FromStr`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +59,7 @@ macro_rules! duration {
             type Err = Rule;
 
             fn from_str(text: &str) -> Result<Self, Rule> {
-                let duration = parse_duration(text)?;
+                let duration = parse_duration(text).map_err(|rule| Rule(rule.to_string().into()))?;
                 if ($min..=$max).contains(&duration) {
                     return Ok(Self(duration));
                 }
@@ -99,14 +100,6 @@ duration!(
 duration!(BackoffMax, SECOND, SECOND * 3600, "a job in trouble must be looked at again in time");
 duration!(Keep, DAY, DAY * 36500, "a record kept for less is none, and one kept for longer is kept for ever");
 
-/// Characters of a duration. It also keeps out those near 2^64 seconds, on which humantime's sum overflows in a panic.
-const DURATION_LENGTH_MAX: usize = 20;
-
-fn parse_duration(text: &str) -> Result<Duration, Rule> {
-    let duration = if text.len() <= DURATION_LENGTH_MAX { humantime::parse_duration(text).ok() } else { None };
-    duration.ok_or(Rule("this must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"".into()))
-}
-
 /// A duration as this file takes it: in the largest unit that needs no fraction.
 pub(super) struct Written(pub Duration);
 
@@ -132,7 +125,7 @@ impl FromStr for Interval {
         if text == "auto" {
             return Ok(Self(None));
         }
-        parse_duration(text).map_err(|Rule(rule)| Rule(format!("{rule}, or \"auto\"").into()))?;
+        parse_duration(text).map_err(|rule| Rule(format!("{rule}, or \"auto\"").into()))?;
         text.parse().map(|FixedInterval(interval)| Self(Some(interval)))
     }
 }

@@ -1,6 +1,7 @@
 //! The words of the service: ids, statuses, what one answer says of a job, and what of that is worth a row in the record.
 //!
 //! Patterns and values are those of the API page of `GetReferenceImportJob`.
+//! Over 400 lines: the vocabulary is read in one place, and most of it is plain lists.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};

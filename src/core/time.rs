@@ -38,6 +38,23 @@ impl Add<Duration> for Monotonic {
     }
 }
 
+/// Characters of a duration. It also keeps out those near 2^64 seconds, on which humantime's sum overflows in a panic.
+const DURATION_LENGTH_MAX: usize = 20;
+
+/// A text that is no duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"")]
+pub struct InvalidDuration;
+
+/// A duration as people write one: `90s`, `5m`, `2h 30m`, `7d`.
+///
+/// # Errors
+/// It is none, or it is longer than anybody writes one.
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    let duration = if text.len() <= DURATION_LENGTH_MAX { humantime::parse_duration(text).ok() } else { None };
+    duration.ok_or(InvalidDuration)
+}
+
 /// Both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {

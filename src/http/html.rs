@@ -12,8 +12,8 @@ use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
 
-/// Characters shown of a message in a table of many watches; the job's own page has it whole.
-const BRIEF: usize = 160;
+/// Characters shown of a status: more than the longest that is known has.
+const WORD: usize = 40;
 
 /// `/style.css`.
 pub(super) async fn style() -> Response {
@@ -90,9 +90,9 @@ pub(super) fn source_badge(status: &SourceStatus) -> Markup {
     badge(tone, status.as_str())
 }
 
-/// A status in the service's own word.
+/// A status in the service's own word, which may be a new one of any length.
 pub(super) fn badge(tone: &str, word: &str) -> Markup {
-    html! { span class={ "badge " (tone) } { (Printable(word)) } }
+    html! { span class={ "badge " (tone) } { (Printable(&excerpt(word, WORD))) } }
 }
 
 /// How many sources are done, in words and as a bar.
@@ -115,10 +115,7 @@ pub(super) fn moment(time: Timestamp) -> Markup {
 
 /// A time as text from the record, in full. One that is no time is shown as it stands.
 pub(super) fn recorded_moment(text: &str) -> Markup {
-    match text.parse() {
-        Ok(time) => moment(time),
-        Err(_) => html! { (Printable(text)) },
-    }
+    text.parse().map_or_else(|_| html! { (Printable(text)) }, moment)
 }
 
 /// How long ago a time was, or how far off it is; the time itself where the mouse rests.
@@ -129,8 +126,8 @@ pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
 }
 
 /// The beginning of a message.
-pub(super) fn brief(message: &str) -> String {
-    Printable(&excerpt(message, BRIEF)).to_string()
+pub(super) fn shortened(message: &str, characters: usize) -> String {
+    Printable(&excerpt(message, characters)).to_string()
 }
 
 /// The path of a job's page.

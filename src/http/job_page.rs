@@ -1,7 +1,5 @@
 //! `/watch/{reference_store_id}/{import_job_id}`: all that is known of one job, through every target it is read through.
 
-use std::sync::Arc;
-
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -39,24 +37,22 @@ pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path
             (alerts(&state.board.daemon()))
             h1 { (Printable(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
-            @for watch in &watches { (section(watch, now)) }
-            section {
-                @match &transitions {
-                    Ok(rows) => (timeline(rows)),
-                    Err(error) => p.bad { "The record cannot be read: " (Printable(&error.to_string())) },
-                }
+            @if let Err(error) = &transitions {
+                p.bad { "The record cannot be read: " (Printable(&error.to_string())) }
             }
+            @for watch in &watches { (section(watch, transitions.as_deref().unwrap_or_default(), now)) }
         };
         page(&first.name, now, false, &content)
     })
     .await
 }
 
-fn section(watch: &Arc<WatchView>, now: Timestamp) -> Markup {
+fn section(watch: &WatchView, transitions: &[TransitionRow], now: Timestamp) -> Markup {
     html! {
         section {
             h2 { "Target " (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
             (facts(watch, now))
+            (timeline(transitions.iter().filter(|row| *row.target == *watch.id.target)))
             @if let Some(known) = &watch.known && !known.sources.is_empty() { (sources(&known.sources)) }
             @if !watch.recent_failures.is_empty() { (failures(watch.recent_failures.iter().rev(), now)) }
         }
@@ -74,7 +70,7 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
     ];
     html! {
         dl {
-            div { dt { "Status" } dd { (status(watch)) } }
+            div { dt { "Status" } dd { (status(watch, usize::MAX)) } }
             @for (name, time) in times {
                 @if let Some(time) = time { div { dt { (name) } dd { (moment(time)) small { (distance(time, now)) " ago" } } } }
             }
@@ -108,23 +104,21 @@ fn sources(sources: &Sources) -> Markup {
     }
 }
 
-fn timeline(rows: &[TransitionRow]) -> Markup {
-    let several_targets = rows.iter().any(|row| row.target != rows[0].target);
+fn timeline<'a>(rows: impl Iterator<Item = &'a TransitionRow>) -> Markup {
     html! {
         table.cards {
-            caption { "Transitions" @if u32::try_from(rows.len()) == Ok(TRANSITIONS_MAX) { " (the latest " (TRANSITIONS_MAX) ")" } }
+            caption { "Transitions" }
             thead {
                 tr {
-                    th scope="col" { "Seen" }
-                    @if several_targets { th scope="col" { "Target" } }
-                    @for column in ["From", "To", "Message", "Not before", "Anomaly"] { th scope="col" { (column) } }
+                    @for column in ["Seen", "From", "To", "Message", "Not before", "Anomaly"] {
+                        th scope="col" { (column) }
+                    }
                 }
             }
             tbody {
                 @for row in rows {
                     tr {
                         th scope="row" { (recorded_moment(&row.observed_at)) }
-                        @if several_targets { td data-label="Target" { (Printable(&row.target)) } }
                         td data-label="From" {
                             @if let Some(from) = &row.from_status { (job_badge(&JobStatus::from(from.as_str()))) }
                             @else { span.quiet { "first seen" } }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alerts, badge, brief, distance, job_badge, job_path, page, progress};
+use super::html::{alerts, badge, distance, job_badge, job_path, page, progress, shortened};
 use super::{AppState, rendered};
 use crate::board::{WatchState, WatchView};
 use crate::core::job::JobStatus;
@@ -17,6 +17,9 @@ use crate::core::time::Timestamp;
 /// Rows of the table. A browser lays out so many at once, and a person reads fewer; those in need come first, and the API
 /// has them all.
 const ROWS_MAX: usize = 1_000;
+
+/// Characters shown of a message; the job's own page has it whole.
+const BRIEF: usize = 160;
 
 /// Where a watch stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +96,7 @@ fn summary(watches: &[Arc<WatchView>]) -> Markup {
 fn table(watches: &[Arc<WatchView>], now: Timestamp) -> Markup {
     html! {
         table.cards {
-            caption { "Every watch, those that need attention first" }
+            caption.unseen { "Every watch, those that need attention first" }
             thead {
                 tr {
                     @for column in ["Watch", "Job", "Target", "Status", "For", "Sources", "Next poll", "Last failed poll"] {
@@ -116,39 +119,39 @@ fn row(watch: &WatchView, now: Timestamp) -> Markup {
             th scope="row" { a href=(job_path(watch)) { (Printable(&watch.name)) } }
             td data-label="Job" { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
             td data-label="Target" { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { small { (Printable(&watch.aws_region)) } } }
-            td data-label="Status" { (status(watch)) }
+            td data-label="Status" { (status(watch, BRIEF)) }
             td data-label="For" { @if let Some(known) = known { (distance(known.since, now)) } }
             td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) } }
             td data-label="Next poll" { (next_poll(watch, now)) }
             td data-label="Last failed poll" {
                 @if let Some(failure) = watch.recent_failures.back() {
                     span.nowrap { (failure.reason.label()) ", " (distance(failure.at, now)) " ago" }
-                    small { (brief(&failure.message)) }
+                    small { (shortened(&failure.message, BRIEF)) }
                 }
             }
         }
     }
 }
 
-/// The status of the job, and what stands in the way of a newer one.
-pub(super) fn status(watch: &WatchView) -> Markup {
+/// The status of the job and what stands in the way of a newer one, with so many characters of each message.
+pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
     html! {
         @match &watch.known {
             Some(known) => {
                 (job_badge(&known.status))
-                @if let Some(message) = &known.status_message { small { (brief(message)) } }
+                @if let Some(message) = &known.status_message { small { (shortened(message, characters)) } }
                 @if known.vanished { small.bad { "The service no longer knows this job." } }
             }
             None => (badge("waiting", "not seen yet")),
         }
-        @if let WatchState::Parked(reason) = &watch.state { small.bad { "Not polled until the configuration changes: " (brief(reason)) } }
+        @if let WatchState::Parked(reason) = &watch.state { small.bad { "Not polled until the configuration changes: " (shortened(reason, characters)) } }
     }
 }
 
 /// When the next poll is due.
 pub(super) fn next_poll(watch: &WatchView, now: Timestamp) -> Markup {
     match watch.next_poll {
-        Some(at) if at > now => html! { "in " (distance(at, now)) },
+        Some(at) if at > now => html! { span.nowrap { "in " (distance(at, now)) } },
         Some(_) => html! { "due" },
         None => html! {},
     }

@@ -99,14 +99,15 @@ async fn converse(
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let last_call = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = clock.sleep(limits.connection_age) => {}
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = stop.cancelled() => None,
-        () = clock.sleep(limits.connection_age) => None,
-    };
-    let ended = match ended {
-        Some(ended) => Some(ended),
-        None => {
+        () = last_call => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => Some(ended),
@@ -114,7 +115,7 @@ async fn converse(
             }
         }
     };
-    // What goes wrong here is between the other end and itself; it is worth no line on an ordinary day.
+    // What goes wrong here is between the other end and itself; on an ordinary day it is worth no line.
     match ended {
         Some(Ok(())) => {}
         Some(Err(error)) => debug!(%error, "an HTTP connection failed"),

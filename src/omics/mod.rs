@@ -81,6 +81,9 @@ impl Target {
     }
 
     /// Asks for one job, once.
+    ///
+    /// # Errors
+    /// Every way in which that can fail is a value: see [`PollFailure`](crate::core::outcome::PollFailure).
     pub async fn poll(&self, key: &JobKey) -> PollOutcome {
         let sent = self.clock.now().monotonic;
         let request =

@@ -188,8 +188,8 @@ impl Record {
         if change.is_empty() {
             return Ok(());
         }
-        let (id, change) = (id.clone(), Box::new(change.clone()));
-        self.ask(|done| Request::Append(Append { id, change, done })).await
+        let (id, change) = (id.clone(), change.clone());
+        self.ask(|done| Request::Append(Box::new(Append { id, change, done }))).await
     }
 
     /// Deletes the rows of every job whose end was seen before `instant`, and says how many jobs that were. It goes in

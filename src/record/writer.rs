@@ -32,7 +32,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     /// To add a change.
-    Append(Append),
+    Append(Box<Append>),
     /// What is known of every job.
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
@@ -47,7 +47,7 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) id: WatchId,
-    pub(super) change: Box<Change>,
+    pub(super) change: Change,
     pub(super) done: Answer<()>,
 }
 
@@ -88,10 +88,10 @@ impl Writer {
         let mut requests = Vec::new();
         let mut ended = Vec::new();
         while queue.blocking_recv_many(&mut requests, GROUP_MAX) > 0 {
-            let mut group = Vec::new();
+            let mut group: Vec<Append> = Vec::new();
             for request in requests.drain(..) {
                 match request {
-                    Request::Append(append) => group.push(append),
+                    Request::Append(append) => group.push(*append),
                     Request::Remembered(done) => {
                         // What was queued before is part of what is known.
                         self.append(mem::take(&mut group));

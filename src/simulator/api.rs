@@ -146,7 +146,8 @@ impl Api {
     pub(super) fn get(&self, store: &str, id: &str, now: Duration) -> Result<Answer, ApiError> {
         check_id("referenceStoreId", store)?;
         check_id("id", id)?;
-        let job = self.store(store)?.iter().find(|job| job.place.id == id);
+        let jobs = self.store(store)?;
+        let job = jobs.binary_search_by(|job| job.place.id.as_str().cmp(id)).ok().map(|place| &jobs[place]);
         let job = job.ok_or_else(|| not_found(format!("There is no import job {id} in reference store {store}.")))?;
         let step = job.life.at(job.age_at_start + now);
         let sources = job.sources.iter().zip(&step.sources).map(|(source, state)| SourceItem {

@@ -2,7 +2,7 @@
 //!
 //! It speaks `GetReferenceImportJob` and `ListReferenceImportJobs` as the service model of 2022-11-28 says: paths, id
 //! patterns, members, paging, errors and a quota per operation. It does not verify signatures, but wants one. Its jobs
-//! ([`jobs`]) live lives drawn from a seed ([`lifecycle`]); faults ([`faults`]) strike at given rates.
+//! (`jobs`) live lives drawn from a seed (`lifecycle`); faults (`faults`) strike at given rates.
 //!
 //! It is the other side: of the house it uses the clock and nothing else, so that a mistake in our reading of the API is not
 //! made twice by the same code. Two paths are not AWS's: `/-/jobs` tells the whole true life of every job, and `/-/calls`

@@ -96,7 +96,7 @@ fn wait_ends_as_its_jobs_do() {
     for end in ["FAILED", "CANCELLED", "COMPLETED_WITH_FAILURES"] {
         let (status, results, said) = wait(&[completed[0].clone(), of(end)[0].clone()], &[]);
         assert_eq!(status, 3, "{said}");
-        assert!(results.contains(&format!("{} {end}\n", of(end)[0])), "{results}");
+        assert!(results.contains(&format!("{} {end}", of(end)[0])), "{results}");
     }
 
     let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "stuck").expect("a stuck job");
@@ -170,8 +170,8 @@ fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_
 
     let stderr = daemon.stderr();
     let files = std::fs::read_dir(&logs).expect("a folder").map(|file| file.expect("a file").path());
-    let filed: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
-    assert_eq!(filed, stderr, "the files hold what standard error showed");
+    let written: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
+    assert_eq!(written, stderr, "the files hold what standard error showed");
     for secret in ["verysecretkey", "AKIDTEST", "AWS4-HMAC", "Signature="] {
         assert!(!stderr.contains(secret), "{secret}");
     }

@@ -2,27 +2,269 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use refwatch::config::load;
+use proptest::prelude::*;
+use refwatch::commands::{Exit, check};
+use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load};
+use tempfile::TempDir;
+
+const SHIPPED: &str = include_str!("../../config/refwatch.toml");
+
+const BAD: &str = include_str!("config/bad.txt");
+
+/// A directory with these files.
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+    directory
+}
+
+fn load_in(directory: &TempDir) -> Result<Loaded, Problems> {
+    load(&directory.path().join("refwatch.toml"))
+}
+
+fn load_text(text: &str) -> Result<Loaded, Problems> {
+    load_in(&directory(&[("refwatch.toml", text)]))
+}
+
+fn good(text: &str) -> Config {
+    let loaded = load_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.problems, Problems::default());
+    loaded.config
+}
+
+/// What is told of the files of one row, without the name of the test's directory.
+fn told(files: &[(&str, &str)]) -> String {
+    let directory = directory(files);
+    let problems = load_in(&directory).map_or_else(|problems| problems, |loaded| loaded.problems);
+    problems.to_string().replace(&format!("{}/", directory.path().display()), "")
+}
+
+/// The table: a title, and sections of a name and a text. The last one is what is told.
+fn rows() -> impl Iterator<Item = (&'static str, Vec<(&'static str, &'static str)>)> {
+    BAD.split("\n### ").skip(1).map(|row| {
+        let mut sections = row.split("\n## ");
+        let title = sections.next().expect("a title");
+        (title, sections.map(|section| section.split_once('\n').unwrap_or((section, ""))).collect())
+    })
+}
+
+/// With `BLESS=1` in the environment it writes down what is told now.
+#[test]
+fn every_bad_file_of_the_table_is_told_word_for_word() {
+    let mut blessed = BAD.split("\n### ").next().expect("a preface").to_owned();
+    for (title, mut sections) in rows() {
+        let (_, expected) = sections.pop().expect("the problems");
+        let told = told(&sections);
+        if std::env::var_os("BLESS").is_none() {
+            assert_eq!(told, expected.trim_end(), "{title}:\n{told}\n");
+        }
+        blessed.extend(["\n### ", title, "\n"]);
+        for (name, text) in sections {
+            blessed.extend(["## ", name, "\n", text, "\n"]);
+        }
+        blessed.extend(["## problems\n", &told, "\n"]);
+    }
+    if std::env::var_os("BLESS").is_some() {
+        fs::write("tests/it/config/bad.txt", blessed).expect("the table");
+    }
+}
 
 #[test]
-fn exp() {
-    let d = tempfile::tempdir().unwrap();
-    let path = d.path().join("refwatch.toml");
-    for text in [
-        "[pol]\nx=1\n[poll]\nintervall = 5\ninterval = 30\nmin_interval = \"0s\"\ntimeout=\"1x\"\nbackoff_initial=\"6m\"\n[quota]\nshare=2\nrequests_per_second=\"5\"",
-        "[[job]]\nid = 9876543210\nreference_store_id = \"123\"\n[[job]]\nname=\"\"\n[[job]]\nid=\"1234567890\"\nreference_store_id=\"1234567890\"\ntarget=\"defualt\"\n[[job]]\nid=\"1234567890\"\nreference_store_id=\"1234567890\"\ntarget=\"eu\"\n[target.eu]\nregion=\"us-west2\"\n",
-        "[poll\nx=1\n",
-        "a = \"x\nlog = { level = \"inf\", format=3, keep_files=-1, rotation = \"weekly\"}\nhttp=[]\n[[record]]\n",
-        "log.level = \u{1b}[31m\nlog.level=\"info\"\n",
-        "http.listen = \"localhost:1\"\ntarget.default.endpoint_url = \"http://a:b@c/\"\ntarget.default.external_id=\"secret thing\"\n\"\u{202e}\"=1\n",
-        "include = [\"a/*/b\", 5, \"c.toml\"]\n[[job]]\nid=\"1234567890\"\nreference_store_id=\"1234567890\"\n[[job]]\nid=\"1234567890\"\nreference_store_id=\"1234567890\"\n",
-    ] {
-        fs::write(&path, text).unwrap();
-        println!("=====\n{text}\n-----");
-        match load(&path) {
-            Ok(l) => println!("{:?}\n{}", l.problems, l.config.in_force()),
-            Err(p) => println!("{p}"),
+fn a_file_says_what_is_in_force() {
+    let config = good(FULL);
+    let entries: Vec<String> = config
+        .watch_list
+        .jobs
+        .iter()
+        .map(|(id, entry)| format!("{} {} {} {:?}", id.target, id.key, entry.name, entry.policy.interval))
+        .collect();
+    assert_eq!(
+        entries,
+        ["default 1234567890/9876543210 1234567890/9876543210 30s", "eu 1234567890/9876543211 GRCh38 2s"]
+    );
+    let eu = &config.targets["eu"];
+    assert_eq!((eu.quota.requests_per_second, eu.quota.share), (10.0, 0.5));
+    assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
+    assert!(config.targets["default"].quota.allowed() - 2.5 < 1e-9);
+    assert_eq!(config.log.level, tracing::Level::WARN);
+    assert!(config.record.path.is_absolute() && config.record.path.ends_with("data/record.db"));
+}
+
+const FULL: &str = r#"
+poll = { interval = "30s", min_interval = "2s", timeout = "10s", backoff_initial = "100ms", backoff_max = "90s" }
+quota = { share = 0.5 }
+record = { path = "data/record.db", keep = "1d" }
+http = { listen = "[::1]:80" }
+log = { level = "warn", format = "json", rotation = "never", keep_files = 2, directory = "/var/log/refwatch" }
+
+[target.eu]
+region = "us-gov-west-1"
+role_arn = "arn:aws:iam::123456789012:role/lab/refwatch"
+external_id = "not-for-all-eyes"
+endpoint_url = "http://127.0.0.1:4566"
+quota.requests_per_second = 10
+
+[[job]]
+reference_store_id = "1234567890"
+id = "9876543210"
+
+[[job]]
+reference_store_id = "1234567890"
+id = "9876543211"
+name = "GRCh38"
+target = "eu"
+interval = "auto"
+"#;
+
+#[test]
+fn the_configuration_in_force_can_be_loaded_again_and_hides_what_is_secret() {
+    let mut config = good(FULL);
+    assert!(!config.in_force().contains("not-for-all-eyes"));
+    assert!(config.in_force().contains("external_id = \"(hidden)\""));
+    for target in config.targets.values_mut() {
+        target.external_id = None;
+    }
+    assert_eq!(good(&config.in_force()), config);
+    let default = Config::new("/var/lib/refwatch/refwatch.db".into());
+    assert_eq!(good(&default.in_force()), default);
+}
+
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    assert_eq!(good(SHIPPED), Config::new("/var/lib/refwatch/refwatch.db".into()));
+}
+
+#[test]
+fn the_examples_in_the_shipped_file_are_right_and_leave_out_no_key() {
+    let is_key = |line: &str| {
+        let key = line.split_once(" = ").map(|(key, _)| key);
+        let header = line.starts_with('[') && line.ends_with(']');
+        header || key.is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+    };
+    let example = |line: &'static str| line.strip_prefix("# ").filter(|line| is_key(line)).unwrap_or(line);
+    let text: Vec<&str> = SHIPPED.lines().map(example).collect();
+    let config = good(&text.join("\n"));
+    assert_eq!((config.targets.len(), config.watch_list.jobs.len()), (2, 1));
+
+    // What could be set is what appears once everything is set.
+    let keys = format!("{}{}", config.in_force(), good(FULL).in_force());
+    for key in keys.lines().filter_map(|line| Some(line.split_once(" = ")?.0)) {
+        assert!(
+            text.iter().any(|line| line.starts_with(&format!("{key} = ")) || line.contains(&format!(" {key} = "))),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
+    let job = |id: u32, target: &str| {
+        format!(
+            "[[job]]\nreference_store_id = \"1234567890\"\nid = \"{}\"\ntarget = \"{target}\"\n",
+            1_000_000_000 + id
+        )
+    };
+    let directory = directory(&[
+        ("refwatch.toml", &format!("include = [\"conf.d/*.toml\", \"conf.d/*\"]\n{}", job(1, "default"))),
+        ("conf.d/a.toml", &format!("[target.eu]\nregion = \"nowhere\"\n{}", job(2, "eu"))),
+        ("conf.d/b.toml", &job(3, "eu")),
+        ("conf.d/c.toml", &job(4, "default")),
+        ("conf.d/d.toml", &format!("{}{}", job(5, "default"), job(4, "default"))),
+        ("conf.d/.e.toml", "not read"),
+    ]);
+    let Loaded { config, problems, files } = load_in(&directory).expect("the main file is good");
+    let jobs: Vec<String> = config.watch_list.jobs.keys().map(|id| id.key.job.to_string()).collect();
+    assert_eq!(jobs, ["1000000001", "1000000004"]);
+    let told: Vec<String> = problems
+        .0
+        .iter()
+        .map(|problem| problem.summary().split_once("conf.d/").expect("a path").1.to_owned())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "a.toml:2:10: a region is written like us-west-2",
+            "b.toml:4:10: there is no target \"eu\"",
+            "d.toml:7:6: this job is in the watch list twice",
+        ]
+    );
+    let names: Vec<_> = files.iter().map(|file| file.file_name().expect("a name").to_string_lossy()).collect();
+    assert_eq!(names, ["refwatch.toml", "a.toml", "b.toml", "c.toml", "d.toml"]);
+}
+
+#[test]
+fn fault_087_and_088_what_is_no_configuration_file_is_refused_without_waiting_for_it() {
+    let directory = directory(&[("empty", "")]);
+    let path = |name: &str| directory.path().join(name);
+    let huge = fs::File::create(path("huge")).expect("a file");
+    huge.set_len(100 * FILE_SIZE_MAX).expect("a sparse file");
+    fs::write(path("binary"), b"[log]\nlevel = \"\xff\"\n").expect("a file");
+    let made = Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo");
+    assert!(made.success());
+    let table = [
+        ("missing", "this file cannot be read: No such file or directory (os error 2)"),
+        ("", "this is a directory, not a file"),
+        ("fifo", "this is not a regular file"),
+        ("huge", "this file is over 1024 KiB, so it is no configuration"),
+        ("binary", "this file is not UTF-8 from byte 15 on"),
+    ];
+    for (name, expected) in table {
+        let (path, (sender, receiver)) = (path(name), mpsc::channel());
+        let loading = path.clone();
+        thread::spawn(move || sender.send(load(&loading).map(|_| ())));
+        let answer = receiver.recv_timeout(Duration::from_secs(30)).expect("an answer");
+        let problems = answer.expect_err("no configuration");
+        assert_eq!(problems.summary(), format!("{}: {expected}", path.display()));
+    }
+    assert!(load(&path("empty")).is_ok());
+}
+
+#[test]
+fn a_file_full_of_mistakes_is_told_in_part() {
+    let problems = load_text(&"[[job]]\n".repeat(10_000)).expect_err("jobs without ids");
+    assert_eq!(problems.0.len(), 100);
+    let problems = load_text(&("x\n".to_owned() + &"[[job]]\n".repeat(10_000))).expect_err("no TOML");
+    assert_eq!(problems.0.len(), 1);
+    let problems = load_text(&"x\n".repeat(10_000)).expect_err("no TOML");
+    assert_eq!(problems.0.len(), 100);
+}
+
+#[tokio::test]
+async fn check_answers_with_one_line_or_with_every_problem() {
+    let good = directory(&[("refwatch.toml", FULL)]);
+    let bad = directory(&[("refwatch.toml", "include = [\"conf.d/*\"]\n"), ("conf.d/a.toml", "x = 1\ny = 2\n")]);
+    let check = async |directory: &Path| check::run(&directory.join("refwatch.toml"), check::Args {}).await;
+    assert_eq!(check(good.path()).await.expect("no problems"), Exit::Done);
+    let failure = check(bad.path()).await.expect_err("an included file is bad");
+    assert_eq!(failure.exit, Exit::Config);
+    assert!(failure.message.contains("a.toml:1:1") && failure.message.contains("a.toml:2:1"), "{}", failure.message);
+}
+
+/// Pieces that make for files that are nearly right.
+fn nearly_toml() -> impl Strategy<Value = String> {
+    let pieces: Vec<&'static str> =
+        rows().flat_map(|(_, sections)| sections).flat_map(|(_, text)| text.lines()).collect();
+    let piece = prop_oneof![8 => prop::sample::select(pieces).prop_map(str::to_owned), 1 => ".{0,20}", 1 => "[\\[\\]{}\"'=#.,\u{202e}\u{3000}äé\t\r]{0,8}"];
+    prop::collection::vec((piece, "\n|\r\n||\n\n"), 0..30)
+        .prop_map(|pieces| pieces.into_iter().map(|(piece, end)| piece + &end).collect())
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(text in prop_oneof!["(?s).{0,200}", nearly_toml()]) {
+        if let Err(problems) = load_text(&text) {
+            prop_assert!(!problems.is_empty());
+            let told = problems.render(false);
+            prop_assert!(told.chars().all(|c| c == '\n' || !refwatch::core::text::is_hostile(c)), "{told:?}");
         }
     }
 }

@@ -78,9 +78,10 @@ fn assert_follows(rows: &[TransitionRow], truth: &[(String, Timestamp)]) {
     for row in rows {
         assert_eq!(row.from_status, last, "{rows:#?}");
         let seen: Timestamp = row.observed_at.parse().expect("a time");
-        let had = truth.iter().take_while(|(_, since)| *since <= seen).map(|(status, _)| status);
+        let had: Vec<&String> =
+            truth.iter().take_while(|(_, since)| *since <= seen).map(|(status, _)| status).collect();
         // The answer was made up to a request's time before it was taken in.
-        assert!(had.rev().take(2).any(|status| *status == row.to_status), "{row:?} against {truth:?}");
+        assert!(had.iter().rev().take(2).any(|status| **status == row.to_status), "{row:?} against {truth:?}");
         assert_eq!(row.anomaly, None);
         last = Some(row.to_status.clone());
     }
@@ -119,11 +120,10 @@ fn a_stop_is_clean_and_a_second_one_is_immediate() {
     // A commit that cannot end, because somebody else holds the database, keeps a stop waiting; not the second one.
     let record = scene.path("refwatch.db");
     std::fs::remove_file(&record).expect("a record");
-    let (mut daemon, address) = scene.daemon(&config);
+    let (mut daemon, _) = scene.daemon(&config);
     eventually("a first transition", || (!transitions(&record).is_empty()).then_some(()));
     let other = rusqlite::Connection::open(&record).expect("a database");
     eventually("the database to ourselves", || other.execute_batch("BEGIN IMMEDIATE").ok());
-    drop(address);
     daemon.signal(Signal::TERM);
     eventually("the stop", || daemon.stderr().contains("event=\"stopping\"").then_some(()));
     if daemon.runs() {
@@ -156,12 +156,7 @@ fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
         ids.sort();
         ids
     };
-    eventually("first polls", || {
-        (metric(address, "refwatch_jobs", &["\"SUBMITTED\""])?
-            + metric(address, "refwatch_jobs", &["\"IN_PROGRESS\""])?
-            == 2.0)
-            .then_some(())
-    });
+    eventually("first polls", || (json(address, "/api/v1/transitions").as_array()?.len() >= 2).then_some(()));
     let seen_before = json(address, "/api/v1/transitions");
 
     scene.write("refwatch.toml", &list(&[second, third]));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use refwatch::board::{FailedPoll, StatusBoard, WatchState, WatchView};
 use refwatch::clock::Clock;
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::job::{Change, JobKey, JobStatus, Source, SourceKey, SourceStatus, Transition, WatchId};
 use refwatch::core::outcome::{FailureReason, Operation};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
@@ -16,7 +16,8 @@ use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
-use refwatch::record::{RecordReader, TransitionRow};
+use refwatch::record::{Record, RecordReader};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -36,6 +37,8 @@ struct Server {
     board: StatusBoard,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// The record is in it.
+    _folder: TempDir,
 }
 
 struct Answer {
@@ -49,7 +52,7 @@ impl Server {
         Self::with(Limits::default(), []).await
     }
 
-    async fn with(limits: Limits, rows: impl IntoIterator<Item = TransitionRow>) -> Self {
+    async fn with(limits: Limits, rows: impl IntoIterator<Item = (WatchId, Change)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (board, stop) = (StatusBoard::default(), CancellationToken::new());
@@ -57,16 +60,23 @@ impl Server {
         for operation in Operation::ALL {
             let _ = instruments.operation("default", operation);
         }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("refwatch.db");
+        let record = Record::open(&path, &instruments).unwrap();
+        for (id, change) in rows {
+            record.append(&id, &change).await.unwrap();
+        }
+        record.close().await;
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(Metrics::new(board.clone(), &instruments).unwrap()),
-            record: RecordReader::of(rows),
+            record: RecordReader::new(&path),
             clock: Clock::system(),
             host_names: ["refwatch.example".to_owned()].into(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, state, limits, stop.clone()));
-        Self { address, board, stop, tasks }
+        Self { address, board, stop, tasks, _folder: folder }
     }
 
     /// Sends these bytes and reads until the server closes.
@@ -177,16 +187,18 @@ fn hostile_view() -> WatchView {
     }
 }
 
-fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> TransitionRow {
-    TransitionRow {
-        target: "default".to_owned(),
-        reference_store_id: STORE.to_owned(),
-        import_job_id: job.to_owned(),
-        from_status: from.map(str::to_owned),
-        to_status: to.to_owned(),
-        observed_at: observed_at.to_owned(),
-        ..TransitionRow::default()
-    }
+fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, Change) {
+    let transition = Transition {
+        from: from.map(JobStatus::from),
+        to: JobStatus::from(to),
+        observed_at: at(observed_at),
+        not_before: None,
+        status_message: None,
+        created_at: None,
+        completed_at: None,
+        anomaly: None,
+    };
+    (watch_id(job), Change { transition: Some(transition), ..Change::default() })
 }
 
 #[tokio::test]
@@ -491,14 +503,8 @@ async fn a_job_known_to_several_targets_is_shown_through_each() {
 
 #[tokio::test]
 async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
-    let hostile = TransitionRow {
-        target: HOSTILE.to_owned(),
-        from_status: Some(HOSTILE.to_owned()),
-        not_before: Some(HOSTILE.to_owned()),
-        status_message: Some(HOSTILE.to_owned()),
-        anomaly: Some(HOSTILE.to_owned()),
-        ..row("1111111111", None, HOSTILE, HOSTILE)
-    };
+    let mut hostile = row("1111111111", Some(HOSTILE), HOSTILE, "2026-03-01T08:00:00.000Z");
+    hostile.1.transition.as_mut().unwrap().status_message = Some(HOSTILE.to_owned());
     let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
     let server = Server::with(Limits::default(), rows).await;
     server.board.publish(hostile_view());
@@ -627,16 +633,15 @@ async fn the_metrics_are_those_of_the_contract() {
             .find(|(found, labels, _)| found == name && labels.get(label).is_some_and(|value| value == of));
         found.map(|(.., value)| *value)
     };
-    let sum = |name: &str, job: &str| -> f64 {
-        series
-            .iter()
-            .filter(|(found, labels, _)| found == name && labels["import_job_id"] == job)
-            .map(|(.., value)| value)
-            .sum()
+    let statuses = |job: &str| -> Vec<f64> {
+        let of_job = |name: &str, labels: &BTreeMap<String, String>| {
+            name == "refwatch_import_job_status" && labels["import_job_id"] == job
+        };
+        series.iter().filter(|(name, labels, _)| of_job(name, labels)).map(|(.., value)| *value).collect()
     };
     assert_eq!(value("refwatch_import_job_status", "status", "COMPLETED"), Some(1.0));
-    assert_eq!(sum("refwatch_import_job_status", "2222222222"), 1.0);
-    assert_eq!(sum("refwatch_import_job_status", "3333333333"), 0.0);
+    assert_eq!(statuses("2222222222"), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+    assert_eq!(statuses("3333333333"), [0.0; 8]);
     assert_eq!(value("refwatch_import_job_sources", "status", "FAILED"), Some(1.0));
     assert_eq!(value("refwatch_import_job_transitions_total", "to", "SUBMITTED"), Some(1.0));
     let completed = "refwatch_import_job_completed_timestamp_seconds";

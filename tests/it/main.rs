@@ -1,8 +1,10 @@
 //! The integration tests: one binary, so that it links once.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod commands;
 mod config;
 mod daemon;
+mod house;
 mod http;
 mod omics;
 mod process;

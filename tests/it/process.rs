@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Waits until `look` sees something.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let looks = DEADLINE.as_millis() / LOOK_AGAIN.as_millis();
     for _ in 0..looks {
         if let Some(seen) = look() {
@@ -37,34 +37,34 @@ fn pause() {
 }
 
 /// A folder of its own, and the processes that write to it.
-pub struct Scene {
+pub(crate) struct Scene {
     folder: TempDir,
 }
 
 /// A running `refwatch`. Dropping it kills it.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     stdout: mpsc::Receiver<String>,
     stderr: PathBuf,
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).expect("a file");
         path
     }
 
     /// `refwatch` with these arguments, credentials that AWS never gave, and nothing else of this machine's AWS configuration.
-    pub fn refwatch(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn refwatch(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_refwatch"));
         command
             .args(arguments)
@@ -79,11 +79,11 @@ impl Scene {
         command
     }
 
-    pub fn start(&self, arguments: &[&str]) -> Process {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
         self.spawn(self.refwatch(arguments))
     }
 
-    pub fn spawn(&self, mut command: Command) -> Process {
+    pub(crate) fn spawn(&self, mut command: Command) -> Process {
         let log = tempfile::Builder::new().prefix("stderr-").tempfile_in(self.folder.path()).expect("a file");
         let (file, stderr) = log.keep().expect("a file that stays");
         let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().expect("the binary starts");
@@ -94,15 +94,15 @@ impl Scene {
     }
 
     /// Runs to the end: its status, standard output and standard error.
-    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut process = self.start(arguments);
         let status = process.end();
-        let stdout = process.rest().iter().map(|line| format!("{line}\n")).collect();
+        let stdout = process.rest().join("\n");
         (status.code().expect("an exit status"), stdout, process.stderr())
     }
 
     /// A simulator as a process of its own. Returns it with its address and the configuration that it wrote.
-    pub fn simulate(&self, arguments: &[&str]) -> (Process, SocketAddr, String) {
+    pub(crate) fn simulate(&self, arguments: &[&str]) -> (Process, SocketAddr, String) {
         let out = self.path("simulated.toml");
         let mut all = vec!["simulate", "--listen", "127.0.0.1:0", "--config-out", out.to_str().expect("text")];
         all.extend(arguments);
@@ -117,7 +117,7 @@ impl Scene {
     }
 
     /// A daemon on `config`, once it listens.
-    pub fn daemon(&self, config: &Path) -> (Process, SocketAddr) {
+    pub(crate) fn daemon(&self, config: &Path) -> (Process, SocketAddr) {
         let process = self.start(&["--config", config.to_str().expect("text"), "run"]);
         let address = process.address();
         (process, address)
@@ -125,14 +125,14 @@ impl Scene {
 }
 
 impl Process {
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         let mut text = String::new();
         File::open(&self.stderr).and_then(|mut file| file.read_to_string(&mut text)).expect("standard error");
         text
     }
 
     /// Where a daemon listens, from its log.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         eventually("the daemon's address", || {
             let log = self.stderr();
             log.contains("event=\"started\"").then(|| between(&log, "address=", " ").parse().expect("an address"))
@@ -140,25 +140,25 @@ impl Process {
     }
 
     /// The next line of standard output.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(DEADLINE).expect("another line")
     }
 
     /// What it still prints, up to its end.
-    pub fn rest(&self) -> Vec<String> {
+    pub(crate) fn rest(&self) -> Vec<String> {
         self.stdout.iter().collect()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it runs");
     }
 
-    pub fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         eventually("the end of the process", || self.child.try_wait().expect("a child"))
     }
 
-    pub fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }
 }
@@ -173,13 +173,13 @@ impl Drop for Process {
 
 /// What stands in `text` after `start` and before `end`.
 #[track_caller]
-pub fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let after = text.split_once(start).unwrap_or_else(|| panic!("{start:?} in {text}")).1;
     after.split(end).next().expect("a first part")
 }
 
 /// The status and the body of a GET.
-pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
@@ -190,14 +190,14 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-pub fn json(address: SocketAddr, path: &str) -> serde_json::Value {
+pub(crate) fn json(address: SocketAddr, path: &str) -> serde_json::Value {
     let (status, body) = get(address, path);
     assert_eq!(status, 200, "{path}: {body}");
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
 }
 
 /// The value of a metric's one series that has all of these labels.
-pub fn metric(address: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
+pub(crate) fn metric(address: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
     let (_, body) = get(address, "/metrics");
     let line = body.lines().find(|line| {
         line.strip_prefix(name)

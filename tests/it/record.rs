@@ -344,10 +344,8 @@ async fn history_needs_a_record_and_makes_none() {
         Box::pin(CommandLine::try_parse_from(line).expect("a command line").run()).await
     };
     let failure = history(&place.path).await.expect_err("no record");
-    assert_eq!(
-        (failure.exit, failure.message),
-        (Exit::Failed, format!("{}: there is no record", place.path.display()))
-    );
+    let told = format!("error: {}: there is no record", place.path.display());
+    assert_eq!((failure.exit, failure.message), (Exit::Failed, told));
     assert!(!place.path.parent().expect("a directory").exists());
     place.open().close().await;
     assert_eq!(history(&place.path).await.expect("an empty answer"), Exit::Done);

@@ -217,6 +217,7 @@ async fn a_long_list_comes_in_pages_that_miss_no_job_and_repeat_none() {
             let item = BTreeSet::from(["creationTime", "id", "referenceStoreId", "roleArn", "status"]);
             assert_eq!(keys(&page["importJobs"][0]), item);
             listed.extend(ids(&page));
+            assert!(listed.len() <= all.len(), "{listed:?}");
             let Some(next) = page.get("nextToken").and_then(Value::as_str) else { break };
             assert_eq!(ids(&page).len(), size);
             let escaped = next.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
