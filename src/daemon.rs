@@ -96,7 +96,7 @@ impl Daemon {
             metrics: Arc::new(Metrics::new(workplace.board.clone(), &workplace.instruments)?),
             record: RecordReader::new(&config.record.path),
             clock,
-            host_names: [].into(),
+            host_names: host_names(address),
         };
         #[expect(clippy::disallowed_methods, reason = "the daemon owns this task and waits for its end")]
         let server = tokio::spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
@@ -214,6 +214,15 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+/// The names that the listener may be called by, beside IP addresses and `localhost`. From elsewhere, people and Prometheus
+/// use the machine's.
+fn host_names(listen: SocketAddr) -> Arc<[String]> {
+    if listen.ip().is_loopback() {
+        return [].into();
+    }
+    [rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()].into()
 }
 
 /// `problems` are those of included files, which are not in force.

@@ -63,7 +63,8 @@ pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     let stderr = layer(config.format, io::stderr);
     let (to_files, files) = match &config.directory {
         Some(directory) => {
-            std::fs::create_dir_all(directory).map_err(|error| LogError::Create { directory: directory.clone(), error })?;
+            std::fs::create_dir_all(directory)
+                .map_err(|error| LogError::Create { directory: directory.clone(), error })?;
             let appender = rolling::Builder::new()
                 .rotation(match config.rotation {
                     LogRotation::Hourly => Rotation::HOURLY,

@@ -45,7 +45,7 @@ pub struct AppState {
     pub record: RecordReader,
     /// For how long ago things were.
     pub clock: Clock,
-    /// The names that this server may be called by, beside `localhost` and IP addresses.
+    /// The names, in lower case, that this server may be called by in any domain, beside `localhost` and IP addresses.
     pub host_names: Arc<[String]>,
 }
 

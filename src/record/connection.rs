@@ -1,5 +1,5 @@
-//! How the record's file is opened: by the one writer, under a lock and with every setting read back, or by a reader that
-//! leaves no trace.
+//! How the record's file is opened: by the one writer, under a lock and with every setting read back, or by a reader
+//! that leaves no trace.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -15,8 +15,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{OpenError, schema};
 
-/// How long to wait for a lock that another process holds: a person in the sqlite3 shell, a backup. Longer than either takes,
-/// shorter than the patience of a watchdog.
+/// How long to wait for a lock that another process holds: a person in the sqlite3 shell, a backup. Longer than either
+/// takes, shorter than the patience of a watchdog.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A record may tell what a laboratory works on: its owner writes, its group reads.
@@ -31,7 +31,8 @@ const PID_LENGTH_MAX: u64 = 20;
 /// A record that this process alone may write, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Locked {
-    /// Its path, absolute and without symbolic links, so that SQLite takes no part of it for a URI and two names are one lock.
+    /// Its path, absolute and without symbolic links, so that SQLite takes no part of it for a URI and two names are
+    /// one lock.
     pub(super) path: PathBuf,
     _lock: File,
 }
@@ -45,30 +46,26 @@ impl Locked {
         let absolute = path::absolute(path).map_err(refused(path, "no such path can be"))?;
         if let Some(directory) = absolute.parent() {
             let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
-            made.map_err(refused(
-                directory,
-                "the record's directory must be there, and this user must be able to enter it",
-            ))?;
+            made.map_err(refused(directory, "it must be there, and this user must be able to enter it"))?;
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
         let lock = lock(&path)?;
+        // Closed again before SQLite opens it: to close it later would drop the locks that SQLite holds for this
+        // process.
         let file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&path);
         file.map_err(refused(&path, "this user must be able to write it"))?;
         Ok(Self { path, _lock: lock })
     }
 }
 
-/// Takes the lock file beside the record, and writes this process's id into it. The file stays when the lock is gone: to
-/// delete it would let two processes lock two files of one name.
+/// Takes the lock file beside the record, and writes this process's id into it. The file stays when the lock is gone:
+/// to delete it would let two processes lock two files of one name.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = beside(path, ".lock");
     let refused = refused(&lock_path, "this user must be able to write it");
     let opened =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(error) => return Err(refused(error)),
-    };
+    let mut file = opened.map_err(&refused)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -111,9 +108,9 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
 
 /// Opens the file for `read`, changes nothing and leaves nothing behind.
 ///
-/// A record that nobody has open has no write-ahead log beside it, and is read as the unchanging file it is: that needs no
-/// right to write the directory, where SQLite would otherwise put its shared memory. Where a log turns up meanwhile, a
-/// daemon has started, and `read` is done again beside it.
+/// A record that nobody has open has no write-ahead log beside it, and is read as the unchanging file it is: that needs
+/// no right to write the directory, where SQLite would otherwise put its shared memory. Where a log turns up meanwhile,
+/// a daemon has started, and `read` is done again beside it.
 ///
 /// # Errors
 /// There is no record, it is not of this version, or `read` failed.

@@ -37,7 +37,8 @@ pub(super) fn remembered(connection: &Connection) -> Result<BTreeMap<WatchId, Re
             ("transition", job) => play_transition(row, job)?,
             ("source", Entry::Occupied(mut job)) => play_source(row, &mut job.get_mut().known)?,
             (kind, Entry::Occupied(mut job)) => play_detail(row, kind, &mut job.get_mut().known)?,
-            // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by hand.
+            // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by
+            // hand.
             (_, Entry::Vacant(_)) => {}
         }
     }
@@ -79,8 +80,9 @@ fn play_source(row: &Row<'_>, known: &mut Known) -> Result<()> {
     Ok(())
 }
 
-/// A kind that this version does not know tells it nothing. A job that vanished or returned was not thereby seen to have its
-/// status, so those two leave `last_seen` alone: a change must not be said to lie between narrower bounds than it does.
+/// A kind that this version does not know tells it nothing. A job that vanished or returned was not thereby seen to
+/// have its status, so those two leave `last_seen` alone: a change must not be said to lie between narrower bounds than
+/// it does.
 fn play_detail(row: &Row<'_>, kind: &str, known: &mut Known) -> Result<()> {
     match DetailKind::ALL.into_iter().find(|known| known.as_str() == kind) {
         Some(DetailKind::StatusMessage) => {

@@ -1,10 +1,12 @@
 //! The record: the durable log of transitions, in SQLite.
 //!
 //! One thread owns the one connection that writes ([`Record`]). Whoever wants to know what happened reads beside it
-//! ([`RecordReader`]), whether a daemon runs or not. Rows are added and, long after a job's end, deleted; none is ever changed.
+//! ([`RecordReader`]), whether a daemon runs or not. Rows are added and, long after a job's end, deleted; none is ever
+//! changed.
 //!
-//! A change is acknowledged once it is on disk and not before: write-ahead log, `synchronous=FULL`. A change that failed may
-//! be there all the same, where a disk failed late; so the same change can be appended again and is kept once.
+//! A change is acknowledged once it is on disk and not before: write-ahead log, `synchronous=FULL`. A change that
+//! failed may be there all the same, where a disk failed late; so the same change can be appended again and is kept
+//! once.
 
 mod connection;
 mod memory;
@@ -29,12 +31,12 @@ pub use reader::{DetailRow, Filter, ReadError, RecordReader, SourceTransitionRow
 
 use writer::{Answer, Append, Request, Writer};
 
-/// Requests that wait for the writer. A watch has at most one, so this bounds memory where a disk stalls under thousands of
-/// watches; those beyond it wait with their change in hand.
+/// Requests that wait for the writer. A watch has at most one, so this bounds memory where a disk stalls under
+/// thousands of watches; those beyond it wait with their change in hand.
 const QUEUE_LENGTH: usize = 1024;
 
-/// The writing side: one per process, held for as long as the process lives. Clones share one writer thread, which ends when
-/// the last of them is dropped and everything queued is committed.
+/// The writing side: one per process, held for as long as the process lives. Clones share one writer thread, which ends
+/// when the last of them is dropped and everything queued is committed.
 #[derive(Clone, Debug)]
 pub struct Record {
     requests: mpsc::Sender<Request>,
@@ -59,7 +61,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Another process writes it.
-    #[error("{path}: the record is in use by {}", .pid.map_or("another process".to_owned(), |pid| format!("process {pid}")))]
+    #[error("{path}: the record is in use by {}", holder(*.pid))]
     InUse {
         /// The record.
         path: PathBuf,
@@ -119,6 +121,15 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
+    /// SQLite may not open it, or a file that goes with it.
+    #[error(
+        "{path}: cannot be opened: this user must be able to read it, \
+         and to write its directory where a daemon was killed and has not been started since"
+    )]
+    NoAccess {
+        /// The record.
+        path: PathBuf,
+    },
     /// SQLite failed.
     #[error("{path}: {error}")]
     Sqlite {
@@ -144,9 +155,13 @@ pub enum CommitError {
     Reopen(#[source] Arc<OpenError>),
 }
 
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
+}
+
 impl Record {
-    /// Opens the record at `path`, creates it and its directory where there is none, brings its schema up to date, and starts
-    /// its writer. Blocks on the disk.
+    /// Opens the record at `path`, creates it and its directory where there is none, brings its schema up to date, and
+    /// starts its writer. Blocks on the disk.
     ///
     /// # Errors
     /// Another process has it open, it is no record of this version or an earlier one, or the disk does not allow it.
@@ -167,7 +182,8 @@ impl Record {
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.
     ///
     /// # Errors
-    /// It may or may not be on disk; appending the same change again keeps it once. [`CommitError::WriterGone`]: it never will.
+    /// It may or may not be on disk; appending the same change again keeps it once. [`CommitError::WriterGone`]: it
+    /// never will.
     pub async fn append(&self, id: &WatchId, change: &Change) -> Result<(), CommitError> {
         if change.is_empty() {
             return Ok(());
@@ -176,8 +192,9 @@ impl Record {
         self.ask(|done| Request::Append(Box::new(Append { id, change, done }))).await
     }
 
-    /// Deletes the rows of every job whose end was seen before `instant`, and says how many jobs that were. It goes in small
-    /// transactions, so that transitions are recorded in between. A job that is still watched at the next start is seen anew.
+    /// Deletes the rows of every job whose end was seen before `instant`, and says how many jobs that were. It goes in
+    /// small transactions, so that transitions are recorded in between. A job that is still watched at the next start
+    /// is seen anew.
     ///
     /// # Errors
     /// The record cannot be written, or its writer is gone. What was deleted until then stays deleted.
@@ -200,8 +217,8 @@ impl Record {
         self.ask(Request::Check).await
     }
 
-    /// Ends the writer, whoever else still holds a clone, and returns when all that was queued is committed and the file is
-    /// closed. Later requests get [`CommitError::WriterGone`].
+    /// Ends the writer, whoever else still holds a clone, and returns when all that was queued is committed and the
+    /// file is closed. Later requests get [`CommitError::WriterGone`].
     pub async fn close(self) {
         let (done, ended) = oneshot::channel();
         if self.requests.send(Request::Close(done)).await.is_ok() {

@@ -1,5 +1,5 @@
-//! The reading side: what happened, for pages, commands and scripts. It works beside a running daemon and without one, needs no
-//! more than the right to read, and makes no file.
+//! The reading side: what happened, for pages, commands and scripts. It works beside a running daemon and without one,
+//! needs no more than the right to read, and makes no file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::{OpenError, connection, schema};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::time::Timestamp;
 
-/// Reads a record. Every call opens the file, reads one consistent picture and closes it: readers are few, and one that stays
-/// would hold up the write-ahead log, or go on reading a file that was replaced. Calls block on the disk.
+/// Reads a record. Every call opens the file, reads one consistent picture and closes it: readers are few, and one that
+/// stays would hold up the write-ahead log, or go on reading a file that was replaced. Calls block on the disk.
 #[derive(Clone, Debug)]
 pub struct RecordReader {
     path: Arc<Path>,

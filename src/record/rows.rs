@@ -24,8 +24,8 @@ struct Row {
     columns: Vec<(&'static str, Value)>,
 }
 
-/// A time that refwatch took, as text that sorts as the times do. What the service said keeps all its digits instead: it is
-/// compared with what the service says next.
+/// A time that refwatch took, as text that sorts as the times do. What the service said keeps all its digits instead:
+/// it is compared with what the service says next.
 pub(super) fn milliseconds(time: Timestamp) -> String {
     format!("{time:.3}")
 }
@@ -42,7 +42,8 @@ pub(super) fn append(transaction: &Transaction<'_>, id: &WatchId, change: &Chang
     iter::zip(next_id.., &rows).try_for_each(|(id, row)| row.insert(transaction, id))
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant`. Says how many jobs it were.
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant`. Says how many jobs it
+/// were.
 pub(super) fn delete_ended(transaction: &Transaction<'_>, instant: Timestamp) -> Result<usize> {
     let ends: Vec<_> = JobStatus::KNOWN.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut ended = transaction.prepare(&format!(

@@ -1,7 +1,7 @@
 //! The record's schema, and the way to it from every earlier one.
 //!
-//! One sequence numbers the rows of all three tables: `id` tells in what order they were written, whichever table they stand
-//! in and wherever the wall clock jumped.
+//! One sequence numbers the rows of all three tables: `id` tells in what order they were written, whichever table they
+//! stand in and wherever the wall clock jumped.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -13,8 +13,8 @@ use super::OpenError;
 /// `PRAGMA application_id`: "rfwt". It tells a record from any other SQLite database.
 const APPLICATION_ID: i64 = 0x7266_7774;
 
-/// The steps from an empty database to the present schema. `PRAGMA user_version` counts those that were taken. Append only: a
-/// record out there has taken the old ones as they stand here.
+/// The steps from an empty database to the present schema. `PRAGMA user_version` counts those that were taken. Append
+/// only: a record out there has taken the old ones as they stand here.
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY,
@@ -106,6 +106,7 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Ope
 pub(super) fn failed(path: &Path, error: rusqlite::Error) -> OpenError {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => not_a_record(path, &error),
+        Some(ErrorCode::CannotOpen) => OpenError::NoAccess { path: path.into() },
         Some(_) | None => OpenError::Sqlite { path: path.into(), error },
     }
 }

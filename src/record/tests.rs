@@ -51,8 +51,9 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// What the service may say of a job. What can change without a transition or a detail is tied to what cannot: the time of
-/// creation is always there, that of completion goes with the status, the message of a source with the source's status.
+/// What the service may say of a job. What can change without a transition or a detail is tied to what cannot: the time
+/// of creation is always there, that of completion goes with the status, the message of a source with the source's
+/// status.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
     let source = (0..3_u32, 0..SourceStatus::KNOWN.len()).prop_map(|(nth, status)| {
         let status = SourceStatus::KNOWN[status].clone();
@@ -117,7 +118,8 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Two targets have a job of the same ids, every change is appended twice, and the wall clock goes wherever it likes.
+    /// Two targets have a job of the same ids, every change is appended twice, and the wall clock goes wherever it
+    /// likes.
     #[test]
     fn what_is_known_survives_the_process(
         script in proptest::collection::vec((0..2_usize, outcome(), 0..100_000_i64, 0..1_000_000_000_i32), 1..16),

@@ -1,10 +1,11 @@
 //! The one writer: a thread that owns the connection, takes what waits into one transaction, commits it, and only then
 //! acknowledges each change. A burst of changes so costs one sync.
 //!
-//! After any failure the connection is closed, and opened anew with every check at the next request: what it held in memory
-//! when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
+//! After any failure the connection is closed, and opened anew with every check at the next request: what it held in
+//! memory when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -93,7 +94,7 @@ impl Writer {
                     Request::Append(append) => group.push(*append),
                     Request::Remembered(done) => {
                         // What was queued before is part of what is known.
-                        self.append(std::mem::take(&mut group));
+                        self.append(mem::take(&mut group));
                         answer(done, self.attempt(|connection| memory::remembered(connection)));
                     }
                     Request::DeleteEnded { before, done } => {

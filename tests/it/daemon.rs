@@ -215,7 +215,8 @@ fn what_cannot_start_says_why_with_its_exit_status() {
     assert_eq!(status, 78, "{said}");
     assert!(said.contains("version 1000"), "{said}");
 
-    let nowhere = scene.write("nowhere.toml", &config.replace("refwatch.db", "third.db").replace("region = ", "# region = "));
+    let nowhere =
+        scene.write("nowhere.toml", &config.replace("refwatch.db", "third.db").replace("region = ", "# region = "));
     let (status, _, said) = scene.run(&["--config", nowhere.to_str().expect("text"), "run"]);
     assert_eq!(status, 78, "{said}");
     assert!(said.contains("has no AWS region"), "{said}");

@@ -218,7 +218,8 @@ async fn a_burst_shares_a_commit_and_every_change_of_it_is_acknowledged() {
         let record = record.clone();
         burst.spawn(async move { record.append(&id(job), &transition(None, "SUBMITTED", 0)).await });
     }
-    // One turn of this thread's scheduler: all 50 are queued, and the writer stands before the lock with the first of them.
+    // One turn of this thread's scheduler: all 50 are queued, and the writer stands before the lock with the first of
+    // them.
     tokio::task::yield_now().await;
     drop(block);
     for acknowledged in burst.join_all().await {
@@ -340,13 +341,11 @@ async fn history_needs_a_record_and_makes_none() {
     let history = async |path: &Path| {
         let line = ["refwatch", "history", "1234567890/0000000001", "--json", "--since", "1d", "--record"];
         let line = line.map(Into::into).into_iter().chain([path.as_os_str().to_owned()]);
-        CommandLine::try_parse_from(line).expect("a command line").run().await
+        Box::pin(CommandLine::try_parse_from(line).expect("a command line").run()).await
     };
     let failure = history(&place.path).await.expect_err("no record");
-    assert_eq!(
-        (failure.exit, failure.message),
-        (Exit::Failed, format!("error: {}: there is no record", place.path.display()))
-    );
+    let told = format!("error: {}: there is no record", place.path.display());
+    assert_eq!((failure.exit, failure.message), (Exit::Failed, told));
     assert!(!place.path.parent().expect("a directory").exists());
     place.open().close().await;
     assert_eq!(history(&place.path).await.expect("an empty answer"), Exit::Done);

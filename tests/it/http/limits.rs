@@ -39,6 +39,8 @@ async fn fault_106_a_host_that_is_not_this_server_is_refused() {
         ("Host: [::1]:80\r\n".to_owned(), 200),
         ("Host: 192.0.2.7\r\n".to_owned(), 200),
         ("Host: refwatch.example:443\r\n".to_owned(), 200),
+        ("Host: REFWATCH.example.org\r\n".to_owned(), 200),
+        ("Host: refwatch.examples\r\n".to_owned(), 421),
         ("Host: attacker.example\r\n".to_owned(), 421),
         ("Host: localhost.attacker.example\r\n".to_owned(), 421),
         ("Host: 127.0.0.1.attacker.example\r\n".to_owned(), 421),
