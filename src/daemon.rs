@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the record may take to answer that it makes progress. A stuck commit ends the watchdog's pings.
 const RECORD_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long closing the record may take, after the tasks have had theirs: together they stay under the 5 s that a stop takes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How often rows past `record.keep` are removed.
 const PRUNE_EVERY: Duration = Duration::from_hours(24);
 
@@ -41,7 +44,7 @@ pub struct Daemon {
     address: SocketAddr,
     workplace: Workplace,
     supervisor: Supervisor,
-    server: JoinHandle<()>,
+    server: JoinSet<()>,
     server_stop: CancellationToken,
     log: Log,
 }
@@ -98,8 +101,8 @@ impl Daemon {
             clock,
             host_names: host_names(address),
         };
-        #[expect(clippy::disallowed_methods, reason = "the daemon owns this task and waits for its end")]
-        let server = tokio::spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
+        let mut server = JoinSet::new();
+        server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
         Ok(Self { config, address, workplace, supervisor, server, server_stop, log })
     }
 
@@ -122,6 +125,16 @@ impl Daemon {
     /// See [`DaemonError`].
     pub async fn run(
         mut self,
+        asked: impl AsyncFnMut() -> Asked,
+        load: impl Fn() -> Result<Loaded, Problems>,
+    ) -> Result<(), DaemonError> {
+        let end = self.work(asked, load).await;
+        self.stop().await;
+        end
+    }
+
+    async fn work(
+        &mut self,
         mut asked: impl AsyncFnMut() -> Asked,
         load: impl Fn() -> Result<Loaded, Problems>,
     ) -> Result<(), DaemonError> {
@@ -131,60 +144,48 @@ impl Daemon {
         let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
         let mut next_look = clock.now().monotonic + look_every;
         let mut next_prune = clock.now().monotonic;
-        let end = loop {
+        loop {
             tokio::select! {
                 asked = asked() => match asked {
-                    Asked::Stop => break Ok(()),
-                    Asked::Reload => self.reload(&load).await,
+                    Asked::Stop => return Ok(()),
+                    Asked::Reload => self.reload(&load).await?,
                 },
-                end = self.supervisor.next_end() => {
-                    if let Err(error) = self.supervisor.handle_end(end).await {
-                        break Err(error.into());
-                    }
-                }
-                _ = &mut self.server => break Err(DaemonError::ServerGone),
+                end = self.supervisor.next_end() => self.supervisor.handle_end(end).await?,
+                Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
                 () = clock.sleep_until(next_look) => {
-                    if let Err(error) = self.look_after_itself(&mut next_prune).await {
-                        break Err(ApplyError::from(error).into());
-                    }
+                    self.look_after_itself(&mut next_prune).await.map_err(ApplyError::from)?;
                     next_look = clock.now().monotonic + look_every;
                 }
             }
-        };
-        self.stop().await.and(end)
+        }
     }
 
-    async fn stop(self) -> Result<(), DaemonError> {
+    async fn stop(mut self) {
         systemd::stopping();
         info!(event = "stopping", "commits under way end, polls are dropped");
         self.workplace.board.update_daemon(|daemon| daemon.stopping = true);
-        self.supervisor.stop().await;
         self.server_stop.cancel();
-        // An error is the server's end, which is what is waited for; its connections have a deadline of their own.
-        drop(self.server.await);
-        self.workplace.record.close().await;
-        Ok(())
+        let server = async { while self.server.join_next().await.is_some() {} };
+        tokio::join!(self.supervisor.stop(), server);
+        if tokio::time::timeout(CLOSE_PATIENCE, self.workplace.record.close()).await.is_err() {
+            warn!(event = "record_not_closed", "nothing that was announced is lost; the next start completes the file");
+        }
     }
 
-    async fn reload(&mut self, load: impl Fn() -> Result<Loaded, Problems>) {
+    /// Reads the configuration anew. What is wrong with it is told, and the one before stays in force.
+    async fn reload(&mut self, load: impl Fn() -> Result<Loaded, Problems>) -> Result<(), ApplyError> {
         systemd::reloading();
         let refused = match load() {
-            Ok(loaded) => match self.supervisor.apply(&loaded.config).await {
-                Ok(()) => {
-                    for table in self.config.needs_restart(&loaded.config) {
-                        warn!(event = "restart_needed", table, "its changes take effect at the next start");
-                    }
-                    info!(
-                        event = "reloaded",
-                        jobs = loaded.config.watch_list.jobs.len(),
-                        "the new watch list is in force"
-                    );
-                    publish_config(&self.workplace, &loaded.config, &loaded.problems);
-                    self.config = loaded.config;
-                    None
+            Ok(mut loaded) => {
+                if !loaded.problems.is_empty() {
+                    loaded.config.keep_of(&self.config);
                 }
-                Err(error) => Some(error.to_string()),
-            },
+                match self.put_in_force(loaded).await {
+                    Ok(()) => None,
+                    Err(ApplyError::Target(error)) => Some(error.to_string()),
+                    Err(error @ ApplyError::Record(_)) => return Err(error),
+                }
+            }
             Err(problems) => Some(problems.to_string()),
         };
         if let Some(refused) = refused {
@@ -192,6 +193,19 @@ impl Daemon {
             self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(refused));
         }
         systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
+        Ok(())
+    }
+
+    async fn put_in_force(&mut self, loaded: Loaded) -> Result<(), ApplyError> {
+        let Loaded { config, problems, .. } = loaded;
+        self.supervisor.apply(&config).await?;
+        for table in self.config.needs_restart(&config) {
+            warn!(event = "restart_needed", table, "its changes take effect at the next start");
+        }
+        info!(event = "reloaded", jobs = config.watch_list.jobs.len(), "the new watch list is in force");
+        publish_config(&self.workplace, &config, &problems);
+        self.config = config;
+        Ok(())
     }
 
     async fn look_after_itself(&mut self, next_prune: &mut Monotonic) -> Result<(), CommitError> {

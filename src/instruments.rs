@@ -137,6 +137,21 @@ impl Instruments {
         }
     }
 
+    /// Removes the series of a target that is no longer configured.
+    pub fn forget_target(&self, target: &str) {
+        // An error says that a series was not there.
+        for operation in Operation::ALL {
+            let labels = [target, operation.as_str()];
+            drop(self.api_requests.remove_label_values(&labels));
+            drop(self.api_request_duration.remove_label_values(&labels));
+            drop(self.quota_wait.remove_label_values(&labels));
+            drop(self.quota_allowed.remove_label_values(&labels));
+            for reason in FailureReason::ALL {
+                drop(self.api_request_failures.remove_label_values(&[target, operation.as_str(), reason.label()]));
+            }
+        }
+    }
+
     /// Registers every instrument. Takes the struct apart, so that one that is forgotten does not compile.
     ///
     /// # Errors

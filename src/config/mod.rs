@@ -72,6 +72,18 @@ impl Config {
         }
     }
 
+    /// Adds the jobs and targets of `before` that this configuration lacks. A file with a mistake, which was left out, may have
+    /// named them, and a mistake must not end a watch.
+    pub fn keep_of(&mut self, before: &Self) {
+        for (id, entry) in &before.watch_list.jobs {
+            if !self.watch_list.jobs.contains_key(id) {
+                self.watch_list.jobs.insert(id.clone(), entry.clone());
+                let target = before.targets.get(&id.target).filter(|_| !self.targets.contains_key(&id.target));
+                self.targets.extend(target.map(|target| (Arc::clone(&target.name), target.clone())));
+            }
+        }
+    }
+
     /// The tables in which `new` differs and that count only from the next start on.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {

@@ -99,11 +99,16 @@ pub(super) fn badge(tone: &str, word: &str) -> Markup {
 pub(super) fn progress(sources: &Sources) -> Markup {
     let count = |status| sources.values().filter(|source| source.status == status).count();
     let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
+    let tone = match (finished, failed) {
+        (_, 0) => "active",
+        (0, _) => "bad",
+        _ => "mixed",
+    };
     html! {
         @if all > 0 {
             span.nowrap { (finished) " of " (all) }
             @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
-            progress max=(all) value=(finished + failed) aria-label="Sources done" {}
+            progress class=(tone) max=(all) value=(finished + failed) aria-label="Sources done" {}
         }
     }
 }

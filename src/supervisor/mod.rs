@@ -72,6 +72,9 @@ impl Supervisor {
         for id in &difference.stop {
             self.workplace.board.remove(id);
         }
+        for gone in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
+            self.workplace.instruments.forget_target(gone);
+        }
         self.targets = targets;
         self.config = config.clone();
         if !difference.start.is_empty() {

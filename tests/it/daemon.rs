@@ -190,6 +190,29 @@ fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
 }
 
 #[test]
+fn a_mistake_in_an_included_file_ends_no_watch() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
+    let (head, included) = config.rsplit_once("[[job]]").expect("two jobs");
+    let file = scene.write("refwatch.toml", &format!("include = [\"conf.d/*.toml\"]\n{head}"));
+    std::fs::create_dir(scene.path("conf.d")).expect("a folder");
+    scene.write("conf.d/import.toml", &format!("[[job]]{included}"));
+    let (daemon, address) = scene.daemon(&file);
+    let live = || metric(address, "refwatch_watches", &["live"]);
+    assert_eq!(live(), Some(2.0));
+
+    scene.write("conf.d/import.toml", &format!("[[job]]{included}\nnmae = \"a\"\n"));
+    daemon.signal(Signal::HUP);
+    let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
+    eventually("the mistake", || (reload() == Some(0.0)).then_some(()));
+    assert_eq!(live(), Some(2.0));
+
+    std::fs::remove_file(scene.path("conf.d/import.toml")).expect("a file");
+    daemon.signal(Signal::HUP);
+    eventually("the file's job to leave", || (live() == Some(1.0) && reload() == Some(1.0)).then_some(()));
+}
+
+#[test]
 fn what_cannot_start_says_why_with_its_exit_status() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
