@@ -220,9 +220,10 @@ impl Daemon {
         }
         if now.monotonic >= *next_prune {
             *next_prune = now.monotonic + PRUNE_EVERY;
+            let watched = self.config.watch_list.jobs.keys().cloned().collect();
             // A time before all times keeps everything.
             let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
-            if let Err(error) = record.delete_ended_before(before).await {
+            if let Err(error) = record.delete_ended_before(before, watched).await {
                 warn!(event = "prune_failed", %error, "rows past record.keep stay until tomorrow");
             }
         }

@@ -1,4 +1,16 @@
-//! refwatch.
+//! refwatch: a daemon that watches AWS HealthOmics reference import jobs until they end.
+//!
+//! `ARCHITECTURE.md` has the plan of the house. To read the code, take the rooms in this order:
+//!
+//! 1. [`core`]: the rules, pure. [`core::job`] has the words, [`core::watch`] the life of one watch.
+//! 2. [`omics`]: the AWS edge. [`record`]: the durable log. [`board`]: the latest published state. [`clock`]: time.
+//!    [`instruments`]: what is counted. Siblings, none of which knows another.
+//! 3. [`watcher`]: the task of one job, which joins them. [`supervisor`]: the owner of all tasks.
+//! 4. [`http`] and [`metrics`]: what is shown of the board and the record.
+//! 5. [`config`], [`logging`], [`signals`], [`systemd`]: what a process is given and told.
+//! 6. [`daemon`]: all of it put together. [`commands`]: what a person calls.
+//! 7. [`simulator`]: the other side, for the demo and the tests.
+
 pub mod board;
 pub mod clock;
 pub mod commands;

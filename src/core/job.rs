@@ -1,7 +1,6 @@
 //! The words of the service: ids, statuses, what one answer says of a job, and what of that is worth a row in the record.
 //!
 //! Patterns and values are those of the API page of `GetReferenceImportJob`.
-//! Over 400 lines: the vocabulary is read in one place, and most of it is plain lists.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -109,69 +108,92 @@ pub struct WatchId {
     pub key: JobKey,
 }
 
-/// The status of an import job. The enumeration may grow, so a value that is new is kept as it came.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the API's own values")]
-pub enum JobStatus {
-    Submitted,
-    InProgress,
-    Cancelling,
-    Cancelled,
-    Failed,
-    Completed,
-    CompletedWithFailures,
-    /// A value that the API page does not have.
-    Unknown(Box<str>),
+macro_rules! status {
+    ($(#[$doc:meta])* $name:ident [$count:literal] { $($status:ident = $word:literal),+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs, reason = "the API's own values")]
+        pub enum $name {
+            $($status,)+
+            /// A value that the API does not have. The enumeration may grow, so it is kept as it came.
+            Unknown(Box<str>),
+        }
+
+        impl $name {
+            /// The API's statuses, in the order of a life.
+            pub const KNOWN: [Self; $count] = [$(Self::$status),+];
+
+            /// The status as the service writes it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$status => $word,)+
+                    Self::Unknown(verbatim) => verbatim,
+                }
+            }
+
+            /// Every metric label there is: a closed set, whatever the service says.
+            pub fn labels() -> impl Iterator<Item = &'static str> {
+                [$($word,)+ UNKNOWN_LABEL].into_iter()
+            }
+
+            /// The status as a metric label.
+            #[must_use]
+            pub fn label(&self) -> &'static str {
+                Self::labels().nth(self.index()).unwrap_or(UNKNOWN_LABEL)
+            }
+
+            /// The place of this status's label in [`Self::labels`].
+            #[must_use]
+            pub fn index(&self) -> usize {
+                Self::KNOWN.iter().position(|known| known == self).unwrap_or(Self::KNOWN.len())
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                match text {
+                    $($word => Self::$status,)+
+                    _ => Self::Unknown(text.into()),
+                }
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
 }
 
+status!(
+    /// The status of an import job.
+    JobStatus [7] {
+        Submitted = "SUBMITTED",
+        InProgress = "IN_PROGRESS",
+        Cancelling = "CANCELLING",
+        Cancelled = "CANCELLED",
+        Failed = "FAILED",
+        Completed = "COMPLETED",
+        CompletedWithFailures = "COMPLETED_WITH_FAILURES"
+    }
+);
+
+status!(
+    /// The status of one source of a job.
+    SourceStatus [4] {
+        NotStarted = "NOT_STARTED",
+        InProgress = "IN_PROGRESS",
+        Finished = "FINISHED",
+        Failed = "FAILED"
+    }
+);
+
+/// The metric label for every status that the API does not have.
+pub const UNKNOWN_LABEL: &str = "UNKNOWN";
+
 impl JobStatus {
-    /// The seven statuses of the API page, in the order of a job's life.
-    pub const KNOWN: [Self; 7] = [
-        Self::Submitted,
-        Self::InProgress,
-        Self::Cancelling,
-        Self::Cancelled,
-        Self::Failed,
-        Self::Completed,
-        Self::CompletedWithFailures,
-    ];
-
-    /// The label for every status that is not on the API page.
-    pub const UNKNOWN_LABEL: &'static str = "UNKNOWN";
-
-    /// The status as the service writes it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Submitted => "SUBMITTED",
-            Self::InProgress => "IN_PROGRESS",
-            Self::Cancelling => "CANCELLING",
-            Self::Cancelled => "CANCELLED",
-            Self::Failed => "FAILED",
-            Self::Completed => "COMPLETED",
-            Self::CompletedWithFailures => "COMPLETED_WITH_FAILURES",
-            Self::Unknown(verbatim) => verbatim,
-        }
-    }
-
-    /// The status as a metric label: one of a closed set, whatever the service says.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        Self::labels().nth(self.index()).unwrap_or(Self::UNKNOWN_LABEL)
-    }
-
-    /// Every label there is: the seven of the API page, then `UNKNOWN`.
-    pub fn labels() -> impl Iterator<Item = &'static str> {
-        static KNOWN: [JobStatus; 7] = JobStatus::KNOWN;
-        KNOWN.iter().map(Self::as_str).chain([Self::UNKNOWN_LABEL])
-    }
-
-    /// The place of this status's label in [`Self::labels`].
-    #[must_use]
-    pub fn index(&self) -> usize {
-        Self::KNOWN.iter().position(|known| known == self).unwrap_or(Self::KNOWN.len())
-    }
-
     /// Whether a job with this status has ended.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
@@ -179,73 +201,6 @@ impl JobStatus {
             Self::Cancelled | Self::Failed | Self::Completed | Self::CompletedWithFailures => true,
             Self::Submitted | Self::InProgress | Self::Cancelling | Self::Unknown(_) => false,
         }
-    }
-}
-
-impl From<&str> for JobStatus {
-    fn from(text: &str) -> Self {
-        let known = Self::KNOWN.into_iter().find(|known| known.as_str() == text);
-        known.unwrap_or_else(|| Self::Unknown(text.into()))
-    }
-}
-
-impl Display for JobStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// The status of one source of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the API's own values")]
-pub enum SourceStatus {
-    NotStarted,
-    InProgress,
-    Finished,
-    Failed,
-    /// A value that the API page does not have.
-    Unknown(Box<str>),
-}
-
-impl SourceStatus {
-    /// The four statuses of the API, in the order of a source's life.
-    pub const KNOWN: [Self; 4] = [Self::NotStarted, Self::InProgress, Self::Finished, Self::Failed];
-
-    /// The status as the service writes it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::NotStarted => "NOT_STARTED",
-            Self::InProgress => "IN_PROGRESS",
-            Self::Finished => "FINISHED",
-            Self::Failed => "FAILED",
-            Self::Unknown(verbatim) => verbatim,
-        }
-    }
-
-    /// Every metric label there is: the four of the API, then `UNKNOWN`.
-    pub fn labels() -> impl Iterator<Item = &'static str> {
-        static KNOWN: [SourceStatus; 4] = SourceStatus::KNOWN;
-        KNOWN.iter().map(Self::as_str).chain([JobStatus::UNKNOWN_LABEL])
-    }
-
-    /// The place of this status's label in [`Self::labels`].
-    #[must_use]
-    pub fn index(&self) -> usize {
-        Self::KNOWN.iter().position(|known| known == self).unwrap_or(Self::KNOWN.len())
-    }
-}
-
-impl From<&str> for SourceStatus {
-    fn from(text: &str) -> Self {
-        let known = Self::KNOWN.into_iter().find(|known| known.as_str() == text);
-        known.unwrap_or_else(|| Self::Unknown(text.into()))
-    }
-}
-
-impl Display for SourceStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 
@@ -439,7 +394,7 @@ mod tests {
             assert_eq!(status.label(), status.as_str());
         }
         let new = JobStatus::from("PAUSED");
-        assert_eq!((new.as_str(), new.label(), new.is_terminal()), ("PAUSED", "UNKNOWN", false));
-        assert_eq!(JobStatus::labels().count(), 8);
+        assert_eq!((new.as_str(), new.is_terminal()), ("PAUSED", false));
+        assert_eq!((new.label(), new.index() + 1), (UNKNOWN_LABEL, JobStatus::labels().count()));
     }
 }

@@ -15,7 +15,7 @@ mod rows;
 mod schema;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -192,16 +192,22 @@ impl Record {
         self.ask(|done| Request::Append(Box::new(Append { id, change, done }))).await
     }
 
-    /// Deletes the rows of every job whose end was seen before `instant`, and says how many jobs that were. It goes in
-    /// small transactions, so that transitions are recorded in between. A job that is still watched at the next start
-    /// is seen anew.
+    /// Deletes the rows of every job whose end was seen before `instant`, and says how many jobs that were. It goes in small
+    /// transactions, so that transitions are recorded in between. A job that is still `watched` stays: at the next start it must
+    /// not be polled again.
     ///
     /// # Errors
     /// The record cannot be written, or its writer is gone. What was deleted until then stays deleted.
-    pub async fn delete_ended_before(&self, instant: Timestamp) -> Result<usize, CommitError> {
+    pub async fn delete_ended_before(
+        &self,
+        instant: Timestamp,
+        watched: BTreeSet<WatchId>,
+    ) -> Result<usize, CommitError> {
+        let watched = Arc::new(watched);
         let mut jobs = 0;
         loop {
-            let deleted = self.ask(|done| Request::DeleteEnded { before: instant, done }).await?;
+            let deleted =
+                self.ask(|done| Request::DeleteEnded { before: instant, watched: Arc::clone(&watched), done }).await?;
             jobs += deleted;
             if deleted < writer::DELETED_JOBS_MAX {
                 return Ok(jobs);

@@ -1,5 +1,6 @@
 //! A change as rows, and how rows go in the end.
 
+use std::collections::BTreeSet;
 use std::iter;
 
 use rusqlite::types::Value;
@@ -42,25 +43,33 @@ pub(super) fn append(transaction: &Transaction<'_>, id: &WatchId, change: &Chang
     iter::zip(next_id.., &rows).try_for_each(|(id, row)| row.insert(transaction, id))
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant`. Says how many jobs it
-/// were.
-pub(super) fn delete_ended(transaction: &Transaction<'_>, instant: Timestamp) -> Result<usize> {
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant` and that are not `watched`. Says
+/// how many jobs it were.
+pub(super) fn delete_ended(
+    transaction: &Transaction<'_>,
+    instant: Timestamp,
+    watched: &BTreeSet<WatchId>,
+) -> Result<usize> {
     let ends: Vec<_> = JobStatus::KNOWN.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut ended = transaction.prepare(&format!(
         "SELECT target, reference_store_id, import_job_id FROM transitions AS ended
          WHERE observed_at < ? AND to_status IN ('{}') AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND reference_store_id = ended.reference_store_id
                  AND import_job_id = ended.import_job_id AND target = ended.target)
-         ORDER BY observed_at LIMIT {DELETED_JOBS_MAX}",
+         ORDER BY observed_at",
         ends.join("', '")
     ))?;
     let job = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]);
-    let jobs = ended.query_map([milliseconds(instant)], job)?.collect::<Result<Vec<_>>>()?;
+    let ended = ended.query_map([milliseconds(instant)], job)?.collect::<Result<Vec<_>>>()?;
+    let watched: BTreeSet<[&str; 3]> =
+        watched.iter().map(|id| [&*id.target, id.key.store.as_str(), id.key.job.as_str()]).collect();
+    let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
+    let jobs: Vec<&[String; 3]> = unwatched.take(DELETED_JOBS_MAX).collect();
     for table in TABLES {
         let delete = format!("DELETE FROM {table} WHERE target = ? AND reference_store_id = ? AND import_job_id = ?");
         let mut delete = transaction.prepare(&delete)?;
         for job in &jobs {
-            delete.execute(params_from_iter(job))?;
+            delete.execute(params_from_iter(*job))?;
         }
     }
     Ok(jobs.len())

@@ -4,7 +4,7 @@
 //! After any failure the connection is closed, and opened anew with every check at the next request: what it held in
 //! memory when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) enum Request {
     /// What is known of every job.
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
-    DeleteEnded { before: Timestamp, done: Answer<usize> },
+    DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
     /// To answer: the thread is not stuck.
     Check(Answer<()>),
     /// To end when all that is queued is done.
@@ -97,8 +97,8 @@ impl Writer {
                         self.append(mem::take(&mut group));
                         answer(done, self.attempt(|connection| memory::remembered(connection)));
                     }
-                    Request::DeleteEnded { before, done } => {
-                        answer(done, self.commit(|rows| rows::delete_ended(rows, before)));
+                    Request::DeleteEnded { before, watched, done } => {
+                        answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
                     }
                     Request::Check(done) => answer(done, Ok(())),
                     Request::Close(done) => {

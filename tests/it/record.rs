@@ -1,6 +1,7 @@
 //! The record on a real disk: what is durable, what is refused, what is read.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -325,14 +326,19 @@ async fn only_jobs_that_ended_long_ago_are_deleted() {
     ] {
         record.append(&id(job), &full(from, to, seconds)).await.expect("a commit");
     }
-    assert_eq!(record.delete_ended_before(at(100)).await.expect("a commit"), many.count());
+    assert_eq!(record.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
     assert_eq!(
         place.transitions(),
         [">IN_PROGRESS", ">FAILED", "FAILED>IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED"],
         "those that go on, reopened or end too late"
     );
     assert_eq!((place.count("source_transitions"), place.count("details")), (10, 10));
-    assert_eq!(record.delete_ended_before(at(101)).await.expect("a commit"), 1);
+    assert_eq!(
+        record.delete_ended_before(at(101), BTreeSet::from([id(3)])).await.expect("a commit"),
+        0,
+        "it is watched"
+    );
+    assert_eq!(record.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
 }
 
 #[tokio::test]
