@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::job::JobKey;
 use crate::core::outcome::{Operation, PollOutcome};
-use crate::instruments::{Instruments, OperationInstruments};
+use crate::instruments::Instruments;
 use turn::Turns;
 
 /// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
@@ -34,8 +34,7 @@ pub struct Target {
     aws_region: Arc<str>,
     client: Client,
     clock: Clock,
-    get: OperationInstruments,
-    get_turns: Turns,
+    get: Turns,
 }
 
 /// A target that cannot be built from its configuration.
@@ -65,8 +64,8 @@ impl Target {
             client = client.endpoint_url(endpoint);
         }
         let get = instruments.operation(&config.name, Operation::GetReferenceImportJob);
-        let get_turns = Turns::new(config.quota.allowed(), clock, &get);
-        Ok(Self { aws_region, client: Client::from_conf(client.build()), clock, get, get_turns })
+        let get = Turns::new(config.quota.allowed(), clock, get);
+        Ok(Self { aws_region, client: Client::from_conf(client.build()), clock, get })
     }
 
     /// The region that calls go to.
@@ -77,7 +76,7 @@ impl Target {
 
     /// Returns when the quota allows a poll.
     pub async fn poll_turn(&self) {
-        self.get_turns.take(&self.get).await;
+        self.get.take().await;
     }
 
     /// Asks for one job, once.
@@ -95,7 +94,7 @@ impl Target {
             Ok(answer) => answer::snapshot(key, answer),
             Err(error) => Err(failure::classify(error, now.wall)),
         };
-        self.get.request_ended(now.monotonic.since(sent), outcome.as_ref().err().map(|failure| failure.reason));
+        self.get.request_ended(sent, now, outcome.as_ref().err());
         outcome
     }
 }

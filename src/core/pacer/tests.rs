@@ -1,0 +1,202 @@
+//! Properties of one pacer, and several of them against a quota that they do not know.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(millis: u64) -> Monotonic {
+    Monotonic::at(Duration::from_millis(millis))
+}
+
+#[test]
+fn requests_go_out_evenly_spaced_and_idle_time_is_not_saved_up() {
+    let mut pacer = Pacer::new(4.0);
+    let script = [(0, Ok(())), (0, Err(250)), (100, Err(150)), (250, Ok(())), (60_000, Ok(())), (60_000, Err(250))];
+    for (millis, expected) in script {
+        assert_eq!(pacer.take(at(millis)).map_err(|wait| wait.as_millis()), expected, "at {millis} ms");
+    }
+}
+
+#[test]
+fn throttles_of_requests_in_flight_together_cut_once() {
+    let mut pacer = Pacer::new(10.0);
+    for _ in 0..8 {
+        pacer.throttled(at(100), at(200));
+    }
+    assert!((pacer.requests_per_second() - 7.0).abs() < 1e-9);
+    pacer.throttled(at(201), at(300));
+    assert!((pacer.requests_per_second() - 4.9).abs() < 1e-9);
+}
+
+#[test]
+fn a_storm_of_throttles_leaves_a_rate_that_finds_its_way_back() {
+    let mut pacer = Pacer::new(5.0);
+    for second in 0..1_000 {
+        pacer.throttled(at(second * 1_000), at(second * 1_000));
+    }
+    assert!(pacer.requests_per_second() >= 0.1 - 1e-9);
+    // Five minutes at the pacer's own pace.
+    let mut elapsed = 0.0;
+    while elapsed < 300.0 {
+        elapsed += 1.0 / pacer.requests_per_second();
+        pacer.answered();
+    }
+    assert!((pacer.requests_per_second() - 5.0).abs() < 1e-9, "{}", pacer.requests_per_second());
+}
+
+/// A service's quota as most are made: a token bucket with a second's burst.
+struct Service {
+    rate: f64,
+    tokens: f64,
+    filled_at: Monotonic,
+}
+
+impl Service {
+    fn allows(&mut self, now: Monotonic) -> bool {
+        let filled = self.tokens + now.since(self.filled_at).as_secs_f64() * self.rate;
+        (self.tokens, self.filled_at) = (filled.min(self.rate), now);
+        let allows = self.tokens >= 1.0;
+        if allows {
+            self.tokens -= 1.0;
+        }
+        allows
+    }
+}
+
+/// A service and the clients on it, who send whenever their pacers let them.
+struct World {
+    service: Service,
+    clients: Vec<Client>,
+    now: Monotonic,
+}
+
+struct Client {
+    pacer: Pacer,
+    answered: f64,
+    throttled: f64,
+}
+
+/// How long an answer takes, and how finely the world is stepped.
+const LATENCY: Duration = Duration::from_millis(40);
+const STEP: Duration = Duration::from_millis(7);
+
+impl World {
+    fn new(quota: f64, limits: &[f64]) -> Self {
+        let client = |&limit: &f64| Client { pacer: Pacer::new(limit), answered: 0.0, throttled: 0.0 };
+        let service = Service { rate: quota, tokens: quota, filled_at: at(0) };
+        Self { service, clients: limits.iter().map(client).collect(), now: at(0) }
+    }
+
+    /// Lets time pass and counts anew.
+    fn run(&mut self, time: Duration) {
+        for client in &mut self.clients {
+            (client.answered, client.throttled) = (0.0, 0.0);
+        }
+        let (end, count) = (self.now + time, self.clients.len());
+        let mut first = 0;
+        while self.now < end {
+            // Nobody is always the first to ask.
+            first += 1;
+            for nth in 0..count {
+                let client = &mut self.clients[(first + nth) % count];
+                if client.pacer.take(self.now).is_err() {
+                    continue;
+                }
+                if self.service.allows(self.now) {
+                    client.answered += 1.0;
+                    client.pacer.answered();
+                } else {
+                    client.throttled += 1.0;
+                    client.pacer.throttled(self.now, self.now + LATENCY);
+                }
+            }
+            self.now = self.now + STEP;
+        }
+    }
+
+    fn answered(&self) -> f64 {
+        self.clients.iter().map(|client| client.answered).sum()
+    }
+
+    fn throttled_share(&self) -> f64 {
+        let throttled: f64 = self.clients.iter().map(|client| client.throttled).sum();
+        throttled / (throttled + self.answered())
+    }
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+#[test]
+fn a_quota_of_ones_own_is_used_up_without_a_throttle() {
+    let mut world = World::new(5.0, &[5.0]);
+    world.run(10 * MINUTE);
+    assert!(world.throttled_share() == 0.0 && world.answered() >= 0.95 * 3_000.0, "{}", world.answered());
+}
+
+#[test]
+fn a_quota_that_is_lowered_is_found_within_a_minute_and_left_again_within_five() {
+    let mut world = World::new(5.0, &[5.0]);
+    world.run(MINUTE);
+    world.service.rate = 2.0;
+    world.run(MINUTE);
+    world.run(10 * MINUTE);
+    assert!(world.throttled_share() < 0.05, "{}", world.throttled_share());
+    assert!(world.answered() >= 0.8 * 1_200.0, "{}", world.answered());
+    world.service.rate = 5.0;
+    world.run(5 * MINUTE);
+    assert!(world.clients[0].pacer.requests_per_second() >= 0.95 * 5.0);
+}
+
+#[test]
+fn two_on_one_quota_share_it() {
+    let mut world = World::new(5.0, &[5.0, 5.0]);
+    world.run(5 * MINUTE);
+    world.run(30 * MINUTE);
+    let answered = world.answered();
+    assert!(answered >= 0.9 * 9_000.0, "{answered}");
+    for client in &world.clients {
+        assert!(client.answered >= 0.35 * answered, "{} of {answered}", client.answered);
+    }
+    assert!(world.throttled_share() < 0.05, "{}", world.throttled_share());
+}
+
+proptest! {
+    #[test]
+    fn no_window_sees_more_than_the_rate_allows(
+        limit in 0.1_f64..50.0, gaps in prop::collection::vec((0_u64..3_000, 0_u8..3), 1..200),
+    ) {
+        let mut pacer = Pacer::new(limit);
+        let mut now = at(0);
+        let mut sent: Vec<Monotonic> = Vec::new();
+        for (gap, event) in gaps {
+            now = now + Duration::from_millis(gap);
+            match event {
+                0 => pacer.answered(),
+                1 => pacer.throttled(now, now),
+                _ => {}
+            }
+            prop_assert!(0.0 < pacer.requests_per_second() && pacer.requests_per_second() <= limit);
+            if pacer.take(now).is_ok() {
+                sent.push(now);
+            }
+        }
+        for (first, start) in sent.iter().enumerate() {
+            for (last, end) in sent.iter().enumerate().skip(first) {
+                let count = f64::from(u32::try_from(last - first + 1).expect("small"));
+                prop_assert!(count <= BURST + end.since(*start).as_secs_f64() * limit + 1e-3);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_waits_as_long_as_told_gets_a_turn(limit in 0.1_f64..50.0, cuts in 0_u8..5, idle in 0_u64..5_000) {
+        let mut pacer = Pacer::new(limit);
+        prop_assert_eq!(pacer.take(at(0)), Ok(()));
+        for _ in 0..cuts {
+            pacer.throttled(at(idle), at(idle));
+        }
+        if let Err(wait) = pacer.take(at(idle)) {
+            prop_assert_eq!(pacer.take(at(idle) + wait), Ok(()));
+        }
+    }
+}
