@@ -13,9 +13,10 @@ use crate::core::job::{Anomaly, Change, JobKey, Transition, WatchId};
 use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
+use crate::hints::{JobHints, Told};
 use crate::instruments::Instruments;
-use crate::omics::Target;
-use crate::record::{CommitError, Record, Remembered};
+use crate::omics::{Target, Urgency};
+use crate::record::{CommitError, Record};
 
 /// How long after a failed commit it is tried again. Polling of the job pauses meanwhile, so that nothing is seen that could
 /// not be kept.
@@ -29,6 +30,11 @@ pub struct Poller {
     key: JobKey,
     watch: JobWatch,
     next: Next,
+    hints: JobHints,
+    /// When the last poll succeeded; `None` before the first one.
+    fresh_at: Option<Monotonic>,
+    /// Whether the last poll failed.
+    failing: bool,
 }
 
 /// One poll, done.
@@ -51,11 +57,12 @@ impl Poller {
         key: JobKey,
         policy: PollPolicy,
         known: Option<Known>,
+        hints: JobHints,
         seed: u64,
     ) -> Self {
         let watch = JobWatch::new(policy, known, seed);
         let next = watch.first(clock.now());
-        Self { clock, target, key, watch, next }
+        Self { clock, target, key, watch, next, hints, fresh_at: None, failing: false }
     }
 
     /// The latest that is known of the job.
@@ -74,14 +81,44 @@ impl Poller {
     /// answer's arrival and the return there is no wait.
     pub async fn poll(&mut self) -> Option<Polled> {
         let Next::PollAt(due) = self.next else { return None };
-        self.clock.sleep_until(due).await;
-        self.target.poll_turn().await;
+        self.wait_for_turn(due).await;
         let outcome = self.target.poll(&self.key).await;
         let now = self.clock.now();
         let failure = outcome.as_ref().err().cloned();
+        self.failing = failure.is_some();
+        if !self.failing {
+            self.fresh_at = Some(now.monotonic);
+        }
         let decision = self.watch.handle_outcome(outcome, now);
         self.next = decision.next;
         Some(Polled { now, failure, change: decision.record })
+    }
+}
+
+impl Poller {
+    /// Steps 1 and 2: returns when it is this job's turn. A hint makes it urgent, unless the job is backing off.
+    async fn wait_for_turn(&mut self, due: Monotonic) {
+        if self.failing {
+            self.clock.sleep_until(due).await;
+            return self.target.poll_turn(Urgency::Routine).await;
+        }
+        loop {
+            // While its store is swept, a job without a hint is polled only now and then.
+            let safety = self.hints.safety_interval().zip(self.fresh_at);
+            let due = safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval));
+            let routine = async {
+                self.clock.sleep_until(due).await;
+                self.target.poll_turn(Urgency::Routine).await;
+            };
+            tokio::select! {
+                biased;
+                told = self.hints.told() => match told {
+                    Told::LooksChanged => return self.target.poll_turn(Urgency::Urgent).await,
+                    Told::SafetyInterval => {}
+                },
+                () = routine => return,
+            }
+        }
     }
 }
 
@@ -112,31 +149,21 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher that goes on from what the record knows.
+    /// A watcher that asks through `poller`. `transitions` counts those that the record holds already.
     #[must_use]
-    pub fn new(
-        workplace: Workplace,
-        target: Arc<Target>,
-        id: WatchId,
-        name: Arc<str>,
-        policy: PollPolicy,
-        remembered: Option<Remembered>,
-        seed: u64,
-    ) -> Self {
-        let (known, transitions) = remembered.map(|r| (r.known, r.transitions)).unzip();
+    pub fn new(workplace: Workplace, poller: Poller, id: WatchId, name: Arc<str>, transitions: [u64; 8]) -> Self {
         let view = WatchView {
             id,
             name,
-            aws_region: Arc::clone(target.aws_region()),
+            aws_region: Arc::clone(poller.target.aws_region()),
             state: WatchState::Live,
             known: None,
             up: None,
             last_successful_poll: None,
             next_poll: None,
-            transitions: transitions.unwrap_or_default(),
+            transitions,
             recent_failures: VecDeque::new(),
         };
-        let poller = Poller::new(workplace.clock, target, view.id.key.clone(), policy, known, seed);
         Self { workplace, poller, view }
     }
 

@@ -17,6 +17,7 @@ use crate::core::outcome::{FailureReason, PollFailure, Remedy};
 use crate::core::text::Printable;
 use crate::core::time::parse_duration;
 use crate::core::watch::{Known, Next};
+use crate::hints::JobHints;
 use crate::instruments::Instruments;
 use crate::omics::Target;
 use crate::watcher::{Polled, Poller};
@@ -59,7 +60,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let mut followers = JoinSet::new();
     for key in args.jobs {
-        let poller = Poller::new(clock, Arc::clone(&target), key.clone(), policy, None, fastrand::u64(..));
+        let poller =
+            Poller::new(clock, Arc::clone(&target), key.clone(), policy, None, JobHints::none(), fastrand::u64(..));
         followers.spawn(follow(poller, key.clone(), progress.line(&key)));
     }
     let ends = async {

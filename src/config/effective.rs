@@ -22,6 +22,7 @@ pub(super) fn poll(written: &file::Poll) -> PollConfig {
             initial: written.backoff_initial.as_ref().map_or(default.backoff.initial, |initial| initial.get_ref().0.0),
             max: written.backoff_max.as_ref().map_or(default.backoff.max, |max| max.get_ref().0.0),
         },
+        sweep: written.sweep.unwrap_or(default.sweep),
     }
 }
 

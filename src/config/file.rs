@@ -52,6 +52,7 @@ pub(super) struct Poll {
     pub timeout: Option<Text<Timeout>>,
     pub backoff_initial: Option<Spanned<Text<BackoffInitial>>>,
     pub backoff_max: Option<Spanned<Text<BackoffMax>>>,
+    pub sweep: Option<bool>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

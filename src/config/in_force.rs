@@ -52,13 +52,14 @@ impl Config {
 }
 
 fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
-    let PollConfig { interval, min_interval, backoff } = poll;
+    let PollConfig { interval, min_interval, backoff, sweep } = poll;
     table([
         ("interval", Some(interval.map_or("auto".into(), duration))),
         ("min_interval", Some(duration(*min_interval))),
         ("timeout", timeout),
         ("backoff_initial", Some(duration(backoff.initial))),
         ("backoff_max", Some(duration(backoff.max))),
+        ("sweep", Some((*sweep).into())),
     ])
 }
 

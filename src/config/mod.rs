@@ -266,6 +266,8 @@ pub struct PollConfig {
     pub min_interval: Duration,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
+    /// Whether to list a store's jobs where that saves polls.
+    pub sweep: bool,
 }
 
 impl Default for PollConfig {
@@ -274,6 +276,7 @@ impl Default for PollConfig {
             interval: None,
             min_interval: Duration::from_secs(5),
             backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
+            sweep: true,
         }
     }
 }

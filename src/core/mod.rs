@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod job;
 pub mod outcome;
 pub mod pacer;
+pub mod sweep;
 pub mod text;
 pub mod time;
 pub mod watch;

@@ -32,12 +32,12 @@ pub(super) fn snapshot(asked: &JobKey, answer: &GetReferenceImportJobOutput) -> 
     })
 }
 
-fn protocol(message: String) -> PollFailure {
+pub(super) fn protocol(message: String) -> PollFailure {
     PollFailure { reason: FailureReason::Protocol, message, retry_after: None }
 }
 
 /// `None` for a time that no calendar of ours reaches.
-fn timestamp(time: &DateTime) -> Option<Timestamp> {
+pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {
     let nanoseconds = i32::try_from(time.subsec_nanos()).ok()?;
     Timestamp::new(time.secs(), nanoseconds).ok()
 }

@@ -82,7 +82,7 @@ fn reason_of_status(status: u16) -> FailureReason {
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => {
-            "allow this identity omics:GetReferenceImportJob on the reference store"
+            "allow this identity omics:GetReferenceImportJob and omics:ListReferenceImportJobs on the reference store"
         }
         "OptInRequired" => "enable AWS HealthOmics for this account",
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {

@@ -5,6 +5,7 @@
 
 mod answer;
 mod failure;
+mod list;
 mod turn;
 mod wire;
 
@@ -17,16 +18,24 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_omics::Client;
 use aws_sdk_omics::config::{Credentials, StalledStreamProtectionConfig};
+use aws_sdk_omics::primitives::DateTime;
+use aws_sdk_omics::types::ImportReferenceFilter;
 
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::job::JobKey;
-use crate::core::outcome::{Operation, PollOutcome};
+use crate::core::job::{JobKey, ReferenceStoreId};
+use crate::core::outcome::{Operation, PollFailure, PollOutcome};
+use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
+pub use list::{ListPage, ListedJob};
 use turn::Turns;
+pub use turn::Urgency;
 
 /// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// Jobs on a page of a listing: the API's maximum.
+const LIST_PAGE_JOBS: i32 = 100;
 
 /// Where calls go: one client, one quota.
 #[derive(Debug)]
@@ -35,6 +44,7 @@ pub struct Target {
     client: Client,
     clock: Clock,
     get: Turns,
+    list: Turns,
 }
 
 /// A target that cannot be built from its configuration.
@@ -63,9 +73,10 @@ impl Target {
         if let Some(endpoint) = &config.endpoint_url {
             client = client.endpoint_url(endpoint);
         }
-        let get = instruments.operation(&config.name, Operation::GetReferenceImportJob);
-        let get = Turns::new(config.quota.allowed(), clock, get);
-        Ok(Self { aws_region, client: Client::from_conf(client.build()), clock, get })
+        let turns =
+            |operation| Turns::new(config.quota.allowed(), clock, instruments.operation(&config.name, operation));
+        let (get, list) = (turns(Operation::GetReferenceImportJob), turns(Operation::ListReferenceImportJobs));
+        Ok(Self { aws_region, client: Client::from_conf(client.build()), clock, get, list })
     }
 
     /// The region that calls go to.
@@ -74,9 +85,41 @@ impl Target {
         &self.aws_region
     }
 
-    /// Returns when the quota allows a poll.
-    pub async fn poll_turn(&self) {
-        self.get.take().await;
+    /// The polls that the quota allows at present, in requests per second.
+    #[must_use]
+    pub fn polls_per_second(&self) -> f64 {
+        self.get.requests_per_second()
+    }
+
+    /// Returns when the quota allows a poll; an urgent one goes before the others.
+    pub async fn poll_turn(&self, urgency: Urgency) {
+        self.get.take(urgency).await;
+    }
+
+    /// Lists one page of a store's jobs, those created after `created_after`, once the quota allows it.
+    ///
+    /// # Errors
+    /// As with [`Self::poll`].
+    pub async fn list(
+        &self,
+        store: &ReferenceStoreId,
+        created_after: Option<Timestamp>,
+        token: Option<String>,
+    ) -> Result<ListPage, PollFailure> {
+        self.list.take(Urgency::Routine).await;
+        let sent = self.clock.now().monotonic;
+        let after = created_after.map(|time| DateTime::from_secs_and_nanos(time.as_second(), subsec_nanos(time)));
+        let request = self.client.list_reference_import_jobs().reference_store_id(store.as_str());
+        let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
+        let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
+        let answer = Box::pin(request.send()).await;
+        let now = self.clock.now();
+        let outcome = match answer {
+            Ok(answer) => list::page(store, answer),
+            Err(error) => Err(failure::classify(&error, now.wall)),
+        };
+        self.list.request_ended(sent, now, outcome.as_ref().err());
+        outcome
     }
 
     /// Asks for one job, once.
@@ -126,4 +169,9 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     }
     let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
     sdk.into_builder().credentials_provider(provider).build()
+}
+
+/// The API's times have no sign in their fraction; ours counts from the second before.
+fn subsec_nanos(time: Timestamp) -> u32 {
+    u32::try_from(time.subsec_nanosecond()).unwrap_or(0)
 }

@@ -14,6 +14,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use super::api::{Answer, ApiError};
+use super::traffic::Operation;
 use crate::clock::Clock;
 
 /// A fault.
@@ -27,6 +28,8 @@ pub enum Fault {
     RequestTimeout,
     /// 403 `AccessDeniedException`.
     AccessDenied,
+    /// 403 `AccessDeniedException` to `ListReferenceImportJobs` alone.
+    ListDenied,
     /// 404 `ResourceNotFoundException`.
     NotFound,
     /// 400 `ValidationException`.
@@ -96,11 +99,12 @@ const CUT_OFF_PAUSE: Duration = Duration::from_millis(50);
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Throttling,
         Self::Internal,
         Self::RequestTimeout,
         Self::AccessDenied,
+        Self::ListDenied,
         Self::NotFound,
         Self::Validation,
         Self::UnavailableHtml,
@@ -124,6 +128,7 @@ impl Fault {
             Self::Internal => "internal",
             Self::RequestTimeout => "request_timeout",
             Self::AccessDenied => "access_denied",
+            Self::ListDenied => "list_denied",
             Self::NotFound => "not_found",
             Self::Validation => "validation",
             Self::UnavailableHtml => "unavailable_html",
@@ -140,13 +145,18 @@ impl Fault {
         }
     }
 
+    /// Whether it strikes requests of this operation.
+    pub(super) fn concerns(self, operation: Operation) -> bool {
+        self != Self::ListDenied || operation == Operation::ListReferenceImportJobs
+    }
+
     /// What becomes of the `honest` answer.
     pub(super) async fn strike(self, honest: Answer, clock: Clock) -> Result<Response<Body>, Reset> {
         let answer = match self {
             Self::Throttling => ApiError::throttled().into(),
             Self::Internal => ApiError::InternalServer("An unexpected error occurred. Try the request again.").into(),
             Self::RequestTimeout => ApiError::RequestTimeout("The request timed out.").into(),
-            Self::AccessDenied => {
+            Self::AccessDenied | Self::ListDenied => {
                 ApiError::AccessDenied("You do not have sufficient access to perform this action.").into()
             }
             Self::NotFound => ApiError::ResourceNotFound("The target resource was not found.".to_owned()).into(),

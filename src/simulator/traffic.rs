@@ -81,7 +81,7 @@ impl Traffic {
             return Verdict::Throttle;
         }
         let mut hits = |rate: f64| self.rng.f64() < rate;
-        if let Some(hit) = self.faults.iter().find(|fault| hits(fault.rate)) {
+        if let Some(hit) = self.faults.iter().find(|fault| fault.fault.concerns(operation) && hits(fault.rate)) {
             lane.calls.faulted += 1;
             return Verdict::Fault(hit.fault);
         }

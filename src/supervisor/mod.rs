@@ -14,10 +14,12 @@ use tracing::error;
 use crate::board::{WatchState, WatchView};
 use crate::config::watch_list::JobEntry;
 use crate::config::{Config, TargetConfig};
-use crate::core::job::WatchId;
+use crate::core::job::{ReferenceStoreId, WatchId};
+use crate::hints::StoreHints;
 use crate::omics::{Target, TargetError};
 use crate::record::{CommitError, Remembered};
-use crate::watcher::{RecordGone, Watcher, Workplace};
+use crate::sweeper::Sweeper;
+use crate::watcher::{Poller, RecordGone, Watcher, Workplace};
 use tasks::{Ended, RESTARTS_MAX, Tasks};
 
 /// How long tasks may take to stop: one commit, in the main. The unit gives the whole process 10 s.
@@ -30,12 +32,23 @@ pub struct Supervisor {
     seeds: fastrand::Rng,
     targets: BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>,
     config: Config,
-    tasks: Tasks<WatchId, RecordGone>,
+    stores: BTreeMap<StoreId, Arc<StoreHints>>,
+    tasks: Tasks<TaskKey, RecordGone>,
 }
 
 /// How a task ended that nobody had told to.
 #[derive(Debug)]
-pub struct TaskEnd(Ended<WatchId, RecordGone>);
+pub struct TaskEnd(Ended<TaskKey, RecordGone>);
+
+/// A store, as it is read through one target.
+type StoreId = (Arc<str>, ReferenceStoreId);
+
+/// What a task is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum TaskKey {
+    Watch(WatchId),
+    Sweep(StoreId),
+}
 
 /// A configuration that cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +70,7 @@ impl Supervisor {
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
+            stores: BTreeMap::new(),
             tasks: Tasks::new(),
         }
     }
@@ -68,9 +82,17 @@ impl Supervisor {
     pub async fn apply(&mut self, config: &Config) -> Result<(), ApplyError> {
         let targets = self.build_targets(config).await?;
         let difference = self.config.difference(config);
-        self.tasks.stop(difference.stop.iter().cloned(), STOP_PATIENCE).await;
+        let sweeps = sweeps_of(config);
+        let moved = |target: &str| difference.build_targets.iter().any(|changed| *changed.name == *target);
+        let swept = sweeps_of(&self.config);
+        let ended = swept.iter().filter(|store| !sweeps.contains(*store) || moved(&store.0)).cloned();
+        let stop = ended.map(TaskKey::Sweep).chain(difference.stop.iter().cloned().map(TaskKey::Watch));
+        self.tasks.stop(stop, STOP_PATIENCE).await;
         for id in &difference.stop {
             self.workplace.board.remove(id);
+            if let Some(hints) = self.stores.get(&store_of(id)) {
+                hints.forget(&id.key.job);
+            }
         }
         for gone in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
             self.workplace.instruments.forget_target(gone);
@@ -81,9 +103,16 @@ impl Supervisor {
             let mut remembered = self.workplace.record.remembered().await?;
             for (id, entry) in difference.start {
                 let remembered = remembered.remove(&id);
-                self.start(id, &entry, remembered, 0);
+                self.start_watch(id, &entry, remembered, 0);
             }
         }
+        for store in sweeps {
+            if !self.tasks.runs(&TaskKey::Sweep(store.clone())) {
+                self.start_sweep(store, 0);
+            }
+        }
+        let stores: BTreeSet<StoreId> = self.config.watch_list.jobs.keys().map(store_of).collect();
+        self.stores.retain(|store, _| stores.contains(store));
         Ok(())
     }
 
@@ -100,15 +129,19 @@ impl Supervisor {
         match end {
             Ended::Done => {}
             Ended::Failed(RecordGone) => return Err(CommitError::WriterGone.into()),
-            Ended::Panicked { key: id, restarts } => {
+            Ended::Panicked { key: TaskKey::Sweep(store), restarts } => {
+                self.workplace.instruments.task_restarts.inc();
+                self.start_sweep(store, restarts);
+            }
+            Ended::Panicked { key: TaskKey::Watch(id), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may lie between a commit and its publication: the record knows, the board may not.
                 let remembered = self.workplace.record.remembered().await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.jobs.get(&id).cloned() {
-                    self.start(id, &entry, remembered, restarts);
+                    self.start_watch(id, &entry, remembered, restarts);
                 }
             }
-            Ended::GivenUp(id) => self.give_up(&id),
+            Ended::GivenUp(key) => self.give_up(&key),
         }
         Ok(())
     }
@@ -137,19 +170,61 @@ impl Supervisor {
         Ok(targets)
     }
 
-    fn start(&mut self, id: WatchId, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
+    fn start_watch(&mut self, id: WatchId, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
         let Some((_, target)) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
-        let (name, target, seed) = (Arc::clone(&entry.name), Arc::clone(target), self.seeds.u64(..));
-        let watcher = Watcher::new(self.workplace.clone(), target, id.clone(), name, entry.policy, remembered, seed);
-        self.tasks.start(id, restarts, |stop| watcher.run(stop));
+        let hints = self.stores.entry(store_of(&id)).or_default().listen(&id.key.job);
+        let (known, transitions) = remembered.map(|job| (job.known, job.transitions)).unzip();
+        let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
+        let poller = Poller::new(self.workplace.clock, target, id.key.clone(), entry.policy, known, hints, seed);
+        let (name, transitions) = (Arc::clone(&entry.name), transitions.unwrap_or_default());
+        let watcher = Watcher::new(self.workplace.clone(), poller, id.clone(), name, transitions);
+        self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
-    fn give_up(&self, id: &WatchId) {
-        error!(event = "watch_given_up", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
-            "the task of this watch failed again and again: it is parked until the next reload that changes it");
-        if let Some(view) = self.workplace.board.watch(id) {
-            let state = WatchState::Parked(format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over"));
-            self.workplace.board.publish(WatchView { state, next_poll: None, ..(*view).clone() });
+    fn start_sweep(&mut self, store: StoreId, restarts: u32) {
+        let Some((_, target)) = self.targets.get(&store.0) else { return };
+        let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
+        let hints = Arc::clone(self.stores.entry(store.clone()).or_default());
+        let Workplace { clock, board, .. } = self.workplace.clone();
+        let (target_name, id) = store.clone();
+        let sweeper = Sweeper::new(clock, board, target, target_name, id, hints, seed);
+        self.tasks.start(TaskKey::Sweep(store), restarts, |stop| async {
+            sweeper.run(stop).await;
+            Ok(())
+        });
+    }
+
+    fn give_up(&self, key: &TaskKey) {
+        match key {
+            TaskKey::Sweep(store) => {
+                error!(event = "sweep_given_up", target = %store.0, reference_store_id = %store.1, restarts = RESTARTS_MAX,
+                    "sweeping this store failed again and again: its jobs are polled one by one until the next start");
+                if let Some(hints) = self.stores.get(store) {
+                    hints.set_safety_interval(None);
+                }
+            }
+            TaskKey::Watch(id) => {
+                error!(event = "watch_given_up", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
+                    "the task of this watch failed again and again: it is parked until the next reload that changes it");
+                if let Some(view) = self.workplace.board.watch(id) {
+                    let state =
+                        WatchState::Parked(format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over"));
+                    self.workplace.board.publish(WatchView { state, next_poll: None, ..(*view).clone() });
+                }
+            }
         }
     }
+}
+
+fn store_of(id: &WatchId) -> StoreId {
+    (Arc::clone(&id.target), id.key.store.clone())
+}
+
+/// The stores that are worth a sweep: those with more than one watch.
+fn sweeps_of(config: &Config) -> BTreeSet<StoreId> {
+    let mut watches: BTreeMap<StoreId, u32> = BTreeMap::new();
+    for id in config.watch_list.jobs.keys().filter(|_| config.poll.sweep) {
+        *watches.entry(store_of(id)).or_default() += 1;
+    }
+    watches.into_iter().filter(|(_, count)| *count > 1).map(|(store, _)| store).collect()
 }

@@ -45,6 +45,11 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         Self { set: JoinMap::new(), running: BTreeMap::new(), ended: VecDeque::new() }
     }
 
+    /// Whether there is a task of `key`.
+    pub(super) fn runs(&self, key: &K) -> bool {
+        self.running.contains_key(key)
+    }
+
     /// Starts the task of `key`; `restarts` says how often it has been started again.
     pub(super) fn start<F>(&mut self, key: K, restarts: u32, task: impl FnOnce(CancellationToken) -> F)
     where

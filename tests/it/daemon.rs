@@ -1,44 +1,12 @@
 //! The daemon as a process: fifty jobs to their ends across a kill, signals, reloads, exit statuses, what systemd is told.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::time::Duration;
 
-use refwatch::core::time::Timestamp;
-use refwatch::record::{Filter, RecordReader, TransitionRow};
 use rustix::process::Signal;
 
 use crate::process::{Scene, between, eventually, get, json, metric};
-
-fn transitions(record: &Path) -> Vec<TransitionRow> {
-    // Until the daemon has made it there is no record, and so nothing in it.
-    RecordReader::new(record).transitions(&Filter::default()).unwrap_or_default()
-}
-
-fn ended(rows: &[TransitionRow]) -> usize {
-    rows.iter().filter(|row| is_terminal(&row.to_status)).count()
-}
-
-fn is_terminal(status: &str) -> bool {
-    matches!(status, "COMPLETED" | "COMPLETED_WITH_FAILURES" | "FAILED" | "CANCELLED")
-}
-
-/// What the simulator says was true: for each job, the statuses it had and since when.
-fn truth(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Timestamp)>> {
-    let jobs = json(simulator, "/-/jobs");
-    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-    jobs.as_array()
-        .expect("an array")
-        .iter()
-        .map(|job| {
-            let timeline = job["timeline"].as_array().expect("a timeline").iter();
-            let timeline = timeline.map(|at| (text(&at["status"]), text(&at["at"]).parse().expect("a time")));
-            (text(&job["id"]), timeline.collect())
-        })
-        .collect()
-}
+use crate::truth::{assert_true, ended, transitions};
 
 #[test]
 fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
@@ -58,34 +26,10 @@ fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
     let after = transitions(&record);
     assert_eq!(after[..before.len()], before, "what was recorded before the kill stands as it was");
 
-    let mut seen: BTreeMap<String, Vec<TransitionRow>> = BTreeMap::new();
-    for row in after {
-        seen.entry(row.import_job_id.clone()).or_default().push(row);
-    }
-    let truth = truth(simulator);
-    assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
-    for (job, rows) in &seen {
-        assert_follows(rows, &truth[job]);
-    }
+    assert_true(after, simulator);
     // Nobody else uses this quota, so a client that keeps to it is never throttled.
     assert_eq!(json(simulator, "/-/calls")["GetReferenceImportJob"]["throttled"], 0);
     assert!(daemon.stderr().contains("event=\"transition\""));
-}
-
-/// The rows of one job are a chain, lead to its true end, and each says what was true when it was seen.
-fn assert_follows(rows: &[TransitionRow], truth: &[(String, Timestamp)]) {
-    let mut last = None;
-    for row in rows {
-        assert_eq!(row.from_status, last, "{rows:#?}");
-        let seen: Timestamp = row.observed_at.parse().expect("a time");
-        let had: Vec<&String> =
-            truth.iter().take_while(|(_, since)| *since <= seen).map(|(status, _)| status).collect();
-        // The answer was made up to a request's time before it was taken in.
-        assert!(had.iter().rev().take(2).any(|status| **status == row.to_status), "{row:?} against {truth:?}");
-        assert_eq!(row.anomaly, None);
-        last = Some(row.to_status.clone());
-    }
-    assert_eq!(last.as_ref(), truth.last().map(|(status, _)| status));
 }
 
 #[test]

@@ -10,3 +10,5 @@ mod omics;
 mod process;
 mod record;
 mod simulator;
+mod sweep;
+mod truth;

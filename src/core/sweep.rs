@@ -1,0 +1,86 @@
+//! What a listing says of jobs that are watched: which of them look changed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::job::{ImportJobId, JobStatus};
+
+/// The part of the polls' quota that goes to jobs of which a sweep sees no change: it keeps their sources fresh, and finds what
+/// a listing does not tell.
+const SAFETY_SHARE: f64 = 0.2;
+
+/// The least time between two such polls of one job, however few jobs there are.
+const SAFETY_INTERVAL_MIN: Duration = Duration::from_mins(1);
+
+/// How long a job of a swept store may go without a poll, where `live` jobs share `polls_per_second`. It steps by doubling, so
+/// that it does not become another whenever a job ends.
+#[must_use]
+pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
+    let live = u32::try_from(live).ok().and_then(u32::checked_next_power_of_two).map_or(f64::from(u32::MAX), f64::from);
+    let seconds = live / (polls_per_second * SAFETY_SHARE);
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).max(SAFETY_INTERVAL_MIN)
+}
+
+/// What has been hinted of the jobs of one store. A listing may lag behind, or contradict what a poll says: each status that it
+/// shows of a job is worth one hint, not one at every sweep.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// The listed status that was hinted; `None` where the job was not listed at all.
+    hinted: BTreeMap<ImportJobId, Option<JobStatus>>,
+}
+
+impl Sweep {
+    /// Whether to hint a job whose last known status is `known` and that is listed with the status `listed`, or not at all.
+    pub fn looks_changed(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
+        let changed = match (known, listed) {
+            // Its first poll is on its way, and urgent only if there is an end to be seen.
+            (None, listed) => listed.is_some_and(JobStatus::is_terminal),
+            (Some(known), listed) => listed != Some(known),
+        };
+        if !changed {
+            self.hinted.remove(job);
+            return false;
+        }
+        let listed = listed.cloned();
+        self.hinted.insert(job.clone(), listed.clone()) != Some(listed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_that_a_listing_shows_is_hinted_once() {
+        let job: ImportJobId = "9876543210".parse().expect("an id");
+        let mut sweep = Sweep::default();
+        let script = [
+            // Known, listed, hint.
+            ("", "SUBMITTED", false),
+            ("", "COMPLETED", true),
+            ("", "COMPLETED", false),
+            ("SUBMITTED", "SUBMITTED", false),
+            ("SUBMITTED", "IN_PROGRESS", true),
+            ("SUBMITTED", "IN_PROGRESS", false),
+            ("SUBMITTED", "FAILED", true),
+            ("SUBMITTED", "SUBMITTED", false),
+            ("SUBMITTED", "FAILED", true),
+            ("IN_PROGRESS", "", true),
+            ("IN_PROGRESS", "", false),
+            ("IN_PROGRESS", "IN_PROGRESS", false),
+            ("", "", false),
+        ];
+        for (step, (known, listed, hint)) in script.into_iter().enumerate() {
+            let status = |text: &str| (!text.is_empty()).then(|| JobStatus::from(text));
+            let hinted = sweep.looks_changed(&job, status(known).as_ref(), status(listed).as_ref());
+            assert_eq!(hinted, hint, "step {step}: {known} {listed}");
+        }
+    }
+
+    #[test]
+    fn the_safety_net_takes_a_fifth_of_the_polls() {
+        assert_eq!(safety_interval(3, 4.0), SAFETY_INTERVAL_MIN);
+        assert_eq!(safety_interval(1_000, 5.0), Duration::from_secs(1_024));
+        assert_eq!(safety_interval(1_000, 5.0), safety_interval(600, 5.0));
+    }
+}
