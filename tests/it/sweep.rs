@@ -1,7 +1,7 @@
 //! Sweeps: one listing in place of many polls, and polls where there can be no listing.
 
 use crate::process::{Scene, eventually, json, metric};
-use crate::truth::{assert_true, transitions};
+use crate::truth::{assert_true, transitions, truth};
 
 #[test]
 fn a_swept_store_is_followed_with_little_more_than_a_poll_for_each_change() {
@@ -17,6 +17,9 @@ fn a_swept_store_is_followed_with_little_more_than_a_poll_for_each_change() {
     // Polling alone would use its quota of 8 a second throughout.
     let changes = u64::try_from(rows.len()).expect("small");
     assert!(changes <= polls && polls <= changes + 20, "{polls} polls for {changes} transitions");
+    // Polls once a minute, as without hints, would skip most statuses between the first and the last.
+    let lived: usize = truth(simulator).values().map(Vec::len).sum();
+    assert!(rows.len() * 5 >= lived * 4, "{changes} of {lived} transitions were seen");
     assert_true(rows, simulator);
     for operation in ["GetReferenceImportJob", "ListReferenceImportJobs"] {
         assert_eq!(calls[operation]["throttled"], 0);

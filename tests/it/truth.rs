@@ -20,7 +20,7 @@ pub(crate) fn ended(rows: &[TransitionRow]) -> usize {
 }
 
 /// What the simulator says was true: for each job, the statuses it had and since when.
-fn truth(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Timestamp)>> {
+pub(crate) fn truth(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Timestamp)>> {
     let jobs = json(simulator, "/-/jobs");
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
     jobs.as_array()
