@@ -110,13 +110,22 @@ pub struct FailedPoll {
     pub message: String,
 }
 
+/// What is wrong with the configuration as it was last read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// What is in force all the same.
+    pub in_force: &'static str,
+    /// The mistakes, each with its place.
+    pub details: String,
+}
+
 /// The state of the daemon itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonView {
     /// When the configuration in force was loaded; `None` before the first one.
     pub config_loaded_at: Option<Timestamp>,
-    /// Why the last reload failed; `None` where it succeeded.
-    pub config_error: Option<String>,
+    /// What is wrong with the configuration as it was last read; `None` where nothing is.
+    pub config_error: Option<ConfigError>,
     /// The configuration in force as TOML, its secrets hidden.
     pub config_in_force: String,
     /// Why the record cannot be written; `None` while it can.

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::board::{StatusBoard, WatchState};
+use crate::board::{ConfigError, StatusBoard, WatchState};
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, Problems};
 use crate::core::job::JobStatus;
@@ -40,7 +40,10 @@ const PRUNE_EVERY: Duration = Duration::from_hours(24);
 /// A daemon whose configuration, record and listener stand.
 #[derive(Debug)]
 pub struct Daemon {
+    /// What is in force.
     config: Config,
+    /// What counts of the tables that only a start reads.
+    started_with: Config,
     address: SocketAddr,
     workplace: Workplace,
     supervisor: Supervisor,
@@ -103,7 +106,8 @@ impl Daemon {
         };
         let mut server = JoinSet::new();
         server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
-        Ok(Self { config, address, workplace, supervisor, server, server_stop, log })
+        let started_with = config.clone();
+        Ok(Self { config, started_with, address, workplace, supervisor, server, server_stop, log })
     }
 
     /// Where the listener is.
@@ -140,7 +144,8 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         let clock = self.workplace.clock;
         systemd::ready(&status_line(&self.workplace.board, clock.now()));
-        info!(event = "started", address = %self.address, jobs = self.config.watch_list.jobs.len(), "watching");
+        info!(event = "started", address = %self.address, jobs = self.config.watch_list.jobs.len(),
+            version = env!("CARGO_PKG_VERSION"), "watching");
         let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
         let mut next_look = clock.now().monotonic + look_every;
         let mut next_prune = clock.now().monotonic;
@@ -162,7 +167,7 @@ impl Daemon {
 
     async fn stop(mut self) {
         systemd::stopping();
-        info!(event = "stopping", "commits under way end, polls are dropped");
+        info!(event = "stopping", "stopping: commits under way are finished, polls are dropped");
         self.workplace.board.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
         let server = async { while self.server.join_next().await.is_some() {} };
@@ -182,15 +187,23 @@ impl Daemon {
                 }
                 match self.put_in_force(loaded).await {
                     Ok(()) => None,
-                    Err(ApplyError::Target(error)) => Some(error.to_string()),
+                    Err(ApplyError::Target(error)) => {
+                        error!(event = "config_problem", "{error}");
+                        Some(error.to_string())
+                    }
                     Err(error @ ApplyError::Record(_)) => return Err(error),
                 }
             }
-            Err(problems) => Some(problems.to_string()),
+            Err(problems) => {
+                log_problems(&problems);
+                Some(problems.to_string())
+            }
         };
-        if let Some(refused) = refused {
-            error!(event = "reload_failed", "the configuration before it stays in force: {refused}");
-            self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(refused));
+        if let Some(details) = refused {
+            let in_force = "the one before it stays in force";
+            error!(event = "reload_failed", "reload refused: {in_force}");
+            let error = ConfigError { in_force, details };
+            self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(error));
         }
         systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
         Ok(())
@@ -199,8 +212,8 @@ impl Daemon {
     async fn put_in_force(&mut self, loaded: Loaded) -> Result<(), ApplyError> {
         let Loaded { config, problems, .. } = loaded;
         self.supervisor.apply(&config).await?;
-        for table in self.config.needs_restart(&config) {
-            warn!(event = "restart_needed", table, "its changes take effect at the next start");
+        for table in self.started_with.needs_restart(&config) {
+            warn!(event = "restart_needed", "changes in [{table}] take effect at the next start");
         }
         info!(event = "reloaded", jobs = config.watch_list.jobs.len(), "the new watch list is in force");
         publish_config(&self.workplace, &config, &problems);
@@ -243,15 +256,24 @@ fn host_names(listen: SocketAddr) -> Arc<[String]> {
 /// `problems` are those of included files, which are not in force.
 fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
     let loaded_at = workplace.clock.now().wall;
-    let problems = (!problems.is_empty()).then(|| problems.to_string());
-    if let Some(problems) = &problems {
-        error!(event = "include_failed", "without these files: {problems}");
-    }
+    log_problems(problems);
+    let error = (!problems.is_empty()).then(|| {
+        let in_force = "files with mistakes were left out, the rest is in force";
+        error!(event = "include_failed", "{in_force}");
+        ConfigError { in_force, details: problems.to_string() }
+    });
     workplace.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
-        daemon.config_error = problems;
+        daemon.config_error = error;
         daemon.config_in_force = config.in_force();
     });
+}
+
+/// One line for each mistake; the picture of it is on the page and in what `refwatch check` prints.
+fn log_problems(problems: &Problems) {
+    for problem in &problems.0 {
+        error!(event = "config_problem", "{}", problem.summary());
+    }
 }
 
 /// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", and what is wrong first.

@@ -1,7 +1,8 @@
 //! The log: standard error always, rolling files where a directory is given.
 //!
 //! Every line passes one sanitiser on its way out, so no text of the service's can forge a line or move a cursor. Of the
-//! libraries only warnings are let through: their finer levels would print headers, and signatures with them.
+//! libraries only errors are let through: what concerns a watch is said by us, once, and their finer levels would print headers,
+//! and signatures with them.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -82,7 +83,7 @@ pub fn init(config: &LogConfig) -> Result<Log, LogError> {
         }
         None => (None, None),
     };
-    let filter = Targets::new().with_target("refwatch", config.level).with_default(config.level.min(Level::WARN));
+    let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
     tracing_subscriber::registry().with(stderr).with(to_files).with(filter).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(Log { files })

@@ -159,6 +159,9 @@ impl Sweeper {
             warn!(event = "sweep_failed", target = %self.target_name, reference_store_id = %self.store,
                 reason = failure.reason.label(), "jobs are polled one by one: {}", failure.message);
         }
+        if failure.reason == FailureReason::AccessDenied {
+            return DENIED_RECHECK;
+        }
         match failure.reason.remedy() {
             Remedy::Backoff => self.backoff.next_delay(self.jitter.f64()),
             Remedy::Recheck | Remedy::Park => DENIED_RECHECK,

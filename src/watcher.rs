@@ -149,7 +149,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher that asks through `poller`. `transitions` counts those that the record holds already.
+    /// A watcher that asks through `poller`; its watch is on the board from now on. `transitions` counts those that the record
+    /// holds already.
     #[must_use]
     pub fn new(workplace: Workplace, poller: Poller, id: WatchId, name: Arc<str>, transitions: [u64; 8]) -> Self {
         let view = WatchView {
@@ -164,7 +165,9 @@ impl Watcher {
             transitions,
             recent_failures: VecDeque::new(),
         };
-        Self { workplace, poller, view }
+        let mut watcher = Self { workplace, poller, view };
+        watcher.publish(watcher.workplace.clock.now());
+        watcher
     }
 
     /// Runs to the job's end, or until `stop`; a commit that is under way ends first.
@@ -172,7 +175,6 @@ impl Watcher {
     /// # Errors
     /// The record is gone.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), RecordGone> {
-        self.publish(self.workplace.clock.now());
         loop {
             let polled = tokio::select! {
                 biased;
@@ -201,7 +203,7 @@ impl Watcher {
                 }
                 Err(CommitError::WriterGone) => return Err(RecordGone),
                 Err(error) => {
-                    warn!(event = "record_failed", watch = %self.view.name, %error, "polling pauses until it is written");
+                    warn!(event = "record_failed", watch = &*self.view.name, %error, "polling pauses until it is written");
                     board.update_daemon(|daemon| daemon.record_error = Some(error.to_string()));
                 }
             }
@@ -218,7 +220,9 @@ impl Watcher {
         match polled.failure {
             None => {
                 if self.view.up == Some(false) {
-                    info!(event = "poll_recovered", watch = %self.view.name, "polls succeed again");
+                    info!(event = "poll_recovered", watch = &*self.view.name, target = %self.view.id.target,
+                        reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
+                        "polls succeed again");
                 }
                 self.view.up = Some(true);
                 self.view.last_successful_poll = Some(now.wall);
@@ -239,7 +243,7 @@ impl Watcher {
         let reason: FailureReason = failure.reason;
         // One line when trouble begins or changes its kind; the counters tell the rest.
         if self.view.up != Some(false) || self.view.recent_failures.back().is_none_or(|last| last.reason != reason) {
-            warn!(event = "poll_failed", watch = %self.view.name, target = %self.view.id.target,
+            warn!(event = "poll_failed", watch = &*self.view.name, target = %self.view.id.target,
                 reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
                 reason = reason.label(), "{}", failure.message);
         }
@@ -266,7 +270,7 @@ impl Watcher {
             &transition;
         info!(
             event = "transition",
-            watch = %self.view.name,
+            watch = &*self.view.name,
             target = %target,
             reference_store_id = %key.store,
             import_job_id = %key.job,
@@ -278,6 +282,7 @@ impl Watcher {
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),
             anomaly = anomaly.map(Anomaly::as_str),
+            "{}: {}{to}", self.view.name, from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         );
         // At a first sighting the job may have ended long before anyone watched it.
         if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)

@@ -16,7 +16,7 @@ use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::text::Printable;
 use crate::core::time::Monotonic;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
 use crate::signals::{Asked, Signals};
 use crate::simulator::{Options, Simulator};
@@ -52,7 +52,12 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
     let loaded = load(&file, args.listen).map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
-    let daemon = Daemon::start(loaded, log).await?;
+    let daemon = Daemon::start(loaded, log).await.map_err(|error| match error {
+        DaemonError::Listen { address, error } => Failure::running(format_args!(
+            "--listen {address}: {error} (try --listen 127.0.0.1:0, which is always free)"
+        )),
+        error => error.into(),
+    })?;
     let page = daemon.address();
     print(format_args!(
         "{jobs} import jobs on a simulated HealthOmics at http://{endpoint}\n\n  \
@@ -137,6 +142,9 @@ impl Show {
             (count > 0).then(|| format!("{count} {status}"))
         });
         let ends: Vec<String> = ends.collect();
+        if ends.is_empty() {
+            return print("\nno job ended\n");
+        }
         print(format_args!("\n{} jobs ended: {}\n", ended.len(), ends.join(", ")))
     }
 }

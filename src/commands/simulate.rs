@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Exit, Failure, print};
 use crate::signals::{Asked, Signals};
-use crate::simulator::{FaultRate, Options, Simulator};
+use crate::simulator::{Fault, FaultRate, Options, Simulator};
 
 /// Ten times the longest watch list that refwatch is made for.
 const JOBS_MAX: i64 = 100_000;
@@ -38,12 +38,18 @@ pub struct Args {
     /// How long a job takes on average, in seconds
     #[arg(long, value_name = "S", default_value = "60", value_parser = mean)]
     mean_seconds: Duration,
-    /// A fault and the part of all requests, 0 to 1, that it hits; may be given more than once
-    #[arg(long, value_name = "NAME=RATE")]
+    #[arg(long, value_name = "NAME=RATE", help = fault_help())]
     fault: Vec<FaultRate>,
     /// Write a configuration that watches the jobs
     #[arg(long, value_name = "FILE")]
     config_out: Option<PathBuf>,
+}
+
+fn fault_help() -> String {
+    let names = Fault::ALL.map(Fault::name).join(", ");
+    format!(
+        "A fault and the part of all requests, 0 to 1, that it hits; may be given more than once. There are: {names}"
+    )
 }
 
 /// Runs it.

@@ -1,14 +1,16 @@
 //! `refwatch status`: what the running daemon's API says of every watch, as a table.
 
 use std::io::{IsTerminal as _, stdout};
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{Exit, Failure, print};
+use super::{Exit, Failure, print, remark};
 use crate::clock::Clock;
+use crate::config::{self, HttpConfig};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
 use crate::http::watches::Watch;
@@ -17,11 +19,11 @@ use crate::http::{self, client};
 /// From one look to the next with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Characters shown of a message.
-const BRIEF: usize = 80;
+/// Before a remark.
+const REMARK_INDENT: &str = "   ";
 
-/// A width for what is no terminal, where lines are better long than broken.
-const WIDTH_ELSEWHERE: u16 = 200;
+/// A width for what is no terminal, where lines are better long than cut.
+const WIDTH_ELSEWHERE: u16 = u16::MAX;
 
 /// Cursor home, then erase to the end of the screen (ECMA-48 CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[J";
@@ -32,7 +34,7 @@ pub struct Args {
     /// Print the JSON of the daemon's API
     #[arg(long)]
     json: bool,
-    /// Print anew every 2 seconds, until Ctrl-C
+    /// Redraw it every 2 seconds, until Ctrl-C
     #[arg(long)]
     follow: bool,
     /// Where the daemon listens [default: http.listen of the configuration]
@@ -48,7 +50,7 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let address = match args.address {
         Some(address) => address,
-        None => reachable(super::load(config)?.config.http.listen).to_string(),
+        None => reachable(configured(config)).to_string(),
     };
     let redraw = args.follow && !args.json && stdout().is_terminal();
     let mut text = look(&address, args.json, clock.now().wall).await?;
@@ -60,6 +62,19 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
         clock.sleep(FOLLOW_INTERVAL).await;
         // A daemon that answered once is followed through its restarts.
         text = look(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
+    }
+}
+
+/// Where the configuration says that the daemon listens. One with mistakes, as before a reload that was refused, says nothing;
+/// the daemon goes on all the same, most likely at the usual address.
+fn configured(path: &Path) -> SocketAddr {
+    match config::load(path) {
+        Ok(loaded) => loaded.config.http.listen,
+        Err(problems) => {
+            let usual = HttpConfig::default().listen;
+            remark(format_args!("warning: {}; asking at {usual} (refwatch check says more)", problems.summary()));
+            usual
+        }
     }
 }
 
@@ -76,8 +91,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 async fn look(address: &str, json: bool, now: Timestamp) -> Result<String, Failure> {
     let failure = |error: &dyn std::fmt::Display| {
         Failure::running(format_args!(
-            "the daemon does not answer at {address}: {error}\nSee whether it runs (systemctl status refwatch, or start \
-             it with `refwatch run`), and whether it listens elsewhere: --address HOST:PORT.",
+            "the daemon does not answer at {address}: {error} (is it running? see systemctl status refwatch; does it listen \
+             elsewhere? --address HOST:PORT)",
         ))
     };
     let body = client::get(address, "/api/v1/watches").await.map_err(|error| failure(&error))?;
@@ -93,6 +108,8 @@ fn width() -> u16 {
     rustix::termios::tcgetwinsize(stdout()).map_or(WIDTH_ELSEWHERE, |size| size.ws_col)
 }
 
+/// A line for each watch, and under it what a person should know first. Rows stay whole however narrow the terminal is: half a
+/// name or half a status is none.
 fn table(watches: &[Watch], now: Timestamp, width: u16) -> String {
     if watches.is_empty() {
         return "Nothing is watched.\n".to_owned();
@@ -100,32 +117,29 @@ fn table(watches: &[Watch], now: Timestamp, width: u16) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width)
-        .set_header(["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL", "REMARK"]);
-    for watch in watches {
-        table.add_row(row(watch, now));
-    }
-    // Where the terminal is narrow, a job and a status break where their parts meet, names and remarks anywhere.
-    for (index, column) in table.column_iter_mut().enumerate() {
-        match index {
-            0 | 6 => {}
-            1 => _ = column.set_delimiter('/'),
-            2 => _ = column.set_delimiter('_'),
-            _ => _ = column.set_constraint(ColumnConstraint::ContentWidth),
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"])
+        .add_rows(watches.iter().map(|watch| row(watch, now)));
+    // The header has no remark.
+    let remarks = iter::once(None).chain(watches.iter().map(remark_of));
+    let mut shown = String::new();
+    for (line, remark) in table.lines().zip(remarks) {
+        shown.extend([line.trim_end(), "\n"]);
+        if let Some(remark) = remark {
+            let room = usize::from(width).saturating_sub(REMARK_INDENT.len() + 1);
+            shown.extend([REMARK_INDENT, &excerpt(&remark, room), "\n"]);
         }
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n") + "\n"
+    shown
 }
 
-fn row(watch: &Watch, now: Timestamp) -> [String; 7] {
+fn row(watch: &Watch, now: Timestamp) -> [String; 6] {
     let sources = watch.sources.as_ref().map(|sources| {
         let finished = sources.by_status.get("FINISHED").copied().unwrap_or_default();
         format!("{finished} of {}", sources.total)
     });
     let next_poll = watch.next_poll.as_deref().map(|at| match at.parse::<Timestamp>() {
-        Ok(at) if at <= now => "due".to_owned(),
+        Ok(at) if at <= now => "now".to_owned(),
         _ => format!("in {}", distance(at, now)),
     });
     [
@@ -135,20 +149,19 @@ fn row(watch: &Watch, now: Timestamp) -> [String; 7] {
         watch.since.as_deref().map(|since| distance(since, now)).unwrap_or_default(),
         sources.unwrap_or_default(),
         next_poll.unwrap_or_default(),
-        remark(watch),
     ]
 }
 
 /// What a person should know first of a watch.
-fn remark(watch: &Watch) -> String {
+fn remark_of(watch: &Watch) -> Option<String> {
     let failure = watch.recent_failures.last().filter(|_| watch.up == Some(false));
     let remark = match (&watch.parked_reason, failure, &watch.status_message) {
         (Some(reason), _, _) => format!("parked: {reason}"),
         (None, Some(failure), _) => format!("{}: {}", failure.reason, failure.message),
         (None, None, _) if watch.vanished => "the service no longer knows this job".to_owned(),
-        (None, None, message) => message.clone().unwrap_or_default(),
+        (None, None, message) => message.clone()?,
     };
-    Printable(&excerpt(&remark, BRIEF)).to_string()
+    Some(Printable(&remark).to_string())
 }
 
 fn distance(time: &str, now: Timestamp) -> String {
@@ -185,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_fits_the_terminal_and_shows_no_text_that_acts_on_it() {
+    fn rows_stay_whole_remarks_fit_the_terminal_and_no_text_acts_on_it() {
         let failure = WatchFailure {
             at: "2026-03-01T10:04:00.000Z".to_owned(),
             reason: "internal".to_owned(),
@@ -195,11 +208,13 @@ mod tests {
             Watch { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
         let watches = [watch(), hostile];
-        for width in [80, 100, 140] {
+        for width in [40, 80, 140] {
             let shown = table(&watches, now, width);
-            assert!(shown.lines().all(|line| line.chars().count() <= usize::from(width)), "{shown}");
+            let remark = shown.lines().nth(3).expect("a remark");
+            assert_eq!(remark.chars().count(), usize::from(width), "{shown}");
+            assert!(remark.trim().starts_with("internal: a long"), "{shown}");
         }
-        let shown = table(&watches, now, 140);
+        let shown = table(&watches, now, 40);
         let row = shown.lines().nth(1).expect("a row");
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["GRCh38", "1234567890/2222222222", "IN_PROGRESS", "2h 5m", "2 of 3", "in 12s"], "{shown}");

@@ -2,6 +2,7 @@
 //!
 //! It stands alone: no daemon, no file, no record. It asks as the daemon does, with the same pacing and the same backoff.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,11 @@ use tokio::task::JoinSet;
 
 use super::{Exit, Failure, print, remark};
 use crate::clock::Clock;
-use crate::config::{PollConfig, TargetConfig};
+use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
 use crate::core::job::{JobKey, JobStatus, SourceStatus};
-use crate::core::outcome::{FailureReason, PollFailure, Remedy};
+use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::text::Printable;
-use crate::core::time::parse_duration;
+use crate::core::time::{Monotonic, parse_duration};
 use crate::core::watch::{Known, Next};
 use crate::hints::JobHints;
 use crate::instruments::Instruments;
@@ -24,11 +25,15 @@ use crate::watcher::{Polled, Poller};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 every job is COMPLETED; 1 a job could not be followed; 3 a job ended otherwise; 124 \
+                        time ran out. Each job's last status goes to standard output."
+)]
 pub struct Args {
     /// The jobs, each as `REFERENCE_STORE_ID/IMPORT_JOB_ID`
     #[arg(required = true, value_name = "STORE/JOB")]
     jobs: Vec<JobKey>,
-    /// Give up after this long (such as 90s or 2h), with exit status 124
+    /// Give up after this long (such as 90s or 2h)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// The AWS region; AWS's own configuration otherwise
@@ -38,14 +43,24 @@ pub struct Args {
     #[arg(long)]
     profile: Option<String>,
     /// An endpoint to use verbatim in place of AWS's
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_endpoint_url)]
     endpoint_url: Option<String>,
+}
+
+/// How the following of one job ended.
+enum End {
+    /// The job ended.
+    Job(JobStatus),
+    /// Time ran out; the job had this status when it was last seen.
+    TimedOut(Option<JobStatus>),
+    /// More patience would not help, for this reason.
+    Lost(String),
 }
 
 /// Runs it.
 ///
 /// # Errors
-/// A job cannot be followed: no access, no such job, no credentials.
+/// There is no way to ask: no region.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
@@ -56,59 +71,90 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     let target = Arc::new(Target::new(&target, clock, &instruments).await.map_err(Failure::config)?);
+    let deadline = args.timeout.map(|timeout| clock.now().monotonic + timeout);
     let policy = PollConfig::default().policy();
     let progress = Progress::new();
     let mut followers = JoinSet::new();
-    for key in args.jobs {
-        let poller =
-            Poller::new(clock, Arc::clone(&target), key.clone(), policy, None, JobHints::none(), fastrand::u64(..));
-        followers.spawn(follow(poller, key.clone(), progress.line(&key)));
+    for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
+        let (target, hints, line) = (Arc::clone(&target), JobHints::none(), progress.line(&key));
+        let poller = Poller::new(clock, target, key.clone(), policy, None, hints, fastrand::u64(..));
+        followers.spawn(async move { (follow(poller, &key, &line, clock, deadline).await, key) });
     }
-    let ends = async {
-        let mut exit = Exit::Done;
-        while let Some(end) = followers.join_next().await {
-            let (key, status) = end.map_err(Failure::running)??;
-            print(format_args!("{key} {}\n", Printable(status.as_str())))?;
-            if status != JobStatus::Completed {
-                exit = Exit::EndedOtherwise;
+    let mut exit = Exit::Done;
+    while let Some(end) = followers.join_next().await {
+        let (end, key) = end.map_err(Failure::running)?;
+        let (status, outcome) = match end {
+            End::Job(status) => (
+                Some(status.to_string()),
+                if status == JobStatus::Completed { Exit::Done } else { Exit::EndedOtherwise },
+            ),
+            End::TimedOut(status) => {
+                (Some(status.map_or("not seen".to_owned(), |status| status.to_string())), Exit::TimedOut)
             }
+            End::Lost(reason) => {
+                progress.beside(|| remark(format_args!("error: {key}: {reason}")));
+                (None, Exit::Failed)
+            }
+        };
+        if let Some(status) = status {
+            progress.beside(|| print(format_args!("{key} {}\n", Printable(&status))))?;
         }
-        Ok(exit)
-    };
-    let Some(timeout) = args.timeout else { return ends.await };
-    tokio::select! {
-        exit = ends => exit,
-        () = clock.sleep(timeout) => {
-            let message = format!("not every job ended within {}", humantime::format_duration(timeout));
-            Err(Failure::new(Exit::TimedOut, message))
-        }
+        exit = graver(exit, outcome);
     }
+    Ok(exit)
+}
+
+/// The exit status that tells more: a job that could not be followed before time that ran out before another end.
+fn graver(one: Exit, other: Exit) -> Exit {
+    let order = [Exit::Failed, Exit::TimedOut, Exit::EndedOtherwise];
+    order.into_iter().find(|exit| [one, other].contains(exit)).unwrap_or(Exit::Done)
 }
 
 /// Follows one job to its end.
-async fn follow(mut poller: Poller, key: JobKey, line: Line) -> Result<(JobKey, JobStatus), Failure> {
-    while let Some(Polled { failure, change, .. }) = poller.poll().await {
-        if let Some(failure) = failure {
-            if is_final(&failure, poller.known()) {
-                return Err(Failure::running(format_args!("{key}: {}", Printable(&failure.message))));
+async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, deadline: Option<Monotonic>) -> End {
+    loop {
+        let time_is_up = async {
+            match deadline {
+                Some(deadline) => clock.sleep_until(deadline).await,
+                None => std::future::pending().await,
             }
-            line.trouble(&key, &failure);
-        } else if let Some(known) = poller.known() {
-            line.seen(&key, known, change.transition.is_some());
+        };
+        let done = tokio::select! {
+            done = poller.poll() => done,
+            () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
+        };
+        match (done, poller.next()) {
+            (_, Next::Parked(reason)) => return End::Lost(reason.clone()),
+            (Some(Polled { failure: Some(failure), .. }), _) => {
+                if is_final(&failure, poller.known()) {
+                    return End::Lost(failure.message);
+                }
+                line.trouble(key, &failure);
+            }
+            (Some(Polled { failure: None, change, .. }), next) => {
+                if let Some(known) = poller.known() {
+                    line.seen(key, known, change.transition.is_some());
+                }
+                if let Next::Finished(status) = next {
+                    return End::Job(status.clone());
+                }
+            }
+            (None, next) => unreachable!("{next:?} and no poll"),
         }
-    }
-    match poller.next() {
-        Next::Finished(status) => Ok((key, status.clone())),
-        Next::Parked(reason) => Err(Failure::running(format_args!("{key}: {}", Printable(reason)))),
-        Next::PollAt(_) => unreachable!("a poller with a poll to come polls"),
     }
 }
 
-/// Whether more patience would not help. Nobody watches a pipeline that waits for a typing mistake.
+/// Whether more patience would not help. Nobody watches a pipeline that waits for a typing mistake; and what worked once may
+/// work again.
 fn is_final(failure: &PollFailure, known: Option<&Known>) -> bool {
-    match failure.reason.remedy() {
-        Remedy::Backoff => failure.reason == FailureReason::Credentials && known.is_none(),
-        Remedy::Recheck | Remedy::Park => true,
+    match failure.reason {
+        FailureReason::NotFound | FailureReason::Validation => true,
+        FailureReason::AccessDenied | FailureReason::Credentials | FailureReason::Other => known.is_none(),
+        FailureReason::Throttled
+        | FailureReason::Timeout
+        | FailureReason::Connect
+        | FailureReason::Internal
+        | FailureReason::Protocol => false,
     }
 }
 
@@ -122,9 +168,17 @@ impl Progress {
         Self(std::io::stderr().is_terminal().then(MultiProgress::new))
     }
 
+    /// Prints beside the lines that are redrawn.
+    fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            Some(all) => all.suspend(print),
+            None => print(),
+        }
+    }
+
     fn line(&self, key: &JobKey) -> Line {
         Line(self.0.as_ref().map(|all| {
-            let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {msg}");
+            let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {wide_msg}");
             let line = all.add(ProgressBar::new_spinner());
             line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             line.set_message(format!("{key} asking"));

@@ -13,11 +13,14 @@ use super::file::{IncludedFile, Job, MainFile, Table, Targets};
 use super::parse::{PROBLEMS_MAX, Parsed, parse};
 use super::problem::{Place, Problem, Problems, nearest};
 use super::source::{Source, matching_files};
-use super::value::{Interval, Text, Written};
+use super::value::{IncludePattern, Interval, Text, Written};
 use super::{Config, TargetConfig};
 
 /// Included files: with the size of each, this bounds what a configuration can cost.
 const INCLUDED_FILES_MAX: usize = 1000;
+
+/// What is included where the file does not say: whoever starts an import can drop a file in.
+const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
 
 /// A configuration, and what was left out of it.
 #[derive(Debug)]
@@ -118,7 +121,9 @@ impl Part {
     fn included_files(&mut self, settings: &MainFile) -> Vec<PathBuf> {
         let directory = self.source.path.parent().unwrap_or(Path::new("")).to_owned();
         let mut files: Vec<PathBuf> = Vec::new();
-        for pattern in &settings.include {
+        // Only patterns that are written can have a mistake, so the default needs no place.
+        let default = || vec![Spanned::new(0..0, Text(IncludePattern(INCLUDE_DEFAULT.into())))];
+        for pattern in settings.include.clone().unwrap_or_else(default) {
             let Text(written) = pattern.get_ref();
             match matching_files(&directory.join(&written.0)) {
                 Ok(found) => {

@@ -21,7 +21,7 @@ use crate::core::job::{ImportJobId, ReferenceStoreId};
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct MainFile {
-    pub include: Vec<Spanned<Text<IncludePattern>>>,
+    pub include: Option<Vec<Spanned<Text<IncludePattern>>>>,
     pub poll: Table<Poll>,
     pub quota: Table<Quota>,
     pub record: Table<Record>,

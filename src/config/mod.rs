@@ -24,6 +24,7 @@ use std::time::Duration;
 pub use check::{Loaded, load};
 pub use problem::{Problem, Problems};
 pub use source::FILE_SIZE_MAX;
+pub use value::parse_endpoint_url;
 use watch_list::{Difference, WatchList};
 
 use crate::core::backoff::BackoffPolicy;

@@ -306,6 +306,14 @@ impl FromStr for EndpointUrl {
     }
 }
 
+/// An endpoint's URL as the command line takes it.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
+    text.parse().map(|EndpointUrl(url)| url).map_err(|rule: Rule| rule.to_string())
+}
+
 /// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -70,9 +70,9 @@ pub enum FailureReason {
 /// What a failed poll means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// It will pass: come back after an exponential backoff.
+    /// It will pass, or a person will mend it: come back after an exponential backoff.
     Backoff,
-    /// A person has to mend it, outside of refwatch: look again at the longest backoff.
+    /// It is not likely to change: look again at the longest backoff.
     Recheck,
     /// It cannot change while the configuration stays as it is.
     Park,
@@ -114,10 +114,15 @@ impl FailureReason {
     #[must_use]
     pub const fn remedy(self) -> Remedy {
         match self {
-            Self::Throttled | Self::Timeout | Self::Connect | Self::Internal | Self::Protocol | Self::Credentials => {
-                Remedy::Backoff
-            }
-            Self::AccessDenied | Self::NotFound | Self::Other => Remedy::Recheck,
+            Self::Throttled
+            | Self::AccessDenied
+            | Self::Timeout
+            | Self::Connect
+            | Self::Internal
+            | Self::Protocol
+            | Self::Credentials
+            | Self::Other => Remedy::Backoff,
+            Self::NotFound => Remedy::Recheck,
             Self::Validation => Remedy::Park,
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn alerts(daemon: &DaemonView) -> Markup {
     };
     html! {
         @if let Some(error) = &daemon.config_error {
-            (alert("The configuration has an error; the one before it stays in force", error))
+            (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))
         }
         @if let Some(error) = &daemon.record_error { (alert("The record cannot be written; polling waits for it", error)) }
         @if daemon.stopping { section.alert role="alert" { h2 { "The daemon is stopping" } } }

@@ -117,8 +117,8 @@ fn row(watch: &WatchView, now: Timestamp) -> Markup {
     html! {
         tr.attention[rank(watch) == Rank::Attention] {
             th scope="row" { a href=(job_path(watch)) { (Printable(&watch.name)) } }
-            td data-label="Job" { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
-            td data-label="Target" { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { small { (Printable(&watch.aws_region)) } } }
+            td data-label="Job" { code.whole { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
+            td data-label="Target" { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { small.whole { (Printable(&watch.aws_region)) } } }
             td data-label="Status" { (status(watch, BRIEF)) }
             td data-label="For" { @if let Some(known) = known { (distance(known.since, now)) } }
             td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) } }

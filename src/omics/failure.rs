@@ -135,7 +135,7 @@ fn unreadable(response: &HttpResponse) -> String {
     let body = response.body().bytes().unwrap_or_default();
     let start = String::from_utf8_lossy(&body[..body.len().min(4 * EXCERPT_MAX)]);
     let quoted = excerpt(&Printable(&start).to_string(), EXCERPT_MAX);
-    format!("{hint}HTTP {status} and no answer of the service: \"{quoted}\"")
+    format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}\"")
 }
 
 fn credentials(error: &(dyn Error + 'static)) -> String {
@@ -143,7 +143,7 @@ fn credentials(error: &(dyn Error + 'static)) -> String {
     if chain.contains("SSO") || chain.contains("sso") {
         return format!("{chain} (run `aws sso login` for this profile)");
     }
-    format!("{chain} (give the service AWS credentials: an instance role, a profile, or the environment)")
+    format!("no AWS credentials; give the service an instance role, a profile, or the environment ({chain})")
 }
 
 fn connect(error: &(dyn Error + 'static)) -> String {
@@ -174,12 +174,24 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// The chain as one line. A link that repeats the one before adds nothing.
+/// What the SDK and the HTTP stack wrap around what happened.
+const WRAPPERS: [&str; 8] = [
+    "dispatch failure",
+    "response error",
+    "service error",
+    "failed to construct request",
+    "other",
+    "io error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+];
+
+/// The chain as one line. A link that wraps, or repeats the one before, adds nothing.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     for cause in causes(error) {
-        let text = cause.to_string();
-        if line.ends_with(&text) {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if WRAPPERS.contains(&text.as_str()) || line.ends_with(&text) {
             continue;
         }
         if !line.is_empty() {

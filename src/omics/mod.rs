@@ -12,6 +12,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
@@ -156,7 +157,9 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(profile) = &config.profile {
-        loader = loader.profile_name(profile);
+        // Named, it is what is meant: AWS's chain would let keys in the environment go before it.
+        let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+        loader = loader.profile_name(profile).credentials_provider(credentials);
     }
     if config.simulated {
         loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulated"));

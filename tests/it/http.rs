@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use refwatch::board::{FailedPoll, StatusBoard, WatchState, WatchView};
+use refwatch::board::{ConfigError, FailedPoll, StatusBoard, WatchState, WatchView};
 use refwatch::clock::Clock;
 use refwatch::core::job::{Change, JobKey, JobStatus, Source, SourceKey, SourceStatus, Transition, WatchId};
 use refwatch::core::outcome::{FailureReason, Operation};
@@ -367,7 +367,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     let server = Server::with(Limits::default(), rows).await;
     server.board.publish(hostile_view());
     server.board.update_daemon(|daemon| {
-        daemon.config_error = Some(HOSTILE.to_owned());
+        daemon.config_error = Some(ConfigError { in_force: "the rest is in force", details: HOSTILE.to_owned() });
         daemon.record_error = Some(HOSTILE.to_owned());
         daemon.config_in_force = HOSTILE.to_owned();
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));

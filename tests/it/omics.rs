@@ -103,8 +103,8 @@ async fn an_answer_that_is_none_is_a_failure_and_says_what_came() {
         ("no status", answer(&[("\"status\": \"IN_PROGRESS\",", "")]), "no status"),
         ("HTML", response("200 OK", "Content-Type: text/html\r\n", "<html>\nhello"), r"<html>\u000ahello"),
         ("nothing", response("200 OK", "", ""), "the answer is about job"),
-        ("cut JSON", response("200 OK", "", "{\"id\": \"98765"), "HTTP 200 and no answer of the service"),
-        ("deep JSON", response("200 OK", "", &"[".repeat(100_000)), "HTTP 200 and no answer of the service"),
+        ("cut JSON", response("200 OK", "", "{\"id\": \"98765"), "HTTP 200, but the body is not HealthOmics's"),
+        ("deep JSON", response("200 OK", "", &"[".repeat(100_000)), "HTTP 200, but the body is not HealthOmics's"),
         ("a redirect", response("301 Moved", "Location: http://elsewhere/\r\n", ""), "redirects are not followed"),
     ];
     for (name, answer, message) in cases {
