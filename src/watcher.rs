@@ -37,6 +37,18 @@ pub struct Poller {
     failing: bool,
 }
 
+/// What a poller came back with.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly always it is a poll")]
+pub enum Step {
+    /// A poll was made.
+    Polled(Polled),
+    /// The next poll is due at another time.
+    Rescheduled,
+    /// There is no poll to come.
+    Over,
+}
+
 /// One poll, done.
 #[derive(Debug)]
 pub struct Polled {
@@ -77,11 +89,22 @@ impl Poller {
         &self.next
     }
 
-    /// Returns after the next poll; `None` where there is none to come. A caller that stops waiting loses nothing: between the
-    /// answer's arrival and the return there is no wait.
-    pub async fn poll(&mut self) -> Option<Polled> {
+    /// When the next poll is due; `None` where there is none to come. While its store is swept, a job without a hint is polled
+    /// only now and then.
+    #[must_use]
+    pub fn due(&self) -> Option<Monotonic> {
         let Next::PollAt(due) = self.next else { return None };
-        self.wait_for_turn(due).await;
+        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| !self.failing);
+        Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
+    }
+
+    /// Returns after the next poll, or when that has another time. A caller that stops waiting loses nothing: between the
+    /// answer's arrival and the return there is no wait.
+    pub async fn poll(&mut self) -> Step {
+        let Some(due) = self.due() else { return Step::Over };
+        if !self.wait_for_turn(due).await {
+            return Step::Rescheduled;
+        }
         let outcome = self.target.poll(&self.key).await;
         let now = self.clock.now();
         let failure = outcome.as_ref().err().cloned();
@@ -91,34 +114,31 @@ impl Poller {
         }
         let decision = self.watch.handle_outcome(outcome, now);
         self.next = decision.next;
-        Some(Polled { now, failure, change: decision.record })
+        Step::Polled(Polled { now, failure, change: decision.record })
     }
 }
 
 impl Poller {
-    /// Steps 1 and 2: returns when it is this job's turn. A hint makes it urgent, unless the job is backing off.
-    async fn wait_for_turn(&mut self, due: Monotonic) {
-        if self.failing {
+    /// Steps 1 and 2: returns when it is this job's turn, or with `false` when it comes at another time. A hint makes it urgent,
+    /// unless the job is backing off.
+    async fn wait_for_turn(&mut self, due: Monotonic) -> bool {
+        let routine = async {
             self.clock.sleep_until(due).await;
-            return self.target.poll_turn(Urgency::Routine).await;
+            self.target.poll_turn(Urgency::Routine).await;
+        };
+        if self.failing {
+            routine.await;
+            return true;
         }
-        loop {
-            // While its store is swept, a job without a hint is polled only now and then.
-            let safety = self.hints.safety_interval().zip(self.fresh_at);
-            let due = safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval));
-            let routine = async {
-                self.clock.sleep_until(due).await;
-                self.target.poll_turn(Urgency::Routine).await;
-            };
-            tokio::select! {
-                biased;
-                told = self.hints.told() => match told {
-                    Told::LooksChanged => return self.target.poll_turn(Urgency::Urgent).await,
-                    Told::SafetyInterval => {}
-                },
-                () = routine => return,
-            }
+        tokio::select! {
+            biased;
+            told = self.hints.told() => match told {
+                Told::LooksChanged => self.target.poll_turn(Urgency::Urgent).await,
+                Told::SafetyInterval => return false,
+            },
+            () = routine => {}
         }
+        true
     }
 }
 
@@ -176,12 +196,19 @@ impl Watcher {
     /// The record is gone.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), RecordGone> {
         loop {
-            let polled = tokio::select! {
+            let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                polled = self.poller.poll() => polled,
+                done = self.poller.poll() => done,
             };
-            let Some(polled) = polled else { return Ok(()) };
+            let polled = match done {
+                Step::Polled(polled) => polled,
+                Step::Rescheduled => {
+                    self.publish(self.workplace.clock.now());
+                    continue;
+                }
+                Step::Over => return Ok(()),
+            };
             if !self.record(&polled.change, &stop).await? {
                 return Ok(());
             }
@@ -256,10 +283,11 @@ impl Watcher {
 
     fn publish(&mut self, now: Now) {
         self.view.known = self.poller.known().cloned();
-        (self.view.state, self.view.next_poll) = match self.poller.next() {
-            Next::PollAt(due) => (WatchState::Live, wall(*due, now)),
-            Next::Finished(_) => (WatchState::Finished, None),
-            Next::Parked(reason) => (WatchState::Parked(reason.clone()), None),
+        self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
+        self.view.state = match self.poller.next() {
+            Next::PollAt(_) => WatchState::Live,
+            Next::Finished(_) => WatchState::Finished,
+            Next::Parked(reason) => WatchState::Parked(reason.clone()),
         };
         self.workplace.board.publish(self.view.clone());
     }

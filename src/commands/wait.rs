@@ -21,7 +21,7 @@ use crate::core::watch::{Known, Next};
 use crate::hints::JobHints;
 use crate::instruments::Instruments;
 use crate::omics::Target;
-use crate::watcher::{Polled, Poller};
+use crate::watcher::{Polled, Poller, Step};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
@@ -123,23 +123,24 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
             done = poller.poll() => done,
             () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
-        match (done, poller.next()) {
-            (_, Next::Parked(reason)) => return End::Lost(reason.clone()),
-            (Some(Polled { failure: Some(failure), .. }), _) => {
+        match done {
+            Step::Polled(Polled { failure: Some(failure), .. }) => {
                 if is_final(&failure, poller.known()) {
                     return End::Lost(failure.message);
                 }
                 line.trouble(key, &failure);
             }
-            (Some(Polled { failure: None, change, .. }), next) => {
+            Step::Polled(Polled { failure: None, change, .. }) => {
                 if let Some(known) = poller.known() {
                     line.seen(key, known, change.transition.is_some());
                 }
-                if let Next::Finished(status) = next {
-                    return End::Job(status.clone());
-                }
             }
-            (None, next) => unreachable!("{next:?} and no poll"),
+            Step::Rescheduled | Step::Over => {}
+        }
+        match poller.next() {
+            Next::PollAt(_) => {}
+            Next::Finished(status) => return End::Job(status.clone()),
+            Next::Parked(reason) => return End::Lost(reason.clone()),
         }
     }
 }

@@ -6,11 +6,8 @@ use std::time::Duration;
 use super::job::{ImportJobId, JobStatus};
 
 /// The part of the polls' quota that goes to jobs of which a sweep sees no change: it keeps their sources fresh, and finds what
-/// a listing does not tell.
-const SAFETY_SHARE: f64 = 0.2;
-
-/// The least time between two such polls of one job, however few jobs there are.
-const SAFETY_INTERVAL_MIN: Duration = Duration::from_mins(1);
+/// a listing does not tell. Hinted jobs go before them, so it costs those nothing.
+const SAFETY_SHARE: f64 = 0.5;
 
 /// How long a job of a swept store may go without a poll, where `live` jobs share `polls_per_second`. It steps by doubling, so
 /// that it does not become another whenever a job ends.
@@ -18,7 +15,7 @@ const SAFETY_INTERVAL_MIN: Duration = Duration::from_mins(1);
 pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     let live = u32::try_from(live).ok().and_then(u32::checked_next_power_of_two).map_or(f64::from(u32::MAX), f64::from);
     let seconds = live / (polls_per_second * SAFETY_SHARE);
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).max(SAFETY_INTERVAL_MIN)
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// What has been hinted of the jobs of one store. A listing may lag behind, or contradict what a poll says: each status that it
@@ -78,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn the_safety_net_takes_a_fifth_of_the_polls() {
-        assert_eq!(safety_interval(3, 4.0), SAFETY_INTERVAL_MIN);
-        assert_eq!(safety_interval(1_000, 5.0), Duration::from_secs(1_024));
+    fn the_safety_net_takes_half_of_the_polls_and_does_not_change_with_every_job() {
+        assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
+        assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));
         assert_eq!(safety_interval(1_000, 5.0), safety_interval(600, 5.0));
     }
 }

@@ -60,7 +60,7 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
         ("Status since", known.map(|known| known.since)),
         ("Status last seen", known.map(|known| known.last_seen)),
         ("Created", known.and_then(|known| known.created_at)),
-        ("Completed", known.and_then(|known| known.completed_at)),
+        ("Ended", known.and_then(|known| known.completed_at)),
         ("Last successful poll", watch.last_successful_poll),
     ];
     html! {
@@ -105,7 +105,7 @@ fn timeline<'a>(rows: impl Iterator<Item = &'a TransitionRow>) -> Markup {
             caption { "Transitions" }
             thead {
                 tr {
-                    @for column in ["Seen", "From", "To", "Message", "Not before", "Anomaly"] {
+                    @for column in ["Seen", "From", "To", "Message", "Old status last seen", "Anomaly"] {
                         th scope="col" { (column) }
                     }
                 }
@@ -120,7 +120,7 @@ fn timeline<'a>(rows: impl Iterator<Item = &'a TransitionRow>) -> Markup {
                         }
                         td data-label="To" { (job_badge(&JobStatus::from(row.to_status.as_str()))) }
                         td data-label="Message" { (Printable(row.status_message.as_deref().unwrap_or_default())) }
-                        td data-label="Not before" { @if let Some(time) = &row.not_before { (recorded_moment(time)) } }
+                        td data-label="Old status last seen" { @if let Some(time) = &row.not_before { (recorded_moment(time)) } }
                         td data-label="Anomaly" { (Printable(row.anomaly.as_deref().unwrap_or_default())) }
                     }
                 }

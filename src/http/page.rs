@@ -152,7 +152,7 @@ pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
 pub(super) fn next_poll(watch: &WatchView, now: Timestamp) -> Markup {
     match watch.next_poll {
         Some(at) if at > now => html! { span.nowrap { "in " (distance(at, now)) } },
-        Some(_) => html! { "due" },
+        Some(_) => html! { "now" },
         None => html! {},
     }
 }

@@ -4,7 +4,7 @@ use crate::process::{Scene, eventually, json, metric};
 use crate::truth::{assert_true, transitions, truth};
 
 #[test]
-fn a_swept_store_is_followed_with_little_more_than_a_poll_for_each_change() {
+fn a_swept_store_is_followed_with_fewer_polls() {
     let scene = Scene::new();
     let (_simulator, simulator, config) =
         scene.simulate(&["--jobs", "40", "--seed", "3", "--quota", "10", "--mean-seconds", "30"]);
@@ -14,10 +14,10 @@ fn a_swept_store_is_followed_with_little_more_than_a_poll_for_each_change() {
     let rows = transitions(&scene.path("refwatch.db"));
     let calls = json(simulator, "/-/calls");
     let polls = calls["GetReferenceImportJob"]["answered"].as_u64().expect("a count");
-    // Polling alone would use its quota of 8 a second throughout.
+    // Polling alone would use its quota of 8 a second throughout; sweeps leave half of it to what is hinted, and to others.
     let changes = u64::try_from(rows.len()).expect("small");
-    assert!(changes <= polls && polls <= changes + 20, "{polls} polls for {changes} transitions");
-    // Polls once a minute, as without hints, would skip most statuses between the first and the last.
+    assert!(changes <= polls && polls <= 2 * changes, "{polls} polls for {changes} transitions");
+    // Polls as rare as these would skip statuses, were it not for the hints.
     let lived: usize = truth(simulator).values().map(Vec::len).sum();
     assert!(rows.len() * 5 >= lived * 4, "{changes} of {lived} transitions were seen");
     assert_true(rows, simulator);
