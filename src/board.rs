@@ -115,6 +115,8 @@ pub struct FailedPoll {
 pub struct ConfigError {
     /// What is in force all the same.
     pub in_force: &'static str,
+    /// The first mistake and how many more there are, on one line.
+    pub summary: String,
     /// The mistakes, each with its place.
     pub details: String,
 }
@@ -194,12 +196,15 @@ impl StatusBoard {
         self.read().daemon.clone()
     }
 
-    /// Takes note that the record could be written.
-    pub fn record_committed(&self) {
-        // Nearly always there is nothing to take back, and readers need not wait.
-        if self.read().daemon.record_error.is_some() {
-            self.write().daemon.record_error = None;
+    /// Takes note of whether the record can be written, and says whether that is news.
+    #[must_use]
+    pub fn record_stands(&self, error: Option<String>) -> bool {
+        // Nearly always there is nothing new, and readers need not wait.
+        if self.read().daemon.record_error == error {
+            return false;
         }
+        self.write().daemon.record_error = error;
+        true
     }
 
     /// Changes the state of the daemon.

@@ -28,8 +28,8 @@ use crate::watcher::Workplace;
 /// How often the daemon looks after itself: status line, watchdog, counters. A shorter watchdog makes it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the record may take to answer that it makes progress. A stuck commit ends the watchdog's pings.
-const RECORD_PATIENCE: Duration = Duration::from_secs(3);
+/// The least time between two reloads. However many signals ask for one meanwhile, they get one.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long closing the record may take, after the tasks have had theirs: together they stay under the 5 s that a stop takes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,12 +42,12 @@ const PRUNE_EVERY: Duration = Duration::from_hours(24);
 pub struct Daemon {
     /// What is in force.
     config: Config,
-    /// What counts of the tables that only a start reads.
-    started_with: Config,
     address: SocketAddr,
     workplace: Workplace,
     supervisor: Supervisor,
     server: JoinSet<()>,
+    /// What is looked after beside the main loop; one task at most.
+    chores: JoinSet<Result<(), CommitError>>,
     server_stop: CancellationToken,
     log: Log,
 }
@@ -106,8 +106,7 @@ impl Daemon {
         };
         let mut server = JoinSet::new();
         server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
-        let started_with = config.clone();
-        Ok(Self { config, started_with, address, workplace, supervisor, server, server_stop, log })
+        Ok(Self { config, address, workplace, supervisor, server, chores: JoinSet::new(), server_stop, log })
     }
 
     /// Where the listener is.
@@ -149,16 +148,23 @@ impl Daemon {
         let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
         let mut next_look = clock.now().monotonic + look_every;
         let mut next_prune = clock.now().monotonic;
+        let (mut reload_at, mut next_reload) = (None, clock.now().monotonic);
         loop {
             tokio::select! {
                 asked = asked() => match asked {
                     Asked::Stop => return Ok(()),
-                    Asked::Reload => self.reload(&load).await?,
+                    Asked::Reload => reload_at = reload_at.or(Some(next_reload)),
                 },
+                () = clock.sleep_until(reload_at.unwrap_or(next_reload)), if reload_at.is_some() => {
+                    reload_at = None;
+                    self.reload(&load).await?;
+                    next_reload = clock.now().monotonic + RELOAD_PAUSE;
+                }
                 end = self.supervisor.next_end() => self.supervisor.handle_end(end).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
+                Some(Ok(done)) = self.chores.join_next() => done.map_err(ApplyError::Lost)?,
                 () = clock.sleep_until(next_look) => {
-                    self.look_after_itself(&mut next_prune).await.map_err(ApplyError::from)?;
+                    self.look_after_itself(&mut next_prune);
                     next_look = clock.now().monotonic + look_every;
                 }
             }
@@ -187,22 +193,22 @@ impl Daemon {
                 }
                 match self.put_in_force(loaded).await {
                     Ok(()) => None,
-                    Err(ApplyError::Target(error)) => {
+                    Err(error @ ApplyError::Lost(_)) => return Err(error),
+                    Err(error) => {
                         error!(event = "config_problem", "{error}");
-                        Some(error.to_string())
+                        Some((error.to_string(), error.to_string()))
                     }
-                    Err(error @ ApplyError::Record(_)) => return Err(error),
                 }
             }
             Err(problems) => {
                 log_problems(&problems);
-                Some(problems.to_string())
+                Some((problems.summary(), problems.to_string()))
             }
         };
-        if let Some(details) = refused {
+        if let Some((summary, details)) = refused {
             let in_force = "the one before it stays in force";
             error!(event = "reload_failed", "reload refused: {in_force}");
-            let error = ConfigError { in_force, details };
+            let error = ConfigError { in_force, summary, details };
             self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(error));
         }
         systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
@@ -212,35 +218,50 @@ impl Daemon {
     async fn put_in_force(&mut self, loaded: Loaded) -> Result<(), ApplyError> {
         let Loaded { config, problems, .. } = loaded;
         self.supervisor.apply(&config).await?;
-        for table in self.started_with.needs_restart(&config) {
+        for table in self.config.needs_restart(&config) {
             warn!(event = "restart_needed", "changes in [{table}] take effect at the next start");
         }
+        // These tables stay as the process was started with them.
+        let Config { record, http, log, .. } = self.config.clone();
+        let config = Config { record, http, log, ..config };
         info!(event = "reloaded", jobs = config.watch_list.jobs.len(), "the new watch list is in force");
         publish_config(&self.workplace, &config, &problems);
         self.config = config;
         Ok(())
     }
 
-    async fn look_after_itself(&mut self, next_prune: &mut Monotonic) -> Result<(), CommitError> {
-        let Workplace { clock, record, board, instruments } = &self.workplace;
-        let now = clock.now();
-        let dropped = &instruments.log_lines_dropped;
+    /// Looks after itself, in a task beside: a record that does not answer must not keep a signal waiting.
+    fn look_after_itself(&mut self, next_prune: &mut Monotonic) {
+        let workplace = self.workplace.clone();
+        let now = workplace.clock.now();
+        let dropped = &workplace.instruments.log_lines_dropped;
         dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
-        systemd::status(&status_line(board, now));
-        if let Ok(alive) = tokio::time::timeout(RECORD_PATIENCE, record.check()).await {
-            alive?;
-            systemd::alive();
+        systemd::status(&status_line(&workplace.board, now));
+        if !self.chores.is_empty() {
+            return;
         }
-        if now.monotonic >= *next_prune {
+        let prune = (now.monotonic >= *next_prune).then(|| {
             *next_prune = now.monotonic + PRUNE_EVERY;
-            let watched = self.config.watch_list.jobs.keys().cloned().collect();
             // A time before all times keeps everything.
             let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
-            if let Err(error) = record.delete_ended_before(before, watched).await {
+            (before, self.config.watch_list.jobs.keys().cloned().collect())
+        });
+        self.chores.spawn(async move {
+            let record = &workplace.record;
+            let stands = record.check().await;
+            // An answer is progress, be it that the disk is full.
+            systemd::alive();
+            if let Err(CommitError::WriterGone) = stands {
+                return stands;
+            }
+            workplace.tell_record(stands.as_ref().err());
+            if let Some((before, watched)) = prune.filter(|_| stands.is_ok())
+                && let Err(error) = record.delete_ended_before(before, watched).await
+            {
                 warn!(event = "prune_failed", %error, "rows past record.keep stay until tomorrow");
             }
-        }
-        Ok(())
+            Ok(())
+        });
     }
 }
 
@@ -260,7 +281,7 @@ fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
     let error = (!problems.is_empty()).then(|| {
         let in_force = "files with mistakes were left out, the rest is in force";
         error!(event = "include_failed", "{in_force}");
-        ConfigError { in_force, details: problems.to_string() }
+        ConfigError { in_force, summary: problems.summary(), details: problems.to_string() }
     });
     workplace.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
@@ -286,10 +307,10 @@ fn status_line(board: &StatusBoard, now: Now) -> String {
     });
     let finished = count(|state| matches!(state, WatchState::Finished));
     let parked = count(|state| matches!(state, WatchState::Parked(_)));
-    let trouble = match daemon.ready() {
+    let ready = daemon.ready();
+    let trouble = match ready {
         Err(reason) => format!("not ready: {reason}; "),
-        Ok(()) if daemon.config_error.is_some() => "the last reload failed; ".to_owned(),
-        Ok(()) => String::new(),
+        Ok(()) => daemon.config_error.map(|error| format!("configuration: {}; ", error.summary)).unwrap_or_default(),
     };
     let parked = if parked > 0 { format!(", {parked} parked") } else { String::new() };
     let last_poll: Option<Timestamp> = watches.iter().filter_map(|watch| watch.last_successful_poll).max();

@@ -9,10 +9,15 @@ use refwatch::commands::{CommandLine, Exit, Failure};
 
 fn main() -> ExitCode {
     let exit = match CommandLine::try_parse() {
-        Ok(command_line) => run(command_line).unwrap_or_else(|failure| {
-            complain(&failure.message);
-            failure.exit
-        }),
+        // A panic has been told by its hook.
+        Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
+            Ok(Ok(exit)) => exit,
+            Ok(Err(failure)) => {
+                complain(&failure.message);
+                failure.exit
+            }
+            Err(_) => Exit::Fault,
+        },
         Err(answer) => {
             let asked_for = matches!(answer.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             match answer.print() {

@@ -34,6 +34,9 @@ const DENIED_RECHECK: Duration = Duration::from_mins(15);
 /// From a failed listing to the next one.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
+/// Pages of one sweep: 10,000 jobs, and an end to a listing that has none.
+const PAGES_MAX: u32 = 100;
+
 /// Times of creation are compared with some slack: whether the filter takes in its own time is not documented.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
@@ -126,13 +129,17 @@ impl Sweeper {
     async fn list(&mut self, live: &Live) -> Result<(), PollFailure> {
         let created_after = created_after(live);
         let mut unlisted: BTreeMap<_, _> = live.iter().collect();
+        self.sweep.retain(|job| live.contains_key(job));
         let mut token = None;
-        while !unlisted.is_empty() {
+        for _ in 0..PAGES_MAX {
             let ListPage { jobs, next_token } = self.target.list(&self.store, created_after, token).await?;
             for listed in jobs {
                 if let Some(known) = unlisted.remove(&listed.job) {
                     self.look(&listed.job, known.as_ref(), Some(&listed.status));
                 }
+            }
+            if unlisted.is_empty() {
+                return Ok(());
             }
             token = next_token;
             if token.is_none() {

@@ -94,7 +94,8 @@ impl Poller {
     #[must_use]
     pub fn due(&self) -> Option<Monotonic> {
         let Next::PollAt(due) = self.next else { return None };
-        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| !self.failing);
+        let stretches = !self.failing && !self.watch.policy().fixed;
+        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
     }
 
@@ -153,6 +154,21 @@ pub struct Workplace {
     pub board: StatusBoard,
     /// What is counted.
     pub instruments: Instruments,
+}
+
+impl Workplace {
+    /// Tells how the record stands, once for each change of that: every watch with something to record meets the same trouble.
+    pub fn tell_record(&self, trouble: Option<&CommitError>) {
+        let error = trouble.map(ToString::to_string);
+        if !self.board.record_stands(error.clone()) {
+            return;
+        }
+        if let Some(error) = error {
+            warn!(event = "record_failed", %error, "what is seen waits until it can be written");
+        } else {
+            info!(event = "record_recovered", "the record can be written again");
+        }
+    }
 }
 
 /// The record can no longer take anything: the process has to end, and its supervisor to start it anew.
@@ -221,22 +237,18 @@ impl Watcher {
         if change.is_empty() {
             return Ok(true);
         }
-        let Workplace { clock, record, board, .. } = &self.workplace;
         loop {
-            match record.append(&self.view.id, change).await {
-                Ok(()) => {
-                    board.record_committed();
-                    return Ok(true);
-                }
-                Err(CommitError::WriterGone) => return Err(RecordGone),
-                Err(error) => {
-                    warn!(event = "record_failed", watch = &*self.view.name, %error, "polling pauses until it is written");
-                    board.update_daemon(|daemon| daemon.record_error = Some(error.to_string()));
-                }
+            let committed = self.workplace.record.append(&self.view.id, change).await;
+            if let Err(CommitError::WriterGone) = committed {
+                return Err(RecordGone);
+            }
+            self.workplace.tell_record(committed.as_ref().err());
+            if committed.is_ok() {
+                return Ok(true);
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
-                () = clock.sleep(COMMIT_RETRY) => {}
+                () = self.workplace.clock.sleep(COMMIT_RETRY) => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{Exit, Failure, load};
 use crate::config;
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
-use crate::record::OpenError;
+use crate::record::{CommitError, OpenError};
 use crate::signals::Signals;
 use crate::supervisor::ApplyError;
 
@@ -30,13 +30,19 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
-            DaemonError::Open(OpenError::NewerSchema { .. }) | DaemonError::Apply(ApplyError::Target(_)) => {
-                Exit::Config
-            }
-            DaemonError::Open(_) | DaemonError::Listen { .. } => Exit::Failed,
-            DaemonError::Apply(ApplyError::Record(_)) | DaemonError::Metrics(_) | DaemonError::ServerGone => {
-                Exit::Fault
-            }
+            DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
+            // A region may come from an instance's metadata service that is not up yet, a record from a disk that is full:
+            // starting again may help.
+            DaemonError::Open(_)
+            | DaemonError::Listen { .. }
+            | DaemonError::Apply(
+                ApplyError::Target(_)
+                | ApplyError::Record(_)
+                | ApplyError::Lost(CommitError::Sqlite(_) | CommitError::Reopen(_)),
+            ) => Exit::Failed,
+            DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
+            | DaemonError::Metrics(_)
+            | DaemonError::ServerGone => Exit::Fault,
         };
         Self::new(exit, error)
     }

@@ -81,7 +81,8 @@ fn target_table(target: &TargetConfig) -> Value {
 fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
     let WatchId { target, key } = id;
     let JobEntry { name, policy } = entry;
-    let own_interval = (*policy != poll.policy()).then(|| duration(policy.interval));
+    let interval = if policy.fixed { duration(policy.interval) } else { "auto".into() };
+    let own_interval = (*policy != poll.policy()).then_some(interval);
     table([
         ("name", Some((**name).into())),
         ("reference_store_id", Some(key.store.as_str().into())),

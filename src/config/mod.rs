@@ -67,7 +67,6 @@ impl Config {
     pub fn difference(&self, new: &Self) -> Difference {
         let same = |name: &str| self.targets.get(name) == new.targets.get(name);
         Difference {
-            drop_targets: self.targets.keys().filter(|name| !same(name)).cloned().collect(),
             build_targets: new.targets.values().filter(|target| !same(&target.name)).cloned().collect(),
             ..self.watch_list.difference_with(&new.watch_list, same)
         }
@@ -286,7 +285,11 @@ impl PollConfig {
     /// The policy of one job. Where no interval is fixed, it is the least one, which the pacer's queue stretches.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
-        PollPolicy { interval: self.interval.unwrap_or(self.min_interval), backoff: self.backoff }
+        PollPolicy {
+            interval: self.interval.unwrap_or(self.min_interval),
+            fixed: self.interval.is_some(),
+            backoff: self.backoff,
+        }
     }
 }
 

@@ -187,13 +187,24 @@ fn sanitised(text: &str) -> String {
     Printable(&excerpt(text, MESSAGE_MAX)).to_string()
 }
 
+/// What the name of a secret looks like, however it is misspelt: letters alone, in lower case.
+const SECRET_WORDS: [&str; 6] = ["extern", "secret", "token", "passw", "credential", "key"];
+
+/// Whether a value on the line may be a secret: by the names on it, and wherever a name is quoted or escaped, as ours never are.
+fn looks_secret(line: &str) -> bool {
+    let unquoted = line.split('"').step_by(2).flat_map(str::chars);
+    let letters: String = unquoted.filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();
+    let odd_name = line.trim_start().starts_with(['"', '\'']) || line.contains('\\');
+    odd_name || SECRET_WORDS.iter().any(|word| letters.contains(word))
+}
+
 /// The characters of a line, each hostile one replaced by one that is not, so that columns stay right, and with them what is
-/// secret: an external id, and user and password of a URL.
+/// secret: an external id or what looks like a key, and user and password of a URL.
 fn harmless(line: &str) -> impl Iterator<Item = char> {
     let password = line.find("://").and_then(|start| Some(start + 3..line.rfind('@')?));
-    let external_id = line.find("external_id").and_then(|key| Some(key + line[key..].find('=')? + 1..line.len()));
+    let value = line.find('=').filter(|_| looks_secret(line)).map(|equals| equals + 1..line.len());
     let secret = move |index: usize| {
-        [&password, &external_id].into_iter().any(|range| range.as_ref().is_some_and(|range| range.contains(&index)))
+        [&password, &value].into_iter().any(|range| range.as_ref().is_some_and(|range| range.contains(&index)))
     };
     line.char_indices().map(move |(index, c)| match c {
         '\t' => ' ',

@@ -28,8 +28,6 @@ pub struct JobEntry {
 pub struct Difference {
     /// Jobs to stop watching: those that left, and those whose entry or target changed.
     pub stop: Vec<WatchId>,
-    /// Targets to drop: those that left, and those that changed.
-    pub drop_targets: Vec<Arc<str>>,
     /// Targets to build: new ones, and those that changed.
     pub build_targets: Vec<TargetConfig>,
     /// Jobs to begin watching: new ones, and those whose entry or target changed.
@@ -109,12 +107,9 @@ mod tests {
 
         let difference = old.difference(&new);
         assert_eq!(jobs(&difference.stop), ["1000000001"]);
-        assert_eq!(difference.drop_targets, ["default".into()]);
         assert_eq!(difference.build_targets, [target(&mut new).clone(), eu]);
         assert_eq!(jobs(difference.start.iter().map(|(id, _)| id)), ["1000000001"]);
 
-        let back = new.difference(&old);
-        assert_eq!(back.drop_targets, ["default".into(), "eu".into()]);
         assert_eq!(old.difference(&old), Difference::default());
     }
 }

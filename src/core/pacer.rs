@@ -43,6 +43,12 @@ impl Pacer {
         Self { limit, rate: limit, tokens: BURST, filled_at: None, cut_at: None }
     }
 
+    /// The configured rate, in requests per second.
+    #[must_use]
+    pub fn limit(&self) -> f64 {
+        self.limit
+    }
+
     /// The rate that is allowed at present, in requests per second.
     #[must_use]
     pub fn requests_per_second(&self) -> f64 {

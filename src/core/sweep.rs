@@ -18,12 +18,13 @@ pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// What has been hinted of the jobs of one store. A listing may lag behind, or contradict what a poll says: each status that it
-/// shows of a job is worth one hint, not one at every sweep.
+/// What was seen of the jobs of one store that a listing shows otherwise than it is known. A listing may lag behind a poll, or a
+/// poll behind a listing, so such a job is hinted again and again, ever more rarely: at the first sweep, the second, the fourth,
+/// the eighth, and so on.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// The listed status that was hinted; `None` where the job was not listed at all.
-    hinted: BTreeMap<ImportJobId, Option<JobStatus>>,
+    /// The listed status, `None` where the job was not listed at all; and at how many sweeps it was seen.
+    differing: BTreeMap<ImportJobId, (Option<JobStatus>, u32)>,
 }
 
 impl Sweep {
@@ -35,11 +36,20 @@ impl Sweep {
             (Some(known), listed) => listed != Some(known),
         };
         if !changed {
-            self.hinted.remove(job);
+            self.differing.remove(job);
             return false;
         }
-        let listed = listed.cloned();
-        self.hinted.insert(job.clone(), listed.clone()) != Some(listed)
+        let (seen, times) = self.differing.entry(job.clone()).or_default();
+        if *times == 0 || seen.as_ref() != listed {
+            (*seen, *times) = (listed.cloned(), 0);
+        }
+        *times = times.saturating_add(1);
+        times.is_power_of_two()
+    }
+
+    /// Forgets the jobs that are not `live`.
+    pub fn retain(&mut self, live: impl Fn(&ImportJobId) -> bool) {
+        self.differing.retain(|job, _| live(job));
     }
 }
 
@@ -48,20 +58,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_status_that_a_listing_shows_is_hinted_once() {
+    fn a_job_that_is_listed_otherwise_than_known_is_hinted_ever_more_rarely() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
         let mut sweep = Sweep::default();
         let script = [
             // Known, listed, hint.
             ("", "SUBMITTED", false),
             ("", "COMPLETED", true),
+            ("", "COMPLETED", true),
             ("", "COMPLETED", false),
+            ("", "COMPLETED", true),
             ("SUBMITTED", "SUBMITTED", false),
             ("SUBMITTED", "IN_PROGRESS", true),
-            ("SUBMITTED", "IN_PROGRESS", false),
             ("SUBMITTED", "FAILED", true),
+            ("SUBMITTED", "FAILED", true),
+            ("SUBMITTED", "FAILED", false),
             ("SUBMITTED", "SUBMITTED", false),
             ("SUBMITTED", "FAILED", true),
+            ("IN_PROGRESS", "", true),
             ("IN_PROGRESS", "", true),
             ("IN_PROGRESS", "", false),
             ("IN_PROGRESS", "IN_PROGRESS", false),

@@ -15,6 +15,8 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 pub struct PollPolicy {
     /// From a good answer to the next poll.
     pub interval: Duration,
+    /// Whether that is the user's own wish, which no sweep stretches.
+    pub fixed: bool,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
 }
@@ -77,6 +79,12 @@ impl JobWatch {
     pub fn new(policy: PollPolicy, known: Option<Known>, seed: u64) -> Self {
         let (backoff, jitter) = (Backoff::new(policy.backoff), fastrand::Rng::with_seed(seed));
         Self { policy, backoff, jitter, known, reopening: false }
+    }
+
+    /// How often to poll.
+    #[must_use]
+    pub fn policy(&self) -> PollPolicy {
+        self.policy
     }
 
     /// The latest that is known of the job.
@@ -217,11 +225,8 @@ fn source_transitions(known: &Sources, seen: &Sources, observed_at: Timestamp) -
 }
 
 fn details(known: &Known, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {
-    let message = (known.status_message != snapshot.status_message).then(|| Detail {
-        kind: DetailKind::StatusMessage,
-        value: snapshot.status_message.clone(),
-        observed_at,
-    });
+    let message = (known.status == snapshot.status && known.status_message != snapshot.status_message)
+        .then(|| Detail { kind: DetailKind::StatusMessage, value: snapshot.status_message.clone(), observed_at });
     let recreated = match (known.created_at, snapshot.created_at) {
         (Some(before), Some(after)) if before != after => {
             let value = Some(after.to_string());

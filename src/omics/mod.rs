@@ -86,10 +86,10 @@ impl Target {
         &self.aws_region
     }
 
-    /// The polls that the quota allows at present, in requests per second.
+    /// The polls that the configured quota allows, in requests per second.
     #[must_use]
     pub fn polls_per_second(&self) -> f64 {
-        self.get.requests_per_second()
+        self.get.limit()
     }
 
     /// Returns when the quota allows a poll; an urgent one goes before the others.

@@ -60,9 +60,9 @@ impl Turns {
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(due).as_secs_f64());
     }
 
-    /// The rate that is allowed at present.
-    pub(super) fn requests_per_second(&self) -> f64 {
-        self.with_pacer(|pacer| pacer.requests_per_second())
+    /// The configured rate, in requests per second.
+    pub(super) fn limit(&self) -> f64 {
+        self.with_pacer(|pacer| pacer.limit())
     }
 
     /// Takes in how the request that went out at `sent` ended: counts it, and lets the pacer learn from it.
@@ -72,15 +72,14 @@ impl Turns {
         let allowed = self.with_pacer(|pacer| {
             match reason {
                 Some(FailureReason::Throttled) => pacer.throttled(sent, now.monotonic),
-                // No answer says nothing of the quota.
-                Some(FailureReason::Timeout | FailureReason::Connect) => {}
+                // No answer says nothing of the quota, and without credentials nothing was asked.
+                Some(FailureReason::Timeout | FailureReason::Connect | FailureReason::Credentials) => {}
                 Some(
                     FailureReason::AccessDenied
                     | FailureReason::NotFound
                     | FailureReason::Validation
                     | FailureReason::Internal
                     | FailureReason::Protocol
-                    | FailureReason::Credentials
                     | FailureReason::Other,
                 )
                 | None => pacer.answered(),

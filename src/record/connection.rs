@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{self, Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::{OpenError, schema};
 
 /// How long to wait for a lock that another process holds: a person in the sqlite3 shell, a backup. Longer than either
 /// takes, shorter than the patience of a watchdog.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A record may tell what a laboratory works on: its owner writes, its group reads.
 const FILE_MODE: u32 = 0o640;
@@ -78,6 +78,11 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(refused)?;
     Ok(file)
+}
+
+/// Which file stands at `path`: its device and inode. `None` where there is none.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Opens the file for the writer and brings its schema up to date.

@@ -218,7 +218,7 @@ impl Record {
     /// Returns when the writer has got round to answering: no commit of its is stuck.
     ///
     /// # Errors
-    /// [`CommitError::WriterGone`].
+    /// The record could not be written now.
     pub async fn check(&self) -> Result<(), CommitError> {
         self.ask(Request::Check).await
     }

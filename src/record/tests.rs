@@ -13,6 +13,7 @@ use crate::core::time::{Monotonic, Now};
 use crate::core::watch::{JobWatch, PollPolicy};
 
 const POLICY: PollPolicy = PollPolicy {
+    fixed: false,
     interval: Duration::from_secs(10),
     backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
 };

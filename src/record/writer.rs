@@ -37,7 +37,7 @@ pub(super) enum Request {
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
     /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
-    /// To answer: the thread is not stuck.
+    /// To answer, and to say whether the record could be written.
     Check(Answer<()>),
     /// To end when all that is queued is done.
     Close(oneshot::Sender<()>),
@@ -56,6 +56,8 @@ pub(super) struct Append {
 pub(super) struct Writer {
     /// `None` after a failure, until the next request.
     connection: Option<Connection>,
+    /// Which file it is a connection to.
+    identity: Option<(u64, u64)>,
     file: Locked,
     instruments: Instruments,
 }
@@ -70,7 +72,8 @@ impl Writer {
         // Before a connection that could write: to close one would move the log of a newer record into its file.
         connection::read_only(&file.path, schema::version)?;
         let connection = Some(connection::connect(&file.path)?);
-        Ok(Self { connection, file, instruments: instruments.clone() })
+        let identity = connection::identity(&file.path);
+        Ok(Self { connection, identity, file, instruments: instruments.clone() })
     }
 
     /// Starts the thread. It ends when all senders to `queue` are gone, or when it is told to, and the queue is empty.
@@ -100,7 +103,10 @@ impl Writer {
                     Request::DeleteEnded { before, watched, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
                     }
-                    Request::Check(done) => answer(done, Ok(())),
+                    Request::Check(done) => {
+                        self.append(std::mem::take(&mut group));
+                        answer(done, self.check());
+                    }
                     Request::Close(done) => {
                         queue.close();
                         ended.push(done);
@@ -145,10 +151,20 @@ impl Writer {
         result
     }
 
+    /// Whether the record could be written: the file is the one that was opened, and its write lock can be had.
+    fn check(&mut self) -> Result<(), CommitError> {
+        self.attempt(|connection| connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback())
+    }
+
     fn attempt<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => connection::connect(&self.file.path).map_err(|error| CommitError::Reopen(Arc::new(error)))?,
+        // What is committed to a file that was moved or deleted is lost with it.
+        let standing = self.connection.take().filter(|_| connection::identity(&self.file.path) == self.identity);
+        let mut connection = if let Some(connection) = standing {
+            connection
+        } else {
+            let reopened = connection::connect(&self.file.path);
+            self.identity = connection::identity(&self.file.path);
+            reopened.map_err(|error| CommitError::Reopen(Arc::new(error)))?
         };
         let done = work(&mut connection).map_err(|error| CommitError::Sqlite(Arc::new(error)))?;
         self.connection = Some(connection);

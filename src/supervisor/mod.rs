@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::board::{WatchState, WatchView};
 use crate::config::watch_list::JobEntry;
@@ -24,6 +24,10 @@ use tasks::{Ended, RESTARTS_MAX, Tasks};
 
 /// How long tasks may take to stop: one commit, in the main. The unit gives the whole process 10 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How often, and how long apart, a record that cannot be read is asked again before the process is left to its supervisor.
+const RECORD_ATTEMPTS: u32 = 5;
+const RECORD_PAUSE: Duration = Duration::from_secs(2);
 
 /// The owner of every task.
 #[derive(Debug)]
@@ -56,9 +60,12 @@ pub enum ApplyError {
     /// A target cannot be built. The configuration before it stays in force.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The record does not answer, so nothing can be taken up or kept.
+    /// The record cannot be read, so nothing could be taken up. The configuration before it stays in force.
+    #[error("the record cannot be read: {0}")]
+    Record(CommitError),
+    /// The record is gone, or cannot be read for so long that what was stopped cannot go on.
     #[error("the record: {0}")]
-    Record(#[from] CommitError),
+    Lost(CommitError),
 }
 
 impl Supervisor {
@@ -82,6 +89,10 @@ impl Supervisor {
     pub async fn apply(&mut self, config: &Config) -> Result<(), ApplyError> {
         let targets = self.build_targets(config).await?;
         let difference = self.config.difference(config);
+        if !difference.start.is_empty() {
+            // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
+            self.workplace.record.remembered().await.map_err(ApplyError::Record)?;
+        }
         let sweeps = sweeps_of(config);
         let moved = |target: &str| difference.build_targets.iter().any(|changed| *changed.name == *target);
         let swept = sweeps_of(&self.config);
@@ -89,7 +100,10 @@ impl Supervisor {
         let stop = ended.map(TaskKey::Sweep).chain(difference.stop.iter().cloned().map(TaskKey::Watch));
         self.tasks.stop(stop, STOP_PATIENCE).await;
         for id in &difference.stop {
-            self.workplace.board.remove(id);
+            // One that only changed stays in sight until its successor takes its place.
+            if !config.watch_list.jobs.contains_key(id) {
+                self.workplace.board.remove(id);
+            }
             if let Some(hints) = self.stores.get(&store_of(id)) {
                 hints.forget(&id.key.job);
             }
@@ -100,7 +114,7 @@ impl Supervisor {
         self.targets = targets;
         self.config = config.clone();
         if !difference.start.is_empty() {
-            let mut remembered = self.workplace.record.remembered().await?;
+            let mut remembered = self.remembered().await.map_err(ApplyError::Lost)?;
             for (id, entry) in difference.start {
                 let remembered = remembered.remove(&id);
                 self.start_watch(id, &entry, remembered, 0);
@@ -128,7 +142,7 @@ impl Supervisor {
     pub async fn handle_end(&mut self, TaskEnd(end): TaskEnd) -> Result<(), ApplyError> {
         match end {
             Ended::Done => {}
-            Ended::Failed(RecordGone) => return Err(CommitError::WriterGone.into()),
+            Ended::Failed(RecordGone) => return Err(ApplyError::Lost(CommitError::WriterGone)),
             Ended::Panicked { key: TaskKey::Sweep(store), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 self.start_sweep(store, restarts);
@@ -136,7 +150,7 @@ impl Supervisor {
             Ended::Panicked { key: TaskKey::Watch(id), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may lie between a commit and its publication: the record knows, the board may not.
-                let remembered = self.workplace.record.remembered().await?.remove(&id);
+                let remembered = self.remembered().await.map_err(ApplyError::Lost)?.remove(&id);
                 if let Some(entry) = self.config.watch_list.jobs.get(&id).cloned() {
                     self.start_watch(id, &entry, remembered, restarts);
                 }
@@ -149,6 +163,21 @@ impl Supervisor {
     /// Stops every task; commits that are under way end first.
     pub async fn stop(mut self) {
         self.tasks.stop_all(STOP_PATIENCE).await;
+    }
+
+    /// What the record knows, once tasks have ended that have to be started again. A record in trouble is asked again for a
+    /// while, since without it nothing can go on.
+    async fn remembered(&self) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+        for _ in 0..RECORD_ATTEMPTS {
+            match self.workplace.record.remembered().await {
+                Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
+                    warn!(event = "record_unreadable", %error, "the record is asked again");
+                    self.workplace.clock.sleep(RECORD_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+        self.workplace.record.remembered().await
     }
 
     async fn build_targets(

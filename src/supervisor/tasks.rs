@@ -1,6 +1,6 @@
 //! Tasks by key: each has one owner, can be told to stop, and may be started again where it panics.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::hash::Hash;
 use std::time::Duration;
@@ -40,6 +40,16 @@ pub(super) enum Ended<K, E> {
     GivenUp(K),
 }
 
+impl<K, E> Ended<K, E> {
+    /// Whose end asks for something.
+    fn key(&self) -> Option<&K> {
+        match self {
+            Self::Panicked { key, .. } | Self::GivenUp(key) => Some(key),
+            Self::Done | Self::Failed(_) => None,
+        }
+    }
+}
+
 impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     pub(super) fn new() -> Self {
         Self { set: JoinMap::new(), running: BTreeMap::new(), ended: VecDeque::new() }
@@ -75,6 +85,9 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
 
     /// Tells the tasks of `keys` to stop and waits for them, at most `patience`; what then runs on is cut off.
     pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, patience: Duration) {
+        let keys: BTreeSet<K> = keys.into_iter().collect();
+        // Whoever stops a task wants no more of it, an end that is still to be told included.
+        self.ended.retain(|ended| !ended.key().is_some_and(|key| keys.contains(key)));
         let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.set.contains_key(key)).collect();
         for task in waiting.iter().filter_map(|key| self.running.remove(key)) {
             task.stop.cancel();
@@ -151,6 +164,20 @@ mod tests {
         assert_eq!(ends, [Ended::Panicked { key: "panics", restarts: 1 }, Ended::Failed("no record")]);
         tasks.stop_all(LONG).await;
         assert!(tasks.set.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_still_to_be_told_dies_with_its_task() {
+        let mut tasks: Tasks<&str, &str> = Tasks::new();
+        tasks.start("panics", 0, |_| async { panic!("a fault") });
+        tasks.start("runs", 0, |stop| async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+        tokio::task::yield_now().await;
+        tasks.stop(["runs"], LONG).await;
+        tasks.stop(["panics"], LONG).await;
+        assert!(tasks.ended.is_empty(), "{:?}", tasks.ended);
     }
 
     #[tokio::test(start_paused = true)]

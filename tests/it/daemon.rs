@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Scene, between, eventually, get, json, metric};
+use refwatch::record::TransitionRow;
+
+use crate::process::{Scene, between, eventually, get, json, metric, metric_sum};
 use crate::truth::{assert_true, ended, transitions};
 
 #[test]
@@ -24,6 +26,11 @@ fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
     let (daemon, address) = scene.daemon(&config);
     eventually("the other ends", || (metric(address, "refwatch_watches", &["finished"]) == Some(50.0)).then_some(()));
     let after = transitions(&record);
+    let counted: f64 = ["COMPLETED", "COMPLETED_WITH_FAILURES", "FAILED", "CANCELLED"]
+        .iter()
+        .map(|to| metric_sum(address, "refwatch_import_job_transitions_total", &format!("to=\"{to}\"")))
+        .sum();
+    assert!((counted - 50.0).abs() < 0.1, "the metrics count {counted} ends");
     assert_eq!(after[..before.len()], before, "what was recorded before the kill stands as it was");
 
     assert_true(after, simulator);
@@ -77,6 +84,59 @@ fn a_stop_is_clean_and_a_second_one_is_immediate() {
     other.execute_batch("ROLLBACK").expect("our own transaction");
     let whole: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
     assert_eq!(whole, "ok");
+}
+
+#[test]
+fn what_is_not_in_the_record_is_nowhere_to_be_seen() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "6"]);
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (daemon, address) = scene.daemon(&config);
+    eventually("first sightings", || (transitions(&record).len() >= 2).then_some(()));
+
+    // Somebody else holds the database, so what the daemon sees cannot be written.
+    let other = rusqlite::Connection::open(&record).expect("a database");
+    eventually("the database to ourselves", || other.execute_batch("BEGIN IMMEDIATE").ok());
+    eventually("a commit that fails", || (metric(address, "refwatch_record_failures_total", &[])? > 0.0).then_some(()));
+    let told = |rows: &[TransitionRow]| {
+        for row in rows.iter().filter(|row| !rows.iter().any(|later| follows(later, row))) {
+            let watches = json(address, "/api/v1/watches");
+            let shown = watches.as_array()?.iter().find(|watch| watch["import_job_id"] == row.import_job_id)?;
+            let labels =
+                [&*format!("import_job_id=\"{}\"", row.import_job_id), &*format!("status=\"{}\"", row.to_status)];
+            let measured = metric(address, "refwatch_import_job_status", &labels);
+            (shown["status"] == row.to_status && measured == Some(1.0)).then_some(())?;
+        }
+        (daemon.stderr().matches("event=\"transition\"").count() == rows.len()).then_some(())
+    };
+    assert_eq!(told(&transitions(&record)), Some(()), "{}", daemon.stderr());
+    assert_eq!(get(address, "/-/ready").0, 503);
+
+    other.execute_batch("ROLLBACK").expect("our own transaction");
+    eventually("both ends", || (ended(&transitions(&record)) == 2).then_some(()));
+    eventually("all of it to be told", || told(&transitions(&record)));
+    eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
+    assert_eq!(daemon.stderr().matches("event=\"record_failed\"").count(), 1, "{}", daemon.stderr());
+}
+
+/// Whether `later` is the same job's next row.
+fn follows(later: &TransitionRow, row: &TransitionRow) -> bool {
+    later.import_job_id == row.import_job_id && later.id > row.id
+}
+
+#[test]
+fn a_record_that_is_moved_away_is_noticed() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (daemon, address) = scene.daemon(&config);
+    eventually("first sightings", || (transitions(&record).len() >= 2).then_some(()));
+    std::fs::rename(&record, scene.path("elsewhere.db")).expect("a record");
+    let (_, reason) = eventually("the loss", || Some(get(address, "/-/ready")).filter(|(status, _)| *status == 503));
+    assert!(reason.contains("refwatch.db"), "{reason}");
+    std::fs::rename(scene.path("elsewhere.db"), &record).expect("a record");
+    eventually("the record again", || (get(address, "/-/ready").0 == 200).then_some(()));
+    assert!(daemon.stderr().contains("event=\"record_recovered\""));
 }
 
 #[test]
@@ -185,7 +245,7 @@ fn what_cannot_start_says_why_with_its_exit_status() {
     let nowhere =
         scene.write("nowhere.toml", &config.replace("refwatch.db", "third.db").replace("region = ", "# region = "));
     let (status, _, said) = scene.run(&["--config", nowhere.to_str().expect("text"), "run"]);
-    assert_eq!(status, 78, "{said}");
+    assert_eq!(status, 1, "{said}");
     assert!(said.contains("has no AWS region"), "{said}");
 
     for (arguments, expected) in [(["--config", "/nonexistent", "run"], 78), (["--config", path, "fly"], 64)] {
@@ -221,7 +281,7 @@ fn systemd_is_told_of_every_step() {
     scene.write("refwatch.toml", "nonsense = 1\n");
     daemon.signal(Signal::HUP);
     hear("RELOADING=1");
-    assert!(hear("READY=1").contains("STATUS=the last reload failed; "));
+    assert!(hear("READY=1").contains("STATUS=configuration: "));
     daemon.signal(Signal::TERM);
     hear("STOPPING=1");
     assert!(daemon.end().success());

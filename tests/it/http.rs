@@ -2,6 +2,7 @@
 
 mod limits;
 mod metrics;
+mod transitions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -252,38 +253,6 @@ async fn ready_says_why_the_daemon_is_not() {
 }
 
 #[tokio::test]
-async fn transitions_are_filtered_and_a_wrong_parameter_is_named() {
-    let rows = [
-        row("2222222222", None, "SUBMITTED", "2026-03-01T08:00:00.000Z"),
-        row("3333333333", None, "FAILED", "2026-03-01T08:01:00.000Z"),
-        row("2222222222", Some("SUBMITTED"), "COMPLETED", "2026-03-01T08:02:00.000Z"),
-    ];
-    let server = Server::with(Limits::default(), rows).await;
-    let seen = async |query: &str| -> Vec<String> {
-        let json = server.get(&format!("/api/v1/transitions{query}")).await.json();
-        let rows = json.as_array().unwrap();
-        rows.iter().map(|row| row["to_status"].as_str().unwrap().to_owned()).collect()
-    };
-    assert_eq!(seen("").await, ["SUBMITTED", "FAILED", "COMPLETED"]);
-    assert_eq!(seen("?reference_store_id=1234567890&import_job_id=2222222222").await, ["SUBMITTED", "COMPLETED"]);
-    assert_eq!(seen("?since=2026-03-01T08:01:00Z").await, ["FAILED", "COMPLETED"]);
-    assert_eq!(seen("?limit=1").await, ["COMPLETED"]);
-    for (query, named) in [
-        ("?since=yesterday", "since"),
-        ("?limit=0", "limit"),
-        ("?limit=10001", "limit"),
-        ("?import_job_id=abc", "import_job_id"),
-        ("?reference_store_id=", "reference_store_id"),
-        ("?limt=3", "limt"),
-        ("?since=%FF", "since"),
-    ] {
-        let answer = server.get(&format!("/api/v1/transitions{query}")).await;
-        assert_eq!(answer.status, 400, "{query}");
-        assert!(answer.json()["error"].as_str().unwrap().contains(named), "{query}: {}", answer.body);
-    }
-}
-
-#[tokio::test]
 async fn the_page_shows_what_the_api_says_and_what_needs_attention_first() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::Completed));
@@ -367,7 +336,11 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     let server = Server::with(Limits::default(), rows).await;
     server.board.publish(hostile_view());
     server.board.update_daemon(|daemon| {
-        daemon.config_error = Some(ConfigError { in_force: "the rest is in force", details: HOSTILE.to_owned() });
+        daemon.config_error = Some(ConfigError {
+            in_force: "the rest is in force",
+            summary: HOSTILE.to_owned(),
+            details: HOSTILE.to_owned(),
+        });
         daemon.record_error = Some(HOSTILE.to_owned());
         daemon.config_in_force = HOSTILE.to_owned();
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));

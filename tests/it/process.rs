@@ -198,10 +198,18 @@ pub(crate) fn json(address: SocketAddr, path: &str) -> serde_json::Value {
 
 /// The value of a metric's one series that has all of these labels.
 pub(crate) fn metric(address: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
-    let (_, body) = get(address, "/metrics");
-    let line = body.lines().find(|line| {
-        line.strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
-    })?;
-    line.rsplit(' ').next()?.parse().ok()
+    series(&get(address, "/metrics").1, name, labels).next()
+}
+
+/// The sum over a metric's series that have this label.
+pub(crate) fn metric_sum(address: SocketAddr, name: &str, label: &str) -> f64 {
+    series(&get(address, "/metrics").1, name, &[label]).sum()
+}
+
+fn series(exposition: &str, name: &str, labels: &[&str]) -> impl Iterator<Item = f64> {
+    exposition.lines().filter_map(move |line| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+        let (labelled, value) = rest.rsplit_once(' ')?;
+        labels.iter().all(|label| labelled.contains(label)).then(|| value.parse().ok())?
+    })
 }

@@ -7,6 +7,7 @@ use crate::core::job::{Source, SourceKey, SourceStatus};
 
 const POLICY: PollPolicy = PollPolicy {
     interval: Duration::from_secs(10),
+    fixed: false,
     backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
 };
 

@@ -117,9 +117,9 @@ async fn the_metrics_are_those_of_the_contract() {
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "FAILED"), Some(0.0));
     assert!(text.contains("\nrefwatch_config_last_reload_successful 1\n"));
-    server
-        .board
-        .update_daemon(|daemon| daemon.config_error = Some(ConfigError { in_force: "", details: "line 3".to_owned() }));
+    server.board.update_daemon(|daemon| {
+        daemon.config_error = Some(ConfigError { in_force: "", summary: String::new(), details: "line 3".to_owned() });
+    });
     let text = server.get("/metrics").await.body;
     assert!(text.contains("\nrefwatch_config_last_reload_successful 0\n"));
 }
