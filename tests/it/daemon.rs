@@ -40,6 +40,46 @@ fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn faults_of_every_kind_and_kills_among_them_lose_and_double_nothing() {
+    let scene = Scene::new();
+    let faults = [
+        "throttling=0.05",
+        "internal=0.03",
+        "request_timeout=0.02",
+        "access_denied=0.02",
+        "unavailable_html=0.02",
+        "html=0.02",
+        "empty=0.02",
+        "truncated=0.02",
+        "hang=0.01",
+        "reset=0.03",
+        "cut_off=0.03",
+        "huge=0.01",
+        "slow=0.01",
+        "wrong_job=0.03",
+    ];
+    let mut arguments = vec!["--jobs", "24", "--seed", "11", "--quota", "20", "--mean-seconds", "12"];
+    arguments.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
+    let (_simulator, simulator, config) = scene.simulate(&arguments);
+    let config =
+        config.replace("[poll]\n", "[poll]\ntimeout = \"1s\"\nbackoff_initial = \"200ms\"\nbackoff_max = \"2s\"\n");
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let mut recorded = Vec::new();
+    for killed_at in [6, 16, 28, 40] {
+        let (daemon, _) = scene.daemon(&config);
+        eventually("more transitions", || (transitions(&record).len() >= killed_at).then_some(()));
+        daemon.signal(Signal::KILL);
+        drop(daemon);
+        let rows = transitions(&record);
+        assert_eq!(rows[..recorded.len()], recorded, "what was recorded before a kill stands as it was");
+        recorded = rows;
+    }
+    let (_daemon, address) = scene.daemon(&config);
+    eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(24.0)).then_some(()));
+    assert_true(transitions(&record), simulator);
+}
+
+#[test]
 fn a_job_that_ended_is_not_polled_again_after_a_restart() {
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "1"]);
