@@ -126,7 +126,7 @@ impl Target {
     /// Asks for one job, once.
     ///
     /// # Errors
-    /// Every way in which that can fail is a value: see [`PollFailure`](crate::core::outcome::PollFailure).
+    /// Every way in which that can fail is a value: see [`PollFailure`].
     pub async fn poll(&self, key: &JobKey) -> PollOutcome {
         let sent = self.clock.now().monotonic;
         let request =
