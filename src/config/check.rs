@@ -71,8 +71,8 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     };
     parts.retain(|part| part.problems.is_empty());
     let config = Config {
-        targets: effective::targets(&parts, &settings),
-        watch_list: effective::watch_list(&parts, &poll),
+        targets: effective::targets(parts.iter().flat_map(|part| &part.targets), &settings),
+        watch_list: effective::watch_list(parts.iter().flat_map(|part| &part.jobs), &poll),
         poll,
         record,
         http: effective::http(&settings.http.0),

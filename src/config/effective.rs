@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::check::Part;
-use super::file::{self, MainFile, Table};
-use super::value::Text;
+use toml::Spanned;
+
+use super::file::{self, Job, MainFile, Table, Target};
+use super::value::{TargetName, Text};
 use super::watch_list::{JobEntry, WatchList};
 use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig};
 use crate::core::backoff::BackoffPolicy;
@@ -56,14 +57,17 @@ pub(super) fn log(written: &file::Log, base: &Path) -> LogConfig {
     }
 }
 
-pub(super) fn targets(parts: &[Part], settings: &MainFile) -> BTreeMap<Arc<str>, TargetConfig> {
+pub(super) fn targets<'a>(
+    written: impl Iterator<Item = (&'a Spanned<Text<TargetName>>, &'a Table<Target>)>,
+    settings: &MainFile,
+) -> BTreeMap<Arc<str>, TargetConfig> {
     let default = TargetConfig::new(TargetConfig::DEFAULT);
     let default = TargetConfig {
         quota: quota(&settings.quota.0, default.quota),
         timeout: settings.poll.0.timeout.as_ref().map_or(default.timeout, |Text(timeout)| timeout.0),
         ..default
     };
-    let written = parts.iter().flat_map(|part| &part.targets).map(|(name, Table(target))| TargetConfig {
+    let written = written.map(|(name, Table(target))| TargetConfig {
         name: name.get_ref().0.0.as_str().into(),
         region: target.region.as_ref().map(|Text(region)| region.0.clone()),
         profile: target.profile.as_ref().map(|Text(profile)| profile.0.clone()),
@@ -77,8 +81,8 @@ pub(super) fn targets(parts: &[Part], settings: &MainFile) -> BTreeMap<Arc<str>,
     [default.clone()].into_iter().chain(written).map(|target| (target.name.clone(), target)).collect()
 }
 
-pub(super) fn watch_list(parts: &[Part], poll: &PollConfig) -> WatchList {
-    let jobs = parts.iter().flat_map(|part| &part.jobs).map(|Table(job)| {
+pub(super) fn watch_list<'a>(jobs: impl Iterator<Item = &'a Table<Job>>, poll: &PollConfig) -> WatchList {
+    let jobs = jobs.map(|Table(job)| {
         let key = JobKey { store: job.reference_store_id.0.clone(), job: job.id.get_ref().0.clone() };
         let interval = match &job.interval {
             Some(own) => own.get_ref().0.0,

@@ -209,7 +209,7 @@ impl Record {
             let deleted =
                 self.ask(|done| Request::DeleteEnded { before: instant, watched: Arc::clone(&watched), done }).await?;
             jobs += deleted;
-            if deleted < writer::DELETED_JOBS_MAX {
+            if deleted < rows::DELETED_JOBS_MAX {
                 return Ok(jobs);
             }
         }

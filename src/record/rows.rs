@@ -9,8 +9,6 @@ use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 use crate::core::job::{Anomaly, Change, Detail, JobStatus, SourceStatus, SourceTransition, Transition, WatchId};
 use crate::core::time::Timestamp;
 
-use super::writer::DELETED_JOBS_MAX;
-
 const TABLES: [&str; 3] = ["transitions", "source_transitions", "details"];
 
 const NEXT_ID: &str = "
@@ -18,6 +16,9 @@ SELECT 1 + max(
     (SELECT ifnull(max(id), 0) FROM transitions),
     (SELECT ifnull(max(id), 0) FROM source_transitions),
     (SELECT ifnull(max(id), 0) FROM details))";
+
+/// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
+pub(super) const DELETED_JOBS_MAX: usize = 100;
 
 /// A row, its id aside. The first three columns name the job.
 struct Row {

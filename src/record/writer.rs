@@ -22,9 +22,6 @@ use crate::instruments::Instruments;
 /// Requests taken at once. It bounds how long the first of them waits for the last.
 const GROUP_MAX: usize = 256;
 
-/// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
-pub(super) const DELETED_JOBS_MAX: usize = 100;
-
 /// Where the answer to a request goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 
@@ -35,7 +32,7 @@ pub(super) enum Request {
     Append(Box<Append>),
     /// What is known of every job.
     Remembered(Answer<BTreeMap<WatchId, Remembered>>),
-    /// To delete the rows of at most [`DELETED_JOBS_MAX`] jobs, and to say how many it were.
+    /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
     /// To answer, and to say whether the record could be written.
     Check(Answer<()>),

@@ -14,7 +14,6 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use super::api::{Answer, ApiError};
-use super::traffic::Operation;
 use crate::clock::Clock;
 
 /// A fault.
@@ -143,11 +142,6 @@ impl Fault {
             Self::WrongJob => "wrong_job",
             Self::UnknownStatus => "unknown_status",
         }
-    }
-
-    /// Whether it strikes requests of this operation.
-    pub(super) fn concerns(self, operation: Operation) -> bool {
-        self != Self::ListDenied || operation == Operation::ListReferenceImportJobs
     }
 
     /// What becomes of the `honest` answer.

@@ -81,7 +81,7 @@ impl Traffic {
             return Verdict::Throttle;
         }
         let mut hits = |rate: f64| self.rng.f64() < rate;
-        if let Some(hit) = self.faults.iter().find(|fault| fault.fault.concerns(operation) && hits(fault.rate)) {
+        if let Some(hit) = self.faults.iter().find(|fault| concerns(fault.fault, operation) && hits(fault.rate)) {
             lane.calls.faulted += 1;
             return Verdict::Fault(hit.fault);
         }
@@ -107,6 +107,11 @@ impl TokenBucket {
         self.tokens -= f64::from(u8::from(taken));
         taken
     }
+}
+
+/// Whether a fault strikes requests of this operation.
+fn concerns(fault: Fault, operation: Operation) -> bool {
+    fault != Fault::ListDenied || operation == Operation::ListReferenceImportJobs
 }
 
 #[cfg(test)]
