@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::broadcast;
 
-use crate::core::job::{Transition, WatchId};
+use crate::core::change::Transition;
+use crate::core::job::WatchId;
 use crate::core::outcome::FailureReason;
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;

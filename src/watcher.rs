@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use crate::board::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
 use crate::clock::Clock;
-use crate::core::job::{Anomaly, Change, JobKey, Transition, WatchId};
+use crate::core::change::{Anomaly, Change, Detail, DetailKind, Transition};
+use crate::core::job::{JobKey, WatchId};
 use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
@@ -214,7 +215,7 @@ impl Watcher {
         loop {
             let done = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return self.leave().await,
                 done = self.poller.poll() => done,
             };
             let polled = match done {
@@ -229,6 +230,22 @@ impl Watcher {
                 return Ok(());
             }
             self.tell(polled);
+        }
+    }
+
+    /// Notes when the status was last seen, so that its next change, which somebody else may see, is not said to have come sooner.
+    /// It is tried once: without it that change lies between wider bounds, and is no less true.
+    async fn leave(&self) -> Result<(), RecordGone> {
+        let seen = self.view.last_successful_poll.and(self.view.known.as_ref());
+        let Some(known) = seen.filter(|known| !known.status.is_terminal() && !known.vanished) else { return Ok(()) };
+        let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: known.last_seen };
+        let change = Change { details: vec![detail], ..Change::default() };
+        match self.workplace.record.append(&self.view.id, &change).await {
+            Err(CommitError::WriterGone) => Err(RecordGone),
+            stands => {
+                self.workplace.tell_record(stands.as_ref().err());
+                Ok(())
+            }
         }
     }
 

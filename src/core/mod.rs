@@ -4,6 +4,7 @@
 //! done goes out as a value. So every rule here is tested by a list of inputs and a list of answers.
 
 pub mod backoff;
+pub mod change;
 pub mod job;
 pub mod outcome;
 pub mod pacer;

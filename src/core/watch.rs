@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::job::{Anomaly, Change, Detail, DetailKind, JobStatus, Snapshot, SourceTransition, Sources, Transition};
+use super::change::{Anomaly, Change, Detail, DetailKind, SourceTransition, Transition};
+use super::job::{JobStatus, Snapshot, Sources};
 use super::outcome::{FailureReason, PollFailure, PollOutcome, Remedy};
 use super::time::{Monotonic, Now, Timestamp};
 

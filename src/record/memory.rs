@@ -9,7 +9,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Result, Row};
 
 use super::Remembered;
-use crate::core::job::{DetailKind, JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
+use crate::core::change::DetailKind;
+use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
 use crate::core::watch::Known;
 
 /// Every row, in the order written. SQLite merges the three tables as it reads them, without sorting.
@@ -93,6 +94,7 @@ fn play_detail(row: &Row<'_>, kind: &str, known: &mut Known) -> Result<()> {
             known.created_at = parsed_if_there(row, "value")?;
             known.last_seen = parsed(row, "observed_at")?;
         }
+        Some(DetailKind::StillSeen) => known.last_seen = parsed(row, "observed_at")?,
         Some(DetailKind::Vanished) => known.vanished = true,
         Some(DetailKind::Returned) => known.vanished = false,
         None => {}

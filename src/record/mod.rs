@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::job::{Change, WatchId};
+use crate::core::change::Change;
+use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 use crate::instruments::Instruments;

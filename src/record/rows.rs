@@ -6,7 +6,8 @@ use std::iter;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
-use crate::core::job::{Anomaly, Change, Detail, JobStatus, SourceStatus, SourceTransition, Transition, WatchId};
+use crate::core::change::{Anomaly, Change, Detail, SourceTransition, Transition};
+use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
 
 const TABLES: [&str; 3] = ["transitions", "source_transitions", "details"];

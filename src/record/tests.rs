@@ -7,7 +7,8 @@ use rusqlite::types::Value;
 
 use super::*;
 use crate::core::backoff::BackoffPolicy;
-use crate::core::job::{DetailKind, JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
+use crate::core::change::DetailKind;
+use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
 use crate::core::outcome::{FailureReason, PollFailure, PollOutcome};
 use crate::core::time::{Monotonic, Now};
 use crate::core::watch::{JobWatch, PollPolicy};

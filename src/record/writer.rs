@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{self, Locked};
 use super::{CommitError, OpenError, Remembered, memory, rows, schema};
-use crate::core::job::{Change, WatchId};
+use crate::core::change::Change;
+use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 

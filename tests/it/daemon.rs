@@ -97,6 +97,27 @@ fn a_job_that_ended_is_not_polled_again_after_a_restart() {
 }
 
 #[test]
+fn a_change_after_a_restart_lies_after_the_last_sight_before_it() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "6"]);
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (mut first, address) = scene.daemon(&config);
+    let time = |watch: &serde_json::Value, field: &str| watch[field].as_str().map(str::to_owned);
+    eventually("a second sight of one status", || {
+        let watch = &json(address, "/api/v1/watches")[0];
+        (time(watch, "last_seen")? > time(watch, "since")?).then_some(())
+    });
+    first.signal(Signal::TERM);
+    assert!(first.end().success());
+    let before = transitions(&record);
+    let (_second, _) = scene.daemon(&config);
+    let change = eventually("the next change", || transitions(&record).into_iter().nth(before.len()));
+    let last = before.last().expect("a sighting");
+    assert_eq!(change.from_status.as_ref(), Some(&last.to_status));
+    assert!(change.not_before > Some(last.observed_at.clone()), "{change:?} after {last:?}");
+}
+
+#[test]
 fn a_stop_is_clean_and_a_second_one_is_immediate() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "4"]);

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use refwatch::board::{ConfigError, FailedPoll, StatusBoard, WatchState, WatchView};
 use refwatch::clock::Clock;
-use refwatch::core::job::{Change, JobKey, JobStatus, Source, SourceKey, SourceStatus, Transition, WatchId};
+use refwatch::core::change::{Change, Transition};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::outcome::{FailureReason, Operation};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use refwatch::commands::{CommandLine, Exit};
-use refwatch::core::job::{
-    Change, Detail, DetailKind, JobStatus, Source, SourceKey, SourceStatus, SourceTransition, Transition, WatchId,
-};
+use refwatch::core::change::{Change, Detail, DetailKind, SourceTransition, Transition};
+use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::instruments::Instruments;
 use refwatch::record::{CommitError, Filter, OpenError, ReadError, Record, RecordReader};
