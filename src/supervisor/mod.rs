@@ -257,3 +257,6 @@ fn sweeps_of(config: &Config) -> BTreeSet<StoreId> {
     }
     watches.into_iter().filter(|(_, count)| *count > 1).map(|(store, _)| store).collect()
 }
+
+#[cfg(test)]
+mod tests;

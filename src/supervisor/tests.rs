@@ -1,0 +1,84 @@
+//! What becomes of a watch whose task panicked.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::board::StatusBoard;
+use crate::clock::Clock;
+use crate::config::PollConfig;
+use crate::config::watch_list::WatchList;
+use crate::core::change::{Change, Transition};
+use crate::core::job::JobStatus;
+use crate::core::time::Timestamp;
+use crate::instruments::Instruments;
+use crate::record::Record;
+
+/// A supervisor of one job whose endpoint nobody listens on, and the folder of its record.
+async fn supervisor() -> (Supervisor, WatchId, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("refwatch.db");
+    let instruments = Instruments::new().expect("metrics");
+    let record = Record::open(&path, &instruments).expect("a record");
+    let workplace = Workplace { clock: Clock::system(), record, board: StatusBoard::default(), instruments };
+    let job = "1234567890/9876543210".parse().expect("a job");
+    let target = TargetConfig {
+        region: Some("us-west-2".to_owned()),
+        endpoint_url: Some("http://127.0.0.1:1".to_owned()),
+        simulated: true,
+        ..TargetConfig::new(TargetConfig::DEFAULT)
+    };
+    let config = Config {
+        targets: [(Arc::clone(&target.name), target)].into(),
+        watch_list: WatchList::of_jobs([job], PollConfig::default().policy()),
+        ..Config::new(path)
+    };
+    let id = config.watch_list.jobs.keys().next().expect("a watch").clone();
+    let mut supervisor = Supervisor::new(workplace, 1);
+    supervisor.apply(&config).await.expect("a configuration in force");
+    (supervisor, id, folder)
+}
+
+/// A first sighting of the job.
+fn sighting() -> Change {
+    let transition = Transition {
+        from: None,
+        to: JobStatus::InProgress,
+        observed_at: Timestamp::UNIX_EPOCH,
+        not_before: None,
+        status_message: None,
+        created_at: None,
+        completed_at: None,
+        anomaly: None,
+    };
+    Change { transition: Some(transition), ..Change::default() }
+}
+
+#[tokio::test]
+async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_board() {
+    let (mut supervisor, id, _folder) = supervisor().await;
+    let Workplace { record, board, instruments, .. } = supervisor.workplace.clone();
+    // The panic came between the commit and its publication.
+    record.append(&id, &sighting()).await.expect("a commit");
+    assert_eq!(board.watch(&id).expect("a watch").known, None);
+
+    let panicked = TaskEnd(Ended::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 });
+    supervisor.handle_end(panicked).await.expect("the daemon goes on");
+    let view = board.watch(&id).expect("a watch");
+    assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
+    assert_eq!(view.transitions[JobStatus::InProgress.index()], 1);
+    assert_eq!(instruments.task_restarts.get(), 1);
+    assert!(supervisor.tasks.runs(&TaskKey::Watch(id)));
+}
+
+#[tokio::test]
+async fn a_watch_that_is_given_up_is_parked_in_sight() {
+    let (mut supervisor, id, _folder) = supervisor().await;
+    let given_up = TaskEnd(Ended::GivenUp(TaskKey::Watch(id.clone())));
+    supervisor.handle_end(given_up).await.expect("the daemon goes on");
+    let view = supervisor.workplace.board.watch(&id).expect("a watch");
+    assert!(
+        matches!(&view.state, WatchState::Parked(reason) if reason.contains("a fault of refwatch")),
+        "{:?}",
+        view.state
+    );
+}
