@@ -99,7 +99,7 @@ fn a_job_that_ended_is_not_polled_again_after_a_restart() {
 #[test]
 fn a_change_after_a_restart_lies_after_the_last_sight_before_it() {
     let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "6"]);
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "15"]);
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (mut first, address) = scene.daemon(&config);
     let time = |watch: &serde_json::Value, field: &str| watch[field].as_str().map(str::to_owned);
@@ -150,7 +150,7 @@ fn a_stop_is_clean_and_a_second_one_is_immediate() {
 #[test]
 fn what_is_not_in_the_record_is_nowhere_to_be_seen() {
     let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "6"]);
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "12"]);
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (daemon, address) = scene.daemon(&config);
     eventually("first sightings", || (transitions(&record).len() >= 2).then_some(()));
