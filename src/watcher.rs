@@ -118,9 +118,7 @@ impl Poller {
         self.next = decision.next;
         Step::Polled(Polled { now, failure, change: decision.record })
     }
-}
 
-impl Poller {
     /// Steps 1 and 2: returns when it is this job's turn, or with `false` when it comes at another time. A hint makes it urgent,
     /// unless the job is backing off.
     async fn wait_for_turn(&mut self, due: Monotonic) -> bool {
