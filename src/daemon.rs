@@ -83,8 +83,9 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn start(loaded: Loaded, log: Log) -> Result<Self, DaemonError> {
-        let Loaded { config, problems, .. } = loaded;
+        let Loaded { config, problems } = loaded;
         let clock = Clock::system();
+        let started_at = clock.now().wall;
         let instruments = Instruments::new()?;
         let record = Record::open(&config.record.path, &instruments)?;
         let address = config.http.listen;
@@ -99,7 +100,7 @@ impl Daemon {
         let server_stop = CancellationToken::new();
         let state = AppState {
             board: workplace.board.clone(),
-            metrics: Arc::new(Metrics::new(workplace.board.clone(), &workplace.instruments)?),
+            metrics: Arc::new(Metrics::new(workplace.board.clone(), &workplace.instruments, started_at)?),
             record: RecordReader::new(&config.record.path),
             clock,
             host_names: host_names(address),
@@ -216,7 +217,7 @@ impl Daemon {
     }
 
     async fn put_in_force(&mut self, loaded: Loaded) -> Result<(), ApplyError> {
-        let Loaded { config, problems, .. } = loaded;
+        let Loaded { config, problems } = loaded;
         self.supervisor.apply(&config).await?;
         for table in self.config.needs_restart(&config) {
             warn!(event = "restart_needed", "changes in [{table}] take effect at the next start");

@@ -29,8 +29,6 @@ pub struct Loaded {
     pub config: Config,
     /// The problems of the included files that were left out.
     pub problems: Problems,
-    /// Every file that was read or tried, the main one first.
-    pub files: Vec<PathBuf>,
 }
 
 /// What one file says of targets and jobs, and what is wrong with the file.
@@ -63,7 +61,6 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     parts.extend(included.iter().map(|path| Part::read_included(path)));
     compare(&mut parts, poll.min_interval);
 
-    let files = parts.iter().map(|part| part.source.path.to_path_buf()).collect();
     let main_is_good = parts[0].problems.is_empty();
     let problems = Problems(parts.iter().flat_map(Part::sorted_problems).collect());
     let (Some(record), true) = (record, main_is_good) else {
@@ -78,7 +75,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         http: effective::http(&settings.http.0),
         log: effective::log(&settings.log.0, base),
     };
-    Ok(Loaded { config, problems, files })
+    Ok(Loaded { config, problems })
 }
 
 impl Part {

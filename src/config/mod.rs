@@ -66,10 +66,7 @@ impl Config {
     #[must_use]
     pub fn difference(&self, new: &Self) -> Difference {
         let same = |name: &str| self.targets.get(name) == new.targets.get(name);
-        Difference {
-            build_targets: new.targets.values().filter(|target| !same(&target.name)).cloned().collect(),
-            ..self.watch_list.difference_with(&new.watch_list, same)
-        }
+        self.watch_list.difference(&new.watch_list, same)
     }
 
     /// Adds the jobs and targets of `before` that this configuration lacks. A file with a mistake, which was left out, may have

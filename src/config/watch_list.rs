@@ -23,13 +23,11 @@ pub struct JobEntry {
     pub policy: PollPolicy,
 }
 
-/// What has to happen for one configuration to become another, in this order: stop, drop, build, start.
+/// What has to happen for one watch list to become another: first stop, then start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
     /// Jobs to stop watching: those that left, and those whose entry or target changed.
     pub stop: Vec<WatchId>,
-    /// Targets to build: new ones, and those that changed.
-    pub build_targets: Vec<TargetConfig>,
     /// Jobs to begin watching: new ones, and those whose entry or target changed.
     pub start: Vec<(WatchId, JobEntry)>,
 }
@@ -45,19 +43,14 @@ impl WatchList {
         Self { jobs: jobs.into_iter().map(entry).collect() }
     }
 
-    /// What has to happen for this list to become `new`.
+    /// What has to happen for this list to become `new`. A job whose target is not the same counts as changed.
     #[must_use]
-    pub fn difference(&self, new: &Self) -> Difference {
-        self.difference_with(new, |_| true)
-    }
-
-    /// As [`Self::difference`], where a job whose target is no longer the same counts as changed.
-    pub(super) fn difference_with(&self, new: &Self, same_target: impl Fn(&str) -> bool) -> Difference {
+    pub(super) fn difference(&self, new: &Self, same_target: impl Fn(&str) -> bool) -> Difference {
         let same = |id: &WatchId| self.jobs.get(id) == new.jobs.get(id) && same_target(&id.target);
         let stop = self.jobs.keys().filter(|id| !same(id)).cloned().collect();
         let start = new.jobs.iter().filter(|(id, _)| !same(id));
         let start = start.map(|(id, entry)| (id.clone(), entry.clone())).collect();
-        Difference { stop, start, ..Difference::default() }
+        Difference { stop, start }
     }
 }
 
@@ -90,24 +83,21 @@ mod tests {
         let id = new.jobs.keys().nth(1).expect("a job").clone();
         new.jobs.get_mut(&id).expect("a job").name = "renamed".into();
 
-        let difference = old.difference(&new);
+        let difference = old.difference(&new, |_| true);
         assert_eq!(jobs(&difference.stop), ["1000000001", "1000000003"]);
         assert_eq!(jobs(difference.start.iter().map(|(id, _)| id)), ["1000000003", "1000000004"]);
         assert_eq!(&*difference.start[0].1.name, "renamed");
-        assert_eq!(old.difference(&old), Difference::default());
+        assert_eq!(old.difference(&old, |_| true), Difference::default());
     }
 
     #[test]
-    fn a_target_that_changed_is_built_again_with_all_its_jobs() {
+    fn the_jobs_of_a_target_that_changed_are_started_anew() {
         let old = config(list(&["1000000001"]));
         let mut new = old.clone();
         target(&mut new).quota = Quota { share: 0.5, ..Quota::default() };
-        let eu = TargetConfig::new("eu");
-        new.targets.insert(eu.name.clone(), eu.clone());
 
         let difference = old.difference(&new);
         assert_eq!(jobs(&difference.stop), ["1000000001"]);
-        assert_eq!(difference.build_targets, [target(&mut new).clone(), eu]);
         assert_eq!(jobs(difference.start.iter().map(|(id, _)| id)), ["1000000001"]);
 
         assert_eq!(old.difference(&old), Difference::default());

@@ -14,6 +14,7 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::board::StatusBoard;
 use crate::core::text::Printable;
+use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 
 /// The type of what [`Metrics::render`] returns. Prometheus 3 refuses a scrape that does not name it.
@@ -28,14 +29,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of what stands on the board and of what the instruments count.
+    /// Metrics of what stands on the board and of what the instruments count, in a process that began at `started_at`.
     ///
     /// # Errors
     /// A fault of ours: two families of one name.
-    pub fn new(board: StatusBoard, instruments: &Instruments) -> Result<Self, prometheus::Error> {
+    pub fn new(
+        board: StatusBoard,
+        instruments: &Instruments,
+        started_at: Timestamp,
+    ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         instruments.register(&registry)?;
-        Ok(Self { board, registry, process: process::Process::this() })
+        Ok(Self { board, registry, process: process::Process::this(started_at) })
     }
 
     /// Every family in the text format 0.0.4. It reads /proc and, with thousands of watches, takes a while: not for a thread

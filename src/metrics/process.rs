@@ -10,28 +10,26 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
 use super::{counter, family, gauge, number};
+use crate::core::time::Timestamp;
 
 /// This process.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Seconds since the Unix epoch. Read once: the kernel counts from the boot, whose time moves with the wall clock.
-    started_at: Option<f64>,
+    /// Told by whoever started it: the way there through /proc leads over files that the unit hides (`ProcSubset=pid`).
+    started_at: Timestamp,
 }
 
 /// What /proc/self/stat says, in the kernel's units (proc(5)).
 struct Stat {
     cpu_ticks: u64,
     threads: u64,
-    started_ticks_after_boot: u64,
     virtual_bytes: u64,
     resident_pages: u64,
 }
 
 impl Process {
-    /// The process that calls.
-    pub(super) fn this() -> Self {
-        let started_at =
-            Stat::read().zip(boot_time()).map(|(stat, boot)| boot + seconds(stat.started_ticks_after_boot));
+    /// The process that calls, which began at `started_at`.
+    pub(super) fn this(started_at: Timestamp) -> Self {
         Self { started_at }
     }
 
@@ -52,7 +50,7 @@ impl Process {
             (
                 "process_start_time_seconds",
                 "When the process started, in seconds since the Unix epoch.",
-                self.started_at,
+                Some(self.started_at.as_duration().as_secs_f64()),
             ),
             ("process_threads", "Threads of the process.", of(|stat| number(stat.threads))),
         ];
@@ -76,7 +74,6 @@ impl Stat {
         Some(Self {
             cpu_ticks: field(14)? + field(15)?,
             threads: field(20)?,
-            started_ticks_after_boot: field(22)?,
             virtual_bytes: field(23)?,
             resident_pages: field(24)?,
         })
@@ -89,13 +86,6 @@ impl Stat {
 
 fn seconds(ticks: u64) -> f64 {
     number(ticks) / number(clock_ticks_per_second())
-}
-
-/// Seconds since the Unix epoch.
-fn boot_time() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let boot_time = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-    boot_time.trim().parse().ok()
 }
 
 /// The descriptor that the look itself needs is not counted.
@@ -112,9 +102,7 @@ mod tests {
     fn a_program_name_with_spaces_and_parentheses_moves_no_field() {
         let line = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 12 34 0 0 20 0 5 0 678 900 11 18446744073709551615 1\n";
         let stat = Stat::parse(line).expect("a whole line");
-        let fields =
-            (stat.cpu_ticks, stat.threads, stat.started_ticks_after_boot, stat.virtual_bytes, stat.resident_pages);
-        assert_eq!(fields, (46, 5, 678, 900, 11));
+        assert_eq!((stat.cpu_ticks, stat.threads, stat.virtual_bytes, stat.resident_pages), (46, 5, 900, 11));
         assert!(Stat::parse("7 (cut short) S 1").is_none());
     }
 

@@ -44,7 +44,7 @@ macro_rules! row {
     ($(#[$doc:meta])* $name:ident { $($column:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-        #[expect(missing_docs, reason = "the columns have the names and the meaning of the fields in `core::job`")]
+        #[expect(missing_docs, reason = "the columns have the names and the meaning of the fields in `core::change`")]
         pub struct $name {
             $(pub $column: $type),*
         }

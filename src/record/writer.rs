@@ -102,7 +102,7 @@ impl Writer {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
                     }
                     Request::Check(done) => {
-                        self.append(std::mem::take(&mut group));
+                        self.append(mem::take(&mut group));
                         answer(done, self.check());
                     }
                     Request::Close(done) => {

@@ -34,7 +34,7 @@ const RECORD_PAUSE: Duration = Duration::from_secs(2);
 pub struct Supervisor {
     workplace: Workplace,
     seeds: fastrand::Rng,
-    targets: BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>,
+    targets: Targets,
     config: Config,
     stores: BTreeMap<StoreId, Arc<StoreHints>>,
     tasks: Tasks<TaskKey, RecordGone>,
@@ -43,6 +43,9 @@ pub struct Supervisor {
 /// How a task ended that nobody had told to.
 #[derive(Debug)]
 pub struct TaskEnd(Ended<TaskKey, RecordGone>);
+
+/// The targets in use, by name, and what each was built from.
+type Targets = BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>;
 
 /// A store, as it is read through one target.
 type StoreId = (Arc<str>, ReferenceStoreId);
@@ -94,7 +97,7 @@ impl Supervisor {
             self.workplace.record.remembered().await.map_err(ApplyError::Record)?;
         }
         let sweeps = sweeps_of(config);
-        let moved = |target: &str| difference.build_targets.iter().any(|changed| *changed.name == *target);
+        let moved = |name: &str| self.targets.get(name).map(|(built_from, _)| built_from) != config.targets.get(name);
         let swept = sweeps_of(&self.config);
         let ended = swept.iter().filter(|store| !sweeps.contains(*store) || moved(&store.0)).cloned();
         let stop = ended.map(TaskKey::Sweep).chain(difference.stop.iter().cloned().map(TaskKey::Watch));
@@ -180,11 +183,8 @@ impl Supervisor {
         self.workplace.record.remembered().await
     }
 
-    async fn build_targets(
-        &self,
-        config: &Config,
-    ) -> Result<BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>, TargetError> {
-        let mut targets = BTreeMap::new();
+    async fn build_targets(&self, config: &Config) -> Result<Targets, TargetError> {
+        let mut targets = Targets::new();
         let used = config.watch_list.jobs.keys().map(|id| &id.target);
         for name in used.collect::<BTreeSet<_>>() {
             let Some(wished) = config.targets.get(name) else { unreachable!("the configuration names its targets") };

@@ -181,7 +181,7 @@ fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
         ("conf.d/d.toml", &format!("{}{}", job(5, "default"), job(4, "default"))),
         ("conf.d/.e.toml", "not read"),
     ]);
-    let Loaded { config, problems, files } = load_in(&directory).expect("the main file is good");
+    let Loaded { config, problems } = load_in(&directory).expect("the main file is good");
     let jobs: Vec<String> = config.watch_list.jobs.keys().map(|id| id.key.job.to_string()).collect();
     assert_eq!(jobs, ["1000000001", "1000000004"]);
     let told: Vec<String> = problems
@@ -197,8 +197,16 @@ fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
             "d.toml:7:6: this job is in the watch list twice",
         ]
     );
-    let names: Vec<_> = files.iter().map(|file| file.file_name().expect("a name").to_string_lossy()).collect();
-    assert_eq!(names, ["refwatch.toml", "a.toml", "b.toml", "c.toml", "d.toml"]);
+}
+
+#[test]
+fn conf_d_is_included_unless_the_file_says_otherwise() {
+    let job = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"1000000001\"\n";
+    for (main, jobs) in [("", 1), ("include = []\n", 0)] {
+        let directory = directory(&[("refwatch.toml", main), ("conf.d/a.toml", job)]);
+        let loaded = load_in(&directory).expect("a good file");
+        assert_eq!(loaded.config.watch_list.jobs.len(), jobs, "{main:?}");
+    }
 }
 
 #[test]

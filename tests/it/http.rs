@@ -74,7 +74,7 @@ impl Server {
         record.close().await;
         let state = AppState {
             board: board.clone(),
-            metrics: Arc::new(Metrics::new(board.clone(), &instruments).unwrap()),
+            metrics: Arc::new(Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH).unwrap()),
             record: RecordReader::new(&path),
             clock: Clock::system(),
             host_names: ["refwatch.example".to_owned()].into(),

@@ -157,10 +157,6 @@ impl Process {
     pub(crate) fn end(&mut self) -> ExitStatus {
         eventually("the end of the process", || self.child.try_wait().expect("a child"))
     }
-
-    pub(crate) fn runs(&mut self) -> bool {
-        self.child.try_wait().expect("a child").is_none()
-    }
 }
 
 impl Drop for Process {
