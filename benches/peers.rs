@@ -77,42 +77,36 @@ type Known = BTreeMap<String, Timestamp>;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let args = Args::parse();
+    let named = |contestant: &Contestant| args.contestants.is_empty() || args.contestants.contains(contestant);
+    let takes_part = |contestant: &Contestant| named(contestant) && !(args.without_boto3 && contestant.is_boto3());
+    let contestants: Vec<Contestant> = Contestant::value_variants().iter().copied().filter(takes_part).collect();
+    let boto3 =
+        if contestants.iter().any(|contestant| contestant.is_boto3()) { boto3_version()? } else { "left out".into() };
+
     let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(["", "ends missed", "late", "99 %", "requests", "throttled"]);
+    let header = ["", "ends missed", "late on average", "99 %", "requests", "throttled"];
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let contestants = contestants(&args)?;
-    let rounds = contestants.len();
-    for (nth, contestant) in (1..).zip(contestants) {
-        eprintln!("{nth} of {rounds}: {}", contestant.title());
-        table.add_row(measure(contestant).await?);
+    for (nth, contestant) in (1..).zip(&contestants) {
+        eprintln!("{nth} of {}: {}", contestants.len(), contestant.title());
+        table.add_row(measure(*contestant).await?);
     }
-    let arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    let command: Vec<String> = ["cargo bench --bench peers --".to_owned()].into_iter().chain(arguments).collect();
-    println!("`{}`:\n\n{table}", command.join(" "));
-    if args.without_boto3 {
-        println!("\nboto3 is left out.");
-    }
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let separator = if arguments.is_empty() { "" } else { " -- " };
+    let sdk = aws_sdk_omics::meta::PKG_VERSION;
+    println!("`cargo bench --bench peers{separator}{}`\n\n{table}\n", arguments.join(" "));
+    println!("aws-sdk-omics {sdk}, boto3 {boto3}");
     Ok(())
 }
 
-/// Who takes part.
-fn contestants(args: &Args) -> Result<Vec<Contestant>, String> {
-    let named = |contestant: &Contestant| args.contestants.is_empty() || args.contestants.contains(contestant);
-    let mut contestants: Vec<Contestant> = Contestant::value_variants().iter().copied().filter(named).collect();
-    if args.without_boto3 {
-        contestants.retain(|contestant| !contestant.is_boto3());
-    }
-    if contestants.iter().any(|contestant| contestant.is_boto3()) {
-        let import = std::process::Command::new(PYTHON).args(["-c", "import boto3"]).status();
-        if !import.is_ok_and(|status| status.success()) {
-            return Err(format!(
-                "{PYTHON} has no boto3: `tests/e2e/run simulator` installs it, --without-boto3 leaves it out"
-            ));
-        }
-    }
-    Ok(contestants)
+fn boto3_version() -> Result<String, String> {
+    let missing =
+        || format!("{PYTHON} has no boto3: `tests/e2e/run simulator` installs it, --without-boto3 does without");
+    let script = "import boto3; print(boto3.__version__, end='')";
+    let ended = std::process::Command::new(PYTHON).args(["-c", script]).output().map_err(|_| missing())?;
+    ended.status.success().then(|| String::from_utf8_lossy(&ended.stdout).into_owned()).ok_or_else(missing)
 }
 
 impl Contestant {
