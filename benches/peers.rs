@@ -68,6 +68,7 @@ enum Contestant {
     SdkWaiter,
     SdkLoop,
     Boto3Waiter,
+    Boto3Legacy,
     Boto3Tuned,
 }
 
@@ -117,12 +118,13 @@ impl Contestant {
             Self::SdkWaiter => "AWS SDK for Rust, its waiter",
             Self::SdkLoop => "AWS SDK for Rust, a loop of 30 s",
             Self::Boto3Waiter => "boto3, its waiter",
+            Self::Boto3Legacy => "boto3, its waiter, legacy retries",
             Self::Boto3Tuned => "boto3, its waiter at 5 s, adaptive retries",
         }
     }
 
     fn is_boto3(self) -> bool {
-        matches!(self, Self::Boto3Waiter | Self::Boto3Tuned)
+        matches!(self, Self::Boto3Waiter | Self::Boto3Legacy | Self::Boto3Tuned)
     }
 
     /// Waits for the end of every job, or until it gives up. Dropping it ends it.
@@ -133,6 +135,7 @@ impl Contestant {
             Self::SdkWaiter => sdk(simulator, sdk_waiter, known).await,
             Self::SdkLoop => sdk(simulator, sdk_loop, known).await,
             Self::Boto3Waiter => boto3(simulator, "waiter", known).await,
+            Self::Boto3Legacy => boto3(simulator, "legacy", known).await,
             Self::Boto3Tuned => boto3(simulator, "tuned", known).await,
         }
     }

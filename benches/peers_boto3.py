@@ -1,8 +1,9 @@
 """Waits for every job of a simulator with boto3's waiter, a thread each, and prints one JSON line an end.
 
-Usage: peers_boto3.py ENDPOINT waiter|tuned
+Usage: peers_boto3.py ENDPOINT waiter|legacy|tuned
 
-`waiter` is what boto3's documentation shows. `tuned` asks more often, never gives up and lets the client pace itself.
+`waiter` is what boto3's documentation shows; `legacy` has the retries that were boto3's default before the standard ones; `tuned`
+asks more often, never gives up and lets the client pace itself.
 """
 
 import concurrent.futures
@@ -39,6 +40,7 @@ def main():
     jobs = jobs_of(endpoint)
     config, waiter = {
         "waiter": (Config(), {}),
+        "legacy": (Config(retries={"mode": "legacy"}), {}),
         "tuned": (
             Config(retries={"mode": "adaptive", "total_max_attempts": 10}, max_pool_connections=len(jobs)),
             {"Delay": 5, "MaxAttempts": 10_000},
