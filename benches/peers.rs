@@ -56,6 +56,9 @@ struct Args {
     /// Without boto3, which the others do not need
     #[arg(long)]
     without_boto3: bool,
+    /// Which jobs: the same seed gives the same ones
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -92,7 +95,9 @@ async fn main() -> Result<(), BoxError> {
     }
     for (nth, contestant) in (1..).zip(&contestants) {
         eprintln!("{nth} of {}: {}", contestants.len(), contestant.title());
-        table.add_row(measure(*contestant).await?);
+        let row = measure(*contestant, args.seed).await?;
+        eprintln!("  {}", row[1..].join(", "));
+        table.add_row(row);
     }
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let separator = if arguments.is_empty() { "" } else { " -- " };
@@ -142,8 +147,9 @@ impl Contestant {
 }
 
 /// One contestant's row of the table.
-async fn measure(contestant: Contestant) -> Result<[String; 6], BoxError> {
-    let options = Options { jobs: 200, mean: Duration::from_mins(1), requests_per_second: 10.0, ..Options::default() };
+async fn measure(contestant: Contestant, seed: u64) -> Result<[String; 6], BoxError> {
+    let options =
+        Options { jobs: 200, seed, mean: Duration::from_mins(1), requests_per_second: 10.0, ..Options::default() };
     let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await?;
     let mut known = Known::new();
     if let Ok(ended) = tokio::time::timeout(DEADLINE, contestant.run(&simulator, &mut known)).await {

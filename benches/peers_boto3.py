@@ -30,9 +30,7 @@ def wait(client, waiter, job):
     except WaiterError as error:
         # The waiter fails on every other end, too; without one it has given up, and the end is missed.
         status = error.last_response.get("status")
-        if status not in ENDS:
-            return
-    print(json.dumps({"import_job_id": job["id"], "to_status": status}), flush=True)
+    return {"import_job_id": job["id"], "to_status": status}
 
 
 def main():
@@ -56,8 +54,11 @@ def main():
         config=config.merge(Config(inject_host_prefix=False)),
     )
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as threads:
-        for done in [threads.submit(wait, client, waiter, job) for job in jobs]:
-            done.result()
+        waits = [threads.submit(wait, client, waiter, job) for job in jobs]
+        # Here alone, so that no two lines run into one another.
+        for ended in concurrent.futures.as_completed(waits):
+            if ended.result()["to_status"] in ENDS:
+                print(json.dumps(ended.result()), flush=True)
 
 
 main()
