@@ -17,7 +17,7 @@ use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::job::{ImportJobId, JobStatus, ReferenceStoreId};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
 use crate::core::sweep::{Sweep, safety_interval};
-use crate::core::time::Timestamp;
+use crate::core::time::{Monotonic, Timestamp};
 use crate::hints::StoreHints;
 use crate::omics::{ListPage, Target};
 
@@ -80,8 +80,13 @@ impl Sweeper {
         let hints = Arc::clone(&self.hints);
         stop.run_until_cancelled(async {
             loop {
-                let pause = self.pass().await;
-                self.clock.sleep(pause).await;
+                let began = self.clock.now().monotonic;
+                let pause = self.pass(began).await;
+                tokio::select! {
+                    biased;
+                    () = self.target.recovered_after(began), if self.failing.is_some() => {}
+                    () = self.clock.sleep(pause) => {}
+                }
             }
         })
         .await;
@@ -89,8 +94,7 @@ impl Sweeper {
     }
 
     /// Sweeps once, where that is worth it. Returns how long to wait then.
-    async fn pass(&mut self) -> Duration {
-        let began = self.clock.now().monotonic;
+    async fn pass(&mut self, began: Monotonic) -> Duration {
         let live = self.live();
         if live.len() < WORTH_A_SWEEP {
             self.hints.set_safety_interval(None);
