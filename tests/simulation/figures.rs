@@ -127,18 +127,18 @@ pub(crate) fn two_daemons(seed: u64) -> [f64; 2] {
     })
 }
 
-/// What an outage of ten minutes does to a thousand jobs.
+/// What an outage of ten minutes does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AfterOutage {
     /// Requests during the outage, as a part of those in the ten minutes before it.
     pub calls: f64,
-    /// From its end until each job had been answered about, as a part of what a round of polls takes.
-    pub fresh: f64,
+    /// From its end until each job had been answered about.
+    pub fresh: Duration,
 }
 
 /// An outage in which connections are `refused`, or else hang.
-pub(crate) fn outage(refused: bool, sweep: bool) -> AfterOutage {
-    let (jobs, lasts) = (1000, Duration::from_mins(10));
+pub(crate) fn outage(jobs: usize, refused: bool, sweep: bool) -> AfterOutage {
+    let lasts = Duration::from_mins(10);
     let mut scenario = endless(jobs, Duration::from_mins(50));
     scenario.poll.sweep = sweep;
     let during = Duration::from_mins(30)..Duration::from_mins(30) + lasts;
@@ -151,8 +151,7 @@ pub(crate) fn outage(refused: bool, sweep: bool) -> AfterOutage {
         let answer = answers.find(|call| call.job.as_ref() == Some(&job.key) && call.failure.is_none());
         answer.map_or(Duration::MAX, |call| call.sent.saturating_sub(during.end))
     });
-    let fresh = fresh.max().expect("a thousand");
-    AfterOutage { calls: sent_in(during) / healthy, fresh: fresh.as_secs_f64() / (2 * bound(jobs)).as_secs_f64() }
+    AfterOutage { calls: sent_in(during.clone()) / healthy, fresh: fresh.max().unwrap_or_default() }
 }
 
 /// Jobs that stay live, polled one by one as fast as the quota allows.
