@@ -17,7 +17,7 @@ use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::job::{ImportJobId, JobStatus, ReferenceStoreId};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
 use crate::core::sweep::{Sweep, safety_interval};
-use crate::core::time::Timestamp;
+use crate::core::time::{Monotonic, Timestamp};
 use crate::hints::StoreHints;
 use crate::omics::{ListPage, Target};
 
@@ -80,8 +80,14 @@ impl Sweeper {
         let hints = Arc::clone(&self.hints);
         stop.run_until_cancelled(async {
             loop {
-                let pause = self.pass().await;
-                self.clock.sleep(pause).await;
+                let began = self.clock.now().monotonic;
+                let pause = self.pass(began).await;
+                let with_the_target = self.failing.is_some_and(FailureReason::may_be_an_outage);
+                tokio::select! {
+                    biased;
+                    () = self.target.recovered_after(began), if with_the_target => {}
+                    () = self.clock.sleep(pause) => {}
+                }
             }
         })
         .await;
@@ -89,8 +95,7 @@ impl Sweeper {
     }
 
     /// Sweeps once, where that is worth it. Returns how long to wait then.
-    async fn pass(&mut self) -> Duration {
-        let began = self.clock.now().monotonic;
+    async fn pass(&mut self, began: Monotonic) -> Duration {
         let live = self.live();
         if live.len() < WORTH_A_SWEEP {
             self.hints.set_safety_interval(None);

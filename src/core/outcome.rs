@@ -110,6 +110,15 @@ impl FailureReason {
         }
     }
 
+    /// Whether this may befall every request to the service alike, and end for all of them at once.
+    #[must_use]
+    pub const fn may_be_an_outage(self) -> bool {
+        match self {
+            Self::Timeout | Self::Connect | Self::Internal | Self::Protocol | Self::Credentials => true,
+            Self::Throttled | Self::AccessDenied | Self::NotFound | Self::Validation | Self::Other => false,
+        }
+    }
+
     /// What follows for the job.
     #[must_use]
     pub const fn remedy(self) -> Remedy {

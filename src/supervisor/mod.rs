@@ -16,7 +16,7 @@ use crate::config::watch_list::JobEntry;
 use crate::config::{Config, TargetConfig};
 use crate::core::job::{ReferenceStoreId, WatchId};
 use crate::hints::StoreHints;
-use crate::omics::{Target, TargetError};
+use crate::omics::{Connect, Target, TargetError};
 use crate::record::{CommitError, Remembered};
 use crate::sweeper::Sweeper;
 use crate::watcher::{Poller, RecordGone, Watcher, Workplace};
@@ -33,6 +33,7 @@ const RECORD_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Supervisor {
     workplace: Workplace,
+    connect: Arc<dyn Connect>,
     seeds: fastrand::Rng,
     targets: Targets,
     config: Config,
@@ -72,11 +73,12 @@ pub enum ApplyError {
 }
 
 impl Supervisor {
-    /// A supervisor of nothing yet. `seed` sets the jitter of every watch.
+    /// A supervisor of nothing yet, which reaches targets through `connect`. `seed` sets the jitter of every watch.
     #[must_use]
-    pub fn new(workplace: Workplace, seed: u64) -> Self {
+    pub fn new(workplace: Workplace, connect: Arc<dyn Connect>, seed: u64) -> Self {
         Self {
             workplace,
+            connect,
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
@@ -191,7 +193,8 @@ impl Supervisor {
             let target = match self.targets.get(name) {
                 Some((standing, target)) if standing == wished => Arc::clone(target),
                 Some(_) | None => {
-                    Arc::new(Target::new(wished, self.workplace.clock, &self.workplace.instruments).await?)
+                    let Workplace { clock, instruments, .. } = &self.workplace;
+                    Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?)
                 }
             };
             targets.insert(Arc::clone(name), (wished.clone(), target));
