@@ -51,7 +51,8 @@ pub(crate) fn bound(jobs: usize) -> Duration {
     round.max(scenario.poll.min_interval) / 2
 }
 
-fn of(ends: Vec<End>, throttled: f64) -> Delays {
+/// The delays of these ends.
+pub(crate) fn of(ends: Vec<End>, throttled: f64) -> Delays {
     let mut delays: Vec<Duration> =
         ends.into_iter().map(|end| end.known.checked_sub(end.ended).expect("known once it is so")).collect();
     delays.sort();
