@@ -218,7 +218,11 @@ impl Host {
 
     async fn apply(&self, instance: &mut Instance, left_out: &[usize]) {
         let watched = self.scenario.jobs.iter().enumerate().filter(|(place, _)| !left_out.contains(place));
-        let watched: Vec<JobKey> = watched.map(|(_, job)| job.key.clone()).collect();
+        let watched: BTreeMap<JobKey, &Job> = watched.map(|(_, job)| (job.key.clone(), job)).collect();
+        let mut watch_list = WatchList::of_jobs(watched.keys().cloned(), self.scenario.poll.policy());
+        for (id, entry) in &mut watch_list.jobs {
+            entry.policy = watched[&id.key].policy(self.scenario.poll);
+        }
         let target = TargetConfig {
             quota: self.scenario.configured,
             timeout: self.scenario.timeout,
@@ -226,14 +230,14 @@ impl Host {
         };
         let config = Config {
             targets: [(Arc::clone(&target.name), target)].into(),
-            watch_list: WatchList::of_jobs(watched.iter().cloned(), self.scenario.poll.policy()),
+            watch_list,
             poll: self.scenario.poll,
             ..Config::new(self.path.clone())
         };
         if let Err(error) = instance.supervisor.apply(&config).await {
             self.service.violate(&error.to_string());
         }
-        self.service.daemon_watches(self.daemon, |job| watched.contains(job));
+        self.service.daemon_watches(self.daemon, |job| watched.contains_key(job));
     }
 
     /// The record has to hold each status that the daemon was told, once and in order, up to each job's true end.
