@@ -1,8 +1,6 @@
-//! What the record knows of every job: the three tables read once, as the one log that they are, and played again.
+//! What the record knows of a job: its rows in the three tables, read as the one log that they are, and played again.
 
-use std::collections::{BTreeMap, btree_map::Entry};
 use std::fmt::Display;
-use std::mem;
 use std::str::FromStr;
 
 use rusqlite::types::Type;
@@ -10,45 +8,45 @@ use rusqlite::{Connection, Result, Row};
 
 use super::Remembered;
 use crate::core::change::DetailKind;
-use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
+use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
 use crate::core::watch::Known;
 
-/// Every row, in the order written. SQLite merges the three tables as it reads them, without sorting.
+/// Every row of one job, in the order written. SQLite finds them by index and merges the three tables as it reads them, without
+/// sorting: the record may hold a year of jobs that nobody watches any more.
 pub(super) const LOG: &str = "
-SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
+SELECT * FROM (SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
     status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
 UNION ALL
 SELECT id, target, reference_store_id, import_job_id, observed_at, 'source', to_status,
     status_message, NULL, NULL, name, source_file, nth FROM source_transitions
 UNION ALL
 SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
-    NULL, NULL, NULL, NULL, NULL, NULL FROM details
+    NULL, NULL, NULL, NULL, NULL, NULL FROM details)
+WHERE reference_store_id = ? AND import_job_id = ? AND target = ?
 ORDER BY id";
 
-/// What is known of every job.
-pub(super) fn remembered(connection: &Connection) -> Result<BTreeMap<WatchId, Remembered>> {
-    let mut jobs = BTreeMap::new();
-    let mut log = connection.prepare(LOG)?;
-    let mut rows = log.query([])?;
+/// What is known of a job.
+pub(super) fn remembered(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
+    let mut job = None;
+    let mut log = connection.prepare_cached(LOG)?;
+    let mut rows = log.query([id.key.store.as_str(), id.key.job.as_str(), &*id.target])?;
     while let Some(row) = rows.next()? {
-        let target: Box<str> = row.get("target")?;
-        let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
         let kind: Box<str> = row.get("kind")?;
-        match (&*kind, jobs.entry(WatchId { target: target.into(), key })) {
+        match (&*kind, &mut job) {
             ("transition", job) => play_transition(row, job)?,
-            ("source", Entry::Occupied(mut job)) => play_source(row, &mut job.get_mut().known)?,
-            (kind, Entry::Occupied(mut job)) => play_detail(row, kind, &mut job.get_mut().known)?,
+            ("source", Some(job)) => play_source(row, &mut job.known)?,
+            (kind, Some(job)) => play_detail(row, kind, &mut job.known)?,
             // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by
             // hand.
-            (_, Entry::Vacant(_)) => {}
+            (_, None) => {}
         }
     }
-    Ok(jobs)
+    Ok(job)
 }
 
-fn play_transition(row: &Row<'_>, job: Entry<'_, WatchId, Remembered>) -> Result<()> {
+fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
     let observed_at = parsed(row, "observed_at")?;
-    let known = Known {
+    let mut known = Known {
         status: job_status(row)?,
         status_message: row.get("status_message")?,
         created_at: parsed_if_there(row, "created_at")?,
@@ -58,18 +56,14 @@ fn play_transition(row: &Row<'_>, job: Entry<'_, WatchId, Remembered>) -> Result
         last_seen: observed_at,
         vanished: false,
     };
-    let to = known.status.index();
-    let remembered = match job {
-        Entry::Vacant(job) => job.insert(Remembered { known, transitions: [0; 8] }),
-        Entry::Occupied(job) => {
-            let remembered = job.into_mut();
-            let before = mem::replace(&mut remembered.known, known);
-            remembered.known.created_at = remembered.known.created_at.or(before.created_at);
-            remembered.known.sources = before.sources;
-            remembered
-        }
-    };
-    remembered.transitions[to] += 1;
+    let mut transitions = [0; 8];
+    if let Some(before) = job.take() {
+        known.created_at = known.created_at.or(before.known.created_at);
+        known.sources = before.known.sources;
+        transitions = before.transitions;
+    }
+    transitions[known.status.index()] += 1;
+    *job = Some(Remembered { known, transitions });
     Ok(())
 }
 

@@ -172,12 +172,12 @@ impl Record {
         Ok(Self { requests })
     }
 
-    /// What is known of every job in the record.
+    /// What is known of these jobs; one that the record does not know is left out.
     ///
     /// # Errors
     /// The record cannot be read, or its writer is gone.
-    pub async fn remembered(&self) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
-        self.ask(Request::Remembered).await
+    pub async fn remembered(&self, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+        self.ask(|done| Request::Remembered { jobs, done }).await
     }
 
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.

@@ -35,13 +35,18 @@ fn the_writer_syncs_every_commit() {
 }
 
 #[test]
-fn the_three_tables_are_merged_without_sorting() {
+fn the_rows_of_a_job_are_found_by_index_and_merged_without_sorting() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
     let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", memory::LOG)).expect("a plan");
-    let steps = plan.query_map([], |row| row.get::<_, String>("detail")).expect("steps");
+    let steps = plan.query_map(["", "", ""], |row| row.get::<_, String>("detail")).expect("steps");
     let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
-    assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
+    assert_eq!(
+        steps.iter().filter(|step| step.contains("_of_job (reference_store_id=? AND ")).count(),
+        3,
+        "{steps:#?}"
+    );
+    assert!(!steps.iter().any(|step| step.contains("SCAN") || step.contains("TEMP B-TREE")), "{steps:#?}");
 }
 
 /// A time with digits that milliseconds lose.
@@ -141,7 +146,8 @@ proptest! {
                 }
             }
             record.close().await;
-            Record::open(&path, &instruments).expect("the same record").remembered().await.expect("its jobs")
+            let ids = models.iter().map(|model| model.id.clone()).collect();
+            Record::open(&path, &instruments).expect("the same record").remembered(ids).await.expect("its jobs")
         });
         for model in &models {
             let remembered = remembered.get(&model.id);

@@ -31,8 +31,8 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 pub(super) enum Request {
     /// To add a change.
     Append(Box<Append>),
-    /// What is known of every job.
-    Remembered(Answer<BTreeMap<WatchId, Remembered>>),
+    /// What is known of these jobs.
+    Remembered { jobs: Vec<WatchId>, done: Answer<BTreeMap<WatchId, Remembered>> },
     /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
     /// To answer, and to say whether the record could be written.
@@ -93,10 +93,10 @@ impl Writer {
             for request in requests.drain(..) {
                 match request {
                     Request::Append(append) => group.push(*append),
-                    Request::Remembered(done) => {
+                    Request::Remembered { jobs, done } => {
                         // What was queued before is part of what is known.
                         self.append(mem::take(&mut group));
-                        answer(done, self.attempt(|connection| memory::remembered(connection)));
+                        answer(done, self.remembered(jobs));
                     }
                     Request::DeleteEnded { before, watched, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
@@ -121,6 +121,15 @@ impl Writer {
         for done in ended {
             answer(done, ());
         }
+    }
+
+    fn remembered(&mut self, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+        self.attempt(|connection| {
+            // One picture of all of them, and one lock.
+            let transaction = connection.transaction()?;
+            let known = jobs.into_iter().map(|id| Ok(memory::remembered(&transaction, &id)?.map(|job| (id, job))));
+            known.filter_map(Result::transpose).collect()
+        })
     }
 
     /// Adds a group of changes in one transaction. They share its fate.
