@@ -181,13 +181,21 @@ pub struct Watcher {
     workplace: Workplace,
     poller: Poller,
     view: WatchView,
+    forget_after: Option<Duration>,
 }
 
 impl Watcher {
     /// A watcher that asks through `poller`; its watch is on the board from now on. `transitions` counts those that the record
-    /// holds already.
+    /// holds already; `forget_after` says how long after the job's end there is still something to watch, if that is limited.
     #[must_use]
-    pub fn new(workplace: Workplace, poller: Poller, id: WatchId, name: Arc<str>, transitions: [u64; 8]) -> Self {
+    pub fn new(
+        workplace: Workplace,
+        poller: Poller,
+        id: WatchId,
+        name: Arc<str>,
+        transitions: [u64; 8],
+        forget_after: Option<Duration>,
+    ) -> Self {
         let view = WatchView {
             id,
             name,
@@ -200,12 +208,12 @@ impl Watcher {
             transitions,
             recent_failures: VecDeque::new(),
         };
-        let mut watcher = Self { workplace, poller, view };
+        let mut watcher = Self { workplace, poller, view, forget_after };
         watcher.publish(watcher.workplace.clock.now());
         watcher
     }
 
-    /// Runs to the job's end, or until `stop`; a commit that is under way ends first.
+    /// Runs to the job's end, and on until it is to be forgotten, or until `stop`; a commit that is under way ends first.
     ///
     /// # Errors
     /// The record is gone.
@@ -222,12 +230,26 @@ impl Watcher {
                     self.publish(self.workplace.clock.now());
                     continue;
                 }
-                Step::Over => return Ok(()),
+                Step::Over => {
+                    stop.run_until_cancelled(self.stay_in_sight()).await;
+                    return Ok(());
+                }
             };
             if !self.record(&polled.change, &stop).await? {
                 return Ok(());
             }
             self.tell(polled);
+        }
+    }
+
+    /// Returns when nothing of the watch is to be seen any more.
+    async fn stay_in_sight(&self) {
+        let Some(after) = self.forget_after else { return };
+        let clock = self.workplace.clock;
+        match self.view.known.as_ref().and_then(|known| known.forgotten_in(after, clock.now().wall)) {
+            Some(wait) => clock.sleep(wait).await,
+            // Parked: that has to be seen until the configuration changes.
+            None => std::future::pending().await,
         }
     }
 

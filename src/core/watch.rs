@@ -43,6 +43,17 @@ pub struct Known {
     pub vanished: bool,
 }
 
+impl Known {
+    /// How long it is until `after` has passed since the job's end, which cannot have come later than it was seen; zero where that
+    /// is over. `None`: the job has not ended.
+    #[must_use]
+    pub fn forgotten_in(&self, after: Duration, now: Timestamp) -> Option<Duration> {
+        let ended_at = self.completed_at.map_or(self.since, |said| said.min(self.since));
+        let passed = Duration::try_from(now.duration_since(ended_at)).unwrap_or_default();
+        self.status.is_terminal().then(|| after.saturating_sub(passed))
+    }
+}
+
 /// What follows from one outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {

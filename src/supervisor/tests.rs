@@ -61,7 +61,7 @@ async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_bo
     record.append(&id, &sighting()).await.expect("a commit");
     assert_eq!(board.watch(&id).expect("a watch").known, None);
 
-    let panicked = TaskEnd(Ended::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 });
+    let panicked = Ended::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
     supervisor.handle_end(panicked).await.expect("the daemon goes on");
     let view = board.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
@@ -73,7 +73,7 @@ async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_bo
 #[tokio::test]
 async fn a_watch_that_is_given_up_is_parked_in_sight() {
     let (mut supervisor, id, _folder) = supervisor().await;
-    let given_up = TaskEnd(Ended::GivenUp(TaskKey::Watch(id.clone())));
+    let given_up = Ended::GivenUp(TaskKey::Watch(id.clone()));
     supervisor.handle_end(given_up).await.expect("the daemon goes on");
     let view = supervisor.workplace.board.watch(&id).expect("a watch");
     assert!(
