@@ -11,8 +11,8 @@ use crate::core::change::DetailKind;
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
 use crate::core::watch::Known;
 
-/// Every row of one job, in the order written. SQLite finds them by index and merges the three tables as it reads them, without
-/// sorting: the record may hold a year of jobs that nobody watches any more.
+/// Every row of one job, in the order written. SQLite finds them by index: the record may hold a year of jobs that nobody watches any
+/// more.
 pub(super) const LOG: &str = "
 SELECT * FROM (SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
     status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions

@@ -1,0 +1,180 @@
+//! Stores of which every job is watched: found as they appear, followed to their ends, forgotten.
+
+use std::net::SocketAddr;
+
+use refwatch::clock::Clock;
+use rustix::process::Signal;
+
+use crate::process::{Scene, between, eventually, get, json, metric};
+use crate::truth::{assert_true, assert_true_to, ended, transitions, truth};
+
+/// The configuration of a simulator, with a store in place of its jobs; the store's id; the jobs' entries.
+fn of_store(config: &str, keys: &str) -> (String, String, Vec<String>) {
+    let mut parts = config.split("[[job]]\n");
+    let head = parts.next().expect("what comes before the jobs");
+    let store = between(config, "reference_store_id = \"", "\"").to_owned();
+    let jobs = parts.map(|job| format!("\n[[job]]\n{job}")).collect();
+    (format!("{head}\n[[store]]\nreference_store_id = \"{store}\"\n{keys}"), store, jobs)
+}
+
+/// The watches on the board: each `watch` label with the job's id.
+fn watches(daemon: SocketAddr) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let watches = json(daemon, "/api/v1/watches");
+    watches.as_array().expect("an array").iter().map(|it| (text(&it["watch"]), text(&it["import_job_id"]))).collect()
+}
+
+fn calls(simulator: SocketAddr, operation: &str) -> u64 {
+    json(simulator, "/-/calls")[operation]["answered"].as_u64().expect("a count")
+}
+
+#[test]
+fn jobs_of_a_store_are_followed_to_their_ends_and_so_are_those_that_appear_later() {
+    let scene = Scene::new();
+    let arguments =
+        ["--jobs", "5", "--arrivals-per-minute", "60", "--mean-seconds", "4", "--quota", "20", "--seed", "5"];
+    let (_simulator, simulator, config) = scene.simulate(&arguments);
+    assert!(config.contains("[[store]]") && !config.contains("[[job]]"), "{config}");
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (daemon, address) = scene.daemon(&config);
+    let there =
+        eventually("jobs that were not there at the start", || Some(truth(simulator)).filter(|jobs| jobs.len() >= 15));
+    let rows = eventually("the ends of all that is there", || {
+        let mut rows = transitions(&record);
+        rows.retain(|row| there.contains_key(&row.import_job_id));
+        (ended(&rows) == there.len()).then_some(rows)
+    });
+    // Sweeps hint, so hardly any status is skipped.
+    let lived: usize = there.values().map(Vec::len).sum();
+    assert!(rows.len() * 5 >= lived * 4, "{} of {lived} transitions were seen", rows.len());
+    assert_true_to(rows, &there);
+    let store = between(&daemon.stderr(), "reference_store_id=", " ").to_owned();
+    assert!(watches(address).iter().all(|(watch, _)| *watch == store), "they have the store's name");
+    for operation in ["GetReferenceImportJob", "ListReferenceImportJobs"] {
+        assert_eq!(json(simulator, "/-/calls")[operation]["throttled"], 0);
+    }
+    assert!(!daemon.stderr().contains("WARN"), "{}", daemon.stderr());
+}
+
+#[test]
+fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
+    let scene = Scene::new();
+    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "6", "--mean-seconds", "1"]);
+    let (config, _, _) = of_store(&config, "forget_after = \"1s\"\n");
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let ends = truth(simulator).into_values().map(|life| life.last().expect("an end").1).max().expect("six jobs");
+    eventually("every end", || (Clock::system().now().wall > ends).then_some(()));
+
+    let listed_again = |address| {
+        let operation = "operation=\"ListReferenceImportJobs\"";
+        eventually("three sweeps", || {
+            (metric(address, "refwatch_api_requests_total", &[operation])? >= 3.0).then_some(())
+        });
+    };
+    let (daemon, address) = scene.daemon(&config);
+    eventually("every job on record", || (ended(&transitions(&record)) == 6).then_some(()));
+    eventually("an empty board", || watches(address).is_empty().then_some(()));
+    listed_again(address);
+    assert_true(transitions(&record), simulator);
+    assert_eq!(calls(simulator, "GetReferenceImportJob"), 6);
+    assert!(get(address, "/").1.contains("No import job was found yet"), "the page has no watch to show");
+    drop(daemon);
+
+    let (_daemon, address) = scene.daemon(&config);
+    listed_again(address);
+    assert_eq!(calls(simulator, "GetReferenceImportJob"), 6, "the record knows that they are to be forgotten");
+    assert_eq!(watches(address), []);
+}
+
+#[test]
+fn a_job_with_an_entry_of_its_own_keeps_it_and_stays_when_the_others_are_forgotten() {
+    let scene = Scene::new();
+    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "4", "--mean-seconds", "2"]);
+    let (config, _, jobs) = of_store(&config, "name = \"all\"\nforget_after = \"2s\"\n");
+    let own = between(&jobs[0], "\nid = \"", "\"").to_owned();
+    let config = config.replace("[poll]\n", "[poll]\nsweep = false\n");
+    let config = scene.write("refwatch.toml", &format!("{config}{}", jobs[0]));
+    let (_daemon, address) = scene.daemon(&config);
+    let found = eventually("every job", || Some(watches(address)).filter(|watches| watches.len() == 4));
+    for (watch, job) in found {
+        assert_eq!(watch == "all", job != own, "{watch}: {job}");
+    }
+    eventually("all others to be forgotten", || (watches(address).len() == 1).then_some(()));
+    assert_eq!(watches(address)[0].1, own);
+    let record = scene.path("refwatch.db");
+    eventually("every end", || (ended(&transitions(&record)) == 4).then_some(()));
+    assert_true(transitions(&record), simulator);
+}
+
+#[test]
+fn a_store_that_cannot_be_listed_is_said_once_in_the_log_and_first_on_the_page() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600", "--fault", "list_denied=1"]);
+    let (config, store, jobs) = of_store(&config, "name = \"shared references\"\n");
+    let config = scene.write("refwatch.toml", &format!("{config}{}", jobs[0]));
+    let (daemon, address) = scene.daemon(&config);
+    let said = format!("No job of the store shared references ({store}) can be found");
+    eventually("the alert", || get(address, "/").1.contains(&said).then_some(()));
+    eventually("the job with an entry of its own", || {
+        (json(address, "/api/v1/transitions").as_array()?.len() == 1).then_some(())
+    });
+    eventually("another try", || {
+        (metric(address, "refwatch_api_request_failures_total", &["access_denied", "List"])? >= 2.0).then_some(())
+    });
+    let (log, page) = (daemon.stderr(), get(address, "/").1);
+    assert_eq!(log.matches("event=\"sweep_failed\"").count(), 1, "{log}");
+    assert!(log.contains("none of its jobs can be found until it can be listed"), "{log}");
+    for told in [&log, &page] {
+        assert!(told.contains("omics:ListReferenceImportJobs"), "what to do: {told}");
+    }
+    assert!(page.find("role=\"alert\"") < page.find("<h1>"), "{page}");
+}
+
+#[test]
+fn a_reload_moves_jobs_between_their_own_entry_and_the_stores_and_a_store_that_left_takes_its_watches_along() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "600"]);
+    let (with_store, _, jobs) = of_store(&config, "name = \"all\"\n");
+    let head = with_store.split("[[store]]").next().expect("what comes before").to_owned();
+    let included = with_store.strip_prefix(&*head).expect("the store").to_owned();
+    let own = between(&jobs[0], "\nid = \"", "\"").to_owned();
+    let names = |address| {
+        let mut names: Vec<String> = watches(address).into_iter().map(|(watch, _)| watch).collect();
+        names.sort();
+        names
+    };
+    std::fs::create_dir(scene.path("conf.d")).expect("a folder");
+    scene.write("conf.d/store.toml", &included);
+    let file = scene.write("refwatch.toml", &head);
+    let (daemon, address) = scene.daemon(&file);
+    let rows = || transitions(&scene.path("refwatch.db")).len();
+    eventually("first sightings", || (rows() == 3).then_some(()));
+    assert_eq!(names(address), ["all", "all", "all"]);
+
+    let name = between(&jobs[0], "name = \"", "\"");
+    scene.write("refwatch.toml", &format!("{head}{}", jobs[0]));
+    daemon.signal(Signal::HUP);
+    eventually("the job under its own name", || (names(address) == [name, "all", "all"]).then_some(()));
+    assert!(watches(address).contains(&(name.to_owned(), own.clone())));
+
+    scene.write("conf.d/store.toml", &format!("{included}nmae = \"a\"\n"));
+    scene.write("refwatch.toml", &head);
+    daemon.signal(Signal::HUP);
+    let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
+    eventually("the mistake", || (reload() == Some(0.0)).then_some(()));
+    assert_eq!(names(address), [name, "all", "all"], "a mistake in an included file ends no watch");
+
+    scene.write("conf.d/store.toml", &included);
+    daemon.signal(Signal::HUP);
+    eventually("the job back in the store", || (names(address) == ["all", "all", "all"]).then_some(()));
+
+    scene.write("conf.d/store.toml", &included.replace("\"all\"", "\"every one\""));
+    daemon.signal(Signal::HUP);
+    eventually("the new name", || (names(address) == ["every one", "every one", "every one"]).then_some(()));
+
+    std::fs::remove_file(scene.path("conf.d/store.toml")).expect("a file");
+    daemon.signal(Signal::HUP);
+    eventually("an empty board", || names(address).is_empty().then_some(()));
+    assert_eq!(rows(), 3, "nothing is seen anew on the way");
+    assert_eq!(metric(address, "refwatch_task_restarts_total", &[]), Some(0.0));
+}
