@@ -213,7 +213,7 @@ impl Watcher {
         watcher
     }
 
-    /// Runs to the job's end, and on until it is to be forgotten, or until `stop`; a commit that is under way ends first.
+    /// Runs to the job's end and on until it is to be forgotten, or until `stop`; a commit that is under way ends first.
     ///
     /// # Errors
     /// The record is gone.
@@ -239,18 +239,25 @@ impl Watcher {
                 return Ok(());
             }
             self.tell(polled);
+            if self.forgotten_in() == Some(Duration::ZERO) {
+                return Ok(());
+            }
         }
     }
 
-    /// Returns when nothing of the watch is to be seen any more.
+    /// Returns when a job that has ended has been in sight for long enough.
     async fn stay_in_sight(&self) {
-        let Some(after) = self.forget_after else { return };
-        let clock = self.workplace.clock;
-        match self.view.known.as_ref().and_then(|known| known.forgotten_in(after, clock.now().wall)) {
-            Some(wait) => clock.sleep(wait).await,
+        match self.forgotten_in() {
+            Some(wait) => self.workplace.clock.sleep(wait).await,
             // Parked: that has to be seen until the configuration changes.
-            None => std::future::pending().await,
+            None if self.forget_after.is_some() => std::future::pending().await,
+            None => {}
         }
+    }
+
+    /// How long the job stays in sight yet, where that is known.
+    fn forgotten_in(&self) -> Option<Duration> {
+        self.view.known.as_ref()?.forgotten_in(self.forget_after?, self.workplace.clock.now().wall)
     }
 
     /// Notes when the status was last seen, so that its next change, which somebody else may see, is not said to have come sooner.

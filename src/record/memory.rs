@@ -1,5 +1,6 @@
 //! What the record knows of a job: its rows in the three tables, read as the one log that they are, and played again.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -8,7 +9,7 @@ use rusqlite::{Connection, Result, Row};
 
 use super::Remembered;
 use crate::core::change::DetailKind;
-use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
+use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use crate::core::watch::Known;
 
 /// Every row of one job, in the order written. SQLite finds them by index: the record may hold a year of jobs that nobody watches any
@@ -25,8 +26,31 @@ SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
 WHERE reference_store_id = ? AND import_job_id = ? AND target = ?
 ORDER BY id";
 
-/// What is known of a job.
-pub(super) fn remembered(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
+/// The latest status of every job of a store: `max` picks the row that the other columns are of.
+const LATEST: &str = "
+SELECT import_job_id, to_status AS value, max(id) AS id FROM transitions
+WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id";
+
+/// What is known of the jobs of a store that were not seen to end.
+pub(super) fn unended(connection: &Connection, store: &StoreId) -> Result<BTreeMap<WatchId, Remembered>> {
+    let mut jobs = Vec::new();
+    let mut latest = connection.prepare(LATEST)?;
+    let mut rows = latest.query([store.store.as_str(), &*store.target])?;
+    while let Some(row) = rows.next()? {
+        if !job_status(row)?.is_terminal() {
+            jobs.push(store.watch(parsed(row, "import_job_id")?));
+        }
+    }
+    remembered(connection, jobs)
+}
+
+/// What is known of these jobs.
+pub(super) fn remembered(connection: &Connection, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>> {
+    let known = jobs.into_iter().map(|id| Ok(of_job(connection, &id)?.map(|job| (id, job))));
+    known.filter_map(Result::transpose).collect()
+}
+
+fn of_job(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
     let mut job = None;
     let mut log = connection.prepare_cached(LOG)?;
     let mut rows = log.query([id.key.store.as_str(), id.key.job.as_str(), &*id.target])?;

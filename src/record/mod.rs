@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::change::Change;
-use crate::core::job::WatchId;
+use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 use crate::instruments::Instruments;
@@ -178,6 +178,14 @@ impl Record {
     /// The record cannot be read, or its writer is gone.
     pub async fn remembered(&self, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
         self.ask(|done| Request::Remembered { jobs, done }).await
+    }
+
+    /// What is known of the jobs of a store that were not seen to end.
+    ///
+    /// # Errors
+    /// As with [`Self::remembered`].
+    pub async fn unended(&self, store: StoreId) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+        self.ask(|done| Request::Unended { store, done }).await
     }
 
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.

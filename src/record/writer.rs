@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::connection::{self, Locked};
 use super::{CommitError, OpenError, Remembered, memory, rows, schema};
 use crate::core::change::Change;
-use crate::core::job::WatchId;
+use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 
@@ -33,6 +33,8 @@ pub(super) enum Request {
     Append(Box<Append>),
     /// What is known of these jobs.
     Remembered { jobs: Vec<WatchId>, done: Answer<BTreeMap<WatchId, Remembered>> },
+    /// What is known of the jobs of a store that were not seen to end.
+    Unended { store: StoreId, done: Answer<BTreeMap<WatchId, Remembered>> },
     /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
     /// To answer, and to say whether the record could be written.
@@ -96,7 +98,11 @@ impl Writer {
                     Request::Remembered { jobs, done } => {
                         // What was queued before is part of what is known.
                         self.append(mem::take(&mut group));
-                        answer(done, self.remembered(jobs));
+                        answer(done, self.read(|connection| memory::remembered(connection, jobs)));
+                    }
+                    Request::Unended { store, done } => {
+                        self.append(mem::take(&mut group));
+                        answer(done, self.read(|connection| memory::unended(connection, &store)));
                     }
                     Request::DeleteEnded { before, watched, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
@@ -123,13 +129,9 @@ impl Writer {
         }
     }
 
-    fn remembered(&mut self, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
-        self.attempt(|connection| {
-            // One picture of all of them, and one lock.
-            let transaction = connection.transaction()?;
-            let known = jobs.into_iter().map(|id| Ok(memory::remembered(&transaction, &id)?.map(|job| (id, job))));
-            known.filter_map(Result::transpose).collect()
-        })
+    /// One picture, whatever is read of it.
+    fn read<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {
+        self.attempt(|connection| work(&*connection.transaction()?))
     }
 
     /// Adds a group of changes in one transaction. They share its fate.

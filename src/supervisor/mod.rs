@@ -18,7 +18,7 @@ use crate::config::{Config, TargetConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::hints::StoreHints;
 use crate::omics::{Target, TargetError};
-use crate::record::{CommitError, Remembered};
+use crate::record::{CommitError, Record, Remembered};
 use crate::sweeper::{FindPolicy, Found, SweepPolicy, Sweeper};
 use crate::watcher::{Poller, RecordGone, Watcher, Workplace};
 use tasks::{Ended, RESTARTS_MAX, Tasks};
@@ -152,21 +152,39 @@ impl Supervisor {
         watches: Vec<(WatchId, JobEntry)>,
         sweeps: BTreeMap<StoreId, SweepPolicy>,
     ) -> Result<(), ApplyError> {
-        let ids = watches.iter().map(|(id, _)| id.clone()).collect();
-        let mut remembered = self.remembered(ids).await.map_err(ApplyError::Lost)?;
+        let ids: Vec<WatchId> = watches.iter().map(|(id, _)| id.clone()).collect();
+        let mut remembered = self.insist(async |record| record.remembered(ids.clone()).await).await?;
         for (id, entry) in watches {
             let remembered = remembered.remove(&id);
             self.start_watch(id, &entry, remembered, 0);
         }
         for (store, policy) in sweeps {
-            if !self.tasks.runs(&TaskKey::Sweep(store.clone())) {
-                self.start_sweep(store, policy, 0);
+            if self.tasks.runs(&TaskKey::Sweep(store.clone())) {
+                continue;
             }
+            if policy.find.is_some() {
+                // What goes on is not left to be found: it may be too old for that, or listing may fail.
+                let unended = self.insist(async |record| record.unended(store.clone()).await).await?;
+                self.start_found(&store, unended.into_iter().map(|(id, job)| (id, Some(job))));
+            }
+            self.start_sweep(store, policy, 0);
         }
         let WatchList { jobs, stores } = &self.config.watch_list;
         let stores: BTreeSet<StoreId> = jobs.keys().map(WatchId::store_id).chain(stores.keys().cloned()).collect();
         self.stores.retain(|store, _| stores.contains(store));
         Ok(())
+    }
+
+    /// Starts watches of jobs of a store, but of those that are watched already, and those whose time in sight is over.
+    fn start_found(&mut self, store: &StoreId, jobs: impl Iterator<Item = (WatchId, Option<Remembered>)>) {
+        let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
+        let now = self.workplace.clock.now().wall;
+        for (id, remembered) in jobs {
+            let left = remembered.as_ref().and_then(|job| job.known.forgotten_in(entry.forget_after?, now));
+            if left != Some(Duration::ZERO) && self.workplace.board.watch(&id).is_none() {
+                self.start_watch(id, &entry, remembered, 0);
+            }
+        }
     }
 
     /// The next thing to see to. A caller that stops waiting loses nothing.
@@ -209,7 +227,8 @@ impl Supervisor {
             Ended::Panicked { key: TaskKey::Watch(id), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may lie between a commit and its publication: the record knows, the board may not.
-                let remembered = self.remembered(vec![id.clone()]).await.map_err(ApplyError::Lost)?.remove(&id);
+                let remembered =
+                    self.insist(async |record| record.remembered(vec![id.clone()]).await).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
                     self.start_watch(id, &entry, remembered, restarts);
                 }
@@ -219,32 +238,21 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts a watch of each job that a sweep found, but of those whose time in sight the record knows to be over.
+    /// Starts watches of jobs that a sweep found.
     async fn watch_found(&mut self, Found { store, jobs, seen_to }: Found) -> Result<(), ApplyError> {
-        let Some(entry) = self.config.watch_list.stores.get(&store).filter(|_| !seen_to.is_closed()) else {
+        if seen_to.is_closed() {
             return Ok(());
-        };
-        let (entry, board) = (entry.each.clone(), &self.workplace.board);
-        let new = jobs.into_iter().map(|job| store.watch(job)).filter(|id| board.watch(id).is_none());
-        let new: Vec<WatchId> = new.collect();
-        let mut remembered = match self.workplace.record.remembered(new.clone()).await {
-            Ok(remembered) => remembered,
-            Err(error @ CommitError::WriterGone) => return Err(ApplyError::Lost(error)),
-            Err(error) => {
-                self.workplace.tell_record(Some(&error));
-                return Ok(());
-            }
-        };
-        let now = self.workplace.clock.now().wall;
-        for id in new {
-            let remembered = remembered.remove(&id);
-            let left = remembered.as_ref().and_then(|job| job.known.forgotten_in(entry.forget_after?, now));
-            if left != Some(Duration::ZERO) {
-                self.start_watch(id, &entry, remembered, 0);
-            }
         }
-        // An error: its sweeper has ended meanwhile, and the next one finds these jobs on the board.
-        let _ = seen_to.send(());
+        let ids: Vec<WatchId> = jobs.into_iter().map(|job| store.watch(job)).collect();
+        match self.workplace.record.remembered(ids.clone()).await {
+            Ok(mut remembered) => {
+                self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))));
+                // An error: the sweeper has just ended, and the next one finds these jobs on the board.
+                let _ = seen_to.send(());
+            }
+            Err(error @ CommitError::WriterGone) => return Err(ApplyError::Lost(error)),
+            Err(error) => self.workplace.tell_record(Some(&error)),
+        }
         Ok(())
     }
 
@@ -253,19 +261,19 @@ impl Supervisor {
         self.tasks.stop_all(STOP_PATIENCE).await;
     }
 
-    /// What the record knows of jobs whose tasks have ended and have to be started again. A record in trouble is asked again for a
-    /// while, since without it they cannot go on.
-    async fn remembered(&self, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+    /// What the record knows, once tasks have ended that have to be started again. A record in trouble is asked again for a
+    /// while, since without it nothing can go on.
+    async fn insist<T>(&self, ask: impl AsyncFn(&Record) -> Result<T, CommitError>) -> Result<T, ApplyError> {
         for _ in 0..RECORD_ATTEMPTS {
-            match self.workplace.record.remembered(jobs.clone()).await {
+            match ask(&self.workplace.record).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
                     warn!(event = "record_unreadable", %error, "the record is asked again");
                     self.workplace.clock.sleep(RECORD_PAUSE).await;
                 }
-                answer => return answer,
+                answer => return answer.map_err(ApplyError::Lost),
             }
         }
-        self.workplace.record.remembered(jobs).await
+        ask(&self.workplace.record).await.map_err(ApplyError::Lost)
     }
 
     /// What is watched without an entry of its own.

@@ -178,3 +178,35 @@ fn a_reload_moves_jobs_between_their_own_entry_and_the_stores_and_a_store_that_l
     assert_eq!(rows(), 3, "nothing is seen anew on the way");
     assert_eq!(metric(address, "refwatch_task_restarts_total", &[]), Some(0.0));
 }
+
+#[test]
+fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_old_to_be_watched_on() {
+    let scene = Scene::new();
+    // Created minutes ago, in part, and far from their ends.
+    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "8", "--mean-seconds", "6000", "--seed", "1"]);
+    let (config, _, _) = of_store(&config, "since = \"1m\"\n");
+    let minute_ago = Clock::system().now().wall - jiff::SignedDuration::from_mins(1);
+    let young = truth(simulator).into_iter().filter(|(_, life)| life[0].1 > minute_ago).map(|(job, _)| job);
+    let young: Vec<String> = young.collect();
+    assert!((1..8).contains(&young.len()), "of this seed some are young and some are not: {young:?}");
+
+    let longer = config.replace("\"1m\"", "\"1h\"");
+    let file = scene.write("refwatch.toml", &config);
+    let (daemon, address) = scene.daemon(&file);
+    let jobs = || watches(address).into_iter().map(|(_, job)| job).collect::<Vec<_>>();
+    let rows = || transitions(&scene.path("refwatch.db")).len();
+    eventually("the young ones on record", || (rows() == young.len()).then_some(()));
+    assert_eq!(jobs(), young);
+    scene.write("refwatch.toml", &longer);
+    daemon.signal(Signal::HUP);
+    eventually("all of them on record", || (rows() == 8).then_some(()));
+
+    scene.write("refwatch.toml", &config);
+    daemon.signal(Signal::HUP);
+    eventually("the reload", || (daemon.stderr().matches("event=\"reloaded\"").count() == 2).then_some(()));
+    assert_eq!(jobs().len(), 8, "the record knows that they go on");
+    drop(daemon);
+    let (_daemon, address) = scene.daemon(&file);
+    assert_eq!(watches(address).len(), 8, "after a restart, too");
+    assert_eq!(rows(), 8);
+}

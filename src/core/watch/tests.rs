@@ -130,6 +130,19 @@ fn a_job_is_forgotten_so_long_after_its_end_as_the_service_says_it_but_never_bef
 }
 
 #[test]
+fn a_job_that_the_service_no_longer_knows_is_forgotten_so_long_after_it_was_last_seen() {
+    let mut watch = JobWatch::new(POLICY, None, 1);
+    watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(100));
+    watch.handle_outcome(Err(failure(FailureReason::NotFound)), now(130));
+    let forgotten_in = |watch: &JobWatch| {
+        watch.known().expect("a job").forgotten_in(Duration::from_secs(60), now(140).wall).map(|wait| wait.as_secs())
+    };
+    assert_eq!(forgotten_in(&watch), Some(20));
+    watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(140));
+    assert_eq!(forgotten_in(&watch), None);
+}
+
+#[test]
 fn one_end_after_another_is_recorded_and_marked() {
     assert_eq!(statuses(&["FAILED", "COMPLETED"])[1], "FAILED>COMPLETED end_changed finished COMPLETED");
 }
