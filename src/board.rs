@@ -75,6 +75,25 @@ pub struct WatchView {
     pub recent_failures: VecDeque<FailedPoll>,
 }
 
+impl WatchView {
+    /// A watch of which nothing is known yet but how many transitions the record holds.
+    #[must_use]
+    pub fn new(id: WatchId, name: Arc<str>, aws_region: Arc<str>, transitions: [u64; 8]) -> Self {
+        Self {
+            id,
+            name,
+            aws_region,
+            state: WatchState::Live,
+            known: None,
+            up: None,
+            last_successful_poll: None,
+            next_poll: None,
+            transitions,
+            recent_failures: VecDeque::new(),
+        }
+    }
+}
+
 /// Whether a watch is being polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {

@@ -10,6 +10,8 @@ use crate::core::time::{Monotonic, Now, Timestamp};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
+    /// What the wall clock shows at the origin, where it is simulated.
+    simulated: Option<Timestamp>,
 }
 
 impl Clock {
@@ -17,16 +19,26 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one room that reads clocks")]
     pub fn system() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), simulated: None }
+    }
+
+    /// Clocks that agree: the wall clock shows `start` now, and goes as tokio's does, which a simulation pauses.
+    #[must_use]
+    pub fn simulated(start: Timestamp) -> Self {
+        Self { simulated: Some(start), ..Self::system() }
     }
 
     /// Both clocks, read together.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one room that reads clocks")]
     pub fn now(self) -> Now {
+        let elapsed = self.origin.elapsed();
         // A wall clock out of range (before year -9999 or after 9999) reads as the Unix epoch: schedules do not use it.
-        let wall = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-        Now { monotonic: Monotonic::at(self.origin.elapsed()), wall }
+        let wall = match self.simulated {
+            Some(start) => start.checked_add(elapsed).unwrap_or_default(),
+            None => Timestamp::try_from(SystemTime::now()).unwrap_or_default(),
+        };
+        Now { monotonic: Monotonic::at(elapsed), wall }
     }
 
     /// Returns at `at`, at once if that has passed.

@@ -20,6 +20,7 @@ use crate::http::{self, AppState};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
+use crate::omics::Aws;
 use crate::record::{CommitError, OpenError, Record, RecordReader};
 use crate::signals::Asked;
 use crate::supervisor::{ApplyError, Supervisor};
@@ -95,7 +96,7 @@ impl Daemon {
         let address = listener.local_addr().map_err(listen_error)?;
         let board = StatusBoard::default();
         let workplace = Workplace { clock, record, board, instruments };
-        let mut supervisor = Supervisor::new(workplace.clone(), fastrand::u64(..));
+        let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         supervisor.apply(&config).await?;
         publish_config(&workplace, &config, &problems);
         let server_stop = CancellationToken::new();

@@ -2,18 +2,39 @@
 //! at". A hint never records anything; whoever gets one asks for itself.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::core::job::ImportJobId;
 
-/// The sweeping side: one for each store.
-#[derive(Debug)]
+/// The sweeping side: one for each store. The default is that of a store that nobody sweeps yet.
+#[derive(Debug, Default)]
 pub struct StoreHints {
-    safety_interval: watch::Sender<Option<Duration>>,
-    jobs: Mutex<BTreeMap<ImportJobId, Arc<Notify>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    safety_interval: Option<Duration>,
+    // Ordered, and each with a bell of its own, so that watchers wake in the same order every time.
+    jobs: BTreeMap<ImportJobId, Arc<Slot>>,
+}
+
+/// What is there to be told about one job.
+#[derive(Debug, Default)]
+struct Slot {
+    said: Mutex<Said>,
+    bell: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    looks_changed: bool,
+    rescheduled: bool,
+    safety_interval: Option<Duration>,
 }
 
 /// What a watcher is told.
@@ -27,45 +48,56 @@ pub enum Told {
 
 /// The watching side: one for each job.
 #[derive(Debug)]
-pub struct JobHints {
-    hint: Arc<Notify>,
-    safety_interval: watch::Receiver<Option<Duration>>,
-}
-
-impl Default for StoreHints {
-    /// Of a store that nobody sweeps yet.
-    fn default() -> Self {
-        Self { safety_interval: watch::Sender::new(None), jobs: Mutex::default() }
-    }
-}
+pub struct JobHints(Arc<Slot>);
 
 impl StoreHints {
     /// Begins to take hints for `job`.
     pub fn listen(&self, job: &ImportJobId) -> JobHints {
-        let hint = Arc::clone(self.jobs().entry(job.clone()).or_default());
-        JobHints { hint, safety_interval: self.safety_interval.subscribe() }
+        let mut inner = self.inner();
+        let safety_interval = inner.safety_interval;
+        let slot = Arc::clone(inner.jobs.entry(job.clone()).or_default());
+        slot.said().safety_interval = safety_interval;
+        JobHints(slot)
     }
 
     /// Takes no more hints for `job`.
     pub fn forget(&self, job: &ImportJobId) {
-        self.jobs().remove(job);
+        self.inner().jobs.remove(job);
     }
 
     /// Says that `job` looks changed. It holds until its watcher has heard it.
     pub fn hint(&self, job: &ImportJobId) {
-        if let Some(hint) = self.jobs().get(job) {
-            hint.notify_one();
+        if let Some(slot) = self.inner().jobs.get(job) {
+            slot.say(|said| said.looks_changed = true);
         }
     }
 
     /// Says whether the store is swept, and how long a job without a hint may then go without a poll.
     pub fn set_safety_interval(&self, interval: Option<Duration>) {
-        self.safety_interval.send_if_modified(|current| std::mem::replace(current, interval) != interval);
+        let mut inner = self.inner();
+        if mem::replace(&mut inner.safety_interval, interval) == interval {
+            return;
+        }
+        for slot in inner.jobs.values() {
+            slot.say(|said| (said.rescheduled, said.safety_interval) = (true, interval));
+        }
     }
 
     // A panic while the lock was held leaves a whole map behind.
-    fn jobs(&self) -> MutexGuard<'_, BTreeMap<ImportJobId, Arc<Notify>>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn say(&self, what: impl FnOnce(&mut Said)) {
+        what(&mut self.said());
+        self.bell.notify_one();
+    }
+
+    // A panic while the lock was held leaves whole values behind.
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,24 +105,28 @@ impl JobHints {
     /// Of a job that no sweep looks at.
     #[must_use]
     pub fn none() -> Self {
-        let (sender, safety_interval) = watch::channel(None);
-        drop(sender);
-        Self { hint: Arc::default(), safety_interval }
+        Self(Arc::default())
     }
 
     /// How long the job may go without a poll while its store is swept; `None` where it is not.
     #[must_use]
     pub fn safety_interval(&self) -> Option<Duration> {
-        *self.safety_interval.borrow()
+        self.0.said().safety_interval
     }
 
     /// Returns when there is something new. Whoever stops waiting does not miss it.
     pub async fn told(&mut self) -> Told {
-        tokio::select! {
-            biased;
-            () = self.hint.notified() => Told::LooksChanged,
-            // An error: nobody sweeps any more, and what was said last holds.
-            Ok(()) = self.safety_interval.changed() => Told::SafetyInterval,
+        loop {
+            {
+                let mut said = self.0.said();
+                if mem::take(&mut said.looks_changed) {
+                    return Told::LooksChanged;
+                }
+                if mem::take(&mut said.rescheduled) {
+                    return Told::SafetyInterval;
+                }
+            }
+            self.0.bell.notified().await;
         }
     }
 }

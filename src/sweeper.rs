@@ -19,7 +19,7 @@ use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
 use crate::core::sweep::{Search, Sweep, safety_interval};
-use crate::core::time::Timestamp;
+use crate::core::time::{Monotonic, Timestamp};
 use crate::hints::StoreHints;
 use crate::omics::{ListPage, ListedJob, Target};
 
@@ -134,8 +134,13 @@ impl Sweeper {
         let hints = Arc::clone(&self.hints);
         stop.run_until_cancelled(async {
             loop {
-                let pause = self.pass(&found).await;
-                self.clock.sleep(pause).await;
+                let began = self.clock.now().monotonic;
+                let pause = self.pass(began, &found).await;
+                tokio::select! {
+                    biased;
+                    () = self.target.recovered_after(began), if self.failing.is_some() => {}
+                    () = self.clock.sleep(pause) => {}
+                }
             }
         })
         .await;
@@ -143,8 +148,7 @@ impl Sweeper {
     }
 
     /// Sweeps once, where that is worth it. Returns how long to wait then.
-    async fn pass(&mut self, found: &mpsc::Sender<Found>) -> Duration {
-        let began = self.clock.now().monotonic;
+    async fn pass(&mut self, began: Monotonic, found: &mpsc::Sender<Found>) -> Duration {
         let live = self.live();
         let replaces_polls = self.policy.replace_polls && live.len() >= WORTH_A_SWEEP;
         if !replaces_polls {

@@ -1,6 +1,5 @@
 //! The task of one job: wait, pace, ask, decide; then record, and only then publish.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +33,15 @@ pub struct Poller {
     hints: JobHints,
     /// When the last poll succeeded; `None` before the first one.
     fresh_at: Option<Monotonic>,
-    /// Whether the last poll failed.
-    failing: bool,
+    failing: Option<Failing>,
+}
+
+/// The last poll failed.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    sent: Monotonic,
+    /// Whether it waits for the target, and not for itself alone.
+    with_the_target: bool,
 }
 
 /// What a poller came back with.
@@ -75,7 +81,7 @@ impl Poller {
     ) -> Self {
         let watch = JobWatch::new(policy, known, seed);
         let next = watch.first(clock.now());
-        Self { clock, target, key, watch, next, hints, fresh_at: None, failing: false }
+        Self { clock, target, key, watch, next, hints, fresh_at: None, failing: None }
     }
 
     /// The latest that is known of the job.
@@ -95,7 +101,7 @@ impl Poller {
     #[must_use]
     pub fn due(&self) -> Option<Monotonic> {
         let Next::PollAt(due) = self.next else { return None };
-        let stretches = !self.failing && !self.watch.policy().fixed;
+        let stretches = self.failing.is_none() && !self.watch.policy().fixed;
         let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
     }
@@ -107,11 +113,16 @@ impl Poller {
         if !self.wait_for_turn(due).await {
             return Step::Rescheduled;
         }
+        let sent = self.clock.now().monotonic;
         let outcome = self.target.poll(&self.key).await;
         let now = self.clock.now();
         let failure = outcome.as_ref().err().cloned();
-        self.failing = failure.is_some();
-        if !self.failing {
+        self.failing = failure.as_ref().map(|failure| {
+            // What the service asked for is kept to.
+            let with_the_target = failure.reason.may_be_an_outage() && failure.retry_after.is_none();
+            Failing { sent, with_the_target }
+        });
+        if failure.is_none() {
             self.fresh_at = Some(now.monotonic);
         }
         let decision = self.watch.handle_outcome(outcome, now);
@@ -120,16 +131,22 @@ impl Poller {
     }
 
     /// Steps 1 and 2: returns when it is this job's turn, or with `false` when it comes at another time. A hint makes it urgent,
-    /// unless the job is backing off.
+    /// unless the job is backing off; a backoff ends early where the target's outage does.
     async fn wait_for_turn(&mut self, due: Monotonic) -> bool {
-        let routine = async {
-            self.clock.sleep_until(due).await;
-            self.target.poll_turn(Urgency::Routine).await;
-        };
-        if self.failing {
-            routine.await;
+        let urgency = if self.watch.policy().fixed { Urgency::Timed } else { Urgency::Routine };
+        if let Some(Failing { sent, with_the_target }) = self.failing {
+            tokio::select! {
+                biased;
+                () = self.target.recovered_after(sent), if with_the_target => {}
+                () = self.clock.sleep_until(due) => {}
+            }
+            self.target.poll_turn(urgency).await;
             return true;
         }
+        let routine = async {
+            self.clock.sleep_until(due).await;
+            self.target.poll_turn(urgency).await;
+        };
         tokio::select! {
             biased;
             told = self.hints.told() => match told {
@@ -196,18 +213,7 @@ impl Watcher {
         transitions: [u64; 8],
         forget_after: Option<Duration>,
     ) -> Self {
-        let view = WatchView {
-            id,
-            name,
-            aws_region: Arc::clone(poller.target.aws_region()),
-            state: WatchState::Live,
-            known: None,
-            up: None,
-            last_successful_poll: None,
-            next_poll: None,
-            transitions,
-            recent_failures: VecDeque::new(),
-        };
+        let view = WatchView::new(id, name, Arc::clone(poller.target.aws_region()), transitions);
         let mut watcher = Self { workplace, poller, view, forget_after };
         watcher.publish(watcher.workplace.clock.now());
         watcher
@@ -291,6 +297,7 @@ impl Watcher {
                 return Ok(true);
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(false),
                 () = self.workplace.clock.sleep(COMMIT_RETRY) => {}
             }

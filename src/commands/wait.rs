@@ -20,7 +20,7 @@ use crate::core::time::{Monotonic, parse_duration};
 use crate::core::watch::{Known, Next};
 use crate::hints::JobHints;
 use crate::instruments::Instruments;
-use crate::omics::Target;
+use crate::omics::{Aws, Target};
 use crate::watcher::{Polled, Poller, Step};
 
 /// Its arguments.
@@ -70,7 +70,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         endpoint_url: args.endpoint_url,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
-    let target = Arc::new(Target::new(&target, clock, &instruments).await.map_err(Failure::config)?);
+    let target = Target::new(&target, &Aws::new(clock), clock, &instruments).await.map_err(Failure::config)?;
+    let target = Arc::new(target);
     let deadline = args.timeout.map(|timeout| clock.now().monotonic + timeout);
     let policy = PollConfig::default().policy();
     let progress = Progress::new();

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod change;
 pub mod job;
+pub mod outage;
 pub mod outcome;
 pub mod pacer;
 pub mod sweep;

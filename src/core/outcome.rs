@@ -110,6 +110,21 @@ impl FailureReason {
         }
     }
 
+    /// Whether this may befall every request to the service alike, and end for all of them at once.
+    #[must_use]
+    pub const fn may_be_an_outage(self) -> bool {
+        match self {
+            Self::AccessDenied
+            | Self::Timeout
+            | Self::Connect
+            | Self::Internal
+            | Self::Protocol
+            | Self::Credentials
+            | Self::Other => true,
+            Self::Throttled | Self::NotFound | Self::Validation => false,
+        }
+    }
+
     /// What follows for the job.
     #[must_use]
     pub const fn remedy(self) -> Remedy {

@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync;
 
 use crate::clock::Clock;
-use crate::core::outcome::{FailureReason, PollFailure};
+use crate::core::outcome::FailureReason;
 use crate::core::pacer::Pacer;
-use crate::core::time::{Monotonic, Now};
+use crate::core::time::Monotonic;
 use crate::instruments::OperationInstruments;
 
 /// How soon a request has to go out.
@@ -15,16 +15,24 @@ use crate::instruments::OperationInstruments;
 pub enum Urgency {
     /// In its turn.
     Routine,
+    /// Before what is routine, in the main: at an interval that somebody has set.
+    Timed,
     /// Before all that is routine: something is known to have changed.
     Urgent,
 }
+
+/// Timed requests that stand at the door beside one routine request. Where both are too many, they get this many turns for its
+/// one: intervals are kept for as long as nine tenths of the quota allow it, and nobody starves.
+const TIMED_AT_THE_DOOR: usize = 9;
 
 /// The turns of one operation on one target. The locks are fair and are held through the wait, so each is a queue, and the
 /// longest-waiting job is its head.
 #[derive(Debug)]
 pub(super) struct Turns {
     /// Where routine requests wait, so that one of them at most stands at the door.
-    queue: sync::Mutex<()>,
+    routine: sync::Semaphore,
+    /// Where timed ones wait, so that [`TIMED_AT_THE_DOOR`] of them at most stand at the door.
+    timed: sync::Semaphore,
     /// Where whoever is next waits for the pacer.
     door: sync::Mutex<()>,
     /// Apart from the queue, so that what an answer says of the rate counts at once.
@@ -37,7 +45,8 @@ impl Turns {
     pub(super) fn new(requests_per_second: f64, clock: Clock, instruments: OperationInstruments) -> Self {
         instruments.quota_allowed.set(requests_per_second);
         Self {
-            queue: sync::Mutex::default(),
+            routine: sync::Semaphore::new(1),
+            timed: sync::Semaphore::new(TIMED_AT_THE_DOOR),
             door: sync::Mutex::default(),
             pacer: Mutex::new(Pacer::new(requests_per_second)),
             clock,
@@ -48,8 +57,10 @@ impl Turns {
     /// Returns when it is the caller's turn. Whoever stops waiting leaves the queue and takes nothing.
     pub(super) async fn take(&self, urgency: Urgency) {
         let due = self.clock.now().monotonic;
+        // An error means that the queue is closed, which none ever is.
         let head = match urgency {
-            Urgency::Routine => Some(self.queue.lock().await),
+            Urgency::Routine => self.routine.acquire().await.ok(),
+            Urgency::Timed => self.timed.acquire().await.ok(),
             Urgency::Urgent => None,
         };
         let at_the_door = self.door.lock().await;
@@ -66,12 +77,11 @@ impl Turns {
     }
 
     /// Takes in how the request that went out at `sent` ended: counts it, and lets the pacer learn from it.
-    pub(super) fn request_ended(&self, sent: Monotonic, now: Now, failure: Option<&PollFailure>) {
-        let reason = failure.map(|failure| failure.reason);
-        self.instruments.request_ended(now.monotonic.since(sent), reason);
+    pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
+        self.instruments.request_ended(now.since(sent), failure);
         let allowed = self.with_pacer(|pacer| {
-            match reason {
-                Some(FailureReason::Throttled) => pacer.throttled(sent, now.monotonic),
+            match failure {
+                Some(FailureReason::Throttled) => pacer.throttled(sent, now),
                 // No answer says nothing of the quota, and without credentials nothing was asked.
                 Some(FailureReason::Timeout | FailureReason::Connect | FailureReason::Credentials) => {}
                 Some(
@@ -96,6 +106,7 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
     use std::sync::Arc;
 
     use tokio::task::JoinSet;
@@ -104,33 +115,37 @@ mod tests {
     use crate::core::outcome::Operation;
     use crate::instruments::Instruments;
 
-    #[tokio::test(start_paused = true)]
-    async fn urgent_requests_go_first_and_the_others_in_the_order_they_came() {
+    /// The order in which requests that all came at once, in this order, had their turns.
+    async fn order(urgencies: impl IntoIterator<Item = Urgency>) -> Vec<usize> {
         let instruments = Instruments::new().expect("metrics").operation("a", Operation::GetReferenceImportJob);
         let turns = Arc::new(Turns::new(1.0, Clock::system(), instruments));
         let (sent, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut requests = JoinSet::new();
-        for (name, urgency) in [
-            ("first", Urgency::Routine),
-            ("second", Urgency::Routine),
-            ("third", Urgency::Routine),
-            ("urgent", Urgency::Urgent),
-            ("urgent too", Urgency::Urgent),
-        ] {
+        for (nth, urgency) in urgencies.into_iter().enumerate() {
             let (turns, sent) = (Arc::clone(&turns), sent.clone());
             requests.spawn(async move {
                 turns.take(urgency).await;
-                sent.send(name).expect("it is read");
+                sent.send(nth).expect("it is read");
             });
             // Each asks before the next one does.
             tokio::task::yield_now().await;
         }
         requests.join_all().await;
-        let mut seen = Vec::new();
-        while let Ok(name) = order.try_recv() {
-            seen.push(name);
-        }
+        std::iter::from_fn(|| order.try_recv().ok()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn urgent_requests_go_first_and_the_others_in_the_order_they_came() {
+        let (routine, urgent) = (Urgency::Routine, Urgency::Urgent);
         // The second one stood at the door before anything was urgent.
-        assert_eq!(seen, ["first", "second", "urgent", "urgent too", "third"]);
+        assert_eq!(order([routine, routine, routine, urgent, urgent]).await, [0, 1, 3, 4, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timed_requests_pass_routine_ones_which_starve_for_none_of_them() {
+        let order = order(iter::repeat_n(Urgency::Routine, 50).chain(iter::repeat_n(Urgency::Timed, 50))).await;
+        let place = |nth| order.iter().position(|&other| other == nth).expect("its turn");
+        assert!((50..100).all(|timed| place(timed) < 60), "{order:?}");
+        assert!((2..6).all(|routine| place(routine) < 60), "{order:?}");
     }
 }

@@ -172,6 +172,20 @@ impl Record {
         Ok(Self { requests })
     }
 
+    /// Opens the record as [`Self::open`] does, but leaves the writing to whoever awaits the future: a simulation, where time must
+    /// not pass while a commit is under way.
+    ///
+    /// # Errors
+    /// As with [`Self::open`].
+    pub fn open_unwritten(
+        path: &Path,
+        instruments: &Instruments,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
+        let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
+        let writing = Writer::open(path, instruments)?.run(queue);
+        Ok((Self { requests }, writing))
+    }
+
     /// What is known of these jobs; one that the record does not know is left out.
     ///
     /// # Errors

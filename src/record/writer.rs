@@ -82,15 +82,20 @@ impl Writer {
     /// The system allows no more threads.
     pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
         let path = self.file.path.clone();
-        let started = thread::Builder::new().name("record".to_owned()).spawn(move || self.run(queue));
-        started.map_err(|error| OpenError::System { path, needed: "a thread must be started", error })?;
+        let run = || {
+            // All that the thread needs of a runtime is to sleep while the queue is empty.
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            thread::Builder::new().name("record".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
+        };
+        run().map_err(|error| OpenError::System { path, needed: "a thread must be started", error })?;
         Ok(())
     }
 
-    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    /// Does what is asked, until the queue ends. Blocks on the disk.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         let mut ended = Vec::new();
-        while queue.blocking_recv_many(&mut requests, GROUP_MAX) > 0 {
+        while queue.recv_many(&mut requests, GROUP_MAX).await > 0 {
             let mut group: Vec<Append> = Vec::new();
             for request in requests.drain(..) {
                 match request {

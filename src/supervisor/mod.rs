@@ -17,7 +17,7 @@ use crate::config::watch_list::{Difference, JobEntry, StoreEntry, WatchList};
 use crate::config::{Config, TargetConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::hints::StoreHints;
-use crate::omics::{Target, TargetError};
+use crate::omics::{Connect, Target, TargetError};
 use crate::record::{CommitError, Record, Remembered};
 use crate::sweeper::{FindPolicy, Found, SweepPolicy, Sweeper};
 use crate::watcher::{Poller, RecordGone, Watcher, Workplace};
@@ -38,6 +38,7 @@ const FOUND_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Supervisor {
     workplace: Workplace,
+    connect: Arc<dyn Connect>,
     seeds: fastrand::Rng,
     targets: Targets,
     config: Config,
@@ -86,12 +87,13 @@ pub enum ApplyError {
 }
 
 impl Supervisor {
-    /// A supervisor of nothing yet. `seed` sets the jitter of every watch.
+    /// A supervisor of nothing yet, which reaches targets through `connect`. `seed` sets the jitter of every watch.
     #[must_use]
-    pub fn new(workplace: Workplace, seed: u64) -> Self {
+    pub fn new(workplace: Workplace, connect: Arc<dyn Connect>, seed: u64) -> Self {
         let (finds, found) = mpsc::channel(FOUND_MAX);
         Self {
             workplace,
+            connect,
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
@@ -295,7 +297,8 @@ impl Supervisor {
             let target = match self.targets.get(name) {
                 Some((standing, target)) if standing == wished => Arc::clone(target),
                 Some(_) | None => {
-                    Arc::new(Target::new(wished, self.workplace.clock, &self.workplace.instruments).await?)
+                    let Workplace { clock, instruments, .. } = &self.workplace;
+                    Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?)
                 }
             };
             targets.insert(Arc::clone(name), (wished.clone(), target));

@@ -11,6 +11,7 @@ use crate::core::change::{Change, Transition};
 use crate::core::job::JobStatus;
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
+use crate::omics::Aws;
 use crate::record::Record;
 
 /// A supervisor of one job whose endpoint nobody listens on, and the folder of its record.
@@ -19,7 +20,8 @@ async fn supervisor() -> (Supervisor, WatchId, TempDir) {
     let path = folder.path().join("refwatch.db");
     let instruments = Instruments::new().expect("metrics");
     let record = Record::open(&path, &instruments).expect("a record");
-    let workplace = Workplace { clock: Clock::system(), record, board: StatusBoard::default(), instruments };
+    let clock = Clock::system();
+    let workplace = Workplace { clock, record, board: StatusBoard::default(), instruments };
     let job = "1234567890/9876543210".parse().expect("a job");
     let target = TargetConfig {
         region: Some("us-west-2".to_owned()),
@@ -33,7 +35,7 @@ async fn supervisor() -> (Supervisor, WatchId, TempDir) {
         ..Config::new(path)
     };
     let id = config.watch_list.jobs.keys().next().expect("a watch").clone();
-    let mut supervisor = Supervisor::new(workplace, 1);
+    let mut supervisor = Supervisor::new(workplace, Arc::new(Aws::new(clock)), 1);
     supervisor.apply(&config).await.expect("a configuration in force");
     (supervisor, id, folder)
 }

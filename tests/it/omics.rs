@@ -11,7 +11,7 @@ use refwatch::core::job::{JobKey, JobStatus};
 use refwatch::core::outcome::{FailureReason, PollOutcome};
 use refwatch::core::time::Timestamp;
 use refwatch::instruments::Instruments;
-use refwatch::omics::Target;
+use refwatch::omics::{Aws, Target};
 
 const JOB: &str = "1234567890/9876543210";
 
@@ -45,7 +45,8 @@ async fn target(address: SocketAddr, timeout: Duration) -> Target {
         simulated: true,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
-    Target::new(&config, Clock::system(), &Instruments::new().expect("metrics")).await.expect("a target")
+    let clock = Clock::system();
+    Target::new(&config, &Aws::new(clock), clock, &Instruments::new().expect("metrics")).await.expect("a target")
 }
 
 async fn poll(answer: impl Into<Vec<u8>>) -> PollOutcome {

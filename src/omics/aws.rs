@@ -1,0 +1,139 @@
+//! AWS itself: the SDK's client of one target, and what of the SDK is switched off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_sdk_omics::Client;
+use aws_sdk_omics::config::{Credentials, StalledStreamProtectionConfig};
+use aws_sdk_omics::primitives::DateTime;
+use aws_sdk_omics::types::ImportReferenceFilter;
+
+use super::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
+use super::{TargetError, answer, failure, list, wire};
+use crate::clock::Clock;
+use crate::config::TargetConfig;
+use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
+use crate::core::time::Timestamp;
+
+/// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// Jobs on a page of a listing: the API's maximum.
+const LIST_PAGE_JOBS: i32 = 100;
+
+/// Reaches targets through AWS's SDK.
+#[derive(Clone, Copy, Debug)]
+pub struct Aws {
+    clock: Clock,
+}
+
+impl Aws {
+    /// `clock` tells how long from now a `Retry-After` that is a date lies.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+}
+
+#[derive(Debug)]
+struct AwsTarget {
+    aws_region: Arc<str>,
+    client: Client,
+    clock: Clock,
+}
+
+impl Connect for Aws {
+    /// Builds the client of one target: AWS's own chain (environment, profile, SSO, container, instance role, process) and what
+    /// the configuration puts over it. Credentials are fetched at the first call, not here.
+    fn connect<'a>(&'a self, config: &'a TargetConfig) -> Connecting<'a> {
+        Box::pin(async move {
+            let sdk = sdk_config(config).await;
+            let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
+            let aws_region = region.as_ref().into();
+            let mut client = aws_sdk_omics::config::Builder::from(&sdk)
+                .interceptor(wire::AnswerLimit)
+                .interceptor(wire::EndpointVerbatim);
+            if let Some(endpoint) = &config.endpoint_url {
+                client = client.endpoint_url(endpoint);
+            }
+            let client = Client::from_conf(client.build());
+            Ok(Arc::new(AwsTarget { aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
+        })
+    }
+}
+
+impl HealthOmics for AwsTarget {
+    fn aws_region(&self) -> &Arc<str> {
+        &self.aws_region
+    }
+
+    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot> {
+        Box::pin(async move {
+            let request =
+                self.client.get_reference_import_job().reference_store_id(key.store.as_str()).id(key.job.as_str());
+            match request.send().await {
+                Ok(answer) => answer::snapshot(key, &answer),
+                Err(error) => Err(failure::classify(&error, self.clock.now().wall)),
+            }
+        })
+    }
+
+    fn list_reference_import_jobs<'a>(
+        &'a self,
+        store: &'a ReferenceStoreId,
+        created_after: Option<Timestamp>,
+        token: Option<String>,
+    ) -> Asked<'a, ListPage> {
+        Box::pin(async move {
+            let after = created_after.map(|time| DateTime::from_secs_and_nanos(time.as_second(), subsec_nanos(time)));
+            let request = self.client.list_reference_import_jobs().reference_store_id(store.as_str());
+            let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
+            let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
+            match request.send().await {
+                Ok(answer) => list::page(store, answer),
+                Err(error) => Err(failure::classify(&error, self.clock.now().wall)),
+            }
+        })
+    }
+}
+
+async fn sdk_config(config: &TargetConfig) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
+        .operation_attempt_timeout(config.timeout)
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &config.profile {
+        // Named, it is what is meant: AWS's chain would let keys in the environment go before it.
+        let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+        loader = loader.profile_name(profile).credentials_provider(credentials);
+    }
+    if config.simulated {
+        loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulated"));
+    }
+    let sdk = loader.load().await;
+    let Some(role_arn) = &config.role_arn else { return sdk };
+    let mut role = AssumeRoleProvider::builder(role_arn).configure(&sdk).session_name("refwatch");
+    if let Some(external_id) = &config.external_id {
+        role = role.external_id(external_id);
+    }
+    let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
+    sdk.into_builder().credentials_provider(provider).build()
+}
+
+/// The API's times have no sign in their fraction; ours counts from the second before.
+fn subsec_nanos(time: Timestamp) -> u32 {
+    u32::try_from(time.subsec_nanosecond()).unwrap_or(0)
+}
