@@ -5,7 +5,7 @@
 //! replaces most polls. It writes nothing: a hinted job's own task polls it, and the supervisor starts the watch of one that is
 //! new. Where listing is denied or fails, the jobs are polled one by one as before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,14 +228,12 @@ impl Sweeper {
 
     /// Since when the jobs to list were created, where that is known: it saves the pages of older ones.
     fn created_after(&self, live: &Live) -> Option<Timestamp> {
-        let mut created = live.values().map(|known| known.as_ref()?.1);
-        let from = match &self.finder {
+        let created = live.values().map(|known| known.as_ref()?.1);
+        let from = if let Some(finder) = &self.finder {
             // The first poll of a job of which nothing is known is on its way.
-            Some(finder) => finder.search.list_from(created.flatten().min()),
-            None => {
-                let first = created.next()??;
-                created.try_fold(first, |oldest, created| Some(oldest.min(created?)))?
-            }
+            finder.search.list_from(created.flatten().min())
+        } else {
+            created.collect::<Option<BTreeSet<_>>>()?.first().copied()?
         };
         from.checked_sub(CREATED_SLACK).ok()
     }

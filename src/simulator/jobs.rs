@@ -225,6 +225,6 @@ mod tests {
         }
         let created = Duration::try_from(to_come[7].created).expect("after the start");
         assert_eq!(to_come[7].age(created), Some(Duration::ZERO));
-        assert_eq!(to_come[7].age(created - Duration::from_millis(1)), None);
+        assert_eq!(to_come[7].age(created.saturating_sub(Duration::from_millis(1))), None);
     }
 }

@@ -118,7 +118,7 @@ fn a_job_is_forgotten_so_long_after_its_end_as_the_service_says_it_but_never_bef
         let mut watch = JobWatch::new(POLICY, None, 1);
         let decision = watch.handle_outcome(Ok(Snapshot { completed_at, ..snapshot(status) }), now(seen));
         assert!(decision.record.transition.is_some());
-        let wait = watch.known().expect("a job").forgotten_in(Duration::from_secs(60), now(asked).wall);
+        let wait = watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(asked).wall);
         wait.map(|wait| wait.as_secs())
     };
     assert_eq!(forgotten_in("IN_PROGRESS", Some(10), 10, 1_000), None);
@@ -135,7 +135,7 @@ fn a_job_that_the_service_no_longer_knows_is_forgotten_so_long_after_it_was_last
     watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(100));
     watch.handle_outcome(Err(failure(FailureReason::NotFound)), now(130));
     let forgotten_in = |watch: &JobWatch| {
-        watch.known().expect("a job").forgotten_in(Duration::from_secs(60), now(140).wall).map(|wait| wait.as_secs())
+        watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(140).wall).map(|wait| wait.as_secs())
     };
     assert_eq!(forgotten_in(&watch), Some(20));
     watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(140));
