@@ -218,9 +218,10 @@ impl Sweeper {
             all_seen_to &= self.tell(found, some).await;
         }
         if let Some(finder) = &mut self.finder {
-            finder.note_listing(self.clock.now().wall, token.is_some(), &self.board);
+            let now = self.clock.now().wall;
+            finder.note_listing(now, token.is_some(), &self.board);
             if all_seen_to {
-                finder.search.listed(created_after.unwrap_or(Timestamp::MIN), newest);
+                finder.search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
         }
         Ok(())

@@ -101,9 +101,10 @@ impl Search {
         self.told.get(job).map(|(_, status)| status)
     }
 
-    /// Takes note that all jobs created at `from` or later were listed, each told, the newest created at `newest`.
-    pub fn listed(&mut self, from: Timestamp, newest: Option<Timestamp>) {
-        self.newest = self.newest.max(newest);
+    /// Takes note that all jobs created at `from` or later were listed at `now`, each told, the newest created at `newest`.
+    pub fn listed(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
+        // A creation in the future must not hide those that are still to come.
+        self.newest = self.newest.max(newest.map(|newest| newest.min(now)));
         // What is no longer listed cannot be new.
         self.told.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
     }
@@ -122,15 +123,15 @@ mod tests {
         let mut search = Search::new(at(0));
         assert_eq!(search.list_from(None), at(0));
         assert_eq!(search.list_from(Some(at(-60))), at(-60), "a live job that is older must not seem to be gone");
-        search.listed(at(0), None);
+        search.listed(at(0), None, at(60));
         assert_eq!(search.list_from(None), at(0), "an empty store says nothing of the service's time");
-        search.listed(at(0), Some(at(5)));
+        search.listed(at(0), Some(at(5)), at(60));
         assert_eq!(search.list_from(None), at(0), "never before its beginning");
-        search.listed(at(0), Some(at(60)));
-        assert_eq!(search.list_from(None), at(50));
+        search.listed(at(0), Some(at(999)), at(60));
+        assert_eq!(search.list_from(None), at(50), "nothing was created after it was listed");
         assert_eq!(search.list_from(Some(at(30))), at(30));
         assert_eq!(search.list_from(Some(at(55))), at(50));
-        search.listed(at(50), Some(at(40)));
+        search.listed(at(50), Some(at(40)), at(60));
         assert_eq!(search.list_from(None), at(50), "what was seen stays seen");
     }
 
@@ -141,10 +142,10 @@ mod tests {
         assert!(!search.is_new(&job, Some(at(-1))));
         assert!(search.is_new(&job, Some(at(0))) && search.is_new(&job, None));
         search.told(job.clone(), Some(at(3)), JobStatus::Completed);
-        search.listed(at(0), Some(at(60)));
+        search.listed(at(0), Some(at(60)), at(60));
         assert!(!search.is_new(&job, Some(at(3))));
         assert_eq!(search.status_when_told(&job), Some(&JobStatus::Completed));
-        search.listed(at(50), Some(at(60)));
+        search.listed(at(50), Some(at(60)), at(60));
         assert_eq!(search.status_when_told(&job), None, "what is not listed any more takes no room");
     }
 
