@@ -337,3 +337,27 @@ fn status_line(board: &StatusBoard, now: Now) -> String {
     };
     format!("{trouble}{stores}{jobs} jobs: {in_progress} in progress, {finished} finished{parked}{last_poll}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::StoreView;
+    use crate::core::job::StoreId;
+
+    #[test]
+    fn the_status_line_counts_stores_where_there_are_any_and_begins_with_what_is_wrong() {
+        let board = StatusBoard::default();
+        let line = || status_line(&board, Clock::system().now());
+        board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(line(), "0 jobs: 0 in progress, 0 finished");
+        let store = |id: &str, trouble: Option<&str>| {
+            let (name, trouble) = (id.into(), trouble.map(str::to_owned));
+            let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
+            board.publish_store(StoreView { id, name, listed_at: None, trouble });
+        };
+        store("1000000001", None);
+        assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");
+        store("1000000002", Some("denied"));
+        assert_eq!(line(), "store 1000000002 cannot be listed; 2 stores, 0 jobs: 0 in progress, 0 finished");
+    }
+}

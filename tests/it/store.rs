@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use refwatch::clock::Clock;
+use refwatch::record::{Filter, RecordReader};
 use rustix::process::Signal;
 
 use crate::process::{Scene, between, eventually, get, json, metric};
@@ -146,7 +147,9 @@ fn a_reload_moves_jobs_between_their_own_entry_and_the_stores_and_a_store_that_l
     std::fs::create_dir(scene.path("conf.d")).expect("a folder");
     scene.write("conf.d/store.toml", &included);
     let file = scene.write("refwatch.toml", &head);
-    let (daemon, address) = scene.daemon(&file);
+    let (status, said, _) = scene.run(&["--config", file.to_str().expect("text"), "check"]);
+    assert!(status == 0 && said.contains("0 jobs and 1 store on 1 target"), "{said}");
+    let (mut daemon, address) = scene.daemon(&file);
     let rows = || transitions(&scene.path("refwatch.db")).len();
     eventually("first sightings", || (rows() == 3).then_some(()));
     assert_eq!(names(address), ["all", "all", "all"]);
@@ -156,6 +159,13 @@ fn a_reload_moves_jobs_between_their_own_entry_and_the_stores_and_a_store_that_l
     daemon.signal(Signal::HUP);
     eventually("the job under its own name", || (names(address) == [name, "all", "all"]).then_some(()));
     assert!(watches(address).contains(&(name.to_owned(), own.clone())));
+    let details = RecordReader::new(&scene.path("refwatch.db")).details(&Filter::default()).expect("the record");
+    let still_seen: Vec<&String> = details.iter().map(|row| &row.import_job_id).collect();
+    assert_eq!(still_seen, [&own], "its watch was stopped, and no other");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+    let (daemon, address) = scene.daemon(&file);
+    assert_eq!(names(address), [name, "all", "all"], "the record has all three as going on");
 
     scene.write("conf.d/store.toml", &format!("{included}nmae = \"a\"\n"));
     scene.write("refwatch.toml", &head);
@@ -209,4 +219,31 @@ fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_o
     let (_daemon, address) = scene.daemon(&file);
     assert_eq!(watches(address).len(), 8, "after a restart, too");
     assert_eq!(rows(), 8);
+}
+
+#[test]
+fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
+    let (config, store, jobs) = of_store(&config, "forget_after = \"9d\"\n");
+    let config = config.replace("[record]\n", "[record]\nkeep = \"1d\"\n");
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    // A daemon without watches makes the record.
+    let empty = scene.write("empty.toml", "[http]\nlisten = \"127.0.0.1:0\"\n[record]\npath = \"refwatch.db\"\n");
+    drop(scene.daemon(&empty));
+    let listed = between(&jobs[0], "\nid = \"", "\"").to_owned();
+    let before_yesterday = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
+    let connection = rusqlite::Connection::open(&record).expect("the record");
+    for job in [&*listed, "1000000001"] {
+        let insert = "INSERT INTO transitions (target, reference_store_id, import_job_id, to_status, observed_at)
+            VALUES ('default', ?, ?, 'COMPLETED', ?)";
+        connection.execute(insert, [&*store, job, &format!("{before_yesterday:.3}")]).expect("a row");
+    }
+    drop(connection);
+    let (_daemon, address) = scene.daemon(&config);
+    eventually("the job's end in sight", || {
+        (metric(address, "refwatch_watches", &["finished"]) == Some(1.0)).then_some(())
+    });
+    eventually("the other job's row to go", || (transitions(&record).len() == 1).then_some(()));
+    assert_eq!(transitions(&record)[0].import_job_id, listed);
 }
