@@ -136,9 +136,10 @@ impl Sweeper {
             loop {
                 let began = self.clock.now().monotonic;
                 let pause = self.pass(began, &found).await;
+                let with_the_target = self.failing.is_some_and(FailureReason::may_be_an_outage);
                 tokio::select! {
                     biased;
-                    () = self.target.recovered_after(began), if self.failing.is_some() => {}
+                    () = self.target.recovered_after(began), if with_the_target => {}
                     () = self.clock.sleep(pause) => {}
                 }
             }

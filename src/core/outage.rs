@@ -33,10 +33,10 @@ impl Outage {
         ended
     }
 
-    /// Whether an outage has ended at `sent` or after it.
+    /// Whether an outage has ended after `sent`.
     #[must_use]
     pub fn ended_after(&self, sent: Monotonic) -> bool {
-        self.ended_at.is_some_and(|ended| ended >= sent)
+        self.ended_at.is_some_and(|ended| ended > sent)
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
         for (seconds, failure, ended) in script {
             assert_eq!(outage.request_ended(failure, at(seconds)), ended, "at {seconds} s");
         }
-        assert!(outage.ended_after(at(70)) && !outage.ended_after(at(71)));
+        assert!(outage.ended_after(at(69)) && !outage.ended_after(at(70)));
         assert!(!Outage::default().ended_after(at(0)));
     }
 }

@@ -114,14 +114,8 @@ impl FailureReason {
     #[must_use]
     pub const fn may_be_an_outage(self) -> bool {
         match self {
-            Self::AccessDenied
-            | Self::Timeout
-            | Self::Connect
-            | Self::Internal
-            | Self::Protocol
-            | Self::Credentials
-            | Self::Other => true,
-            Self::Throttled | Self::NotFound | Self::Validation => false,
+            Self::Timeout | Self::Connect | Self::Internal | Self::Protocol | Self::Credentials => true,
+            Self::Throttled | Self::AccessDenied | Self::NotFound | Self::Validation | Self::Other => false,
         }
     }
 

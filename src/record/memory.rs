@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Result, Row};
 
-use super::Remembered;
+use super::{Jobs, Remembered};
 use crate::core::change::DetailKind;
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use crate::core::watch::Known;
@@ -31,8 +31,17 @@ const LATEST: &str = "
 SELECT import_job_id, to_status AS value, max(id) AS id FROM transitions
 WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id";
 
-/// What is known of the jobs of a store that were not seen to end.
-pub(super) fn unended(connection: &Connection, store: &StoreId) -> Result<BTreeMap<WatchId, Remembered>> {
+/// What is known of some jobs.
+pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>> {
+    let jobs = match jobs {
+        Jobs::These(jobs) => jobs,
+        Jobs::UnendedOf(store) => unended(connection, &store)?,
+    };
+    let known = jobs.into_iter().map(|id| Ok(of_job(connection, &id)?.map(|job| (id, job))));
+    known.filter_map(Result::transpose).collect()
+}
+
+fn unended(connection: &Connection, store: &StoreId) -> Result<Vec<WatchId>> {
     let mut jobs = Vec::new();
     let mut latest = connection.prepare(LATEST)?;
     let mut rows = latest.query([store.store.as_str(), &*store.target])?;
@@ -41,13 +50,7 @@ pub(super) fn unended(connection: &Connection, store: &StoreId) -> Result<BTreeM
             jobs.push(store.watch(parsed(row, "import_job_id")?));
         }
     }
-    remembered(connection, jobs)
-}
-
-/// What is known of these jobs.
-pub(super) fn remembered(connection: &Connection, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>> {
-    let known = jobs.into_iter().map(|id| Ok(of_job(connection, &id)?.map(|job| (id, job))));
-    known.filter_map(Result::transpose).collect()
+    Ok(jobs)
 }
 
 fn of_job(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {

@@ -43,6 +43,15 @@ pub struct Record {
     requests: mpsc::Sender<Request>,
 }
 
+/// Which jobs are asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jobs {
+    /// These.
+    These(Vec<WatchId>),
+    /// Those of a store that were not seen to end.
+    UnendedOf(StoreId),
+}
+
 /// What the record knows of one job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remembered {
@@ -186,20 +195,12 @@ impl Record {
         Ok((Self { requests }, writing))
     }
 
-    /// What is known of these jobs; one that the record does not know is left out.
+    /// What is known of some jobs; one that the record does not know is left out.
     ///
     /// # Errors
     /// The record cannot be read, or its writer is gone.
-    pub async fn remembered(&self, jobs: Vec<WatchId>) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+    pub async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
         self.ask(|done| Request::Remembered { jobs, done }).await
-    }
-
-    /// What is known of the jobs of a store that were not seen to end.
-    ///
-    /// # Errors
-    /// As with [`Self::remembered`].
-    pub async fn unended(&self, store: StoreId) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
-        self.ask(|done| Request::Unended { store, done }).await
     }
 
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.

@@ -147,9 +147,9 @@ proptest! {
             record.close().await;
             let ids = models.iter().map(|model| model.id.clone()).collect();
             let record = Record::open(&path, &instruments).expect("the same record");
-            let remembered = record.remembered(ids).await.expect("its jobs");
+            let remembered = record.remembered(Jobs::These(ids)).await.expect("its jobs");
             for model in &models {
-                let unended = record.unended(model.id.store_id()).await.expect("its jobs");
+                let unended = record.remembered(Jobs::UnendedOf(model.id.store_id())).await.expect("its jobs");
                 let goes_on = remembered.get_key_value(&model.id).filter(|(_, job)| !job.known.status.is_terminal());
                 assert_eq!(unended.first_key_value(), goes_on);
             }

@@ -14,9 +14,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{self, Locked};
-use super::{CommitError, OpenError, Remembered, memory, rows, schema};
+use super::{CommitError, Jobs, OpenError, Remembered, memory, rows, schema};
 use crate::core::change::Change;
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 
@@ -31,10 +31,8 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 pub(super) enum Request {
     /// To add a change.
     Append(Box<Append>),
-    /// What is known of these jobs.
-    Remembered { jobs: Vec<WatchId>, done: Answer<BTreeMap<WatchId, Remembered>> },
-    /// What is known of the jobs of a store that were not seen to end.
-    Unended { store: StoreId, done: Answer<BTreeMap<WatchId, Remembered>> },
+    /// What is known of some jobs.
+    Remembered { jobs: Jobs, done: Answer<BTreeMap<WatchId, Remembered>> },
     /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
     /// To answer, and to say whether the record could be written.
@@ -103,11 +101,8 @@ impl Writer {
                     Request::Remembered { jobs, done } => {
                         // What was queued before is part of what is known.
                         self.append(mem::take(&mut group));
-                        answer(done, self.read(|connection| memory::remembered(connection, jobs)));
-                    }
-                    Request::Unended { store, done } => {
-                        self.append(mem::take(&mut group));
-                        answer(done, self.read(|connection| memory::unended(connection, &store)));
+                        // One picture of all of them.
+                        answer(done, self.attempt(|connection| memory::remembered(&*connection.transaction()?, jobs)));
                     }
                     Request::DeleteEnded { before, watched, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
@@ -132,11 +127,6 @@ impl Writer {
         for done in ended {
             answer(done, ());
         }
-    }
-
-    /// One picture, whatever is read of it.
-    fn read<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {
-        self.attempt(|connection| work(&*connection.transaction()?))
     }
 
     /// Adds a group of changes in one transaction. They share its fate.

@@ -18,7 +18,7 @@ use crate::config::{Config, TargetConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::hints::StoreHints;
 use crate::omics::{Connect, Target, TargetError};
-use crate::record::{CommitError, Record, Remembered};
+use crate::record::{CommitError, Jobs, Remembered};
 use crate::sweeper::{FindPolicy, Found, SweepPolicy, Sweeper};
 use crate::watcher::{Poller, RecordGone, Watcher, Workplace};
 use tasks::{Ended, RESTARTS_MAX, Tasks};
@@ -117,7 +117,7 @@ impl Supervisor {
         let stop: BTreeSet<WatchId> = stop.into_iter().chain(found).collect();
         // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
         let taken_up = start.iter().map(|(id, _)| id).chain(&stop).cloned().collect();
-        self.workplace.record.remembered(taken_up).await.map_err(ApplyError::Record)?;
+        self.workplace.record.remembered(Jobs::These(taken_up)).await.map_err(ApplyError::Record)?;
 
         let sweeps = sweeps_of(config);
         let moved = |name: &str| self.targets.get(name).map(|(built_from, _)| built_from) != config.targets.get(name);
@@ -129,7 +129,8 @@ impl Supervisor {
             sweeps.get(store) != Some(policy) || moved(&store.target) || stores.contains(store) || anew.contains(store)
         });
         let ended = ended.map(|(store, _)| TaskKey::Sweep(store));
-        self.tasks.stop(ended.chain(stop.iter().cloned().map(TaskKey::Watch)), STOP_PATIENCE).await;
+        let ended: Vec<TaskKey> = ended.chain(stop.iter().cloned().map(TaskKey::Watch)).collect();
+        self.tasks.stop(ended, STOP_PATIENCE).await;
         for id in &stop {
             // One that only changed stays in sight until its successor takes its place.
             if !jobs.contains_key(id) {
@@ -154,8 +155,8 @@ impl Supervisor {
         watches: Vec<(WatchId, JobEntry)>,
         sweeps: BTreeMap<StoreId, SweepPolicy>,
     ) -> Result<(), ApplyError> {
-        let ids: Vec<WatchId> = watches.iter().map(|(id, _)| id.clone()).collect();
-        let mut remembered = self.insist(async |record| record.remembered(ids.clone()).await).await?;
+        let ids = watches.iter().map(|(id, _)| id.clone()).collect();
+        let mut remembered = self.remembered(Jobs::These(ids)).await?;
         for (id, entry) in watches {
             let remembered = remembered.remove(&id);
             self.start_watch(id, &entry, remembered, 0);
@@ -166,7 +167,7 @@ impl Supervisor {
             }
             if policy.find.is_some() {
                 // What goes on is not left to be found: it may be too old for that, or listing may fail.
-                let unended = self.insist(async |record| record.unended(store.clone()).await).await?;
+                let unended = self.remembered(Jobs::UnendedOf(store.clone())).await?;
                 self.start_found(&store, unended.into_iter().map(|(id, job)| (id, Some(job))));
             }
             self.start_sweep(store, policy, 0);
@@ -229,8 +230,7 @@ impl Supervisor {
             Ended::Panicked { key: TaskKey::Watch(id), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may lie between a commit and its publication: the record knows, the board may not.
-                let remembered =
-                    self.insist(async |record| record.remembered(vec![id.clone()]).await).await?.remove(&id);
+                let remembered = self.remembered(Jobs::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
                     self.start_watch(id, &entry, remembered, restarts);
                 }
@@ -246,7 +246,7 @@ impl Supervisor {
             return Ok(());
         }
         let ids: Vec<WatchId> = jobs.into_iter().map(|job| store.watch(job)).collect();
-        match self.workplace.record.remembered(ids.clone()).await {
+        match self.workplace.record.remembered(Jobs::These(ids.clone())).await {
             Ok(mut remembered) => {
                 self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))));
                 // An error: the sweeper has just ended, and the next one finds these jobs on the board.
@@ -265,9 +265,9 @@ impl Supervisor {
 
     /// What the record knows, once tasks have ended that have to be started again. A record in trouble is asked again for a
     /// while, since without it nothing can go on.
-    async fn insist<T>(&self, ask: impl AsyncFn(&Record) -> Result<T, CommitError>) -> Result<T, ApplyError> {
+    async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>, ApplyError> {
         for _ in 0..RECORD_ATTEMPTS {
-            match ask(&self.workplace.record).await {
+            match self.workplace.record.remembered(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
                     warn!(event = "record_unreadable", %error, "the record is asked again");
                     self.workplace.clock.sleep(RECORD_PAUSE).await;
@@ -275,7 +275,7 @@ impl Supervisor {
                 answer => return answer.map_err(ApplyError::Lost),
             }
         }
-        ask(&self.workplace.record).await.map_err(ApplyError::Lost)
+        self.workplace.record.remembered(jobs).await.map_err(ApplyError::Lost)
     }
 
     /// What is watched without an entry of its own.

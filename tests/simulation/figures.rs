@@ -1,0 +1,174 @@
+//! What the simulation measures: how late an end is known, and what becomes of the quota.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use fastrand::Rng;
+use refwatch::core::job::JobStatus;
+use refwatch::core::outcome::{FailureReason, Operation};
+
+use crate::run::{End, Report, run};
+use crate::scenario::{Job, Outage, Scenario, as_f64};
+use crate::service::Call;
+
+/// Ends that are measured at least, over as many runs as that takes.
+const ENDS_LEAST: usize = 400;
+
+/// One job in so many ends while it is measured. The others stay live, so that what is measured is that many jobs.
+const ENDING: usize = 5;
+
+/// How late the ends of jobs were known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delays {
+    pub mean: Duration,
+    /// Of a hundred ends ninety-nine were known as soon as this.
+    pub p99: Duration,
+    pub worst: Duration,
+    /// The part of all requests that was throttled.
+    pub throttled: f64,
+}
+
+/// The delays of `jobs` live jobs in `stores` stores of one target, with HealthOmics' default quota.
+pub(crate) fn delays(jobs: usize, stores: usize, sweep: bool) -> Delays {
+    let ending = jobs.div_ceil(ENDING);
+    let runs = ENDS_LEAST.div_ceil(ending);
+    let reports: Vec<Report> = (0..runs)
+        .map(|seed| {
+            let mut scenario = live(seed as u64, jobs, stores);
+            scenario.poll.sweep = sweep;
+            run_of(&scenario)
+        })
+        .collect();
+    let ends: Vec<End> = reports.iter().flat_map(|report| &report.ends).copied().collect();
+    let calls: Vec<Call> = reports.into_iter().flat_map(|report| report.calls).collect();
+    of(ends, throttled(&calls))
+}
+
+/// The least mean that polling alone can reach: a job is asked for once in what all of them take.
+pub(crate) fn bound(jobs: usize) -> Duration {
+    let scenario = Scenario::calm(0, Vec::new(), Duration::ZERO);
+    let round = Duration::from_secs_f64(as_f64(jobs) / scenario.configured.allowed());
+    round.max(scenario.poll.min_interval) / 2
+}
+
+/// The delays of these ends.
+pub(crate) fn of(ends: Vec<End>, throttled: f64) -> Delays {
+    let mut delays: Vec<Duration> =
+        ends.into_iter().map(|end| end.known.checked_sub(end.ended).expect("known once it is so")).collect();
+    delays.sort();
+    let mean = delays.iter().sum::<Duration>() / u32::try_from(delays.len()).expect("not that many");
+    let p99 = delays[delays.len() * 99 / 100];
+    Delays { mean, p99, worst: delays[delays.len() - 1], throttled }
+}
+
+/// Jobs that are live from the start, some of which end at random times once each was asked for.
+fn live(seed: u64, jobs: usize, stores: usize) -> Scenario {
+    let mut rng = Rng::with_seed(seed);
+    let begin = 3 * bound(jobs);
+    let end = begin + (10 * bound(jobs)).max(Duration::from_mins(10));
+    let ending = jobs.div_ceil(ENDING);
+    let mut order: Vec<usize> = (0..jobs).collect();
+    rng.shuffle(&mut order);
+    let job = |(place, nth): (usize, usize)| {
+        let mut life = vec![(Duration::ZERO, JobStatus::InProgress)];
+        if place < ending {
+            life.push((begin + end.saturating_sub(begin).mul_f64(rng.f64()), JobStatus::Completed));
+        }
+        Job::new(nth % stores, nth, life)
+    };
+    let jobs: Vec<Job> = order.into_iter().enumerate().map(job).collect();
+    let wait = 3 * bound(jobs.len());
+    Scenario::calm(seed, jobs, end + wait)
+}
+
+fn run_of(scenario: &Scenario) -> Report {
+    run(scenario).unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+/// The part of requests that was throttled.
+fn throttled<'a>(calls: impl IntoIterator<Item = &'a Call>) -> f64 {
+    let (mut all, mut throttled) = (0, 0);
+    for call in calls {
+        all += 1;
+        throttled += usize::from(call.failure == Some(FailureReason::Throttled));
+    }
+    as_f64(throttled) / as_f64(all)
+}
+
+/// What becomes of the rate when the service's quota changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChangedQuota {
+    /// The part of polls that was throttled from a minute after the quota was lowered until it was raised.
+    pub throttled: f64,
+    /// The part of the raised quota that was used five minutes after that.
+    pub used: f64,
+}
+
+/// The quota goes from 5 a second to 2 for an hour, and back.
+pub(crate) fn changed_quota() -> ChangedQuota {
+    let (lowered, raised) = (Duration::from_mins(10), Duration::from_mins(70));
+    let mut scenario = endless(100, raised + Duration::from_mins(10));
+    scenario.quota.extend([(lowered, 2.0), (raised, 5.0)]);
+    let calls = run_of(&scenario).calls;
+    let later = raised + Duration::from_mins(5);
+    ChangedQuota {
+        throttled: throttled(within(&calls, lowered + Duration::from_mins(1)..raised)),
+        used: answered_per_second(within(&calls, later..scenario.end), later..scenario.end) / 5.0,
+    }
+}
+
+/// Two daemons on one quota, each configured to use all of it: the part of the quota that was answered to each of them.
+pub(crate) fn two_daemons(seed: u64) -> [f64; 2] {
+    let scenario = Scenario { seed, daemons: 2, ..endless(200, Duration::from_mins(65)) };
+    let calls = run_of(&scenario).calls;
+    let during = Duration::from_mins(5)..scenario.end;
+    [0, 1].map(|daemon| {
+        let of_one = within(&calls, during.clone()).filter(|call| call.daemon == daemon);
+        answered_per_second(of_one, during.clone()) / 5.0
+    })
+}
+
+/// What an outage of ten minutes does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AfterOutage {
+    /// Requests during the outage, as a part of those in the ten minutes before it.
+    pub calls: f64,
+    /// From its end until each job had been answered about.
+    pub fresh: Duration,
+}
+
+/// An outage in which connections are `refused`, or else hang.
+pub(crate) fn outage(jobs: usize, refused: bool, sweep: bool) -> AfterOutage {
+    let lasts = Duration::from_mins(10);
+    let mut scenario = endless(jobs, Duration::from_mins(50));
+    scenario.poll.sweep = sweep;
+    let during = Duration::from_mins(30)..Duration::from_mins(30) + lasts;
+    scenario.outages = vec![Outage { during: during.clone(), refused }];
+    let calls = run_of(&scenario).calls;
+    let sent_in = |time: Range<Duration>| as_f64(calls.iter().filter(|call| time.contains(&call.sent)).count());
+    let healthy = sent_in(during.start.saturating_sub(lasts)..during.start);
+    let fresh = scenario.jobs.iter().map(|job| {
+        let mut answers = within(&calls, during.end..scenario.end);
+        let answer = answers.find(|call| call.job.as_ref() == Some(&job.key) && call.failure.is_none());
+        answer.map_or(Duration::MAX, |call| call.sent.saturating_sub(during.end))
+    });
+    AfterOutage { calls: sent_in(during.clone()) / healthy, fresh: fresh.max().unwrap_or_default() }
+}
+
+/// Jobs that stay live, polled one by one as fast as the quota allows.
+fn endless(jobs: usize, end: Duration) -> Scenario {
+    let life = vec![(Duration::ZERO, JobStatus::InProgress)];
+    let mut scenario = Scenario::calm(1, (0..jobs).map(|nth| Job::new(0, nth, life.clone())).collect(), end);
+    scenario.poll.sweep = false;
+    scenario
+}
+
+/// The polls that were sent in a time.
+fn within(calls: &[Call], time: Range<Duration>) -> impl Iterator<Item = &Call> {
+    let polls = calls.iter().filter(|call| call.operation == Operation::GetReferenceImportJob);
+    polls.filter(move |call| time.contains(&call.sent))
+}
+
+fn answered_per_second<'a>(calls: impl Iterator<Item = &'a Call>, time: Range<Duration>) -> f64 {
+    as_f64(calls.filter(|call| call.failure.is_none()).count()) / time.end.saturating_sub(time.start).as_secs_f64()
+}

@@ -1,0 +1,114 @@
+//! The simulation: the real supervisor, watchers, sweepers and record against a simulated service, in time that passes as fast
+//! as the machine can. What must hold is looked at in `service` and `run`, at every request and at every announcement.
+//!
+//! `SIMULATION_SEEDS` says how many seeds are run, `SIMULATION_SEED` which one alone.
+
+mod figures;
+mod run;
+mod scenario;
+mod service;
+
+use std::env;
+use std::fmt;
+use std::panic;
+use std::thread;
+use std::time::Duration;
+
+use figures::{AfterOutage, ChangedQuota, bound, changed_quota, delays, outage, two_daemons};
+use run::run;
+use scenario::Scenario;
+
+/// Seeds that are run unless it is said how many.
+const SEEDS: u64 = 100;
+
+/// One seed in so many is run twice, to see whether it replays.
+const REPLAYED: u64 = 10;
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
+}
+
+#[test]
+fn every_seed_goes_well_and_comes_out_the_same_each_time() {
+    let seeds: Vec<u64> = match number("SIMULATION_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("SIMULATION_SEEDS").unwrap_or(SEEDS)).collect(),
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let runs = thread::scope(|scope| {
+        let run_some = |first: usize| seeds.iter().skip(first).step_by(threads).map(|seed| run_seed(*seed)).sum();
+        let runs: Vec<_> = (0..threads).map(|first| scope.spawn(move || -> Duration { run_some(first) })).collect();
+        runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| panic::resume_unwind(panic))).sum::<Duration>()
+    });
+    say(format_args!("{} seeds, {} simulated hours", seeds.len(), runs.as_secs() / 3600));
+}
+
+#[expect(clippy::print_stdout, reason = "whoever asks for many seeds wants to see how many hours that was")]
+fn say(what: fmt::Arguments<'_>) {
+    println!("{what}");
+}
+
+/// How long it took, in simulated time.
+fn run_seed(seed: u64) -> Duration {
+    let again = format!("SIMULATION_SEED={seed} cargo test --test simulation every_seed");
+    let scenario = Scenario::draw(seed);
+    let report = run(&scenario).unwrap_or_else(|violation| panic!("{violation}\nto see it again: {again}"));
+    if seed.is_multiple_of(REPLAYED) {
+        let replayed = run(&scenario).expect("it went well before");
+        assert_eq!(report.fingerprint, replayed.fingerprint, "two runs differ\nto see it again: {again}");
+    }
+    report.lasted
+}
+
+#[test]
+fn an_end_is_known_as_soon_as_polls_alone_allow() {
+    for (jobs, stores) in [(10, 1), (100, 1), (1_000, 1)] {
+        let (seen, bound) = (delays(jobs, stores, false), bound(jobs));
+        assert!(seen.mean <= bound.mul_f64(1.15) && seen.worst <= 2 * bound.mul_f64(1.3), "{jobs} jobs: {seen:?}");
+        assert!(seen.throttled < 0.01, "{jobs} jobs: {seen:?}");
+    }
+}
+
+#[test]
+fn with_sweeps_an_end_is_known_within_seconds() {
+    let alone = delays(10, 1, false);
+    let cases = [
+        (10, alone.mean, alone.p99),
+        (100, Duration::from_millis(1500), Duration::from_secs(4)),
+        (1_000, Duration::from_secs(3), Duration::from_secs(8)),
+    ];
+    for (jobs, mean, p99) in cases {
+        let seen = delays(jobs, 1, true);
+        assert!(seen.mean <= mean && seen.p99 <= p99 && seen.throttled < 0.01, "{jobs} jobs: {seen:?}");
+    }
+}
+
+#[test]
+fn a_lowered_quota_is_found_within_a_minute_and_a_raised_one_within_five() {
+    let ChangedQuota { throttled, used } = changed_quota();
+    assert!(throttled < 0.05 && used > 0.95, "{throttled} {used}");
+}
+
+#[test]
+fn two_daemons_share_one_quota() {
+    for seed in 1..=5 {
+        let [one, other] = two_daemons(seed);
+        let together = one + other;
+        assert!(together >= 0.9 && one.min(other) >= 0.35 * together, "seed {seed}: {one} {other}");
+    }
+}
+
+#[test]
+fn an_outage_costs_no_more_calls_than_health_and_every_job_is_fresh_soon_after_it() {
+    for (refused, sweep) in [(true, false), (false, false), (true, true), (false, true)] {
+        let AfterOutage { calls, fresh } = outage(1_000, refused, sweep);
+        let round = 2 * bound(1_000);
+        assert!(calls <= 1.0 && fresh <= round.mul_f64(1.1), "refused: {refused}, sweep: {sweep}: {calls} {fresh:?}");
+        // Few jobs back off for long, and come back together.
+        let AfterOutage { calls, fresh } = outage(20, refused, sweep);
+        assert!(
+            calls <= 1.0 && fresh <= Duration::from_mins(1),
+            "refused: {refused}, sweep: {sweep}: {calls} {fresh:?}"
+        );
+    }
+}

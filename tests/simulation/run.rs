@@ -1,0 +1,291 @@
+//! One run: the real supervisor, watchers, sweepers and record on a simulated service, in time that passes only while all of
+//! them wait.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use refwatch::board::{Announced, StatusBoard};
+use refwatch::clock::Clock;
+use refwatch::config::watch_list::WatchList;
+use refwatch::config::{Config, TargetConfig};
+use refwatch::core::job::{JobKey, JobStatus};
+use refwatch::core::time::{Monotonic, Timestamp};
+use refwatch::instruments::Instruments;
+use refwatch::record::{Filter, Record, RecordReader};
+use refwatch::supervisor::Supervisor;
+use refwatch::watcher::Workplace;
+use tokio::runtime::Builder;
+use tokio::sync::broadcast::Receiver;
+use tokio::task::JoinSet;
+
+use crate::scenario::{Event, Job, Scenario};
+use crate::service::{Call, Service};
+
+/// Any time would do; it makes times in failures readable.
+const START: &str = "2030-01-01T00:00:00Z";
+
+/// Looks for starvation during one patience.
+const LOOKS: u32 = 8;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// The same for two runs that did the same.
+    pub fingerprint: u64,
+    /// How long it went on.
+    pub lasted: Duration,
+    /// Every request.
+    pub calls: Vec<Call>,
+    /// The end of each job, as each daemon saw it.
+    pub ends: Vec<End>,
+}
+
+/// A job's end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub ended: Duration,
+    /// When it was in the record and announced.
+    pub known: Duration,
+}
+
+/// Runs a scenario.
+///
+/// # Errors
+/// What may not be and was.
+pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let clock = Clock::simulated(START.parse::<Timestamp>().expect("a time"));
+        let service = Service::new(scenario, clock);
+        let folder = folder();
+        let mut daemons = JoinSet::new();
+        for daemon in 0..scenario.daemons {
+            let path = folder.path().join(format!("{daemon}.db"));
+            let (service, scenario) = (Arc::clone(&service), scenario.clone());
+            daemons.spawn(Host { daemon, path, clock, service, scenario, ends: BTreeMap::new() }.run());
+        }
+        let mut ends = Vec::new();
+        while let Some(of_one) = daemons.join_next().await {
+            ends.extend(of_one.map_err(|error| error.to_string())?);
+        }
+        match service.violation() {
+            Some(violation) => Err(violation),
+            None => {
+                Ok(Report { fingerprint: service.fingerprint(), lasted: service.now(), calls: service.calls(), ends })
+            }
+        }
+    })
+}
+
+/// In memory where there is such a file system: that what is committed survives is the record's own tests' business.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
+/// Where one daemon lives, however often it is started.
+struct Host {
+    daemon: usize,
+    path: PathBuf,
+    clock: Clock,
+    service: Arc<Service>,
+    scenario: Scenario,
+    ends: BTreeMap<JobKey, Duration>,
+}
+
+/// One daemon from a start to its end.
+struct Instance {
+    workplace: Workplace,
+    supervisor: Supervisor,
+    announced: Receiver<Arc<Announced>>,
+    /// How many transitions of each job are known to be recorded.
+    recorded: BTreeMap<JobKey, usize>,
+    writer: JoinSet<()>,
+}
+
+impl Host {
+    async fn run(mut self) -> Vec<End> {
+        let mut events = self.scenario.events.clone().into_iter().peekable();
+        let mut left_out = Vec::new();
+        let mut instance = self.start(&left_out).await;
+        while !self.is_over(events.peek().is_some()) {
+            let until = events.peek().map_or(self.scenario.end, |(time, _)| *time);
+            if !self.work(&mut instance, until).await {
+                continue;
+            }
+            let Some((_, event)) = events.next() else { break };
+            match event {
+                Event::Kill => {
+                    instance.kill().await;
+                    instance = self.start(&left_out).await;
+                }
+                Event::Restart => {
+                    instance.stop().await;
+                    instance = self.start(&left_out).await;
+                }
+                Event::Reload(without) => {
+                    left_out = without;
+                    self.apply(&mut instance, &left_out).await;
+                }
+                Event::Suspend(asleep) => {
+                    tokio::time::advance(asleep).await;
+                    self.service.slept();
+                }
+            }
+        }
+        self.drain(&mut instance);
+        instance.stop().await;
+        self.look_at_the_record();
+        let ends = self.ends.iter().filter_map(|(key, known)| {
+            let job = self.scenario.jobs.iter().find(|job| job.key == *key)?;
+            Some(End { ended: job.end()?.0, known: *known })
+        });
+        ends.collect()
+    }
+
+    /// Whether there is nothing more to come.
+    fn is_over(&self, events: bool) -> bool {
+        let ending = self.scenario.jobs.iter().filter(|job| job.end().is_some()).count();
+        let all_ended = self.ends.len() == ending && ending == self.scenario.jobs.len();
+        self.service.violation().is_some() || self.service.now() >= self.scenario.end || (all_ended && !events)
+    }
+
+    /// Lets the daemon work; `true` at `until`, `false` when somebody should look before that.
+    async fn work(&mut self, instance: &mut Instance, until: Duration) -> bool {
+        let look = self.service.now() + self.scenario.patience() / LOOKS;
+        tokio::select! {
+            biased;
+            () = self.service.violated.notified() => {}
+            announced = instance.announced.recv() => match announced {
+                Ok(announced) => self.hear(instance, &announced),
+                Err(error) => self.service.violate(&format!("announcements: {error}")),
+            },
+            event = instance.supervisor.next_event() => {
+                if let Err(error) = instance.supervisor.handle_event(event).await {
+                    self.service.violate(&error.to_string());
+                }
+                if instance.workplace.instruments.task_restarts.get() > 0 {
+                    self.service.violate("a task panicked");
+                }
+            }
+            () = self.clock.sleep_until(Monotonic::at(until)) => return true,
+            () = self.clock.sleep_until(Monotonic::at(look)) => self.service.look_for_starvation(),
+        }
+        false
+    }
+
+    /// A transition is announced: it has to be the next that the daemon was told of.
+    fn hear(&mut self, instance: &mut Instance, announced: &Announced) {
+        let (key, to) = (&announced.id.key, &announced.transition.to);
+        self.service.trace((self.daemon, key, to));
+        let told = self.service.told(self.daemon, key);
+        let nth = instance.recorded.entry(key.clone()).or_default();
+        let before = nth.checked_sub(1).and_then(|before| told.get(before));
+        if told.get(*nth) != Some(to) || announced.transition.from.as_ref() != before {
+            self.service.violate(&format!("{announced:?} as number {nth} of {told:?}"));
+        }
+        *nth += 1;
+        if to.is_terminal() {
+            self.ends.entry(key.clone()).or_insert(self.service.now());
+        }
+    }
+
+    /// Hears what was announced and not yet heard.
+    fn drain(&mut self, instance: &mut Instance) {
+        while let Ok(announced) = instance.announced.try_recv() {
+            self.hear(instance, &announced);
+        }
+    }
+
+    async fn start(&mut self, left_out: &[usize]) -> Instance {
+        let recorded = recorded(&self.path);
+        self.compare(&recorded, true);
+        self.service.daemon_starts(self.daemon, &recorded);
+        let instruments = Instruments::new().expect("metrics");
+        let (record, writing) = Record::open_unwritten(&self.path, &instruments).expect("a record");
+        let mut writer = JoinSet::new();
+        writer.spawn(writing);
+        let workplace = Workplace { clock: self.clock, record, board: StatusBoard::default(), instruments };
+        let access = Arc::new(self.service.access(self.daemon));
+        let supervisor = Supervisor::new(workplace.clone(), access, self.scenario.seed);
+        let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
+        let announced = workplace.board.follow();
+        let mut instance = Instance { workplace, supervisor, announced, recorded, writer };
+        self.apply(&mut instance, left_out).await;
+        instance
+    }
+
+    async fn apply(&self, instance: &mut Instance, left_out: &[usize]) {
+        let watched = self.scenario.jobs.iter().enumerate().filter(|(place, _)| !left_out.contains(place));
+        let watched: Vec<JobKey> = watched.map(|(_, job)| job.key.clone()).collect();
+        let target = TargetConfig {
+            quota: self.scenario.configured,
+            timeout: self.scenario.timeout,
+            ..TargetConfig::new(TargetConfig::DEFAULT)
+        };
+        let config = Config {
+            targets: [(Arc::clone(&target.name), target)].into(),
+            watch_list: WatchList::of_jobs(watched.iter().cloned(), self.scenario.poll.policy()),
+            poll: self.scenario.poll,
+            ..Config::new(self.path.clone())
+        };
+        if let Err(error) = instance.supervisor.apply(&config).await {
+            self.service.violate(&error.to_string());
+        }
+        self.service.daemon_watches(self.daemon, |job| watched.contains(job));
+    }
+
+    /// The record has to hold each status that the daemon was told, once and in order, up to each job's true end.
+    fn look_at_the_record(&self) {
+        let recorded = recorded(&self.path);
+        self.compare(&recorded, false);
+        for job in &self.scenario.jobs {
+            let last = recorded.get(&job.key).and_then(|statuses| statuses.last());
+            let end = job.end().map(|(_, status)| status);
+            if end.is_some() && last != end && self.service.violation().is_none() {
+                self.service.violate(&format!("the end of {} was not seen: {last:?}, not {end:?}", job.key));
+            }
+        }
+    }
+
+    /// Where the daemon was `killed`, the last answer of a job may have come too late for the record.
+    fn compare(&self, recorded: &BTreeMap<JobKey, Vec<JobStatus>>, killed: bool) {
+        for Job { key, .. } in &self.scenario.jobs {
+            let (told, rows) = (self.service.told(self.daemon, key), recorded.get(key).map_or(&[][..], Vec::as_slice));
+            let late = killed && told.split_last().is_some_and(|(_, before)| before == rows);
+            if told != rows && !late {
+                self.service.violate(&format!("of {key} were told {told:?} and are recorded {rows:?}"));
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// Nothing gets to finish anything.
+    async fn kill(mut self) {
+        self.writer.shutdown().await;
+        drop(self.supervisor);
+        // The tasks of the supervisor end when they would next run.
+        tokio::task::yield_now().await;
+    }
+
+    async fn stop(mut self) {
+        self.supervisor.stop().await;
+        self.workplace.record.close().await;
+        while self.writer.join_next().await.is_some() {}
+    }
+}
+
+/// The statuses of each job that the record holds, in order.
+fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
+    let mut recorded: BTreeMap<JobKey, Vec<JobStatus>> = BTreeMap::new();
+    if !path.exists() {
+        return recorded;
+    }
+    for row in RecordReader::new(path).transitions(&Filter::default()).expect("a record") {
+        let key = format!("{}/{}", row.reference_store_id, row.import_job_id).parse().expect("ids");
+        recorded.entry(key).or_default().push(JobStatus::from(row.to_status.as_str()));
+    }
+    recorded
+}
