@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use refwatch::board::{Announced, StatusBoard};
 use refwatch::clock::Clock;
-use refwatch::config::watch_list::WatchList;
+use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use refwatch::config::{Config, TargetConfig};
-use refwatch::core::job::{JobKey, JobStatus};
+use refwatch::core::job::{JobKey, JobStatus, StoreId};
 use refwatch::core::time::{Monotonic, Timestamp};
 use refwatch::instruments::Instruments;
 use refwatch::record::{Filter, Record, RecordReader};
@@ -217,8 +217,29 @@ impl Host {
     }
 
     async fn apply(&self, instance: &mut Instance, left_out: &[usize]) {
-        let watched = self.scenario.jobs.iter().enumerate().filter(|(place, _)| !left_out.contains(place));
-        let watched: Vec<JobKey> = watched.map(|(_, job)| job.key.clone()).collect();
+        let mut watched = Vec::new();
+        for (place, job) in self.scenario.jobs.iter().enumerate() {
+            let own_entry = match self.scenario.found {
+                None => !left_out.contains(&place),
+                // A job that is still to come would not be there for its entry.
+                Some(_) => left_out.contains(&place) && job.life[0].0 <= self.service.now(),
+            };
+            if own_entry {
+                watched.push(job.key.clone());
+            }
+        }
+        let mut watch_list = WatchList::of_jobs(watched.iter().cloned(), self.scenario.poll.policy());
+        if let Some(forget_after) = self.scenario.found {
+            let policy = self.scenario.poll.policy();
+            for Job { key, .. } in &self.scenario.jobs {
+                let StoreEntry { since, each } = StoreEntry::new(key.store.as_str().into(), policy);
+                let each = JobEntry { forget_after: Some(forget_after), ..each };
+                let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
+                watch_list.stores.insert(id, StoreEntry { since, each });
+            }
+            let seen = self.scenario.jobs.iter().map(|job| job.key.clone());
+            watched.extend(seen.filter(|key| !self.service.told(self.daemon, key).is_empty()));
+        }
         let target = TargetConfig {
             quota: self.scenario.configured,
             timeout: self.scenario.timeout,
@@ -226,7 +247,7 @@ impl Host {
         };
         let config = Config {
             targets: [(Arc::clone(&target.name), target)].into(),
-            watch_list: WatchList::of_jobs(watched.iter().cloned(), self.scenario.poll.policy()),
+            watch_list,
             poll: self.scenario.poll,
             ..Config::new(self.path.clone())
         };

@@ -12,6 +12,8 @@ use refwatch::core::job::{JobKey, JobStatus};
 pub(crate) struct Scenario {
     pub seed: u64,
     pub jobs: Vec<Job>,
+    /// Whether the jobs are found in their stores, where they appear over time, and how long they stay in sight after their ends.
+    pub found: Option<Duration>,
     /// Daemons that watch the same jobs under the same quota, each with a record of its own.
     pub daemons: usize,
     pub configured: Quota,
@@ -64,7 +66,7 @@ pub(crate) enum Event {
     Kill,
     /// It is stopped, and started again at once.
     Restart,
-    /// Its watch list leaves out the jobs at these places.
+    /// Its watch list leaves out the jobs at these places; where jobs are found, these have entries of their own.
     Reload(Vec<usize>),
     /// The machine sleeps for this long.
     Suspend(Duration),
@@ -95,6 +97,7 @@ impl Scenario {
         Self {
             seed,
             jobs,
+            found: None,
             daemons: 1,
             configured: Quota { share: 1.0, ..Quota::default() },
             poll: PollConfig::default(),
@@ -114,11 +117,20 @@ impl Scenario {
         let mut rng = Rng::with_seed(seed);
         let rate = rng.choice([0.5, 1.0, 2.0, 5.0, 5.0, 20.0]).expect("one of them");
         let share = rng.choice([0.5, 0.8, 1.0]).expect("one of them");
-        let jobs = draw_jobs(&mut rng);
+        let mut jobs = draw_jobs(&mut rng);
+        let found = (rng.u8(0..3) == 0).then(|| Duration::from_secs(rng.u64(1..7200)));
+        if found.is_some() {
+            let spread = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or_default();
+            for Job { life, .. } in &mut jobs {
+                let created = spread.mul_f64(rng.f64());
+                life.iter_mut().for_each(|(since, _)| *since += created);
+            }
+        }
         let last = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or(Duration::from_hours(1));
         let poll = draw_poll(&mut rng, &jobs);
         let configured = Quota { requests_per_second: rate, share };
-        let base = Self { configured, poll, quota: vec![(Duration::ZERO, rate)], ..Self::calm(seed, jobs, last) };
+        let base =
+            Self { found, configured, poll, quota: vec![(Duration::ZERO, rate)], ..Self::calm(seed, jobs, last) };
         let troubled = rng.f64() < 0.7;
         let mut scenario = if troubled { base.with_trouble(&mut rng, last) } else { base };
         let asleep = |event: &Event| if let Event::Suspend(asleep) = event { *asleep } else { Duration::ZERO };
@@ -137,7 +149,8 @@ impl Scenario {
         self.outages = times.into_iter().map(|from| outage(rng, from)).collect();
         self.failures = rng.choice([0.0, 0.0, 0.01, 0.1]).unwrap_or(0.0);
         self.listing = match rng.u8(0..4) {
-            0 => Listing::Denied,
+            // Nothing else tells what there is.
+            0 if self.found.is_none() => Listing::Denied,
             1 => Listing::Lags(Duration::from_secs(rng.u64(1..120))),
             _ => Listing::Lags(Duration::ZERO),
         };
