@@ -95,6 +95,28 @@ fn throttled<'a>(calls: impl IntoIterator<Item = &'a Call>) -> f64 {
     as_f64(throttled) / as_f64(all)
 }
 
+/// From one poll to the next: the least and the longest, of the jobs with an interval of their own and of the others, where there
+/// are 20 of the one, each 30 s, and 1,000 of the other.
+pub(crate) fn rounds() -> [Range<Duration>; 2] {
+    let mut scenario = endless(1_020, Duration::from_mins(30));
+    for job in &mut scenario.jobs[..20] {
+        job.interval = Some(Duration::from_secs(30));
+    }
+    let calls = run_of(&scenario).calls;
+    let gaps = |jobs: &[Job]| {
+        let mut gaps = Vec::new();
+        for job in jobs {
+            let polls = within(&calls, Duration::ZERO..scenario.end);
+            let sent: Vec<Duration> =
+                polls.filter(|call| call.job.as_ref() == Some(&job.key)).map(|call| call.sent).collect();
+            gaps.extend(sent.windows(2).map(|pair| pair[1].saturating_sub(pair[0])));
+        }
+        gaps.sort();
+        gaps[0]..gaps[gaps.len() - 1]
+    };
+    [gaps(&scenario.jobs[..20]), gaps(&scenario.jobs[20..])]
+}
+
 /// What becomes of the rate when the service's quota changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChangedQuota {

@@ -14,7 +14,7 @@ use std::panic;
 use std::thread;
 use std::time::Duration;
 
-use figures::{AfterOutage, ChangedQuota, bound, changed_quota, delays, outage, two_daemons};
+use figures::{AfterOutage, ChangedQuota, bound, changed_quota, delays, outage, rounds, two_daemons};
 use run::run;
 use scenario::Scenario;
 
@@ -81,6 +81,16 @@ fn with_sweeps_an_end_is_known_within_seconds() {
         let seen = delays(jobs, 1, true);
         assert!(seen.mean <= mean && seen.p99 <= p99 && seen.throttled < 0.01, "{jobs} jobs: {seen:?}");
     }
+}
+
+#[test]
+fn an_interval_of_its_own_is_kept_and_the_others_come_round_as_fast_as_is_left() {
+    let [own, others] = rounds();
+    let seconds = Duration::from_secs;
+    assert!(own.start >= seconds(30) && own.end <= seconds(33), "{own:?}");
+    // 1,000 jobs at 5 a second, less 20 every 30 s.
+    let round = Duration::from_secs_f64(1_000.0 / (5.0 - 20.0 / 30.0));
+    assert!(others.start >= round.mul_f64(0.95) && others.end <= round.mul_f64(1.05), "{others:?}, not {round:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One run: the real supervisor, watchers, sweepers and record on a simulated service, in time that passes only while all of
 //! them wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,28 +217,29 @@ impl Host {
     }
 
     async fn apply(&self, instance: &mut Instance, left_out: &[usize]) {
-        let mut watched = Vec::new();
-        for (place, job) in self.scenario.jobs.iter().enumerate() {
-            let own_entry = match self.scenario.found {
-                None => !left_out.contains(&place),
-                // A job that is still to come would not be there for its entry.
-                Some(_) => left_out.contains(&place) && job.life[0].0 <= self.service.now(),
-            };
-            if own_entry {
-                watched.push(job.key.clone());
-            }
+        let own_entry = |(place, job): &(usize, &Job)| match self.scenario.found {
+            None => !left_out.contains(place),
+            // A job that is still to come would not be there for its entry.
+            Some(_) => left_out.contains(place) && job.life[0].0 <= self.service.now(),
+        };
+        let own = self.scenario.jobs.iter().enumerate().filter(own_entry);
+        let own: BTreeMap<JobKey, &Job> = own.map(|(_, job)| (job.key.clone(), job)).collect();
+        let mut watch_list = WatchList::of_jobs(own.keys().cloned(), self.scenario.poll.policy());
+        for (id, entry) in &mut watch_list.jobs {
+            entry.policy = own[&id.key].policy(self.scenario.poll);
         }
-        let mut watch_list = WatchList::of_jobs(watched.iter().cloned(), self.scenario.poll.policy());
+        let mut watched: BTreeSet<JobKey> = own.into_keys().collect();
         if let Some(forget_after) = self.scenario.found {
-            let policy = self.scenario.poll.policy();
             for Job { key, .. } in &self.scenario.jobs {
-                let StoreEntry { since, each } = StoreEntry::new(key.store.as_str().into(), policy);
-                let each = JobEntry { forget_after: Some(forget_after), ..each };
+                let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
+                let each = JobEntry { forget_after: Some(forget_after), ..entry.each };
                 let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
-                watch_list.stores.insert(id, StoreEntry { since, each });
+                watch_list.stores.insert(id, StoreEntry { each, ..entry });
+                // One that was never seen is yet to be found.
+                if !self.service.told(self.daemon, key).is_empty() {
+                    watched.insert(key.clone());
+                }
             }
-            let seen = self.scenario.jobs.iter().map(|job| job.key.clone());
-            watched.extend(seen.filter(|key| !self.service.told(self.daemon, key).is_empty()));
         }
         let target = TargetConfig {
             quota: self.scenario.configured,

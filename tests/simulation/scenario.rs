@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use refwatch::config::{PollConfig, Quota};
 use refwatch::core::job::{JobKey, JobStatus};
+use refwatch::core::watch::PollPolicy;
 
 /// Everything that decides about a run.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     pub key: JobKey,
     /// Since when it has which status, the first one from its creation on.
     pub life: Vec<(Duration, JobStatus)>,
+    /// Its own interval.
+    pub interval: Option<Duration>,
 }
 
 /// A time in which nothing is answered.
@@ -76,7 +79,12 @@ impl Job {
     /// The `nth` job, in the `store`th store.
     pub(crate) fn new(store: usize, nth: usize, life: Vec<(Duration, JobStatus)>) -> Self {
         let key = format!("{}/{}", 1_000_000_000 + store, 5_000_000_000_usize + nth);
-        Self { key: key.parse().expect("two ids"), life }
+        Self { key: key.parse().expect("two ids"), life, interval: None }
+    }
+
+    /// How it is polled where others are polled as `poll` says.
+    pub(crate) fn policy(&self, poll: PollConfig) -> PollPolicy {
+        PollConfig { interval: self.interval.or(poll.interval), ..poll }.policy()
     }
 
     /// Its status at `time` since the run began.
@@ -128,6 +136,9 @@ impl Scenario {
         }
         let last = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or(Duration::from_hours(1));
         let poll = draw_poll(&mut rng, &jobs);
+        for job in &mut jobs {
+            job.interval = (rng.u8(0..8) == 0).then(|| poll.min_interval.mul_f64(1.0 + rng.f64()));
+        }
         let configured = Quota { requests_per_second: rate, share };
         let base =
             Self { found, configured, poll, quota: vec![(Duration::ZERO, rate)], ..Self::calm(seed, jobs, last) };
@@ -171,7 +182,8 @@ impl Scenario {
         let found = if quota < self.configured.allowed() { 0.9 * quota } else { self.configured.allowed() };
         let rate = found / as_f64(self.daemons);
         let jobs = as_f64(self.jobs.len());
-        let interval = self.poll.policy().interval;
+        let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
+        let interval = intervals.max().unwrap_or_default();
         let safety = refwatch::core::sweep::safety_interval(self.jobs.len(), self.configured.allowed());
         let fresh = interval.max(if self.poll.sweep { safety } else { Duration::ZERO });
         let queue = Duration::from_secs_f64(2.0 * jobs / rate);
