@@ -126,14 +126,7 @@ impl Scenario {
         let rate = rng.choice([0.5, 1.0, 2.0, 5.0, 5.0, 20.0]).expect("one of them");
         let share = rng.choice([0.5, 0.8, 1.0]).expect("one of them");
         let mut jobs = draw_jobs(&mut rng);
-        let found = (rng.u8(0..3) == 0).then(|| Duration::from_secs(rng.u64(1..7200)));
-        if found.is_some() {
-            let spread = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or_default();
-            for Job { life, .. } in &mut jobs {
-                let created = spread.mul_f64(rng.f64());
-                life.iter_mut().for_each(|(since, _)| *since += created);
-            }
-        }
+        let found = draw_found(&mut Rng::with_seed(!seed), &mut jobs);
         let last = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or(Duration::from_hours(1));
         let poll = draw_poll(&mut rng, &jobs);
         for job in &mut jobs {
@@ -224,6 +217,19 @@ fn draw_jobs(rng: &mut Rng) -> Vec<Job> {
         life
     };
     (0..count).map(|nth| Job::new(rng.usize(0..stores), nth, life(rng))).collect()
+}
+
+/// In a third of the runs: how long jobs that are found stay in sight. They then appear over time.
+fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Duration> {
+    if rng.u8(0..3) > 0 {
+        return None;
+    }
+    let spread = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or_default();
+    for Job { life, .. } in jobs {
+        let created = spread.mul_f64(rng.f64());
+        life.iter_mut().for_each(|(since, _)| *since += created);
+    }
+    Some(Duration::from_secs(rng.u64(1..7200)))
 }
 
 /// Polls about as often as `jobs` can be followed with some thousand polls.
