@@ -115,18 +115,20 @@ impl Supervisor {
         // A job's own entry goes before its store's.
         let found = self.found().filter(|id| stores.contains(&id.store_id()) || jobs.contains_key(id));
         let stop: BTreeSet<WatchId> = stop.into_iter().chain(found).collect();
+        // Stores in which jobs are looked for anew: those that changed, and those to which a job falls that had an entry of its own.
+        let left = stop.iter().filter(|id| !jobs.contains_key(id)).map(WatchId::store_id);
+        let mut anew: BTreeSet<StoreId> = left.chain(stores.iter().cloned()).collect();
+        anew.retain(|store| config.watch_list.stores.contains_key(store));
         // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
-        let taken_up = start.iter().map(|(id, _)| id).chain(&stop).cloned().collect();
-        self.workplace.record.remembered(Jobs::These(taken_up)).await.map_err(ApplyError::Record)?;
+        let started = Jobs::These(start.iter().map(|(id, _)| id.clone()).collect());
+        for taken_up in [started].into_iter().chain(anew.iter().cloned().map(Jobs::UnendedOf)) {
+            self.workplace.record.remembered(taken_up).await.map_err(ApplyError::Record)?;
+        }
 
         let sweeps = sweeps_of(config);
         let moved = |name: &str| self.targets.get(name).map(|(built_from, _)| built_from) != config.targets.get(name);
-        // What is left without an entry of its own is found anew.
-        let mut anew: BTreeSet<StoreId> =
-            stop.iter().filter(|id| !jobs.contains_key(id)).map(WatchId::store_id).collect();
-        anew.retain(|store| config.watch_list.stores.contains_key(store));
         let ended = sweeps_of(&self.config).into_iter().filter(|(store, policy)| {
-            sweeps.get(store) != Some(policy) || moved(&store.target) || stores.contains(store) || anew.contains(store)
+            sweeps.get(store) != Some(policy) || moved(&store.target) || anew.contains(store)
         });
         let ended = ended.map(|(store, _)| TaskKey::Sweep(store));
         let ended: Vec<TaskKey> = ended.chain(stop.iter().cloned().map(TaskKey::Watch)).collect();

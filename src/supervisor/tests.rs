@@ -117,3 +117,15 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
     let view = board.watch(&goes_on).expect("a watch");
     assert_eq!(view.transitions[JobStatus::InProgress.index()], 1, "it goes on from the record");
 }
+
+#[tokio::test]
+async fn a_store_is_not_taken_up_while_the_record_cannot_be_read_and_what_is_watched_goes_on() {
+    let (mut supervisor, own, folder) = supervisor().await;
+    let mut config = supervisor.config.clone();
+    config.watch_list.jobs.clear();
+    config.watch_list.stores.insert(own.store_id(), StoreEntry::new("all".into(), PollConfig::default().policy()));
+    std::fs::rename(folder.path().join("refwatch.db"), folder.path().join("elsewhere.db")).expect("a record");
+    let refused = supervisor.apply(&config).await;
+    assert!(matches!(refused, Err(ApplyError::Record(_))), "{refused:?}");
+    assert!(supervisor.tasks.runs(&TaskKey::Watch(own)));
+}
