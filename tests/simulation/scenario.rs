@@ -227,7 +227,9 @@ fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Duration> {
     let spread = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or_default();
     for Job { life, .. } in jobs {
         let created = spread.mul_f64(rng.f64());
-        life.iter_mut().for_each(|(since, _)| *since += created);
+        for (since, _) in life {
+            *since += created;
+        }
     }
     Some(Duration::from_secs(rng.u64(1..7200)))
 }
