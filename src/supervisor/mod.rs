@@ -293,17 +293,16 @@ impl Supervisor {
     }
 
     async fn build_targets(&self, config: &Config) -> Result<Targets, TargetError> {
-        let mut targets = Targets::new();
+        // One that nothing uses at present keeps its place under the quota all the same.
+        let unchanged = self.targets.iter().filter(|(name, (standing, _))| config.targets.get(*name) == Some(standing));
+        let mut targets: Targets = unchanged.map(|(name, target)| (Arc::clone(name), target.clone())).collect();
         for name in config.watch_list.targets() {
             let Some(wished) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
-            let target = match self.targets.get(name) {
-                Some((standing, target)) if standing == wished => Arc::clone(target),
-                Some(_) | None => {
-                    let Workplace { clock, instruments, .. } = &self.workplace;
-                    Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?)
-                }
-            };
-            targets.insert(Arc::clone(name), (wished.clone(), target));
+            if !targets.contains_key(name) {
+                let Workplace { clock, instruments, .. } = &self.workplace;
+                let target = Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?);
+                targets.insert(Arc::clone(name), (wished.clone(), target));
+            }
         }
         Ok(targets)
     }
