@@ -1,8 +1,8 @@
 //! The configuration, valid by construction: whoever holds a [`Config`] need not ask again whether a value makes sense.
 //!
 //! A file becomes one in steps: `source` reads it, `parse` turns its text into the tables of `file` and the values of `value`,
-//! `check` puts the files together, `comparison` compares their entries with one another, `effective` fills in what is not written. `problem` is what any of them
-//! has to complain of.
+//! `check` puts the files together, `comparison` compares their entries with one another, `effective` fills in what is not
+//! written. `problem` is what any of them has to complain of.
 
 mod check;
 mod comparison;

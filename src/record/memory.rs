@@ -12,17 +12,19 @@ use crate::core::change::DetailKind;
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use crate::core::watch::Known;
 
-/// Every row of one job, in the order written. SQLite finds them by index: the record may hold a year of jobs that nobody watches any
-/// more.
+/// Every row of one job, in the order written. SQLite finds them by index: the record may hold a year of jobs that nobody watches
+/// any more.
 pub(super) const LOG: &str = "
-SELECT * FROM (SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
-    status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
-UNION ALL
-SELECT id, target, reference_store_id, import_job_id, observed_at, 'source', to_status,
-    status_message, NULL, NULL, name, source_file, nth FROM source_transitions
-UNION ALL
-SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
-    NULL, NULL, NULL, NULL, NULL, NULL FROM details)
+SELECT * FROM (
+    SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
+        status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
+    UNION ALL
+    SELECT id, target, reference_store_id, import_job_id, observed_at, 'source', to_status,
+        status_message, NULL, NULL, name, source_file, nth FROM source_transitions
+    UNION ALL
+    SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
+        NULL, NULL, NULL, NULL, NULL, NULL FROM details
+)
 WHERE reference_store_id = ? AND import_job_id = ? AND target = ?
 ORDER BY id";
 

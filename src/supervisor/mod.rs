@@ -115,7 +115,7 @@ impl Supervisor {
         // A job's own entry goes before its store's.
         let found = self.found().filter(|id| stores.contains(&id.store_id()) || jobs.contains_key(id));
         let stop: BTreeSet<WatchId> = stop.into_iter().chain(found).collect();
-        // Stores in which jobs are looked for anew: those that changed, and those to which a job falls that had an entry of its own.
+        // Where jobs are looked for anew: in stores that changed, and where a job has lost the entry of its own.
         let left = stop.iter().filter(|id| !jobs.contains_key(id)).map(WatchId::store_id);
         let mut anew: BTreeSet<StoreId> = left.chain(stores.iter().cloned()).collect();
         anew.retain(|store| config.watch_list.stores.contains_key(store));
