@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::broadcast;
 
 use crate::core::change::Transition;
-use crate::core::job::WatchId;
+use crate::core::job::{StoreId, WatchId};
 use crate::core::outcome::FailureReason;
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
@@ -46,6 +46,7 @@ impl Default for StatusBoard {
 #[derive(Debug, Default)]
 struct Inner {
     watches: BTreeMap<WatchId, Arc<WatchView>>,
+    stores: BTreeMap<StoreId, Arc<StoreView>>,
     daemon: DaemonView,
 }
 
@@ -74,6 +75,25 @@ pub struct WatchView {
     pub recent_failures: VecDeque<FailedPoll>,
 }
 
+impl WatchView {
+    /// A watch of which nothing is known yet but how many transitions the record holds.
+    #[must_use]
+    pub fn new(id: WatchId, name: Arc<str>, aws_region: Arc<str>, transitions: [u64; 8]) -> Self {
+        Self {
+            id,
+            name,
+            aws_region,
+            state: WatchState::Live,
+            known: None,
+            up: None,
+            last_successful_poll: None,
+            next_poll: None,
+            transitions,
+            recent_failures: VecDeque::new(),
+        }
+    }
+}
+
 /// Whether a watch is being polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {
@@ -98,6 +118,19 @@ impl WatchState {
             Self::Parked(_) => "parked",
         }
     }
+}
+
+/// The latest published state of a store of which every job is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreView {
+    /// Which store, through which target.
+    pub id: StoreId,
+    /// The `watch` label of its jobs.
+    pub name: Arc<str>,
+    /// When it was last listed; `None` before the first time.
+    pub listed_at: Option<Timestamp>,
+    /// Why it cannot be listed, so that none of its jobs can be found; `None` while it can. It may quote the service.
+    pub trouble: Option<String>,
 }
 
 /// A poll that failed.
@@ -189,6 +222,22 @@ impl StatusBoard {
     #[must_use]
     pub fn watches(&self) -> Vec<Arc<WatchView>> {
         self.read().watches.values().cloned().collect()
+    }
+
+    /// Publishes the state of one store.
+    pub fn publish_store(&self, view: StoreView) {
+        self.write().stores.insert(view.id.clone(), Arc::new(view));
+    }
+
+    /// Takes a store off the board.
+    pub fn remove_store(&self, id: &StoreId) {
+        self.write().stores.remove(id);
+    }
+
+    /// Every store of which every job is watched, ordered by target and store.
+    #[must_use]
+    pub fn stores(&self) -> Vec<Arc<StoreView>> {
+        self.read().stores.values().cloned().collect()
     }
 
     /// The state of the daemon.

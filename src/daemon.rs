@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::board::{ConfigError, StatusBoard, WatchState};
 use crate::clock::Clock;
+use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::time::{Monotonic, Now, Timestamp};
@@ -145,7 +146,8 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         let clock = self.workplace.clock;
         systemd::ready(&status_line(&self.workplace.board, clock.now()));
-        info!(event = "started", address = %self.address, jobs = self.config.watch_list.jobs.len(),
+        let WatchList { jobs, stores } = &self.config.watch_list;
+        info!(event = "started", address = %self.address, jobs = jobs.len(), stores = any(stores.len()),
             version = env!("CARGO_PKG_VERSION"), "watching");
         let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
         let mut next_look = clock.now().monotonic + look_every;
@@ -162,7 +164,7 @@ impl Daemon {
                     self.reload(&load).await?;
                     next_reload = clock.now().monotonic + RELOAD_PAUSE;
                 }
-                end = self.supervisor.next_end() => self.supervisor.handle_end(end).await?,
+                event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
                 Some(Ok(done)) = self.chores.join_next() => done.map_err(ApplyError::Lost)?,
                 () = clock.sleep_until(next_look) => {
@@ -226,7 +228,8 @@ impl Daemon {
         // These tables stay as the process was started with them.
         let Config { record, http, log, .. } = self.config.clone();
         let config = Config { record, http, log, ..config };
-        info!(event = "reloaded", jobs = config.watch_list.jobs.len(), "the new watch list is in force");
+        let WatchList { jobs, stores } = &config.watch_list;
+        info!(event = "reloaded", jobs = jobs.len(), stores = any(stores.len()), "the new watch list is in force");
         publish_config(&self.workplace, &config, &problems);
         self.config = config;
         Ok(())
@@ -246,7 +249,7 @@ impl Daemon {
             *next_prune = now.monotonic + PRUNE_EVERY;
             // A time before all times keeps everything.
             let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
-            (before, self.config.watch_list.jobs.keys().cloned().collect())
+            (before, workplace.board.watches().iter().map(|watch| watch.id.clone()).collect())
         });
         self.chores.spawn(async move {
             let record = &workplace.record;
@@ -299,7 +302,12 @@ fn log_problems(problems: &Problems) {
     }
 }
 
-/// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", and what is wrong first.
+/// A count, where there is anything to count.
+fn any(count: usize) -> Option<usize> {
+    Some(count).filter(|count| *count > 0)
+}
+
+/// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", the stores that jobs are found in before that, and what is wrong first.
 fn status_line(board: &StatusBoard, now: Now) -> String {
     let (watches, daemon) = (board.watches(), board.daemon());
     let count = |state: fn(&WatchState) -> bool| watches.iter().filter(|watch| state(&watch.state)).count();
@@ -309,15 +317,47 @@ fn status_line(board: &StatusBoard, now: Now) -> String {
     });
     let finished = count(|state| matches!(state, WatchState::Finished));
     let parked = count(|state| matches!(state, WatchState::Parked(_)));
-    let ready = daemon.ready();
-    let trouble = match ready {
-        Err(reason) => format!("not ready: {reason}; "),
-        Ok(()) => daemon.config_error.map(|error| format!("configuration: {}; ", error.summary)).unwrap_or_default(),
+    let stores = board.stores();
+    let unlisted = stores.iter().find(|store| store.trouble.is_some());
+    let trouble = match (daemon.ready(), daemon.config_error, unlisted) {
+        (Err(reason), _, _) => format!("not ready: {reason}; "),
+        (Ok(()), Some(error), _) => format!("configuration: {}; ", error.summary),
+        (Ok(()), None, Some(store)) => format!("store {} cannot be listed; ", store.name),
+        (Ok(()), None, None) => String::new(),
     };
     let parked = if parked > 0 { format!(", {parked} parked") } else { String::new() };
     let last_poll: Option<Timestamp> = watches.iter().filter_map(|watch| watch.last_successful_poll).max();
     let last_poll = last_poll.map(|last| now.wall.duration_since(last).as_secs().max(0));
     let last_poll = last_poll.map(|seconds| format!("; last poll {seconds} s ago")).unwrap_or_default();
     let (jobs, in_progress) = (watches.len(), in_progress.count());
-    format!("{trouble}{jobs} jobs: {in_progress} in progress, {finished} finished{parked}{last_poll}")
+    let stores = match stores.len() {
+        0 => String::new(),
+        1 => "1 store, ".to_owned(),
+        stores => format!("{stores} stores, "),
+    };
+    format!("{trouble}{stores}{jobs} jobs: {in_progress} in progress, {finished} finished{parked}{last_poll}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::StoreView;
+    use crate::core::job::StoreId;
+
+    #[test]
+    fn the_status_line_counts_stores_where_there_are_any_and_begins_with_what_is_wrong() {
+        let board = StatusBoard::default();
+        let line = || status_line(&board, Clock::system().now());
+        board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(line(), "0 jobs: 0 in progress, 0 finished");
+        let store = |id: &str, trouble: Option<&str>| {
+            let (name, trouble) = (id.into(), trouble.map(str::to_owned));
+            let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
+            board.publish_store(StoreView { id, name, listed_at: None, trouble });
+        };
+        store("1000000001", None);
+        assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");
+        store("1000000002", Some("denied"));
+        assert_eq!(line(), "store 1000000002 cannot be listed; 2 stores, 0 jobs: 0 in progress, 0 finished");
+    }
 }

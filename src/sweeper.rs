@@ -1,25 +1,27 @@
-//! The task of one store: list its jobs again and again, and hint those that look changed.
+//! The task of one store: list its jobs again and again, hint those that look changed, and tell of those that nobody watches yet,
+//! where every job of the store is to be watched.
 //!
 //! A page of a listing tells the status of up to 100 jobs for one request, so where several jobs of a store are watched it
-//! replaces most polls. It writes nothing: a hinted job's own task polls it. Where listing is denied or fails, the jobs are
-//! polled one by one as before.
+//! replaces most polls. It writes nothing: a hinted job's own task polls it, and the supervisor starts the watch of one that is
+//! new. Where listing is denied or fails, the jobs are polled one by one as before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::board::{StatusBoard, WatchState};
+use crate::board::{StatusBoard, StoreView, WatchState};
 use crate::clock::Clock;
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::job::{ImportJobId, JobStatus, ReferenceStoreId};
+use crate::core::job::{ImportJobId, JobStatus, StoreId};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
-use crate::core::sweep::{Sweep, safety_interval};
+use crate::core::sweep::{Search, Sweep, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::hints::StoreHints;
-use crate::omics::{ListPage, Target};
+use crate::omics::{ListPage, ListedJob, Target};
 
 /// Live watches in a store from which on one listing is cheaper than their polls.
 const WORTH_A_SWEEP: usize = 2;
@@ -40,19 +42,64 @@ const PAGES_MAX: u32 = 100;
 /// Times of creation are compared with some slack: whether the filter takes in its own time is not documented.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
+/// Jobs told at once: a page of them.
+const TOLD_AT_ONCE: usize = 100;
+
+/// What the sweeps of a store are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SweepPolicy {
+    /// Whether they take the place of polls where several jobs are live.
+    pub replace_polls: bool,
+    /// How jobs are looked for that nobody watches yet, if they are.
+    pub find: Option<FindPolicy>,
+}
+
+/// How jobs are looked for that nobody watches yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindPolicy {
+    /// The store's `watch` label.
+    pub name: Arc<str>,
+    /// Jobs count that were created at most so long before the search began.
+    pub since: Duration,
+    /// From one listing to the next where it does not take the place of polls.
+    pub interval: Duration,
+}
+
+/// Jobs of a store that nobody watches yet.
+#[derive(Debug)]
+pub struct Found {
+    /// The store.
+    pub store: StoreId,
+    /// The jobs.
+    pub jobs: Vec<ImportJobId>,
+    /// To be told once they are seen to. Dropped untold, they are told again at the next sweep; closed, they were found for a
+    /// configuration that is no longer in force.
+    pub seen_to: oneshot::Sender<()>,
+}
+
 /// Sweeps one store, until told to stop.
 #[derive(Debug)]
 pub struct Sweeper {
     clock: Clock,
     board: StatusBoard,
     target: Arc<Target>,
-    target_name: Arc<str>,
-    store: ReferenceStoreId,
+    store: StoreId,
     hints: Arc<StoreHints>,
+    policy: SweepPolicy,
     sweep: Sweep,
+    finder: Option<Finder>,
     backoff: Backoff,
     jitter: fastrand::Rng,
     failing: Option<FailureReason>,
+}
+
+/// What goes with [`FindPolicy`].
+#[derive(Debug)]
+struct Finder {
+    search: Search,
+    view: StoreView,
+    /// Whether the last listing had more pages than are read.
+    cut_short: bool,
 }
 
 /// The live watches of the store: the status that is known of each, and when it was created.
@@ -65,23 +112,30 @@ impl Sweeper {
         clock: Clock,
         board: StatusBoard,
         target: Arc<Target>,
-        target_name: Arc<str>,
-        store: ReferenceStoreId,
+        store: StoreId,
         hints: Arc<StoreHints>,
+        policy: SweepPolicy,
         seed: u64,
     ) -> Self {
+        let finder = policy.find.as_ref().map(|FindPolicy { name, since, .. }| {
+            let (id, name) = (store.clone(), Arc::clone(name));
+            let view = StoreView { id, name, listed_at: None, trouble: None };
+            board.publish_store(view.clone());
+            let from = clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN);
+            Finder { search: Search::new(from), view, cut_short: false }
+        });
         let (sweep, backoff) = (Sweep::default(), Backoff::new(BACKOFF));
         let jitter = fastrand::Rng::with_seed(seed);
-        Self { clock, board, target, target_name, store, hints, sweep, backoff, jitter, failing: None }
+        Self { clock, board, target, store, hints, policy, sweep, finder, backoff, jitter, failing: None }
     }
 
-    /// Runs until `stop`; then the store is not swept any more.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`; then the store is not swept any more. What it finds goes to `found`.
+    pub async fn run(mut self, found: mpsc::Sender<Found>, stop: CancellationToken) {
         let hints = Arc::clone(&self.hints);
         stop.run_until_cancelled(async {
             loop {
                 let began = self.clock.now().monotonic;
-                let pause = self.pass(began).await;
+                let pause = self.pass(began, &found).await;
                 let with_the_target = self.failing.is_some_and(FailureReason::may_be_an_outage);
                 tokio::select! {
                     biased;
@@ -95,22 +149,25 @@ impl Sweeper {
     }
 
     /// Sweeps once, where that is worth it. Returns how long to wait then.
-    async fn pass(&mut self, began: Monotonic) -> Duration {
+    async fn pass(&mut self, began: Monotonic, found: &mpsc::Sender<Found>) -> Duration {
         let live = self.live();
-        if live.len() < WORTH_A_SWEEP {
+        let replaces_polls = self.policy.replace_polls && live.len() >= WORTH_A_SWEEP;
+        if !replaces_polls {
             self.hints.set_safety_interval(None);
-            return SWEEP_INTERVAL_MIN;
         }
-        match self.list(&live).await {
+        let interval = match &self.policy.find {
+            Some(find) if !replaces_polls => find.interval.max(SWEEP_INTERVAL_MIN),
+            None if !replaces_polls => return SWEEP_INTERVAL_MIN,
+            Some(_) | None => SWEEP_INTERVAL_MIN,
+        };
+        match self.list(&live, found).await {
             Ok(()) => {
-                if self.failing.take().is_some() {
-                    info!(event = "sweep_recovered", target = %self.target_name, reference_store_id = %self.store,
-                        "listing works again");
+                self.note_success();
+                if replaces_polls {
+                    let interval = safety_interval(live.len(), self.target.polls_per_second());
+                    self.hints.set_safety_interval(Some(interval));
                 }
-                self.backoff.reset();
-                let interval = safety_interval(live.len(), self.target.polls_per_second());
-                self.hints.set_safety_interval(Some(interval));
-                SWEEP_INTERVAL_MIN.saturating_sub(self.clock.now().monotonic.since(began))
+                interval.saturating_sub(self.clock.now().monotonic.since(began))
             }
             Err(failure) => self.note(&failure),
         }
@@ -119,8 +176,8 @@ impl Sweeper {
     fn live(&self) -> Live {
         let watches = self.board.watches();
         let of_store = watches.iter().filter(|watch| {
-            watch.id.target == self.target_name
-                && watch.id.key.store == self.store
+            watch.id.target == self.store.target
+                && watch.id.key.store == self.store.store
                 && matches!(watch.state, WatchState::Live)
         });
         let known = of_store.map(|watch| {
@@ -130,61 +187,142 @@ impl Sweeper {
         known.collect()
     }
 
-    /// Lists page by page, until every live job was listed or there are no more pages.
-    async fn list(&mut self, live: &Live) -> Result<(), PollFailure> {
-        let created_after = created_after(live);
+    /// Lists page by page until there are no more, or, where nothing new is looked for, until every live job was listed.
+    async fn list(&mut self, live: &Live, found: &mpsc::Sender<Found>) -> Result<(), PollFailure> {
+        let created_after = self.created_after(live);
         let mut unlisted: BTreeMap<_, _> = live.iter().collect();
         self.sweep.retain(|job| live.contains_key(job));
+        let (mut newest, mut all_seen_to, mut ended) = (None, true, Vec::new());
         let mut token = None;
         for _ in 0..PAGES_MAX {
-            let ListPage { jobs, next_token } = self.target.list(&self.store, created_after, token).await?;
+            let ListPage { jobs, next_token } = self.target.list(&self.store.store, created_after, token).await?;
+            let mut going_on = Vec::new();
             for listed in jobs {
+                newest = newest.max(listed.created_at);
                 if let Some(known) = unlisted.remove(&listed.job) {
-                    self.look(&listed.job, known.as_ref(), Some(&listed.status));
+                    self.look_at_listed(&listed, known.as_ref());
+                } else if self.is_new(&listed) {
+                    if listed.status.is_terminal() { &mut ended } else { &mut going_on }.push(listed);
                 }
             }
-            if unlisted.is_empty() {
-                return Ok(());
-            }
+            all_seen_to &= self.tell(found, &going_on).await;
             token = next_token;
-            if token.is_none() {
+            if token.is_none() || (unlisted.is_empty() && self.finder.is_none()) {
                 break;
             }
         }
         for (job, known) in unlisted {
-            self.look(job, known.as_ref(), None);
+            self.look(job, known.as_ref().map(|(status, _)| status), None);
+        }
+        // After all that goes on, which is so polled first: at the beginning there may be much that has ended.
+        for some in ended.chunks(TOLD_AT_ONCE) {
+            all_seen_to &= self.tell(found, some).await;
+        }
+        if let Some(finder) = &mut self.finder {
+            let now = self.clock.now().wall;
+            finder.note_listing(now, token.is_some(), &self.board);
+            if all_seen_to {
+                finder.search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
+            }
         }
         Ok(())
     }
 
-    fn look(&mut self, job: &ImportJobId, known: Option<&(JobStatus, Option<Timestamp>)>, listed: Option<&JobStatus>) {
-        if self.sweep.looks_changed(job, known.map(|(status, _)| status), listed) {
+    /// Since when the jobs to list were created, where that is known: it saves the pages of older ones.
+    fn created_after(&self, live: &Live) -> Option<Timestamp> {
+        let created = live.values().map(|known| known.as_ref()?.1);
+        let from = if let Some(finder) = &self.finder {
+            // The first poll of a job of which nothing is known is on its way.
+            finder.search.list_from(created.flatten().min())
+        } else {
+            created.collect::<Option<BTreeSet<_>>>()?.first().copied()?
+        };
+        from.checked_sub(CREATED_SLACK).ok()
+    }
+
+    fn look_at_listed(&mut self, listed: &ListedJob, known: Option<&(JobStatus, Option<Timestamp>)>) {
+        let search = self.finder.as_ref().map(|finder| &finder.search);
+        // A job that had ended when it was found is in no hurry: its first poll has its turn.
+        let when_told = || search?.status_when_told(&listed.job);
+        let known = known.map(|(status, _)| status).or_else(when_told).cloned();
+        self.look(&listed.job, known.as_ref(), Some(&listed.status));
+    }
+
+    fn look(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) {
+        if self.sweep.looks_changed(job, known, listed) {
             self.hints.hint(job);
         }
     }
 
-    /// Hands the jobs back to their own polls, says so once, and says when to try again.
+    /// Whether a listed job that is not live has to be told.
+    fn is_new(&self, listed: &ListedJob) -> bool {
+        let new = self.finder.as_ref().is_some_and(|finder| finder.search.is_new(&listed.job, listed.created_at));
+        new && self.board.watch(&self.store.watch(listed.job.clone())).is_none()
+    }
+
+    /// Tells of new jobs, and says whether they were seen to.
+    async fn tell(&mut self, found: &mpsc::Sender<Found>, jobs: &[ListedJob]) -> bool {
+        let Some(finder) = self.finder.as_mut().filter(|_| !jobs.is_empty()) else { return true };
+        let (seen_to, answer) = oneshot::channel();
+        let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
+        // An error: nobody is there to see to anything, and this task is about to be stopped.
+        drop(found.send(Found { store: self.store.clone(), jobs: ids, seen_to }).await);
+        let seen_to = answer.await.is_ok();
+        for ListedJob { job, created_at, status } in jobs.iter().filter(|_| seen_to) {
+            finder.search.told(job.clone(), *created_at, status.clone());
+        }
+        seen_to
+    }
+
+    fn note_success(&mut self) {
+        self.backoff.reset();
+        if self.failing.take().is_some() {
+            info!(event = "sweep_recovered", target = %self.store.target, reference_store_id = %self.store.store,
+                "listing works again");
+        }
+    }
+
+    /// Hands the jobs back to their own polls, says once what follows, and says when to try again.
     fn note(&mut self, failure: &PollFailure) -> Duration {
         self.hints.set_safety_interval(None);
+        let not_found = failure.reason == FailureReason::NotFound;
+        let advice =
+            if not_found { " (check reference_store_id, and the region and account of the target)" } else { "" };
+        let message = format!("{}{advice}", failure.message);
         if self.failing != Some(failure.reason) {
             self.failing = Some(failure.reason);
-            warn!(event = "sweep_failed", target = %self.target_name, reference_store_id = %self.store,
-                reason = failure.reason.label(), "jobs are polled one by one: {}", failure.message);
+            let follows = if self.finder.is_some() {
+                "none of its jobs can be found until it can be listed, and those that were are polled one by one"
+            } else {
+                "its jobs are polled one by one"
+            };
+            warn!(event = "sweep_failed", target = %self.store.target, reference_store_id = %self.store.store,
+                watch = self.finder.as_ref().map(|finder| &*finder.view.name),
+                reason = failure.reason.label(), "this store cannot be listed: {follows}: {message}");
         }
-        if failure.reason == FailureReason::AccessDenied {
-            return DENIED_RECHECK;
+        if let Some(finder) = &mut self.finder {
+            finder.view.trouble = Some(message);
+            self.board.publish_store(finder.view.clone());
         }
-        match failure.reason.remedy() {
-            Remedy::Backoff => self.backoff.next_delay(self.jitter.f64()),
-            Remedy::Recheck | Remedy::Park => DENIED_RECHECK,
-        }
+        let recheck = match failure.reason.remedy() {
+            Remedy::Backoff => failure.reason == FailureReason::AccessDenied,
+            Remedy::Recheck | Remedy::Park => true,
+        };
+        // Where nothing else finds a job, listing is not given up for so long.
+        if recheck && self.finder.is_none() { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) }
     }
 }
 
-/// Since when the live jobs were created, where that is known of all of them: it saves the pages of older ones.
-fn created_after(live: &Live) -> Option<Timestamp> {
-    let mut created = live.values().map(|known| known.as_ref()?.1);
-    let first = created.next()??;
-    let oldest = created.try_fold(first, |oldest, created| Some(oldest.min(created?)))?;
-    oldest.checked_sub(CREATED_SLACK).ok()
+impl Finder {
+    /// Publishes that the store was listed, and says it once where not to the end.
+    fn note_listing(&mut self, at: Timestamp, cut_short: bool, board: &StatusBoard) {
+        if cut_short && !self.cut_short {
+            let StoreId { target, store } = &self.view.id;
+            warn!(event = "listing_cut_short", %target, reference_store_id = %store, watch = &*self.view.name,
+                "more than {PAGES_MAX} pages of jobs: of those behind them none can be found; a shorter `since` makes it fewer");
+        }
+        self.cut_short = cut_short;
+        (self.view.listed_at, self.view.trouble) = (Some(at), None);
+        board.publish_store(self.view.clone());
+    }
 }

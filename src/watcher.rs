@@ -1,6 +1,5 @@
 //! The task of one job: wait, pace, ask, decide; then record, and only then publish.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,31 +198,28 @@ pub struct Watcher {
     workplace: Workplace,
     poller: Poller,
     view: WatchView,
+    forget_after: Option<Duration>,
 }
 
 impl Watcher {
     /// A watcher that asks through `poller`; its watch is on the board from now on. `transitions` counts those that the record
-    /// holds already.
+    /// holds already; `forget_after` says how long after the job's end there is still something to watch, if that is limited.
     #[must_use]
-    pub fn new(workplace: Workplace, poller: Poller, id: WatchId, name: Arc<str>, transitions: [u64; 8]) -> Self {
-        let view = WatchView {
-            id,
-            name,
-            aws_region: Arc::clone(poller.target.aws_region()),
-            state: WatchState::Live,
-            known: None,
-            up: None,
-            last_successful_poll: None,
-            next_poll: None,
-            transitions,
-            recent_failures: VecDeque::new(),
-        };
-        let mut watcher = Self { workplace, poller, view };
+    pub fn new(
+        workplace: Workplace,
+        poller: Poller,
+        id: WatchId,
+        name: Arc<str>,
+        transitions: [u64; 8],
+        forget_after: Option<Duration>,
+    ) -> Self {
+        let view = WatchView::new(id, name, Arc::clone(poller.target.aws_region()), transitions);
+        let mut watcher = Self { workplace, poller, view, forget_after };
         watcher.publish(watcher.workplace.clock.now());
         watcher
     }
 
-    /// Runs to the job's end, or until `stop`; a commit that is under way ends first.
+    /// Runs to the job's end and on until it is to be forgotten, or until `stop`; a commit that is under way ends first.
     ///
     /// # Errors
     /// The record is gone.
@@ -240,13 +236,34 @@ impl Watcher {
                     self.publish(self.workplace.clock.now());
                     continue;
                 }
-                Step::Over => return Ok(()),
+                Step::Over => {
+                    stop.run_until_cancelled(self.stay_in_sight()).await;
+                    return Ok(());
+                }
             };
             if !self.record(&polled.change, &stop).await? {
                 return Ok(());
             }
             self.tell(polled);
+            if self.forgotten_in() == Some(Duration::ZERO) {
+                return Ok(());
+            }
         }
+    }
+
+    /// Returns when a job that has ended has been in sight for long enough.
+    async fn stay_in_sight(&self) {
+        match self.forgotten_in() {
+            Some(wait) => self.workplace.clock.sleep(wait).await,
+            // Parked: that has to be seen until the configuration changes.
+            None if self.forget_after.is_some() => std::future::pending().await,
+            None => {}
+        }
+    }
+
+    /// How long the job stays in sight yet, where that is known.
+    fn forgotten_in(&self) -> Option<Duration> {
+        self.view.known.as_ref()?.forgotten_in(self.forget_after?, self.workplace.clock.now().wall)
     }
 
     /// Notes when the status was last seen, so that its next change, which somebody else may see, is not said to have come sooner.

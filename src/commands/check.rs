@@ -1,11 +1,11 @@
 //! `refwatch check`: says every problem of the configuration at once, each with its place, or that there is none.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
 use super::{Exit, Failure, load, print};
 use crate::config::Loaded;
+use crate::config::watch_list::WatchList;
 use crate::core::text::Printable;
 
 /// Its arguments.
@@ -22,10 +22,11 @@ pub async fn run(config: &Path, _args: Args) -> Result<Exit, Failure> {
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }
-    let jobs = &loaded.watch_list.jobs;
-    let targets: BTreeSet<&str> = jobs.keys().map(|id| &*id.target).collect();
-    let (jobs, targets) = (count(jobs.len(), "job"), count(targets.len(), "target"));
-    print(format_args!("{}: {jobs} on {targets}, no problems\n", Printable(&config.to_string_lossy())))?;
+    let WatchList { jobs, stores } = &loaded.watch_list;
+    let targets = count(loaded.watch_list.targets().len(), "target");
+    let jobs = count(jobs.len(), "job");
+    let stores = if stores.is_empty() { String::new() } else { format!(" and {}", count(stores.len(), "store")) };
+    print(format_args!("{}: {jobs}{stores} on {targets}, no problems\n", Printable(&config.to_string_lossy())))?;
     Ok(Exit::Done)
 }
 

@@ -1,5 +1,6 @@
 //! `refwatch simulate`: a simulated HealthOmics of its own, until a signal ends it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -29,6 +30,9 @@ pub struct Args {
     /// How many more jobs there are that never end
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=JOBS_MAX))]
     stuck: u32,
+    /// How many more jobs are created each minute from now on, up to 10000 in all
+    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = arrivals_per_minute)]
+    arrivals_per_minute: f64,
     /// The same seed gives the same ids, sources, lives and faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -40,7 +44,7 @@ pub struct Args {
     mean_seconds: Duration,
     #[arg(long, value_name = "NAME=RATE", help = fault_help())]
     fault: Vec<FaultRate>,
-    /// Write a configuration that watches the jobs
+    /// Write a configuration that watches the jobs; where more are to come, their stores
     #[arg(long, value_name = "FILE")]
     config_out: Option<PathBuf>,
 }
@@ -61,6 +65,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let options = Options {
         jobs: args.jobs,
         stuck: args.stuck,
+        arrivals_per_minute: args.arrivals_per_minute,
         seed: args.seed,
         mean: args.mean_seconds,
         requests_per_second: args.quota,
@@ -89,13 +94,14 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Writes a configuration that watches every job of `simulator`.
+/// Writes a configuration that watches every job of `simulator`, those to come included.
 pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options) -> io::Result<()> {
-    replace(path, &configuration(simulator, options.requests_per_second))
+    replace(path, &configuration(simulator, options))
 }
 
-/// A configuration that watches every job of `simulator`.
-fn configuration(simulator: &Simulator, requests_per_second: f64) -> String {
+/// A configuration that watches every job of `simulator`, those to come included.
+fn configuration(simulator: &Simulator, options: &Options) -> String {
+    let requests_per_second = options.requests_per_second;
     let mut toml = format!(
         r#"# Watches the jobs of `refwatch simulate`. It signs its requests, so set dummy credentials:
 # export {CREDENTIALS}
@@ -119,6 +125,11 @@ endpoint_url = "http://{}"
 "#,
         simulator.address()
     );
+    if options.arrivals_per_minute > 0.0 {
+        let stores: BTreeSet<&str> = simulator.jobs().map(|job| &*job.reference_store_id).collect();
+        toml.extend(stores.iter().map(|store| format!("\n[[store]]\nreference_store_id = \"{store}\"\n")));
+        return toml;
+    }
     for job in simulator.jobs() {
         toml.extend([
             "\n[[job]]\n",
@@ -145,6 +156,11 @@ fn requests_per_second(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "must be a number over 0".to_owned())
 }
 
+fn arrivals_per_minute(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.0..=6000.0).contains(rate));
+    rate.ok_or_else(|| "must be a number from 0 to 6000".to_owned())
+}
+
 fn mean(text: &str) -> Result<Duration, String> {
     // A day: what takes longer need not be simulated.
     let seconds = text.parse().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
@@ -162,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("refwatch.toml");
         replace(&path, "of before").expect("written");
-        replace(&path, &configuration(&simulator, 5.0)).expect("written");
+        replace(&path, &configuration(&simulator, &options)).expect("written");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
 
         let toml: toml::Table = fs::read_to_string(&path).expect("text").parse().expect("TOML");

@@ -1,6 +1,5 @@
 //! From files to a [`Config`]: reads them, compares what they say with one another, and tells every problem at once.
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,13 +7,14 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::Config;
+use super::comparison::{Comparison, too_short};
 use super::effective;
-use super::file::{IncludedFile, Job, MainFile, Table, Targets};
+use super::file::{IncludedFile, Job, MainFile, Store, Table, Targets};
 use super::parse::{PROBLEMS_MAX, Parsed, parse};
-use super::problem::{Place, Problem, Problems, nearest};
+use super::problem::{Place, Problem, Problems};
 use super::source::{Source, matching_files};
-use super::value::{IncludePattern, Interval, Text, Written};
-use super::{Config, TargetConfig};
+use super::value::{IncludePattern, Text, Written};
 
 /// Included files: with the size of each, this bounds what a configuration can cost.
 const INCLUDED_FILES_MAX: usize = 1000;
@@ -31,11 +31,12 @@ pub struct Loaded {
     pub problems: Problems,
 }
 
-/// What one file says of targets and jobs, and what is wrong with the file.
+/// What one file says of targets and watches, and what is wrong with the file.
 pub(super) struct Part {
-    source: Source,
+    pub source: Source,
     pub targets: Targets,
     pub jobs: Vec<Table<Job>>,
+    pub stores: Vec<Table<Store>>,
     problems: Vec<Problem>,
     is_toml: bool,
 }
@@ -69,7 +70,11 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     parts.retain(|part| part.problems.is_empty());
     let config = Config {
         targets: effective::targets(parts.iter().flat_map(|part| &part.targets), &settings),
-        watch_list: effective::watch_list(parts.iter().flat_map(|part| &part.jobs), &poll),
+        watch_list: effective::watch_list(
+            parts.iter().flat_map(|part| &part.jobs),
+            parts.iter().flat_map(|part| &part.stores),
+            &poll,
+        ),
         poll,
         record,
         http: effective::http(&settings.http.0),
@@ -84,14 +89,15 @@ impl Part {
         let Parsed { mut file, mut problems, is_toml } = parse::<MainFile>(&source);
         problems.extend(unreadable);
         let (targets, jobs) = (mem::take(&mut file.target), mem::take(&mut file.job));
-        (Self { source, targets, jobs, problems, is_toml }, file)
+        let stores = mem::take(&mut file.store);
+        (Self { source, targets, jobs, stores, problems, is_toml }, file)
     }
 
     fn read_included(path: &Path) -> Self {
         let (source, unreadable) = Source::read(path);
         let Parsed { file, mut problems, is_toml } = parse::<IncludedFile>(&source);
         problems.extend(unreadable);
-        Self { source, targets: file.target, jobs: file.job, problems, is_toml }
+        Self { source, targets: file.target, jobs: file.job, stores: file.store, problems, is_toml }
     }
 
     fn problem(&mut self, span: Range<usize>, message: &str) {
@@ -157,12 +163,12 @@ fn compare(parts: &mut [Part], min_interval: Duration) {
         let mut order: Vec<usize> = (0..parts.len()).filter(|&index| considered(&parts[index])).collect();
         // Where two files have the same entry, the problem is in the later one, or in the one that is left out anyway.
         order.sort_by_key(|&index| index != 0 && !parts[index].problems.is_empty());
-        let mut comparison = Comparison { min_interval, ..Comparison::default() };
+        let mut comparison = Comparison::new(min_interval);
         for &index in &order {
             comparison.add_targets(index, &parts[index]);
         }
         for &index in &order {
-            comparison.add_jobs(index, &parts[index]);
+            comparison.add_watches(index, &parts[index]);
         }
         let found = comparison.found;
         if found.is_empty() && !everything {
@@ -177,93 +183,4 @@ fn compare(parts: &mut [Part], min_interval: Duration) {
         }
         everything = false;
     }
-}
-
-/// A piece of a file. Its line is counted only where a problem names it.
-type Piece<'a> = (&'a Source, Range<usize>);
-
-/// What the files said so far.
-#[derive(Default)]
-struct Comparison<'a> {
-    min_interval: Duration,
-    targets: BTreeMap<&'a str, Piece<'a>>,
-    jobs: BTreeMap<(&'a str, &'a str, &'a str), Piece<'a>>,
-    names: BTreeMap<String, Piece<'a>>,
-    /// Each with the index of its file.
-    found: Vec<(usize, Problem)>,
-}
-
-impl<'a> Comparison<'a> {
-    fn add_targets(&mut self, index: usize, part: &'a Part) {
-        let source = &part.source;
-        for (name, Table(target)) in &part.targets {
-            let Text(text) = name.get_ref();
-            if let Some((first, span)) = self.targets.get(text.0.as_str()) {
-                let problem = Problem::new(source.place(name.span()), "this target is defined twice");
-                self.found.push((index, problem.related("first defined here", first.place(span.clone()))));
-            } else {
-                self.targets.insert(&text.0, (source, name.span()));
-            }
-            if let (Some(id), None) = (&target.external_id, &target.role_arn) {
-                let problem =
-                    Problem::new(source.place(id.span()), "an external id is for a role: `role_arn` is missing");
-                self.found.push((index, problem));
-            }
-        }
-    }
-
-    fn add_jobs(&mut self, index: usize, part: &'a Part) {
-        for Table(job) in &part.jobs {
-            for problem in self.job_problems(&part.source, job) {
-                self.found.push((index, problem));
-            }
-        }
-    }
-
-    fn job_problems(&mut self, source: &'a Source, job: &'a Job) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let target = job.target.as_ref().map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
-        if let Some(written) = &job.target
-            && target != TargetConfig::DEFAULT
-            && !self.targets.contains_key(target)
-        {
-            let near = nearest(target, self.targets.keys().copied().chain([TargetConfig::DEFAULT]));
-            let help = match near {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("define it: [target.{target}]"),
-            };
-            let problem = Problem::new(source.place(written.span()), &format!("there is no target \"{target}\""));
-            problems.push(problem.help(help));
-        }
-        if let Some(interval) = &job.interval
-            && let Some(message) = too_short(interval, self.min_interval)
-        {
-            problems.push(Problem::new(source.place(interval.span()), &message));
-        }
-        let (Text(store), Text(id)) = (&job.reference_store_id, job.id.get_ref());
-        let piece = (source, job.id.span());
-        if let Some((first, span)) = self.jobs.get(&(target, store.as_str(), id.as_str())) {
-            let problem = Problem::new(source.place(job.id.span()), "this job is in the watch list twice");
-            problems.push(problem.related("first named here", first.place(span.clone())));
-            return problems;
-        }
-        self.jobs.insert((target, store.as_str(), id.as_str()), piece.clone());
-        let name = job.name.as_ref().map_or_else(|| format!("{store}/{id}"), |name| name.get_ref().0.0.clone());
-        let span = job.name.as_ref().map_or(piece.1, Spanned::span);
-        if let Some((first, span_of_first)) = self.names.get(&name) {
-            let problem = Problem::new(source.place(span), &format!("two watches have the name \"{name}\""));
-            let help = "give one of them another `name`";
-            problems.push(problem.help(help.to_owned()).related("the first one", first.place(span_of_first.clone())));
-        } else {
-            self.names.insert(name, (source, span));
-        }
-        problems
-    }
-}
-
-/// What is wrong with a fixed interval, if anything.
-fn too_short(interval: &Spanned<Text<Interval>>, min_interval: Duration) -> Option<String> {
-    let Text(Interval(fixed)) = interval.get_ref();
-    let min = Written(min_interval);
-    fixed.filter(|fixed| *fixed < min_interval).map(|_| format!("this is shorter than min_interval in [poll], {min}"))
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::file::{self, Job, MainFile, Table, Target};
-use super::value::{TargetName, Text};
-use super::watch_list::{JobEntry, WatchList};
+use super::file::{self, Job, MainFile, Store, Table, Target};
+use super::value::{Interval, TargetName, Text};
+use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig};
 use crate::core::backoff::BackoffPolicy;
-use crate::core::job::{JobKey, WatchId};
+use crate::core::job::{JobKey, StoreId, WatchId};
+use crate::core::watch::PollPolicy;
 
 pub(super) fn poll(written: &file::Poll) -> PollConfig {
     let default = PollConfig::default();
@@ -81,17 +82,34 @@ pub(super) fn targets<'a>(
     [default.clone()].into_iter().chain(written).map(|target| (target.name.clone(), target)).collect()
 }
 
-pub(super) fn watch_list<'a>(jobs: impl Iterator<Item = &'a Table<Job>>, poll: &PollConfig) -> WatchList {
+pub(super) fn watch_list<'a>(
+    jobs: impl Iterator<Item = &'a Table<Job>>,
+    stores: impl Iterator<Item = &'a Table<Store>>,
+    poll: &PollConfig,
+) -> WatchList {
     let jobs = jobs.map(|Table(job)| {
         let key = JobKey { store: job.reference_store_id.0.clone(), job: job.id.get_ref().0.clone() };
-        let interval = match &job.interval {
-            Some(own) => own.get_ref().0.0,
-            None => poll.interval,
-        };
-        let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone());
-        let target = job.target.as_ref().map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
-        let policy = PollConfig { interval, ..*poll }.policy();
-        (WatchId { target: target.into(), key }, JobEntry { name: name.into(), policy })
+        let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone()).into();
+        let policy = policy(job.interval.as_ref(), poll);
+        (WatchId { target: target(job.target.as_ref()), key }, JobEntry { name, policy, forget_after: None })
     });
-    WatchList { jobs: jobs.collect() }
+    let stores = stores.map(|Table(store)| {
+        let Text(id) = store.reference_store_id.get_ref();
+        let name = store.name.as_ref().map_or(id.as_str(), |name| &name.get_ref().0.0).into();
+        let StoreEntry { since, each } = StoreEntry::new(name, policy(store.interval.as_ref(), poll));
+        let since = store.since.as_ref().map_or(since, |Text(since)| since.0);
+        let forget_after = store.forget_after.as_ref().map(|Text(after)| after.0).or(each.forget_after);
+        let entry = StoreEntry { since, each: JobEntry { forget_after, ..each } };
+        (StoreId { target: target(store.target.as_ref()), store: id.clone() }, entry)
+    });
+    WatchList { jobs: jobs.collect(), stores: stores.collect() }
+}
+
+fn target(written: Option<&Spanned<Text<TargetName>>>) -> Arc<str> {
+    written.map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0).into()
+}
+
+fn policy(own_interval: Option<&Spanned<Text<Interval>>>, poll: &PollConfig) -> PollPolicy {
+    let interval = own_interval.map_or(poll.interval, |own| own.get_ref().0.0);
+    PollConfig { interval, ..*poll }.policy()
 }

@@ -11,8 +11,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::value::{
-    BackoffInitial, BackoffMax, EndpointUrl, ExternalId, IncludePattern, Interval, JobName, Keep, KeepFiles, Listen,
-    LogLevel, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, TargetName, Text, Timeout, WrittenPath,
+    BackoffInitial, BackoffMax, EndpointUrl, ExternalId, ForgetAfter, IncludePattern, Interval, Keep, KeepFiles,
+    Listen, LogLevel, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, TargetName, Text,
+    Timeout, WatchName, WrittenPath,
 };
 use super::{LogFormat, LogRotation};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
@@ -29,6 +30,7 @@ pub(super) struct MainFile {
     pub log: Table<Log>,
     pub target: Targets,
     pub job: Vec<Table<Job>>,
+    pub store: Vec<Table<Store>>,
 }
 
 /// The keys of [`MainFile`] that an included file may not have.
@@ -40,6 +42,7 @@ pub(super) const MAIN_FILE_ONLY: [&str; 6] = ["include", "poll", "quota", "recor
 pub(super) struct IncludedFile {
     pub target: Targets,
     pub job: Vec<Table<Job>>,
+    pub store: Vec<Table<Store>>,
 }
 
 pub(super) type Targets = BTreeMap<Spanned<Text<TargetName>>, Table<Target>>;
@@ -99,9 +102,20 @@ pub(super) struct Target {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Job {
-    pub name: Option<Spanned<Text<JobName>>>,
+    pub name: Option<Spanned<Text<WatchName>>>,
     pub reference_store_id: Text<ReferenceStoreId>,
     pub id: Spanned<Text<ImportJobId>>,
+    pub target: Option<Spanned<Text<TargetName>>>,
+    pub interval: Option<Spanned<Text<Interval>>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub name: Option<Spanned<Text<WatchName>>>,
+    pub reference_store_id: Spanned<Text<ReferenceStoreId>>,
+    pub since: Option<Text<Since>>,
+    pub forget_after: Option<Text<ForgetAfter>>,
     pub target: Option<Spanned<Text<TargetName>>>,
     pub interval: Option<Spanned<Text<Interval>>>,
 }

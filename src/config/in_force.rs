@@ -6,9 +6,10 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::value::Written;
-use super::watch_list::{JobEntry, WatchList};
+use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, RecordConfig, TargetConfig};
-use crate::core::job::WatchId;
+use crate::core::job::{StoreId, WatchId};
+use crate::core::watch::PollPolicy;
 
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";
@@ -17,7 +18,7 @@ impl Config {
     /// The configuration in force as TOML, secrets hidden: what `/config` shows.
     #[must_use]
     pub fn in_force(&self) -> String {
-        let Self { targets, watch_list: WatchList { jobs }, poll, record, http, log } = self;
+        let Self { targets, watch_list: WatchList { jobs, stores }, poll, record, http, log } = self;
         let RecordConfig { path, keep } = record;
         let HttpConfig { listen } = http;
         let LogConfig { level, format, directory, rotation, keep_files } = log;
@@ -46,6 +47,7 @@ impl Config {
                 )),
             ),
             ("job", Some(Value::Array(jobs.iter().map(|(id, entry)| job_table(id, entry, poll)).collect()))),
+            ("store", Some(Value::Array(stores.iter().map(|(id, entry)| store_table(id, entry, poll)).collect()))),
         ];
         entries(top).to_string()
     }
@@ -80,16 +82,32 @@ fn target_table(target: &TargetConfig) -> Value {
 
 fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
     let WatchId { target, key } = id;
-    let JobEntry { name, policy } = entry;
-    let interval = if policy.fixed { duration(policy.interval) } else { "auto".into() };
-    let own_interval = (*policy != poll.policy()).then_some(interval);
+    let JobEntry { name, policy, forget_after: _ } = entry;
     table([
         ("name", Some((**name).into())),
         ("reference_store_id", Some(key.store.as_str().into())),
         ("id", Some(key.job.as_str().into())),
         ("target", Some((**target).into())),
-        ("interval", own_interval),
+        ("interval", own_interval(policy, poll)),
     ])
+}
+
+fn store_table(id: &StoreId, entry: &StoreEntry, poll: &PollConfig) -> Value {
+    let StoreId { target, store } = id;
+    let StoreEntry { since, each: JobEntry { name, policy, forget_after } } = entry;
+    table([
+        ("name", Some((**name).into())),
+        ("reference_store_id", Some(store.as_str().into())),
+        ("since", Some(duration(*since))),
+        ("forget_after", forget_after.map(duration)),
+        ("target", Some((**target).into())),
+        ("interval", own_interval(policy, poll)),
+    ])
+}
+
+fn own_interval(policy: &PollPolicy, poll: &PollConfig) -> Option<Value> {
+    let interval = if policy.fixed { duration(policy.interval) } else { "auto".into() };
+    (*policy != poll.policy()).then_some(interval)
 }
 
 fn duration(duration: Duration) -> Value {

@@ -1,10 +1,11 @@
 //! The configuration, valid by construction: whoever holds a [`Config`] need not ask again whether a value makes sense.
 //!
 //! A file becomes one in steps: `source` reads it, `parse` turns its text into the tables of `file` and the values of `value`,
-//! `check` compares files and entries with one another, `effective` fills in what is not written. `problem` is what any of them
-//! has to complain of.
+//! `check` puts the files together, `comparison` compares their entries with one another, `effective` fills in what is not
+//! written. `problem` is what any of them has to complain of.
 
 mod check;
+mod comparison;
 mod effective;
 mod file;
 mod in_force;
@@ -69,14 +70,18 @@ impl Config {
         self.watch_list.difference(&new.watch_list, same)
     }
 
-    /// Adds the jobs and targets of `before` that this configuration lacks. A file with a mistake, which was left out, may have
-    /// named them, and a mistake must not end a watch.
+    /// Adds the jobs, stores and targets of `before` that this configuration lacks. A file with a mistake, which was left out, may
+    /// have named them, and a mistake must not end a watch.
     pub fn keep_of(&mut self, before: &Self) {
         for (id, entry) in &before.watch_list.jobs {
-            if !self.watch_list.jobs.contains_key(id) {
-                self.watch_list.jobs.insert(id.clone(), entry.clone());
-                let target = before.targets.get(&id.target).filter(|_| !self.targets.contains_key(&id.target));
-                self.targets.extend(target.map(|target| (Arc::clone(&target.name), target.clone())));
+            self.watch_list.jobs.entry(id.clone()).or_insert_with(|| entry.clone());
+        }
+        for (id, entry) in &before.watch_list.stores {
+            self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
+        }
+        for name in self.watch_list.targets() {
+            if let (false, Some(target)) = (self.targets.contains_key(name), before.targets.get(name)) {
+                self.targets.insert(Arc::clone(name), target.clone());
             }
         }
     }

@@ -125,9 +125,9 @@ fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
 fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
     let problem = |text: &str| Problem::new(source.place(span.clone()), text);
     if let Some((key, known)) = unknown(message, "unknown field `") {
-        if MAIN_FILE_ONLY.contains(&key) && known == ["target", "job"] {
+        if MAIN_FILE_ONLY.contains(&key) && known == ["target", "job", "store"] {
             return problem(&format!(
-                "`{key}` belongs in the main file: an included one holds [[job]] and [target.*] only"
+                "`{key}` belongs in the main file: an included one holds [[job]], [[store]] and [target.*] only"
             ));
         }
         return problem(&format!("unknown key `{key}`")).help(suggestion(key, &known, "the keys here are"));
@@ -136,7 +136,7 @@ fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
         return problem(&format!("unknown value \"{value}\"")).help(suggestion(value, &known, "the values are"));
     }
     if let Some(key) = message.strip_prefix("missing field ") {
-        let help = "every [[job]] has a `reference_store_id` and an `id`";
+        let help = "every [[job]] has a `reference_store_id` and an `id`, every [[store]] a `reference_store_id`";
         return problem(&format!("the key {key} is missing")).help(help.to_owned());
     }
     if message == "wanted string or table" {

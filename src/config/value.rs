@@ -99,6 +99,8 @@ duration!(
 );
 duration!(BackoffMax, SECOND, SECOND * 3600, "a job in trouble must be looked at again in time");
 duration!(Keep, DAY, DAY * 36500, "a record kept for less is none, and one kept for longer is kept for ever");
+duration!(Since, SECOND * 60, DAY * 3650, "clocks differ, and no import job is older");
+duration!(ForgetAfter, SECOND, DAY * 365, "a scrape has to see the end, and the record knows it for longer");
 
 /// A duration as this file takes it: in the largest unit that needs no fraction.
 pub(super) struct Written(pub Duration);
@@ -181,7 +183,7 @@ macro_rules! text {
 }
 
 text!(TargetName, is_target_name, "a target's name is 1 to 64 letters, digits, hyphens or underscores");
-text!(JobName, is_label, "a name is 1 to 128 characters, none of them invisible");
+text!(WatchName, is_label, "a name is 1 to 128 characters, none of them invisible");
 text!(Profile, is_label, "a profile's name is 1 to 128 characters, none of them invisible");
 text!(Region, is_region, "a region is written like us-west-2");
 text!(RoleArn, is_role_arn, "a role is written arn:aws:iam::ACCOUNT:role/NAME, the account with 12 digits");

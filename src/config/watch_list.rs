@@ -1,26 +1,49 @@
 //! What to watch, and the difference between two lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::TargetConfig;
-use crate::core::job::{JobKey, WatchId};
+use crate::core::job::{JobKey, StoreId, WatchId};
 use crate::core::watch::PollPolicy;
 
-/// The jobs to watch. Two entries for one job cannot be: the configuration refuses them.
+/// What to watch. Two entries for one job, or for one store, cannot be: the configuration refuses them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
-    /// By target and job.
+    /// Single jobs, by target and job.
     pub jobs: BTreeMap<WatchId, JobEntry>,
+    /// Stores of which every job is watched, by target and store.
+    pub stores: BTreeMap<StoreId, StoreEntry>,
 }
 
-/// One job of the list.
+/// How one job is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobEntry {
     /// The `watch` label.
     pub name: Arc<str>,
     /// How often to poll.
     pub policy: PollPolicy,
+    /// How long after its end the job stays in sight; `None`: for as long as it is on the list.
+    pub forget_after: Option<Duration>,
+}
+
+/// How every job of a store is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreEntry {
+    /// Which jobs count: those created at most so long before the search for them began.
+    pub since: Duration,
+    /// How each of them is watched. They share the store's name.
+    pub each: JobEntry,
+}
+
+impl StoreEntry {
+    /// A week of jobs, each in sight for a day after its end.
+    #[must_use]
+    pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
+        let forget_after = Some(Duration::from_hours(24));
+        Self { since: Duration::from_hours(7 * 24), each: JobEntry { name, policy, forget_after } }
+    }
 }
 
 /// What has to happen for one watch list to become another: first stop, then start.
@@ -30,6 +53,9 @@ pub struct Difference {
     pub stop: Vec<WatchId>,
     /// Jobs to begin watching: new ones, and those whose entry or target changed.
     pub start: Vec<(WatchId, JobEntry)>,
+    /// Stores that came or left, and those whose entry or target changed: what was found in them is no longer watched, and the
+    /// search begins anew where they are on the new list.
+    pub stores: BTreeSet<StoreId>,
 }
 
 impl WatchList {
@@ -38,19 +64,33 @@ impl WatchList {
     pub fn of_jobs(jobs: impl IntoIterator<Item = JobKey>, policy: PollPolicy) -> Self {
         let entry = |key: JobKey| {
             let name = key.to_string().into();
-            (WatchId { target: TargetConfig::DEFAULT.into(), key }, JobEntry { name, policy })
+            (WatchId { target: TargetConfig::DEFAULT.into(), key }, JobEntry { name, policy, forget_after: None })
         };
-        Self { jobs: jobs.into_iter().map(entry).collect() }
+        Self { jobs: jobs.into_iter().map(entry).collect(), stores: BTreeMap::new() }
     }
 
-    /// What has to happen for this list to become `new`. A job whose target is not the same counts as changed.
+    /// How a job is watched: its own entry goes before that of its store. `None`: not at all.
+    #[must_use]
+    pub fn entry(&self, id: &WatchId) -> Option<&JobEntry> {
+        self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.store_id())?.each))
+    }
+
+    /// The targets in use.
+    #[must_use]
+    pub fn targets(&self) -> BTreeSet<&Arc<str>> {
+        self.jobs.keys().map(|id| &id.target).chain(self.stores.keys().map(|id| &id.target)).collect()
+    }
+
+    /// What has to happen for this list to become `new`. A job or store whose target is not the same counts as changed.
     #[must_use]
     pub(super) fn difference(&self, new: &Self, same_target: impl Fn(&str) -> bool) -> Difference {
         let same = |id: &WatchId| self.jobs.get(id) == new.jobs.get(id) && same_target(&id.target);
         let stop = self.jobs.keys().filter(|id| !same(id)).cloned().collect();
         let start = new.jobs.iter().filter(|(id, _)| !same(id));
         let start = start.map(|(id, entry)| (id.clone(), entry.clone())).collect();
-        Difference { stop, start }
+        let same = |id: &StoreId| self.stores.get(id) == new.stores.get(id) && same_target(&id.target);
+        let stores = self.stores.keys().chain(new.stores.keys()).filter(|id| !same(id)).cloned().collect();
+        Difference { stop, start, stores }
     }
 }
 
@@ -101,5 +141,36 @@ mod tests {
         assert_eq!(jobs(difference.start.iter().map(|(id, _)| id)), ["1000000001"]);
 
         assert_eq!(old.difference(&old), Difference::default());
+    }
+
+    #[test]
+    fn a_store_is_searched_anew_where_its_entry_or_target_came_left_or_changed() {
+        let policy = PollConfig::default().policy();
+        let store = |id: &str| StoreId { target: TargetConfig::DEFAULT.into(), store: id.parse().expect("an id") };
+        let stores = |ids: &[&str]| WatchList {
+            stores: ids.iter().map(|id| (store(id), StoreEntry::new((*id).into(), policy))).collect(),
+            ..WatchList::default()
+        };
+        let old = stores(&["1000000001", "1000000002", "1000000003"]);
+        let mut new = stores(&["1000000002", "1000000003", "1000000004"]);
+        new.stores.get_mut(&store("1000000003")).expect("a store").since = Duration::from_hours(1);
+        let difference = old.difference(&new, |_| true);
+        assert_eq!(difference.stores, ["1000000001", "1000000003", "1000000004"].map(store).into());
+        assert_eq!(old.difference(&old, |_| true), Difference::default());
+        assert_eq!(old.difference(&old, |_| false).stores, old.stores.keys().cloned().collect());
+    }
+
+    #[test]
+    fn the_entry_of_a_job_goes_before_that_of_its_store() {
+        let mut list = list(&["1000000001"]);
+        let id = list.jobs.keys().next().expect("a job").clone();
+        let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
+        list.stores.insert(id.store_id(), entry);
+        let name = |list: &WatchList, id| list.entry(id).map(|entry| entry.name.to_string());
+        assert_eq!(name(&list, &id).as_deref(), Some("1234567890/1000000001"));
+        let other = id.store_id().watch("1000000002".parse().expect("an id"));
+        assert_eq!(name(&list, &other).as_deref(), Some("all"));
+        list.stores.clear();
+        assert_eq!(name(&list, &other), None);
     }
 }

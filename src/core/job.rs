@@ -108,6 +108,31 @@ pub struct WatchId {
     pub key: JobKey,
 }
 
+impl WatchId {
+    /// The job's store, through the same target.
+    #[must_use]
+    pub fn store_id(&self) -> StoreId {
+        StoreId { target: Arc::clone(&self.target), store: self.key.store.clone() }
+    }
+}
+
+/// A store and the target it is read through.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId {
+    /// The name of the target, from the configuration.
+    pub target: Arc<str>,
+    /// The store.
+    pub store: ReferenceStoreId,
+}
+
+impl StoreId {
+    /// A job of the store, through the same target.
+    #[must_use]
+    pub fn watch(&self, job: ImportJobId) -> WatchId {
+        WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } }
+    }
+}
+
 macro_rules! status {
     ($(#[$doc:meta])* $name:ident [$count:literal] { $($status:ident = $word:literal),+ }) => {
         $(#[$doc])*

@@ -1,9 +1,10 @@
-//! What a listing says of jobs that are watched: which of them look changed.
+//! What a listing says of jobs: which of those that are watched look changed, and which are there that nobody watches.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::job::{ImportJobId, JobStatus};
+use super::time::Timestamp;
 
 /// The part of the polls' quota that goes to jobs of which a sweep sees no change: it keeps their sources fresh, and finds what
 /// a listing does not tell. Hinted jobs go before them, so it costs those nothing.
@@ -53,9 +54,100 @@ impl Sweep {
     }
 }
 
+/// How long after a younger one a job may first be listed. Whether a listing can lag behind is not documented.
+const LATE: Duration = Duration::from_mins(10);
+
+/// The search for jobs of one store that nobody watches yet. Its times are the service's, but for the first.
+#[derive(Debug)]
+pub struct Search {
+    /// Jobs created before this are not looked for.
+    from: Timestamp,
+    /// The latest creation that a whole listing told.
+    newest: Option<Timestamp>,
+    /// The jobs told to whoever watches: when they were created, and how they were listed then.
+    told: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
+}
+
+impl Search {
+    /// A search for jobs created at `from` or later.
+    #[must_use]
+    pub fn new(from: Timestamp) -> Self {
+        Self { from, newest: None, told: BTreeMap::new() }
+    }
+
+    /// From which creation on jobs have to be listed, so that no new one is missed, and none that is live, of which the oldest was
+    /// created at `oldest_live`.
+    #[must_use]
+    pub fn list_from(&self, oldest_live: Option<Timestamp>) -> Timestamp {
+        let new =
+            self.newest.and_then(|newest| newest.checked_sub(LATE).ok()).map_or(self.from, |new| new.max(self.from));
+        oldest_live.map_or(new, |live| live.min(new))
+    }
+
+    /// Whether a listed job has to be told.
+    #[must_use]
+    pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>) -> bool {
+        created_at.is_none_or(|created| created >= self.from) && !self.told.contains_key(job)
+    }
+
+    /// Takes note that a job was told, so that it is not told again however often it is listed.
+    pub fn told(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
+        self.told.insert(job, (created_at, status));
+    }
+
+    /// How a job was listed when it was told.
+    #[must_use]
+    pub fn status_when_told(&self, job: &ImportJobId) -> Option<&JobStatus> {
+        self.told.get(job).map(|(_, status)| status)
+    }
+
+    /// Takes note that all jobs created at `from` or later were listed at `now`, each told, the newest created at `newest`.
+    pub fn listed(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
+        // A creation in the future must not hide those that are still to come.
+        self.newest = self.newest.max(newest.map(|newest| newest.min(now)));
+        // What is no longer listed cannot be new.
+        self.told.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + 60 * minutes).expect("in range")
+    }
+
+    #[test]
+    fn a_search_lists_from_its_beginning_and_then_only_what_may_be_new_or_is_live() {
+        let mut search = Search::new(at(0));
+        assert_eq!(search.list_from(None), at(0));
+        assert_eq!(search.list_from(Some(at(-60))), at(-60), "a live job that is older must not seem to be gone");
+        search.listed(at(0), None, at(60));
+        assert_eq!(search.list_from(None), at(0), "an empty store says nothing of the service's time");
+        search.listed(at(0), Some(at(5)), at(60));
+        assert_eq!(search.list_from(None), at(0), "never before its beginning");
+        search.listed(at(0), Some(at(999)), at(60));
+        assert_eq!(search.list_from(None), at(50), "nothing was created after it was listed");
+        assert_eq!(search.list_from(Some(at(30))), at(30));
+        assert_eq!(search.list_from(Some(at(55))), at(50));
+        search.listed(at(50), Some(at(40)), at(60));
+        assert_eq!(search.list_from(None), at(50), "what was seen stays seen");
+    }
+
+    #[test]
+    fn a_job_is_told_once_for_as_long_as_it_is_listed() {
+        let job: ImportJobId = "9876543210".parse().expect("an id");
+        let mut search = Search::new(at(0));
+        assert!(!search.is_new(&job, Some(at(-1))));
+        assert!(search.is_new(&job, Some(at(0))) && search.is_new(&job, None));
+        search.told(job.clone(), Some(at(3)), JobStatus::Completed);
+        search.listed(at(0), Some(at(60)), at(60));
+        assert!(!search.is_new(&job, Some(at(3))));
+        assert_eq!(search.status_when_told(&job), Some(&JobStatus::Completed));
+        search.listed(at(50), Some(at(60)), at(60));
+        assert_eq!(search.status_when_told(&job), None, "what is not listed any more takes no room");
+    }
 
     #[test]
     fn a_job_that_is_listed_otherwise_than_known_is_hinted_ever_more_rarely() {

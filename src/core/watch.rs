@@ -43,6 +43,23 @@ pub struct Known {
     pub vanished: bool,
 }
 
+impl Known {
+    /// How long it is until `after` has passed since the job's end, which cannot have come later than it was seen, or since it was
+    /// last seen, where the service no longer knows it; zero where that is over. `None`: it is there and goes on.
+    #[must_use]
+    pub fn forgotten_in(&self, after: Duration, now: Timestamp) -> Option<Duration> {
+        let gone_at = if self.status.is_terminal() {
+            self.completed_at.map_or(self.since, |said| said.min(self.since))
+        } else if self.vanished {
+            self.last_seen
+        } else {
+            return None;
+        };
+        let passed = Duration::try_from(now.duration_since(gone_at)).unwrap_or_default();
+        Some(after.saturating_sub(passed))
+    }
+}
+
 /// What follows from one outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {

@@ -53,9 +53,6 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup)
 
 /// What is wrong with the daemon itself, where something is: it comes first on every page.
 pub(super) fn alerts(daemon: &DaemonView) -> Markup {
-    let alert = |title: &str, text: &str| {
-        html! { section.alert role="alert" { h2 { (title) } pre { (printable_lines(text)) } } }
-    };
     html! {
         @if let Some(error) = &daemon.config_error {
             (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))
@@ -63,6 +60,11 @@ pub(super) fn alerts(daemon: &DaemonView) -> Markup {
         @if let Some(error) = &daemon.record_error { (alert("The record cannot be written; polling waits for it", error)) }
         @if daemon.stopping { section.alert role="alert" { h2 { "The daemon is stopping" } } }
     }
+}
+
+/// Something that a person should see first.
+pub(super) fn alert(title: &str, text: &str) -> Markup {
+    html! { section.alert role="alert" { h2 { (Printable(title)) } pre { (printable_lines(text)) } } }
 }
 
 /// A job's status.

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alerts, badge, distance, job_badge, job_path, page, progress, shortened};
+use super::html::{alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
 use super::{AppState, rendered};
-use crate::board::{WatchState, WatchView};
+use crate::board::{StoreView, WatchState, WatchView};
 use crate::core::job::JobStatus;
 use crate::core::text::Printable;
 use crate::core::time::Timestamp;
@@ -35,14 +35,18 @@ enum Rank {
 pub(super) async fn show(State(state): State<AppState>) -> Response {
     rendered(move || {
         let now = state.clock.now().wall;
+        let stores = state.board.stores();
         let mut watches = state.board.watches();
         watches.sort_by_key(|watch| (rank(watch), Reverse(watch.known.as_ref().map(|known| known.since))));
         let content = html! {
             (alerts(&state.board.daemon()))
+            @for store in &stores { (unlisted(store, now)) }
             h1 { "Watches" }
             (summary(&watches))
-            @if watches.is_empty() {
+            @if watches.is_empty() && stores.is_empty() {
                 p { "Nothing is watched yet. Add a job to the configuration, as " code { "[[job]]" } " with its ids." }
+            } @else if watches.is_empty() {
+                p { "No import job was found yet in what is watched: " (stores.iter().map(|store| name(store)).collect::<Vec<_>>().join(", ")) "." }
             } @else {
                 (table(&watches, now))
             }
@@ -50,6 +54,22 @@ pub(super) async fn show(State(state): State<AppState>) -> Response {
         page("Watches", now, true, &content)
     })
     .await
+}
+
+/// What is wrong with a store that cannot be listed.
+fn unlisted(store: &StoreView, now: Timestamp) -> Markup {
+    let Some(trouble) = &store.trouble else { return html! {} };
+    let last = store.listed_at.map_or("It was never listed.".to_owned(), |at| {
+        format!("It was last listed {} ago.", super::distance(at, now))
+    });
+    let title = format!("No job of the store {} can be found: it cannot be listed", name(store));
+    alert(&title, &format!("{trouble}\n{last}"))
+}
+
+/// "shared references (1234567890)"
+fn name(store: &StoreView) -> String {
+    let (name, id) = (Printable(&store.name).to_string(), store.id.store.as_str());
+    if name == id { name } else { format!("{name} ({id})") }
 }
 
 fn rank(watch: &WatchView) -> Rank {

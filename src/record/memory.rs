@@ -1,54 +1,81 @@
-//! What the record knows of every job: the three tables read once, as the one log that they are, and played again.
+//! What the record knows of a job: its rows in the three tables, read as the one log that they are, and played again.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::mem;
 use std::str::FromStr;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, Result, Row};
 
-use super::Remembered;
+use super::{Jobs, Remembered};
 use crate::core::change::DetailKind;
-use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
+use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use crate::core::watch::Known;
 
-/// Every row, in the order written. SQLite merges the three tables as it reads them, without sorting.
+/// Every row of one job, in the order written. SQLite finds them by index: the record may hold a year of jobs that nobody watches
+/// any more.
 pub(super) const LOG: &str = "
-SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
-    status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
-UNION ALL
-SELECT id, target, reference_store_id, import_job_id, observed_at, 'source', to_status,
-    status_message, NULL, NULL, name, source_file, nth FROM source_transitions
-UNION ALL
-SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
-    NULL, NULL, NULL, NULL, NULL, NULL FROM details
+SELECT * FROM (
+    SELECT id, target, reference_store_id, import_job_id, observed_at, 'transition' AS kind, to_status AS value,
+        status_message, created_at, completed_at, NULL AS name, NULL AS source_file, NULL AS nth FROM transitions
+    UNION ALL
+    SELECT id, target, reference_store_id, import_job_id, observed_at, 'source', to_status,
+        status_message, NULL, NULL, name, source_file, nth FROM source_transitions
+    UNION ALL
+    SELECT id, target, reference_store_id, import_job_id, observed_at, kind, value,
+        NULL, NULL, NULL, NULL, NULL, NULL FROM details
+)
+WHERE reference_store_id = ? AND import_job_id = ? AND target = ?
 ORDER BY id";
 
-/// What is known of every job.
-pub(super) fn remembered(connection: &Connection) -> Result<BTreeMap<WatchId, Remembered>> {
-    let mut jobs = BTreeMap::new();
-    let mut log = connection.prepare(LOG)?;
-    let mut rows = log.query([])?;
+/// The latest status of every job of a store: `max` picks the row that the other columns are of.
+const LATEST: &str = "
+SELECT import_job_id, to_status AS value, max(id) AS id FROM transitions
+WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id";
+
+/// What is known of some jobs.
+pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>> {
+    let jobs = match jobs {
+        Jobs::These(jobs) => jobs,
+        Jobs::UnendedOf(store) => unended(connection, &store)?,
+    };
+    let known = jobs.into_iter().map(|id| Ok(of_job(connection, &id)?.map(|job| (id, job))));
+    known.filter_map(Result::transpose).collect()
+}
+
+fn unended(connection: &Connection, store: &StoreId) -> Result<Vec<WatchId>> {
+    let mut jobs = Vec::new();
+    let mut latest = connection.prepare(LATEST)?;
+    let mut rows = latest.query([store.store.as_str(), &*store.target])?;
     while let Some(row) = rows.next()? {
-        let target: Box<str> = row.get("target")?;
-        let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
-        let kind: Box<str> = row.get("kind")?;
-        match (&*kind, jobs.entry(WatchId { target: target.into(), key })) {
-            ("transition", job) => play_transition(row, job)?,
-            ("source", Entry::Occupied(mut job)) => play_source(row, &mut job.get_mut().known)?,
-            (kind, Entry::Occupied(mut job)) => play_detail(row, kind, &mut job.get_mut().known)?,
-            // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by
-            // hand.
-            (_, Entry::Vacant(_)) => {}
+        if !job_status(row)?.is_terminal() {
+            jobs.push(store.watch(parsed(row, "import_job_id")?));
         }
     }
     Ok(jobs)
 }
 
-fn play_transition(row: &Row<'_>, job: Entry<'_, WatchId, Remembered>) -> Result<()> {
+fn of_job(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
+    let mut job = None;
+    let mut log = connection.prepare_cached(LOG)?;
+    let mut rows = log.query([id.key.store.as_str(), id.key.job.as_str(), &*id.target])?;
+    while let Some(row) = rows.next()? {
+        let kind: Box<str> = row.get("kind")?;
+        match (&*kind, &mut job) {
+            ("transition", job) => play_transition(row, job)?,
+            ("source", Some(job)) => play_source(row, &mut job.known)?,
+            (kind, Some(job)) => play_detail(row, kind, &mut job.known)?,
+            // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by
+            // hand.
+            (_, None) => {}
+        }
+    }
+    Ok(job)
+}
+
+fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
     let observed_at = parsed(row, "observed_at")?;
-    let known = Known {
+    let mut known = Known {
         status: job_status(row)?,
         status_message: row.get("status_message")?,
         created_at: parsed_if_there(row, "created_at")?,
@@ -58,18 +85,14 @@ fn play_transition(row: &Row<'_>, job: Entry<'_, WatchId, Remembered>) -> Result
         last_seen: observed_at,
         vanished: false,
     };
-    let to = known.status.index();
-    let remembered = match job {
-        Entry::Vacant(job) => job.insert(Remembered { known, transitions: [0; 8] }),
-        Entry::Occupied(job) => {
-            let remembered = job.into_mut();
-            let before = mem::replace(&mut remembered.known, known);
-            remembered.known.created_at = remembered.known.created_at.or(before.created_at);
-            remembered.known.sources = before.sources;
-            remembered
-        }
-    };
-    remembered.transitions[to] += 1;
+    let mut transitions = [0; 8];
+    if let Some(before) = job.take() {
+        known.created_at = known.created_at.or(before.known.created_at);
+        known.sources = before.known.sources;
+        transitions = before.transitions;
+    }
+    transitions[known.status.index()] += 1;
+    *job = Some(Remembered { known, transitions });
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::change::Change;
-use crate::core::job::WatchId;
+use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 use crate::instruments::Instruments;
@@ -41,6 +41,15 @@ const QUEUE_LENGTH: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Record {
     requests: mpsc::Sender<Request>,
+}
+
+/// Which jobs are asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jobs {
+    /// These.
+    These(Vec<WatchId>),
+    /// Those of a store that were not seen to end.
+    UnendedOf(StoreId),
 }
 
 /// What the record knows of one job.
@@ -186,12 +195,15 @@ impl Record {
         Ok((Self { requests }, writing))
     }
 
-    /// What is known of every job in the record.
+    /// What is known of some jobs; one that the record does not know is left out.
     ///
     /// # Errors
     /// The record cannot be read, or its writer is gone.
-    pub async fn remembered(&self) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
-        self.ask(Request::Remembered).await
+    pub async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+        if jobs == Jobs::These(Vec::new()) {
+            return Ok(BTreeMap::new());
+        }
+        self.ask(|done| Request::Remembered { jobs, done }).await
     }
 
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.

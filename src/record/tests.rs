@@ -35,13 +35,17 @@ fn the_writer_syncs_every_commit() {
 }
 
 #[test]
-fn the_three_tables_are_merged_without_sorting() {
+fn the_rows_of_a_job_are_found_by_index() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
     let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", memory::LOG)).expect("a plan");
-    let steps = plan.query_map([], |row| row.get::<_, String>("detail")).expect("steps");
+    let steps = plan.query_map(["", "", ""], |row| row.get::<_, String>("detail")).expect("steps");
     let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
-    assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
+    assert_eq!(
+        steps.iter().filter(|step| step.contains("_of_job (reference_store_id=? AND ")).count(),
+        3,
+        "{steps:#?}"
+    );
 }
 
 /// A time with digits that milliseconds lose.
@@ -141,7 +145,15 @@ proptest! {
                 }
             }
             record.close().await;
-            Record::open(&path, &instruments).expect("the same record").remembered().await.expect("its jobs")
+            let ids = models.iter().map(|model| model.id.clone()).collect();
+            let record = Record::open(&path, &instruments).expect("the same record");
+            let remembered = record.remembered(Jobs::These(ids)).await.expect("its jobs");
+            for model in &models {
+                let unended = record.remembered(Jobs::UnendedOf(model.id.store_id())).await.expect("its jobs");
+                let goes_on = remembered.get_key_value(&model.id).filter(|(_, job)| !job.known.status.is_terminal());
+                assert_eq!(unended.first_key_value(), goes_on);
+            }
+            remembered
         });
         for model in &models {
             let remembered = remembered.get(&model.id);

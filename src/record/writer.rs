@@ -14,7 +14,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{self, Locked};
-use super::{CommitError, OpenError, Remembered, memory, rows, schema};
+use super::{CommitError, Jobs, OpenError, Remembered, memory, rows, schema};
 use crate::core::change::Change;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
@@ -31,8 +31,8 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
 pub(super) enum Request {
     /// To add a change.
     Append(Box<Append>),
-    /// What is known of every job.
-    Remembered(Answer<BTreeMap<WatchId, Remembered>>),
+    /// What is known of some jobs.
+    Remembered { jobs: Jobs, done: Answer<BTreeMap<WatchId, Remembered>> },
     /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
     DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
     /// To answer, and to say whether the record could be written.
@@ -98,10 +98,11 @@ impl Writer {
             for request in requests.drain(..) {
                 match request {
                     Request::Append(append) => group.push(*append),
-                    Request::Remembered(done) => {
+                    Request::Remembered { jobs, done } => {
                         // What was queued before is part of what is known.
                         self.append(mem::take(&mut group));
-                        answer(done, self.attempt(|connection| memory::remembered(connection)));
+                        // One picture of all of them.
+                        answer(done, self.attempt(|connection| memory::remembered(&*connection.transaction()?, jobs)));
                     }
                     Request::DeleteEnded { before, watched, done } => {
                         answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));

@@ -148,8 +148,9 @@ impl Api {
         check_id("id", id)?;
         let jobs = self.store(store)?;
         let job = jobs.binary_search_by(|job| job.place.id.as_str().cmp(id)).ok().map(|place| &jobs[place]);
-        let job = job.ok_or_else(|| not_found(format!("There is no import job {id} in reference store {store}.")))?;
-        let step = job.life.at(job.age_at_start + now);
+        let job = job.and_then(|job| Some((job, job.life.at(job.age(now)?))));
+        let no_job = || not_found(format!("There is no import job {id} in reference store {store}."));
+        let (job, step) = job.ok_or_else(no_job)?;
         let sources = job.sources.iter().zip(&step.sources).map(|(source, state)| SourceItem {
             source_file: &source.file,
             status: state.status,
@@ -186,7 +187,7 @@ impl Api {
         let mut rest = jobs
             .iter()
             .skip_while(|job| told.as_ref().is_some_and(|told| job.place.id <= *told))
-            .map(|job| (job, job.life.at(job.age_at_start + now)))
+            .filter_map(|job| Some((job, job.life.at(job.age(now)?))))
             .filter(|(job, step)| filter.lets_through(step.status, self.created(job)));
         let listed: Vec<_> = rest.by_ref().take(page).collect();
         let items: Vec<JobItem<'_>> = listed.iter().map(|(job, step)| self.item(job, step)).collect();
@@ -197,9 +198,9 @@ impl Api {
         Ok(Answer::ok(answer))
     }
 
-    /// Every job's whole true life.
-    pub(super) fn truth(&self) -> Answer {
-        let truth = self.jobs.iter().map(|job| Truth {
+    /// The whole true life of every job that there is.
+    pub(super) fn truth(&self, now: Duration) -> Answer {
+        let truth = self.jobs.iter().filter(|job| job.age(now).is_some()).map(|job| Truth {
             name: &job.place.name,
             reference_store_id: &job.place.reference_store_id,
             id: &job.place.id,
@@ -239,7 +240,7 @@ impl Api {
     }
 
     fn created(&self, job: &Job) -> Timestamp {
-        self.started.saturating_sub(job.age_at_start).unwrap_or(Timestamp::MIN)
+        self.started.saturating_add(job.created).unwrap_or(Timestamp::MAX)
     }
 }
 

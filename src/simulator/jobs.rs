@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
+use jiff::SignedDuration;
 
 use super::Options;
-use super::lifecycle::{self, Kind, Life, whole_millis};
+use super::lifecycle::{self, Kind, Life};
 
 /// Where a simulated job is found, and a name for a watch list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +24,18 @@ pub struct SimulatedJob {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Job {
     pub(super) place: SimulatedJob,
-    /// How old the job is when the simulator starts, in whole milliseconds.
-    pub(super) age_at_start: Duration,
+    /// When the job is created, counted from the simulator's start, in whole milliseconds; those that are there at the start were
+    /// created before.
+    pub(super) created: SignedDuration,
     pub(super) sources: Vec<Source>,
     pub(super) life: Life,
+}
+
+impl Job {
+    /// How old the job is at `now`, counted from the simulator's start; `None` before it is created.
+    pub(super) fn age(&self, now: Duration) -> Option<Duration> {
+        Duration::try_from(SignedDuration::try_from(now).ok()? - self.created).ok()
+    }
 }
 
 /// What the requester said of one source, and the id of the reference that it becomes.
@@ -45,6 +54,9 @@ const SOURCES_MAX: u8 = 6;
 /// A job may be this part of its length old when the simulator starts: created before, but still SUBMITTED, since that
 /// takes longer.
 const AGE_AT_START_MAX: f64 = 0.05;
+
+/// Jobs that are created after the simulator's start: all are drawn at once. A hundred an hour last for four days.
+pub(super) const ARRIVALS_MAX: u32 = 10_000;
 
 /// Genome assemblies that people import: name, organism, file.
 const REFERENCES: [(&str, &str, &str); 12] = [
@@ -86,10 +98,32 @@ pub(super) fn draw(options: &Options) -> Vec<Job> {
     let stores: Vec<String> = (0..options.stores.max(1)).map(|_| ids.draw()).collect();
     let kinds = lifecycle::deal(options.jobs as usize, options.stuck as usize, &mut rng);
     let lengths = lengths(options, &mut rng);
+    let mut draw = Draw { stores, ids, rng, jobs: Vec::with_capacity(kinds.len()) };
+    for (kind, length) in kinds.into_iter().zip(lengths) {
+        draw.job(kind, length, |rng| {
+            -SignedDuration::try_from(length.mul_f64(AGE_AT_START_MAX * rng.f64())).unwrap_or_default()
+        });
+    }
+    draw.arrivals(options);
+    let Draw { mut jobs, .. } = draw;
+    let place = |job: &Job| (job.place.reference_store_id.clone(), job.place.id.clone());
+    jobs.sort_by_cached_key(place);
+    jobs
+}
 
-    let mut jobs: Vec<Job> = Vec::with_capacity(kinds.len());
-    for (nth, (kind, length)) in kinds.into_iter().zip(lengths).enumerate() {
-        let sources = draw_sources(nth, kind, &mut ids, &mut rng);
+/// The jobs drawn so far, and what draws the next.
+struct Draw {
+    stores: Vec<String>,
+    ids: Ids,
+    rng: Rng,
+    jobs: Vec<Job>,
+}
+
+impl Draw {
+    fn job(&mut self, kind: Kind, length: Duration, created: impl FnOnce(&mut Rng) -> SignedDuration) {
+        let Self { stores, ids, rng, jobs } = self;
+        let nth = jobs.len();
+        let sources = draw_sources(nth, kind, ids, rng);
         let (name, round) = (sources[0].name, nth / REFERENCES.len());
         jobs.push(Job {
             place: SimulatedJob {
@@ -97,14 +131,25 @@ pub(super) fn draw(options: &Options) -> Vec<Job> {
                 reference_store_id: stores[nth % stores.len()].clone(),
                 id: ids.draw(),
             },
-            age_at_start: whole_millis(length.mul_f64(AGE_AT_START_MAX * rng.f64())),
-            life: Life::draw(kind, u8::try_from(sources.len()).unwrap_or(u8::MAX), length, &mut rng),
+            created: SignedDuration::from_millis(created(rng).as_millis().try_into().unwrap_or(0)),
+            life: Life::draw(kind, u8::try_from(sources.len()).unwrap_or(u8::MAX), length, rng),
             sources,
         });
     }
-    let place = |job: &Job| (job.place.reference_store_id.clone(), job.place.id.clone());
-    jobs.sort_by_cached_key(place);
-    jobs
+
+    /// The jobs to come: one in each span of time, somewhere in it.
+    fn arrivals(&mut self, options: &Options) {
+        if options.arrivals_per_minute <= 0.0 {
+            return;
+        }
+        for (nth, kind) in (0..ARRIVALS_MAX).zip(lifecycle::deal(ARRIVALS_MAX as usize, 0, &mut self.rng)) {
+            let length = options.mean.mul_f64(0.5 + self.rng.f64());
+            let spans = |rng: &mut Rng| f64::from(nth) + rng.f64();
+            self.job(kind, length, |rng| {
+                SignedDuration::from_secs_f64(60.0 / options.arrivals_per_minute * spans(rng))
+            });
+        }
+    }
 }
 
 /// One length for each job, from a quarter of the mean to one and three quarters, evenly spread so that the ends do not come
@@ -176,7 +221,26 @@ mod tests {
         let alike = |job: &&Job| job.sources.len() > 1 && job.sources[0].file == job.sources[1].file;
         assert!(jobs.iter().any(|job| alike(&job)) && !jobs.iter().all(|job| alike(&job)));
         for job in &jobs {
-            assert_eq!(job.life.at(job.age_at_start), job.life.at(Duration::ZERO));
+            let age = job.age(Duration::ZERO).expect("it is there");
+            assert_eq!(job.life.at(age), job.life.at(Duration::ZERO));
         }
+    }
+
+    #[test]
+    fn jobs_to_come_change_none_of_those_that_are_there_and_are_not_created_in_the_order_of_their_ids() {
+        let options = Options { jobs: 20, ..Options::default() };
+        let jobs = draw(&Options { arrivals_per_minute: 6.0, ..options.clone() });
+        let (there, mut to_come): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| !job.created.is_positive());
+        assert_eq!(there, draw(&options));
+        assert_eq!(to_come.len(), ARRIVALS_MAX as usize);
+        assert!(!to_come.is_sorted_by_key(|job| job.created));
+        to_come.sort_by_key(|job| job.created);
+        for (nth, job) in (0..).zip(&to_come) {
+            let second = job.created.as_secs();
+            assert!((10 * nth..10 * (nth + 1)).contains(&second), "the {nth}th at {second} s");
+        }
+        let created = Duration::try_from(to_come[7].created).expect("after the start");
+        assert_eq!(to_come[7].age(created), Some(Duration::ZERO));
+        assert_eq!(to_come[7].age(created.saturating_sub(Duration::from_millis(1))), None);
     }
 }

@@ -5,7 +5,7 @@
 //! (`jobs`) live lives drawn from a seed (`lifecycle`); faults (`faults`) strike at given rates.
 //!
 //! It is the other side: of the house it uses the clock and nothing else, so that a mistake in our reading of the API is not
-//! made twice by the same code. Two paths are not AWS's: `/-/jobs` tells the whole true life of every job, and `/-/calls`
+//! made twice by the same code. Two paths are not AWS's: `/-/jobs` tells the whole true life of every job there is, and `/-/calls`
 //! how many requests of each operation were answered, throttled and struck by a fault.
 
 mod api;
@@ -51,6 +51,8 @@ pub struct Options {
     pub jobs: u32,
     /// How many more jobs never end.
     pub stuck: u32,
+    /// How many more jobs are created each minute after the start, up to 10,000 in all.
+    pub arrivals_per_minute: f64,
     /// How many reference stores the jobs are spread over; at least one is made.
     pub stores: u32,
     /// The same seed gives the same ids, sources, lives and faults.
@@ -69,6 +71,7 @@ impl Default for Options {
         Self {
             jobs: 8,
             stuck: 0,
+            arrivals_per_minute: 0.0,
             stores: 1,
             seed: 1,
             mean: Duration::from_mins(1),
@@ -88,7 +91,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts a simulator on `listen`. All its jobs are created now.
+    /// Starts a simulator on `listen`.
     ///
     /// # Errors
     /// The address cannot be listened on.
@@ -112,9 +115,9 @@ impl Simulator {
         self.address
     }
 
-    /// Its jobs, ordered by store and id.
+    /// The jobs that were there at its start, ordered by store and id.
     pub fn jobs(&self) -> impl Iterator<Item = &SimulatedJob> {
-        self.service.api.jobs.iter().map(|job| &job.place)
+        self.service.api.jobs.iter().filter(|job| !job.created.is_positive()).map(|job| &job.place)
     }
 
     /// Ends it, requests that wait included. Returns once every connection is closed.

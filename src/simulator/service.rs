@@ -54,7 +54,7 @@ impl Service {
         let (head, body) = request.into_parts();
         let segments: Vec<&str> = head.uri.path().split('/').skip(1).collect();
         let operation = match (&head.method, &*segments) {
-            (&Method::GET, ["-", "jobs"]) => return Ok((self.api.truth(), None)),
+            (&Method::GET, ["-", "jobs"]) => return Ok((self.api.truth(self.elapsed()), None)),
             (&Method::GET, ["-", "calls"]) => return Ok((Answer::ok(json!(self.traffic().calls())), None)),
             (&Method::GET, ["referencestore", _, "importjob", _]) => Operation::GetReferenceImportJob,
             (&Method::POST, ["referencestore", _, "importjobs"]) => Operation::ListReferenceImportJobs,

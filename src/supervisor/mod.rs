@@ -9,16 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use crate::board::{WatchState, WatchView};
-use crate::config::watch_list::JobEntry;
+use crate::board::{StoreView, WatchState, WatchView};
+use crate::config::watch_list::{Difference, JobEntry, StoreEntry, WatchList};
 use crate::config::{Config, TargetConfig};
-use crate::core::job::{ReferenceStoreId, WatchId};
+use crate::core::job::{StoreId, WatchId};
 use crate::hints::StoreHints;
 use crate::omics::{Connect, Target, TargetError};
-use crate::record::{CommitError, Remembered};
-use crate::sweeper::Sweeper;
+use crate::record::{CommitError, Jobs, Remembered};
+use crate::sweeper::{FindPolicy, Found, SweepPolicy, Sweeper};
 use crate::watcher::{Poller, RecordGone, Watcher, Workplace};
 use tasks::{Ended, RESTARTS_MAX, Tasks};
 
@@ -28,6 +29,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(4);
 /// How often, and how long apart, a record that cannot be read is asked again before the process is left to its supervisor.
 const RECORD_ATTEMPTS: u32 = 5;
 const RECORD_PAUSE: Duration = Duration::from_secs(2);
+
+/// Pages of found jobs that wait to be seen to. A sweeper waits for the answer to its last, so more come only where there are more
+/// stores, and those wait their turn.
+const FOUND_MAX: usize = 16;
 
 /// The owner of every task.
 #[derive(Debug)]
@@ -39,6 +44,18 @@ pub struct Supervisor {
     config: Config,
     stores: BTreeMap<StoreId, Arc<StoreHints>>,
     tasks: Tasks<TaskKey, RecordGone>,
+    found: mpsc::Receiver<Found>,
+    /// A sweeper's way to `found`.
+    finds: mpsc::Sender<Found>,
+}
+
+/// What the supervisor has to see to.
+#[derive(Debug)]
+pub enum Event {
+    /// A task ended that nobody had told to.
+    Ended(TaskEnd),
+    /// A sweeper found jobs.
+    Found(Found),
 }
 
 /// How a task ended that nobody had told to.
@@ -47,9 +64,6 @@ pub struct TaskEnd(Ended<TaskKey, RecordGone>);
 
 /// The targets in use, by name, and what each was built from.
 type Targets = BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>;
-
-/// A store, as it is read through one target.
-type StoreId = (Arc<str>, ReferenceStoreId);
 
 /// What a task is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +90,7 @@ impl Supervisor {
     /// A supervisor of nothing yet, which reaches targets through `connect`. `seed` sets the jitter of every watch.
     #[must_use]
     pub fn new(workplace: Workplace, connect: Arc<dyn Connect>, seed: u64) -> Self {
+        let (finds, found) = mpsc::channel(FOUND_MAX);
         Self {
             workplace,
             connect,
@@ -84,6 +99,8 @@ impl Supervisor {
             config: Config::new(PathBuf::new()),
             stores: BTreeMap::new(),
             tasks: Tasks::new(),
+            found,
+            finds,
         }
     }
 
@@ -93,74 +110,152 @@ impl Supervisor {
     /// See [`ApplyError`].
     pub async fn apply(&mut self, config: &Config) -> Result<(), ApplyError> {
         let targets = self.build_targets(config).await?;
-        let difference = self.config.difference(config);
-        if !difference.start.is_empty() {
-            // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
-            self.workplace.record.remembered().await.map_err(ApplyError::Record)?;
+        let Difference { stop, start, stores } = self.config.difference(config);
+        let jobs = &config.watch_list.jobs;
+        // A job's own entry goes before its store's.
+        let found = self.found().filter(|id| stores.contains(&id.store_id()) || jobs.contains_key(id));
+        let stop: BTreeSet<WatchId> = stop.into_iter().chain(found).collect();
+        // Where jobs are looked for anew: in stores that changed, and where a job has lost the entry of its own.
+        let left = stop.iter().filter(|id| !jobs.contains_key(id)).map(WatchId::store_id);
+        let mut anew: BTreeSet<StoreId> = left.chain(stores.iter().cloned()).collect();
+        anew.retain(|store| config.watch_list.stores.contains_key(store));
+        // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
+        let started = Jobs::These(start.iter().map(|(id, _)| id.clone()).collect());
+        for taken_up in [started].into_iter().chain(anew.iter().cloned().map(Jobs::UnendedOf)) {
+            self.workplace.record.remembered(taken_up).await.map_err(ApplyError::Record)?;
         }
+
         let sweeps = sweeps_of(config);
         let moved = |name: &str| self.targets.get(name).map(|(built_from, _)| built_from) != config.targets.get(name);
-        let swept = sweeps_of(&self.config);
-        let ended = swept.iter().filter(|store| !sweeps.contains(*store) || moved(&store.0)).cloned();
-        let stop = ended.map(TaskKey::Sweep).chain(difference.stop.iter().cloned().map(TaskKey::Watch));
-        self.tasks.stop(stop, STOP_PATIENCE).await;
-        for id in &difference.stop {
+        let ended = sweeps_of(&self.config).into_iter().filter(|(store, policy)| {
+            sweeps.get(store) != Some(policy) || moved(&store.target) || anew.contains(store)
+        });
+        let ended = ended.map(|(store, _)| TaskKey::Sweep(store));
+        let ended: Vec<TaskKey> = ended.chain(stop.iter().cloned().map(TaskKey::Watch)).collect();
+        self.tasks.stop(ended, STOP_PATIENCE).await;
+        for id in &stop {
             // One that only changed stays in sight until its successor takes its place.
-            if !config.watch_list.jobs.contains_key(id) {
+            if !jobs.contains_key(id) {
                 self.workplace.board.remove(id);
             }
-            if let Some(hints) = self.stores.get(&store_of(id)) {
-                hints.forget(&id.key.job);
-            }
+            self.forget_hints(id);
+        }
+        for store in &stores {
+            self.workplace.board.remove_store(store);
         }
         for gone in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
             self.workplace.instruments.forget_target(gone);
         }
         self.targets = targets;
         self.config = config.clone();
-        if !difference.start.is_empty() {
-            let mut remembered = self.remembered().await.map_err(ApplyError::Lost)?;
-            for (id, entry) in difference.start {
-                let remembered = remembered.remove(&id);
-                self.start_watch(id, &entry, remembered, 0);
-            }
+        self.start(start, sweeps).await
+    }
+
+    /// Starts these watches, and the sweeps that do not run yet.
+    async fn start(
+        &mut self,
+        watches: Vec<(WatchId, JobEntry)>,
+        sweeps: BTreeMap<StoreId, SweepPolicy>,
+    ) -> Result<(), ApplyError> {
+        let ids = watches.iter().map(|(id, _)| id.clone()).collect();
+        let mut remembered = self.remembered(Jobs::These(ids)).await?;
+        for (id, entry) in watches {
+            let remembered = remembered.remove(&id);
+            self.start_watch(id, &entry, remembered, 0);
         }
-        for store in sweeps {
-            if !self.tasks.runs(&TaskKey::Sweep(store.clone())) {
-                self.start_sweep(store, 0);
+        for (store, policy) in sweeps {
+            if self.tasks.runs(&TaskKey::Sweep(store.clone())) {
+                continue;
             }
+            if policy.find.is_some() {
+                // What goes on is not left to be found: it may be too old for that, or listing may fail.
+                let unended = self.remembered(Jobs::UnendedOf(store.clone())).await?;
+                self.start_found(&store, unended.into_iter().map(|(id, job)| (id, Some(job))));
+            }
+            self.start_sweep(store, policy, 0);
         }
-        let stores: BTreeSet<StoreId> = self.config.watch_list.jobs.keys().map(store_of).collect();
+        let WatchList { jobs, stores } = &self.config.watch_list;
+        let stores: BTreeSet<StoreId> = jobs.keys().map(WatchId::store_id).chain(stores.keys().cloned()).collect();
         self.stores.retain(|store, _| stores.contains(store));
         Ok(())
     }
 
-    /// The next task that ended of itself. A caller that stops waiting loses nothing.
-    pub async fn next_end(&mut self) -> TaskEnd {
-        TaskEnd(self.tasks.next_end().await)
+    /// Starts watches of jobs of a store, but of those that are watched already, and those whose time in sight is over.
+    fn start_found(&mut self, store: &StoreId, jobs: impl Iterator<Item = (WatchId, Option<Remembered>)>) {
+        let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
+        let now = self.workplace.clock.now().wall;
+        for (id, remembered) in jobs {
+            let left = remembered.as_ref().and_then(|job| job.known.forgotten_in(entry.forget_after?, now));
+            if left != Some(Duration::ZERO) && self.workplace.board.watch(&id).is_none() {
+                self.start_watch(id, &entry, remembered, 0);
+            }
+        }
     }
 
-    /// Does what the end of a task asks for.
+    /// The next thing to see to. A caller that stops waiting loses nothing.
+    pub async fn next_event(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            end = self.tasks.next_end() => Event::Ended(TaskEnd(end)),
+            Some(found) = self.found.recv() => Event::Found(found),
+        }
+    }
+
+    /// Sees to it.
     ///
     /// # Errors
     /// The daemon cannot go on.
-    pub async fn handle_end(&mut self, TaskEnd(end): TaskEnd) -> Result<(), ApplyError> {
+    pub async fn handle_event(&mut self, event: Event) -> Result<(), ApplyError> {
+        match event {
+            Event::Ended(TaskEnd(end)) => self.handle_end(end).await,
+            Event::Found(found) => self.watch_found(found).await,
+        }
+    }
+
+    async fn handle_end(&mut self, end: Ended<TaskKey, RecordGone>) -> Result<(), ApplyError> {
         match end {
-            Ended::Done => {}
+            Ended::Done(TaskKey::Sweep(_)) => {}
+            Ended::Done(TaskKey::Watch(id)) => {
+                // A job with an entry of its own stays in sight; one of a store has been there for long enough.
+                if !self.config.watch_list.jobs.contains_key(&id) {
+                    self.workplace.board.remove(&id);
+                    self.forget_hints(&id);
+                }
+            }
             Ended::Failed(RecordGone) => return Err(ApplyError::Lost(CommitError::WriterGone)),
             Ended::Panicked { key: TaskKey::Sweep(store), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
-                self.start_sweep(store, restarts);
+                if let Some(policy) = sweeps_of(&self.config).remove(&store) {
+                    self.start_sweep(store, policy, restarts);
+                }
             }
             Ended::Panicked { key: TaskKey::Watch(id), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may lie between a commit and its publication: the record knows, the board may not.
-                let remembered = self.remembered().await.map_err(ApplyError::Lost)?.remove(&id);
-                if let Some(entry) = self.config.watch_list.jobs.get(&id).cloned() {
+                let remembered = self.remembered(Jobs::These(vec![id.clone()])).await?.remove(&id);
+                if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
                     self.start_watch(id, &entry, remembered, restarts);
                 }
             }
             Ended::GivenUp(key) => self.give_up(&key),
+        }
+        Ok(())
+    }
+
+    /// Starts watches of jobs that a sweep found.
+    async fn watch_found(&mut self, Found { store, jobs, seen_to }: Found) -> Result<(), ApplyError> {
+        if seen_to.is_closed() {
+            return Ok(());
+        }
+        let ids: Vec<WatchId> = jobs.into_iter().map(|job| store.watch(job)).collect();
+        match self.workplace.record.remembered(Jobs::These(ids.clone())).await {
+            Ok(mut remembered) => {
+                self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))));
+                // An error: the sweeper has just ended, and the next one finds these jobs on the board.
+                let _ = seen_to.send(());
+            }
+            Err(error @ CommitError::WriterGone) => return Err(ApplyError::Lost(error)),
+            Err(error) => self.workplace.tell_record(Some(&error)),
         }
         Ok(())
     }
@@ -172,56 +267,65 @@ impl Supervisor {
 
     /// What the record knows, once tasks have ended that have to be started again. A record in trouble is asked again for a
     /// while, since without it nothing can go on.
-    async fn remembered(&self) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+    async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>, ApplyError> {
         for _ in 0..RECORD_ATTEMPTS {
-            match self.workplace.record.remembered().await {
+            match self.workplace.record.remembered(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
                     warn!(event = "record_unreadable", %error, "the record is asked again");
                     self.workplace.clock.sleep(RECORD_PAUSE).await;
                 }
-                answer => return answer,
+                answer => return answer.map_err(ApplyError::Lost),
             }
         }
-        self.workplace.record.remembered().await
+        self.workplace.record.remembered(jobs).await.map_err(ApplyError::Lost)
+    }
+
+    /// What is watched without an entry of its own.
+    fn found(&self) -> impl Iterator<Item = WatchId> {
+        let watches = self.workplace.board.watches().into_iter().map(|watch| watch.id.clone());
+        watches.filter(|id| !self.config.watch_list.jobs.contains_key(id))
+    }
+
+    fn forget_hints(&self, id: &WatchId) {
+        if let Some(hints) = self.stores.get(&id.store_id()) {
+            hints.forget(&id.key.job);
+        }
     }
 
     async fn build_targets(&self, config: &Config) -> Result<Targets, TargetError> {
-        let mut targets = Targets::new();
-        let used = config.watch_list.jobs.keys().map(|id| &id.target);
-        for name in used.collect::<BTreeSet<_>>() {
+        // One that nothing uses at present keeps its place under the quota all the same.
+        let unchanged = self.targets.iter().filter(|(name, (standing, _))| config.targets.get(*name) == Some(standing));
+        let mut targets: Targets = unchanged.map(|(name, target)| (Arc::clone(name), target.clone())).collect();
+        for name in config.watch_list.targets() {
             let Some(wished) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
-            let target = match self.targets.get(name) {
-                Some((standing, target)) if standing == wished => Arc::clone(target),
-                Some(_) | None => {
-                    let Workplace { clock, instruments, .. } = &self.workplace;
-                    Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?)
-                }
-            };
-            targets.insert(Arc::clone(name), (wished.clone(), target));
+            if !targets.contains_key(name) {
+                let Workplace { clock, instruments, .. } = &self.workplace;
+                let target = Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?);
+                targets.insert(Arc::clone(name), (wished.clone(), target));
+            }
         }
         Ok(targets)
     }
 
     fn start_watch(&mut self, id: WatchId, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
         let Some((_, target)) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
-        let hints = self.stores.entry(store_of(&id)).or_default().listen(&id.key.job);
+        let hints = self.stores.entry(id.store_id()).or_default().listen(&id.key.job);
         let (known, transitions) = remembered.map(|job| (job.known, job.transitions)).unzip();
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(self.workplace.clock, target, id.key.clone(), entry.policy, known, hints, seed);
         let (name, transitions) = (Arc::clone(&entry.name), transitions.unwrap_or_default());
-        let watcher = Watcher::new(self.workplace.clone(), poller, id.clone(), name, transitions);
+        let watcher = Watcher::new(self.workplace.clone(), poller, id.clone(), name, transitions, entry.forget_after);
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
-    fn start_sweep(&mut self, store: StoreId, restarts: u32) {
-        let Some((_, target)) = self.targets.get(&store.0) else { return };
-        let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
+    fn start_sweep(&mut self, store: StoreId, policy: SweepPolicy, restarts: u32) {
+        let Some((_, target)) = self.targets.get(&store.target) else { return };
+        let (target, seed, finds) = (Arc::clone(target), self.seeds.u64(..), self.finds.clone());
         let hints = Arc::clone(self.stores.entry(store.clone()).or_default());
         let Workplace { clock, board, .. } = self.workplace.clone();
-        let (target_name, id) = store.clone();
-        let sweeper = Sweeper::new(clock, board, target, target_name, id, hints, seed);
+        let sweeper = Sweeper::new(clock, board, target, store.clone(), hints, policy, seed);
         self.tasks.start(TaskKey::Sweep(store), restarts, |stop| async {
-            sweeper.run(stop).await;
+            sweeper.run(finds, stop).await;
             Ok(())
         });
     }
@@ -229,10 +333,15 @@ impl Supervisor {
     fn give_up(&self, key: &TaskKey) {
         match key {
             TaskKey::Sweep(store) => {
-                error!(event = "sweep_given_up", target = %store.0, reference_store_id = %store.1, restarts = RESTARTS_MAX,
-                    "sweeping this store failed again and again: its jobs are polled one by one until the next start");
+                error!(event = "sweep_given_up", target = %store.target, reference_store_id = %store.store,
+                    restarts = RESTARTS_MAX, "sweeping this store failed again and again: until the next start its jobs are \
+                    polled one by one, and none that is not watched yet is found");
                 if let Some(hints) = self.stores.get(store) {
                     hints.set_safety_interval(None);
+                }
+                if let Some(view) = self.workplace.board.stores().iter().find(|view| view.id == *store) {
+                    let trouble = Some(format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over"));
+                    self.workplace.board.publish_store(StoreView { trouble, ..(**view).clone() });
                 }
             }
             TaskKey::Watch(id) => {
@@ -248,17 +357,21 @@ impl Supervisor {
     }
 }
 
-fn store_of(id: &WatchId) -> StoreId {
-    (Arc::clone(&id.target), id.key.store.clone())
-}
-
-/// The stores that are worth a sweep: those with more than one watch.
-fn sweeps_of(config: &Config) -> BTreeSet<StoreId> {
+/// What is swept, and what for: stores of which every job is watched, and those that are worth it because they have more than
+/// one watch.
+fn sweeps_of(config: &Config) -> BTreeMap<StoreId, SweepPolicy> {
+    let (replace_polls, WatchList { jobs, stores }) = (config.poll.sweep, &config.watch_list);
     let mut watches: BTreeMap<StoreId, u32> = BTreeMap::new();
-    for id in config.watch_list.jobs.keys().filter(|_| config.poll.sweep) {
-        *watches.entry(store_of(id)).or_default() += 1;
+    for id in jobs.keys().filter(|_| replace_polls) {
+        *watches.entry(id.store_id()).or_default() += 1;
     }
-    watches.into_iter().filter(|(_, count)| *count > 1).map(|(store, _)| store).collect()
+    let several = watches.into_iter().filter(|(_, count)| *count > 1);
+    let sweeps = several.map(|(store, _)| (store, SweepPolicy { replace_polls, find: None }));
+    let finds = stores.iter().map(|(store, StoreEntry { since, each })| {
+        let find = FindPolicy { name: Arc::clone(&each.name), since: *since, interval: config.poll.min_interval };
+        (store.clone(), SweepPolicy { replace_polls, find: Some(find) })
+    });
+    sweeps.chain(finds).collect()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ struct Running {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended<K, E> {
     /// It has done what it was for.
-    Done,
+    Done(K),
     /// It says that the daemon cannot go on.
     Failed(E),
     /// It panicked, and may be started again for the `restarts`th time.
@@ -44,8 +44,8 @@ impl<K, E> Ended<K, E> {
     /// Whose end asks for something.
     fn key(&self) -> Option<&K> {
         match self {
-            Self::Panicked { key, .. } | Self::GivenUp(key) => Some(key),
-            Self::Done | Self::Failed(_) => None,
+            Self::Done(key) | Self::Panicked { key, .. } | Self::GivenUp(key) => Some(key),
+            Self::Failed(_) => None,
         }
     }
 }
@@ -118,7 +118,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         let restarts = self.running.remove(&key).map(|task| task.restarts);
         match (end, restarts) {
             (Ok(Err(error)), _) => self.ended.push_back(Ended::Failed(error)),
-            (Ok(Ok(())), Some(_)) => self.ended.push_back(Ended::Done),
+            (Ok(Ok(())), Some(_)) => self.ended.push_back(Ended::Done(key)),
             (Err(_), Some(RESTARTS_MAX..)) => self.ended.push_back(Ended::GivenUp(key)),
             (Err(_), Some(restarts)) => self.ended.push_back(Ended::Panicked { key, restarts: restarts + 1 }),
             (Ok(Ok(())) | Err(_), None) => {}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use refwatch::commands::{Exit, check};
+use refwatch::config::watch_list::{JobEntry, StoreEntry};
 use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load};
 use tempfile::TempDir;
 
@@ -91,6 +92,16 @@ fn a_file_says_what_is_in_force() {
         entries,
         ["default 1234567890/9876543210 1234567890/9876543210 30s", "eu 1234567890/9876543211 GRCh38 2s"]
     );
+    let stores: Vec<String> = config
+        .watch_list
+        .stores
+        .iter()
+        .map(|(id, StoreEntry { since, each: JobEntry { name, policy, forget_after } })| {
+            format!("{} {} {name} {since:?} {forget_after:?} {:?}", id.target, id.store, policy.interval)
+        })
+        .collect();
+    let default = "default 1234567890 1234567890 604800s Some(86400s) 30s";
+    assert_eq!(stores, [default, "eu 1234567890 shared references 3600s Some(60s) 5s"]);
     let eu = &config.targets["eu"];
     assert_eq!((eu.quota.requests_per_second, eu.quota.share), (10.0, 0.5));
     assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
@@ -123,6 +134,17 @@ id = "9876543211"
 name = "GRCh38"
 target = "eu"
 interval = "auto"
+
+[[store]]
+reference_store_id = "1234567890"
+
+[[store]]
+reference_store_id = "1234567890"
+name = "shared references"
+since = "1h"
+forget_after = "1m"
+target = "eu"
+interval = "5s"
 "#;
 
 #[test]
@@ -154,6 +176,8 @@ fn the_examples_in_the_shipped_file_are_right_and_leave_out_no_key() {
     let text: Vec<&str> = SHIPPED.lines().map(example).collect();
     let config = good(&text.join("\n"));
     assert_eq!((config.targets.len(), config.watch_list.jobs.len()), (2, 1));
+    let store = config.watch_list.stores.first_key_value().expect("a store");
+    assert_eq!(*store.1, StoreEntry::new("shared references".into(), config.poll.policy()));
 
     // What could be set is what appears once everything is set.
     let keys = format!("{}{}", config.in_force(), good(FULL).in_force());

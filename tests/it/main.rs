@@ -10,5 +10,6 @@ mod omics;
 mod process;
 mod record;
 mod simulator;
+mod store;
 mod sweep;
 mod truth;

@@ -207,6 +207,46 @@ async fn the_same_seed_tells_the_same_truth_and_stuck_jobs_never_end() {
 }
 
 #[tokio::test]
+async fn a_job_to_come_is_there_from_its_creation_on_and_not_before() {
+    let options = Options { jobs: 1, arrivals_per_minute: 12.0, ..options() };
+    let told = async |simulator: &Simulator| -> BTreeSet<String> {
+        let truth = get(simulator, "/-/jobs").await.json();
+        truth.as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    // The same seed has the same jobs: the first simulator tells what is still to come in the second.
+    let first = start(options.clone()).await;
+    let there = told(&first).await;
+    let clock = Clock::system();
+    let arrival = async {
+        loop {
+            if let Some(job) = told(&first).await.difference(&there).next() {
+                return job.clone();
+            }
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let job = tokio::time::timeout(DEADLINE, arrival).await.expect("a job arrives");
+    let second = start(options).await;
+    let store = &second.jobs().next().expect("a job").reference_store_id;
+    let path = format!("/referencestore/{store}/importjob/{job}");
+    assert_eq!(get(&second, &path).await.error(), (404, "ResourceNotFoundException"));
+    assert!(!ids(&list(&second, "", &json!({})).await.json()).contains(&job));
+    let created = async {
+        loop {
+            let reply = get(&second, &path).await;
+            if reply.status == 200 {
+                return reply.json();
+            }
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let detail = tokio::time::timeout(DEADLINE, created).await.expect("it is created");
+    assert!(ids(&list(&second, "", &json!({})).await.json()).contains(&job) && told(&second).await.contains(&job));
+    assert_eq!(detail["status"], "SUBMITTED");
+    assert_eq!(second.jobs().count(), 1, "those that were there at the start");
+}
+
+#[tokio::test]
 async fn a_long_list_comes_in_pages_that_miss_no_job_and_repeat_none() {
     let simulator = start(Options { jobs: 250, ..options() }).await;
     let all: Vec<String> = simulator.jobs().map(|job| job.id.clone()).collect();

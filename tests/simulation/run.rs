@@ -1,16 +1,16 @@
 //! One run: the real supervisor, watchers, sweepers and record on a simulated service, in time that passes only while all of
 //! them wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use refwatch::board::{Announced, StatusBoard};
 use refwatch::clock::Clock;
-use refwatch::config::watch_list::WatchList;
+use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use refwatch::config::{Config, TargetConfig};
-use refwatch::core::job::{JobKey, JobStatus};
+use refwatch::core::job::{JobKey, JobStatus, StoreId};
 use refwatch::core::time::{Monotonic, Timestamp};
 use refwatch::instruments::Instruments;
 use refwatch::record::{Filter, Record, RecordReader};
@@ -161,8 +161,8 @@ impl Host {
                 Ok(announced) => self.hear(instance, &announced),
                 Err(error) => self.service.violate(&format!("announcements: {error}")),
             },
-            end = instance.supervisor.next_end() => {
-                if let Err(error) = instance.supervisor.handle_end(end).await {
+            event = instance.supervisor.next_event() => {
+                if let Err(error) = instance.supervisor.handle_event(event).await {
                     self.service.violate(&error.to_string());
                 }
                 if instance.workplace.instruments.task_restarts.get() > 0 {
@@ -217,11 +217,29 @@ impl Host {
     }
 
     async fn apply(&self, instance: &mut Instance, left_out: &[usize]) {
-        let watched = self.scenario.jobs.iter().enumerate().filter(|(place, _)| !left_out.contains(place));
-        let watched: BTreeMap<JobKey, &Job> = watched.map(|(_, job)| (job.key.clone(), job)).collect();
-        let mut watch_list = WatchList::of_jobs(watched.keys().cloned(), self.scenario.poll.policy());
+        let own_entry = |(place, job): &(usize, &Job)| match self.scenario.found {
+            None => !left_out.contains(place),
+            // A job that is still to come would not be there for its entry.
+            Some(_) => left_out.contains(place) && job.life[0].0 <= self.service.now(),
+        };
+        let own = self.scenario.jobs.iter().enumerate().filter(own_entry);
+        let own: BTreeMap<JobKey, &Job> = own.map(|(_, job)| (job.key.clone(), job)).collect();
+        let mut watch_list = WatchList::of_jobs(own.keys().cloned(), self.scenario.poll.policy());
         for (id, entry) in &mut watch_list.jobs {
-            entry.policy = watched[&id.key].policy(self.scenario.poll);
+            entry.policy = own[&id.key].policy(self.scenario.poll);
+        }
+        let mut watched: BTreeSet<JobKey> = own.into_keys().collect();
+        if let Some(forget_after) = self.scenario.found {
+            for Job { key, .. } in &self.scenario.jobs {
+                let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
+                let each = JobEntry { forget_after: Some(forget_after), ..entry.each };
+                let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
+                watch_list.stores.insert(id, StoreEntry { each, ..entry });
+                // One that was never seen is yet to be found.
+                if !self.service.told(self.daemon, key).is_empty() {
+                    watched.insert(key.clone());
+                }
+            }
         }
         let target = TargetConfig {
             quota: self.scenario.configured,
@@ -237,7 +255,7 @@ impl Host {
         if let Err(error) = instance.supervisor.apply(&config).await {
             self.service.violate(&error.to_string());
         }
-        self.service.daemon_watches(self.daemon, |job| watched.contains_key(job));
+        self.service.daemon_watches(self.daemon, |job| watched.contains(job));
     }
 
     /// The record has to hold each status that the daemon was told, once and in order, up to each job's true end.

@@ -13,6 +13,8 @@ use refwatch::core::watch::PollPolicy;
 pub(crate) struct Scenario {
     pub seed: u64,
     pub jobs: Vec<Job>,
+    /// Whether the jobs are found in their stores, where they appear over time, and how long they stay in sight after their ends.
+    pub found: Option<Duration>,
     /// Daemons that watch the same jobs under the same quota, each with a record of its own.
     pub daemons: usize,
     pub configured: Quota,
@@ -67,7 +69,7 @@ pub(crate) enum Event {
     Kill,
     /// It is stopped, and started again at once.
     Restart,
-    /// Its watch list leaves out the jobs at these places.
+    /// Its watch list leaves out the jobs at these places; where jobs are found, these have entries of their own.
     Reload(Vec<usize>),
     /// The machine sleeps for this long.
     Suspend(Duration),
@@ -103,6 +105,7 @@ impl Scenario {
         Self {
             seed,
             jobs,
+            found: None,
             daemons: 1,
             configured: Quota { share: 1.0, ..Quota::default() },
             poll: PollConfig::default(),
@@ -123,13 +126,15 @@ impl Scenario {
         let rate = rng.choice([0.5, 1.0, 2.0, 5.0, 5.0, 20.0]).expect("one of them");
         let share = rng.choice([0.5, 0.8, 1.0]).expect("one of them");
         let mut jobs = draw_jobs(&mut rng);
+        let found = draw_found(&mut Rng::with_seed(!seed), &mut jobs);
         let last = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or(Duration::from_hours(1));
         let poll = draw_poll(&mut rng, &jobs);
         for job in &mut jobs {
             job.interval = (rng.u8(0..8) == 0).then(|| poll.min_interval.mul_f64(1.0 + rng.f64()));
         }
         let configured = Quota { requests_per_second: rate, share };
-        let base = Self { configured, poll, quota: vec![(Duration::ZERO, rate)], ..Self::calm(seed, jobs, last) };
+        let base =
+            Self { found, configured, poll, quota: vec![(Duration::ZERO, rate)], ..Self::calm(seed, jobs, last) };
         let troubled = rng.f64() < 0.7;
         let mut scenario = if troubled { base.with_trouble(&mut rng, last) } else { base };
         let asleep = |event: &Event| if let Event::Suspend(asleep) = event { *asleep } else { Duration::ZERO };
@@ -148,7 +153,8 @@ impl Scenario {
         self.outages = times.into_iter().map(|from| outage(rng, from)).collect();
         self.failures = rng.choice([0.0, 0.0, 0.01, 0.1]).unwrap_or(0.0);
         self.listing = match rng.u8(0..4) {
-            0 => Listing::Denied,
+            // Nothing else tells what there is.
+            0 if self.found.is_none() => Listing::Denied,
             1 => Listing::Lags(Duration::from_secs(rng.u64(1..120))),
             _ => Listing::Lags(Duration::ZERO),
         };
@@ -211,6 +217,21 @@ fn draw_jobs(rng: &mut Rng) -> Vec<Job> {
         life
     };
     (0..count).map(|nth| Job::new(rng.usize(0..stores), nth, life(rng))).collect()
+}
+
+/// In a third of the runs: how long jobs that are found stay in sight. They then appear over time.
+fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Duration> {
+    if rng.u8(0..3) > 0 {
+        return None;
+    }
+    let spread = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or_default();
+    for Job { life, .. } in jobs {
+        let created = spread.mul_f64(rng.f64());
+        for (since, _) in life {
+            *since += created;
+        }
+    }
+    Some(Duration::from_secs(rng.u64(1..7200)))
 }
 
 /// Polls about as often as `jobs` can be followed with some thousand polls.

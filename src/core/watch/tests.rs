@@ -112,6 +112,37 @@ fn a_job_that_goes_on_after_its_end_must_say_so_twice() {
 }
 
 #[test]
+fn a_job_is_forgotten_so_long_after_its_end_as_the_service_says_it_but_never_before_it_was_seen_to_end() {
+    let forgotten_in = |status, completed_at: Option<u64>, seen: u64, asked: u64| {
+        let completed_at = completed_at.map(|at| now(at).wall);
+        let mut watch = JobWatch::new(POLICY, None, 1);
+        let decision = watch.handle_outcome(Ok(Snapshot { completed_at, ..snapshot(status) }), now(seen));
+        assert!(decision.record.transition.is_some());
+        let wait = watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(asked).wall);
+        wait.map(|wait| wait.as_secs())
+    };
+    assert_eq!(forgotten_in("IN_PROGRESS", Some(10), 10, 1_000), None);
+    assert_eq!(forgotten_in("COMPLETED", Some(100), 110, 110), Some(50));
+    assert_eq!(forgotten_in("COMPLETED", Some(100), 500, 500), Some(0), "it ended before anybody looked");
+    assert_eq!(forgotten_in("FAILED", None, 110, 130), Some(40));
+    assert_eq!(forgotten_in("FAILED", Some(100_000), 110, 130), Some(40), "a clock of the service's that is ahead");
+    assert_eq!(forgotten_in("FAILED", None, 110, 50), Some(60), "a clock of ours that was set back");
+}
+
+#[test]
+fn a_job_that_the_service_no_longer_knows_is_forgotten_so_long_after_it_was_last_seen() {
+    let mut watch = JobWatch::new(POLICY, None, 1);
+    watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(100));
+    watch.handle_outcome(Err(failure(FailureReason::NotFound)), now(130));
+    let forgotten_in = |watch: &JobWatch| {
+        watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(140).wall).map(|wait| wait.as_secs())
+    };
+    assert_eq!(forgotten_in(&watch), Some(20));
+    watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(140));
+    assert_eq!(forgotten_in(&watch), None);
+}
+
+#[test]
 fn one_end_after_another_is_recorded_and_marked() {
     assert_eq!(statuses(&["FAILED", "COMPLETED"])[1], "FAILED>COMPLETED end_changed finished COMPLETED");
 }

@@ -1,0 +1,136 @@
+//! Compares the entries of all files with one another: what stands twice, what names a target that there is not.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::TargetConfig;
+use super::check::Part;
+use super::file::Table;
+use super::problem::{Problem, nearest};
+use super::source::Source;
+use super::value::{Interval, TargetName, Text, WatchName, Written};
+
+/// A piece of a file. Its line is counted only where a problem names it.
+type Piece<'a> = (&'a Source, Range<usize>);
+
+/// What the files said so far.
+pub(super) struct Comparison<'a> {
+    min_interval: Duration,
+    targets: BTreeMap<&'a str, Piece<'a>>,
+    /// By target, store and, where it is no store as a whole, job.
+    watches: BTreeMap<(&'a str, &'a str, Option<&'a str>), Piece<'a>>,
+    names: BTreeMap<String, Piece<'a>>,
+    /// Each with the index of its file.
+    pub found: Vec<(usize, Problem)>,
+}
+
+/// What a job and a store have in common.
+struct Watch<'a> {
+    store: &'a str,
+    job: Option<&'a str>,
+    /// Where the entry says which job or store it is about.
+    span: Range<usize>,
+    name: Option<&'a Spanned<Text<WatchName>>>,
+    target: Option<&'a Spanned<Text<TargetName>>>,
+    interval: Option<&'a Spanned<Text<Interval>>>,
+}
+
+impl<'a> Comparison<'a> {
+    pub(super) fn new(min_interval: Duration) -> Self {
+        let (targets, watches, names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { min_interval, targets, watches, names, found: Vec::new() }
+    }
+
+    pub(super) fn add_targets(&mut self, index: usize, part: &'a Part) {
+        let source = &part.source;
+        for (name, Table(target)) in &part.targets {
+            let Text(text) = name.get_ref();
+            if let Some((first, span)) = self.targets.get(text.0.as_str()) {
+                let problem = Problem::new(source.place(name.span()), "this target is defined twice");
+                self.found.push((index, problem.related("first defined here", first.place(span.clone()))));
+            } else {
+                self.targets.insert(&text.0, (source, name.span()));
+            }
+            if let (Some(id), None) = (&target.external_id, &target.role_arn) {
+                let problem =
+                    Problem::new(source.place(id.span()), "an external id is for a role: `role_arn` is missing");
+                self.found.push((index, problem));
+            }
+        }
+    }
+
+    pub(super) fn add_watches(&mut self, index: usize, part: &'a Part) {
+        let jobs = part.jobs.iter().map(|Table(job)| Watch {
+            store: job.reference_store_id.0.as_str(),
+            job: Some(job.id.get_ref().0.as_str()),
+            span: job.id.span(),
+            name: job.name.as_ref(),
+            target: job.target.as_ref(),
+            interval: job.interval.as_ref(),
+        });
+        let stores = part.stores.iter().map(|Table(store)| Watch {
+            store: store.reference_store_id.get_ref().0.as_str(),
+            job: None,
+            span: store.reference_store_id.span(),
+            name: store.name.as_ref(),
+            target: store.target.as_ref(),
+            interval: store.interval.as_ref(),
+        });
+        for watch in jobs.chain(stores) {
+            let problems = self.problems(&part.source, &watch);
+            self.found.extend(problems.into_iter().map(|problem| (index, problem)));
+        }
+    }
+
+    fn problems(&mut self, source: &'a Source, watch: &Watch<'a>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let &Watch { store, job, .. } = watch;
+        let target = watch.target.map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
+        if let Some(written) = watch.target
+            && target != TargetConfig::DEFAULT
+            && !self.targets.contains_key(target)
+        {
+            let near = nearest(target, self.targets.keys().copied().chain([TargetConfig::DEFAULT]));
+            let help = match near {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("define it: [target.{target}]"),
+            };
+            let problem = Problem::new(source.place(written.span()), &format!("there is no target \"{target}\""));
+            problems.push(problem.help(help));
+        }
+        if let Some(interval) = watch.interval
+            && let Some(message) = too_short(interval, self.min_interval)
+        {
+            problems.push(Problem::new(source.place(interval.span()), &message));
+        }
+        if let Some((first, span)) = self.watches.get(&(target, store, job)) {
+            let what = if job.is_some() { "job" } else { "store" };
+            let problem =
+                Problem::new(source.place(watch.span.clone()), &format!("this {what} is in the watch list twice"));
+            problems.push(problem.related("first named here", first.place(span.clone())));
+            return problems;
+        }
+        self.watches.insert((target, store, job), (source, watch.span.clone()));
+        let default_name = || job.map_or_else(|| store.to_owned(), |job| format!("{store}/{job}"));
+        let name = watch.name.map_or_else(default_name, |name| name.get_ref().0.0.clone());
+        let span = watch.name.map_or_else(|| watch.span.clone(), Spanned::span);
+        if let Some((first, span_of_first)) = self.names.get(&name) {
+            let problem = Problem::new(source.place(span), &format!("two watches have the name \"{name}\""));
+            let help = "give one of them another `name`";
+            problems.push(problem.help(help.to_owned()).related("the first one", first.place(span_of_first.clone())));
+        } else {
+            self.names.insert(name, (source, span));
+        }
+        problems
+    }
+}
+
+/// What is wrong with a fixed interval, if anything.
+pub(super) fn too_short(interval: &Spanned<Text<Interval>>, min_interval: Duration) -> Option<String> {
+    let Text(Interval(fixed)) = interval.get_ref();
+    let min = Written(min_interval);
+    fixed.filter(|fixed| *fixed < min_interval).map(|_| format!("this is shorter than min_interval in [poll], {min}"))
+}
