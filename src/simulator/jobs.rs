@@ -143,7 +143,7 @@ impl Draw {
             return;
         }
         for (nth, kind) in (0..ARRIVALS_MAX).zip(lifecycle::deal(ARRIVALS_MAX as usize, 0, &mut self.rng)) {
-            let length = options.mean.mul_f64(0.5 + self.rng.f64());
+            let length = length(options, self.rng.f64());
             let spans = |rng: &mut Rng| f64::from(nth) + rng.f64();
             self.job(kind, length, |rng| {
                 SignedDuration::from_secs_f64(60.0 / options.arrivals_per_minute * spans(rng))
@@ -152,11 +152,15 @@ impl Draw {
     }
 }
 
-/// One length for each job, from a quarter of the mean to one and three quarters, evenly spread so that the ends do not come
-/// together.
+/// The length of a job that is `part` of the way, from 0 to 1, from the shortest to the longest.
+fn length(options: &Options, part: f64) -> Duration {
+    options.mean.mul_f64(0.25 + 1.5 * part)
+}
+
+/// One length for each job, evenly spread so that the ends do not come together.
 fn lengths(options: &Options, rng: &mut Rng) -> Vec<Duration> {
     let count = options.jobs.saturating_add(options.stuck);
-    let slot = |nth| options.mean.mul_f64(0.25 + 1.5 * (f64::from(nth) + 0.5) / f64::from(count));
+    let slot = |nth| length(options, (f64::from(nth) + 0.5) / f64::from(count));
     let mut lengths: Vec<Duration> = (0..count).map(slot).collect();
     rng.shuffle(&mut lengths);
     lengths
