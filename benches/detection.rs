@@ -134,7 +134,7 @@ async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
 async fn measure(jobs: usize, sweep: bool) -> Result<Delays, Failure> {
     let ending = u32::try_from(jobs / 5)?;
     let stuck = u32::try_from(jobs)? - ending;
-    let options = Options { jobs: ending, stuck, mean: Duration::from_secs(140), ..Options::default() };
+    let options = Options { jobs: ending, stuck, mean: Duration::from_secs(135), ..Options::default() };
     let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("refwatch.db");

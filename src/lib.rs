@@ -10,7 +10,7 @@
 //! 4. [`http`] and [`metrics`]: what is shown of the board and the record.
 //! 5. [`config`], [`logging`], [`signals`], [`systemd`]: what a process is given and told.
 //! 6. [`daemon`]: all of it put together. [`commands`]: what a person calls.
-//! 7. [`simulator`]: the other side, for the demo and the tests.
+//! 7. [`simulator`]: the other side, for the demo, the tests and the benches.
 
 pub mod board;
 pub mod clock;

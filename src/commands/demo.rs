@@ -22,7 +22,7 @@ use crate::signals::{Asked, Signals};
 use crate::simulator::{Options, Simulator};
 
 /// The mean life of a simulated job. Real imports take minutes; nobody watches a demonstration that long.
-const MEAN_LIFE: Duration = Duration::from_secs(12);
+const MEAN_LIFE: Duration = Duration::from_secs(16);
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]

@@ -39,7 +39,7 @@ pub struct Args {
     /// Requests per second that each operation allows
     #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = requests_per_second)]
     quota: f64,
-    /// How long a job takes on average, in seconds
+    /// How long a job takes on average, in seconds; none takes less than a quarter of it or more than one and three quarters
     #[arg(long, value_name = "S", default_value = "60", value_parser = mean)]
     mean_seconds: Duration,
     #[arg(long, value_name = "NAME=RATE", help = fault_help())]

@@ -143,7 +143,7 @@ impl Draw {
             return;
         }
         for (nth, kind) in (0..ARRIVALS_MAX).zip(lifecycle::deal(ARRIVALS_MAX as usize, 0, &mut self.rng)) {
-            let length = options.mean.mul_f64(0.5 + self.rng.f64());
+            let length = length(options, self.rng.f64());
             let spans = |rng: &mut Rng| f64::from(nth) + rng.f64();
             self.job(kind, length, |rng| {
                 SignedDuration::from_secs_f64(60.0 / options.arrivals_per_minute * spans(rng))
@@ -152,10 +152,15 @@ impl Draw {
     }
 }
 
-/// One length for each job, between half and one and a half of the mean, evenly spread so that the ends do not come together.
+/// The length of a job that is `part` of the way, from 0 to 1, from the shortest to the longest.
+fn length(options: &Options, part: f64) -> Duration {
+    options.mean.mul_f64(0.25 + 1.5 * part)
+}
+
+/// One length for each job, evenly spread so that the ends do not come together.
 fn lengths(options: &Options, rng: &mut Rng) -> Vec<Duration> {
     let count = options.jobs.saturating_add(options.stuck);
-    let slot = |nth| options.mean.mul_f64(0.5 + f64::from(nth) / f64::from(count));
+    let slot = |nth| length(options, (f64::from(nth) + 0.5) / f64::from(count));
     let mut lengths: Vec<Duration> = (0..count).map(slot).collect();
     rng.shuffle(&mut lengths);
     lengths
@@ -197,6 +202,21 @@ mod tests {
         assert_eq!(unique(|job| &job.place.name), 155);
         assert_eq!(unique(|job| &job.place.id), 155);
         assert_eq!(unique(|job| &job.place.reference_store_id), 3);
+    }
+
+    #[test]
+    fn jobs_take_from_a_quarter_of_the_mean_to_one_and_three_quarters_and_the_mean_on_average() {
+        let mean = Duration::from_mins(1);
+        for jobs in [1, 2, 200] {
+            let mut lengths = lengths(&Options { jobs, mean, ..Options::default() }, &mut Rng::with_seed(1));
+            lengths.sort();
+            assert!(lengths[0] >= mean / 4 && lengths[lengths.len() - 1] <= mean * 7 / 4, "{lengths:?}");
+            let average = lengths.iter().sum::<Duration>() / jobs;
+            assert!(average.abs_diff(mean) < Duration::from_millis(1), "{average:?}");
+            let apart = mean.mul_f64(1.5 / f64::from(jobs));
+            let even = |pair: &[Duration]| pair[1].abs_diff(pair[0]).abs_diff(apart) < Duration::from_millis(1);
+            assert!(lengths.windows(2).all(even), "{lengths:?}");
+        }
     }
 
     #[test]

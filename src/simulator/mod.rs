@@ -57,7 +57,7 @@ pub struct Options {
     pub stores: u32,
     /// The same seed gives the same ids, sources, lives and faults.
     pub seed: u64,
-    /// From creation to end, on average. No job takes less than half of it or more than one and a half times it.
+    /// From creation to end, on average. No job takes less than a quarter of it or more than one and three quarters.
     pub mean: Duration,
     /// The quota of each operation. A second's worth of requests may come at once.
     pub requests_per_second: f64,

@@ -26,7 +26,7 @@ JOB_STATUSES = {
 SOURCE_STATUSES = {"NOT_STARTED", "IN_PROGRESS", "FINISHED", "FAILED"}
 ENDS = {"CANCELLED", "FAILED", "COMPLETED", "COMPLETED_WITH_FAILURES"}
 
-# Seconds until every job has ended: one and a half times the mean, and room for a slow machine.
+# Seconds until every job has ended: not twice the mean, and room for a slow machine.
 DEADLINE = 120
 
 # Fault, exception, HTTP status: every error that both operations can raise.

@@ -100,7 +100,7 @@ fn a_job_that_ended_is_not_polled_again_after_a_restart() {
 #[test]
 fn a_change_after_a_restart_lies_after_the_last_sight_before_it() {
     let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "15"]);
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "8"]);
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (mut first, address) = scene.daemon(&config);
     let time = |watch: &serde_json::Value, field: &str| watch[field].as_str().map(str::to_owned);
