@@ -202,7 +202,7 @@ async fn refwatch(simulator: &Simulator, sweep: bool, known: &mut Known) -> Resu
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("refwatch.toml");
     let mut toml = format!(
-        "poll.sweep = {sweep}\nquota = {{ requests_per_second = 10.0, share = 1.0 }}\nrecord.path = \"refwatch.db\"\n\
+        "poll = {{ sweep = {sweep}, min_interval = \"1s\" }}\nquota = {{ requests_per_second = 10.0, share = 1.0 }}\nrecord.path = \"refwatch.db\"\n\
          http.listen = \"127.0.0.1:0\"\nlog.format = \"json\"\n\
          target.default = {{ region = \"{REGION}\", endpoint_url = \"http://{}\" }}\n",
         simulator.address()

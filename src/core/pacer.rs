@@ -21,6 +21,9 @@ const LEAST: f64 = 0.02;
 /// One token: requests leave evenly spaced, and the quota's own burst is left to the account's other callers.
 const BURST: f64 = 1.0;
 
+/// What the bucket takes in beyond that, in seconds: whoever waits for a turn wakes some milliseconds late, and they would be lost.
+const WAKES_LATE: f64 = 0.005;
+
 /// Arithmetic on fractions of a token may fall short of a whole one by this much; without it a caller could be told to wait
 /// less than the clock can tell.
 const ROUNDING: f64 = 1e-6;
@@ -61,7 +64,7 @@ impl Pacer {
     /// The time to wait before asking again.
     pub fn take(&mut self, now: Monotonic) -> Result<(), Duration> {
         let idle = self.filled_at.map_or(Duration::ZERO, |filled| now.since(filled));
-        self.tokens = (self.tokens + idle.as_secs_f64() * self.rate).min(BURST);
+        self.tokens = (self.tokens + idle.as_secs_f64() * self.rate).min(BURST + WAKES_LATE * self.rate);
         self.filled_at = Some(now);
         if self.tokens >= 1.0 - ROUNDING {
             self.tokens -= 1.0;

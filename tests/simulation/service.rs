@@ -20,6 +20,9 @@ use crate::scenario::{Job, Listing, Scenario};
 /// Jobs on a page of a listing.
 const PAGE_JOBS: usize = 100;
 
+/// How late a waiting request may wake, in seconds, without its turn being lost.
+const WAKES_LATE: f64 = 0.005;
+
 /// How much more than its quota a daemon may seem to send because clocks count in whole milliseconds.
 const ROUNDING: f64 = 0.01;
 
@@ -200,7 +203,11 @@ impl Service {
     async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<(), PollFailure> {
         let sent = self.now();
         let configured = self.scenario.configured.allowed();
-        if !self.seen().daemons[daemon].buckets[operation as usize].take(sent, configured, 1.0) {
+        if !self.seen().daemons[daemon].buckets[operation as usize].take(
+            sent,
+            configured,
+            1.0 + WAKES_LATE * configured,
+        ) {
             self.violate(&format!("daemon {daemon} sends {operation:?} faster than {configured} a second"));
         }
         let failure = self.travel(operation, sent).await;

@@ -11,10 +11,24 @@ fn at(millis: u64) -> Monotonic {
 #[test]
 fn requests_go_out_evenly_spaced_and_idle_time_is_not_saved_up() {
     let mut pacer = Pacer::new(4.0);
-    let script = [(0, Ok(())), (0, Err(250)), (100, Err(150)), (250, Ok(())), (60_000, Ok(())), (60_000, Err(250))];
+    // After a pause only what a late waking may be owed.
+    let script = [(0, Ok(())), (0, Err(250)), (100, Err(150)), (250, Ok(())), (60_000, Ok(())), (60_000, Err(245))];
     for (millis, expected) in script {
         assert_eq!(pacer.take(at(millis)).map_err(|wait| wait.as_millis()), expected, "at {millis} ms");
     }
+}
+
+#[test]
+fn whoever_wakes_some_milliseconds_late_loses_no_turn() {
+    let mut pacer = Pacer::new(10.0);
+    let (mut now, mut sent) = (0, 0);
+    while now < 60_000 {
+        match pacer.take(at(now)) {
+            Ok(()) => sent += 1,
+            Err(wait) => now += u64::try_from(wait.as_millis()).expect("short") + 3,
+        }
+    }
+    assert_eq!(sent, 600);
 }
 
 #[test]
