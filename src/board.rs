@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::broadcast;
 
 use crate::core::change::Transition;
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{ImportJobId, StoreId, WatchId};
 use crate::core::outcome::FailureReason;
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
@@ -129,8 +129,10 @@ pub struct StoreView {
     pub name: Arc<str>,
     /// When it was last listed; `None` before the first time.
     pub listed_at: Option<Timestamp>,
-    /// Why it cannot be listed, so that none of its jobs can be found; `None` while it can. It may quote the service.
+    /// Why no new job of it can be found; `None` while they can. It may quote the service.
     pub trouble: Option<String>,
+    /// Why some jobs were not found and will not be; `None` where nothing speaks for it.
+    pub missed: Option<String>,
 }
 
 /// A poll that failed.
@@ -222,6 +224,20 @@ impl StatusBoard {
     #[must_use]
     pub fn watches(&self) -> Vec<Arc<WatchView>> {
         self.read().watches.values().cloned().collect()
+    }
+
+    /// Every watch of a store, ordered by job.
+    #[must_use]
+    pub fn watches_of(&self, store: &StoreId) -> Vec<Arc<WatchView>> {
+        let inner = self.read();
+        let from = inner.watches.range(store.watch(ImportJobId::least())..);
+        from.take_while(|(id, _)| id.is_of(store)).map(|(_, watch)| Arc::clone(watch)).collect()
+    }
+
+    /// One store.
+    #[must_use]
+    pub fn store(&self, id: &StoreId) -> Option<Arc<StoreView>> {
+        self.read().stores.get(id).cloned()
     }
 
     /// Publishes the state of one store.

@@ -353,7 +353,7 @@ mod tests {
         let store = |id: &str, trouble: Option<&str>| {
             let (name, trouble) = (id.into(), trouble.map(str::to_owned));
             let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
-            board.publish_store(StoreView { id, name, listed_at: None, trouble });
+            board.publish_store(StoreView { id, name, listed_at: None, trouble, missed: None });
         };
         store("1000000001", None);
         assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");

@@ -18,8 +18,9 @@ use crate::clock::Clock;
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
 use crate::core::outcome::{FailureReason, PollFailure, Remedy};
-use crate::core::sweep::{Search, Sweep, safety_interval};
+use crate::core::sweep::{Search, Sweep, is_swept, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
+use crate::core::watch::RETRY_AFTER_MAX;
 use crate::hints::StoreHints;
 use crate::omics::{ListPage, ListedJob, Target};
 
@@ -72,9 +73,9 @@ pub struct Found {
     pub store: StoreId,
     /// The jobs.
     pub jobs: Vec<ImportJobId>,
-    /// To be told once they are seen to. Dropped untold, they are told again at the next sweep; closed, they were found for a
+    /// To be told once they are seen to, or why not: then they are told again at another sweep. Closed, they were found for a
     /// configuration that is no longer in force.
-    pub seen_to: oneshot::Sender<()>,
+    pub seen_to: oneshot::Sender<Result<(), String>>,
 }
 
 /// Sweeps one store, until told to stop.
@@ -91,6 +92,8 @@ pub struct Sweeper {
     backoff: Backoff,
     jitter: fastrand::Rng,
     failing: Option<FailureReason>,
+    /// Whether the last listing failed with the whole target, and the service asked for no wait of its own.
+    with_the_target: bool,
 }
 
 /// What goes with [`FindPolicy`].
@@ -98,8 +101,6 @@ pub struct Sweeper {
 struct Finder {
     search: Search,
     view: StoreView,
-    /// Whether the last listing had more pages than are read.
-    cut_short: bool,
 }
 
 /// The live watches of the store: the status that is known of each, and when it was created.
@@ -118,15 +119,29 @@ impl Sweeper {
         seed: u64,
     ) -> Self {
         let finder = policy.find.as_ref().map(|FindPolicy { name, since, .. }| {
-            let (id, name) = (store.clone(), Arc::clone(name));
-            let view = StoreView { id, name, listed_at: None, trouble: None };
+            let (id, name, before) = (store.clone(), Arc::clone(name), board.store(&store));
+            let (listed_at, trouble) = before.map(|view| (view.listed_at, view.trouble.clone())).unwrap_or_default();
+            let view = StoreView { id, name, listed_at, trouble, missed: None };
             board.publish_store(view.clone());
             let from = clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN);
-            Finder { search: Search::new(from), view, cut_short: false }
+            Finder { search: Search::new(from), view }
         });
         let (sweep, backoff) = (Sweep::default(), Backoff::new(BACKOFF));
         let jitter = fastrand::Rng::with_seed(seed);
-        Self { clock, board, target, store, hints, policy, sweep, finder, backoff, jitter, failing: None }
+        Self {
+            clock,
+            board,
+            target,
+            store,
+            hints,
+            policy,
+            sweep,
+            finder,
+            backoff,
+            jitter,
+            failing: None,
+            with_the_target: false,
+        }
     }
 
     /// Runs until `stop`; then the store is not swept any more. What it finds goes to `found`.
@@ -136,10 +151,9 @@ impl Sweeper {
             loop {
                 let began = self.clock.now().monotonic;
                 let pause = self.pass(began, &found).await;
-                let with_the_target = self.failing.is_some_and(FailureReason::may_be_an_outage);
                 tokio::select! {
                     biased;
-                    () = self.target.recovered_after(began), if with_the_target => {}
+                    () = self.target.recovered_after(began), if self.with_the_target => {}
                     () = self.clock.sleep(pause) => {}
                 }
             }
@@ -161,12 +175,16 @@ impl Sweeper {
             Some(_) | None => SWEEP_INTERVAL_MIN,
         };
         match self.list(&live, found).await {
-            Ok(()) => {
-                self.note_success();
+            Ok(unseen) => {
+                self.note_success(unseen.clone());
                 if replaces_polls {
                     let interval = safety_interval(live.len(), self.target.polls_per_second());
                     self.hints.set_safety_interval(Some(interval));
                 }
+                if unseen.is_some() {
+                    return self.backoff.next_delay(self.jitter.f64());
+                }
+                self.backoff.reset();
                 interval.saturating_sub(self.clock.now().monotonic.since(began))
             }
             Err(failure) => self.note(&failure),
@@ -174,25 +192,22 @@ impl Sweeper {
     }
 
     fn live(&self) -> Live {
-        let watches = self.board.watches();
-        let of_store = watches.iter().filter(|watch| {
-            watch.id.target == self.store.target
-                && watch.id.key.store == self.store.store
-                && matches!(watch.state, WatchState::Live)
-        });
-        let known = of_store.map(|watch| {
+        let (watches, now) = (self.board.watches_of(&self.store), self.clock.now().wall);
+        let live = watches.iter().filter(|watch| matches!(watch.state, WatchState::Live));
+        let known = live.filter(|watch| is_swept(watch.known.as_ref(), now)).map(|watch| {
             let known = watch.known.as_ref().map(|known| (known.status.clone(), known.created_at));
             (watch.id.key.job.clone(), known)
         });
         known.collect()
     }
 
-    /// Lists page by page until there are no more, or, where nothing new is looked for, until every live job was listed.
-    async fn list(&mut self, live: &Live, found: &mpsc::Sender<Found>) -> Result<(), PollFailure> {
+    /// Lists page by page until there are no more, or, where nothing new is looked for, until every live job was listed. Returns why
+    /// new jobs were not seen to, if they were not.
+    async fn list(&mut self, live: &Live, found: &mpsc::Sender<Found>) -> Result<Option<String>, PollFailure> {
         let created_after = self.created_after(live);
         let mut unlisted: BTreeMap<_, _> = live.iter().collect();
         self.sweep.retain(|job| live.contains_key(job));
-        let (mut newest, mut all_seen_to, mut ended) = (None, true, Vec::new());
+        let (mut newest, mut unseen, mut ended) = (None, None, Vec::new());
         let mut token = None;
         for _ in 0..PAGES_MAX {
             let ListPage { jobs, next_token } = self.target.list(&self.store.store, created_after, token).await?;
@@ -205,7 +220,7 @@ impl Sweeper {
                     if listed.status.is_terminal() { &mut ended } else { &mut going_on }.push(listed);
                 }
             }
-            all_seen_to &= self.tell(found, &going_on).await;
+            unseen = self.tell(found, &going_on).await.err().or(unseen);
             token = next_token;
             if token.is_none() || (unlisted.is_empty() && self.finder.is_none()) {
                 break;
@@ -216,16 +231,19 @@ impl Sweeper {
         }
         // After all that goes on, which is so polled first: at the beginning there may be much that has ended.
         for some in ended.chunks(TOLD_AT_ONCE) {
-            all_seen_to &= self.tell(found, some).await;
+            unseen = self.tell(found, some).await.err().or(unseen);
         }
         if let Some(finder) = &mut self.finder {
             let now = self.clock.now().wall;
-            finder.note_listing(now, token.is_some(), &self.board);
-            if all_seen_to {
+            finder.view.listed_at = Some(now);
+            if token.is_some() {
+                finder.note_cut_short();
+            }
+            if unseen.is_none() {
                 finder.search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
         }
-        Ok(())
+        Ok(unseen)
     }
 
     /// Since when the jobs to list were created, where that is known: it saves the pages of older ones.
@@ -256,30 +274,48 @@ impl Sweeper {
 
     /// Whether a listed job that is not live has to be told.
     fn is_new(&self, listed: &ListedJob) -> bool {
-        let new = self.finder.as_ref().is_some_and(|finder| finder.search.is_new(&listed.job, listed.created_at));
+        let new = self
+            .finder
+            .as_ref()
+            .is_some_and(|finder| finder.search.is_new(&listed.job, listed.created_at, &listed.status));
         new && self.board.watch(&self.store.watch(listed.job.clone())).is_none()
     }
 
-    /// Tells of new jobs, and says whether they were seen to.
-    async fn tell(&mut self, found: &mpsc::Sender<Found>, jobs: &[ListedJob]) -> bool {
-        let Some(finder) = self.finder.as_mut().filter(|_| !jobs.is_empty()) else { return true };
+    /// Tells of new jobs.
+    ///
+    /// # Errors
+    /// Why they were not seen to.
+    async fn tell(&mut self, found: &mpsc::Sender<Found>, jobs: &[ListedJob]) -> Result<(), String> {
+        let Some(finder) = self.finder.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
         let (seen_to, answer) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
-        // An error: nobody is there to see to anything, and this task is about to be stopped.
+        // An error, here and in the answer: nobody is there to see to anything, and this task is about to be stopped.
         drop(found.send(Found { store: self.store.clone(), jobs: ids, seen_to }).await);
-        let seen_to = answer.await.is_ok();
-        for ListedJob { job, created_at, status } in jobs.iter().filter(|_| seen_to) {
+        answer.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
+        for ListedJob { job, created_at, status } in jobs {
             finder.search.told(job.clone(), *created_at, status.clone());
+            if !status.is_terminal() {
+                // Before what ended long ago.
+                self.hints.hint(job);
+            }
         }
-        seen_to
+        Ok(())
     }
 
-    fn note_success(&mut self) {
-        self.backoff.reset();
+    /// Takes note that listing works, and why what it shows is not seen to, if it is not.
+    fn note_success(&mut self, unseen: Option<String>) {
+        self.with_the_target = false;
+        let StoreId { target, store } = &self.store;
         if self.failing.take().is_some() {
-            info!(event = "sweep_recovered", target = %self.store.target, reference_store_id = %self.store.store,
-                "listing works again");
+            info!(event = "sweep_recovered", %target, reference_store_id = %store, "listing works again");
         }
+        let Some(finder) = &mut self.finder else { return };
+        if let Some(reason) = unseen.as_ref().filter(|_| finder.view.trouble.is_none()) {
+            warn!(event = "find_failed", %target, reference_store_id = %store, watch = &*finder.view.name,
+                "new jobs of this store cannot be watched until this is mended: {reason}");
+        }
+        finder.view.trouble = unseen;
+        self.board.publish_store(finder.view.clone());
     }
 
     /// Hands the jobs back to their own polls, says once what follows, and says when to try again.
@@ -301,28 +337,31 @@ impl Sweeper {
                 reason = failure.reason.label(), "this store cannot be listed: {follows}: {message}");
         }
         if let Some(finder) = &mut self.finder {
-            finder.view.trouble = Some(message);
+            finder.view.trouble = Some(format!("it cannot be listed: {message}"));
             self.board.publish_store(finder.view.clone());
         }
+        self.with_the_target = failure.reason.may_be_an_outage() && failure.retry_after.is_none();
         let recheck = match failure.reason.remedy() {
             Remedy::Backoff => failure.reason == FailureReason::AccessDenied,
             Remedy::Recheck | Remedy::Park => true,
         };
         // Where nothing else finds a job, listing is not given up for so long.
-        if recheck && self.finder.is_none() { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) }
+        let rare = recheck && self.finder.is_none();
+        let delay = if rare { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) };
+        delay.max(failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
 }
 
 impl Finder {
-    /// Publishes that the store was listed, and says it once where not to the end.
-    fn note_listing(&mut self, at: Timestamp, cut_short: bool, board: &StatusBoard) {
-        if cut_short && !self.cut_short {
+    /// Says once that a listing had more pages than are read.
+    fn note_cut_short(&mut self) {
+        if self.view.missed.is_none() {
             let StoreId { target, store } = &self.view.id;
-            warn!(event = "listing_cut_short", %target, reference_store_id = %store, watch = &*self.view.name,
-                "more than {PAGES_MAX} pages of jobs: of those behind them none can be found; a shorter `since` makes it fewer");
+            let missed = format!(
+                "it was listed up to page {PAGES_MAX}: of the jobs behind that none is found; a shorter `since` makes it fewer"
+            );
+            warn!(event = "listing_cut_short", %target, reference_store_id = %store, watch = &*self.view.name, "{missed}");
+            self.view.missed = Some(missed);
         }
-        self.cut_short = cut_short;
-        (self.view.listed_at, self.view.trouble) = (Some(at), None);
-        board.publish_store(self.view.clone());
     }
 }

@@ -64,6 +64,14 @@ id!(
     "an import job id"
 );
 
+impl ImportJobId {
+    /// What orders before every id.
+    #[must_use]
+    pub fn least() -> Self {
+        Self(Arc::default())
+    }
+}
+
 /// A job within one target. Written `STORE/JOB`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
@@ -109,6 +117,12 @@ pub struct WatchId {
 }
 
 impl WatchId {
+    /// Whether it is a job of this store, through the same target.
+    #[must_use]
+    pub fn is_of(&self, store: &StoreId) -> bool {
+        self.target == store.target && self.key.store == store.store
+    }
+
     /// The job's store, through the same target.
     #[must_use]
     pub fn store_id(&self) -> StoreId {

@@ -5,10 +5,23 @@ use std::time::Duration;
 
 use super::job::{ImportJobId, JobStatus};
 use super::time::Timestamp;
+use super::watch::Known;
 
 /// The part of the polls' quota that goes to jobs of which a sweep sees no change: it keeps their sources fresh, and finds what
 /// a listing does not tell. Hinted jobs go before them, so it costs those nothing.
 const SAFETY_SHARE: f64 = 0.5;
+
+/// How old a job may be for sweeps to take the place of its polls. A listing goes back to the oldest of these, and imports take
+/// hours at most: one that hangs for days is left to its own polls, so that not every sweep has to list what came since.
+const SWEPT_AGE_MAX: Duration = Duration::from_hours(24);
+
+/// Whether sweeps take the place of polls for a live job of which this is known, if anything.
+#[must_use]
+pub fn is_swept(known: Option<&Known>, now: Timestamp) -> bool {
+    let Some(known) = known else { return true };
+    let age = known.created_at.and_then(|created| Duration::try_from(now.duration_since(created)).ok());
+    known.vanished_at.is_none() && age.is_none_or(|age| age <= SWEPT_AGE_MAX)
+}
 
 /// How long a job of a swept store may go without a poll, where `live` jobs share `polls_per_second`. It steps by doubling, so
 /// that it does not become another whenever a job ends.
@@ -84,10 +97,10 @@ impl Search {
         oldest_live.map_or(new, |live| live.min(new))
     }
 
-    /// Whether a listed job has to be told.
+    /// Whether a listed job that nobody watches has to be told: once where it has ended.
     #[must_use]
-    pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>) -> bool {
-        created_at.is_none_or(|created| created >= self.from) && !self.told.contains_key(job)
+    pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>, status: &JobStatus) -> bool {
+        created_at.is_none_or(|created| created >= self.from) && !(status.is_terminal() && self.told.contains_key(job))
     }
 
     /// Takes note that a job was told, so that it is not told again however often it is listed.
@@ -113,6 +126,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::job::Sources;
 
     fn at(minutes: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + 60 * minutes).expect("in range")
@@ -139,11 +153,13 @@ mod tests {
     fn a_job_is_told_once_for_as_long_as_it_is_listed() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
         let mut search = Search::new(at(0));
-        assert!(!search.is_new(&job, Some(at(-1))));
-        assert!(search.is_new(&job, Some(at(0))) && search.is_new(&job, None));
+        let is_new = |search: &Search, created| search.is_new(&job, created, &JobStatus::Completed);
+        assert!(!is_new(&search, Some(at(-1))));
+        assert!(is_new(&search, Some(at(0))) && is_new(&search, None));
         search.told(job.clone(), Some(at(3)), JobStatus::Completed);
         search.listed(at(0), Some(at(60)), at(60));
-        assert!(!search.is_new(&job, Some(at(3))));
+        assert!(!is_new(&search, Some(at(3))));
+        assert!(search.is_new(&job, Some(at(3)), &JobStatus::InProgress), "it goes on, and nobody watches it");
         assert_eq!(search.status_when_told(&job), Some(&JobStatus::Completed));
         search.listed(at(50), Some(at(60)), at(60));
         assert_eq!(search.status_when_told(&job), None, "what is not listed any more takes no room");
@@ -185,5 +201,22 @@ mod tests {
         assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
         assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));
         assert_eq!(safety_interval(1_000, 5.0), safety_interval(600, 5.0));
+    }
+
+    #[test]
+    fn a_job_that_hangs_for_days_or_is_gone_is_left_to_its_own_polls() {
+        let known = |hours: i64, vanished_at| Known {
+            status: JobStatus::InProgress,
+            status_message: None,
+            created_at: Some(at(-60 * hours)),
+            completed_at: None,
+            sources: Sources::new(),
+            since: at(0),
+            last_seen: at(0),
+            vanished_at,
+        };
+        assert!(is_swept(None, at(0)) && is_swept(Some(&known(24, None)), at(0)));
+        assert!(!is_swept(Some(&known(25, None)), at(0)) && !is_swept(Some(&known(1, Some(at(0)))), at(0)));
+        assert!(is_swept(Some(&known(-9_000, None)), at(0)), "a clock that is ahead");
     }
 }

@@ -39,21 +39,19 @@ pub struct Known {
     pub since: Timestamp,
     /// When the status was last seen.
     pub last_seen: Timestamp,
-    /// Whether the service has since said that it knows no such job.
-    pub vanished: bool,
+    /// When the service has since said that it knows no such job.
+    pub vanished_at: Option<Timestamp>,
 }
 
 impl Known {
-    /// How long it is until `after` has passed since the job's end, which cannot have come later than it was seen, or since it was
-    /// last seen, where the service no longer knows it; zero where that is over. `None`: it is there and goes on.
+    /// How long it is until `after` has passed since the job's end, which cannot have come later than it was seen, or since the
+    /// service said that it no longer knows it; zero where that is over. `None`: it is there and goes on.
     #[must_use]
     pub fn forgotten_in(&self, after: Duration, now: Timestamp) -> Option<Duration> {
         let gone_at = if self.status.is_terminal() {
             self.completed_at.map_or(self.since, |said| said.min(self.since))
-        } else if self.vanished {
-            self.last_seen
         } else {
-            return None;
+            self.vanished_at?
         };
         let passed = Duration::try_from(now.duration_since(gone_at)).unwrap_or_default();
         Some(after.saturating_sub(passed))
@@ -138,8 +136,9 @@ impl JobWatch {
 
     fn retry(&mut self, failure: PollFailure, now: Now) -> Next {
         let delay = match failure.reason.remedy() {
-            Remedy::Backoff => self.backoff.next_delay(self.jitter.f64()),
-            Remedy::Recheck => self.policy.backoff.max,
+            // One that was never seen may be so new that not every part of the service knows it.
+            Remedy::Recheck if self.known.is_some() => self.policy.backoff.max,
+            Remedy::Backoff | Remedy::Recheck => self.backoff.next_delay(self.jitter.f64()),
             Remedy::Park => return Next::Parked(failure.message),
         };
         let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
@@ -149,9 +148,9 @@ impl JobWatch {
     fn learn_failure(&mut self, failure: &PollFailure, observed_at: Timestamp) -> Change {
         let mut change = Change::default();
         if let (FailureReason::NotFound, Some(known)) = (failure.reason, &mut self.known)
-            && !known.vanished
+            && known.vanished_at.is_none()
         {
-            known.vanished = true;
+            known.vanished_at = Some(observed_at);
             change.details.push(Detail { kind: DetailKind::Vanished, value: None, observed_at });
         }
         change
@@ -162,8 +161,7 @@ impl JobWatch {
             return self.first_sighting(snapshot, observed_at);
         };
         let mut change = Change::default();
-        if known.vanished {
-            known.vanished = false;
+        if known.vanished_at.take().is_some() {
             change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
         }
         let reopens = known.status.is_terminal() && !snapshot.status.is_terminal();
@@ -206,7 +204,7 @@ impl JobWatch {
             sources: snapshot.sources,
             since: observed_at,
             last_seen: observed_at,
-            vanished: false,
+            vanished_at: None,
         });
         change
     }

@@ -58,11 +58,15 @@ pub(super) async fn show(State(state): State<AppState>) -> Response {
 
 /// What is wrong with a store that cannot be listed.
 fn unlisted(store: &StoreView, now: Timestamp) -> Markup {
-    let Some(trouble) = &store.trouble else { return html! {} };
+    let missed =
+        store.missed.as_ref().map(|missed| (format!("Some jobs of the store {} were not found", name(store)), missed));
+    let Some(trouble) = &store.trouble else {
+        return html! { @if let Some((title, missed)) = &missed { (alert(title, missed)) } };
+    };
     let last = store.listed_at.map_or("It was never listed.".to_owned(), |at| {
         format!("It was last listed {} ago.", super::distance(at, now))
     });
-    let title = format!("No job of the store {} can be found: it cannot be listed", name(store));
+    let title = format!("No new job of the store {} can be found", name(store));
     alert(&title, &format!("{trouble}\n{last}"))
 }
 
@@ -76,7 +80,7 @@ fn rank(watch: &WatchView) -> Rank {
     let parked = matches!(watch.state, WatchState::Parked(_));
     match &watch.known {
         _ if parked || watch.up == Some(false) => Rank::Attention,
-        Some(known) if known.vanished => Rank::Attention,
+        Some(known) if known.vanished_at.is_some() => Rank::Attention,
         Some(known) => match known.status {
             JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Rank::Attention,
             JobStatus::Completed | JobStatus::Cancelled => Rank::Ended,
@@ -160,7 +164,7 @@ pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
             Some(known) => {
                 (job_badge(&known.status))
                 @if let Some(message) = &known.status_message { small { (shortened(message, characters)) } }
-                @if known.vanished { small.bad { "The service no longer knows this job." } }
+                @if known.vanished_at.is_some() { small.bad { "The service no longer knows this job." } }
             }
             None => (badge("waiting", "not seen yet")),
         }

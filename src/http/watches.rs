@@ -102,7 +102,7 @@ impl From<&WatchView> for Watch {
                 WatchState::Parked(reason) => Some(reason.clone()),
                 WatchState::Live | WatchState::Finished => None,
             },
-            vanished: known.is_some_and(|known| known.vanished),
+            vanished: known.is_some_and(|known| known.vanished_at.is_some()),
             status_message: known.and_then(|known| known.status_message.clone()),
             created_at: known.and_then(|known| known.created_at).map(rfc3339),
             completed_at: known.and_then(|known| known.completed_at).map(rfc3339),

@@ -10,6 +10,7 @@ use rusqlite::{Connection, Result, Row};
 use super::{Jobs, Remembered};
 use crate::core::change::DetailKind;
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
+use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 
 /// Every row of one job, in the order written. SQLite finds them by index: the record may hold a year of jobs that nobody watches
@@ -30,25 +31,25 @@ ORDER BY id";
 
 /// The latest status of every job of a store: `max` picks the row that the other columns are of.
 const LATEST: &str = "
-SELECT import_job_id, to_status AS value, max(id) AS id FROM transitions
+SELECT import_job_id, to_status AS value, observed_at, max(id) AS id FROM transitions
 WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id";
 
 /// What is known of some jobs.
 pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>> {
     let jobs = match jobs {
         Jobs::These(jobs) => jobs,
-        Jobs::UnendedOf(store) => unended(connection, &store)?,
+        Jobs::InSight { store, ended_since } => in_sight(connection, &store, ended_since)?,
     };
     let known = jobs.into_iter().map(|id| Ok(of_job(connection, &id)?.map(|job| (id, job))));
     known.filter_map(Result::transpose).collect()
 }
 
-fn unended(connection: &Connection, store: &StoreId) -> Result<Vec<WatchId>> {
+fn in_sight(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<WatchId>> {
     let mut jobs = Vec::new();
     let mut latest = connection.prepare(LATEST)?;
     let mut rows = latest.query([store.store.as_str(), &*store.target])?;
     while let Some(row) = rows.next()? {
-        if !job_status(row)?.is_terminal() {
+        if !job_status(row)?.is_terminal() || parsed::<Timestamp>(row, "observed_at")? >= ended_since {
             jobs.push(store.watch(parsed(row, "import_job_id")?));
         }
     }
@@ -83,7 +84,7 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
         sources: Sources::new(),
         since: observed_at,
         last_seen: observed_at,
-        vanished: false,
+        vanished_at: None,
     };
     let mut transitions = [0; 8];
     if let Some(before) = job.take() {
@@ -118,8 +119,8 @@ fn play_detail(row: &Row<'_>, kind: &str, known: &mut Known) -> Result<()> {
             known.last_seen = parsed(row, "observed_at")?;
         }
         Some(DetailKind::StillSeen) => known.last_seen = parsed(row, "observed_at")?,
-        Some(DetailKind::Vanished) => known.vanished = true,
-        Some(DetailKind::Returned) => known.vanished = false,
+        Some(DetailKind::Vanished) => known.vanished_at = Some(parsed(row, "observed_at")?),
+        Some(DetailKind::Returned) => known.vanished_at = None,
         None => {}
     }
     Ok(())

@@ -49,7 +49,12 @@ pub enum Jobs {
     /// These.
     These(Vec<WatchId>),
     /// Those of a store that were not seen to end.
-    UnendedOf(StoreId),
+    InSight {
+        /// The store.
+        store: StoreId,
+        /// Those whose end was seen at this time or later have not been in sight for long.
+        ended_since: Timestamp,
+    },
 }
 
 /// What the record knows of one job.

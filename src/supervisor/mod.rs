@@ -16,6 +16,7 @@ use crate::board::{StoreView, WatchState, WatchView};
 use crate::config::watch_list::{Difference, JobEntry, StoreEntry, WatchList};
 use crate::config::{Config, TargetConfig};
 use crate::core::job::{StoreId, WatchId};
+use crate::core::time::Timestamp;
 use crate::hints::StoreHints;
 use crate::omics::{Connect, Target, TargetError};
 use crate::record::{CommitError, Jobs, Remembered};
@@ -33,6 +34,9 @@ const RECORD_PAUSE: Duration = Duration::from_secs(2);
 /// Pages of found jobs that wait to be seen to. A sweeper waits for the answer to its last, so more come only where there are more
 /// stores, and those wait their turn.
 const FOUND_MAX: usize = 16;
+
+/// How long the record may take to tell of found jobs: indexed reads, behind a commit at most.
+const FOUND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The owner of every task.
 #[derive(Debug)]
@@ -121,7 +125,7 @@ impl Supervisor {
         anew.retain(|store| config.watch_list.stores.contains_key(store));
         // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
         let started = Jobs::These(start.iter().map(|(id, _)| id.clone()).collect());
-        for taken_up in [started].into_iter().chain(anew.iter().cloned().map(Jobs::UnendedOf)) {
+        for taken_up in [started].into_iter().chain(anew.iter().map(|store| self.in_sight(store, config))) {
             self.workplace.record.remembered(taken_up).await.map_err(ApplyError::Record)?;
         }
 
@@ -140,7 +144,8 @@ impl Supervisor {
             }
             self.forget_hints(id);
         }
-        for store in &stores {
+        // One that only changed stays in sight, with what is wrong with it.
+        for store in stores.iter().filter(|store| !config.watch_list.stores.contains_key(store)) {
             self.workplace.board.remove_store(store);
         }
         for gone in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
@@ -168,9 +173,9 @@ impl Supervisor {
                 continue;
             }
             if policy.find.is_some() {
-                // What goes on is not left to be found: it may be too old for that, or listing may fail.
-                let unended = self.remembered(Jobs::UnendedOf(store.clone())).await?;
-                self.start_found(&store, unended.into_iter().map(|(id, job)| (id, Some(job))));
+                // What goes on, or ended lately, is not left to be found: it may be too old for that, or listing may fail.
+                let in_sight = self.remembered(self.in_sight(&store, &self.config)).await?;
+                self.start_found(&store, in_sight.into_iter().map(|(id, job)| (id, Some(job))));
             }
             self.start_sweep(store, policy, 0);
         }
@@ -178,6 +183,15 @@ impl Supervisor {
         let stores: BTreeSet<StoreId> = jobs.keys().map(WatchId::store_id).chain(stores.keys().cloned()).collect();
         self.stores.retain(|store, _| stores.contains(store));
         Ok(())
+    }
+
+    /// What the record knows of a store's jobs that are in sight if `config` is in force.
+    fn in_sight(&self, store: &StoreId, config: &Config) -> Jobs {
+        let entry = config.watch_list.stores.get(store);
+        let forget_after = entry.and_then(|entry| entry.each.forget_after).unwrap_or_default();
+        let now = self.workplace.clock.now().wall;
+        let ended_since = now.checked_sub(forget_after).unwrap_or(Timestamp::MIN);
+        Jobs::InSight { store: store.clone(), ended_since }
     }
 
     /// Starts watches of jobs of a store, but of those that are watched already, and those whose time in sight is over.
@@ -248,15 +262,19 @@ impl Supervisor {
             return Ok(());
         }
         let ids: Vec<WatchId> = jobs.into_iter().map(|job| store.watch(job)).collect();
-        match self.workplace.record.remembered(Jobs::These(ids.clone())).await {
-            Ok(mut remembered) => {
+        let asked = self.workplace.record.remembered(Jobs::These(ids.clone()));
+        // A bound on a wait: signals must not wait for a disk that hangs.
+        let seen = match tokio::time::timeout(FOUND_PATIENCE, asked).await {
+            Ok(Ok(mut remembered)) => {
                 self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))));
-                // An error: the sweeper has just ended, and the next one finds these jobs on the board.
-                let _ = seen_to.send(());
+                Ok(())
             }
-            Err(error @ CommitError::WriterGone) => return Err(ApplyError::Lost(error)),
-            Err(error) => self.workplace.tell_record(Some(&error)),
-        }
+            Ok(Err(error @ CommitError::WriterGone)) => return Err(ApplyError::Lost(error)),
+            Ok(Err(error)) => Err(format!("the record cannot be read: {error}")),
+            Err(_) => Err("the record does not answer".to_owned()),
+        };
+        // An error: the sweeper has just ended, and the next one finds these jobs on the board.
+        let _ = seen_to.send(seen);
         Ok(())
     }
 

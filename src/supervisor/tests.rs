@@ -110,7 +110,7 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
 
     let (seen_to, answer) = oneshot::channel();
     supervisor.handle_event(found(seen_to)).await.expect("the daemon goes on");
-    answer.await.expect("they are seen to");
+    answer.await.expect("an answer").expect("they are seen to");
     let watches = board.watches();
     let watches: Vec<(&str, &WatchId)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
     assert_eq!(watches, [("all", &goes_on), ("all", &new), ("1234567890/9876543210", &own)]);

@@ -153,7 +153,7 @@ fn known(status: JobStatus) -> Known {
         sources: [source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)].into(),
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
-        vanished: false,
+        vanished_at: None,
     }
 }
 

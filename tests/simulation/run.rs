@@ -20,11 +20,14 @@ use tokio::runtime::Builder;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
 
-use crate::scenario::{Event, Job, Scenario};
+use crate::scenario::{Event, Found, Job, Scenario};
 use crate::service::{Call, Service};
 
 /// Any time would do; it makes times in failures readable.
 const START: &str = "2030-01-01T00:00:00Z";
+
+/// How long timers may take to do what is due.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Looks for starvation during one patience.
 const LOOKS: u32 = 8;
@@ -64,7 +67,8 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
         for daemon in 0..scenario.daemons {
             let path = folder.path().join(format!("{daemon}.db"));
             let (service, scenario) = (Arc::clone(&service), scenario.clone());
-            daemons.spawn(Host { daemon, path, clock, service, scenario, ends: BTreeMap::new() }.run());
+            let (ends, left_out, own, settled_at) = Default::default();
+            daemons.spawn(Host { daemon, path, clock, service, scenario, ends, left_out, own, settled_at }.run());
         }
         let mut ends = Vec::new();
         while let Some(of_one) = daemons.join_next().await {
@@ -92,6 +96,12 @@ struct Host {
     service: Arc<Service>,
     scenario: Scenario,
     ends: BTreeMap<JobKey, Duration>,
+    /// The jobs that the watch list in force leaves out.
+    left_out: Vec<usize>,
+    /// The jobs that have an entry of their own in it.
+    own: BTreeSet<JobKey>,
+    /// From when on the board can be expected to stand, after everything was late at once.
+    settled_at: Duration,
 }
 
 /// One daemon from a start to its end.
@@ -107,8 +117,7 @@ struct Instance {
 impl Host {
     async fn run(mut self) -> Vec<End> {
         let mut events = self.scenario.events.clone().into_iter().peekable();
-        let mut left_out = Vec::new();
-        let mut instance = self.start(&left_out).await;
+        let mut instance = self.start().await;
         while !self.is_over(events.peek().is_some()) {
             let until = events.peek().map_or(self.scenario.end, |(time, _)| *time);
             if !self.work(&mut instance, until).await {
@@ -118,19 +127,20 @@ impl Host {
             match event {
                 Event::Kill => {
                     instance.kill().await;
-                    instance = self.start(&left_out).await;
+                    instance = self.start().await;
                 }
                 Event::Restart => {
                     instance.stop().await;
-                    instance = self.start(&left_out).await;
+                    instance = self.start().await;
                 }
                 Event::Reload(without) => {
-                    left_out = without;
-                    self.apply(&mut instance, &left_out).await;
+                    self.left_out = without;
+                    self.apply(&mut instance).await;
                 }
                 Event::Suspend(asleep) => {
                     tokio::time::advance(asleep).await;
                     self.service.slept();
+                    self.settled_at = self.service.now() + SETTLING;
                 }
             }
         }
@@ -170,7 +180,10 @@ impl Host {
                 }
             }
             () = self.clock.sleep_until(Monotonic::at(until)) => return true,
-            () = self.clock.sleep_until(Monotonic::at(look)) => self.service.look_for_starvation(),
+            () = self.clock.sleep_until(Monotonic::at(look)) => {
+                self.service.look_for_starvation();
+                self.look_at_the_board(&instance.workplace.board);
+            }
         }
         false
     }
@@ -198,7 +211,7 @@ impl Host {
         }
     }
 
-    async fn start(&mut self, left_out: &[usize]) -> Instance {
+    async fn start(&mut self) -> Instance {
         let recorded = recorded(&self.path);
         self.compare(&recorded, true);
         self.service.daemon_starts(self.daemon, &recorded);
@@ -212,11 +225,12 @@ impl Host {
         let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
         let announced = workplace.board.follow();
         let mut instance = Instance { workplace, supervisor, announced, recorded, writer };
-        self.apply(&mut instance, left_out).await;
+        self.apply(&mut instance).await;
         instance
     }
 
-    async fn apply(&self, instance: &mut Instance, left_out: &[usize]) {
+    async fn apply(&mut self, instance: &mut Instance) {
+        let left_out = &self.left_out;
         let own_entry = |(place, job): &(usize, &Job)| match self.scenario.found {
             None => !left_out.contains(place),
             // A job that is still to come would not be there for its entry.
@@ -228,13 +242,14 @@ impl Host {
         for (id, entry) in &mut watch_list.jobs {
             entry.policy = own[&id.key].policy(self.scenario.poll);
         }
-        let mut watched: BTreeSet<JobKey> = own.into_keys().collect();
-        if let Some(forget_after) = self.scenario.found {
+        self.own = own.into_keys().collect();
+        let mut watched = self.own.clone();
+        if let Some(Found { since, forget_after }) = self.scenario.found {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
                 let each = JobEntry { forget_after: Some(forget_after), ..entry.each };
                 let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
-                watch_list.stores.insert(id, StoreEntry { each, ..entry });
+                watch_list.stores.insert(id, StoreEntry { since, each });
                 // One that was never seen is yet to be found.
                 if !self.service.told(self.daemon, key).is_empty() {
                     watched.insert(key.clone());
@@ -256,6 +271,22 @@ impl Host {
             self.service.violate(&error.to_string());
         }
         self.service.daemon_watches(self.daemon, |job| watched.contains(job));
+    }
+
+    /// A job that was found has to be in sight until its time there is over, and no longer, but for those with an entry of their own.
+    fn look_at_the_board(&self, board: &StatusBoard) {
+        let Some(found) = self.scenario.found.filter(|_| self.service.now() >= self.settled_at) else { return };
+        let in_sight: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
+        for job in &self.scenario.jobs {
+            let Some(last) = self.service.told(self.daemon, &job.key).last().cloned() else { continue };
+            let over_at = job.end().filter(|_| last.is_terminal()).map(|(end, _)| *end + found.forget_after);
+            let own = self.own.contains(&job.key);
+            let expected = own || over_at.is_none_or(|over| self.service.now() < over);
+            let just_over = over_at.is_some_and(|over| self.service.now().abs_diff(over) < SETTLING);
+            if in_sight.contains(&job.key) != expected && !just_over {
+                self.service.violate(&format!("{}, last told {last}, in sight: {}", job.key, !expected));
+            }
+        }
     }
 
     /// The record has to hold each status that the daemon was told, once and in order, up to each job's true end.

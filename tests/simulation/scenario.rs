@@ -13,8 +13,8 @@ use refwatch::core::watch::PollPolicy;
 pub(crate) struct Scenario {
     pub seed: u64,
     pub jobs: Vec<Job>,
-    /// Whether the jobs are found in their stores, where they appear over time, and how long they stay in sight after their ends.
-    pub found: Option<Duration>,
+    /// How the jobs are found in their stores, where they appear over time, if they are.
+    pub found: Option<Found>,
     /// Daemons that watch the same jobs under the same quota, each with a record of its own.
     pub daemons: usize,
     pub configured: Quota,
@@ -33,6 +33,15 @@ pub(crate) struct Scenario {
     pub events: Vec<(Duration, Event)>,
     /// When the run ends, whatever goes on.
     pub end: Duration,
+}
+
+/// How jobs are found in their stores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// How old they may be when the search begins.
+    pub since: Duration,
+    /// How long they stay in sight after their ends.
+    pub forget_after: Duration,
 }
 
 /// A job and its whole life.
@@ -73,6 +82,12 @@ pub(crate) enum Event {
     Reload(Vec<usize>),
     /// The machine sleeps for this long.
     Suspend(Duration),
+}
+
+impl Outage {
+    fn lasts(&self) -> Duration {
+        self.during.end.saturating_sub(self.during.start)
+    }
 }
 
 impl Job {
@@ -139,6 +154,11 @@ impl Scenario {
         let mut scenario = if troubled { base.with_trouble(&mut rng, last) } else { base };
         let asleep = |event: &Event| if let Event::Suspend(asleep) = event { *asleep } else { Duration::ZERO };
         let asleep: Duration = scenario.events.iter().map(|(_, event)| asleep(event)).sum();
+        if let Some(found) = &mut scenario.found {
+            // Nothing that appears while a daemon sleeps, or cannot list, is too old when it looks again.
+            let outages: Duration = scenario.outages.iter().map(Outage::lasts).sum();
+            found.since += asleep + outages + Duration::from_hours(1);
+        }
         scenario.end = last + asleep + scenario.patience() + Duration::from_hours(1);
         scenario
     }
@@ -189,8 +209,7 @@ impl Scenario {
         if !trouble {
             return calm;
         }
-        let outages: Duration =
-            self.outages.iter().map(|outage| outage.during.end.saturating_sub(outage.during.start)).sum();
+        let outages: Duration = self.outages.iter().map(Outage::lasts).sum();
         // One throttle or failure after another makes the backoff as long as it gets, and one more may follow that.
         calm + 2 * self.poll.backoff.max + outages + 2 * self.timeout
     }
@@ -219,8 +238,8 @@ fn draw_jobs(rng: &mut Rng) -> Vec<Job> {
     (0..count).map(|nth| Job::new(rng.usize(0..stores), nth, life(rng))).collect()
 }
 
-/// In a third of the runs: how long jobs that are found stay in sight. They then appear over time.
-fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Duration> {
+/// In a third of the runs: how jobs are found. They then appear over time.
+fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Found> {
     if rng.u8(0..3) > 0 {
         return None;
     }
@@ -231,7 +250,8 @@ fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Duration> {
             *since += created;
         }
     }
-    Some(Duration::from_secs(rng.u64(1..7200)))
+    let forget_after = Duration::from_secs(rng.u64(1..7200));
+    Some(Found { since: Duration::from_secs(rng.u64(1..7200)), forget_after })
 }
 
 /// Polls about as often as `jobs` can be followed with some thousand polls.

@@ -1,5 +1,7 @@
 //! The task of one job: wait, pace, ask, decide; then record, and only then publish.
 
+mod poller;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,155 +11,17 @@ use tracing::{info, warn};
 use crate::board::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
 use crate::clock::Clock;
 use crate::core::change::{Anomaly, Change, Detail, DetailKind, Transition};
-use crate::core::job::{JobKey, WatchId};
+use crate::core::job::WatchId;
 use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
-use crate::hints::{JobHints, Told};
+use crate::core::watch::Next;
 use crate::instruments::Instruments;
-use crate::omics::{Target, Urgency};
 use crate::record::{CommitError, Record};
+pub use poller::{Polled, Poller, Step};
 
 /// How long after a failed commit it is tried again. Polling of the job pauses meanwhile, so that nothing is seen that could
 /// not be kept.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
-
-/// Asks for one job when it is due: steps 1 to 5 of the way of an answer. It neither records nor shows anything.
-#[derive(Debug)]
-pub struct Poller {
-    clock: Clock,
-    target: Arc<Target>,
-    key: JobKey,
-    watch: JobWatch,
-    next: Next,
-    hints: JobHints,
-    /// When the last poll succeeded; `None` before the first one.
-    fresh_at: Option<Monotonic>,
-    failing: Option<Failing>,
-}
-
-/// The last poll failed.
-#[derive(Clone, Copy, Debug)]
-struct Failing {
-    sent: Monotonic,
-    /// Whether it waits for the target, and not for itself alone.
-    with_the_target: bool,
-}
-
-/// What a poller came back with.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly always it is a poll")]
-pub enum Step {
-    /// A poll was made.
-    Polled(Polled),
-    /// The next poll is due at another time.
-    Rescheduled,
-    /// There is no poll to come.
-    Over,
-}
-
-/// One poll, done.
-#[derive(Debug)]
-pub struct Polled {
-    /// When its outcome was taken in.
-    pub now: Now,
-    /// Why it failed, if it did.
-    pub failure: Option<PollFailure>,
-    /// What it adds to the record.
-    pub change: Change,
-}
-
-impl Poller {
-    /// A poller that starts from what is known of the job. `seed` sets its jitter.
-    #[must_use]
-    pub fn new(
-        clock: Clock,
-        target: Arc<Target>,
-        key: JobKey,
-        policy: PollPolicy,
-        known: Option<Known>,
-        hints: JobHints,
-        seed: u64,
-    ) -> Self {
-        let watch = JobWatch::new(policy, known, seed);
-        let next = watch.first(clock.now());
-        Self { clock, target, key, watch, next, hints, fresh_at: None, failing: None }
-    }
-
-    /// The latest that is known of the job.
-    #[must_use]
-    pub fn known(&self) -> Option<&Known> {
-        self.watch.known()
-    }
-
-    /// What comes next.
-    #[must_use]
-    pub fn next(&self) -> &Next {
-        &self.next
-    }
-
-    /// When the next poll is due; `None` where there is none to come. While its store is swept, a job without a hint is polled
-    /// only now and then.
-    #[must_use]
-    pub fn due(&self) -> Option<Monotonic> {
-        let Next::PollAt(due) = self.next else { return None };
-        let stretches = self.failing.is_none() && !self.watch.policy().fixed;
-        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
-        Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
-    }
-
-    /// Returns after the next poll, or when that has another time. A caller that stops waiting loses nothing: between the
-    /// answer's arrival and the return there is no wait.
-    pub async fn poll(&mut self) -> Step {
-        let Some(due) = self.due() else { return Step::Over };
-        if !self.wait_for_turn(due).await {
-            return Step::Rescheduled;
-        }
-        let sent = self.clock.now().monotonic;
-        let outcome = self.target.poll(&self.key).await;
-        let now = self.clock.now();
-        let failure = outcome.as_ref().err().cloned();
-        self.failing = failure.as_ref().map(|failure| {
-            // What the service asked for is kept to.
-            let with_the_target = failure.reason.may_be_an_outage() && failure.retry_after.is_none();
-            Failing { sent, with_the_target }
-        });
-        if failure.is_none() {
-            self.fresh_at = Some(now.monotonic);
-        }
-        let decision = self.watch.handle_outcome(outcome, now);
-        self.next = decision.next;
-        Step::Polled(Polled { now, failure, change: decision.record })
-    }
-
-    /// Steps 1 and 2: returns when it is this job's turn, or with `false` when it comes at another time. A hint makes it urgent,
-    /// unless the job is backing off; a backoff ends early where the target's outage does.
-    async fn wait_for_turn(&mut self, due: Monotonic) -> bool {
-        let urgency = if self.watch.policy().fixed { Urgency::Timed } else { Urgency::Routine };
-        if let Some(Failing { sent, with_the_target }) = self.failing {
-            tokio::select! {
-                biased;
-                () = self.target.recovered_after(sent), if with_the_target => {}
-                () = self.clock.sleep_until(due) => {}
-            }
-            self.target.poll_turn(urgency).await;
-            return true;
-        }
-        let routine = async {
-            self.clock.sleep_until(due).await;
-            self.target.poll_turn(urgency).await;
-        };
-        tokio::select! {
-            biased;
-            told = self.hints.told() => match told {
-                Told::LooksChanged => self.target.poll_turn(Urgency::Urgent).await,
-                Told::SafetyInterval => return false,
-            },
-            () = routine => {}
-        }
-        true
-    }
-}
 
 /// What every watcher works with.
 #[derive(Clone, Debug)]
@@ -198,6 +62,7 @@ pub struct Watcher {
     workplace: Workplace,
     poller: Poller,
     view: WatchView,
+    started: Monotonic,
     forget_after: Option<Duration>,
 }
 
@@ -213,9 +78,10 @@ impl Watcher {
         transitions: [u64; 8],
         forget_after: Option<Duration>,
     ) -> Self {
-        let view = WatchView::new(id, name, Arc::clone(poller.target.aws_region()), transitions);
-        let mut watcher = Self { workplace, poller, view, forget_after };
-        watcher.publish(watcher.workplace.clock.now());
+        let view = WatchView::new(id, name, Arc::clone(poller.aws_region()), transitions);
+        let now = workplace.clock.now();
+        let mut watcher = Self { workplace, poller, view, started: now.monotonic, forget_after };
+        watcher.publish(now);
         watcher
     }
 
@@ -261,16 +127,22 @@ impl Watcher {
         }
     }
 
-    /// How long the job stays in sight yet, where that is known.
+    /// How long the job stays in sight yet, where that is known. One that was never seen does not stay for ever.
     fn forgotten_in(&self) -> Option<Duration> {
-        self.view.known.as_ref()?.forgotten_in(self.forget_after?, self.workplace.clock.now().wall)
+        let (after, now) = (self.forget_after?, self.workplace.clock.now());
+        match &self.view.known {
+            Some(known) => known.forgotten_in(after, now.wall),
+            None => Some(after.saturating_sub(now.monotonic.since(self.started))),
+        }
     }
 
     /// Notes when the status was last seen, so that its next change, which somebody else may see, is not said to have come sooner.
     /// It is tried once: without it that change lies between wider bounds, and is no less true.
     async fn leave(&self) -> Result<(), RecordGone> {
         let seen = self.view.last_successful_poll.and(self.view.known.as_ref());
-        let Some(known) = seen.filter(|known| !known.status.is_terminal() && !known.vanished) else { return Ok(()) };
+        let Some(known) = seen.filter(|known| !known.status.is_terminal() && known.vanished_at.is_none()) else {
+            return Ok(());
+        };
         let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: known.last_seen };
         let change = Change { details: vec![detail], ..Change::default() };
         match self.workplace.record.append(&self.view.id, &change).await {
@@ -355,6 +227,12 @@ impl Watcher {
         self.workplace.board.publish(self.view.clone());
     }
 
+    /// The watch as people tell it from others: those found in a store share its name.
+    fn title(&self) -> String {
+        let WatchView { name, id, .. } = &self.view;
+        if self.forget_after.is_some() { format!("{name}/{}", id.key.job) } else { name.to_string() }
+    }
+
     fn tell_transition(&self, transition: Transition) {
         let WatchId { target, key } = &self.view.id;
         let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
@@ -373,7 +251,7 @@ impl Watcher {
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),
             anomaly = anomaly.map(Anomaly::as_str),
-            "{}: {}{to}", self.view.name, from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
+            "{}: {}{to}", self.title(), from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         );
         // At a first sighting the job may have ended long before anyone watched it.
         if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)

@@ -1,0 +1,159 @@
+//! Asking for one job when it is due: steps 1 to 5 of the way of an answer.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::core::change::Change;
+use crate::core::job::JobKey;
+use crate::core::outcome::PollFailure;
+use crate::core::sweep::is_swept;
+use crate::core::time::{Monotonic, Now};
+use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
+use crate::hints::{JobHints, Told};
+use crate::omics::{Target, Urgency};
+
+/// Asks for one job. It neither records nor shows anything.
+#[derive(Debug)]
+pub struct Poller {
+    clock: Clock,
+    target: Arc<Target>,
+    key: JobKey,
+    watch: JobWatch,
+    next: Next,
+    hints: JobHints,
+    /// When the last poll succeeded; `None` before the first one.
+    fresh_at: Option<Monotonic>,
+    failing: Option<Failing>,
+}
+
+/// The last poll failed.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    sent: Monotonic,
+    /// Whether it waits for the target, and not for itself alone.
+    with_the_target: bool,
+}
+
+/// What a poller came back with.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly always it is a poll")]
+pub enum Step {
+    /// A poll was made.
+    Polled(Polled),
+    /// The next poll is due at another time.
+    Rescheduled,
+    /// There is no poll to come.
+    Over,
+}
+
+/// One poll, done.
+#[derive(Debug)]
+pub struct Polled {
+    /// When its outcome was taken in.
+    pub now: Now,
+    /// Why it failed, if it did.
+    pub failure: Option<PollFailure>,
+    /// What it adds to the record.
+    pub change: Change,
+}
+
+impl Poller {
+    /// A poller that starts from what is known of the job. `seed` sets its jitter.
+    #[must_use]
+    pub fn new(
+        clock: Clock,
+        target: Arc<Target>,
+        key: JobKey,
+        policy: PollPolicy,
+        known: Option<Known>,
+        hints: JobHints,
+        seed: u64,
+    ) -> Self {
+        let watch = JobWatch::new(policy, known, seed);
+        let next = watch.first(clock.now());
+        Self { clock, target, key, watch, next, hints, fresh_at: None, failing: None }
+    }
+
+    /// The region that its polls go to.
+    #[must_use]
+    pub fn aws_region(&self) -> &Arc<str> {
+        self.target.aws_region()
+    }
+
+    /// The latest that is known of the job.
+    #[must_use]
+    pub fn known(&self) -> Option<&Known> {
+        self.watch.known()
+    }
+
+    /// What comes next.
+    #[must_use]
+    pub fn next(&self) -> &Next {
+        &self.next
+    }
+
+    /// When the next poll is due; `None` where there is none to come. While its store is swept, a job without a hint is polled
+    /// only now and then.
+    #[must_use]
+    pub fn due(&self) -> Option<Monotonic> {
+        let Next::PollAt(due) = self.next else { return None };
+        let swept = is_swept(self.watch.known(), self.clock.now().wall);
+        let stretches = swept && self.failing.is_none() && !self.watch.policy().fixed;
+        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
+        Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
+    }
+
+    /// Returns after the next poll, or when that has another time. A caller that stops waiting loses nothing: between the
+    /// answer's arrival and the return there is no wait.
+    pub async fn poll(&mut self) -> Step {
+        let Some(due) = self.due() else { return Step::Over };
+        if !self.wait_for_turn(due).await {
+            return Step::Rescheduled;
+        }
+        let sent = self.clock.now().monotonic;
+        let outcome = self.target.poll(&self.key).await;
+        let now = self.clock.now();
+        let failure = outcome.as_ref().err().cloned();
+        self.failing = failure.as_ref().map(|failure| {
+            // What the service asked for is kept to.
+            let with_the_target = failure.reason.may_be_an_outage() && failure.retry_after.is_none();
+            Failing { sent, with_the_target }
+        });
+        if failure.is_none() {
+            self.fresh_at = Some(now.monotonic);
+        }
+        let decision = self.watch.handle_outcome(outcome, now);
+        self.next = decision.next;
+        Step::Polled(Polled { now, failure, change: decision.record })
+    }
+
+    /// Steps 1 and 2: returns when it is this job's turn, or with `false` when it comes at another time. A hint makes it urgent,
+    /// unless the job is backing off; a backoff ends early where the target's outage does.
+    async fn wait_for_turn(&mut self, due: Monotonic) -> bool {
+        // Until it was seen there is no interval to be kept.
+        let timed = self.watch.policy().fixed && self.watch.known().is_some();
+        let urgency = if timed { Urgency::Timed } else { Urgency::Routine };
+        if let Some(Failing { sent, with_the_target }) = self.failing {
+            tokio::select! {
+                biased;
+                () = self.target.recovered_after(sent), if with_the_target => {}
+                () = self.clock.sleep_until(due) => {}
+            }
+            self.target.poll_turn(urgency).await;
+            return true;
+        }
+        let routine = async {
+            self.clock.sleep_until(due).await;
+            self.target.poll_turn(urgency).await;
+        };
+        tokio::select! {
+            biased;
+            told = self.hints.told() => match told {
+                Told::LooksChanged => self.target.poll_turn(Urgency::Urgent).await,
+                Told::SafetyInterval => return false,
+            },
+            () = routine => {}
+        }
+        true
+    }
+}
