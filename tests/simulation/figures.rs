@@ -1,5 +1,6 @@
 //! What the simulation measures: how late an end is known, and what becomes of the quota.
 
+use std::iter;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use refwatch::core::job::JobStatus;
 use refwatch::core::outcome::{FailureReason, Operation};
 
 use crate::run::{End, Report, run};
-use crate::scenario::{Job, Outage, Scenario, as_f64};
+use crate::scenario::{Found, Job, Listing, Outage, Scenario, as_f64};
 use crate::service::Call;
 
 /// Ends that are measured at least, over as many runs as that takes.
@@ -175,6 +176,56 @@ pub(crate) fn outage(jobs: usize, refused: bool, sweep: bool) -> AfterOutage {
         answer.map_or(Duration::MAX, |call| call.sent.saturating_sub(during.end))
     });
     AfterOutage { calls: sent_in(during.clone()) / healthy, fresh: fresh.max().unwrap_or_default() }
+}
+
+/// From a job's creation to its first poll, in a store where 1,500 jobs had ended before anybody looked.
+pub(crate) fn first_poll_of_a_new_job() -> Duration {
+    let created = Duration::from_mins(1);
+    let mut jobs = finished(1_500, Duration::ZERO, Duration::from_millis(1));
+    jobs.push(Job::new(0, 9_999, vec![(created, JobStatus::InProgress)]));
+    let scenario = Scenario { found: Some(FOUND), ..Scenario::calm(1, jobs.clone(), Duration::from_mins(8)) };
+    let polls = run_of(&scenario).calls;
+    let mut polls = within(&polls, Duration::ZERO..scenario.end);
+    let first = polls.find(|call| call.job.as_ref() == Some(&jobs[1_500].key)).expect("a poll");
+    first.sent.saturating_sub(created)
+}
+
+/// Pages listed in an hour of a store in which one job has hung for over a day, and 450 have come and gone since it began.
+pub(crate) fn pages_an_hour_with_a_job_that_hangs() -> usize {
+    let mut jobs = finished(450, Duration::from_mins(2), Duration::from_mins(30));
+    jobs.push(Job::new(0, 9_999, vec![(Duration::ZERO, JobStatus::InProgress)]));
+    let hour = Duration::from_hours(25)..Duration::from_hours(26);
+    let scenario = Scenario { found: Some(FOUND), ..Scenario::calm(1, jobs, hour.end) };
+    let calls = run_of(&scenario).calls;
+    calls
+        .iter()
+        .filter(|call| call.operation == Operation::ListReferenceImportJobs && hour.contains(&call.sent))
+        .count()
+}
+
+/// Watches in sight after two hours in a store of ten jobs of which none may be asked for.
+pub(crate) fn in_sight_of_what_may_not_be_asked_for() -> usize {
+    let calm = Scenario::calm(1, finished(10, Duration::ZERO, Duration::from_mins(1)), Duration::from_hours(2));
+    run_of(&Scenario { found: Some(FOUND), gets: false, ..calm }).in_sight
+}
+
+/// Listings in an hour in which each answer asks for ten minutes without another.
+pub(crate) fn listings_of_a_busy_service() -> usize {
+    let calm = Scenario::calm(1, Vec::new(), Duration::from_hours(1));
+    let listing = Listing::Busy(Duration::from_mins(10));
+    let jobs = vec![Job::new(0, 0, vec![(Duration::ZERO, JobStatus::InProgress)])];
+    run_of(&Scenario { jobs, found: Some(FOUND), listing, ..calm }).calls.len()
+}
+
+const FOUND: Found = Found { since: Duration::from_hours(7 * 24), forget_after: Duration::from_hours(1) };
+
+/// Jobs that begin so far apart and end after `length`.
+fn finished(jobs: usize, apart: Duration, length: Duration) -> Vec<Job> {
+    let job = |(nth, created)| {
+        Job::new(0, nth, vec![(created, JobStatus::InProgress), (created + length, JobStatus::Completed)])
+    };
+    let created = iter::successors(Some(Duration::ZERO), |created| Some(*created + apart));
+    (0..jobs).zip(created).map(job).collect()
 }
 
 /// Jobs that stay live, polled one by one as fast as the quota allows.

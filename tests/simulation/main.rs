@@ -122,3 +122,27 @@ fn an_outage_costs_no_more_calls_than_health_and_every_job_is_fresh_soon_after_i
         );
     }
 }
+
+#[test]
+fn a_new_job_of_a_store_does_not_wait_behind_what_ended_long_ago() {
+    let waits = figures::first_poll_of_a_new_job();
+    assert!(waits < Duration::from_secs(10), "{waits:?}");
+}
+
+#[test]
+fn a_job_that_hangs_for_days_does_not_have_all_listed_that_came_since() {
+    let pages = figures::pages_an_hour_with_a_job_that_hangs();
+    // One every `min_interval`.
+    assert!((600..=720).contains(&pages), "{pages}");
+}
+
+#[test]
+fn jobs_of_a_store_that_may_not_be_asked_for_do_not_stay_in_sight_for_ever() {
+    assert_eq!(figures::in_sight_of_what_may_not_be_asked_for(), 0);
+}
+
+#[test]
+fn a_service_that_asks_to_be_left_alone_is_listed_no_sooner() {
+    let listings = figures::listings_of_a_busy_service();
+    assert!((5..=7).contains(&listings), "{listings}");
+}

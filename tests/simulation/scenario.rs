@@ -29,6 +29,8 @@ pub(crate) struct Scenario {
     pub failures: f64,
     pub outages: Vec<Outage>,
     pub listing: Listing,
+    /// Whether the role may ask for single jobs.
+    pub gets: bool,
     /// What is done to the daemons, in the order of time.
     pub events: Vec<(Duration, Event)>,
     /// When the run ends, whatever goes on.
@@ -69,6 +71,8 @@ pub(crate) enum Listing {
     Lags(Duration),
     /// The role may not list.
     Denied,
+    /// It fails, and asks to be left alone for this long.
+    Busy(Duration),
 }
 
 /// What is done to a daemon.
@@ -130,6 +134,7 @@ impl Scenario {
             failures: 0.0,
             outages: Vec::new(),
             listing: Listing::Lags(Duration::ZERO),
+            gets: true,
             events: Vec::new(),
             end,
         }
@@ -201,7 +206,8 @@ impl Scenario {
         let fresh = interval.max(if self.poll.sweep { safety } else { Duration::ZERO });
         let queue = Duration::from_secs_f64(2.0 * jobs / rate);
         let calm = fresh + queue + 2 * self.latency.end;
-        let trouble = self.failures > 0.0
+        let trouble = !self.gets
+            || self.failures > 0.0
             || !self.outages.is_empty()
             || self.quota.len() > 1
             || self.daemons > 1

@@ -214,7 +214,7 @@ impl Service {
         self.trace((daemon, operation as u8, sent, failure.map(FailureReason::label)));
         self.seen().calls.push(Call { daemon, operation, job: job.cloned(), sent, failure });
         match failure {
-            Some(reason) => Err(PollFailure { reason, message: reason.label().to_owned(), retry_after: None }),
+            Some(reason) => Err(failed(reason)),
             None => Ok(()),
         }
     }
@@ -323,6 +323,9 @@ impl HealthOmics for Access {
                 followed.unasked_since = Some(sent);
             }
             service.request(self.daemon, Operation::GetReferenceImportJob, Some(key)).await?;
+            if !service.scenario.gets {
+                return Err(failed(FailureReason::AccessDenied));
+            }
             let (job, now) = (&service.jobs[key], service.now());
             let status = job.at(now).clone();
             service.trace((key, &status));
@@ -356,13 +359,15 @@ impl HealthOmics for Access {
             self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
             match self.service.scenario.listing {
                 Listing::Lags(lag) => Ok(self.service.page(store, created_after, token.as_deref(), lag)),
-                Listing::Denied => {
-                    let message = "not allowed to list".to_owned();
-                    Err(PollFailure { reason: FailureReason::AccessDenied, message, retry_after: None })
-                }
+                Listing::Denied => Err(failed(FailureReason::AccessDenied)),
+                Listing::Busy(wait) => Err(PollFailure { retry_after: Some(wait), ..failed(FailureReason::Internal) }),
             }
         })
     }
+}
+
+fn failed(reason: FailureReason) -> PollFailure {
+    PollFailure { reason, message: reason.label().to_owned(), retry_after: None }
 }
 
 fn source_status(status: &JobStatus) -> SourceStatus {
