@@ -192,10 +192,11 @@ pub(crate) fn first_poll_of_a_new_job() -> Duration {
 
 /// Pages listed in an hour of a store in which one job has hung for over a day, and 450 have come and gone since it began.
 pub(crate) fn pages_an_hour_with_a_job_that_hangs() -> usize {
-    let mut jobs = finished(450, Duration::from_mins(2), Duration::from_mins(30));
+    let mut jobs = finished(450, Duration::from_secs(10), Duration::from_mins(5));
     jobs.push(Job::new(0, 9_999, vec![(Duration::ZERO, JobStatus::InProgress)]));
     let hour = Duration::from_hours(25)..Duration::from_hours(26);
-    let scenario = Scenario { found: Some(FOUND), ..Scenario::calm(1, jobs, hour.end) };
+    let mut scenario = Scenario { found: Some(FOUND), ..Scenario::calm(1, jobs, hour.end) };
+    scenario.poll.min_interval = Duration::from_mins(1);
     let calls = run_of(&scenario).calls;
     calls
         .iter()

@@ -195,6 +195,10 @@ impl Scenario {
 
     /// The longest that a watched job may go without a poll while the daemon works.
     pub(crate) fn patience(&self) -> Duration {
+        if !self.gets {
+            // It may be forgotten.
+            return self.end;
+        }
         let quota = self.quota.iter().map(|(_, rate)| *rate).fold(f64::INFINITY, f64::min);
         // A pacer that has to find a lower quota uses nine tenths of it; several daemons share it.
         let found = if quota < self.configured.allowed() { 0.9 * quota } else { self.configured.allowed() };
@@ -206,8 +210,7 @@ impl Scenario {
         let fresh = interval.max(if self.poll.sweep { safety } else { Duration::ZERO });
         let queue = Duration::from_secs_f64(2.0 * jobs / rate);
         let calm = fresh + queue + 2 * self.latency.end;
-        let trouble = !self.gets
-            || self.failures > 0.0
+        let trouble = self.failures > 0.0
             || !self.outages.is_empty()
             || self.quota.len() > 1
             || self.daemons > 1
