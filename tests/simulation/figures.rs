@@ -9,7 +9,7 @@ use refwatch::core::job::JobStatus;
 use refwatch::core::outcome::{FailureReason, Operation};
 
 use crate::run::{End, Report, run};
-use crate::scenario::{Found, Job, Listing, Outage, Scenario, as_f64};
+use crate::scenario::{Event, Found, Job, Listing, Outage, Scenario, as_f64};
 use crate::service::Call;
 
 /// Ends that are measured at least, over as many runs as that takes.
@@ -208,6 +208,15 @@ pub(crate) fn pages_an_hour_with_a_job_that_hangs() -> usize {
 pub(crate) fn in_sight_of_what_may_not_be_asked_for() -> usize {
     let calm = Scenario::calm(1, finished(10, Duration::ZERO, Duration::from_mins(1)), Duration::from_hours(2));
     run_of(&Scenario { found: Some(FOUND), gets: false, ..calm }).in_sight
+}
+
+/// Watches in sight once a daemon was started again, soon after the end of a job that is too old to be found again.
+pub(crate) fn in_sight_of_what_ended_lately() -> usize {
+    let jobs = finished(1, Duration::ZERO, Duration::from_mins(150));
+    let mut scenario = Scenario::calm(1, jobs, Duration::from_hours(3));
+    scenario.found = Some(Found { since: Duration::from_hours(1), ..FOUND });
+    scenario.events = vec![(Duration::from_mins(155), Event::Restart)];
+    run_of(&scenario).in_sight
 }
 
 /// Listings in an hour in which each answer asks for ten minutes without another.

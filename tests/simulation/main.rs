@@ -142,6 +142,11 @@ fn jobs_of_a_store_that_may_not_be_asked_for_do_not_stay_in_sight_for_ever() {
 }
 
 #[test]
+fn a_job_that_ended_lately_is_in_sight_after_a_restart_however_old_it_is() {
+    assert_eq!(figures::in_sight_of_what_ended_lately(), 1);
+}
+
+#[test]
 fn a_service_that_asks_to_be_left_alone_is_listed_no_sooner() {
     let listings = figures::listings_of_a_busy_service();
     assert!((5..=7).contains(&listings), "{listings}");
