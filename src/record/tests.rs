@@ -22,8 +22,9 @@ const POLICY: PollPolicy = PollPolicy {
 #[test]
 fn the_writer_syncs_every_commit() {
     let directory = tempfile::tempdir().expect("a directory");
-    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a file");
-    let connection = connection::connect(&file.path).expect("a record");
+    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a lock");
+    file.make().expect("a file");
+    let connection = connection::connect(&file).expect("a record");
     for (setting, value) in [
         ("journal_mode", Value::from("wal".to_owned())),
         ("synchronous", Value::from(2)),

@@ -4,6 +4,7 @@
 mod commands;
 mod config;
 mod daemon;
+mod damage;
 mod house;
 mod http;
 mod omics;
