@@ -126,13 +126,14 @@ pub(super) fn check(connection: &Connection, path: &Path, mark: Option<Link>) ->
 fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
     let made = Connection::open_in_memory()?;
     MIGRATIONS.iter().try_for_each(|migration| made.execute_batch(migration))?;
-    for table in chain::TABLES {
-        let select = format!("SELECT * FROM {table}");
-        if !connection.prepare(&select)?.column_names().eq(made.prepare(&select)?.column_names()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    // As bytes: a damaged name need not be UTF-8, and rusqlite's `column_names` panics on one that is not.
+    let columns = |connection: &Connection, table| {
+        let sql = "SELECT CAST(group_concat(name) AS BLOB) FROM pragma_table_info(?)";
+        connection.query_one(sql, [table], |row| row.get::<_, Option<Vec<u8>>>(0))
+    };
+    chain::TABLES
+        .iter()
+        .try_fold(true, |whole, table| Ok(whole && columns(connection, table)? == columns(&made, table)?))
 }
 
 /// The version of the schema that stands: 0 for an empty database, at most [`VERSION`].
