@@ -124,16 +124,23 @@ fn begin(content: &mut Vec<u8>, table: &str) {
 
 /// Adds a value in a form that no other values have: its type and, where lengths vary, its length before it.
 fn add(content: &mut Vec<u8>, value: ValueRef<'_>) {
-    let (kind, bytes): (u8, &[u8]) = match value {
-        ValueRef::Null => (0, &[]),
-        ValueRef::Integer(number) => (1, &number.to_le_bytes()),
-        ValueRef::Real(number) => (2, &number.to_le_bytes()),
-        ValueRef::Text(text) => (3, text),
-        ValueRef::Blob(blob) => (4, blob),
+    let mut add = |kind: u8, bytes: &[u8]| {
+        content.push(kind);
+        content.extend_from_slice(bytes);
     };
-    content.push(kind);
-    content.extend_from_slice(&bytes.len().to_le_bytes());
-    content.extend_from_slice(bytes);
+    match value {
+        ValueRef::Null => add(0, &[]),
+        ValueRef::Integer(number) => add(1, &number.to_le_bytes()),
+        ValueRef::Real(number) => add(2, &number.to_le_bytes()),
+        ValueRef::Text(text) => {
+            add(3, &text.len().to_le_bytes());
+            content.extend_from_slice(text);
+        }
+        ValueRef::Blob(blob) => {
+            add(4, &blob.len().to_le_bytes());
+            content.extend_from_slice(blob);
+        }
+    }
 }
 
 fn digest(content: &[u8]) -> i64 {

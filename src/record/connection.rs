@@ -34,6 +34,10 @@ const PID_LENGTH: usize = 20;
 /// The bytes of the mark, likewise: an id, a digest in hexadecimal digits.
 const MARK_LENGTH: usize = 40;
 
+/// Where the header of a database says which format a writer must know, and the last that SQLite has, that of write-ahead logs.
+const WRITE_FORMAT_AT: u64 = 18;
+const WRITE_FORMAT_WAL: [u8; 1] = [2];
+
 /// What a record is made of: the database, its write-ahead log, the index of that. In this order they are set aside: a log that
 /// was left behind without its database is noticed, a database without its log may look whole.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
@@ -66,7 +70,7 @@ impl Locked {
     /// Sees to it that there is a file. One that is already there is not touched.
     ///
     /// # Errors
-    /// There is a write-ahead log without its record, or the system refuses.
+    /// There is a write-ahead log without its record, the file has a format that is none, or the system refuses.
     pub(super) fn make(&self) -> Result<(), OpenError> {
         if !self.path.exists() {
             let log = beside(&self.path, "-wal");
@@ -78,8 +82,16 @@ impl Locked {
         }
         // Closed again before SQLite opens it: to close it later would drop the locks that SQLite holds for this
         // process.
-        let file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&self.path);
-        file.map_err(refused(&self.path, "this user must be able to write it"))?;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
+        let file = file.map_err(refused(&self.path, "this user must be able to read and write it"))?;
+        // SQLite calls a file of a later format one that may only be read, as it does one that may not be written.
+        let mut format = [0];
+        let read = file.read_at(&mut format, WRITE_FORMAT_AT);
+        read.map_err(refused(&self.path, "this user must be able to read it"))?;
+        if format > WRITE_FORMAT_WAL {
+            let reason = format!("a file of SQLite's format {}", format[0]);
+            return Err(OpenError::NotARecord { path: self.path.clone(), reason });
+        }
         Ok(())
     }
 
