@@ -89,8 +89,9 @@ pub(super) fn damage(connection: &Connection, mark: Option<Link>) -> Result<Opti
         marked |= mark == Some(link);
         last = link;
     }
-    let lost = |mark: Link| format!("it ends with row {}, and row {} that was recorded is not in it", last.id, mark.id);
-    Ok(mark.filter(|_| !marked).map(lost))
+    let unmet =
+        |mark: Link| format!("it ends with row {}, and row {} that was recorded is not in it", last.id, mark.id);
+    Ok(mark.filter(|_| !marked).map(unmet))
 }
 
 /// Every row with its table and hash, by id.
@@ -144,6 +145,5 @@ fn add(content: &mut Vec<u8>, value: ValueRef<'_>) {
 }
 
 fn digest(content: &[u8]) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = Sha256::digest(content).into();
-    i64::from_le_bytes([a, b, c, d, e, f, g, h])
+    Sha256::digest(content).iter().take(8).fold(0, |digest, &byte| digest << 8 | i64::from(byte))
 }

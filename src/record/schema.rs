@@ -171,6 +171,15 @@ fn not_a_record(path: &Path, reason: &dyn Display) -> OpenError {
     OpenError::NotARecord { path: path.into(), reason: reason.to_string() }
 }
 
+/// Makes an empty record as the version that knew so many migrations left it.
+#[cfg(test)]
+pub(super) fn make_older(path: &Path, version: usize) {
+    let connection = Connection::open(path).expect("a connection");
+    MIGRATIONS[..version].iter().for_each(|migration| connection.execute_batch(migration).expect("a schema"));
+    let versions = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};");
+    connection.execute_batch(&versions).expect("its version");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,4 +13,5 @@ mod record;
 mod simulator;
 mod store;
 mod sweep;
+mod trouble;
 mod truth;
