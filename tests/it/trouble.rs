@@ -104,14 +104,7 @@ async fn a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
     assert!(matches!(error, CommitError::Sqlite(_)), "{error}");
     assert_eq!(append_until_failure(&record, kept).await.0, kept, "still no space");
     assert_no_damage(&place);
-    // As a daemon that is killed, and started while the disk is full.
     record.close().await;
-    drop(fs::remove_file(place.path.with_file_name("record.db-shm")));
-    match Record::open(&place.path, &place.instruments) {
-        Ok(record) => record.close().await,
-        Err(error) => assert!(!matches!(error, OpenError::NotARecord { .. }), "{error}"),
-    }
-    assert_no_damage(&place);
     fs::remove_file(filler).expect("space");
     let record = place.open();
     let filler = disk.fill();
@@ -123,6 +116,26 @@ async fn a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
     place.open();
     assert_no_damage(&place);
     assert!(place.transitions().len() as u64 > kept);
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_after_a_kill_is_no_damage() {
+    let Some(disk) = Mounted::in_memory() else { return };
+    let place = disk.place();
+    let killed = Place::new();
+    let record = killed.open();
+    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    for (name, bytes) in killed.files().into_iter().filter(|(name, _)| !name.ends_with("-shm")) {
+        fs::write(place.path.with_file_name(name), bytes).expect("a copy");
+    }
+    let filler = disk.fill();
+    let refusal = place.refusal();
+    assert!(matches!(refusal, OpenError::Sqlite { .. }), "{refusal}");
+    assert_no_damage(&place);
+    fs::remove_file(filler).expect("space");
+    place.open();
+    assert_no_damage(&place);
+    assert_eq!(place.transitions(), [">SUBMITTED"]);
 }
 
 #[tokio::test]
