@@ -115,12 +115,14 @@ impl Locked {
         Ok(aside)
     }
 
-    /// The last row that is known to be on disk. A lock file that says none, or nothing readable, asks for none.
+    /// The last row that is known to be on disk. A lock file that says none, or nothing readable, asks for none, as does the mark of
+    /// an empty record.
     pub(super) fn mark(&self) -> Option<Link> {
         let mut text = [0; MARK_LENGTH];
         self.lock.read_exact_at(&mut text, PID_LENGTH as u64).ok()?;
         let (id, digest) = std::str::from_utf8(&text).ok()?.trim_end().split_once(' ')?;
-        Some(Link { id: id.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()?.cast_signed() })
+        let mark = Link { id: id.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()?.cast_signed() };
+        Some(mark).filter(|mark| mark.id > 0)
     }
 
     /// Notes the last row that is on disk. It is not synced: after a loss of power an older mark is as true.

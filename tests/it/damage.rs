@@ -226,6 +226,21 @@ async fn a_row_that_was_changed_added_or_deleted_by_hand_is_noticed() {
     assert!(place.set_aside().is_empty(), "a view is no damage");
 }
 
+#[tokio::test]
+async fn a_record_whose_rows_were_all_deleted_is_sound() {
+    let place = Place::new();
+    for change in [None, Some(transition(None, "FAILED", 0))] {
+        let record = place.open();
+        if let Some(change) = change {
+            record.append(&id(1), &change).await.expect("a commit");
+        }
+        record.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit");
+        record.close().await;
+        place.open().close().await;
+        assert!(place.set_aside().is_empty());
+    }
+}
+
 #[test]
 fn the_daemon_starts_beside_a_damaged_record() {
     let scene = Scene::new();
