@@ -24,6 +24,8 @@ pub struct Instruments {
     pub record_commits: IntCounter,
     /// Failed commits of the record.
     pub record_failures: IntCounter,
+    /// Records that were damaged, or none, and were set aside at the start.
+    pub record_set_aside: IntCounter,
     /// Tasks that ended by a fault of ours and were started again.
     pub task_restarts: IntCounter,
     /// From the service's completionTime to our commit.
@@ -74,6 +76,10 @@ impl Instruments {
         Ok(Self {
             record_commits: IntCounter::new("refwatch_record_commits_total", "Commits of the record.")?,
             record_failures: IntCounter::new("refwatch_record_failures_total", "Failed commits of the record.")?,
+            record_set_aside: IntCounter::new(
+                "refwatch_record_set_aside_total",
+                "Damaged records that were set aside for a new one.",
+            )?,
             task_restarts: IntCounter::new(
                 "refwatch_task_restarts_total",
                 "Tasks that ended by a fault of refwatch and were started again.",
@@ -160,6 +166,7 @@ impl Instruments {
         let Self {
             record_commits,
             record_failures,
+            record_set_aside,
             task_restarts,
             detection_delay,
             log_lines_dropped,
@@ -171,6 +178,7 @@ impl Instruments {
         } = self.clone();
         registry.register(Box::new(record_commits))?;
         registry.register(Box::new(record_failures))?;
+        registry.register(Box::new(record_set_aside))?;
         registry.register(Box::new(task_restarts))?;
         registry.register(Box::new(detection_delay))?;
         registry.register(Box::new(log_lines_dropped))?;

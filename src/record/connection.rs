@@ -1,11 +1,11 @@
-//! How the record's file is opened: by the one writer, under a lock and with every setting read back, or by a reader
-//! that leaves no trace.
+//! How the record's file is opened: by the one writer, under a lock, checked for damage and with every setting read back, or by a
+//! reader that leaves no trace. And how a damaged one is set aside.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{self, Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
+use super::chain::Link;
 use super::{OpenError, schema};
+use crate::core::time::Timestamp;
 
 /// How long to wait for a lock that another process holds: a person in the sqlite3 shell, a backup. Longer than either
 /// takes, shorter than the patience of a watchdog.
@@ -25,8 +27,20 @@ const FILE_MODE: u32 = 0o640;
 /// The mode of a directory made for it.
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// The most that is read of a lock file: more than any process id has digits.
-const PID_LENGTH_MAX: u64 = 20;
+/// The bytes of a lock file that the process id takes, with the blanks and the line end after it: more than any has digits. The
+/// mark follows.
+const PID_LENGTH: usize = 20;
+
+/// The bytes of the mark, likewise: an id, a digest in hexadecimal digits.
+const MARK_LENGTH: usize = 40;
+
+/// Where the header of a database says which format a writer must know, and the last that SQLite has, that of write-ahead logs.
+const WRITE_FORMAT_AT: u64 = 18;
+const WRITE_FORMAT_WAL: [u8; 1] = [2];
+
+/// What a record is made of: the database, its write-ahead log, the index of that. In this order they are set aside: a log that
+/// was left behind without its database is noticed, a database without its log may look whole.
+const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
 /// A record that this process alone may write, until it is dropped.
 #[derive(Debug)]
@@ -34,11 +48,11 @@ pub(super) struct Locked {
     /// Its path, absolute and without symbolic links, so that SQLite takes no part of it for a URI and two names are
     /// one lock.
     pub(super) path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Locked {
-    /// Takes the lock and sees to it that there is a file, in a directory. One that is already there is not touched.
+    /// Takes the lock, in a directory that is made where there is none. The record is not touched.
     ///
     /// # Errors
     /// Another process has the lock, or the system refuses.
@@ -50,11 +64,83 @@ impl Locked {
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
         let lock = lock(&path)?;
+        Ok(Self { path, lock })
+    }
+
+    /// Sees to it that there is a file. One that is already there is not touched.
+    ///
+    /// # Errors
+    /// There is a write-ahead log without its record, the file has a format that is none, or the system refuses.
+    pub(super) fn make(&self) -> Result<(), OpenError> {
+        if !self.path.exists() {
+            let log = beside(&self.path, "-wal");
+            if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+                let reason = "its write-ahead log is there without it".to_owned();
+                return Err(OpenError::NotARecord { path: self.path.clone(), reason });
+            }
+            self.unmark()?;
+        }
         // Closed again before SQLite opens it: to close it later would drop the locks that SQLite holds for this
         // process.
-        let file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&path);
-        file.map_err(refused(&path, "this user must be able to write it"))?;
-        Ok(Self { path, _lock: lock })
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
+        let file = file.map_err(refused(&self.path, "this user must be able to read and write it"))?;
+        // SQLite calls a file of a later format one that may only be read, as it does one that may not be written.
+        let mut format = [0];
+        let read = file.read_at(&mut format, WRITE_FORMAT_AT);
+        read.map_err(refused(&self.path, "this user must be able to read it"))?;
+        if format > WRITE_FORMAT_WAL {
+            let reason = format!("a file of SQLite's format {}", format[0]);
+            return Err(OpenError::NotARecord { path: self.path.clone(), reason });
+        }
+        Ok(())
+    }
+
+    /// Moves what is there of the record into a directory of its own beside it, and says which. The next one starts from nothing.
+    ///
+    /// # Errors
+    /// The system refuses. What was moved by then stays moved, and the rest follows at the next start.
+    pub(super) fn set_aside(&self, now: Timestamp) -> Result<PathBuf, OpenError> {
+        let aside = beside(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
+        let failed = |error| refused(&aside, "the damaged record must be moved there")(error);
+        if !self.path.exists() || self.path.is_file() {
+            DirBuilder::new().mode(DIRECTORY_MODE).create(&aside).map_err(failed)?;
+        } else {
+            return Err(failed(io::ErrorKind::InvalidInput.into()));
+        }
+        for part in PARTS.map(|suffix| beside(&self.path, suffix)) {
+            if let Some(name) = part.file_name().filter(|_| part.exists()) {
+                fs::rename(&part, aside.join(name)).map_err(failed)?;
+            }
+        }
+        Ok(aside)
+    }
+
+    /// The last row that is known to be on disk. A lock file that says none, or nothing readable, asks for none, as does the mark of
+    /// an empty record.
+    pub(super) fn mark(&self) -> Option<Link> {
+        let mut text = [0; MARK_LENGTH];
+        self.lock.read_exact_at(&mut text, PID_LENGTH as u64).ok()?;
+        let (id, digest) = std::str::from_utf8(&text).ok()?.trim_end().split_once(' ')?;
+        let mark = Link { id: id.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()?.cast_signed() };
+        Some(mark).filter(|mark| mark.id > 0)
+    }
+
+    /// Notes the last row that is on disk. It is not synced: after a loss of power an older mark is as true.
+    ///
+    /// # Errors
+    /// The system refuses. The mark before it goes on being true.
+    pub(super) fn set_mark(&self, last: Link) -> io::Result<()> {
+        let text = format!("{} {:016x}", last.id, last.digest.cast_unsigned());
+        self.lock.write_all_at(format!("{text:<width$}\n", width = MARK_LENGTH - 1).as_bytes(), PID_LENGTH as u64)
+    }
+
+    /// Takes the mark away, for good before this returns: its row may be deleted now.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn unmark(&self) -> Result<(), OpenError> {
+        let unmarked = self.lock.set_len(PID_LENGTH as u64).and_then(|()| self.lock.sync_data());
+        unmarked.map_err(|error| refused(&self.path, "its lock file must be written")(error))
     }
 }
 
@@ -65,18 +151,19 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let refused = refused(&lock_path, "this user must be able to write it");
     let opened =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
-    let mut file = opened.map_err(&refused)?;
+    let file = opened.map_err(&refused)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
-            let read = file.take(PID_LENGTH_MAX).read_to_string(&mut pid);
+            let read = file.take(PID_LENGTH as u64).read_to_string(&mut pid);
             let pid = read.ok().and_then(|_| pid.trim_end().parse().ok());
             return Err(OpenError::InUse { path: path.into(), pid });
         }
         Err(TryLockError::Error(error)) => return Err(refused(error)),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(refused)?;
+    let pid = format!("{:<width$}\n", std::process::id(), width = PID_LENGTH - 1);
+    file.write_all_at(pid.as_bytes(), 0).map_err(refused)?;
     Ok(file)
 }
 
@@ -85,11 +172,14 @@ pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Opens the file for the writer and brings its schema up to date.
+/// Opens the file for the writer, checked, and brings its schema up to date.
 ///
 /// # Errors
-/// It is no record, a newer one, or SQLite does not do what is needed.
-pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
+/// It is no record, a damaged one, a newer one, or SQLite does not do what is needed.
+pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
+    let path = &*file.path;
+    // Before a connection that could write: to close one would move the log of a newer or a damaged record into its file.
+    read_only(path, |connection, path| schema::check(connection, path, file.mark()))?;
     let failed = |error| schema::failed(path, error);
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     for (setting, wanted) in [

@@ -8,6 +8,7 @@
 //! failed may be there all the same, where a disk failed late; so the same change can be appended again and is kept
 //! once.
 
+mod chain;
 mod connection;
 mod memory;
 mod reader;
@@ -105,7 +106,7 @@ pub enum OpenError {
         /// The version that this program needs.
         known: usize,
     },
-    /// It is no record, or a damaged one. The file is as it was.
+    /// It is no record, or a damaged one. The file is as it was. Only the start of a daemon sets it aside.
     #[error("{path}: no record of refwatch, or a damaged one: {reason}")]
     NotARecord {
         /// The file.
@@ -165,7 +166,7 @@ pub enum CommitError {
     /// SQLite failed. The connection is opened anew at the next request, which may be the same one.
     #[error("{0}")]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// It failed before, and cannot be opened anew.
+    /// It failed before, and cannot be opened anew; or its lock file cannot be written.
     #[error("{0}")]
     Reopen(#[source] Arc<OpenError>),
 }
@@ -176,10 +177,10 @@ fn holder(pid: Option<u32>) -> String {
 
 impl Record {
     /// Opens the record at `path`, creates it and its directory where there is none, brings its schema up to date, and
-    /// starts its writer. Blocks on the disk.
+    /// starts its writer. A damaged one, or what is none, is first moved aside whole. Blocks on the disk.
     ///
     /// # Errors
-    /// Another process has it open, it is no record of this version or an earlier one, or the disk does not allow it.
+    /// Another process has it open, it is the record of a newer version, or the disk does not allow it.
     pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         Writer::open(path, instruments)?.start(queue)?;

@@ -1,27 +1,19 @@
 //! A change as rows, and how rows go in the end.
 
 use std::collections::BTreeSet;
-use std::iter;
 
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
+use super::chain;
 use crate::core::change::{Anomaly, Change, Detail, SourceTransition, Transition};
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
 
-const TABLES: [&str; 3] = ["transitions", "source_transitions", "details"];
-
-const NEXT_ID: &str = "
-SELECT 1 + max(
-    (SELECT ifnull(max(id), 0) FROM transitions),
-    (SELECT ifnull(max(id), 0) FROM source_transitions),
-    (SELECT ifnull(max(id), 0) FROM details))";
-
 /// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A row, its id aside. The first three columns name the job.
+/// A row, its id and hash aside: its columns in the table's order. The first three name the job.
 struct Row {
     table: &'static str,
     columns: Vec<(&'static str, Value)>,
@@ -41,8 +33,13 @@ pub(super) fn append(transaction: &Transaction<'_>, id: &WatchId, change: &Chang
     if last.is_last(transaction)? {
         return Ok(());
     }
-    let next_id: i64 = transaction.prepare_cached(NEXT_ID)?.query_one([], |row| row.get(0))?;
-    iter::zip(next_id.., &rows).try_for_each(|(id, row)| row.insert(transaction, id))
+    let mut last = chain::last(transaction)?;
+    for row in &rows {
+        let (link, hash) = last.next(row.table, row.values());
+        row.insert(transaction, link.id, hash)?;
+        last = link;
+    }
+    Ok(())
 }
 
 /// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant` and that are not `watched`. Says
@@ -67,13 +64,17 @@ pub(super) fn delete_ended(
         watched.iter().map(|id| [&*id.target, id.key.store.as_str(), id.key.job.as_str()]).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 3]> = unwatched.take(DELETED_JOBS_MAX).collect();
-    for table in TABLES {
-        let delete = format!("DELETE FROM {table} WHERE target = ? AND reference_store_id = ? AND import_job_id = ?");
-        let mut delete = transaction.prepare(&delete)?;
+    let mut deleted: Vec<(i64, i64)> = Vec::new();
+    for table in chain::TABLES {
+        let mut delete = transaction.prepare(&format!(
+            "DELETE FROM {table} WHERE target = ? AND reference_store_id = ? AND import_job_id = ? RETURNING id, hash"
+        ))?;
         for job in &jobs {
-            delete.execute(params_from_iter(*job))?;
+            let rows = delete.query_map(params_from_iter(*job), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            deleted.extend(rows.collect::<Result<Vec<_>>>()?);
         }
     }
+    chain::close(transaction, &deleted)?;
     Ok(jobs.len())
 }
 
@@ -131,10 +132,10 @@ fn text(text: &str) -> Value {
 }
 
 impl Row {
-    fn insert(&self, transaction: &Transaction<'_>, id: i64) -> Result<()> {
-        let sql = format!("INSERT INTO {} ({}, id) VALUES ({}, ?)", self.table, self.names(), self.marks());
-        let id = Value::from(id);
-        transaction.prepare_cached(&sql)?.insert(params_from_iter(self.values().chain([&id])))?;
+    fn insert(&self, transaction: &Transaction<'_>, id: i64, hash: i64) -> Result<()> {
+        let sql = format!("INSERT INTO {} ({}, id, hash) VALUES ({}, ?, ?)", self.table, self.names(), self.marks());
+        let own = [id, hash].map(Value::from);
+        transaction.prepare_cached(&sql)?.insert(params_from_iter(self.values().chain(&own)))?;
         Ok(())
     }
 

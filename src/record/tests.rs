@@ -22,8 +22,9 @@ const POLICY: PollPolicy = PollPolicy {
 #[test]
 fn the_writer_syncs_every_commit() {
     let directory = tempfile::tempdir().expect("a directory");
-    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a file");
-    let connection = connection::connect(&file.path).expect("a record");
+    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a lock");
+    file.make().expect("a file");
+    let connection = connection::connect(&file).expect("a record");
     for (setting, value) in [
         ("journal_mode", Value::from("wal".to_owned())),
         ("synchronous", Value::from(2)),
@@ -169,4 +170,53 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_rows_of_an_older_record_get_their_hashes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("record.db");
+    schema::make_older(&path, 1);
+    let shell = rusqlite::Connection::open(&path).expect("a connection");
+    for id in 1..=3 {
+        let insert = "INSERT INTO details (id, target, reference_store_id, import_job_id, kind, observed_at)
+            VALUES (?, 'default', '1234567890', '9876543210', 'still_seen', '2023-11-14T22:13:20.000Z')";
+        shell.execute(insert, [2 * id]).expect("a row");
+    }
+    drop(shell);
+    let file = connection::Locked::new(&path).expect("a lock");
+    file.make().expect("a file");
+    let connection = connection::connect(&file).expect("a record");
+    assert_eq!(chain::damage(&connection, None), Ok(None));
+    let last = chain::last(&connection).expect("a row");
+    assert_eq!((last.id, chain::damage(&connection, Some(last))), (6, Ok(None)));
+    let hashes: i64 =
+        connection.query_one("SELECT count(DISTINCT hash) FROM details", [], |row| row.get(0)).expect("rows");
+    assert_eq!(hashes, 3);
+    connection.execute("UPDATE details SET value = 'x' WHERE id = 4", []).expect("damage");
+    let told = "row 4 of details is not as it was written, or not after row 2".to_owned();
+    assert_eq!(chain::damage(&connection, None), Ok(Some(told)));
+}
+
+#[test]
+fn damage_beside_a_deleted_row_stays_noticed() {
+    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
+    schema::migrate(&mut connection, Path::new("")).expect("a schema");
+    let job = |job: &str| WatchId {
+        target: "default".into(),
+        key: format!("1234567890/000000000{job}").parse().expect("two ids"),
+    };
+    let transaction = connection.transaction().expect("a transaction");
+    for (id, kind) in [("1", DetailKind::Vanished), ("2", DetailKind::Returned), ("3", DetailKind::Vanished)] {
+        let details = vec![crate::core::change::Detail { kind, value: None, observed_at: time(0, 0) }];
+        rows::append(&transaction, &job(id), &Change { details, ..Change::default() }).expect("rows");
+    }
+    transaction.execute("UPDATE details SET value = 'x' WHERE id = 3", []).expect("damage");
+    let mut deleted = transaction.prepare("DELETE FROM details WHERE id = 2 RETURNING id, hash").expect("a deletion");
+    let deleted = deleted.query_one([], |row| Ok((row.get(0)?, row.get(1)?))).expect("a row");
+    chain::close(&transaction, &[deleted]).expect("a chain");
+    let told = "row 3 of details is not as it was written, or not after row 1".to_owned();
+    assert_eq!(chain::damage(&transaction, None), Ok(Some(told)));
+    transaction.execute("UPDATE details SET value = NULL WHERE id = 3", []).expect("mended");
+    assert_eq!(chain::damage(&transaction, None), Ok(None));
 }

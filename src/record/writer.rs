@@ -12,9 +12,11 @@ use std::thread;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
 
 use super::connection::{self, Locked};
-use super::{CommitError, Jobs, OpenError, Remembered, memory, rows, schema};
+use super::{CommitError, Jobs, OpenError, Remembered, chain, memory, rows};
+use crate::clock::Clock;
 use crate::core::change::Change;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
@@ -61,17 +63,26 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Takes the lock and opens the file.
+    /// Takes the lock and opens the file. A damaged one is set aside first, and a new one made.
     ///
     /// # Errors
     /// As [`super::Record::open`] says.
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let file = Locked::new(path)?;
-        // Before a connection that could write: to close one would move the log of a newer record into its file.
-        connection::read_only(&file.path, schema::version)?;
-        let connection = Some(connection::connect(&file.path)?);
+        let open = || file.make().and_then(|()| connection::connect(&file));
+        let connection = match open() {
+            Err(OpenError::NotARecord { path, reason }) => {
+                let aside = file.set_aside(Clock::system().now().wall)?;
+                instruments.record_set_aside.inc();
+                error!(event = "record_set_aside", record = %path.display(), moved_to = %aside.display(), %reason,
+                    "no record of refwatch, or a damaged one: a new one is begun. To read what is left of it: sqlite3 FILE .recover. \
+                    To put a sound one back: stop refwatch, move it to its place, remove the .lock beside it");
+                open()
+            }
+            opened => opened,
+        }?;
         let identity = connection::identity(&file.path);
-        Ok(Self { connection, identity, file, instruments: instruments.clone() })
+        Ok(Self { connection: Some(connection), identity, file, instruments: instruments.clone() })
     }
 
     /// Starts the thread. It ends when all senders to `queue` are gone, or when it is told to, and the queue is empty.
@@ -105,7 +116,10 @@ impl Writer {
                         answer(done, self.attempt(|connection| memory::remembered(&*connection.transaction()?, jobs)));
                     }
                     Request::DeleteEnded { before, watched, done } => {
-                        answer(done, self.commit(|rows| rows::delete_ended(rows, before, &watched)));
+                        let unmarked = self.file.unmark().map_err(|error| CommitError::Reopen(Arc::new(error)));
+                        let deleted =
+                            unmarked.and_then(|()| self.commit(|rows| rows::delete_ended(rows, before, &watched)));
+                        answer(done, deleted);
                     }
                     Request::Check(done) => {
                         self.append(mem::take(&mut group));
@@ -121,7 +135,7 @@ impl Writer {
         }
         // The last connection to be closed takes the write-ahead log into the file.
         if let Some(Err((_, error))) = self.connection.take().map(Connection::close) {
-            tracing::warn!(%error, "the record was not closed; nothing is lost, and the next start completes it");
+            warn!(%error, "the record was not closed; nothing is lost, and the next start completes it");
         }
         drop(self.file);
         for done in ended {
@@ -145,14 +159,20 @@ impl Writer {
         let result = self.attempt(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = work(&transaction)?;
+            let last = chain::last(&transaction)?;
             transaction.commit()?;
-            Ok(done)
+            Ok((done, last))
         });
         match &result {
-            Ok(_) => self.instruments.record_commits.inc(),
+            Ok((_, last)) => {
+                self.instruments.record_commits.inc();
+                if let Err(error) = self.file.set_mark(*last) {
+                    warn!(event = "record_not_marked", %error, "should these rows get lost, the next start may not notice");
+                }
+            }
             Err(_) => self.instruments.record_failures.inc(),
         }
-        result
+        result.map(|(done, _)| done)
     }
 
     /// Whether the record could be written: the file is the one that was opened, and its write lock can be had.
@@ -166,7 +186,7 @@ impl Writer {
         let mut connection = if let Some(connection) = standing {
             connection
         } else {
-            let reopened = connection::connect(&self.file.path);
+            let reopened = connection::connect(&self.file);
             self.identity = connection::identity(&self.file.path);
             reopened.map_err(|error| CommitError::Reopen(Arc::new(error)))?
         };

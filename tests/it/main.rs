@@ -4,6 +4,7 @@
 mod commands;
 mod config;
 mod daemon;
+mod damage;
 mod house;
 mod http;
 mod omics;
@@ -12,4 +13,5 @@ mod record;
 mod simulator;
 mod store;
 mod sweep;
+mod trouble;
 mod truth;

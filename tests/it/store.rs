@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use refwatch::clock::Clock;
-use refwatch::record::{Filter, RecordReader};
+use refwatch::core::job::WatchId;
+use refwatch::instruments::Instruments;
+use refwatch::record::{Filter, Record, RecordReader};
 use rustix::process::Signal;
 
 use crate::process::{Scene, between, eventually, get, json, metric};
@@ -228,18 +230,18 @@ fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
     let (config, store, jobs) = of_store(&config, "forget_after = \"9d\"\n");
     let config = config.replace("[record]\n", "[record]\nkeep = \"1d\"\n");
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
-    // A daemon without watches makes the record.
-    let empty = scene.write("empty.toml", "[http]\nlisten = \"127.0.0.1:0\"\n[record]\npath = \"refwatch.db\"\n");
-    drop(scene.daemon(&empty));
     let listed = between(&jobs[0], "\nid = \"", "\"").to_owned();
-    let before_yesterday = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
-    let connection = rusqlite::Connection::open(&record).expect("the record");
-    for job in [&*listed, "1000000001"] {
-        let insert = "INSERT INTO transitions (target, reference_store_id, import_job_id, to_status, observed_at)
-            VALUES ('default', ?, ?, 'COMPLETED', ?)";
-        connection.execute(insert, [&*store, job, &format!("{before_yesterday:.3}")]).expect("a row");
-    }
-    drop(connection);
+    let mut change = crate::record::transition(None, "COMPLETED", 0);
+    let transition = change.transition.as_mut().expect("a transition");
+    transition.observed_at = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
+        let made = Record::open(&record, &Instruments::new().expect("names")).expect("a record");
+        for job in [&*listed, "1000000001"] {
+            let key = format!("{store}/{job}").parse().expect("two ids");
+            made.append(&WatchId { target: "default".into(), key }, &change).await.expect("a commit");
+        }
+        made.close().await;
+    });
     let (_daemon, address) = scene.daemon(&config);
     eventually("the job's end in sight", || {
         (metric(address, "refwatch_watches", &["finished"]) == Some(1.0)).then_some(())

@@ -31,6 +31,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_detection_delay_seconds", "histogram", ""),
     ("refwatch_record_commits_total", "counter", ""),
     ("refwatch_record_failures_total", "counter", ""),
+    ("refwatch_record_set_aside_total", "counter", ""),
     ("refwatch_task_restarts_total", "counter", ""),
     ("refwatch_config_last_reload_successful", "gauge", ""),
     ("refwatch_config_last_reload_success_timestamp_seconds", "gauge", ""),

@@ -1,0 +1,271 @@
+//! Damage of the record: noticed at the start, set aside whole, and never seen where there is other trouble.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use refwatch::record::{Filter, Jobs, OpenError, Record};
+
+use crate::process::{Scene, eventually, get, metric};
+use crate::record::{Place, at, full, id, transition};
+
+/// What stands in a directory, by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
+impl Place {
+    /// A place with these files of a record.
+    fn with(files: &Files) -> Self {
+        let place = Self::new();
+        fs::create_dir(place.path.parent().expect("a directory")).expect("a directory");
+        for (name, bytes) in files {
+            fs::write(place.path.with_file_name(name), bytes).expect("a file");
+        }
+        place
+    }
+
+    /// What was set aside, one a directory.
+    fn set_aside(&self) -> Vec<Files> {
+        let entries = fs::read_dir(self.path.parent().expect("a directory")).expect("its entries");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.is_dir())
+            .map(|path| files(&path))
+            .collect()
+    }
+
+    /// Opens what must be set aside, byte for byte but for the index of the write-ahead log, which SQLite makes anew.
+    async fn open_damaged(&self) -> Record {
+        let mut before = self.files();
+        let record = self.open();
+        before.remove("record.db.lock");
+        let [mut aside] = <[Files; 1]>::try_from(self.set_aside()).expect("one");
+        for files in [&mut before, &mut aside] {
+            files.remove("record.db-shm");
+        }
+        assert!(aside == before, "byte for byte: {:?} of {:?}", aside.keys(), before.keys());
+        assert_eq!(self.instruments.record_set_aside.get(), 1);
+        record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit to the new one");
+        assert_eq!(self.transitions(), [">SUBMITTED"]);
+        record
+    }
+}
+
+fn files(directory: &Path) -> Files {
+    let paths = fs::read_dir(directory).expect("its entries").map(|entry| entry.expect("an entry").path());
+    let paths = paths.filter(|path| path.is_file());
+    paths
+        .map(|path| (path.file_name().expect("a name").display().to_string(), fs::read(path).expect("a file")))
+        .collect()
+}
+
+/// All that can be read: rows as they stand, and what a daemon goes on from, which it finds by index.
+async fn read(place: &Place, record: &Record) -> String {
+    let jobs = (0..JOBS).map(id).collect();
+    let mut all = Vec::new();
+    for jobs in [Jobs::These(jobs), Jobs::UnendedOf(id(0).store_id())] {
+        all.push(format!("{:?}", record.remembered(jobs).await.expect("jobs")));
+    }
+    let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key));
+    for filter in by_job.chain([Filter::default(), Filter { since: Some(at(5)), ..Filter::default() }]) {
+        all.push(format!("{:?}", place.reader().transitions(&filter).expect("rows")));
+        all.push(format!("{:?}", place.reader().source_transitions(&filter).expect("rows")));
+        all.push(format!("{:?}", place.reader().details(&filter).expect("rows")));
+    }
+    all.concat()
+}
+
+const JOBS: u64 = 40;
+
+/// The files of a record with a past: as they stand when the daemon was killed, and when it has closed it; and what they say.
+async fn records() -> ([Files; 2], String) {
+    let place = Place::new();
+    let record = place.open();
+    for job in 0..JOBS {
+        record.append(&id(job), &full(None, "IN_PROGRESS", 0)).await.expect("a commit");
+    }
+    for job in (0..JOBS).step_by(3) {
+        record.append(&id(job), &transition(Some("IN_PROGRESS"), "FAILED", 1)).await.expect("a commit");
+    }
+    assert_eq!(record.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 13);
+    record.close().await;
+    let record = place.open();
+    for job in (0..JOBS).step_by(4) {
+        record.append(&id(job), &full(Some("IN_PROGRESS"), "COMPLETED", 9)).await.expect("a commit");
+    }
+    let said = read(&place, &record).await;
+    let killed = place.files();
+    assert!(killed["record.db-wal"].len() > 10_000, "what was recorded since the start is in the log alone");
+    record.close().await;
+    assert_eq!(place.instruments.record_set_aside.get(), 0, "a sound one stays, whatever was deleted from it");
+    ([killed, place.files()], said)
+}
+
+/// One flip of a bit, or one truncation, at a place that the seed says.
+fn damage(files: &mut Files, seed: u64) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let parts: Vec<_> = ["record.db", "record.db-wal"].into_iter().filter(|name| files.contains_key(*name)).collect();
+    let part = random.choice(parts).expect("a part");
+    let bytes = files.get_mut(part).expect("its bytes");
+    // Every fifth in the header, which is small and says much.
+    let among = if random.u8(..5) == 0 { bytes.len().min(100) } else { bytes.len() };
+    let at = random.usize(..among);
+    if random.u8(..5) == 0 {
+        bytes.truncate(at);
+        return format!("{part} ends at {at}");
+    }
+    let bit = random.u8(..8);
+    bytes[at] ^= 1 << bit;
+    format!("bit {bit} of byte {at} of {part}")
+}
+
+#[tokio::test]
+async fn a_flipped_bit_or_a_lost_end_changes_nothing_that_is_read_or_is_noticed() {
+    let number = |name| std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"));
+    let seeds = match number("DAMAGE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("DAMAGE_SEEDS").unwrap_or(60),
+    };
+    let (records, said) = records().await;
+    let mut noticed = 0;
+    for seed in seeds {
+        for mut files in records.clone() {
+            let what = damage(&mut files, seed);
+            let again = format!("{what}: DAMAGE_SEED={seed} cargo test --test it a_flipped_bit");
+            let place = Place::with(&files);
+            let record = match Record::open(&place.path, &place.instruments) {
+                Ok(record) => record,
+                // A bit of the version: told, and left alone for a newer refwatch.
+                Err(OpenError::NewerSchema { .. }) => continue,
+                Err(error) => panic!("{error}: {again}"),
+            };
+            if place.instruments.record_set_aside.get() == 0 {
+                assert!(read(&place, &record).await == said, "{again}");
+            } else {
+                noticed += 1;
+                let mut aside = place.set_aside().pop().expect("what was set aside");
+                aside.remove("record.db-shm");
+                assert!(aside.iter().all(|(name, bytes)| files[name] == *bytes), "byte for byte: {again}");
+                let kept = |name| aside.contains_key(name) == files.contains_key(name);
+                assert!(kept("record.db") && kept("record.db-wal"), "whole: {again}");
+            }
+            record.append(&id(1), &full(Some("IN_PROGRESS"), "CANCELLED", 20)).await.expect(&again);
+        }
+    }
+    assert!(noticed > 0 || number("DAMAGE_SEED").is_some(), "no damage at all");
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_set_aside_byte_for_byte() {
+    let foreign = Place::with(&Files::new());
+    foreign.shell().execute_batch("CREATE TABLE contacts (name TEXT)").expect("another application's");
+    let foreign = foreign.files()["record.db"].clone();
+    for bytes in [b"short".to_vec(), b"long\n".repeat(5000), foreign] {
+        let place = Place::with(&Files::from([("record.db".to_owned(), bytes)]));
+        place.open_damaged().await.close().await;
+        place.open();
+        assert_eq!(place.transitions(), [">SUBMITTED"], "the new one stays");
+    }
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_is_gone_or_of_another_record_is_noticed() {
+    let ([killed, closed], said) = records().await;
+    let whole = Place::with(&killed);
+    assert!(read(&whole, &whole.open()).await == said);
+    assert!(whole.set_aside().is_empty(), "what a kill leaves is sound");
+
+    let other = Place::new();
+    let record = other.open();
+    record.append(&id(7), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    let other = other.files()["record.db-wal"].clone();
+    let log = &killed["record.db-wal"];
+    for log in [None, Some(vec![]), Some(log[..log.len() / 2].to_vec()), Some(other)] {
+        let mut files = killed.clone();
+        files.remove("record.db-wal");
+        files.extend(log.map(|log| ("record.db-wal".to_owned(), log)));
+        Place::with(&files).open_damaged().await;
+    }
+    // A log that is left over from a record that is gone, and an older copy of the record.
+    let mut files = killed.clone();
+    files.remove("record.db");
+    Place::with(&files).open_damaged().await;
+    files = closed.clone();
+    files.insert("record.db".to_owned(), killed["record.db"].clone());
+    let older = Place::with(&files);
+    older.open_damaged().await;
+    // As the message says, an older copy is taken without the lock file.
+    files.remove("record.db.lock");
+    let older = Place::with(&files);
+    older.open().close().await;
+    assert_eq!(older.set_aside().len(), 0);
+}
+
+#[tokio::test]
+async fn a_row_that_was_changed_added_or_deleted_by_hand_is_noticed() {
+    let ([_, closed], _) = records().await;
+    for sql in [
+        "UPDATE transitions SET to_status = 'CANCELLED' WHERE id = (SELECT min(id) FROM transitions)",
+        "UPDATE details SET hash = hash + 1 WHERE id = (SELECT max(id) FROM details)",
+        "DELETE FROM source_transitions WHERE id = (SELECT min(id) FROM source_transitions)",
+        "DELETE FROM details WHERE id = (SELECT max(id) FROM details)",
+        "INSERT INTO details SELECT max(id) + 1, target, reference_store_id, import_job_id, kind, value, observed_at, hash FROM details",
+        "UPDATE transitions SET status_message = '' WHERE id = 1",
+        "ALTER TABLE transitions RENAME COLUMN status_message TO message",
+        "DROP TABLE details",
+    ] {
+        let place = Place::with(&closed);
+        place.shell().execute_batch(sql).expect(sql);
+        place.open_damaged().await;
+    }
+    let place = Place::with(&closed);
+    place
+        .shell()
+        .execute_batch("CREATE VIEW failed AS SELECT * FROM transitions WHERE to_status = 'FAILED'")
+        .expect("a view");
+    place.open();
+    assert!(place.set_aside().is_empty(), "a view is no damage");
+}
+
+#[tokio::test]
+async fn a_record_whose_rows_were_all_deleted_is_sound() {
+    let place = Place::new();
+    for change in [None, Some(transition(None, "FAILED", 0))] {
+        let record = place.open();
+        if let Some(change) = change {
+            record.append(&id(1), &change).await.expect("a commit");
+        }
+        record.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit");
+        record.close().await;
+        place.open().close().await;
+        assert!(place.set_aside().is_empty());
+    }
+}
+
+#[test]
+fn the_daemon_starts_beside_a_damaged_record() {
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
+    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let transitions = || crate::truth::transitions(&record).len();
+    let (daemon, address) = scene.daemon(&config);
+    eventually("first sightings", || (transitions() >= 2).then_some(()));
+    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
+    drop(daemon);
+    let parts = ["refwatch.db", "refwatch.db-wal"].map(|name| scene.path(name));
+    let middle = fs::metadata(&parts[1]).expect("a log").len() / 2;
+    fs::File::options().write(true).open(&parts[1]).and_then(|log| log.set_len(middle)).expect("damage");
+    let before = parts.each_ref().map(|part| fs::read(part).expect("a part"));
+
+    let (daemon, address) = scene.daemon(&config);
+    eventually("ready", || (get(address, "/-/ready").0 == 200).then_some(()));
+    eventually("first sightings again", || (transitions() >= 2).then_some(()));
+    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(1.0));
+    let log = daemon.stderr();
+    let told = log.lines().find(|line| line.contains("event=\"record_set_aside\"")).expect("a line");
+    assert!(told.contains("ERROR"), "{told}");
+    let aside = PathBuf::from(crate::process::between(told, "moved_to=", " "));
+    assert!(aside.starts_with(scene.path("")), "{told}");
+    for (part, bytes) in parts.iter().zip(before) {
+        assert!(fs::read(aside.join(part.file_name().expect("a name"))).expect("a part") == bytes, "{part:?}");
+    }
+}

@@ -1,0 +1,221 @@
+//! Disks that are full, failing or read-only, and a record that somebody holds: real ones, each mounted for its test. No trouble is
+//! ever taken for damage, and nothing that was acknowledged is lost to it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use refwatch::record::{CommitError, OpenError, Record};
+use tempfile::TempDir;
+
+use crate::process::{Scene, eventually, get, metric};
+use crate::record::{Place, id, transition};
+
+/// A file system that goes when this is dropped.
+struct Mounted {
+    folder: TempDir,
+}
+
+impl Mounted {
+    /// `None` where this user may not mount.
+    fn new(arguments: &[&str]) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let done = Command::new("mount").args(arguments).arg(folder.path()).output().expect("mount");
+        if !done.status.success() {
+            return skipped(&format!("mount {arguments:?}: {}", String::from_utf8_lossy(&done.stderr)));
+        }
+        Some(Self { folder })
+    }
+
+    fn in_memory() -> Option<Self> {
+        Self::new(&["-t", "tmpfs", "-o", "size=8m", "none"])
+    }
+
+    fn place(&self) -> Place {
+        let mut place = Place::new();
+        place.path = self.folder.path().join("record.db");
+        place
+    }
+
+    fn remount(&self, option: &str) {
+        let done = Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.folder.path()).status();
+        assert!(done.expect("mount").success(), "remount,{option}");
+    }
+
+    /// Takes the last byte that is free. To delete the file gives them back.
+    fn fill(&self) -> PathBuf {
+        let path = self.folder.path().join("filler");
+        let mut file = fs::File::create(&path).expect("a file");
+        for size in [65536, 4096, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
+        assert!(done.is_ok_and(|status| status.success()), "{:?} stays mounted", self.folder);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "whoever runs the tests should know what was not tested")]
+fn skipped<T>(why: &str) -> Option<T> {
+    println!("skipped: {why}");
+    None
+}
+
+/// Adds transitions of one job, each in a commit, until one fails: how many were acknowledged by then, and the error.
+async fn append_until_failure(record: &Record, from: u64) -> (u64, CommitError) {
+    for number in from..from + 10_000 {
+        let mut change = transition(None, &format!("S{number}"), 0);
+        change.transition.as_mut().expect("a transition").status_message = Some("x".repeat(4000));
+        if let Err(error) = record.append(&id(1), &change).await {
+            return (number, error);
+        }
+    }
+    panic!("no trouble");
+}
+
+/// Whether the acknowledged are there, in order, and perhaps the one whose fate was unknown.
+fn assert_kept(place: &Place, acknowledged: u64) {
+    let expected: Vec<String> = (0..=acknowledged).map(|number| format!(">S{number}")).collect();
+    let found = place.transitions();
+    let known = usize::try_from(acknowledged).expect("few");
+    assert!(found == expected || found == expected[..known], "{} rows, {acknowledged} acknowledged", found.len());
+}
+
+fn assert_no_damage(place: &Place) {
+    assert_eq!(place.instruments.record_set_aside.get(), 0);
+    let folder = fs::read_dir(place.path.parent().expect("a folder")).expect("its entries");
+    let names: Vec<_> = folder.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("damaged")), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
+    let Some(disk) = Mounted::in_memory() else { return };
+    let place = disk.place();
+    let record = place.open();
+    let filler = disk.fill();
+    let (kept, error) = append_until_failure(&record, 0).await;
+    assert!(matches!(error, CommitError::Sqlite(_)), "{error}");
+    assert_eq!(append_until_failure(&record, kept).await.0, kept, "still no space");
+    assert_no_damage(&place);
+    record.close().await;
+    fs::remove_file(filler).expect("space");
+    let record = place.open();
+    let filler = disk.fill();
+    let before = place.transitions().len() as u64;
+    let (kept, _) = append_until_failure(&record, before).await;
+    fs::remove_file(filler).expect("space");
+    record.append(&id(2), &transition(None, "SUBMITTED", 0)).await.expect("a commit, without a restart");
+    record.close().await;
+    place.open();
+    assert_no_damage(&place);
+    assert!(place.transitions().len() as u64 > kept);
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_after_a_kill_is_no_damage() {
+    let Some(disk) = Mounted::in_memory() else { return };
+    let place = disk.place();
+    let killed = Place::new();
+    let record = killed.open();
+    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    for (name, bytes) in killed.files().into_iter().filter(|(name, _)| !name.ends_with("-shm")) {
+        fs::write(place.path.with_file_name(name), bytes).expect("a copy");
+    }
+    let filler = disk.fill();
+    let refusal = place.refusal();
+    assert!(matches!(refusal, OpenError::Sqlite { .. }), "{refusal}");
+    assert_no_damage(&place);
+    fs::remove_file(filler).expect("space");
+    place.open();
+    assert_no_damage(&place);
+    assert_eq!(place.transitions(), [">SUBMITTED"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_no_damage() {
+    let Some(backing) = Mounted::in_memory() else { return };
+    let image = backing.folder.path().join("image");
+    fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("a file with holes");
+    let made = Command::new("mkfs.ext2").arg("-q").arg(&image).status();
+    if !made.is_ok_and(|status| status.success()) {
+        skipped::<()>("mkfs.ext2 is not there, or fails");
+        return;
+    }
+    let Some(disk) = Mounted::new(&["-o", "loop", image.to_str().expect("text")]) else { return };
+    let place = disk.place();
+    let record = place.open();
+    record.append(&id(1), &transition(None, "S0", 0)).await.expect("a commit");
+    // The file system has space, and the disk under it has none: what is written is accepted, and fails at the sync.
+    let filler = backing.fill();
+    let (kept, error) = append_until_failure(&record, 1).await;
+    assert!(error.to_string().contains("disk I/O error"), "{error}");
+    assert_no_damage(&place);
+    fs::remove_file(filler).expect("space");
+    record.close().await;
+    let record = place.open();
+    assert_no_damage(&place);
+    assert_kept(&place, kept);
+    record.append(&id(2), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_no_damage() {
+    let Some(disk) = Mounted::in_memory() else { return };
+    let place = disk.place();
+    let record = place.open();
+    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    record.close().await;
+    disk.remount("ro");
+    let refusal = place.refusal();
+    assert!(matches!(refusal, OpenError::System { .. }), "{refusal}");
+    disk.remount("rw");
+    place.open();
+    assert_no_damage(&place);
+    assert_eq!(place.transitions(), [">SUBMITTED"]);
+}
+
+#[tokio::test]
+async fn a_record_that_somebody_holds_is_no_damage() {
+    let place = Place::new();
+    let record = place.open();
+    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    record.close().await;
+    let shell = place.shell();
+    shell.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t (a)").expect("a lock");
+    let refusal = place.refusal();
+    assert!(matches!(refusal, OpenError::Sqlite { .. }), "{refusal}");
+    drop(shell);
+    place.open();
+    assert_no_damage(&place);
+    assert_eq!(place.transitions(), [">SUBMITTED"]);
+}
+
+#[test]
+fn the_daemon_outlives_a_full_disk() {
+    let Some(disk) = Mounted::in_memory() else { return };
+    let scene = Scene::new();
+    let (_simulator, _, config) = scene.simulate(&["--jobs", "20", "--mean-seconds", "4"]);
+    let record = disk.folder.path().join("refwatch.db");
+    let config = config.replace("refwatch.db", record.to_str().expect("text"));
+    let filler = disk.fill();
+    drop(
+        fs::File::options()
+            .write(true)
+            .open(&filler)
+            .and_then(|file| file.set_len(file.metadata()?.len() - (300 << 10))),
+    );
+    let (daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
+    eventually("the disk to be full", || (get(address, "/-/ready").0 == 503).then_some(()));
+    fs::remove_file(filler).expect("space");
+    eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
+    eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&record)) == 20).then_some(()));
+    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
+    assert!(!daemon.stderr().contains("record_set_aside"), "{}", daemon.stderr());
+}
