@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use refwatch::core::time::Timestamp;
 use refwatch::record::{Filter, Jobs, OpenError, Record};
 
 use crate::process::{Scene, eventually, get, metric};
@@ -62,7 +63,7 @@ fn files(directory: &Path) -> Files {
 async fn read(place: &Place, record: &Record) -> String {
     let jobs = (0..JOBS).map(id).collect();
     let mut all = Vec::new();
-    for jobs in [Jobs::These(jobs), Jobs::UnendedOf(id(0).store_id())] {
+    for jobs in [Jobs::These(jobs), Jobs::InSight { store: id(0).store_id(), ended_since: Timestamp::MIN }] {
         all.push(format!("{:?}", record.remembered(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key));
