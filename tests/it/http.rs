@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use refwatch::board::{ConfigError, FailedPoll, StatusBoard, WatchState, WatchView};
+use refwatch::board::{ConfigError, FailedPoll, StatusBoard, StoreView, WatchState, WatchView};
 use refwatch::clock::Clock;
 use refwatch::core::change::{Change, Transition};
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, StoreId, WatchId};
 use refwatch::core::outcome::{FailureReason, Operation};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
@@ -172,6 +172,15 @@ fn view(job: &str, status: JobStatus) -> WatchView {
     }
 }
 
+fn store_view(store: &str, trouble: Option<&str>) -> StoreView {
+    StoreView {
+        id: StoreId { target: "default".into(), store: store.parse().unwrap() },
+        name: format!("store {store}").into(),
+        listed_at: Some(at("2026-03-01T08:06:00Z")),
+        trouble: trouble.map(str::to_owned),
+    }
+}
+
 /// A watch with hostile text in every place that others write.
 fn hostile_view() -> WatchView {
     let text = || HOSTILE.to_owned();
@@ -210,6 +219,7 @@ fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, 
 async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.board.publish_store(store_view(STORE, None));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
         daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".to_owned();
@@ -222,6 +232,7 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
         ("/-/healthy", "text/plain; charset=utf-8", "healthy\n"),
         ("/-/ready", "text/plain; charset=utf-8", "ready\n"),
         ("/api/v1/watches", "application/json", "2222222222"),
+        ("/api/v1/stores", "application/json", "1234567890"),
         ("/api/v1/transitions", "application/json", "[]"),
         ("/config", "text/plain; charset=utf-8", "[http]\nlisten = \"127.0.0.1:10210\"\n"),
     ] {
@@ -317,6 +328,24 @@ async fn the_api_gives_all_that_is_known_of_a_watch() {
 }
 
 #[tokio::test]
+async fn the_api_tells_which_stores_are_listed_and_which_cannot_be() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/api/v1/stores").await.json(), serde_json::json!([]));
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    let elsewhere = StoreId { target: "other".into(), ..watch_id("2222222222").store_id() };
+    let never = StoreView { id: elsewhere, listed_at: None, ..store_view(STORE, Some("denied")) };
+    server.board.publish_store(never);
+    server.board.publish_store(store_view(STORE, None));
+    let expected = serde_json::json!([
+        {"watch": "store 1234567890", "target": "default", "aws_region": "us-west-2", "reference_store_id": STORE,
+         "last_listed_at": "2026-03-01T08:06:00.000Z", "trouble": null},
+        {"watch": "store 1234567890", "target": "other", "aws_region": null, "reference_store_id": STORE,
+         "last_listed_at": null, "trouble": "denied"},
+    ]);
+    assert_eq!(server.get("/api/v1/stores").await.json(), expected);
+}
+
+#[tokio::test]
 async fn a_job_known_to_several_targets_is_shown_through_each() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
@@ -336,6 +365,8 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
     let server = Server::with(Limits::default(), rows).await;
     server.board.publish(hostile_view());
+    let id = StoreId { target: HOSTILE.into(), ..watch_id("1111111111").store_id() };
+    server.board.publish_store(StoreView { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
     server.board.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
             in_force: "the rest is in force",
@@ -351,6 +382,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
         "/watch/1234567890/1111111111",
         "/metrics",
         "/api/v1/watches",
+        "/api/v1/stores",
         "/api/v1/transitions",
         "/api/v1/transitions?since=%E2%80%AE%1B",
         "/config",
@@ -367,6 +399,8 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     // To whoever parses the JSON it is the same text still.
     let watch = &server.watches().await[0];
     assert_eq!([&watch.watch, &watch.target, &watch.recent_failures[0].message], [HOSTILE; 3]);
+    let store = &server.get("/api/v1/stores").await.json()[0];
+    assert_eq!([&store["watch"], &store["target"], &store["trouble"]], [HOSTILE; 3]);
     let metrics = server.get("/metrics").await.body;
     let label = r#"watch="<script>alert(1)</script>\\u000a\"quoted\" & \\u202eturned\\u2028\\u001b[31m\\","#;
     assert!(metrics.contains(label), "{metrics}");

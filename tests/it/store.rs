@@ -9,6 +9,8 @@ use rustix::process::Signal;
 use crate::process::{Scene, between, eventually, get, json, metric};
 use crate::truth::{assert_true, assert_true_to, ended, transitions, truth};
 
+const LAST_LISTED: &str = "refwatch_store_last_listed_timestamp_seconds";
+
 /// The configuration of a simulator, with a store in place of its jobs; the store's id; the jobs' entries.
 fn of_store(config: &str, keys: &str) -> (String, String, Vec<String>) {
     let mut parts = config.split("[[job]]\n");
@@ -61,7 +63,7 @@ fn jobs_of_a_store_are_followed_to_their_ends_and_so_are_those_that_appear_later
 fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "6", "--mean-seconds", "1"]);
-    let (config, _, _) = of_store(&config, "forget_after = \"1s\"\n");
+    let (config, store, _) = of_store(&config, "forget_after = \"1s\"\n");
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let ends = truth(simulator).into_values().map(|life| life.last().expect("an end").1).max().expect("six jobs");
     eventually("every end", || (Clock::system().now().wall > ends).then_some(()));
@@ -78,7 +80,11 @@ fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
     listed_again(address);
     assert_true(transitions(&record), simulator);
     assert_eq!(calls(simulator, "GetReferenceImportJob"), 6);
-    assert!(get(address, "/").1.contains("No import job was found yet"), "the page has no watch to show");
+    assert!(get(address, "/").1.contains("No import job is in sight in "), "the page has no watch to show");
+    let (status, shown, said) = scene.run(&["status", "--address", &address.to_string()]);
+    assert_eq!((status, shown.as_str()), (0, "No import job is in sight."), "{said}");
+    let last_listed = metric(address, LAST_LISTED, &[&store]).expect("a time");
+    assert!(last_listed > ends.as_duration().as_secs_f64(), "{last_listed}");
     drop(daemon);
 
     let (_daemon, address) = scene.daemon(&config);
@@ -129,6 +135,13 @@ fn a_store_that_cannot_be_listed_is_said_once_in_the_log_and_first_on_the_page()
         assert!(told.contains("omics:ListReferenceImportJobs"), "what to do: {told}");
     }
     assert!(page.find("role=\"alert\"") < page.find("<h1>"), "{page}");
+    let stores = json(address, "/api/v1/stores");
+    let trouble = stores[0]["trouble"].as_str().expect("text");
+    assert_eq!((&stores[0]["watch"], &stores[0]["last_listed_at"]), (&"shared references".into(), &().into()));
+    assert_eq!(metric(address, LAST_LISTED, &[&store]), None, "never");
+    let (_, shown, _) = scene.run(&["status", "--address", &address.to_string()]);
+    let last = format!("The store shared references ({store}) cannot be listed: {trouble}");
+    assert_eq!(shown.lines().last(), Some(&*last), "{shown}");
 }
 
 #[test]
