@@ -2,6 +2,7 @@
 
 mod limits;
 mod metrics;
+mod stores;
 mod transitions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,7 @@ use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
 use refwatch::record::{Record, RecordReader};
+use stores::store_view;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -172,15 +174,6 @@ fn view(job: &str, status: JobStatus) -> WatchView {
     }
 }
 
-fn store_view(store: &str, trouble: Option<&str>) -> StoreView {
-    StoreView {
-        id: StoreId { target: "default".into(), store: store.parse().unwrap() },
-        name: format!("store {store}").into(),
-        listed_at: Some(at("2026-03-01T08:06:00Z")),
-        trouble: trouble.map(str::to_owned),
-    }
-}
-
 /// A watch with hostile text in every place that others write.
 fn hostile_view() -> WatchView {
     let text = || HOSTILE.to_owned();
@@ -325,24 +318,6 @@ async fn the_api_gives_all_that_is_known_of_a_watch() {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
     let refused = client::get(&server.address.to_string(), "/none").await;
     assert!(matches!(refused, Err(client::GetError::Status(status)) if status == 404), "{refused:?}");
-}
-
-#[tokio::test]
-async fn the_api_tells_which_stores_are_listed_and_which_cannot_be() {
-    let server = Server::start().await;
-    assert_eq!(server.get("/api/v1/stores").await.json(), serde_json::json!([]));
-    server.board.publish(view("2222222222", JobStatus::InProgress));
-    let elsewhere = StoreId { target: "other".into(), ..watch_id("2222222222").store_id() };
-    let never = StoreView { id: elsewhere, listed_at: None, ..store_view(STORE, Some("denied")) };
-    server.board.publish_store(never);
-    server.board.publish_store(store_view(STORE, None));
-    let expected = serde_json::json!([
-        {"watch": "store 1234567890", "target": "default", "aws_region": "us-west-2", "reference_store_id": STORE,
-         "last_listed_at": "2026-03-01T08:06:00.000Z", "trouble": null},
-        {"watch": "store 1234567890", "target": "other", "aws_region": null, "reference_store_id": STORE,
-         "last_listed_at": null, "trouble": "denied"},
-    ]);
-    assert_eq!(server.get("/api/v1/stores").await.json(), expected);
 }
 
 #[tokio::test]

@@ -238,22 +238,21 @@ fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_o
 fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
-    let (config, store, jobs) = of_store(&config, "forget_after = \"9d\"\n");
     let config = config.replace("[record]\n", "[record]\nkeep = \"1d\"\n");
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (file, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     // A daemon without watches makes the record.
     let empty = scene.write("empty.toml", "[http]\nlisten = \"127.0.0.1:0\"\n[record]\npath = \"refwatch.db\"\n");
     drop(scene.daemon(&empty));
-    let listed = between(&jobs[0], "\nid = \"", "\"").to_owned();
+    let (store, listed) = (between(&config, "reference_store_id = \"", "\""), between(&config, "\nid = \"", "\""));
     let before_yesterday = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
     let connection = rusqlite::Connection::open(&record).expect("the record");
-    for job in [&*listed, "1000000001"] {
+    for job in [listed, "1000000001"] {
         let insert = "INSERT INTO transitions (target, reference_store_id, import_job_id, to_status, observed_at)
             VALUES ('default', ?, ?, 'COMPLETED', ?)";
-        connection.execute(insert, [&*store, job, &format!("{before_yesterday:.3}")]).expect("a row");
+        connection.execute(insert, [store, job, &format!("{before_yesterday:.3}")]).expect("a row");
     }
     drop(connection);
-    let (_daemon, address) = scene.daemon(&config);
+    let (_daemon, address) = scene.daemon(&file);
     eventually("the job's end in sight", || {
         (metric(address, "refwatch_watches", &["finished"]) == Some(1.0)).then_some(())
     });
