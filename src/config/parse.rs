@@ -5,6 +5,7 @@
 //! description of the file can contradict them.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
@@ -65,7 +66,7 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
             problems.push(problem);
         }
         let Some(Removed { at, key, .. }) = removed.filter(|_| problems.len() < PROBLEMS_MAX) else { break };
-        taken.extend([Some(key), meant.map(str::to_owned)].into_iter().flatten().map(|key| (at, key)));
+        taken.extend(iter::once(key).chain(meant.map(str::to_owned)).map(|key| (at, key)));
     }
     Parsed { file: T::default(), problems, is_toml }
 }

@@ -41,5 +41,6 @@ pub(super) async fn list(State(state): State<AppState>) -> Response {
 
 /// What people call a store, safe to show: "shared references (1234567890)"
 pub(crate) fn name(watch: &str, id: &str) -> String {
-    if watch == id { id.to_owned() } else { format!("{} ({id})", Printable(watch)) }
+    let name = if watch == id { id.to_owned() } else { format!("{watch} ({id})") };
+    Printable(&name).to_string()
 }
