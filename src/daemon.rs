@@ -39,6 +39,11 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How often rows past `record.keep` are removed.
 const PRUNE_EVERY: Duration = Duration::from_hours(24);
 
+/// What is in force where included files have mistakes.
+const LEFT_OUT: &str = "files with mistakes were left out, the rest is in force";
+const LEFT_OUT_AT_RELOAD: &str =
+    "files with mistakes were left out, the rest is in force; what they named before goes on";
+
 /// A daemon whose configuration, record and listener stand.
 #[derive(Debug)]
 pub struct Daemon {
@@ -98,7 +103,7 @@ impl Daemon {
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         supervisor.apply(&config).await?;
-        publish_config(&workplace, &config, &problems);
+        publish_config(&workplace, &config, &problems, LEFT_OUT);
         let server_stop = CancellationToken::new();
         let state = AppState {
             board: workplace.board.clone(),
@@ -230,7 +235,7 @@ impl Daemon {
         let config = Config { record, http, log, ..config };
         let WatchList { jobs, stores } = &config.watch_list;
         info!(event = "reloaded", jobs = jobs.len(), stores = any(stores.len()), "the new watch list is in force");
-        publish_config(&self.workplace, &config, &problems);
+        publish_config(&self.workplace, &config, &problems, LEFT_OUT_AT_RELOAD);
         self.config = config;
         Ok(())
     }
@@ -279,12 +284,11 @@ fn host_names(listen: SocketAddr) -> Arc<[String]> {
     [rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()].into()
 }
 
-/// `problems` are those of included files, which are not in force.
-fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
+/// `problems` are those of included files; where there are any, `in_force` says what is in force all the same.
+fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems, in_force: &'static str) {
     let loaded_at = workplace.clock.now().wall;
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
-        let in_force = "files with mistakes were left out, the rest is in force";
         error!(event = "include_failed", "{in_force}");
         ConfigError { in_force, summary: problems.summary(), details: problems.to_string() }
     });
@@ -322,7 +326,7 @@ fn status_line(board: &StatusBoard, now: Now) -> String {
     let trouble = match (daemon.ready(), daemon.config_error, unlisted) {
         (Err(reason), _, _) => format!("not ready: {reason}; "),
         (Ok(()), Some(error), _) => format!("configuration: {}; ", error.summary),
-        (Ok(()), None, Some(store)) => format!("store {} cannot be listed; ", store.name),
+        (Ok(()), None, Some(store)) => format!("no new job of the store {} can be found; ", store.name),
         (Ok(()), None, None) => String::new(),
     };
     let parked = if parked > 0 { format!(", {parked} parked") } else { String::new() };
@@ -358,6 +362,9 @@ mod tests {
         store("1000000001", None);
         assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");
         store("1000000002", Some("denied"));
-        assert_eq!(line(), "store 1000000002 cannot be listed; 2 stores, 0 jobs: 0 in progress, 0 finished");
+        assert_eq!(
+            line(),
+            "no new job of the store 1000000002 can be found; 2 stores, 0 jobs: 0 in progress, 0 finished"
+        );
     }
 }

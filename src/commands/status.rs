@@ -13,8 +13,9 @@ use crate::clock::Clock;
 use crate::config::{self, HttpConfig};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
+use crate::http::stores::Store;
 use crate::http::watches::Watch;
-use crate::http::{self, client};
+use crate::http::{self, client, stores};
 
 /// From one look to the next with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
@@ -95,25 +96,38 @@ async fn look(address: &str, json: bool, now: Timestamp) -> Result<String, Failu
              elsewhere? --address HOST:PORT)",
         ))
     };
-    let body = client::get(address, "/api/v1/watches").await.map_err(|error| failure(&error))?;
-    let body = str::from_utf8(&body).map_err(|error| failure(&error))?;
+    let watches = client::get(address, "/api/v1/watches").await.map_err(|error| failure(&error))?;
     if json {
-        return Ok(format!("{body}\n"));
+        let watches = str::from_utf8(&watches).map_err(|error| failure(&error))?;
+        return Ok(format!("{watches}\n"));
     }
-    let watches: Vec<Watch> = serde_json::from_str(body).map_err(|error| failure(&error))?;
-    Ok(table(&watches, now, width()))
+    let stores = client::get(address, "/api/v1/stores").await.map_err(|error| failure(&error))?;
+    let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
+    let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;
+    Ok(shown(&watches, &stores, now, width()))
 }
 
 fn width() -> u16 {
     rustix::termios::tcgetwinsize(stdout()).map_or(WIDTH_ELSEWHERE, |size| size.ws_col)
 }
 
+/// The watches, then a line for each store of which no new job can be found: whole, since what to do about it stands at its end.
+fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: u16) -> String {
+    let watches = match (watches, stores) {
+        ([], []) => "Nothing is watched.\n".to_owned(),
+        ([], _) => "No import job is in sight.\n".to_owned(),
+        (watches, _) => table(watches, now, width),
+    };
+    let unlisted = stores.iter().filter_map(|store| {
+        let name = stores::name(&store.watch, &store.reference_store_id);
+        Some(format!("No new job of the store {name} can be found: {}\n", Printable(store.trouble.as_ref()?)))
+    });
+    iter::once(watches).chain(unlisted).collect()
+}
+
 /// A line for each watch, and under it what a person should know first. Rows stay whole however narrow the terminal is: half a
 /// name or half a status is none.
 fn table(watches: &[Watch], now: Timestamp, width: u16) -> String {
-    if watches.is_empty() {
-        return "Nothing is watched.\n".to_owned();
-    }
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -195,6 +209,28 @@ mod tests {
             next_poll: Some("2026-03-01T10:05:12.000Z".to_owned()),
             recent_failures: vec![],
         }
+    }
+
+    #[test]
+    fn stores_without_a_job_in_sight_are_not_nothing_and_one_that_cannot_be_listed_is_told_with_its_reason() {
+        let now = "2026-03-01T10:05:00Z".parse().expect("a time");
+        let shown = |watches: &[Watch], stores: &[Store]| shown(watches, stores, now, 40);
+        let store = Store {
+            watch: "shared references".to_owned(),
+            target: "default".to_owned(),
+            aws_region: None,
+            reference_store_id: "1234567890".to_owned(),
+            last_listed_at: None,
+            trouble: None,
+        };
+        let listed =
+            Store { watch: "1234567891".to_owned(), reference_store_id: "1234567891".to_owned(), ..store.clone() };
+        let denied = Store { trouble: Some("\u{1b}[2Jdenied".to_owned()), ..store };
+        assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
+        assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No import job is in sight.\n");
+        let told = "No new job of the store shared references (1234567890) can be found: \\u001b[2Jdenied\n";
+        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No import job is in sight.\n{told}"));
+        assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + told);
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let included = main.included_files(&settings);
     let mut parts = vec![main];
     parts.extend(included.iter().map(|path| Part::read_included(path)));
-    compare(&mut parts, poll.min_interval);
+    // Without a place for the record there is nothing to compare with.
+    let keep = record.as_ref().map_or(Duration::MAX, |record| record.keep);
+    compare(&mut parts, poll.min_interval, keep);
 
     let main_is_good = parts[0].problems.is_empty();
     let problems = Problems(parts.iter().flat_map(Part::sorted_problems).collect());
@@ -156,14 +158,14 @@ impl Part {
 
 /// Compares the files with one another until those without a problem stand on their own: an entry of theirs may need one of a
 /// file that is left out.
-fn compare(parts: &mut [Part], min_interval: Duration) {
+fn compare(parts: &mut [Part], min_interval: Duration, keep: Duration) {
     let mut everything = true;
     loop {
         let considered = |part: &Part| part.is_toml && (everything || part.problems.is_empty());
         let mut order: Vec<usize> = (0..parts.len()).filter(|&index| considered(&parts[index])).collect();
         // Where two files have the same entry, the problem is in the later one, or in the one that is left out anyway.
         order.sort_by_key(|&index| index != 0 && !parts[index].problems.is_empty());
-        let mut comparison = Comparison::new(min_interval);
+        let mut comparison = Comparison::new(min_interval, keep);
         for &index in &order {
             comparison.add_targets(index, &parts[index]);
         }

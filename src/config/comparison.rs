@@ -8,10 +8,11 @@ use toml::Spanned;
 
 use super::TargetConfig;
 use super::check::Part;
-use super::file::Table;
+use super::file::{Store, Table};
 use super::problem::{Problem, nearest};
 use super::source::Source;
 use super::value::{Interval, TargetName, Text, WatchName, Written};
+use super::watch_list::StoreEntry;
 
 /// A piece of a file. Its line is counted only where a problem names it.
 type Piece<'a> = (&'a Source, Range<usize>);
@@ -19,6 +20,7 @@ type Piece<'a> = (&'a Source, Range<usize>);
 /// What the files said so far.
 pub(super) struct Comparison<'a> {
     min_interval: Duration,
+    keep: Duration,
     targets: BTreeMap<&'a str, Piece<'a>>,
     /// By target, store and, where it is no store as a whole, job.
     watches: BTreeMap<(&'a str, &'a str, Option<&'a str>), Piece<'a>>,
@@ -39,9 +41,10 @@ struct Watch<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    pub(super) fn new(min_interval: Duration) -> Self {
+    /// `keep` is how long the record keeps a job.
+    pub(super) fn new(min_interval: Duration, keep: Duration) -> Self {
         let (targets, watches, names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { min_interval, targets, watches, names, found: Vec::new() }
+        Self { min_interval, keep, targets, watches, names, found: Vec::new() }
     }
 
     pub(super) fn add_targets(&mut self, index: usize, part: &'a Part) {
@@ -79,9 +82,16 @@ impl<'a> Comparison<'a> {
             target: store.target.as_ref(),
             interval: store.interval.as_ref(),
         });
-        for watch in jobs.chain(stores) {
+        let mut watches: Vec<Watch> = jobs.chain(stores).collect();
+        // In the order of the file, so that of two alike the first one is that.
+        watches.sort_by_key(|watch| watch.span.start);
+        for watch in watches {
             let problems = self.problems(&part.source, &watch);
             self.found.extend(problems.into_iter().map(|problem| (index, problem)));
+        }
+        for Table(store) in &part.stores {
+            let problems = longer_than_kept(self.keep, &part.source, store);
+            self.found.extend(problems.map(|problem| (index, problem)));
         }
     }
 
@@ -126,6 +136,21 @@ impl<'a> Comparison<'a> {
         }
         problems
     }
+}
+
+/// What would bring jobs back that the record no longer has: as if nobody had seen them before.
+fn longer_than_kept(keep: Duration, source: &Source, store: &Store) -> impl Iterator<Item = Problem> {
+    let since = store.since.as_ref().map(|since| (since.span(), since.get_ref().0.0));
+    let forget_after = store.forget_after.as_ref().map(|after| (after.span(), after.get_ref().0.0));
+    let keys = [("since", since, StoreEntry::SINCE), ("forget_after", forget_after, StoreEntry::FORGET_AFTER)];
+    keys.into_iter().filter_map(move |(key, written, default)| {
+        let unless_set = if written.is_some() { "" } else { " unless set" };
+        let (span, length) = written.unwrap_or_else(|| (store.reference_store_id.span(), default));
+        let (longer, length, keep) = (length > keep, Written(length), Written(keep));
+        let message = format!("{key}, {length}{unless_set}, must not be longer than keep in [record], {keep}");
+        let help = format!("set `{key}` here to \"{keep}\" or less, or `keep` to \"{length}\" or more");
+        longer.then(|| Problem::new(source.place(span), &message).help(help))
+    })
 }
 
 /// What is wrong with a fixed interval, if anything.

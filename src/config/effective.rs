@@ -97,8 +97,8 @@ pub(super) fn watch_list<'a>(
         let Text(id) = store.reference_store_id.get_ref();
         let name = store.name.as_ref().map_or(id.as_str(), |name| &name.get_ref().0.0).into();
         let StoreEntry { since, each } = StoreEntry::new(name, policy(store.interval.as_ref(), poll));
-        let since = store.since.as_ref().map_or(since, |Text(since)| since.0);
-        let forget_after = store.forget_after.as_ref().map(|Text(after)| after.0).or(each.forget_after);
+        let since = store.since.as_ref().map_or(since, |since| since.get_ref().0.0);
+        let forget_after = store.forget_after.as_ref().map(|after| after.get_ref().0.0).or(each.forget_after);
         let entry = StoreEntry { since, each: JobEntry { forget_after, ..each } };
         (StoreId { target: target(store.target.as_ref()), store: id.clone() }, entry)
     });

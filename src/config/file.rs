@@ -114,8 +114,8 @@ pub(super) struct Job {
 pub(super) struct Store {
     pub name: Option<Spanned<Text<WatchName>>>,
     pub reference_store_id: Spanned<Text<ReferenceStoreId>>,
-    pub since: Option<Text<Since>>,
-    pub forget_after: Option<Text<ForgetAfter>>,
+    pub since: Option<Spanned<Text<Since>>>,
+    pub forget_after: Option<Spanned<Text<ForgetAfter>>>,
     pub target: Option<Spanned<Text<TargetName>>>,
     pub interval: Option<Spanned<Text<Interval>>>,
 }

@@ -71,14 +71,9 @@ impl Config {
     }
 
     /// Adds the jobs, stores and targets of `before` that this configuration lacks. A file with a mistake, which was left out, may
-    /// have named them, and a mistake must not end a watch.
+    /// have named them, and a mistake must not end a watch. A name that another watch has by now gives way to the default one.
     pub fn keep_of(&mut self, before: &Self) {
-        for (id, entry) in &before.watch_list.jobs {
-            self.watch_list.jobs.entry(id.clone()).or_insert_with(|| entry.clone());
-        }
-        for (id, entry) in &before.watch_list.stores {
-            self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
-        }
+        self.watch_list.keep_of(&before.watch_list);
         for name in self.watch_list.targets() {
             if let (false, Some(target)) = (self.targets.contains_key(name), before.targets.get(name)) {
                 self.targets.insert(Arc::clone(name), target.clone());

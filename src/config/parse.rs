@@ -5,6 +5,7 @@
 //! description of the file can contradict them.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
@@ -40,7 +41,7 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
         return Parsed { file: T::default(), problems, is_toml };
     }
     let broken_lines: BTreeSet<Option<usize>> = problems.iter().map(Problem::line).collect();
-    // Keys taken out, by the place of their table: that one is missing then is no news.
+    // Keys taken out, and those that were meant by them, by the place of their table: that one is missing then is no news.
     let mut taken: BTreeSet<(usize, String)> = BTreeSet::new();
     for _ in 0..READINGS_MAX {
         let error = match T::deserialize(Deserializer::from(tree.clone())) {
@@ -48,8 +49,14 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
             Err(error) => error,
         };
         let span = error.span().unwrap_or_default();
+        let removed = take_from_table(tree.get_mut(), 0, &span);
         let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-        let problem = rule(source, span.clone(), error.message());
+        let meant = removed.as_ref().and_then(|removed| {
+            let there = |key: &str| removed.beside.contains(key) || taken.contains(&(removed.at, key.to_owned()));
+            let (key, known) = unknown(error.message(), "unknown field `")?;
+            meant(key, &known, there)
+        });
+        let problem = rule(source, span.clone(), error.message(), meant);
         let follows = match missing {
             Some(key) => !is_toml || taken.contains(&(span.start, key.to_owned())),
             None => broken_lines.contains(&problem.line()),
@@ -58,28 +65,35 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
         if !follows && !problems.contains(&problem) {
             problems.push(problem);
         }
-        let removed = take_from_table(tree.get_mut(), 0, &span);
-        if removed.is_none() || problems.len() >= PROBLEMS_MAX {
-            break;
-        }
-        taken.extend(removed);
+        let Some(Removed { at, key, .. }) = removed.filter(|_| problems.len() < PROBLEMS_MAX) else { break };
+        taken.extend(iter::once(key).chain(meant.map(str::to_owned)).map(|key| (at, key)));
     }
     Parsed { file: T::default(), problems, is_toml }
 }
 
+/// What was taken out of a table or an array.
+struct Removed {
+    /// The place of the table or array.
+    at: usize,
+    key: String,
+    /// The keys that the table still has.
+    beside: BTreeSet<String>,
+}
+
 /// Takes the smallest entry that `span` lies in out of a table, whose own place is `at`: a key with its value, or an element of
-/// an array. Answers with the place of its table, and its key.
-fn take_from_table(table: &mut DeTable<'_>, at: usize, span: &Range<usize>) -> Option<(usize, String)> {
+/// an array.
+fn take_from_table(table: &mut DeTable<'_>, at: usize, span: &Range<usize>) -> Option<Removed> {
     if let Some(taken) = table.iter_mut().find_map(|(_, value)| take_from_value(value, span)) {
         return Some(taken);
     }
     let lies_in = |key: &Spanned<_>, value: &Spanned<_>| contains(&key.span(), span) || contains(&value.span(), span);
     let key = table.iter().find(|(key, value)| lies_in(key, value))?.0.get_ref().clone();
     table.remove(&*key);
-    Some((at, key.into_owned()))
+    let beside = table.keys().map(|key| key.get_ref().to_string()).collect();
+    Some(Removed { at, key: key.into_owned(), beside })
 }
 
-fn take_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<(usize, String)> {
+fn take_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Removed> {
     let at = value.span().start;
     match value.get_mut() {
         DeValue::Table(table) => take_from_table(table, at, span),
@@ -91,7 +105,7 @@ fn take_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Opt
             let mut rest: Vec<_> = std::mem::replace(array, DeArray::new()).into_iter().collect();
             rest.remove(index);
             *array = rest.into_iter().collect();
-            Some((at, index.to_string()))
+            Some(Removed { at, key: index.to_string(), beside: BTreeSet::new() })
         }
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
             None
@@ -121,8 +135,8 @@ fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
     Problem::new(source.place(error.span().unwrap_or_default()), message).help(help.map(str::to_owned))
 }
 
-/// A problem of the tables, in words of TOML where serde uses its own.
-fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
+/// A problem of the tables, in words of TOML where serde uses its own. `meant` is the key to write in place of an unknown one.
+fn rule(source: &Source, span: Range<usize>, message: &str, meant: Option<&str>) -> Problem {
     let problem = |text: &str| Problem::new(source.place(span.clone()), text);
     if let Some((key, known)) = unknown(message, "unknown field `") {
         if MAIN_FILE_ONLY.contains(&key) && known == ["target", "job", "store"] {
@@ -130,10 +144,11 @@ fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
                 "`{key}` belongs in the main file: an included one holds [[job]], [[store]] and [target.*] only"
             ));
         }
-        return problem(&format!("unknown key `{key}`")).help(suggestion(key, &known, "the keys here are"));
+        return problem(&format!("unknown key `{key}`")).help(suggestion(meant, &known, "the keys here are"));
     }
     if let Some((value, known)) = unknown(message, "unknown variant `") {
-        return problem(&format!("unknown value \"{value}\"")).help(suggestion(value, &known, "the values are"));
+        let near = nearest(value, known.iter().copied());
+        return problem(&format!("unknown value \"{value}\"")).help(suggestion(near, &known, "the values are"));
     }
     if let Some(key) = message.strip_prefix("missing field ") {
         let help = "every [[job]] has a `reference_store_id` and an `id`, every [[store]] a `reference_store_id`";
@@ -161,7 +176,11 @@ fn rule(source: &Source, span: Range<usize>, message: &str) -> Problem {
         "i64" => "a whole number",
         other => other,
     };
-    let help = (expected == "a string" && found == "an integer").then(|| "write it in quotes".to_owned());
+    let help = match (expected, found, source.text.get(span.clone())) {
+        ("a string", "an integer", _) => Some("write it in quotes".to_owned()),
+        ("an array", "a table", Some(header @ ("[job]" | "[store]"))) => Some(format!("write [{header}]")),
+        _ => None,
+    };
     problem(&format!("this must be {expected}, not {found}")).help(help)
 }
 
@@ -171,8 +190,17 @@ fn unknown<'a>(message: &'a str, prefix: &str) -> Option<(&'a str, Vec<&'a str>)
     Some((word, known.split('`').skip(1).step_by(2).collect()))
 }
 
-fn suggestion(word: &str, known: &[&str], all: &str) -> String {
-    match nearest(word, known.iter().copied()) {
+/// Which key was likely meant by one that there is not: one that is like it, or else the only one that it is a part of, unless that
+/// is `there`.
+fn meant<'a>(key: &str, known: &[&'a str], there: impl Fn(&str) -> bool) -> Option<&'a str> {
+    let has_part = |known: &str| format!("_{known}_").contains(&format!("_{key}_"));
+    let has_part: Vec<&str> = known.iter().copied().filter(|known| has_part(known) && !there(known)).collect();
+    let near = nearest(key, known.iter().copied());
+    near.or_else(|| has_part.first().copied().filter(|_| has_part.len() == 1))
+}
+
+fn suggestion(near: Option<&str>, known: &[&str], all: &str) -> String {
+    match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("{all} `{}`", known.join("`, `")),
     }

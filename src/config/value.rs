@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::Uri;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use crate::core::text::is_hostile;
 use crate::core::time::parse_duration;
@@ -32,6 +32,12 @@ impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Text<T>, E> {
                 text.parse().map(Text).map_err(E::custom)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Text<T>, E> {
+                // One that would break the rule in quotes, too, is told the rule at once.
+                number.to_string().parse::<T>().map_err(E::custom)?;
+                Err(E::invalid_type(Unexpected::Signed(number), &self))
             }
         }
 

@@ -1,6 +1,7 @@
 //! What to watch, and the difference between two lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,11 +39,13 @@ pub struct StoreEntry {
 }
 
 impl StoreEntry {
+    pub(super) const SINCE: Duration = Duration::from_hours(7 * 24);
+    pub(super) const FORGET_AFTER: Duration = Duration::from_hours(24);
+
     /// A week of jobs, each in sight for a day after its end.
     #[must_use]
     pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
-        let forget_after = Some(Duration::from_hours(24));
-        Self { since: Duration::from_hours(7 * 24), each: JobEntry { name, policy, forget_after } }
+        Self { since: Self::SINCE, each: JobEntry { name, policy, forget_after: Some(Self::FORGET_AFTER) } }
     }
 }
 
@@ -79,6 +82,25 @@ impl WatchList {
     #[must_use]
     pub fn targets(&self) -> BTreeSet<&Arc<str>> {
         self.jobs.keys().map(|id| &id.target).chain(self.stores.keys().map(|id| &id.target)).collect()
+    }
+
+    /// Adds what `before` has and this list lacks, under its default name where its own is taken.
+    pub(super) fn keep_of(&mut self, before: &Self) {
+        let entries = self.jobs.values().chain(self.stores.values().map(|store| &store.each));
+        let mut taken: BTreeSet<Arc<str>> = entries.map(|entry| Arc::clone(&entry.name)).collect();
+        let mut kept = |entry: &JobEntry, default_name: &dyn Display| {
+            let free = !taken.contains(&entry.name);
+            let name = if free { Arc::clone(&entry.name) } else { default_name.to_string().into() };
+            taken.insert(Arc::clone(&name));
+            JobEntry { name, ..entry.clone() }
+        };
+        for (id, entry) in &before.jobs {
+            self.jobs.entry(id.clone()).or_insert_with(|| kept(entry, &id.key));
+        }
+        for (id, entry) in &before.stores {
+            let stays = || StoreEntry { each: kept(&entry.each, &id.store), ..entry.clone() };
+            self.stores.entry(id.clone()).or_insert_with(stays);
+        }
     }
 
     /// What has to happen for this list to become `new`. A job or store whose target is not the same counts as changed.
@@ -158,6 +180,32 @@ mod tests {
         assert_eq!(difference.stores, ["1000000001", "1000000003", "1000000004"].map(store).into());
         assert_eq!(old.difference(&old, |_| true), Difference::default());
         assert_eq!(old.difference(&old, |_| false).stores, old.stores.keys().cloned().collect());
+    }
+
+    #[test]
+    fn what_stays_for_a_mistake_gives_its_name_up_to_whoever_has_it_by_now() {
+        let store = |id: &str| StoreId { target: TargetConfig::DEFAULT.into(), store: id.parse().expect("an id") };
+        let named = |jobs: &[(&str, &str)], stores: &[(&str, &str)]| {
+            let mut named = list(&jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+            for (entry, (_, name)) in named.jobs.values_mut().zip(jobs) {
+                entry.name = (*name).into();
+            }
+            let policy = PollConfig::default().policy();
+            let entry = |(id, name): &(&str, &str)| (store(id), StoreEntry::new((*name).into(), policy));
+            WatchList { stores: stores.iter().map(entry).collect(), ..named }
+        };
+        let before = named(
+            &[("1000000001", "a"), ("1000000002", "b"), ("1000000003", "c")],
+            &[("1234567891", "d"), ("1234567892", "e"), ("1234567893", "f")],
+        );
+        let mut new =
+            named(&[("1000000003", "d"), ("1000000004", "a")], &[("1234567893", "renamed"), ("1234567894", "c")]);
+        new.keep_of(&before);
+        let jobs =
+            [("1000000001", "1234567890/1000000001"), ("1000000002", "b"), ("1000000003", "d"), ("1000000004", "a")];
+        let stores =
+            [("1234567891", "1234567891"), ("1234567892", "e"), ("1234567893", "renamed"), ("1234567894", "c")];
+        assert_eq!(new, named(&jobs, &stores));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod job_page;
 mod metrics;
 mod page;
 pub mod server;
+pub mod stores;
 pub mod transitions;
 pub mod watches;
 
@@ -59,6 +60,7 @@ fn router(state: AppState) -> Router {
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .route("/api/v1/watches", get(watches::list))
+        .route("/api/v1/stores", get(stores::list))
         .route("/api/v1/transitions", get(transitions::list))
         .route("/config", get(config::show))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })

@@ -8,7 +8,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::html::{alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
-use super::{AppState, rendered};
+use super::{AppState, rendered, stores};
 use crate::board::{StoreView, WatchState, WatchView};
 use crate::core::job::JobStatus;
 use crate::core::text::Printable;
@@ -46,7 +46,7 @@ pub(super) async fn show(State(state): State<AppState>) -> Response {
             @if watches.is_empty() && stores.is_empty() {
                 p { "Nothing is watched yet. Add a job to the configuration, as " code { "[[job]]" } " with its ids." }
             } @else if watches.is_empty() {
-                p { "No import job was found yet in what is watched: " (stores.iter().map(|store| name(store)).collect::<Vec<_>>().join(", ")) "." }
+                p { "No import job is in sight in " (stores.iter().map(|store| name(store)).collect::<Vec<_>>().join(", ")) "." }
             } @else {
                 (table(&watches, now))
             }
@@ -56,7 +56,7 @@ pub(super) async fn show(State(state): State<AppState>) -> Response {
     .await
 }
 
-/// What is wrong with a store that cannot be listed.
+/// What is wrong with a store of which jobs are not found.
 fn unlisted(store: &StoreView, now: Timestamp) -> Markup {
     let missed =
         store.missed.as_ref().map(|missed| (format!("Some jobs of the store {} were not found", name(store)), missed));
@@ -70,10 +70,8 @@ fn unlisted(store: &StoreView, now: Timestamp) -> Markup {
     alert(&title, &format!("{trouble}\n{last}"))
 }
 
-/// "shared references (1234567890)"
 fn name(store: &StoreView) -> String {
-    let (name, id) = (Printable(&store.name).to_string(), store.id.store.as_str());
-    if name == id { name } else { format!("{name} ({id})") }
+    stores::name(&store.name, store.id.store.as_str())
 }
 
 fn rank(watch: &WatchView) -> Rank {

@@ -6,13 +6,25 @@ use std::sync::Arc;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
 use super::{family, gauge, label, number};
-use crate::board::{DaemonView, WatchState, WatchView};
+use crate::board::{DaemonView, StoreView, WatchState, WatchView};
 use crate::core::job::JobStatus;
 
 /// The families of the daemon.
-pub(super) fn families(daemon: &DaemonView, watches: &[Arc<WatchView>]) -> [MetricFamily; 5] {
+pub(super) fn families(
+    daemon: &DaemonView,
+    watches: &[Arc<WatchView>],
+    stores: &[Arc<StoreView>],
+) -> [MetricFamily; 6] {
     let states = watches.iter().map(|watch| watch.state.label());
     let statuses = watches.iter().filter_map(|watch| Some(watch.known.as_ref()?.status.label()));
+    let last_listed = stores.iter().filter_map(|store| {
+        let labels = vec![
+            label("watch", &store.name),
+            label("target", &store.id.target),
+            label("reference_store_id", store.id.store.as_str()),
+        ];
+        Some((labels, store.listed_at?.as_duration().as_secs_f64()))
+    });
     let loaded_at = daemon.config_loaded_at.map(|at| at.as_duration().as_secs_f64());
     let build = vec![
         label("version", env!("CARGO_PKG_VERSION")),
@@ -25,6 +37,11 @@ pub(super) fn families(daemon: &DaemonView, watches: &[Arc<WatchView>]) -> [Metr
             "refwatch_jobs",
             "Watched jobs by their last known status; a job not yet seen has none.",
             counts("status", JobStatus::labels(), statuses),
+        ),
+        gauges(
+            "refwatch_store_last_listed_timestamp_seconds",
+            "When a store of which every job is watched was last listed.",
+            last_listed,
         ),
         gauges(
             "refwatch_config_last_reload_successful",

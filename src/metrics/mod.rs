@@ -54,7 +54,7 @@ impl Metrics {
         // A family with a series for each of 10,000 watches and 8 statuses is large: one is built, written and dropped
         // before the next.
         let families = watches::families(&watches)
-            .chain(daemon::families(&self.board.daemon(), &watches))
+            .chain(daemon::families(&self.board.daemon(), &watches, &self.board.stores()))
             .chain(self.process.families());
         // The encoder takes a family without series for a mistake; to us it is one that nothing is known of yet.
         for family in families.filter(|family| !family.get_metric().is_empty()) {

@@ -18,6 +18,7 @@ use super::{TargetError, answer, failure, list, wire};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
+use crate::core::outcome::Operation;
 use crate::core::time::Timestamp;
 
 /// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
@@ -78,7 +79,7 @@ impl HealthOmics for AwsTarget {
                 self.client.get_reference_import_job().reference_store_id(key.store.as_str()).id(key.job.as_str());
             match request.send().await {
                 Ok(answer) => answer::snapshot(key, &answer),
-                Err(error) => Err(failure::classify(&error, self.clock.now().wall)),
+                Err(error) => Err(failure::classify(Operation::GetReferenceImportJob, &error, self.clock.now().wall)),
             }
         })
     }
@@ -96,7 +97,7 @@ impl HealthOmics for AwsTarget {
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
                 Ok(answer) => list::page(store, answer),
-                Err(error) => Err(failure::classify(&error, self.clock.now().wall)),
+                Err(error) => Err(failure::classify(Operation::ListReferenceImportJobs, &error, self.clock.now().wall)),
             }
         })
     }

@@ -9,20 +9,20 @@ use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
 use super::wire::ANSWER_BYTES_MAX;
-use crate::core::outcome::{FailureReason, PollFailure};
+use crate::core::outcome::{FailureReason, Operation, PollFailure};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
 
 /// How much of an answer that is none is quoted, in characters.
 const EXCERPT_MAX: usize = 200;
 
-/// Classifies `error`. `wall` is now, for a `Retry-After` that is a date.
-pub(super) fn classify<E>(error: &SdkError<E, HttpResponse>, wall: Timestamp) -> PollFailure
+/// Classifies the `error` of an `operation`. `wall` is now, for a `Retry-After` that is a date.
+pub(super) fn classify<E>(operation: Operation, error: &SdkError<E, HttpResponse>, wall: Timestamp) -> PollFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let (reason, message) = match error {
-        SdkError::ServiceError(context) => service_error(context.err(), context.raw()),
+        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw()),
         SdkError::ResponseError(context) => broken_answer(error, context.raw()),
         SdkError::TimeoutError(_) => (FailureReason::Timeout, "no whole answer before poll.timeout".to_owned()),
         _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(error)),
@@ -78,12 +78,17 @@ fn reason_of_status(status: u16) -> FailureReason {
     }
 }
 
-/// What a person can do about an error code.
-fn advice(code: &str) -> Option<&'static str> {
+/// What a person can do about an error code that answers `operation`.
+fn advice(operation: Operation, code: &str) -> Option<&'static str> {
     Some(match code {
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => {
-            "allow this identity omics:GetReferenceImportJob and omics:ListReferenceImportJobs on the reference store"
-        }
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => match operation {
+            Operation::GetReferenceImportJob => {
+                "allow this identity omics:GetReferenceImportJob on the reference store"
+            }
+            Operation::ListReferenceImportJobs => {
+                "allow this identity omics:ListReferenceImportJobs on the reference store"
+            }
+        },
         "OptInRequired" => "enable AWS HealthOmics for this account",
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
             "renew the credentials; check this machine's clock"
@@ -96,7 +101,11 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-fn service_error(error: &impl ProvideErrorMetadata, response: &HttpResponse) -> (FailureReason, String) {
+fn service_error(
+    operation: Operation,
+    error: &impl ProvideErrorMetadata,
+    response: &HttpResponse,
+) -> (FailureReason, String) {
     let status = response.status().as_u16();
     // A code on a 2xx is part of a body that could not be read, not an error of the service.
     let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
@@ -107,7 +116,7 @@ fn service_error(error: &impl ProvideErrorMetadata, response: &HttpResponse) -> 
     if let Some(said) = error.message().filter(|said| !said.is_empty()) {
         message = format!("{message}: {}", excerpt(said, EXCERPT_MAX));
     }
-    match advice(code) {
+    match advice(operation, code) {
         Some(advice) => (reason, format!("{message} ({advice})")),
         None => (reason, message),
     }

@@ -352,7 +352,7 @@ impl Supervisor {
         match key {
             TaskKey::Sweep(store) => {
                 error!(event = "sweep_given_up", target = %store.target, reference_store_id = %store.store,
-                    restarts = RESTARTS_MAX, "sweeping this store failed again and again: until the next start its jobs are \
+                    restarts = RESTARTS_MAX, "sweeping this store failed again and again: until the next reload its jobs are \
                     polled one by one, and none that is not watched yet is found");
                 if let Some(hints) = self.stores.get(store) {
                     hints.set_safety_interval(None);

@@ -113,7 +113,7 @@ fn a_file_says_what_is_in_force() {
 const FULL: &str = r#"
 poll = { interval = "30s", min_interval = "2s", timeout = "10s", backoff_initial = "100ms", backoff_max = "90s", sweep = false }
 quota = { share = 0.5 }
-record = { path = "data/record.db", keep = "1d" }
+record = { path = "data/record.db", keep = "7d" }
 http = { listen = "[::1]:80" }
 log = { level = "warn", format = "json", rotation = "never", keep_files = 2, directory = "/var/log/refwatch" }
 

@@ -264,15 +264,22 @@ fn a_mistake_in_an_included_file_ends_no_watch() {
     let live = || metric(address, "refwatch_watches", &["live"]);
     assert_eq!(live(), Some(2.0));
 
-    scene.write("conf.d/import.toml", &format!("[[job]]{included}\nnmae = \"a\"\n"));
+    let mistake = scene.write("conf.d/import.toml", &format!("[[job]]{included}\nnmae = \"a\"\n"));
     daemon.signal(Signal::HUP);
     let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
     eventually("the mistake", || (reload() == Some(0.0)).then_some(()));
     assert_eq!(live(), Some(2.0));
+    let goes_on = "the rest is in force; what they named before goes on";
+    assert!(daemon.stderr().contains(goes_on) && get(address, "/").1.contains(goes_on), "{}", daemon.stderr());
 
     std::fs::remove_file(scene.path("conf.d/import.toml")).expect("a file");
     daemon.signal(Signal::HUP);
     eventually("the file's job to leave", || (live() == Some(1.0) && reload() == Some(1.0)).then_some(()));
+    drop(daemon);
+
+    std::fs::write(mistake, "nmae = \"a\"\n").expect("a file");
+    let log = scene.daemon(&file).0.stderr();
+    assert!(log.contains("the rest is in force") && !log.contains("goes on"), "at a start nothing was before: {log}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod limits;
 mod metrics;
+mod stores;
 mod transitions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,10 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use refwatch::board::{ConfigError, FailedPoll, StatusBoard, WatchState, WatchView};
+use refwatch::board::{ConfigError, FailedPoll, StatusBoard, StoreView, WatchState, WatchView};
 use refwatch::clock::Clock;
 use refwatch::core::change::{Change, Transition};
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, StoreId, WatchId};
 use refwatch::core::outcome::{FailureReason, Operation};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
@@ -22,6 +23,7 @@ use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
 use refwatch::record::{Record, RecordReader};
+use stores::store_view;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -210,6 +212,7 @@ fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, 
 async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.board.publish_store(store_view(STORE, None));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
         daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".to_owned();
@@ -222,6 +225,7 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
         ("/-/healthy", "text/plain; charset=utf-8", "healthy\n"),
         ("/-/ready", "text/plain; charset=utf-8", "ready\n"),
         ("/api/v1/watches", "application/json", "2222222222"),
+        ("/api/v1/stores", "application/json", "1234567890"),
         ("/api/v1/transitions", "application/json", "[]"),
         ("/config", "text/plain; charset=utf-8", "[http]\nlisten = \"127.0.0.1:10210\"\n"),
     ] {
@@ -336,6 +340,8 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
     let server = Server::with(Limits::default(), rows).await;
     server.board.publish(hostile_view());
+    let id = StoreId { target: HOSTILE.into(), ..watch_id("1111111111").store_id() };
+    server.board.publish_store(StoreView { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
     server.board.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
             in_force: "the rest is in force",
@@ -351,6 +357,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
         "/watch/1234567890/1111111111",
         "/metrics",
         "/api/v1/watches",
+        "/api/v1/stores",
         "/api/v1/transitions",
         "/api/v1/transitions?since=%E2%80%AE%1B",
         "/config",
@@ -367,6 +374,8 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     // To whoever parses the JSON it is the same text still.
     let watch = &server.watches().await[0];
     assert_eq!([&watch.watch, &watch.target, &watch.recent_failures[0].message], [HOSTILE; 3]);
+    let store = &server.get("/api/v1/stores").await.json()[0];
+    assert_eq!([&store["watch"], &store["target"], &store["trouble"]], [HOSTILE; 3]);
     let metrics = server.get("/metrics").await.body;
     let label = r#"watch="<script>alert(1)</script>\\u000a\"quoted\" & \\u202eturned\\u2028\\u001b[31m\\","#;
     assert!(metrics.contains(label), "{metrics}");

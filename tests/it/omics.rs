@@ -163,6 +163,18 @@ async fn every_error_of_the_api_page_and_the_common_ones_has_its_class() {
 }
 
 #[tokio::test]
+async fn a_refusal_names_the_operation_that_was_refused() {
+    let key: JobKey = JOB.parse().expect("a job");
+    let denied = response("403 Forbidden", "x-amzn-errortype: AccessDeniedException\r\n", "{}");
+    let get = poll(denied.clone()).await.expect_err("denied").message;
+    let (address, _request) = serve(denied);
+    let list = target(address, LONG).await.list(&key.store, None, None).await.expect_err("denied").message;
+    let advice = |operation: &str| format!("(allow this identity omics:{operation} on the reference store)");
+    assert!(get.ends_with(&advice("GetReferenceImportJob")), "{get}");
+    assert!(list.ends_with(&advice("ListReferenceImportJobs")), "{list}");
+}
+
+#[tokio::test]
 async fn the_services_wish_to_wait_is_read_and_nonsense_is_not() {
     let seconds = Duration::from_secs;
     let cases = [

@@ -11,6 +11,8 @@ use rustix::process::Signal;
 use crate::process::{Scene, between, eventually, get, json, metric};
 use crate::truth::{assert_true, assert_true_to, ended, transitions, truth};
 
+const LAST_LISTED: &str = "refwatch_store_last_listed_timestamp_seconds";
+
 /// The configuration of a simulator, with a store in place of its jobs; the store's id; the jobs' entries.
 fn of_store(config: &str, keys: &str) -> (String, String, Vec<String>) {
     let mut parts = config.split("[[job]]\n");
@@ -63,7 +65,7 @@ fn jobs_of_a_store_are_followed_to_their_ends_and_so_are_those_that_appear_later
 fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "6", "--mean-seconds", "1"]);
-    let (config, _, _) = of_store(&config, "forget_after = \"1s\"\n");
+    let (config, store, _) = of_store(&config, "forget_after = \"1s\"\n");
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let ends = truth(simulator).into_values().map(|life| life.last().expect("an end").1).max().expect("six jobs");
     eventually("every end", || (Clock::system().now().wall > ends).then_some(()));
@@ -80,7 +82,11 @@ fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
     listed_again(address);
     assert_true(transitions(&record), simulator);
     assert_eq!(calls(simulator, "GetReferenceImportJob"), 6);
-    assert!(get(address, "/").1.contains("No import job was found yet"), "the page has no watch to show");
+    assert!(get(address, "/").1.contains("No import job is in sight in "), "the page has no watch to show");
+    let (status, shown, said) = scene.run(&["status", "--address", &address.to_string()]);
+    assert_eq!((status, shown.as_str()), (0, "No import job is in sight."), "{said}");
+    let last_listed = metric(address, LAST_LISTED, &[&store]).expect("a time");
+    assert!(last_listed > ends.as_duration().as_secs_f64(), "{last_listed}");
     drop(daemon);
 
     let (_daemon, address) = scene.daemon(&config);
@@ -116,7 +122,7 @@ fn a_store_that_cannot_be_listed_is_said_once_in_the_log_and_first_on_the_page()
     let (config, store, jobs) = of_store(&config, "name = \"shared references\"\n");
     let config = scene.write("refwatch.toml", &format!("{config}{}", jobs[0]));
     let (daemon, address) = scene.daemon(&config);
-    let said = format!("No job of the store shared references ({store}) can be found");
+    let said = format!("No new job of the store shared references ({store}) can be found");
     eventually("the alert", || get(address, "/").1.contains(&said).then_some(()));
     eventually("the job with an entry of its own", || {
         (json(address, "/api/v1/transitions").as_array()?.len() == 1).then_some(())
@@ -131,6 +137,13 @@ fn a_store_that_cannot_be_listed_is_said_once_in_the_log_and_first_on_the_page()
         assert!(told.contains("omics:ListReferenceImportJobs"), "what to do: {told}");
     }
     assert!(page.find("role=\"alert\"") < page.find("<h1>"), "{page}");
+    let stores = json(address, "/api/v1/stores");
+    let trouble = stores[0]["trouble"].as_str().expect("text");
+    assert_eq!((&stores[0]["watch"], &stores[0]["last_listed_at"]), (&"shared references".into(), &().into()));
+    assert_eq!(metric(address, LAST_LISTED, &[&store]), None, "never");
+    let (_, shown, _) = scene.run(&["status", "--address", &address.to_string()]);
+    let last = format!("No new job of the store shared references ({store}) can be found: {trouble}");
+    assert_eq!(shown.lines().last(), Some(&*last), "{shown}");
 }
 
 #[test]
@@ -227,22 +240,21 @@ fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_o
 fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
-    let (config, store, jobs) = of_store(&config, "forget_after = \"9d\"\n");
     let config = config.replace("[record]\n", "[record]\nkeep = \"1d\"\n");
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
-    let listed = between(&jobs[0], "\nid = \"", "\"").to_owned();
+    let (file, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (store, listed) = (between(&config, "reference_store_id = \"", "\""), between(&config, "\nid = \"", "\""));
     let mut change = crate::record::transition(None, "COMPLETED", 0);
     let transition = change.transition.as_mut().expect("a transition");
     transition.observed_at = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
         let made = Record::open(&record, &Instruments::new().expect("names")).expect("a record");
-        for job in [&*listed, "1000000001"] {
+        for job in [listed, "1000000001"] {
             let key = format!("{store}/{job}").parse().expect("two ids");
             made.append(&WatchId { target: "default".into(), key }, &change).await.expect("a commit");
         }
         made.close().await;
     });
-    let (_daemon, address) = scene.daemon(&config);
+    let (_daemon, address) = scene.daemon(&file);
     eventually("the job's end in sight", || {
         (metric(address, "refwatch_watches", &["finished"]) == Some(1.0)).then_some(())
     });

@@ -23,6 +23,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_import_job_next_poll_timestamp_seconds", "gauge", "import_job_id,reference_store_id,target,watch"),
     ("refwatch_watches", "gauge", "state"),
     ("refwatch_jobs", "gauge", "status"),
+    ("refwatch_store_last_listed_timestamp_seconds", "gauge", "reference_store_id,target,watch"),
     ("refwatch_api_requests_total", "counter", "operation,target"),
     ("refwatch_api_request_failures_total", "counter", "operation,reason,target"),
     ("refwatch_api_request_duration_seconds", "histogram", "operation,target"),
@@ -75,6 +76,8 @@ async fn the_metrics_are_those_of_the_contract() {
         next_poll: None,
         ..view("3333333333", JobStatus::Submitted)
     });
+    server.board.publish_store(store_view("1234567890", None));
+    server.board.publish_store(StoreView { listed_at: None, ..store_view("1234567891", Some("denied")) });
     server.board.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z")));
     let text = server.get("/metrics").await.body;
     let series = series(&text);
@@ -114,6 +117,9 @@ async fn the_metrics_are_those_of_the_contract() {
     assert_eq!(value(completed, "import_job_id", "2222222222"), Some(1_772_352_240.5));
     assert_eq!(value(completed, "import_job_id", "3333333333"), None);
     assert_eq!(value("refwatch_import_job_up", "import_job_id", "3333333333"), None);
+    let last_listed = "refwatch_store_last_listed_timestamp_seconds";
+    assert_eq!(value(last_listed, "reference_store_id", "1234567890"), Some(1_772_352_360.0));
+    assert_eq!(value(last_listed, "reference_store_id", "1234567891"), None, "it was never listed");
     assert_eq!(value("refwatch_watches", "state", "live"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "FAILED"), Some(0.0));

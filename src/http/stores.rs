@@ -1,0 +1,46 @@
+//! `/api/v1/stores`: every store of which every job is watched, as JSON.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::{AppState, json, rendered, rfc3339};
+use crate::core::text::Printable;
+
+/// One store. What is not known is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "those of `StoreView`, as text")]
+pub struct Store {
+    pub watch: String,
+    pub target: String,
+    /// Known once a job is in sight through the same target.
+    pub aws_region: Option<String>,
+    pub reference_store_id: String,
+    pub last_listed_at: Option<String>,
+    pub trouble: Option<String>,
+}
+
+pub(super) async fn list(State(state): State<AppState>) -> Response {
+    rendered(move || {
+        let watches = state.board.watches();
+        let through = |target: &str| watches.iter().find(|watch| *watch.id.target == *target);
+        let stores = state.board.stores();
+        let stores = stores.iter().map(|store| Store {
+            watch: store.name.to_string(),
+            target: store.id.target.to_string(),
+            aws_region: through(&store.id.target).map(|watch| watch.aws_region.to_string()),
+            reference_store_id: store.id.store.to_string(),
+            last_listed_at: store.listed_at.map(rfc3339),
+            trouble: store.trouble.clone(),
+        });
+        json(StatusCode::OK, &stores.collect::<Vec<_>>())
+    })
+    .await
+}
+
+/// What people call a store, safe to show: "shared references (1234567890)"
+pub(crate) fn name(watch: &str, id: &str) -> String {
+    let name = if watch == id { id.to_owned() } else { format!("{watch} ({id})") };
+    Printable(&name).to_string()
+}

@@ -1,0 +1,31 @@
+//! `/api/v1/stores`.
+
+use super::*;
+
+pub(super) fn store_view(store: &str, trouble: Option<&str>) -> StoreView {
+    StoreView {
+        id: StoreId { target: "default".into(), store: store.parse().unwrap() },
+        name: format!("store {store}").into(),
+        listed_at: Some(at("2026-03-01T08:06:00Z")),
+        trouble: trouble.map(str::to_owned),
+        missed: None,
+    }
+}
+
+#[tokio::test]
+async fn the_api_tells_which_stores_are_listed_and_which_cannot_be() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/api/v1/stores").await.json(), serde_json::json!([]));
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    let elsewhere = StoreId { target: "other".into(), ..watch_id("2222222222").store_id() };
+    let never = StoreView { id: elsewhere, listed_at: None, ..store_view(STORE, Some("denied")) };
+    server.board.publish_store(never);
+    server.board.publish_store(store_view(STORE, None));
+    let expected = serde_json::json!([
+        {"watch": "store 1234567890", "target": "default", "aws_region": "us-west-2", "reference_store_id": STORE,
+         "last_listed_at": "2026-03-01T08:06:00.000Z", "trouble": null},
+        {"watch": "store 1234567890", "target": "other", "aws_region": null, "reference_store_id": STORE,
+         "last_listed_at": null, "trouble": "denied"},
+    ]);
+    assert_eq!(server.get("/api/v1/stores").await.json(), expected);
+}
