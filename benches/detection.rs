@@ -74,7 +74,7 @@ fn main() -> Result<(), Failure> {
 
 fn table() -> Table {
     let mut table = Table::new();
-    let header = ["live jobs", "stores", "polls", "mean", "99 %", "worst", "least possible mean", "throttled"];
+    let header = ["live jobs", "stores", "polls", "mean", "99 %", "worst", "mean if all stayed live", "throttled"];
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);
