@@ -15,11 +15,8 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_omics::Client;
 use aws_sdk_omics::client::Waiters as _;
-use aws_sdk_omics::config::interceptors::BeforeSerializationInterceptorContextMut;
-use aws_sdk_omics::config::{ConfigBag, Credentials, Intercept, RuntimeComponents};
+use aws_sdk_omics::config::Credentials;
 use aws_sdk_omics::error::BoxError;
-use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
-use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_smithy_runtime_api::client::waiters::error::WaiterError;
 use clap::{Parser, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
@@ -27,6 +24,7 @@ use refwatch::clock::Clock;
 use refwatch::core::job::JobStatus;
 use refwatch::core::time::Timestamp;
 use refwatch::http::client;
+use refwatch::omics::EndpointVerbatim;
 use refwatch::simulator::{Options, SimulatedJob, Simulator};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -288,26 +286,5 @@ async fn sdk_loop(client: Client, job: SimulatedJob) -> bool {
             return true;
         }
         Clock::system().sleep(LOOP_INTERVAL).await;
-    }
-}
-
-/// Keeps the SDK from putting `control-storage-` before the simulator's address.
-#[derive(Debug)]
-struct EndpointVerbatim;
-
-#[dyn_dispatch_hint]
-impl Intercept for EndpointVerbatim {
-    fn name(&self) -> &'static str {
-        "EndpointVerbatim"
-    }
-
-    fn modify_before_serialization(
-        &self,
-        _: &mut BeforeSerializationInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        cfg: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        cfg.interceptor_state().unset::<EndpointPrefix>();
-        Ok(())
     }
 }

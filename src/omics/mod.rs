@@ -26,6 +26,7 @@ pub use aws::Aws;
 pub use service::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
 use turn::Turns;
 pub use turn::Urgency;
+pub use wire::EndpointVerbatim;
 
 /// Where calls go: one service, one quota.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Uses a configured endpoint verbatim, be it from our file or from AWS's own (`AWS_ENDPOINT_URL`). The SDK would put
 /// `control-storage-` before its host, and the name that results seldom exists.
 #[derive(Debug)]
-pub(super) struct EndpointVerbatim;
+pub struct EndpointVerbatim;
 
 #[dyn_dispatch_hint]
 impl Intercept for EndpointVerbatim {
