@@ -17,6 +17,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use crate::process::eventually;
+
 /// A directory for a record, and its instruments.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
@@ -31,8 +33,13 @@ impl Place {
         Self { directory, path, instruments: Instruments::new().expect("names") }
     }
 
+    /// Opens the record once its lock is free: a process that another test is starting has all files of this one open until its own
+    /// program begins, the lock of a record that was just closed among them.
     pub(crate) fn open(&self) -> Record {
-        Record::open(&self.path, &self.instruments).expect("a record")
+        eventually("the record's lock", || match Record::open(&self.path, &self.instruments) {
+            Err(OpenError::InUse { .. }) => None,
+            opened => Some(opened.expect("a record")),
+        })
     }
 
     pub(crate) fn refusal(&self) -> OpenError {
