@@ -49,11 +49,11 @@ pub struct Record {
 pub enum Jobs {
     /// These.
     These(Vec<WatchId>),
-    /// Those of a store that were not seen to end.
+    /// Those of a store that go on, or ended lately.
     InSight {
         /// The store.
         store: StoreId,
-        /// Those whose end was seen at this time or later have not been in sight for long.
+        /// Ended lately is what was seen to end at this time or later.
         ended_since: Timestamp,
     },
 }
