@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod daemon;
 mod damage;
+mod faults;
 mod house;
 mod http;
 mod omics;
