@@ -181,12 +181,12 @@ impl DaemonView {
         if self.stopping {
             return Err("stopping".to_owned());
         }
-        if self.config_loaded_at.is_none() {
-            return Err("no configuration is in force yet".to_owned());
+        if let Some(error) = &self.record_error {
+            return Err(format!("the record cannot be written: {error}"));
         }
-        match &self.record_error {
-            Some(error) => Err(format!("the record cannot be written: {error}")),
-            None => Ok(()),
+        match self.config_loaded_at {
+            Some(_) => Ok(()),
+            None => Err("no configuration is in force yet".to_owned()),
         }
     }
 }

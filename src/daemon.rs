@@ -1,6 +1,7 @@
 //! The daemon, put together: build, run, stop.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::record::{CommitError, OpenError, Record, RecordReader};
 use crate::signals::Asked;
 use crate::supervisor::{ApplyError, Supervisor};
 use crate::systemd;
-use crate::watcher::Workplace;
+use crate::watcher::{Workplace, tell_record};
 
 /// How often the daemon looks after itself: status line, watchdog, counters. A shorter watchdog makes it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +36,12 @@ const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long closing the record may take, after the tasks have had theirs: together they stay under the 5 s that a stop takes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long after a failed try a record in trouble is opened again.
+const OPEN_RETRY: Duration = Duration::from_secs(2);
+
+/// How long systemd is asked to be patient, at each try: longer than a try and the pause after it.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often rows past `record.keep` are removed.
 const PRUNE_EVERY: Duration = Duration::from_hours(24);
@@ -85,35 +92,32 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Brings everything up: the record, the listener, then the watches. AWS need not be reachable.
+    /// Brings everything up: the listener, the record, then the watches. AWS need not be reachable. A record in trouble that may pass,
+    /// as on a full disk, is waited for, and what serves says so.
     ///
     /// # Errors
     /// See [`DaemonError`].
     pub async fn start(loaded: Loaded, log: Log) -> Result<Self, DaemonError> {
         let Loaded { config, problems } = loaded;
-        let clock = Clock::system();
-        let started_at = clock.now().wall;
-        let instruments = Instruments::new()?;
-        let record = Record::open(&config.record.path, &instruments)?;
+        let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let board = StatusBoard::default();
-        let workplace = Workplace { clock, record, board, instruments };
-        let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
-        supervisor.apply(&config).await?;
-        publish_config(&workplace, &config, &problems, LEFT_OUT);
-        let server_stop = CancellationToken::new();
         let state = AppState {
-            board: workplace.board.clone(),
-            metrics: Arc::new(Metrics::new(workplace.board.clone(), &workplace.instruments, started_at)?),
+            board: board.clone(),
+            metrics: Arc::new(Metrics::new(board.clone(), &instruments, clock.now().wall)?),
             record: RecordReader::new(&config.record.path),
             clock,
             host_names: host_names(address),
         };
-        let mut server = JoinSet::new();
+        let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
+        let record = open_record(&config.record.path, &board, &instruments, clock).await?;
+        let workplace = Workplace { clock, record, board, instruments };
+        let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
+        supervisor.apply(&config).await?;
+        publish_config(&workplace, &config, &problems, LEFT_OUT);
         Ok(Self { config, address, workplace, supervisor, server, chores: JoinSet::new(), server_stop, log })
     }
 
@@ -264,7 +268,7 @@ impl Daemon {
             if let Err(CommitError::WriterGone) = stands {
                 return stands;
             }
-            workplace.tell_record(stands.as_ref().err());
+            tell_record(&workplace.board, stands.as_ref().err());
             if let Some((before, watched)) = prune.filter(|_| stands.is_ok())
                 && let Err(error) = record.delete_ended_before(before, watched).await
             {
@@ -272,6 +276,28 @@ impl Daemon {
             }
             Ok(())
         });
+    }
+}
+
+/// Opens the record. While it is in trouble that may pass, that is told and tried again.
+async fn open_record(
+    path: &Path,
+    board: &StatusBoard,
+    instruments: &Instruments,
+    clock: Clock,
+) -> Result<Record, OpenError> {
+    loop {
+        let trouble = match Record::open(path, instruments) {
+            Err(error) if error.may_pass() => CommitError::Reopen(Arc::new(error)),
+            opened => {
+                tell_record(board, None);
+                return opened;
+            }
+        };
+        instruments.record_failures.inc();
+        tell_record(board, Some(&trouble));
+        systemd::waiting(&format!("not ready: the record cannot be opened: {trouble}"), OPEN_PATIENCE);
+        clock.sleep(OPEN_RETRY).await;
     }
 }
 

@@ -12,6 +12,12 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
 }
 
+/// The start goes on and will for as long as `patience` at least, for this reason.
+pub fn waiting(status: &str, patience: Duration) {
+    let patience = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::ExtendTimeoutUsec(patience), NotifyState::Status(&line(status))]);
+}
+
 /// One line for people, in `systemctl status`.
 pub fn status(status: &str) {
     notify(&[NotifyState::Status(&line(status))]);

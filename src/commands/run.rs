@@ -7,7 +7,7 @@ use crate::config;
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
 use crate::record::{CommitError, OpenError};
-use crate::signals::Signals;
+use crate::signals::{Asked, Signals};
 use crate::supervisor::ApplyError;
 
 /// Its arguments.
@@ -22,17 +22,24 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
-    let daemon = Daemon::start(loaded, log).await?;
+    let daemon = tokio::select! {
+        daemon = Daemon::start(loaded, log) => daemon?,
+        () = told_to_stop(&mut signals) => return Ok(Exit::Done),
+    };
     Box::pin(daemon.run(async || signals.next().await, || config::load(path))).await?;
     Ok(Exit::Done)
+}
+
+/// Returns when the start is to end. A reload means nothing to it: what it starts with has just been read.
+async fn told_to_stop(signals: &mut Signals) {
+    while signals.next().await == Asked::Reload {}
 }
 
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
             DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
-            // A region may come from an instance's metadata service that is not up yet, a record from a disk that is full:
-            // starting again may help.
+            // A region may come from an instance's metadata service that is not up yet: starting again may help.
             DaemonError::Open(_)
             | DaemonError::Listen { .. }
             | DaemonError::Apply(

@@ -171,6 +171,29 @@ pub enum CommitError {
     Reopen(#[source] Arc<OpenError>),
 }
 
+impl OpenError {
+    /// Whether it is a trouble of the disk, or a lock, that may pass without anybody's doing to this process or its files.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Sqlite { .. } => true,
+            Self::System { error, .. } => {
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+                ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            }
+            Self::Missing { .. }
+            | Self::InUse { .. }
+            | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::NotARecord { .. }
+            | Self::NotInForce { .. }
+            | Self::NoAccess { .. } => false,
+        }
+    }
+}
+
 fn holder(pid: Option<u32>) -> String {
     pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }

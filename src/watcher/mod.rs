@@ -36,18 +36,16 @@ pub struct Workplace {
     pub instruments: Instruments,
 }
 
-impl Workplace {
-    /// Tells how the record stands, once for each change of that: every watch with something to record meets the same trouble.
-    pub fn tell_record(&self, trouble: Option<&CommitError>) {
-        let error = trouble.map(ToString::to_string);
-        if !self.board.record_stands(error.clone()) {
-            return;
-        }
-        if let Some(error) = error {
-            warn!(event = "record_failed", %error, "what is seen waits until it can be written");
-        } else {
-            info!(event = "record_recovered", "the record can be written again");
-        }
+/// Tells how the record stands, once for each change of that: every watch with something to record meets the same trouble.
+pub fn tell_record(board: &StatusBoard, trouble: Option<&CommitError>) {
+    let error = trouble.map(ToString::to_string);
+    if !board.record_stands(error.clone()) {
+        return;
+    }
+    if let Some(error) = error {
+        warn!(event = "record_failed", %error, "what is seen waits until it can be written");
+    } else {
+        info!(event = "record_recovered", "the record can be written again");
     }
 }
 
@@ -148,7 +146,7 @@ impl Watcher {
         match self.workplace.record.append(&self.view.id, &change).await {
             Err(CommitError::WriterGone) => Err(RecordGone),
             stands => {
-                self.workplace.tell_record(stands.as_ref().err());
+                tell_record(&self.workplace.board, stands.as_ref().err());
                 Ok(())
             }
         }
@@ -164,7 +162,7 @@ impl Watcher {
             if let Err(CommitError::WriterGone) = committed {
                 return Err(RecordGone);
             }
-            self.workplace.tell_record(committed.as_ref().err());
+            tell_record(&self.workplace.board, committed.as_ref().err());
             if committed.is_ok() {
                 return Ok(true);
             }

@@ -13,8 +13,8 @@ use crate::process::{Scene, eventually, get, metric};
 use crate::record::{Place, id, transition};
 
 /// A file system that goes when this is dropped.
-struct Mounted {
-    folder: TempDir,
+pub(crate) struct Mounted {
+    pub(crate) folder: TempDir,
 }
 
 impl Mounted {
@@ -28,7 +28,7 @@ impl Mounted {
         Some(Self { folder })
     }
 
-    fn in_memory() -> Option<Self> {
+    pub(crate) fn in_memory() -> Option<Self> {
         Self::new(&["-t", "tmpfs", "-o", "size=8m", "none"])
     }
 
@@ -38,13 +38,13 @@ impl Mounted {
         place
     }
 
-    fn remount(&self, option: &str) {
+    pub(crate) fn remount(&self, option: &str) {
         let done = Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.folder.path()).status();
         assert!(done.expect("mount").success(), "remount,{option}");
     }
 
     /// Takes the last byte that is free. To delete the file gives them back.
-    fn fill(&self) -> PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         let path = self.folder.path().join("filler");
         let mut file = fs::File::create(&path).expect("a file");
         for size in [65536, 4096, 1] {
