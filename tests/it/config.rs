@@ -234,7 +234,7 @@ fn conf_d_is_included_unless_the_file_says_otherwise() {
 }
 
 #[test]
-fn fault_087_and_088_what_is_no_configuration_file_is_refused_without_waiting_for_it() {
+fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it() {
     let directory = directory(&[("empty", "")]);
     let path = |name: &str| directory.path().join(name);
     let huge = fs::File::create(path("huge")).expect("a file");

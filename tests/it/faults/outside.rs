@@ -1,0 +1,1 @@
+//! Faults 99 to 110: whoever connects to the daemon.
