@@ -128,3 +128,20 @@ impl Change {
         self.transition.is_none() && self.sources.is_empty() && self.details.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_empty_without_transition_source_and_detail() {
+        let at = Timestamp::UNIX_EPOCH;
+        let detail = Detail { kind: DetailKind::StatusMessage, value: None, observed_at: at };
+        let key = SourceKey { name: String::new(), source_file: String::new(), nth: 0 };
+        let to = Source { status: SourceStatus::Finished, status_message: None };
+        let source = SourceTransition { key, from: None, to, observed_at: at };
+        assert!(Change::default().is_empty());
+        assert!(!Change { details: vec![detail], ..Change::default() }.is_empty());
+        assert!(!Change { sources: vec![source], ..Change::default() }.is_empty());
+    }
+}

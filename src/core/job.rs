@@ -305,6 +305,19 @@ mod tests {
     }
 
     #[test]
+    fn a_job_is_of_a_store_where_both_target_and_store_are_the_same() {
+        let id = |target: &str, key: &str| WatchId { target: target.into(), key: key.parse().expect("a key") };
+        let store = id("default", "1234567890/9876543210").store_id();
+        for (target, key, is_of) in [
+            ("default", "1234567890/9876543211", true),
+            ("default", "1234567899/9876543210", false),
+            ("other", "1234567890/9876543210", false),
+        ] {
+            assert_eq!(id(target, key).is_of(&store), is_of, "{target} {key}");
+        }
+    }
+
+    #[test]
     fn a_status_survives_the_way_through_text() {
         for status in JobStatus::KNOWN {
             assert_eq!(JobStatus::from(status.as_str()), status);

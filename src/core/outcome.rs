@@ -136,3 +136,16 @@ impl FailureReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_and_reasons_have_the_names_that_users_rely_on() {
+        assert_eq!(Operation::ALL.map(Operation::as_str), ["GetReferenceImportJob", "ListReferenceImportJobs"]);
+        let reasons =
+            "throttled access_denied not_found validation timeout connect internal protocol credentials other";
+        assert_eq!(FailureReason::ALL.map(FailureReason::label).join(" "), reasons);
+    }
+}

@@ -197,6 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_of_a_job_that_is_no_longer_live_is_forgotten() {
+        let [gone, live]: [ImportJobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
+        let mut sweep = Sweep::default();
+        let hints = |sweep: &mut Sweep, job| sweep.looks_changed(job, Some(&JobStatus::Submitted), None);
+        for job in [&gone, &live] {
+            assert!((0..2).all(|_| hints(&mut sweep, job)) && !hints(&mut sweep, job));
+        }
+        sweep.retain(|job| *job == live);
+        assert!(hints(&mut sweep, &gone) && hints(&mut sweep, &gone), "it begins anew");
+        assert!(hints(&mut sweep, &live) && !hints(&mut sweep, &live), "the fourth, and the fifth");
+    }
+
+    #[test]
     fn the_safety_net_takes_half_of_the_polls_and_does_not_change_with_every_job() {
         assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
         assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));

@@ -63,3 +63,18 @@ pub struct Now {
     /// For people and for the record. It may jump.
     pub wall: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_read_as_people_write_it_up_to_the_length_that_anybody_writes() {
+        let seconds = Duration::from_secs;
+        assert_eq!(parse_duration("90s"), Ok(seconds(90)));
+        assert_eq!(parse_duration("2h 30m"), Ok(seconds(9_000)));
+        assert_eq!(parse_duration("00000000000000000007d"), Err(InvalidDuration), "21 characters");
+        assert_eq!(parse_duration("0000000000000000007d"), Ok(seconds(7 * 86_400)), "20 characters");
+        assert_eq!(parse_duration("soon"), Err(InvalidDuration));
+    }
+}

@@ -24,7 +24,10 @@ fn whoever_wakes_some_milliseconds_late_loses_no_turn() {
     let (mut now, mut sent) = (0, 0);
     while now < 60_000 {
         match pacer.take(at(now)) {
-            Ok(()) => sent += 1,
+            Ok(()) => {
+                sent += 1;
+                assert!(sent <= 600, "{now} ms");
+            }
             Err(wait) => now += u64::try_from(wait.as_millis()).expect("short") + 3,
         }
     }
@@ -40,6 +43,21 @@ fn throttles_of_requests_in_flight_together_cut_once() {
     assert!((pacer.requests_per_second() - 7.0).abs() < 1e-9);
     pacer.throttled(at(201), at(300));
     assert!((pacer.requests_per_second() - 4.9).abs() < 1e-9);
+    assert!((pacer.limit() - 10.0).abs() < 1e-9, "what is configured stays");
+}
+
+#[test]
+fn the_rate_grows_by_the_same_part_each_second_however_fast_the_answers_come() {
+    for cuts in [1, 3, 5] {
+        let mut pacer = Pacer::new(8.0);
+        for cut in 0..cuts {
+            pacer.throttled(at(cut), at(cut));
+        }
+        let before = pacer.requests_per_second();
+        pacer.answered();
+        let grown_per_second = (pacer.requests_per_second() - before) * before;
+        assert!((grown_per_second - 8.0 * GROWTH_PER_SECOND).abs() < 1e-9, "after {cuts} cuts: {grown_per_second}");
+    }
 }
 
 #[test]
