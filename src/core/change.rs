@@ -140,7 +140,18 @@ mod tests {
         let key = SourceKey { name: String::new(), source_file: String::new(), nth: 0 };
         let to = Source { status: SourceStatus::Finished, status_message: None };
         let source = SourceTransition { key, from: None, to, observed_at: at };
+        let transition = Transition {
+            from: None,
+            to: JobStatus::Submitted,
+            observed_at: at,
+            not_before: None,
+            status_message: None,
+            created_at: None,
+            completed_at: None,
+            anomaly: None,
+        };
         assert!(Change::default().is_empty());
+        assert!(!Change { transition: Some(transition), ..Change::default() }.is_empty());
         assert!(!Change { details: vec![detail], ..Change::default() }.is_empty());
         assert!(!Change { sources: vec![source], ..Change::default() }.is_empty());
     }
