@@ -32,7 +32,7 @@ impl Scenario {
         let requests_per_second = match (sweep, dense) {
             (_, true) => Quota::default().requests_per_second,
             // As fast as it may a sweep follows another.
-            (true, false) => as_f64(jobs.len()).max(4.0) / 200.0,
+            (true, false) => as_f64(jobs.len()).max(4.0) / 100.0,
             (false, false) => rng.choice([0.5, 1.0, 2.0, 5.0, 20.0]).expect("one of them"),
         };
         let poll = PollConfig { sweep, ..draw_poll(&mut rng, &jobs) };
@@ -45,15 +45,19 @@ impl Scenario {
         if rng.u8(0..5) > 0 {
             scenario.add_trouble(&mut rng);
         }
+        let outages: Duration = scenario.outages.iter().map(Outage::lasts).sum();
+        let in_the_evening = scenario.patience().saturating_sub(outages);
+        assert!(EVENING + in_the_evening < DAY, "the day is too short to wait {in_the_evening:?} in its evening");
         if let Some(found) = &mut scenario.found {
             // Nothing that appears while a daemon sleeps, or cannot list, is too old when it looks again.
-            let outages: Duration = scenario.outages.iter().map(Outage::lasts).sum();
             let asleep = |event: &Event| if let Event::Suspend(asleep) = event { *asleep } else { Duration::ZERO };
             let asleep: Duration = scenario.events.iter().map(|(_, event)| asleep(event)).sum();
             found.since += asleep + outages + Duration::from_hours(2);
+            if scenario.faults.failures > 0.0 {
+                // Nor what was parked before it was seen.
+                found.since = DAY;
+            }
         }
-        let patience = scenario.patience();
-        assert!(EVENING + patience < DAY, "the day is too short to wait {patience:?} in its evening");
         scenario
     }
 

@@ -3,6 +3,7 @@
 //!
 //! `SIMULATION_SEEDS` says how many seeds are run, `SIMULATION_SEED` which one alone.
 
+mod bucket;
 mod draw;
 mod fate;
 mod figures;

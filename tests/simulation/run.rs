@@ -321,7 +321,8 @@ impl Host {
             let Some((_, end)) = job.end().filter(|_| self.scenario.gets) else { continue };
             // An end that was a lie is believed, and not asked about again.
             let believed = self.scenario.faults.lies > 0.0 && last.is_some_and(JobStatus::is_terminal);
-            if last != Some(end) && !believed && self.service.violation().is_none() {
+            let given_up = self.scenario.found.is_some() && self.service.told(self.daemon, &job.key, |told| told.gone);
+            if last != Some(end) && !believed && !given_up && self.service.violation().is_none() {
                 self.service.violate(&format!("the end of {} was not seen: {last:?}, not {end:?}", job.key));
             }
         }

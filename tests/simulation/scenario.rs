@@ -151,8 +151,10 @@ impl Scenario {
             return self.end;
         }
         let quota = self.quota.iter().map(|(_, rate)| *rate).fold(f64::INFINITY, f64::min);
-        // A pacer that has to find a lower quota uses nine tenths of it; several daemons share it.
-        let found = if quota < self.configured.allowed() { 0.9 * quota } else { self.configured.allowed() };
+        // A pacer that has to find a lower quota uses nine tenths of it, or less where each of its few requests is news to it;
+        // several daemons share it.
+        let used = if quota < 1.0 { 0.5 } else { 0.9 };
+        let found = if quota < self.configured.allowed() { used * quota } else { self.configured.allowed() };
         let rate = found / as_f64(self.daemons);
         let jobs = as_f64(self.jobs.len());
         let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
@@ -162,6 +164,10 @@ impl Scenario {
         let mut queue = Duration::from_secs_f64(2.0 * jobs / rate);
         if self.faults.failures > 0.0 {
             // Of a throttle that no quota asked for the pacer takes its time to recover.
+            queue *= 2;
+        }
+        if self.faults.lies > 0.0 && self.poll.sweep {
+            // A page of lies has every job asked for, before those that wait in their turn.
             queue *= 2;
         }
         let calm = fresh + queue + 2 * self.latency.end;

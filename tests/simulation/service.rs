@@ -15,6 +15,7 @@ use refwatch::core::time::Timestamp;
 use refwatch::omics::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
 use tokio::sync::Notify;
 
+use crate::bucket::Bucket;
 use crate::fate::{Fate, lie, lie_of_page};
 use crate::met::Met;
 use crate::scenario::{Job, Listing, Scenario};
@@ -25,9 +26,6 @@ const PAGE_JOBS: usize = 100;
 
 /// How late a waiting request may wake, in seconds, without its turn being lost.
 const WAKES_LATE: f64 = 0.005;
-
-/// How much more than its quota a daemon may seem to send because clocks count in whole milliseconds.
-const ROUNDING: f64 = 0.01;
 
 /// The service, and what was seen of those who use it.
 #[derive(Debug)]
@@ -69,12 +67,6 @@ pub(crate) struct Call {
     pub sent: Duration,
     /// Why it was not answered.
     pub failure: Option<FailureReason>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled_at: Duration,
 }
 
 /// The service as one daemon reaches it.
@@ -327,21 +319,6 @@ impl Service {
         let jobs: Vec<ListedJob> = rest.by_ref().take(PAGE_JOBS).map(listed).collect();
         let next_token = jobs.last().filter(|_| rest.next().is_some()).map(|last| last.job.to_string());
         ListPage { jobs, next_token }
-    }
-}
-
-impl Bucket {
-    fn full(tokens: f64) -> Self {
-        Self { tokens, filled_at: Duration::ZERO }
-    }
-
-    fn take(&mut self, now: Duration, rate: f64, holds: f64) -> bool {
-        let filled = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
-        self.tokens = (self.tokens + filled).min(holds);
-        self.filled_at = now;
-        let taken = self.tokens >= 1.0 - ROUNDING;
-        self.tokens -= f64::from(u8::from(taken));
-        taken
     }
 }
 

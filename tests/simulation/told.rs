@@ -15,6 +15,8 @@ pub(crate) struct Told {
     pub ended_at: Option<Timestamp>,
     /// Whether the last that was said is that there is no such job.
     pub vanished: bool,
+    /// Whether that was said more than once, so that a job that was found may be given up.
+    pub gone: bool,
     /// Since when it was not asked for; `None` while no question is owed.
     pub unasked_since: Option<Duration>,
     /// An ended job was told to go on. That counts when it is told once more.
@@ -72,11 +74,14 @@ impl Told {
     /// The job is asked for.
     pub(crate) fn ask(&mut self, now: Duration) {
         (self.unasked_since, self.parked) = (Some(now), false);
+        if self.watch == Watch::None {
+            self.watch = Watch::Found;
+        }
     }
 
     /// An answer.
     pub(crate) fn hear(&mut self, snapshot: &Snapshot, now: Timestamp) {
-        self.vanished = false;
+        (self.vanished, self.gone) = (false, false);
         let ended = self.last().is_some_and(JobStatus::is_terminal);
         let ends = snapshot.status.is_terminal();
         if ended && !ends && !self.doubted {
@@ -100,7 +105,7 @@ impl Told {
             (self.parked, self.unasked_since) = (true, None);
         }
         if reason == FailureReason::NotFound && self.last().is_some() {
-            self.vanished = true;
+            (self.vanished, self.gone) = (true, self.vanished);
         }
         // What is found is forgotten where it is not there, until it is found again.
         if reason == FailureReason::NotFound && self.watch != Watch::Own {
