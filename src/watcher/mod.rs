@@ -108,8 +108,10 @@ impl Watcher {
             if !self.record(&polled.change, &stop).await? {
                 return Ok(());
             }
+            let gone_again = polled.says_gone_again();
             self.tell(polled);
-            if self.forgotten_in() == Some(Duration::ZERO) {
+            let vanished = self.view.known.as_ref().is_some_and(|known| known.vanished_at.is_some());
+            if self.forgotten_in() == Some(Duration::ZERO) && (gone_again || !vanished) {
                 return Ok(());
             }
         }

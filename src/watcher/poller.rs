@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::core::change::Change;
+use crate::core::change::{Change, DetailKind};
 use crate::core::job::JobKey;
-use crate::core::outcome::PollFailure;
+use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::sweep::is_swept;
 use crate::core::time::{Monotonic, Now};
 use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
@@ -55,6 +55,16 @@ pub struct Polled {
     pub failure: Option<PollFailure>,
     /// What it adds to the record.
     pub change: Change,
+}
+
+impl Polled {
+    /// Whether the service says, not for the first time, that it does not know a job that it knew. One such answer, which may be
+    /// wrong, loses no job.
+    #[must_use]
+    pub fn says_gone_again(&self) -> bool {
+        let first = self.change.details.iter().any(|detail| detail.kind == DetailKind::Vanished);
+        !first && self.failure.as_ref().is_some_and(|failure| failure.reason == FailureReason::NotFound)
+    }
 }
 
 impl Poller {
@@ -155,5 +165,31 @@ impl Poller {
             () = routine => {}
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::change::Detail;
+    use crate::core::time::Timestamp;
+
+    #[test]
+    fn a_job_is_gone_when_the_service_says_so_twice() {
+        let now = Now { monotonic: Monotonic::at(Duration::ZERO), wall: Timestamp::UNIX_EPOCH };
+        let vanished = Detail { kind: DetailKind::Vanished, value: None, observed_at: now.wall };
+        let first = Change { details: vec![vanished], ..Change::default() };
+        let cases = [
+            (Some(FailureReason::NotFound), first, false),
+            (Some(FailureReason::NotFound), Change::default(), true),
+            (Some(FailureReason::Protocol), Change::default(), false),
+            (None, Change::default(), false),
+        ];
+        for (reason, change, gone) in cases {
+            let failure = reason.map(|reason| PollFailure { reason, message: String::new(), retry_after: None });
+            assert_eq!(Polled { now, failure, change }.says_gone_again(), gone, "{reason:?}");
+        }
     }
 }

@@ -3,10 +3,15 @@
 //!
 //! `SIMULATION_SEEDS` says how many seeds are run, `SIMULATION_SEED` which one alone.
 
+mod bucket;
+mod draw;
+mod fate;
 mod figures;
+mod met;
 mod run;
 mod scenario;
 mod service;
+mod told;
 
 use std::env;
 use std::fmt;
@@ -15,14 +20,12 @@ use std::thread;
 use std::time::Duration;
 
 use figures::{AfterOutage, ChangedQuota, bound, changed_quota, delays, outage, rounds, two_daemons};
+use met::Met;
 use run::run;
 use scenario::Scenario;
 
 /// Seeds that are run unless it is said how many.
 const SEEDS: u64 = 100;
-
-/// One seed in so many is run twice, to see whether it replays.
-const REPLAYED: u64 = 10;
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
@@ -35,12 +38,17 @@ fn every_seed_goes_well_and_comes_out_the_same_each_time() {
         None => (0..number("SIMULATION_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let runs = thread::scope(|scope| {
-        let run_some = |first: usize| seeds.iter().skip(first).step_by(threads).map(|seed| run_seed(*seed)).sum();
-        let runs: Vec<_> = (0..threads).map(|first| scope.spawn(move || -> Duration { run_some(first) })).collect();
-        runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| panic::resume_unwind(panic))).sum::<Duration>()
+    let (lasted, met) = thread::scope(|scope| {
+        let run_some = |first: usize| seeds.iter().skip(first).step_by(threads).map(|seed| run_twice(*seed));
+        let runs: Vec<_> = (0..threads).map(|first| scope.spawn(move || sum(run_some(first)))).collect();
+        sum(runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| panic::resume_unwind(panic))))
     });
-    say(format_args!("{} seeds, {} simulated hours", seeds.len(), runs.as_secs() / 3600));
+    let hours = lasted.as_secs() / 3600;
+    say(format_args!("{} seeds, {hours} simulated hours, each twice with the same trace: {met}", seeds.len()));
+}
+
+fn sum(runs: impl Iterator<Item = (Duration, Met)>) -> (Duration, Met) {
+    runs.fold(Default::default(), |(lasted, met), (its_time, its_met)| (lasted + its_time, met + its_met))
 }
 
 #[expect(clippy::print_stdout, reason = "whoever asks for many seeds wants to see how many hours that was")]
@@ -48,16 +56,14 @@ fn say(what: fmt::Arguments<'_>) {
     println!("{what}");
 }
 
-/// How long it took, in simulated time.
-fn run_seed(seed: u64) -> Duration {
+/// How long it took in simulated time, and what it met.
+fn run_twice(seed: u64) -> (Duration, Met) {
     let again = format!("SIMULATION_SEED={seed} cargo test --test simulation every_seed");
     let scenario = Scenario::draw(seed);
     let report = run(&scenario).unwrap_or_else(|violation| panic!("{violation}\nto see it again: {again}"));
-    if seed.is_multiple_of(REPLAYED) {
-        let replayed = run(&scenario).expect("it went well before");
-        assert_eq!(report.fingerprint, replayed.fingerprint, "two runs differ\nto see it again: {again}");
-    }
-    report.lasted
+    let replayed = run(&scenario).expect("it went well before");
+    assert_eq!(report.fingerprint, replayed.fingerprint, "two runs differ\nto see it again: {again}");
+    (report.lasted, report.met)
 }
 
 #[test]

@@ -20,8 +20,10 @@ use tokio::runtime::Builder;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
 
+use crate::met::Met;
 use crate::scenario::{Event, Found, Job, Scenario};
 use crate::service::{Call, Service};
+use crate::told::{Told, Watch};
 
 /// Any time would do; it makes times in failures readable.
 const START: &str = "2030-01-01T00:00:00Z";
@@ -39,6 +41,8 @@ pub(crate) struct Report {
     pub fingerprint: u64,
     /// How long it went on.
     pub lasted: Duration,
+    /// What the daemons met.
+    pub met: Met,
     /// Every request.
     pub calls: Vec<Call>,
     /// The end of each job, as each daemon saw it.
@@ -79,7 +83,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
             in_sight += its_watches;
         }
         let (fingerprint, lasted) = (service.fingerprint(), service.now());
-        let report = Report { fingerprint, lasted, calls: service.calls(), ends, in_sight };
+        let report = Report { fingerprint, lasted, met: service.met(), calls: service.calls(), ends, in_sight };
         service.violation().map_or(Ok(report), Err)
     })
 }
@@ -128,18 +132,22 @@ impl Host {
             let Some((_, event)) = events.next() else { break };
             match event {
                 Event::Kill => {
+                    self.service.meet(|met| &mut met.kills);
                     instance.kill().await;
                     instance = self.start().await;
                 }
                 Event::Restart => {
+                    self.service.meet(|met| &mut met.restarts);
                     instance.stop().await;
                     instance = self.start().await;
                 }
                 Event::Reload(without) => {
+                    self.service.meet(|met| &mut met.reloads);
                     self.left_out = without;
                     self.apply(&mut instance).await;
                 }
                 Event::Suspend(asleep) => {
+                    self.service.meet(|met| &mut met.suspensions);
                     tokio::time::advance(asleep).await;
                     self.service.slept();
                     self.settled_at = self.service.now() + SETTLING;
@@ -195,11 +203,19 @@ impl Host {
     fn hear(&mut self, instance: &mut Instance, announced: &Announced) {
         let (key, to) = (&announced.id.key, &announced.transition.to);
         self.service.trace((self.daemon, key, to));
-        let told = self.service.told(self.daemon, key);
         let nth = instance.recorded.entry(key.clone()).or_default();
-        let before = nth.checked_sub(1).and_then(|before| told.get(before));
-        if told.get(*nth) != Some(to) || announced.transition.from.as_ref() != before {
-            self.service.violate(&format!("{announced:?} as number {nth} of {told:?}"));
+        let wrong = self.service.told(self.daemon, key, |told| {
+            let before = nth.checked_sub(1).and_then(|before| told.changes.get(before));
+            let times = [announced.transition.created_at, announced.transition.completed_at];
+            let as_told = told
+                .changes
+                .get(*nth)
+                .is_some_and(|change| change.status == *to && change.times.is_none_or(|told| told == times));
+            let follows = announced.transition.from.as_ref() == before.map(|before| &before.status);
+            (!as_told || !follows).then(|| format!("{announced:?} as number {nth} of {:?}", told.changes))
+        });
+        if let Some(wrong) = wrong {
+            self.service.violate(&wrong);
         }
         *nth += 1;
         if to.is_terminal() {
@@ -246,17 +262,12 @@ impl Host {
             entry.policy = own[&id.key].policy(self.scenario.poll);
         }
         self.own = own.into_keys().collect();
-        let mut watched = self.own.clone();
         if let Some(Found { since, forget_after }) = self.scenario.found {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
                 let each = JobEntry { forget_after: Some(forget_after), ..entry.each };
                 let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
                 watch_list.stores.insert(id, StoreEntry { since, each });
-                // One that was never seen is yet to be found.
-                if !self.service.told(self.daemon, key).is_empty() {
-                    watched.insert(key.clone());
-                }
             }
         }
         let target = TargetConfig {
@@ -273,19 +284,28 @@ impl Host {
         if let Err(error) = instance.supervisor.apply(&config).await {
             self.service.violate(&error.to_string());
         }
-        self.service.daemon_watches(self.daemon, |job| watched.contains(job));
+        self.service.daemon_watches(self.daemon, |job, told| match self.scenario.found {
+            _ if self.own.contains(job) => Watch::Own,
+            // One that was never seen, or that is gone, is yet to be found.
+            Some(_) if told.last().is_some() && !told.vanished => Watch::Found,
+            Some(_) | None => Watch::None,
+        });
     }
 
     /// A job that was found has to be in sight until its time there is over, and no longer, but for those with an entry of their own.
     fn look_at_the_board(&self, board: &StatusBoard) {
         let Some(found) = self.scenario.found.filter(|_| self.service.now() >= self.settled_at) else { return };
+        let now = self.clock.now().wall;
         let in_sight: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
         for job in &self.scenario.jobs {
-            let Some(last) = self.service.told(self.daemon, &job.key).last().cloned() else { continue };
-            let over_at = job.end().filter(|_| last.is_terminal()).map(|(end, _)| *end + found.forget_after);
+            let told = self.service.told(self.daemon, &job.key, |told| {
+                let last = told.last().filter(|_| !told.vanished).cloned()?;
+                Some((last, told.ended_at.map(|ended| ended + found.forget_after)))
+            });
+            let Some((last, over_at)) = told else { continue };
             let own = self.own.contains(&job.key);
-            let expected = own || over_at.is_none_or(|over| self.service.now() < over);
-            let just_over = over_at.is_some_and(|over| self.service.now().abs_diff(over) < SETTLING);
+            let expected = own || over_at.is_none_or(|over| now < over);
+            let just_over = over_at.is_some_and(|over| now.duration_since(over).unsigned_abs() < SETTLING);
             if in_sight.contains(&job.key) != expected && !just_over {
                 self.service.violate(&format!("{}, last told {last}, in sight: {}", job.key, !expected));
             }
@@ -298,8 +318,11 @@ impl Host {
         self.compare(&recorded, false);
         for job in &self.scenario.jobs {
             let last = recorded.get(&job.key).and_then(|statuses| statuses.last());
-            let end = job.end().map(|(_, status)| status);
-            if end.is_some() && last != end && self.scenario.gets && self.service.violation().is_none() {
+            let Some((_, end)) = job.end().filter(|_| self.scenario.gets) else { continue };
+            // An end that was a lie is believed, and not asked about again.
+            let believed = self.scenario.faults.lies > 0.0 && last.is_some_and(JobStatus::is_terminal);
+            let given_up = self.scenario.found.is_some() && self.service.told(self.daemon, &job.key, |told| told.gone);
+            if last != Some(end) && !believed && !given_up && self.service.violation().is_none() {
                 self.service.violate(&format!("the end of {} was not seen: {last:?}, not {end:?}", job.key));
             }
         }
@@ -308,7 +331,8 @@ impl Host {
     /// Where the daemon was `killed`, the last answer of a job may have come too late for the record.
     fn compare(&self, recorded: &BTreeMap<JobKey, Vec<JobStatus>>, killed: bool) {
         for Job { key, .. } in &self.scenario.jobs {
-            let (told, rows) = (self.service.told(self.daemon, key), recorded.get(key).map_or(&[][..], Vec::as_slice));
+            let told = self.service.told(self.daemon, key, Told::statuses);
+            let (told, rows) = (&told[..], recorded.get(key).map_or(&[][..], Vec::as_slice));
             let late = killed && told.split_last().is_some_and(|(_, before)| before == rows);
             if told != rows && !late {
                 self.service.violate(&format!("of {key} were told {told:?} and are recorded {rows:?}"));

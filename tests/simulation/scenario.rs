@@ -1,12 +1,13 @@
-//! What happens in one run, drawn from its seed: jobs and their lives, the configuration, and what goes wrong.
+//! What happens in one run: jobs and their lives, the configuration, and what goes wrong. `draw` draws it from a seed.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use fastrand::Rng;
 use refwatch::config::{PollConfig, Quota};
 use refwatch::core::job::{JobKey, JobStatus};
-use refwatch::core::watch::PollPolicy;
+use refwatch::core::watch::{PollPolicy, RETRY_AFTER_MAX};
+
+use crate::fate::Faults;
 
 /// Everything that decides about a run.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub(crate) struct Scenario {
     pub latency: Range<Duration>,
     /// The deadline of a request.
     pub timeout: Duration,
-    /// The part of requests that the service fails to answer.
-    pub failures: f64,
+    /// How much of what is asked comes to nothing, or to a lie.
+    pub faults: Faults,
     pub outages: Vec<Outage>,
     pub listing: Listing,
     /// Whether the role may ask for single jobs.
@@ -35,6 +36,8 @@ pub(crate) struct Scenario {
     pub events: Vec<(Duration, Event)>,
     /// When the run ends, whatever goes on.
     pub end: Duration,
+    /// Whether every request is reported.
+    pub keeps_calls: bool,
 }
 
 /// How jobs are found in their stores.
@@ -89,7 +92,7 @@ pub(crate) enum Event {
 }
 
 impl Outage {
-    fn lasts(&self) -> Duration {
+    pub(crate) fn lasts(&self) -> Duration {
         self.during.end.saturating_sub(self.during.start)
     }
 }
@@ -131,66 +134,14 @@ impl Scenario {
             quota: vec![(Duration::ZERO, Quota::default().requests_per_second)],
             latency: Duration::from_millis(20)..Duration::from_millis(120),
             timeout: Duration::from_secs(20),
-            failures: 0.0,
+            faults: Faults::default(),
             outages: Vec::new(),
             listing: Listing::Lags(Duration::ZERO),
             gets: true,
             events: Vec::new(),
             end,
+            keeps_calls: true,
         }
-    }
-
-    /// What `seed` draws.
-    pub(crate) fn draw(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let rate = rng.choice([0.5, 1.0, 2.0, 5.0, 5.0, 20.0]).expect("one of them");
-        let share = rng.choice([0.5, 0.8, 1.0]).expect("one of them");
-        let mut jobs = draw_jobs(&mut rng);
-        let found = draw_found(&mut Rng::with_seed(!seed), &mut jobs);
-        let last = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or(Duration::from_hours(1));
-        let poll = draw_poll(&mut rng, &jobs);
-        for job in &mut jobs {
-            job.interval = (rng.u8(0..8) == 0).then(|| poll.min_interval.mul_f64(1.0 + rng.f64()));
-        }
-        let configured = Quota { requests_per_second: rate, share };
-        let base =
-            Self { found, configured, poll, quota: vec![(Duration::ZERO, rate)], ..Self::calm(seed, jobs, last) };
-        let troubled = rng.f64() < 0.7;
-        let mut scenario = if troubled { base.with_trouble(&mut rng, last) } else { base };
-        let asleep = |event: &Event| if let Event::Suspend(asleep) = event { *asleep } else { Duration::ZERO };
-        let asleep: Duration = scenario.events.iter().map(|(_, event)| asleep(event)).sum();
-        if let Some(found) = &mut scenario.found {
-            // Nothing that appears while a daemon sleeps, or cannot list, is too old when it looks again.
-            let outages: Duration = scenario.outages.iter().map(Outage::lasts).sum();
-            found.since += asleep + outages + Duration::from_hours(1);
-        }
-        scenario.end = last + asleep + scenario.patience() + Duration::from_hours(1);
-        scenario
-    }
-
-    fn with_trouble(mut self, rng: &mut Rng, last: Duration) -> Self {
-        let some = |rng: &mut Rng, most: usize| (0..rng.usize(0..=most)).map(|_| last.mul_f64(rng.f64())).collect();
-        let times: Vec<Duration> = some(rng, 2);
-        let rate = self.configured.requests_per_second;
-        self.quota.extend(times.into_iter().map(|time| (time, rate * rng.choice([0.3, 0.6, 1.0]).unwrap_or(1.0))));
-        self.quota.sort_by_key(|(since, _)| *since);
-        let times: Vec<Duration> = some(rng, 2);
-        self.outages = times.into_iter().map(|from| outage(rng, from)).collect();
-        self.failures = rng.choice([0.0, 0.0, 0.01, 0.1]).unwrap_or(0.0);
-        self.listing = match rng.u8(0..4) {
-            // Nothing else tells what there is.
-            0 if self.found.is_none() => Listing::Denied,
-            1 => Listing::Lags(Duration::from_secs(rng.u64(1..120))),
-            _ => Listing::Lags(Duration::ZERO),
-        };
-        self.latency = Duration::from_millis(10)..Duration::from_millis(rng.u64(20..3000));
-        let times: Vec<Duration> = some(rng, 4);
-        let count = self.jobs.len();
-        self.events = times.into_iter().map(|time| (time, event(rng, count))).collect();
-        self.events.sort_by_key(|(time, _)| *time);
-        // Every job's end is to be seen in the end.
-        self.events.push((last + Duration::from_mins(10), Event::Reload(Vec::new())));
-        self
     }
 
     /// The longest that a watched job may go without a poll while the daemon works.
@@ -200,17 +151,29 @@ impl Scenario {
             return self.end;
         }
         let quota = self.quota.iter().map(|(_, rate)| *rate).fold(f64::INFINITY, f64::min);
-        // A pacer that has to find a lower quota uses nine tenths of it; several daemons share it.
-        let found = if quota < self.configured.allowed() { 0.9 * quota } else { self.configured.allowed() };
+        // A pacer that has to find a lower quota uses nine tenths of it, or less where each of its few requests is news to it;
+        // several daemons share it.
+        let used = if quota < 1.0 { 0.5 } else { 0.9 };
+        let found = if quota < self.configured.allowed() { used * quota } else { self.configured.allowed() };
         let rate = found / as_f64(self.daemons);
         let jobs = as_f64(self.jobs.len());
         let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
         let interval = intervals.max().unwrap_or_default();
         let safety = refwatch::core::sweep::safety_interval(self.jobs.len(), self.configured.allowed());
         let fresh = interval.max(if self.poll.sweep { safety } else { Duration::ZERO });
-        let queue = Duration::from_secs_f64(2.0 * jobs / rate);
+        let mut queue = Duration::from_secs_f64(2.0 * jobs / rate);
+        if self.faults.failures > 0.0 {
+            // Of a throttle that no quota asked for the pacer takes its time to recover.
+            queue *= 2;
+        }
+        if self.faults.lies > 0.0 && self.poll.sweep {
+            // A page of lies has every job asked for, before those that wait in their turn.
+            queue *= 2;
+        }
         let calm = fresh + queue + 2 * self.latency.end;
-        let trouble = self.failures > 0.0
+        let trouble = self.faults.some()
+            // An entry is there before its job.
+            || self.jobs.iter().any(|job| !job.life[0].0.is_zero())
             || !self.outages.is_empty()
             || self.quota.len() > 1
             || self.daemons > 1
@@ -220,67 +183,8 @@ impl Scenario {
         }
         let outages: Duration = self.outages.iter().map(Outage::lasts).sum();
         // One throttle or failure after another makes the backoff as long as it gets, and one more may follow that.
-        calm + 2 * self.poll.backoff.max + outages + 2 * self.timeout
-    }
-}
-
-fn draw_jobs(rng: &mut Rng) -> Vec<Job> {
-    let stores = rng.usize(1..=3);
-    let count = rng.choice([1, 2, 5, 12, 40]).expect("one of them");
-    let longest = rng.choice([0.5, 2.0, 12.0]).expect("one of them");
-    let life = |rng: &mut Rng| {
-        let length = Duration::from_secs_f64(longest * 3600.0 * (0.02 + 0.98 * rng.f64()));
-        let begun = length.mul_f64(0.3 * rng.f64());
-        let mut life = vec![(Duration::ZERO, JobStatus::Submitted), (begun, JobStatus::InProgress)];
-        match rng.u8(0..10) {
-            0 => {
-                life.push((begun + length.saturating_sub(begun).mul_f64(rng.f64()), JobStatus::Cancelling));
-                life.push((length, JobStatus::Cancelled));
-            }
-            1 => life.push((length, JobStatus::Failed)),
-            2 => life.push((length, JobStatus::CompletedWithFailures)),
-            3 => {}
-            _ => life.push((length, JobStatus::Completed)),
-        }
-        life
-    };
-    (0..count).map(|nth| Job::new(rng.usize(0..stores), nth, life(rng))).collect()
-}
-
-/// In a third of the runs: how jobs are found. They then appear over time.
-fn draw_found(rng: &mut Rng, jobs: &mut [Job]) -> Option<Found> {
-    if rng.u8(0..3) > 0 {
-        return None;
-    }
-    let spread = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).max().unwrap_or_default();
-    for Job { life, .. } in jobs {
-        let created = spread.mul_f64(rng.f64());
-        for (since, _) in life {
-            *since += created;
-        }
-    }
-    let forget_after = Duration::from_secs(rng.u64(1..7200));
-    Some(Found { since: Duration::from_secs(rng.u64(1..7200)), forget_after })
-}
-
-/// Polls about as often as `jobs` can be followed with some thousand polls.
-fn draw_poll(rng: &mut Rng, jobs: &[Job]) -> PollConfig {
-    let lived: Duration = jobs.iter().filter_map(Job::end).map(|(end, _)| *end).sum();
-    let least = (lived / rng.u32(500..4000)).max(Duration::from_secs(5));
-    let interval = (rng.u8(0..4) == 0).then(|| least.mul_f64(1.0 + rng.f64()));
-    PollConfig { interval, min_interval: least, sweep: rng.bool(), ..PollConfig::default() }
-}
-
-fn outage(rng: &mut Rng, from: Duration) -> Outage {
-    Outage { during: from..from + Duration::from_secs(rng.u64(1..1800)), refused: rng.bool() }
-}
-
-fn event(rng: &mut Rng, jobs: usize) -> Event {
-    match rng.u8(0..4) {
-        0 => Event::Kill,
-        1 => Event::Restart,
-        2 => Event::Reload((0..jobs).filter(|_| rng.u8(0..4) == 0).collect()),
-        _ => Event::Suspend(Duration::from_secs(rng.u64(60..8 * 3600))),
+        let asked = if self.faults.asks_for_time { RETRY_AFTER_MAX } else { Duration::ZERO };
+        calm + 2 * self.poll.backoff.max + asked + outages + 2 * self.timeout
     }
 }
 

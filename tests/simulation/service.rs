@@ -15,16 +15,17 @@ use refwatch::core::time::Timestamp;
 use refwatch::omics::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
 use tokio::sync::Notify;
 
+use crate::bucket::Bucket;
+use crate::fate::{Fate, lie, lie_of_page};
+use crate::met::Met;
 use crate::scenario::{Job, Listing, Scenario};
+use crate::told::{Told, Watch};
 
 /// Jobs on a page of a listing.
 const PAGE_JOBS: usize = 100;
 
 /// How late a waiting request may wake, in seconds, without its turn being lost.
 const WAKES_LATE: f64 = 0.005;
-
-/// How much more than its quota a daemon may seem to send because clocks count in whole milliseconds.
-const ROUNDING: f64 = 0.01;
 
 /// The service, and what was seen of those who use it.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ struct Seen {
     buckets: [Bucket; 2],
     daemons: Vec<Client>,
     calls: Vec<Call>,
+    met: Met,
 }
 
 /// What was seen of one daemon.
@@ -52,7 +54,7 @@ struct Seen {
 struct Client {
     /// The quota of each operation as it is configured.
     buckets: [Bucket; 2],
-    jobs: BTreeMap<JobKey, Followed>,
+    jobs: BTreeMap<JobKey, Told>,
 }
 
 /// One request.
@@ -67,21 +69,6 @@ pub(crate) struct Call {
     pub failure: Option<FailureReason>,
 }
 
-/// How one job was followed.
-#[derive(Debug)]
-struct Followed {
-    /// Each status that an answer told, without repetition.
-    told: Vec<JobStatus>,
-    /// Since when it was not asked for; `None` while it is not watched.
-    unasked_since: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled_at: Duration,
-}
-
 /// The service as one daemon reaches it.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -94,7 +81,7 @@ impl Service {
     pub(crate) fn new(scenario: &Scenario, clock: Clock) -> Arc<Self> {
         let client = || Client {
             buckets: [Bucket::full(1.0), Bucket::full(1.0)],
-            jobs: scenario.jobs.iter().map(|job| (job.key.clone(), Followed::new())).collect(),
+            jobs: scenario.jobs.iter().map(|job| (job.key.clone(), Told::default())).collect(),
         };
         let full = scenario.quota[0].1.max(1.0);
         let seen = Seen {
@@ -104,6 +91,7 @@ impl Service {
             buckets: [Bucket::full(full), Bucket::full(full)],
             daemons: (0..scenario.daemons).map(|_| client()).collect(),
             calls: Vec::new(),
+            met: Met::default(),
         };
         let jobs = scenario.jobs.iter().map(|job| (job.key.clone(), job.clone())).collect();
         Arc::new(Self { scenario: scenario.clone(), jobs, clock, seen: Mutex::new(seen), violated: Notify::new() })
@@ -144,9 +132,19 @@ impl Service {
         self.seen().calls.clone()
     }
 
-    /// Each status that a daemon was told of a job, in order.
-    pub(crate) fn told(&self, daemon: usize, job: &JobKey) -> Vec<JobStatus> {
-        self.seen().daemons[daemon].jobs[job].told.clone()
+    /// What the daemons met.
+    pub(crate) fn met(&self) -> Met {
+        self.seen().met
+    }
+
+    /// Counts something that is met.
+    pub(crate) fn meet(&self, what: impl FnOnce(&mut Met) -> &mut u64) {
+        *what(&mut self.seen().met) += 1;
+    }
+
+    /// Looks at what a daemon was told of a job.
+    pub(crate) fn told<T>(&self, daemon: usize, job: &JobKey, look: impl FnOnce(&Told) -> T) -> T {
+        look(&self.seen().daemons[daemon].jobs[job])
     }
 
     /// A daemon begins, again, and is owed a full bucket; these are the jobs that it watches, each with what it recorded of it.
@@ -157,17 +155,17 @@ impl Service {
         for bucket in &mut client.buckets {
             bucket.filled_at = self.now();
         }
-        for (job, followed) in &mut client.jobs {
-            followed.told = recorded.get(job).cloned().unwrap_or_default();
+        for (job, told) in &mut client.jobs {
+            told.start(recorded.get(job).map_or(&[], Vec::as_slice));
         }
     }
 
-    /// From now on a daemon watches these jobs, of which it is owed those polls that are not at an end.
-    pub(crate) fn daemon_watches(&self, daemon: usize, watched: impl Fn(&JobKey) -> bool) {
+    /// From now on a daemon watches the jobs as is said, and owes polls to those that are not at an end.
+    pub(crate) fn daemon_watches(&self, daemon: usize, watched: impl Fn(&JobKey, &Told) -> Watch) {
         let now = self.now();
-        for (job, followed) in &mut self.seen().daemons[daemon].jobs {
-            let ended = followed.told.last().is_some_and(JobStatus::is_terminal);
-            followed.unasked_since = (watched(job) && !ended).then_some(now);
+        for (job, told) in &mut self.seen().daemons[daemon].jobs {
+            let watch = watched(job, told);
+            told.watch(watch, now);
         }
     }
 
@@ -175,8 +173,8 @@ impl Service {
     pub(crate) fn look_for_starvation(&self) {
         let (now, patience) = (self.now(), self.scenario.patience());
         let seen = self.seen();
-        let starved = seen.daemons.iter().flat_map(|client| &client.jobs).find_map(|(job, followed)| {
-            let waits = now.saturating_sub(followed.unasked_since?);
+        let starved = seen.daemons.iter().flat_map(|client| &client.jobs).find_map(|(job, told)| {
+            let waits = now.saturating_sub(told.unasked_since?);
             (waits > patience).then(|| format!("job {job} has not been asked for in {waits:?}, over {patience:?}"))
         });
         drop(seen);
@@ -189,8 +187,8 @@ impl Service {
     pub(crate) fn slept(&self) {
         let now = self.now();
         for client in &mut self.seen().daemons {
-            for followed in client.jobs.values_mut() {
-                followed.unasked_since = followed.unasked_since.map(|_| now);
+            for told in client.jobs.values_mut() {
+                told.unasked_since = told.unasked_since.map(|_| now);
             }
         }
     }
@@ -199,8 +197,8 @@ impl Service {
         self.seen.lock().expect("no panic")
     }
 
-    /// The way of a request up to its answer: paced, counted, delayed, and perhaps not answered.
-    async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<(), PollFailure> {
+    /// The way of a request up to its answer: paced, counted, delayed, and perhaps not answered. Returns whether the answer is a lie.
+    async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, PollFailure> {
         let sent = self.now();
         let configured = self.scenario.configured.allowed();
         if !self.seen().daemons[daemon].buckets[operation as usize].take(
@@ -210,37 +208,48 @@ impl Service {
         ) {
             self.violate(&format!("daemon {daemon} sends {operation:?} faster than {configured} a second"));
         }
-        let failure = self.travel(operation, sent).await;
-        self.trace((daemon, operation as u8, sent, failure.map(FailureReason::label)));
-        self.seen().calls.push(Call { daemon, operation, job: job.cloned(), sent, failure });
-        match failure {
-            Some(reason) => Err(failed(reason)),
-            None => Ok(()),
+        let outcome = self.travel(operation, sent).await;
+        let failure = outcome.as_ref().err().map(|failure| failure.reason);
+        self.trace((daemon, operation as u8, sent, failure.map(FailureReason::label), outcome.as_ref().ok()));
+        let seen = &mut *self.seen();
+        seen.met.requests += 1;
+        if self.scenario.keeps_calls {
+            seen.calls.push(Call { daemon, operation, job: job.cloned(), sent, failure });
         }
+        outcome
     }
 
     /// Returns when the requester learns of the answer, with what became of the request.
-    async fn travel(&self, operation: Operation, sent: Duration) -> Option<FailureReason> {
+    async fn travel(&self, operation: Operation, sent: Duration) -> Result<bool, PollFailure> {
         if let Some(outage) = self.scenario.outages.iter().find(|outage| outage.during.contains(&sent)) {
+            self.meet(|met| &mut met.outages);
             let refused = (Duration::from_millis(1), FailureReason::Connect);
             let hangs = (self.scenario.timeout, FailureReason::Timeout);
             let (takes, reason) = if outage.refused { refused } else { hangs };
             self.clock.sleep(takes).await;
-            return Some(reason);
+            return Err(failed(reason));
         }
         self.clock.sleep(self.half_a_way()).await;
-        let throttled = {
+        let (throttled, fate, retry_after) = {
             let (now, seen) = (self.now(), &mut *self.seen());
             let quota = self.quota(now);
-            !seen.buckets[operation as usize].take(now, quota, quota.max(1.0))
+            let throttled = !seen.buckets[operation as usize].take(now, quota, quota.max(1.0));
+            let faults = self.scenario.faults;
+            (throttled, faults.fate(&mut seen.rng, now), faults.wait(&mut seen.rng))
         };
-        let failed = self.seen().rng.f64() < self.scenario.failures;
-        self.clock.sleep(self.half_a_way()).await;
-        match (throttled, failed) {
-            (true, _) => Some(FailureReason::Throttled),
-            (false, true) => Some(FailureReason::Internal),
-            (false, false) => None,
+        if !throttled && fate == Fate::Hangs {
+            self.meet(|met| &mut met.hangs);
+            self.clock.sleep(self.scenario.timeout).await;
+            return Err(failed(FailureReason::Timeout));
         }
+        self.clock.sleep(self.half_a_way()).await;
+        let reason = match fate {
+            _ if throttled => FailureReason::Throttled,
+            Fate::Failure(reason) => reason,
+            Fate::Truth | Fate::Lie | Fate::Hangs => return Ok(fate == Fate::Lie),
+        };
+        self.meet(|met| if reason == FailureReason::Throttled { &mut met.throttles } else { &mut met.failures });
+        Err(PollFailure { retry_after, ..failed(reason) })
     }
 
     fn half_a_way(&self) -> Duration {
@@ -263,6 +272,37 @@ impl Service {
         job.end().filter(|(end, _)| *end <= now).map(|(end, _)| self.timestamp(*end))
     }
 
+    fn with_told(&self, daemon: usize, job: &JobKey, change: impl FnOnce(&mut Told)) {
+        change(self.seen().daemons[daemon].jobs.get_mut(job).expect("only these are watched"));
+    }
+
+    /// What it says of a job now.
+    fn answer(&self, key: &JobKey, lies: bool) -> Result<Snapshot, PollFailure> {
+        if !self.scenario.gets {
+            return Err(failed(FailureReason::AccessDenied));
+        }
+        let (job, now) = (&self.jobs[key], self.now());
+        if now < job.life[0].0 {
+            return Err(failed(FailureReason::NotFound));
+        }
+        let status = job.at(now).clone();
+        let source = Source { status: source_status(&status), status_message: None };
+        let source_key = SourceKey { name: "GRCh38".to_owned(), source_file: "s3://a/b".to_owned(), nth: 0 };
+        let mut snapshot = Snapshot {
+            status,
+            status_message: None,
+            created_at: Some(self.timestamp(job.life[0].0)),
+            completed_at: self.ended_at(job, now),
+            sources: [(source_key, source)].into(),
+        };
+        if lies {
+            self.meet(|met| &mut met.lies);
+            lie(&mut snapshot, &mut self.seen().rng, job.end().is_some(), self.clock.now().wall);
+        }
+        self.trace((key, &snapshot.status, snapshot.completed_at.map(|at| at.as_nanosecond())));
+        Ok(snapshot)
+    }
+
     fn page(&self, store: &ReferenceStoreId, after: Option<Timestamp>, token: Option<&str>, lag: Duration) -> ListPage {
         let then = self.now().saturating_sub(lag);
         let created = |job: &Job| self.timestamp(job.life[0].0);
@@ -282,27 +322,6 @@ impl Service {
     }
 }
 
-impl Followed {
-    fn new() -> Self {
-        Self { told: Vec::new(), unasked_since: None }
-    }
-}
-
-impl Bucket {
-    fn full(tokens: f64) -> Self {
-        Self { tokens, filled_at: Duration::ZERO }
-    }
-
-    fn take(&mut self, now: Duration, rate: f64, holds: f64) -> bool {
-        let filled = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
-        self.tokens = (self.tokens + filled).min(holds);
-        self.filled_at = now;
-        let taken = self.tokens >= 1.0 - ROUNDING;
-        self.tokens -= f64::from(u8::from(taken));
-        taken
-    }
-}
-
 impl Connect for Access {
     fn connect<'a>(&'a self, _: &'a TargetConfig) -> Connecting<'a> {
         let access = self.service.access(self.daemon);
@@ -319,33 +338,15 @@ impl HealthOmics for Access {
         Box::pin(async move {
             let service = &*self.service;
             let sent = service.now();
-            if let Some(followed) = service.seen().daemons[self.daemon].jobs.get_mut(key) {
-                followed.unasked_since = Some(sent);
-            }
-            service.request(self.daemon, Operation::GetReferenceImportJob, Some(key)).await?;
-            if !service.scenario.gets {
-                return Err(failed(FailureReason::AccessDenied));
-            }
-            let (job, now) = (&service.jobs[key], service.now());
-            let status = job.at(now).clone();
-            service.trace((key, &status));
-            let seen = &mut *service.seen();
-            let followed = seen.daemons[self.daemon].jobs.get_mut(key).expect("only these are watched");
-            if followed.told.last() != Some(&status) {
-                followed.told.push(status.clone());
-            }
-            if status.is_terminal() {
-                followed.unasked_since = None;
-            }
-            let source = Source { status: source_status(&status), status_message: None };
-            let source_key = SourceKey { name: "GRCh38".to_owned(), source_file: "s3://a/b".to_owned(), nth: 0 };
-            Ok(Snapshot {
-                status,
-                status_message: None,
-                created_at: Some(service.timestamp(job.life[0].0)),
-                completed_at: service.ended_at(job, now),
-                sources: [(source_key, source)].into(),
-            })
+            service.with_told(self.daemon, key, |told| told.ask(sent));
+            let answer = service.request(self.daemon, Operation::GetReferenceImportJob, Some(key)).await;
+            let answer = answer.and_then(|lies| service.answer(key, lies));
+            let now = service.clock.now().wall;
+            service.with_told(self.daemon, key, |told| match &answer {
+                Ok(snapshot) => told.hear(snapshot, now),
+                Err(failure) => told.fail(failure.reason),
+            });
+            answer
         })
     }
 
@@ -356,9 +357,16 @@ impl HealthOmics for Access {
         token: Option<String>,
     ) -> Asked<'a, ListPage> {
         Box::pin(async move {
-            self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
+            let lies = self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
             match self.service.scenario.listing {
-                Listing::Lags(lag) => Ok(self.service.page(store, created_after, token.as_deref(), lag)),
+                Listing::Lags(lag) => {
+                    let mut page = self.service.page(store, created_after, token.as_deref(), lag);
+                    if lies {
+                        self.service.meet(|met| &mut met.lies);
+                        lie_of_page(&mut page.jobs, &mut self.service.seen().rng);
+                    }
+                    Ok(page)
+                }
                 Listing::Denied => Err(failed(FailureReason::AccessDenied)),
                 Listing::Busy(wait) => Err(PollFailure { retry_after: Some(wait), ..failed(FailureReason::Internal) }),
             }

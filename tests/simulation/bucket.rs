@@ -1,0 +1,28 @@
+//! A token bucket: the quota as the service counts it, and as a daemon is held to it.
+
+use std::time::Duration;
+
+/// How much more than its quota a daemon may seem to send because clocks count in whole milliseconds.
+const ROUNDING: f64 = 0.01;
+
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    tokens: f64,
+    pub filled_at: Duration,
+}
+
+impl Bucket {
+    pub(crate) fn full(tokens: f64) -> Self {
+        Self { tokens, filled_at: Duration::ZERO }
+    }
+
+    /// Takes one token, if there is one, of a bucket that `holds` so many and is filled at `rate`.
+    pub(crate) fn take(&mut self, now: Duration, rate: f64, holds: f64) -> bool {
+        let filled = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
+        self.tokens = (self.tokens + filled).min(holds);
+        self.filled_at = now;
+        let taken = self.tokens >= 1.0 - ROUNDING;
+        self.tokens -= f64::from(u8::from(taken));
+        taken
+    }
+}
