@@ -116,7 +116,14 @@ impl Daemon {
         let record = open_record(&config.record.path, &board, &instruments, clock).await?;
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
-        supervisor.apply(&config).await?;
+        while let Err(error) = supervisor.apply(&config).await {
+            // Nothing was taken up so far.
+            let ApplyError::Record(trouble @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) = error else {
+                return Err(error.into());
+            };
+            wait_for_record(&trouble, &workplace.board, &workplace.instruments, clock).await;
+        }
+        tell_record(&workplace.board, None);
         publish_config(&workplace, &config, &problems, LEFT_OUT);
         Ok(Self { config, address, workplace, supervisor, server, chores: JoinSet::new(), server_stop, log })
     }
@@ -287,18 +294,21 @@ async fn open_record(
     clock: Clock,
 ) -> Result<Record, OpenError> {
     loop {
-        let trouble = match Record::open(path, instruments) {
-            Err(error) if error.may_pass() => CommitError::Reopen(Arc::new(error)),
-            opened => {
-                tell_record(board, None);
-                return opened;
+        match Record::open(path, instruments) {
+            Err(error) if error.may_pass() => {
+                wait_for_record(&CommitError::Reopen(Arc::new(error)), board, instruments, clock).await;
             }
-        };
-        instruments.record_failures.inc();
-        tell_record(board, Some(&trouble));
-        systemd::waiting(&format!("not ready: the record cannot be opened: {trouble}"), OPEN_PATIENCE);
-        clock.sleep(OPEN_RETRY).await;
+            opened => return opened,
+        }
     }
+}
+
+/// Tells of the trouble that the record is in at the start, and waits for as long as it takes to be worth another try.
+async fn wait_for_record(trouble: &CommitError, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
+    instruments.record_failures.inc();
+    tell_record(board, Some(trouble));
+    systemd::waiting(&format!("not ready: the record: {trouble}"), OPEN_PATIENCE);
+    clock.sleep(OPEN_RETRY).await;
 }
 
 /// The names that the listener may be called by, beside IP addresses and `localhost`. From elsewhere, people and Prometheus

@@ -4,7 +4,6 @@
 //!
 //! `KILLS` says how many, `KILL` which one alone: with all of its scene, as one record lives through many.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -24,7 +23,7 @@ use super::strace::{self, FILES, Strike};
 use super::{number, pass, say};
 use crate::process::{Process, Scene, eventually, json, metric};
 use crate::trouble::skipped;
-use crate::truth::{assert_true, ended, transitions};
+use crate::truth::{assert_announced, assert_true, ended, transitions};
 
 /// Kills unless it is said how many.
 const KILLS: u64 = 18;
@@ -76,15 +75,6 @@ struct Figures {
     syncs: usize,
     announced: usize,
     first_polls: Vec<Duration>,
-}
-
-/// A transition as the log tells it.
-#[derive(Clone, Debug)]
-struct Announced {
-    job: String,
-    from: Option<String>,
-    to: String,
-    observed_at: String,
 }
 
 /// One record, and the jobs whose lives go into it.
@@ -281,15 +271,7 @@ impl Stage {
     fn check(&mut self, log: &str, what: &str) {
         let rows = self.copied_rows();
         assert!(rows.starts_with(&self.rows), "what was recorded before does not stand as it was: {what}\n{log}");
-        assert_chained(&rows, what);
-        let announced = announced(log);
-        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-        for line in &announced {
-            let found: Vec<usize> = (0..rows.len()).filter(|&place| line.is(&rows[place])).collect();
-            assert_eq!(found.len(), 1, "how often {line:?} is in the record: {what}\n{log}");
-            let before = places.insert(&line.job, found[0]);
-            assert!(before.is_none_or(|before| before < found[0]), "{line:?} is out of order: {what}\n{log}");
-        }
+        self.figures.announced += assert_announced(&rows, log, what);
         for (job, status) in self.shown.drain(..) {
             let recorded = rows.iter().any(|row| row.import_job_id == job && row.to_status == status);
             assert!(recorded, "{job} was shown as {status} and is not recorded so: {what}\n{log}");
@@ -297,7 +279,6 @@ impl Stage {
         let mut beside = fs::read_dir(self.scene.path("")).expect("a folder").map(|entry| entry.expect("an entry"));
         let damaged = beside.any(|entry| entry.file_name().to_string_lossy().contains(".damaged"));
         assert!(!damaged, "taken for damage: {what}\n{log}");
-        self.figures.announced += announced.len();
         self.rows = rows;
     }
 
@@ -336,40 +317,6 @@ impl Figures {
             longest.as_millis(),
         ));
         longest
-    }
-}
-
-impl Announced {
-    fn is(&self, row: &TransitionRow) -> bool {
-        let Self { job, from, to, observed_at } = self;
-        (job, from, to, observed_at) == (&row.import_job_id, &row.from_status, &row.to_status, &row.observed_at)
-    }
-}
-
-/// The transitions that a log tells in whole lines.
-fn announced(log: &str) -> Vec<Announced> {
-    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-    let lines = whole.lines().filter(|line| line.contains("event=\"transition\""));
-    let announced = lines.map(|line| {
-        let field =
-            |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-        Announced {
-            job: field("import_job_id").expect("a job"),
-            from: field("from_status"),
-            to: field("to_status").expect("a status"),
-            observed_at: field("observed_at").expect("a time"),
-        }
-    });
-    announced.collect()
-}
-
-/// Each row of a job goes on from the one before it, and none comes twice.
-fn assert_chained(rows: &[TransitionRow], what: &str) {
-    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
-    for row in rows {
-        let before = last.insert(&row.import_job_id, &row.to_status);
-        assert_eq!(row.from_status.as_deref(), before, "{row:?}: {what}");
-        assert_ne!(before, Some(&*row.to_status), "doubled: {row:?}: {what}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! each; an environment variable asks for more of one (`KILLS`, `DISK_ERRORS`), or for one alone by its number (`KILL`,
 //! `DISK_ERROR`). Each says in a line of figures what it did.
 
+mod errors;
 mod kill;
 mod strace;
 

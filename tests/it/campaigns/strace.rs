@@ -35,7 +35,8 @@ impl Strike {
         let Self { calls, files, act, nth, for_good } = self;
         let on = if *for_good { "+" } else { "" };
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-y", "-s", "0", "-e", &format!("trace={calls}")]);
+        // Told to end, it ends, and what it traces goes on.
+        strace.args(["-f", "-qq", "-y", "-s", "0", "-I", "waiting", "-e", &format!("trace={calls}")]);
         strace.args(["-e", &format!("inject={calls}:{act}:when={nth}{on}")]).arg("-o").arg(log);
         for suffix in *files {
             let mut path = record.as_os_str().to_owned();
