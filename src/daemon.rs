@@ -1,7 +1,6 @@
 //! The daemon, put together: build, run, stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +112,15 @@ impl Daemon {
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
-        let record = open_record(&config.record.path, &board, &instruments, clock).await?;
+        let record = loop {
+            match Record::open(&config.record.path, &instruments) {
+                Err(error) if error.may_pass() => {
+                    let trouble = CommitError::Reopen(Arc::new(error));
+                    wait_for_record(&trouble, &board, &instruments, clock).await;
+                }
+                opened => break opened?,
+            }
+        };
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
@@ -283,23 +290,6 @@ impl Daemon {
             }
             Ok(())
         });
-    }
-}
-
-/// Opens the record. While it is in trouble that may pass, that is told and tried again.
-async fn open_record(
-    path: &Path,
-    board: &StatusBoard,
-    instruments: &Instruments,
-    clock: Clock,
-) -> Result<Record, OpenError> {
-    loop {
-        match Record::open(path, instruments) {
-            Err(error) if error.may_pass() => {
-                wait_for_record(&CommitError::Reopen(Arc::new(error)), board, instruments, clock).await;
-            }
-            opened => return opened,
-        }
     }
 }
 

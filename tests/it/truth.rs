@@ -11,8 +11,8 @@ use refwatch::record::{Filter, RecordReader, TransitionRow};
 
 use crate::process::json;
 
-/// How long a request may take here, during which the status may change more than once.
-const REQUEST: Duration = Duration::from_secs(1);
+/// How long a request may take where a machine has much else to do. The status may change more than once meanwhile.
+const REQUEST: Duration = Duration::from_secs(5);
 
 pub(crate) fn transitions(record: &Path) -> Vec<TransitionRow> {
     // Until the daemon has made it there is no record, and so nothing in it.

@@ -17,9 +17,9 @@ use rustix::process::Signal;
 
 use super::strace::{self, FILES, Strike};
 use super::{number, pass, say};
-use crate::process::{Process, Scene, eventually, get, metric};
+use crate::process::{Process, Scene, eventually, get};
 use crate::trouble::skipped;
-use crate::truth::{assert_announced, assert_true, transitions};
+use crate::truth::{assert_announced, assert_true, ended, transitions};
 
 /// Errors unless it is said how many.
 const DISK_ERRORS: u64 = 6;
@@ -28,7 +28,7 @@ const DISK_ERRORS: u64 = 6;
 const THREADS: usize = 4;
 
 /// The jobs of each, all of which end within six seconds: enough for the write-ahead log to be taken into the file meanwhile.
-const JOBS: u16 = 150;
+const JOBS: usize = 120;
 
 /// How soon after its end a trouble is over for the daemon.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(10);
 /// Nothing but a fault of ours comes near it.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A step through all errors, without a common factor with how many there are, so that a few are already of all kinds.
 const STRIDE: usize = 101;
@@ -267,17 +267,12 @@ impl Struck<'_> {
         self.daemon.stderr().matches("event=\"transition\"").count()
     }
 
-    fn listens(&self) -> bool {
-        TcpStream::connect(self.stage.address).is_ok()
-    }
-
     fn ready(&self) -> Option<(u16, String)> {
-        self.listens().then(|| get(self.stage.address, "/-/ready"))
+        TcpStream::connect(self.stage.address).is_ok().then(|| get(self.stage.address, "/-/ready"))
     }
 
     fn finished(&self) -> bool {
-        let finished = || metric(self.stage.address, "refwatch_watches", &["finished"]);
-        self.listens() && finished() == Some(f64::from(JOBS))
+        ended(&transitions(&self.stage.record)) == JOBS
     }
 }
 
