@@ -248,9 +248,9 @@ impl Struck<'_> {
             self.until(|struck| struck.hits() > 1);
             return;
         }
-        if self.until(|struck| struck.ready().is_some_and(|(status, _)| status == 503)) {
-            let (_, reason) = self.ready().expect("it listens");
-            assert!(reason.starts_with("the record cannot be written: "), "{reason}: {}", self.what);
+        let told =
+            |(status, reason): (u16, String)| status == 503 && reason.starts_with("the record cannot be written: ");
+        if self.until(|struck| struck.ready().is_some_and(told)) {
             assert_eq!(get(self.stage.address, "/-/healthy").0, 200);
             assert!(get(self.stage.address, "/").1.contains("The record cannot be written"), "{}", self.what);
             let hits = self.hits();
