@@ -32,7 +32,7 @@ const KILLS: u64 = 18;
 const SCENE_KILLS: u64 = 9;
 
 /// Scenes at a time.
-const THREADS: usize = 3;
+const THREADS: usize = 4;
 
 /// The jobs of a scene, all of which end within five seconds.
 const JOBS: u16 = 100;
@@ -46,8 +46,8 @@ const FIRST_POLL_DEADLINE: Duration = Duration::from_secs(20);
 /// A daemon that is killed at random lives for up to so long, from its start or from its first poll.
 const RANDOM_LIFE_MAX: Duration = Duration::from_millis(300);
 
-/// When a daemon is told to stop whose stop is to be killed.
-const STOP_AFTER: Duration = Duration::from_millis(400);
+/// How long after its start a daemon is told to stop whose stop is to be killed.
+const STOP_AFTER: Duration = Duration::from_millis(300);
 
 /// How long a daemon lives whose call to be killed at does not come.
 const LIFE_MAX: Duration = Duration::from_millis(1500);
@@ -215,11 +215,16 @@ impl Stage {
     fn live_until(&mut self, strike: &Strike, at_stop: bool) -> String {
         let command = strike.at_start_of(&self.command(), &self.record, &self.scene.path("strace"));
         let mut daemon = self.scene.spawn(command);
-        let clock = Clock::system();
-        if at_stop && !ends_by(&mut daemon, clock, STOP_AFTER) {
-            daemon.signal(Signal::TERM);
+        if at_stop {
+            // Before that it does not know what a SIGTERM is to do.
+            while !daemon.has_ended() && !daemon.stderr().contains("event=\"started\"") {
+                pass(LOOK_AGAIN);
+            }
+            if !ends_within(&mut daemon, STOP_AFTER) {
+                daemon.signal(Signal::TERM);
+            }
         }
-        if !ends_by(&mut daemon, clock, LIFE_MAX) {
+        if !ends_within(&mut daemon, LIFE_MAX) {
             daemon.signal(Signal::KILL);
             daemon.end();
             self.figures.random += 1;
@@ -320,9 +325,10 @@ impl Figures {
     }
 }
 
-/// Whether a process ends before `clock` shows so much.
-fn ends_by(process: &mut Process, clock: Clock, most: Duration) -> bool {
-    while !process.has_ended() && clock.now().monotonic.elapsed() < most {
+/// Whether a process ends in this time.
+fn ends_within(process: &mut Process, time: Duration) -> bool {
+    let clock = Clock::system();
+    while !process.has_ended() && clock.now().monotonic.elapsed() < time {
         pass(LOOK_AGAIN);
     }
     process.has_ended()
