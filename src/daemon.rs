@@ -1,7 +1,6 @@
 //! The daemon, put together: build, run, stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,10 +112,25 @@ impl Daemon {
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
-        let record = open_record(&config.record.path, &board, &instruments, clock).await?;
+        let record = loop {
+            match Record::open(&config.record.path, &instruments) {
+                Err(error) if error.may_pass() => {
+                    let trouble = CommitError::Reopen(Arc::new(error));
+                    wait_for_record(&trouble, &board, &instruments, clock).await;
+                }
+                opened => break opened?,
+            }
+        };
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
-        supervisor.apply(&config).await?;
+        while let Err(error) = supervisor.apply(&config).await {
+            // Nothing was taken up so far.
+            let ApplyError::Record(trouble @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) = error else {
+                return Err(error.into());
+            };
+            wait_for_record(&trouble, &workplace.board, &workplace.instruments, clock).await;
+        }
+        tell_record(&workplace.board, None);
         publish_config(&workplace, &config, &problems, LEFT_OUT);
         Ok(Self { config, address, workplace, supervisor, server, chores: JoinSet::new(), server_stop, log })
     }
@@ -279,26 +293,12 @@ impl Daemon {
     }
 }
 
-/// Opens the record. While it is in trouble that may pass, that is told and tried again.
-async fn open_record(
-    path: &Path,
-    board: &StatusBoard,
-    instruments: &Instruments,
-    clock: Clock,
-) -> Result<Record, OpenError> {
-    loop {
-        let trouble = match Record::open(path, instruments) {
-            Err(error) if error.may_pass() => CommitError::Reopen(Arc::new(error)),
-            opened => {
-                tell_record(board, None);
-                return opened;
-            }
-        };
-        instruments.record_failures.inc();
-        tell_record(board, Some(&trouble));
-        systemd::waiting(&format!("not ready: the record cannot be opened: {trouble}"), OPEN_PATIENCE);
-        clock.sleep(OPEN_RETRY).await;
-    }
+/// Tells of the trouble that the record is in at the start, and waits for as long as it takes to be worth another try.
+async fn wait_for_record(trouble: &CommitError, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
+    instruments.record_failures.inc();
+    tell_record(board, Some(trouble));
+    systemd::waiting(&format!("not ready: the record: {trouble}"), OPEN_PATIENCE);
+    clock.sleep(OPEN_RETRY).await;
 }
 
 /// The names that the listener may be called by, beside IP addresses and `localhost`. From elsewhere, people and Prometheus

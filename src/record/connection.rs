@@ -12,6 +12,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, access};
 
 use super::chain::Link;
 use super::{OpenError, schema};
@@ -91,6 +92,20 @@ impl Locked {
         if format > WRITE_FORMAT_WAL {
             let reason = format!("a file of SQLite's format {}", format[0]);
             return Err(OpenError::NotARecord { path: self.path.clone(), reason });
+        }
+        Ok(())
+    }
+
+    /// Reads what is there of the record to its end.
+    ///
+    /// # Errors
+    /// The system refuses, as where a disk fails: nothing can be said of the record then.
+    pub(super) fn read(&self) -> Result<(), OpenError> {
+        for part in PARTS.map(|suffix| beside(&self.path, suffix)) {
+            if part.exists() {
+                let read = File::open(&part).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+                read.map_err(refused(&part, "this user must be able to read it"))?;
+            }
         }
         Ok(())
     }
@@ -229,6 +244,15 @@ pub(super) fn read_only<T, E: From<OpenError>>(
         }
     }
     attempt(path, OpenFlags::empty())
+}
+
+/// Whether this user may not read and write the record and what goes with it. SQLite does not say whether it is that by which a file
+/// cannot be opened, or a disk that is full or fails.
+pub(super) fn is_denied(path: &Path) -> bool {
+    let parts = PARTS.map(|suffix| beside(path, suffix));
+    let parts = parts.iter().filter(|part| part.exists()).map(|part| &**part);
+    let mut needed = parts.chain(path.parent());
+    needed.any(|path| access(path, Access::READ_OK | Access::WRITE_OK).is_err())
 }
 
 fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

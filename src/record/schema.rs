@@ -9,6 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::chain::Link;
+use super::connection::is_denied;
 use super::{OpenError, chain};
 
 /// `PRAGMA application_id`: "rfwt". It tells a record from any other SQLite database.
@@ -162,7 +163,7 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> OpenError {
         // `Unknown` is SQLITE_ERROR: a format or a column that is not what refwatch wrote. No trouble with a disk, a lock or a
         // permission reads as one of these.
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => not_a_record(path, &error),
-        Some(ErrorCode::CannotOpen) => OpenError::NoAccess { path: path.into() },
+        Some(ErrorCode::CannotOpen) if is_denied(path) => OpenError::NoAccess { path: path.into() },
         Some(_) | None => OpenError::Sqlite { path: path.into(), error },
     }
 }

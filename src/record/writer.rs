@@ -71,6 +71,11 @@ impl Writer {
         let file = Locked::new(path)?;
         let open = || file.make().and_then(|()| connection::connect(&file));
         let connection = match open() {
+            // SQLite calls a file damaged that a disk fails to read. So it is read past SQLite, and must be called so twice.
+            Err(OpenError::NotARecord { .. }) => file.read().and_then(|()| open()),
+            opened => opened,
+        };
+        let connection = match connection {
             Err(OpenError::NotARecord { path, reason }) => {
                 let aside = file.set_aside(Clock::system().now().wall)?;
                 instruments.record_set_aside.inc();
