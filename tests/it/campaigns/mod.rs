@@ -9,3 +9,8 @@ mod trace;
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().unwrap_or_else(|error| panic!("{name}={number}: {error}")))
 }
+
+#[expect(clippy::print_stdout, reason = "the figures of a campaign")]
+pub(crate) fn tell(figures: &str) {
+    println!("{figures}");
+}

@@ -1,7 +1,7 @@
 //! Power cuts by replay: processes write a record under strace, and what they wrote is cut at every operation, with all that was not
 //! synced dropped, kept or torn. What is left is opened as a start opens it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{env, fs};
 
 use refwatch::instruments::Instruments;
@@ -10,8 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::runtime;
 
 use super::disk::{Cut, Disk, Files};
-use super::number;
 use super::trace::{ACKNOWLEDGED, Operation, traced};
+use super::{number, tell};
 use crate::record::{at, full, id};
 
 /// States in `cargo test`.
@@ -64,18 +64,21 @@ enum Step {
 
 impl Script {
     fn steps(&self) -> Vec<Step> {
-        let (mut steps, mut changes) = (Vec::new(), 0);
+        let (mut steps, mut changes) = (Vec::new(), 0_u64);
         for round in 1..=self.rounds {
             let together = [1, 1, 3][usize::try_from(round % 3).expect("small")];
             for nth in 1..=together {
-                let (job, status) = (changes / 2 * STRIDE % 1_000_000, ["IN_PROGRESS", "FAILED"][changes as usize % 2]);
+                let (job, status) = (
+                    changes / 2 * STRIDE % 1_000_000,
+                    if changes.is_multiple_of(2) { "IN_PROGRESS" } else { "FAILED" },
+                );
                 steps.push(Step::Append { job, status, with_next: nth < together });
                 changes += 1;
             }
             for (every, step) in
                 [(self.deletes, Step::Delete), (self.checkpoints, Step::Checkpoint), (self.reopens, Step::Reopen)]
             {
-                if round % every == 0 {
+                if round.is_multiple_of(every) {
                     steps.push(step);
                 }
             }
@@ -177,7 +180,10 @@ async fn step(record: &Record, path: &Path, steps: &[Step], next: &mut usize) ->
             futures_util::future::try_join_all(appends).await.expect("a commit");
         }
         Step::Delete => {
-            record.delete_ended_before(time(deleted_before(number)), Default::default()).await.expect("a commit");
+            record
+                .delete_ended_before(time(deleted_before(number)), std::collections::BTreeSet::new())
+                .await
+                .expect("a commit");
         }
         Step::Checkpoint => {
             let shell = Connection::open(path).expect("a connection");
@@ -330,9 +336,4 @@ async fn start(
         appended.map_err(|error| error.to_string())
     };
     tokio::join!(writing, going_on).1
-}
-
-#[expect(clippy::print_stdout, reason = "the figures of the campaign")]
-fn tell(figures: &str) {
-    println!("{figures}");
 }
