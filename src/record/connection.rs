@@ -60,8 +60,11 @@ impl Locked {
     pub(super) fn new(path: &Path) -> Result<Self, OpenError> {
         let absolute = path::absolute(path).map_err(refused(path, "no such path can be"))?;
         if let Some(directory) = absolute.parent() {
+            let missing: Vec<&Path> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
             let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
             made.map_err(refused(directory, "it must be there, and this user must be able to enter it"))?;
+            // A loss of power would take a directory whose name is not on disk, and the record with it.
+            missing.into_iter().filter_map(Path::parent).try_for_each(sync)?;
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
         let lock = lock(&path)?;
@@ -193,6 +196,12 @@ pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
 /// It is no record, a damaged one, a newer one, or SQLite does not do what is needed.
 pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
     let path = &*file.path;
+    // Before its first row a record is made with a rollback journal. One that a loss of power left goes before anything is read.
+    if beside(path, "-journal").exists() {
+        let rolled_back = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .and_then(|connection| connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)));
+        rolled_back.map_err(|error| schema::failed(path, error))?;
+    }
     // Before a connection that could write: to close one would move the log of a newer or a damaged record into its file.
     read_only(path, |connection, path| schema::check(connection, path, file.mark()))?;
     let failed = |error| schema::failed(path, error);
@@ -213,6 +222,9 @@ pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
     schema::migrate(&mut connection, path)?;
+    // A process that was killed may have left a commit that the system knows and the disk does not. What is read now is shown.
+    let log = beside(path, "-wal");
+    [Some(&*log), path.parent()].into_iter().flatten().filter(|part| part.exists()).try_for_each(sync)?;
     Ok(connection)
 }
 
@@ -269,6 +281,11 @@ fn immutable(path: &Path) -> PathBuf {
     };
     let name: String = path.as_os_str().as_bytes().iter().map(escaped).collect();
     format!("file:{name}?immutable=1").into()
+}
+
+/// Returns when a file's content, or a directory's names, are on disk.
+fn sync(path: &Path) -> Result<(), OpenError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(refused(path, "it must be on disk"))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
