@@ -162,19 +162,20 @@ fn credentials(error: &(dyn Error + 'static)) -> String {
 
 fn connect(error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    // Of hyper-util's tunnel through a proxy, whose type is not public.
-    if chain.contains("tunnel error") {
-        let advice = if chain.contains("proxy authorization required") {
-            "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
-        } else {
-            "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
-        };
-        return format!("{chain} ({advice})");
-    }
-    if chain.contains("dns error") {
-        return format!("{chain} (is the region right, and is HealthOmics offered in it?)");
-    }
-    chain
+    // In the words of hyper-util, whose types for these are not public, and of rustls.
+    let advice = if chain.contains("tunnel error: proxy authorization required") {
+        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
+    } else if chain.contains("tunnel error") {
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
+    } else if chain.contains("invalid peer certificate") {
+        "nothing is asked of a server that is not who it should be: check this machine's clock, and the authorities it trusts \
+         (ca-certificates, SSL_CERT_FILE)"
+    } else if chain.contains("dns error") {
+        "is the region right, and is HealthOmics offered in it?"
+    } else {
+        return chain;
+    };
+    format!("{chain} ({advice})")
 }
 
 /// How long the service asks to wait: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. What
