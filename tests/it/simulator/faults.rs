@@ -98,7 +98,8 @@ async fn a_fault_can_be_an_odd_way_to_say_what_is_right() {
     assert!(text.starts_with(r#"{"status":"PAUSED","#) && text.matches("\"status\":\"").count() > 1, "{text}");
     check_members(&twice.json());
     let (_, deep) = struck(Fault::Deep).await;
-    assert_eq!(deep.body.iter().filter(|byte| **byte == b'[').count(), 1001, "and that of the sources");
+    let text = String::from_utf8_lossy(&deep.body);
+    assert!(text.contains(&"[".repeat(1000)) && text.contains(&"]".repeat(1000)), "{text}");
     let (_, broken) = struck(Fault::InvalidUtf8).await;
     let error = std::str::from_utf8(&broken.body).expect_err("no UTF-8");
     assert!(error.error_len().is_some() && broken.body.ends_with(b"}"), "{error}");

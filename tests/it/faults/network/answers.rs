@@ -13,7 +13,7 @@ async fn fault_001_002_004_throttles_slow_the_target_alone_and_never_fail_a_job(
     for (fault, _) in reasons {
         assert!(allowed(fault.name()) < 0.75 * LIMIT, "{fault:?}: {}", allowed(fault.name()));
     }
-    assert_eq!(allowed("none"), LIMIT);
+    assert!(allowed("none") >= LIMIT, "{}", allowed("none"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

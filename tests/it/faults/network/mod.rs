@@ -6,10 +6,11 @@ mod names;
 mod proxy;
 mod tls;
 
-use std::fmt::Write as _;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use refwatch::core::outcome::FailureReason;
 use refwatch::record::TransitionRow;
 use refwatch::simulator::{Fault, FaultRate, Options, Simulator};
 
@@ -24,6 +25,27 @@ const SEED: u64 = 4;
 
 /// Requests a second that each target is allowed.
 const LIMIT: f64 = 50.0;
+
+/// What a daemon is told but for its targets and jobs.
+const SETTINGS: &str = r#"
+[poll]
+min_interval = "100ms"
+timeout = "1s"
+backoff_initial = "100ms"
+backoff_max = "1s"
+sweep = false
+
+[quota]
+requests_per_second = 50.0
+share = 1.0
+
+[record]
+path = "refwatch.db"
+
+[http]
+listen = "127.0.0.1:0"
+
+"#;
 
 /// Jobs of each simulator.
 const JOBS: u32 = 2;
@@ -60,7 +82,7 @@ impl Trial {
             let rows = self.rows.iter().filter(|row| row.target == *name);
             assert_true(rows.cloned().collect(), simulator.address());
             let told = reasons.iter().find(|(fault, _)| fault.name() == *name).map_or("", |(_, reason)| reason);
-            for reason in refwatch::core::outcome::FailureReason::ALL.map(|reason| reason.label()) {
+            for reason in FailureReason::ALL.map(FailureReason::label) {
                 let failures = self.of(name, "refwatch_api_request_failures_total", &format!("reason=\"{reason}\""));
                 assert_eq!(failures > 0.0, told == reason, "{name}, {reason}: {failures}\n{}", self.daemon.stderr());
             }
@@ -89,19 +111,52 @@ async fn simulator(faults: Vec<FaultRate>) -> Simulator {
 }
 
 fn configuration(targets: &[(&str, Simulator)]) -> String {
-    let mut toml = format!(
-        "[poll]\nmin_interval = \"100ms\"\ntimeout = \"1s\"\nbackoff_initial = \"100ms\"\nbackoff_max = \"1s\"\nsweep = false\n\
-        [quota]\nrequests_per_second = {LIMIT:?}\nshare = 1.0\n[record]\npath = \"refwatch.db\"\n\
-        [http]\nlisten = \"127.0.0.1:0\"\n"
-    );
+    let mut toml = SETTINGS.to_owned();
     for (name, simulator) in targets {
-        let address = simulator.address();
-        write!(toml, "[target.{name}]\nregion = \"us-west-2\"\nendpoint_url = \"http://{address}\"\n").expect("text");
+        let target = target(name, &format!("http://{}", simulator.address()));
+        toml.push_str(&target);
         for job in simulator.jobs() {
-            let (store, id) = (&job.reference_store_id, &job.id);
-            write!(toml, "[[job]]\nname = \"{name}/{id}\"\ntarget = \"{name}\"\n").expect("text");
-            write!(toml, "reference_store_id = \"{store}\"\nid = \"{id}\"\n").expect("text");
+            toml.push_str(&watch(&format!("{name}/{}", job.id), name, &job.reference_store_id, &job.id));
         }
     }
     toml
+}
+
+/// A configuration with a target for each of these names and endpoints, and one job in each, which has the target's name.
+fn one_job_each<'a>(targets: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let entries = targets
+        .into_iter()
+        .map(|(name, endpoint_url)| target(name, &endpoint_url) + &watch(name, name, "1234567890", "9876543210"));
+    SETTINGS.to_owned() + &entries.collect::<String>()
+}
+
+fn target(name: &str, endpoint_url: &str) -> String {
+    format!("[target.{name}]\nregion = \"us-west-2\"\nendpoint_url = \"{endpoint_url}\"\n")
+}
+
+fn watch(name: &str, target: &str, store: &str, id: &str) -> String {
+    format!("[[job]]\nname = \"{name}\"\ntarget = \"{target}\"\nreference_store_id = \"{store}\"\nid = \"{id}\"\n")
+}
+
+/// The failed polls of a target that has one job, for a reason.
+fn failures(address: SocketAddr, target: &str, reason: &str) -> f64 {
+    let labels = [&*format!("target=\"{target}\""), &*format!("reason=\"{reason}\"")];
+    metric(address, "refwatch_api_request_failures_total", &labels).unwrap_or_default()
+}
+
+/// The log's one line about the failures of a watch.
+fn told_of_failure(daemon: &Process, watch: &str) -> String {
+    let (log, about) = (daemon.stderr(), format!("watch=\"{watch}\" "));
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(&about) && line.contains("poll_failed")).collect();
+    assert_eq!(lines.len(), 1, "{watch}: {log}");
+    lines[0].to_owned()
+}
+
+/// Reads a request's head: empty where the connection ends before there is one.
+fn head(stream: &mut impl Read) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).expect("text")
 }
