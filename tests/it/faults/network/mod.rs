@@ -26,11 +26,17 @@ const SEED: u64 = 4;
 /// Requests a second that each target is allowed.
 const LIMIT: f64 = 50.0;
 
+/// A deadline that polls come near only where somebody stalls.
+const LONG: &str = "30s";
+
+/// A deadline that a machine which is busy may make miss others than those that are to.
+const SHORT: &str = "1s";
+
 /// What a daemon is told but for its targets and jobs.
 const SETTINGS: &str = r#"
 [poll]
 min_interval = "100ms"
-timeout = "1s"
+timeout = "TIMEOUT"
 backoff_initial = "100ms"
 backoff_max = "1s"
 sweep = false
@@ -52,6 +58,7 @@ const JOBS: u32 = 2;
 
 /// One daemon, and a target for each of many faults.
 struct Trial {
+    timeout: &'static str,
     targets: Vec<(&'static str, Simulator)>,
     rows: Vec<TransitionRow>,
     address: SocketAddr,
@@ -61,32 +68,38 @@ struct Trial {
 
 impl Trial {
     /// Runs until every job of every simulator has been seen to end. A target without a fault, `none`, is always there.
-    async fn run(faults: &[Fault]) -> Self {
+    async fn run(timeout: &'static str, faults: &[Fault]) -> Self {
         let mut targets = vec![("none", simulator(Vec::new()).await)];
         for &fault in faults {
             targets.push((fault.name(), simulator(vec![FaultRate { fault, rate: STRUCK }]).await));
         }
         let scene = Scene::new();
-        let config = scene.write("refwatch.toml", &configuration(&targets));
+        let config = scene.write("refwatch.toml", &configuration(timeout, &targets));
         let (daemon, address) = scene.daemon(&config);
         let jobs = f64::from(JOBS * u32::try_from(targets.len()).expect("few"));
         eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(jobs)).then_some(()));
         let rows = transitions(&scene.path("refwatch.db"));
-        Self { targets, rows, address, daemon, _scene: scene }
+        Self { timeout, targets, rows, address, daemon, _scene: scene }
     }
 
     /// Nothing was recorded that was not true, requests to `none` never failed, and those to the others only with the reasons
     /// told, if any.
     fn assert_came_through(&self, reasons: &[(Fault, &str)]) {
+        let mut complaints = Vec::new();
         for (name, simulator) in &self.targets {
             let rows = self.rows.iter().filter(|row| row.target == *name);
             assert_true(rows.cloned().collect(), simulator.address());
             let told = reasons.iter().find(|(fault, _)| fault.name() == *name).map_or("", |(_, reason)| reason);
             for reason in FailureReason::ALL.map(FailureReason::label) {
                 let failures = self.of(name, "refwatch_api_request_failures_total", &format!("reason=\"{reason}\""));
-                assert_eq!(failures > 0.0, told == reason, "{name}, {reason}: {failures}\n{}", self.daemon.stderr());
+                let slow_here = self.timeout == SHORT && reason == FailureReason::Timeout.label();
+                let as_told = (failures > 0.0) == (told == reason) || (told != reason && slow_here);
+                if !as_told {
+                    complaints.push(format!("{name}, {reason}: {failures}"));
+                }
             }
         }
+        assert!(complaints.is_empty(), "{complaints:?}\n{}", self.daemon.stderr());
     }
 
     /// The value of a metric of a target's polls.
@@ -110,8 +123,8 @@ async fn simulator(faults: Vec<FaultRate>) -> Simulator {
     Simulator::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &options).await.expect("a free port")
 }
 
-fn configuration(targets: &[(&str, Simulator)]) -> String {
-    let mut toml = SETTINGS.to_owned();
+fn configuration(timeout: &str, targets: &[(&str, Simulator)]) -> String {
+    let mut toml = SETTINGS.replace("TIMEOUT", timeout);
     for (name, simulator) in targets {
         let target = target(name, &format!("http://{}", simulator.address()));
         toml.push_str(&target);
@@ -123,11 +136,11 @@ fn configuration(targets: &[(&str, Simulator)]) -> String {
 }
 
 /// A configuration with a target for each of these names and endpoints, and one job in each, which has the target's name.
-fn one_job_each<'a>(targets: impl IntoIterator<Item = (&'a str, String)>) -> String {
+fn one_job_each<'a>(timeout: &str, targets: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let entries = targets
         .into_iter()
         .map(|(name, endpoint_url)| target(name, &endpoint_url) + &watch(name, name, "1234567890", "9876543210"));
-    SETTINGS.to_owned() + &entries.collect::<String>()
+    SETTINGS.replace("TIMEOUT", timeout) + &entries.collect::<String>()
 }
 
 fn target(name: &str, endpoint_url: &str) -> String {
@@ -144,12 +157,10 @@ fn failures(address: SocketAddr, target: &str, reason: &str) -> f64 {
     metric(address, "refwatch_api_request_failures_total", &labels).unwrap_or_default()
 }
 
-/// The log's one line about the failures of a watch.
+/// What the log says of the failures of a watch: one line for each kind in a row.
 fn told_of_failure(daemon: &Process, watch: &str) -> String {
     let (log, about) = (daemon.stderr(), format!("watch=\"{watch}\" "));
-    let lines: Vec<_> = log.lines().filter(|line| line.contains(&about) && line.contains("poll_failed")).collect();
-    assert_eq!(lines.len(), 1, "{watch}: {log}");
-    lines[0].to_owned()
+    log.lines().filter(|line| line.contains(&about) && line.contains("poll_failed")).collect()
 }
 
 /// Reads a request's head: empty where the connection ends before there is one.

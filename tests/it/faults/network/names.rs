@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 
-use super::{failures, head, one_job_each, told_of_failure};
+use super::{SHORT, failures, head, one_job_each, told_of_failure};
 use crate::omics::answer;
 use crate::process::{Scene, eventually};
 
@@ -85,7 +85,7 @@ fn fault_021_022_a_name_that_does_not_resolve_passes_and_one_that_moves_is_follo
     let scene = Scene::new();
     let resolver = scene.write("resolv.conf", &format!("nameserver {RESOLVER}\noptions timeout:30 attempts:5\n"));
     let names = ["moves", "nowhere", "failing", "silent"];
-    let config = one_job_each(names.map(|name| (name, format!("http://{name}.omics.test:{port}"))));
+    let config = one_job_each(SHORT, names.map(|name| (name, format!("http://{name}.omics.test:{port}"))));
     let config = scene.write("refwatch.toml", &config);
     let daemon = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
     let mut command = Command::new("unshare");

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 
-use super::{failures, head, one_job_each, told_of_failure};
+use super::{LONG, failures, head, one_job_each, told_of_failure};
 use crate::process::{Scene, eventually};
 
 /// What the proxy answers for each host.
@@ -39,7 +39,7 @@ fn proxy() -> (SocketAddr, mpsc::Receiver<String>) {
 fn fault_024_a_proxy_that_asks_refuses_or_is_not_there_is_named() {
     let (scene, (proxy, requests)) = (Scene::new(), proxy());
     let hosts = ANSWERS.map(|(host, _)| host.trim_end_matches(".invalid:443"));
-    let config = one_job_each(hosts.map(|host| (host, format!("https://{host}.invalid"))));
+    let config = one_job_each(LONG, hosts.map(|host| (host, format!("https://{host}.invalid"))));
     let config = scene.write("refwatch.toml", &config);
     let run = |proxy: String| {
         let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);

@@ -10,7 +10,7 @@ use refwatch::core::outcome::FailureReason;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::{failures, head, one_job_each, told_of_failure};
+use super::{LONG, failures, head, one_job_each, told_of_failure};
 use crate::omics::answer;
 use crate::process::{Process, Scene, eventually, json};
 use crate::truth::transitions;
@@ -107,7 +107,7 @@ fn go_away(stream: &mut (impl Read + Write)) -> io::Result<()> {
 /// A daemon that trusts an authority, and polls one job of each server.
 fn watch(scene: &Scene, trusted: &Authority, servers: &[(&str, &Server)]) -> Process {
     let targets = servers.iter().map(|(name, server)| (*name, format!("https://{}", server.address)));
-    let config = scene.write("refwatch.toml", &one_job_each(targets));
+    let config = scene.write("refwatch.toml", &one_job_each(LONG, targets));
     let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
     command.env("SSL_CERT_FILE", scene.write("authority.pem", &trusted.pem));
     scene.spawn(command)
