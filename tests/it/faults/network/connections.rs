@@ -122,7 +122,7 @@ async fn fault_017_a_pooled_connection_that_is_half_open_costs_one_poll() {
     });
     let (target, key): (_, JobKey) = (target(address, Duration::from_millis(500)).await, JOB.parse().expect("a job"));
     target.poll(&key).await.expect("a snapshot");
-    let late = target.poll(&key).await.expect_err("half open");
+    let late = tokio::time::timeout(LONG / 4, target.poll(&key)).await.expect("an end").expect_err("half open");
     assert_eq!((late.reason, connections.load(Ordering::SeqCst)), (FailureReason::Timeout, 1), "{late}");
     target.poll(&key).await.expect("over another connection");
     target.poll(&key).await.expect("over that again");
@@ -200,9 +200,11 @@ async fn fault_025_a_status_that_nobody_knows_is_asked_about_again_in_its_time()
 
 #[tokio::test]
 async fn fault_026_json_nested_too_deep_is_no_answer() {
-    for deep in ["[".repeat(1000), format!("{}{}", "[".repeat(1000), "]".repeat(1000)), "{\"a\":".repeat(100_000)] {
-        let body = format!("{{\"deep\": {deep}}}");
-        let failure = poll(response("200 OK", "", &body)).await.expect_err("deep");
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let with = |member: &str| answer(&[("{\"id\"", &format!("{{\"deep\": {member}, \"id\""))]);
+    poll(with(&nested(100))).await.expect("a snapshot");
+    for deep in [nested(1000), nested(100_000), "[".repeat(1000), "{\"a\":".repeat(100_000)] {
+        let failure = poll(with(&deep)).await.expect_err("deep");
         assert_eq!(failure.reason, FailureReason::Protocol, "{failure}");
     }
 }
