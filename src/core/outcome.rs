@@ -63,7 +63,7 @@ pub enum FailureReason {
     Protocol,
     /// There are no credentials, or the service does not accept them.
     Credentials,
-    /// Anything else.
+    /// Anything else: the request is refused for a reason that refwatch does not know.
     Other,
 }
 
@@ -129,9 +129,8 @@ impl FailureReason {
             | Self::Connect
             | Self::Internal
             | Self::Protocol
-            | Self::Credentials
-            | Self::Other => Remedy::Backoff,
-            Self::NotFound => Remedy::Recheck,
+            | Self::Credentials => Remedy::Backoff,
+            Self::NotFound | Self::Other => Remedy::Recheck,
             Self::Validation => Remedy::Park,
         }
     }

@@ -135,9 +135,10 @@ impl JobWatch {
     }
 
     fn retry(&mut self, failure: PollFailure, now: Now) -> Next {
+        // One that was never seen may be so new that not every part of the service knows it.
+        let may_be_new = failure.reason == FailureReason::NotFound && self.known.is_none();
         let delay = match failure.reason.remedy() {
-            // One that was never seen may be so new that not every part of the service knows it.
-            Remedy::Recheck if self.known.is_some() => self.policy.backoff.max,
+            Remedy::Recheck if !may_be_new => self.policy.backoff.max,
             Remedy::Backoff | Remedy::Recheck => self.backoff.next_delay(self.jitter.f64()),
             Remedy::Park => return Next::Parked(failure.message),
         };

@@ -104,10 +104,8 @@ impl HealthOmics for AwsTarget {
 }
 
 async fn sdk_config(config: &TargetConfig) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
-        .operation_attempt_timeout(config.timeout)
-        .build();
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout).build();
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())

@@ -13,8 +13,11 @@ use crate::core::outcome::{FailureReason, Operation, PollFailure};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
 
-/// How much of an answer that is none is quoted, in characters.
+/// How much of the service's words is quoted, in characters.
 const EXCERPT_MAX: usize = 200;
+
+/// How much of an answer that is none is quoted, in bytes, escaped as they are then.
+const QUOTED_BYTES_MAX: usize = 250;
 
 /// Classifies the `error` of an `operation`. `wall` is now, for a `Retry-After` that is a date.
 pub(super) fn classify<E>(operation: Operation, error: &SdkError<E, HttpResponse>, wall: Timestamp) -> PollFailure
@@ -65,7 +68,7 @@ fn reason_of_code(code: &str) -> Option<FailureReason> {
 }
 
 /// The reason behind an HTTP status where no code is readable: from a proxy or a load balancer, most often. A 404 of theirs is
-/// no word of the service that there is no such job.
+/// no word of the service that there is no such job, and passes with whatever made them lose the way to it.
 fn reason_of_status(status: u16) -> FailureReason {
     match status {
         429 => FailureReason::Throttled,
@@ -73,7 +76,7 @@ fn reason_of_status(status: u16) -> FailureReason {
         401 | 403 => FailureReason::AccessDenied,
         407 => FailureReason::Connect,
         500..=599 => FailureReason::Internal,
-        100..=399 => FailureReason::Protocol,
+        100..=399 | 404 => FailureReason::Protocol,
         _ => FailureReason::Other,
     }
 }
@@ -142,9 +145,11 @@ fn unreadable(response: &HttpResponse) -> String {
         _ => "",
     };
     let body = response.body().bytes().unwrap_or_default();
-    let start = String::from_utf8_lossy(&body[..body.len().min(4 * EXCERPT_MAX)]);
-    let quoted = excerpt(&Printable(&start).to_string(), EXCERPT_MAX);
-    format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}\"")
+    let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
+    let shown = Printable(&start).to_string();
+    let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
+    let more = if quoted.len() < shown.len() || start.len() < body.len() { "…" } else { "" };
+    format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
 }
 
 fn credentials(error: &(dyn Error + 'static)) -> String {
@@ -157,10 +162,20 @@ fn credentials(error: &(dyn Error + 'static)) -> String {
 
 fn connect(error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    if chain.contains("dns error") {
-        return format!("{chain} (is the region right, and is HealthOmics offered in it?)");
-    }
-    chain
+    // In the words of hyper-util, whose types for these are not public, and of rustls.
+    let advice = if chain.contains("tunnel error: proxy authorization required") {
+        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
+    } else if chain.contains("tunnel error") {
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
+    } else if chain.contains("invalid peer certificate") {
+        "nothing is asked of a server that is not who it should be: check this machine's clock, and the authorities it trusts \
+         (ca-certificates, SSL_CERT_FILE)"
+    } else if chain.contains("dns error") {
+        "is the region right, and is HealthOmics offered in it?"
+    } else {
+        return chain;
+    };
+    format!("{chain} ({advice})")
 }
 
 /// How long the service asks to wait: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. What

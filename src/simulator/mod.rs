@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use api::Api;
-use faults::Reset;
+use faults::OffScript;
 use service::Service;
 use traffic::Traffic;
 
@@ -138,7 +138,7 @@ async fn serve(listener: TcpListener, service: Arc<Service>, stop: CancellationT
             Some(ended) = connections.join_next() => report(ended),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, Arc::clone(&service)));
+                    connections.spawn(serve_connection(stream, Arc::clone(&service), clock));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the simulator cannot accept a connection");
@@ -151,18 +151,17 @@ async fn serve(listener: TcpListener, service: Arc<Service>, stop: CancellationT
 }
 
 /// Serves one connection until either side closes it. Errors of the client's making end it and are nobody's concern.
-async fn serve_connection(stream: TcpStream, service: Arc<Service>) {
+async fn serve_connection(stream: TcpStream, service: Arc<Service>, clock: Clock) {
     let respond = service_fn(move |request| {
         let service = Arc::clone(&service);
         async move { service.respond(request).await }
     });
     let mut connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), respond);
     let Err(error) = (&mut connection).await else { return };
-    if error.source().is_some_and(<dyn Error>::is::<Reset>) {
+    if let Some(off_script) = error.source().and_then(<dyn Error>::downcast_ref::<OffScript>) {
         let stream = connection.into_parts().io.into_inner();
-        // With nothing left to linger for, closing sends RST in place of FIN.
-        if let Err(error) = stream.set_zero_linger() {
-            tracing::warn!(%error, "the simulator closes a connection that it should reset");
+        if let Err(error) = off_script.play(stream, clock).await {
+            tracing::debug!(%error, "the simulator's client has gone");
         }
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::api::{Answer, Api, ApiError};
-use super::faults::{Fault, Reset};
+use super::faults::{Fault, OffScript};
 use super::traffic::{Operation, Traffic, Verdict};
 use crate::clock::Clock;
 
@@ -38,8 +38,8 @@ impl Service {
         Self { clock, api, traffic: Mutex::new(traffic), requests: AtomicU64::new(0) }
     }
 
-    /// The response to `request`; an error where the connection is to be reset.
-    pub(super) async fn respond(&self, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
+    /// The response to `request`; an error where HTTP ends.
+    pub(super) async fn respond(&self, request: Request<Incoming>) -> Result<Response<Body>, OffScript> {
         let (answer, fault) = self.answer(request).await.unwrap_or_else(|error| (error.into(), None));
         let mut response = match fault {
             None => answer.respond_with(Body::from),

@@ -13,13 +13,13 @@ use refwatch::core::time::Timestamp;
 use refwatch::instruments::Instruments;
 use refwatch::omics::{Aws, Target};
 
-const JOB: &str = "1234567890/9876543210";
+pub(crate) const JOB: &str = "1234567890/9876543210";
 
 /// A deadline that no test comes near.
-const LONG: Duration = Duration::from_mins(1);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 
 /// Serves `answer` once and hands over the request.
-fn serve(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
+pub(crate) fn serve(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let (listener, answer) = (TcpListener::bind("127.0.0.1:0").expect("a port"), answer.into());
     let address = listener.local_addr().expect("an address");
     let (seen, request) = mpsc::channel();
@@ -37,10 +37,14 @@ fn serve(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     (address, request)
 }
 
-async fn target(address: SocketAddr, timeout: Duration) -> Target {
+pub(crate) async fn target(address: SocketAddr, timeout: Duration) -> Target {
+    target_at(&format!("http://{address}"), timeout).await
+}
+
+pub(crate) async fn target_at(endpoint_url: &str, timeout: Duration) -> Target {
     let config = TargetConfig {
         region: Some("us-west-2".to_owned()),
-        endpoint_url: Some(format!("http://{address}")),
+        endpoint_url: Some(endpoint_url.to_owned()),
         timeout,
         simulated: true,
         ..TargetConfig::new(TargetConfig::DEFAULT)
@@ -49,19 +53,19 @@ async fn target(address: SocketAddr, timeout: Duration) -> Target {
     Target::new(&config, &Aws::new(clock), clock, &Instruments::new().expect("metrics")).await.expect("a target")
 }
 
-async fn poll(answer: impl Into<Vec<u8>>) -> PollOutcome {
+pub(crate) async fn poll(answer: impl Into<Vec<u8>>) -> PollOutcome {
     let (address, _request) = serve(answer);
     let key: JobKey = JOB.parse().expect("a job");
     target(address, LONG).await.poll(&key).await
 }
 
-fn response(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn response(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
 }
 
 /// The example of the API page, with `changes` to its text.
-fn answer(changes: &[(&str, &str)]) -> String {
+pub(crate) fn answer(changes: &[(&str, &str)]) -> String {
     let body = r#"{"id": "9876543210", "referenceStoreId": "1234567890", "roleArn": "arn:aws:iam::123456789012:role/omics",
         "status": "IN_PROGRESS", "statusMessage": "importing", "creationTime": "2026-01-02T03:04:05.678Z",
         "sources": [{"status": "FINISHED", "name": "a", "sourceFile": "s3://b/a.fa"},
@@ -118,7 +122,7 @@ async fn an_answer_that_is_none_is_a_failure_and_says_what_came() {
 #[tokio::test]
 async fn every_error_of_the_api_page_and_the_common_ones_has_its_class() {
     use FailureReason::{
-        AccessDenied, Connect, Credentials, Internal, NotFound, Other, Throttled, Timeout, Validation,
+        AccessDenied, Connect, Credentials, Internal, NotFound, Other, Protocol, Throttled, Timeout, Validation,
     };
     let cases = [
         (403, "AccessDeniedException", AccessDenied),
@@ -146,7 +150,7 @@ async fn every_error_of_the_api_page_and_the_common_ones_has_its_class() {
         (429, "", Throttled),
         (408, "", Timeout),
         (403, "", AccessDenied),
-        (404, "", Other),
+        (404, "", Protocol),
         (407, "", Connect),
     ];
     for (status, code, reason) in cases {
@@ -174,29 +178,8 @@ async fn a_refusal_names_the_operation_that_was_refused() {
     assert!(list.ends_with(&advice("ListReferenceImportJobs")), "{list}");
 }
 
-#[tokio::test]
-async fn the_services_wish_to_wait_is_read_and_nonsense_is_not() {
-    let seconds = Duration::from_secs;
-    let cases = [
-        ("Retry-After: 7\r\n", Some(seconds(7))),
-        ("x-amz-retry-after: 1500\r\n", Some(Duration::from_millis(1500))),
-        ("Retry-After: Thu, 01 Jan 1970 00:00:00 GMT\r\n", None),
-        ("Retry-After: -3\r\n", None),
-        ("Retry-After: soon\r\n", None),
-        ("x-amz-retry-after: 99999999999999999999999\r\n", None),
-        ("", None),
-    ];
-    for (header, expected) in cases {
-        let failure = poll(response("429 Too Many Requests", header, "")).await.expect_err("throttled");
-        assert_eq!(failure.retry_after, expected, "{header:?}");
-    }
-    let date = "Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n";
-    let failure = poll(response("503 Service Unavailable", date, "")).await.expect_err("unavailable");
-    assert!(failure.retry_after.is_some_and(|wait| wait > seconds(3600)), "{failure:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_too_long_is_not_read_to_its_end() {
+async fn fault_012_an_answer_that_is_too_long_is_not_read_to_its_end() {
     let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"statusMessage\": \"".to_vec();
     endless.resize(64 * 1024 * 1024, b'a');
     let (listener, key) = (TcpListener::bind("127.0.0.1:0").expect("a port"), JOB.parse().expect("a job"));

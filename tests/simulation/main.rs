@@ -115,7 +115,7 @@ fn two_daemons_share_one_quota() {
 }
 
 #[test]
-fn an_outage_costs_no_more_calls_than_health_and_every_job_is_fresh_soon_after_it() {
+fn fault_030_an_outage_costs_no_more_calls_than_health_and_every_job_is_fresh_soon_after_it() {
     for (refused, sweep) in [(true, false), (false, false), (true, true), (false, true)] {
         let AfterOutage { calls, fresh } = outage(1_000, refused, sweep);
         let round = 2 * bound(1_000);

@@ -2,6 +2,7 @@
 
 use super::*;
 use refwatch::simulator::{Fault, FaultRate};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 
 async fn start_with(fault: Fault) -> Simulator {
     start(Options { faults: vec![FaultRate { fault, rate: 1.0 }], ..options() }).await
@@ -37,14 +38,41 @@ async fn a_fault_can_be_every_error_of_the_api() {
 }
 
 #[tokio::test]
+async fn a_fault_can_be_a_wish_to_wait() {
+    let (_, seconds) = struck(Fault::RetryAfterSeconds).await;
+    assert_eq!(
+        (seconds.error(), seconds.headers["retry-after"].as_bytes()),
+        ((429, "ThrottlingException"), b"2".as_slice())
+    );
+    let (_, date) = struck(Fault::RetryAfterDate).await;
+    let until = jiff::fmt::rfc2822::parse(date.headers["retry-after"].to_str().expect("text")).expect("a date");
+    let wait = until.timestamp().duration_since(Clock::system().now().wall);
+    assert!(date.status == 503 && wait.as_secs().abs() <= 30, "{wait}");
+    let (_, absurd) = struck(Fault::RetryAfterAbsurd).await;
+    assert_eq!(absurd.error(), (429, "ThrottlingException"));
+    assert!(absurd.headers["x-amz-retry-after"].to_str().expect("text").starts_with("-9"));
+}
+
+#[tokio::test]
 async fn a_fault_can_be_an_answer_that_is_none() {
-    for (fault, status) in [(Fault::UnavailableHtml, 503), (Fault::Html, 200)] {
+    let pages = [
+        (Fault::ThrottlingHtml, 429),
+        (Fault::RequestTimeoutHtml, 408),
+        (Fault::BadGatewayHtml, 502),
+        (Fault::UnavailableHtml, 503),
+        (Fault::GatewayTimeoutHtml, 504),
+        (Fault::UnknownHttp, 599),
+        (Fault::Redirect, 307),
+        (Fault::Html, 200),
+    ];
+    for (fault, status) in pages {
         let (_, reply) = struck(fault).await;
         assert_eq!(
             (reply.status.as_u16(), &reply.headers["content-type"]),
             (status, &"text/html".parse().expect("a type"))
         );
-        assert!(reply.body.starts_with(b"<html>"));
+        assert!(reply.body.starts_with(b"<html>") && !reply.headers.contains_key(ERROR_TYPE));
+        assert_eq!(reply.headers.contains_key("location"), fault == Fault::Redirect);
     }
     let (_, empty) = struck(Fault::Empty).await;
     assert_eq!((empty.status.as_u16(), empty.body.len()), (200, 0));
@@ -54,6 +82,27 @@ async fn a_fault_can_be_an_answer_that_is_none() {
     let (_, huge) = struck(Fault::Huge).await;
     assert!(huge.body.len() > 1 << 20);
     check_members(&huge.json());
+    let (_, bomb) = struck(Fault::GzipBomb).await;
+    assert!(
+        bomb.headers["content-encoding"] == "gzip" && bomb.body.starts_with(b"\x1f\x8b") && bomb.body.len() < 1 << 20
+    );
+}
+
+#[tokio::test]
+async fn a_fault_can_be_an_odd_way_to_say_what_is_right() {
+    let (_, plain) = struck(Fault::WrongType).await;
+    assert_eq!(plain.headers["content-type"], "text/plain");
+    check_members(&serde_json::from_slice(&plain.body).expect("JSON"));
+    let (_, twice) = struck(Fault::DuplicateKeys).await;
+    let text = String::from_utf8_lossy(&twice.body);
+    assert!(text.starts_with(r#"{"status":"PAUSED","#) && text.matches("\"status\":\"").count() > 1, "{text}");
+    check_members(&twice.json());
+    let (_, deep) = struck(Fault::Deep).await;
+    let text = String::from_utf8_lossy(&deep.body);
+    assert!(text.contains(&"[".repeat(1000)) && text.contains(&"]".repeat(1000)), "{text}");
+    let (_, broken) = struck(Fault::InvalidUtf8).await;
+    let error = std::str::from_utf8(&broken.body).expect_err("no UTF-8");
+    assert!(error.error_len().is_some() && broken.body.ends_with(b"}"), "{error}");
 }
 
 #[tokio::test]
@@ -64,6 +113,8 @@ async fn a_fault_can_be_an_answer_that_says_what_is_not_so() {
     assert!(wrong["id"] != job.id.as_str() && wrong["id"].as_str().is_some_and(|id| id.len() == job.id.len()));
     assert_eq!(wrong["referenceStoreId"], job.reference_store_id.as_str());
 
+    let (_, reply) = struck(Fault::StatusBack).await;
+    assert_eq!(reply.json()["status"], "SUBMITTED");
     let (simulator, reply) = struck(Fault::UnknownStatus).await;
     assert_eq!(reply.json()["status"], "PAUSED");
     let listed = list(&simulator, "", &json!({})).await.json();
@@ -76,6 +127,24 @@ async fn a_fault_can_be_a_connection_that_fails() {
     let outcome = begin(reset.address(), signed(Method::GET, &path_of_first(&reset), "")).await;
     let error = outcome.err().expect("no answer");
     assert!(format!("{error:?}").contains("ConnectionReset"), "{error:?}");
+
+    let closed = start_with(Fault::Closed).await;
+    let mut stream = TcpStream::connect(closed.address()).await.expect("it listens");
+    let head = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nauthorization: any\r\n\r\n", path_of_first(&closed));
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("it closes").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with('}'), "{answer}");
+    assert!(!answer.to_lowercase().contains("connection:"), "{answer}");
+
+    let endless = start_with(Fault::EndlessHeaders).await;
+    let mut stream = TcpStream::connect(endless.address()).await.expect("it listens");
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    let mut lines = tokio::io::BufReader::new(stream).lines();
+    for expected in ["HTTP/1.1 200 OK", "x-more: to come", "x-more: to come"] {
+        let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("in time").expect("a line");
+        assert_eq!(line.as_deref(), Some(expected));
+    }
 
     let cut_off = start_with(Fault::CutOff).await;
     let begun = begin(cut_off.address(), signed(Method::GET, &path_of_first(&cut_off), "")).await.expect("an answer");

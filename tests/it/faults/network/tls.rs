@@ -1,0 +1,155 @@
+//! TLS with certificates made here: an authority that the daemon trusts, and servers that it must not.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use refwatch::core::outcome::FailureReason;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::{LONG, failures, head, one_job_each, told_of_failure};
+use crate::omics::answer;
+use crate::process::{Process, Scene, eventually, json};
+use crate::truth::transitions;
+
+/// An authority and its certificate.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A server, the connections that came, and the requests that could be read off them.
+struct Server {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A server whose certificate is this authority's, for a host, and was last valid in a year.
+    fn server(&self, host: &str, year: i32) -> Server {
+        serve(self.config(host, year), None)
+    }
+
+    /// A good server that goes away on its first connection, which is HTTP/2, when a request is under way.
+    fn server_that_goes_away(&self) -> Server {
+        let mut http2 = self.config("127.0.0.1", 2999);
+        http2.alpn_protocols = vec![b"h2".to_vec()];
+        serve(self.config("127.0.0.1", 2999), Some(http2))
+    }
+
+    fn config(&self, host: &str, year: i32) -> ServerConfig {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(year, 12, 31));
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+        config.expect("a server")
+    }
+}
+
+fn serve(config: ServerConfig, first: Option<ServerConfig>) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let [connections, requests] = [0, 0].map(|_| Arc::new(AtomicUsize::new(0)));
+    let server = Server { address, connections: Arc::clone(&connections), requests: Arc::clone(&requests) };
+    let (config, mut first) = (Arc::new(config), first.map(Arc::new));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            connections.fetch_add(1, Ordering::SeqCst);
+            let (goes_away, config) = first.take().map_or((false, Arc::clone(&config)), |first| (true, first));
+            let connection = ServerConnection::new(config).expect("a connection");
+            let mut stream = StreamOwned::new(connection, stream.expect("a connection"));
+            if goes_away {
+                go_away(&mut stream).expect("HTTP/2");
+            } else if !head(&mut stream).is_empty() {
+                requests.fetch_add(1, Ordering::SeqCst);
+                drop(stream.write_all(answer(&[]).as_bytes()));
+                stream.conn.send_close_notify();
+                drop(stream.flush());
+            }
+        }
+    });
+    server
+}
+
+/// Greets in HTTP/2, waits for a request, and says that it will not be answered.
+fn go_away(stream: &mut (impl Read + Write)) -> io::Result<()> {
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    stream.read_exact(&mut [0; PREFACE])?;
+    stream.write_all(&settings)?;
+    loop {
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame)?;
+        let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
+        io::copy(&mut stream.take(length.into()), &mut io::sink())?;
+        if frame[3] == HEADERS {
+            return stream.write_all(&go_away);
+        }
+    }
+}
+
+/// A daemon that trusts an authority, and polls one job of each server.
+fn watch(scene: &Scene, trusted: &Authority, servers: &[(&str, &Server)]) -> Process {
+    let targets = servers.iter().map(|(name, server)| (*name, format!("https://{}", server.address)));
+    let config = scene.write("refwatch.toml", &one_job_each(LONG, targets));
+    let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    command.env("SSL_CERT_FILE", scene.write("authority.pem", &trusted.pem));
+    scene.spawn(command)
+}
+
+#[test]
+fn fault_029_a_server_that_goes_away_costs_at_most_one_poll() {
+    let (scene, trusted) = (Scene::new(), Authority::new("trusted"));
+    let server = trusted.server_that_goes_away();
+    let daemon = watch(&scene, &trusted, &[("gone", &server)]);
+    eventually("another connection's answer", || (server.requests.load(Ordering::SeqCst) > 0).then_some(()));
+    eventually("a transition", || (transitions(&scene.path("refwatch.db")).len() == 1).then_some(()));
+    let failed =
+        FailureReason::ALL.map(|reason| failures(daemon.address(), "gone", reason.label())).iter().sum::<f64>();
+    assert!(failed <= 1.0 && failed <= failures(daemon.address(), "gone", "connect"), "{}", daemon.stderr());
+}
+
+#[test]
+fn fault_019_a_server_that_cannot_be_verified_gets_no_request_and_is_tried_again_visibly() {
+    let (trusted, unknown) = (Authority::new("trusted"), Authority::new("unknown"));
+    let scene = Scene::new();
+    let servers = [
+        ("good", trusted.server("127.0.0.1", 2999), ""),
+        ("expired", trusted.server("127.0.0.1", 2020), "expired"),
+        ("elsewhere", trusted.server("elsewhere.example", 2999), "not valid for name"),
+        ("unknown", unknown.server("127.0.0.1", 2999), "UnknownIssuer"),
+    ];
+    let daemon = watch(&scene, &trusted, &servers.each_ref().map(|(name, server, _)| (*name, server)));
+    let address = daemon.address();
+    for (name, server, words) in &servers[1..] {
+        eventually("a second and a third try", || (failures(address, name, "connect") >= 4.0).then_some(()));
+        let attempts = f64::from(u32::try_from(server.connections.load(Ordering::SeqCst)).expect("few"));
+        assert!((4.0..=failures(address, name, "connect") + 1.0).contains(&attempts), "{name}: {attempts}");
+        assert_eq!(server.requests.load(Ordering::SeqCst), 0, "{name}");
+        let line = told_of_failure(&daemon, name);
+        assert!(line.contains(words) && line.contains("SSL_CERT_FILE"), "{name}: {line}");
+    }
+    eventually("the good one's answer", || (servers[0].1.requests.load(Ordering::SeqCst) > 1).then_some(()));
+    let rows = transitions(&scene.path("refwatch.db"));
+    assert!(rows.len() == 1 && rows[0].target == "good", "{rows:?}");
+    let watches = json(address, "/api/v1/watches");
+    for watch in watches.as_array().expect("an array") {
+        assert_eq!(watch["up"] == true, watch["watch"] == "good", "{watches}");
+    }
+}
