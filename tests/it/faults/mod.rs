@@ -6,6 +6,7 @@ mod machine;
 mod network;
 mod outside;
 mod secrets;
+mod service;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
