@@ -93,7 +93,12 @@ fn head(stream: &mut TcpStream) -> Option<String> {
         stream.read(&mut byte).ok().filter(|count| *count > 0)?;
         head.push(byte[0]);
     }
-    String::from_utf8(head).ok()
+    let head = String::from_utf8(head).ok()?;
+    let length = head.to_ascii_lowercase().split_once("content-length: ").map(|(_, rest)| rest.to_owned());
+    let length = length.and_then(|rest| rest.lines().next()?.parse().ok()).unwrap_or(0);
+    // What is closed before it was read would be reset.
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    Some(head)
 }
 
 pub(crate) fn response(status: &str, headers: &str, body: &str) -> Option<String> {
