@@ -177,8 +177,8 @@ fn fault_057_058_an_answer_about_something_else_or_about_nothing_is_dropped_and_
         json!({"id": null, "status": "FAILED"}),
         json!({ "status": null }),
     ];
-    let [job, store, no_id, no_status] = wrong;
-    let story = Story::of([status("SUBMITTED"), job, store, no_id, no_status, status("IN_PROGRESS")]);
+    let [other_job, other_store, no_id, no_status] = wrong;
+    let story = Story::of([status("SUBMITTED"), other_job, other_store, no_id, no_status, status("IN_PROGRESS")]);
     story.leads_to(&[">SUBMITTED", "SUBMITTED>IN_PROGRESS"]);
     let counted = metric(story.address, FAILURES, &["GetReferenceImportJob", "reason=\"protocol\""]);
     assert_eq!(counted, Some(4.0));

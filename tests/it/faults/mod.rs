@@ -1,6 +1,7 @@
 //! Faults, each caused for real: `tests/FAULTS.md` says which test is for which, and is held here against the tests.
 
 mod answers;
+mod credentials;
 mod identity;
 mod machine;
 mod network;

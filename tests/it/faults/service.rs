@@ -40,8 +40,8 @@ impl Asked {
 }
 
 impl Service {
-    /// A service that answers with what `answer` returns; with `None` it is silent, and keeps the connection.
-    pub(crate) fn new(answer: impl Fn(&Asked) -> Option<String> + Send + Sync + 'static) -> Self {
+    /// A service that answers with what `answer` returns; where that is nothing it is silent, and keeps the connection.
+    pub(crate) fn new(answer: impl Fn(&Asked) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let (address, clock) = (listener.local_addr().expect("an address"), Clock::system());
         let (asked, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
@@ -53,10 +53,11 @@ impl Service {
                     let mut stream = stream;
                     let Some(head) = head(&mut stream) else { return };
                     let asked = note(&mut asked.lock().unwrap_or_else(PoisonError::into_inner), head, clock);
-                    match answer(&asked) {
-                        // Whoever asked may be gone.
-                        Some(answer) => drop(stream.write_all(answer.as_bytes())),
-                        None => drop(stream.read(&mut [0])),
+                    let answer = answer(&asked);
+                    // Whoever asked may be gone.
+                    drop(stream.write_all(answer.as_bytes()));
+                    if answer.is_empty() {
+                        drop(stream.read(&mut [0]));
                     }
                 });
             }
@@ -66,7 +67,7 @@ impl Service {
 
     /// One that never says a word.
     pub(crate) fn silent() -> Self {
-        Self::new(|_| None)
+        Self::new(|_| String::new())
     }
 
     /// All requests so far.
@@ -101,18 +102,18 @@ fn head(stream: &mut TcpStream) -> Option<String> {
     Some(head)
 }
 
-pub(crate) fn response(status: &str, headers: &str, body: &str) -> Option<String> {
+pub(crate) fn response(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
-    Some(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"))
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
 }
 
 /// An error of AWS's.
-pub(crate) fn refusal(status: u16, code: &str) -> Option<String> {
+pub(crate) fn refusal(status: u16, code: &str) -> String {
     response(&format!("{status} No"), &format!("x-amzn-errortype: {code}\r\n"), r#"{"message": "no"}"#)
 }
 
 /// What the API page says of the job that was asked for, with these members in place of its own; null takes one out.
-pub(crate) fn job(asked: &Asked, members: &serde_json::Value) -> Option<String> {
+pub(crate) fn job(asked: &Asked, members: &serde_json::Value) -> String {
     let mut path = asked.head.split([' ', '/']).skip(3);
     let (store, job) = (path.next(), path.nth(1));
     let mut body = serde_json::json!({
@@ -156,7 +157,7 @@ fn without_credentials(command: &mut Command) -> &mut Command {
 }
 
 /// What a container's endpoint says of the credentials with this access key, good for so long.
-pub(crate) fn credentials(key: &str, good_for: Duration) -> Option<String> {
+pub(crate) fn credentials(key: &str, good_for: Duration) -> String {
     let until: Timestamp = Clock::system().now().wall.checked_add(good_for).expect("a time");
     let body = serde_json::json!({
         "AccessKeyId": key, "SecretAccessKey": "secret", "Token": "token", "Expiration": format!("{until:.0}"),
