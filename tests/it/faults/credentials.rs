@@ -73,7 +73,7 @@ fn fault_038_039_credentials_that_hang_end_at_the_attempts_deadline_and_other_ta
         &format!(
             "[profile static]\naws_access_key_id = AKIDSTATIC\naws_secret_access_key = secret\n\
             [profile instance]\nrole_arn = arn:aws:iam::123456789012:role/a\ncredential_source = Ec2InstanceMetadata\n\
-            [profile process]\ncredential_process = /bin/sleep 30\n\
+            [profile process]\ncredential_process = /bin/sleep 5\n\
             [profile sso]\n{start}sso_role_name = a\n",
         ),
     );
