@@ -153,7 +153,7 @@ impl Sweeper {
                 let pause = self.pass(began, &found).await;
                 tokio::select! {
                     biased;
-                    () = self.target.recovered_after(began), if self.with_the_target => {}
+                    () = self.target.recovered_after(&self.store.store, began), if self.with_the_target => {}
                     () = self.clock.sleep(pause) => {}
                 }
             }
@@ -174,7 +174,9 @@ impl Sweeper {
             None if !replaces_polls => return SWEEP_INTERVAL_MIN,
             Some(_) | None => SWEEP_INTERVAL_MIN,
         };
-        match self.list(&live, found).await {
+        let listed = self.list(&live, found).await;
+        self.board.target_stands(&self.store.target, self.target.refused());
+        match listed {
             Ok(unseen) => {
                 self.note_success(unseen.clone());
                 if replaces_polls {
@@ -201,12 +203,20 @@ impl Sweeper {
         known.collect()
     }
 
+    /// The jobs of the store that have ended and are still in sight, and how.
+    fn over(&self) -> BTreeMap<ImportJobId, JobStatus> {
+        // Only what is found stays in sight with somebody to hear a hint.
+        let watches = if self.finder.is_some() { self.board.watches_of(&self.store) } else { Vec::new() };
+        let over = watches.iter().filter(|watch| matches!(watch.state, WatchState::Finished));
+        over.filter_map(|watch| Some((watch.id.key.job.clone(), watch.known.as_ref()?.status.clone()))).collect()
+    }
+
     /// Lists page by page until there are no more, or, where nothing new is looked for, until every live job was listed. Returns why
     /// new jobs were not seen to, if they were not.
     async fn list(&mut self, live: &Live, found: &mpsc::Sender<Found>) -> Result<Option<String>, PollFailure> {
-        let created_after = self.created_after(live);
+        let (created_after, over) = (self.created_after(live), self.over());
         let mut unlisted: BTreeMap<_, _> = live.iter().collect();
-        self.sweep.retain(|job| live.contains_key(job));
+        self.sweep.retain(|job| live.contains_key(job) || over.contains_key(job));
         let (mut newest, mut unseen, mut ended) = (None, None, Vec::new());
         let mut token = None;
         for _ in 0..PAGES_MAX {
@@ -216,6 +226,10 @@ impl Sweeper {
                 newest = newest.max(listed.created_at);
                 if let Some(known) = unlisted.remove(&listed.job) {
                     self.look_at_listed(&listed, known.as_ref());
+                } else if let Some(known) = over.get(&listed.job) {
+                    if self.sweep.looks_reopened(&listed.job, known, &listed.status) {
+                        self.hints.hint(&listed.job);
+                    }
                 } else if self.is_new(&listed) {
                     if listed.status.is_terminal() { &mut ended } else { &mut going_on }.push(listed);
                 }

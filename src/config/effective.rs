@@ -66,6 +66,7 @@ pub(super) fn targets<'a>(
     let default = TargetConfig {
         quota: quota(&settings.quota.0, default.quota),
         timeout: settings.poll.0.timeout.as_ref().map_or(default.timeout, |Text(timeout)| timeout.0),
+        backoff: poll(&settings.poll.0).backoff,
         ..default
     };
     let written = written.map(|(name, Table(target))| TargetConfig {
@@ -77,6 +78,7 @@ pub(super) fn targets<'a>(
         endpoint_url: target.endpoint_url.as_ref().map(|Text(url)| url.0.clone()),
         quota: quota(&target.quota.0, default.quota),
         timeout: default.timeout,
+        backoff: default.backoff,
         simulated: false,
     });
     [default.clone()].into_iter().chain(written).map(|target| (target.name.clone(), target)).collect()

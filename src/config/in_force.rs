@@ -66,8 +66,7 @@ fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
 }
 
 fn target_table(target: &TargetConfig) -> Value {
-    let TargetConfig { name: _, region, profile, role_arn, external_id, endpoint_url, quota, timeout: _, simulated: _ } =
-        target;
+    let TargetConfig { name: _, region, profile, role_arn, external_id, endpoint_url, quota, .. } = target;
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
     let quota = [("requests_per_second", Some(quota.requests_per_second.into())), ("share", Some(quota.share.into()))];
     table([

@@ -109,6 +109,8 @@ pub struct TargetConfig {
     pub quota: Quota,
     /// The deadline of one attempt: credentials, connect, headers and body.
     pub timeout: Duration,
+    /// How often AWS is asked again where it refuses everything.
+    pub backoff: BackoffPolicy,
     /// Whether the endpoint is the embedded simulator, which takes made-up credentials. No file can set this.
     pub simulated: bool,
 }
@@ -129,6 +131,7 @@ impl TargetConfig {
             endpoint_url: None,
             quota: Quota::default(),
             timeout: Duration::from_secs(20),
+            backoff: PollConfig::default().backoff,
             simulated: false,
         }
     }

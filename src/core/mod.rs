@@ -9,6 +9,7 @@ pub mod job;
 pub mod outage;
 pub mod outcome;
 pub mod pacer;
+pub mod refusal;
 pub mod sweep;
 pub mod text;
 pub mod time;

@@ -61,9 +61,15 @@ impl Sweep {
         times.is_power_of_two()
     }
 
-    /// Forgets the jobs that are not `live`.
-    pub fn retain(&mut self, live: impl Fn(&ImportJobId) -> bool) {
-        self.differing.retain(|job, _| live(job));
+    /// Whether to hint a job that ended as `known` and is listed otherwise: once, for such a listing most often lags behind.
+    pub fn looks_reopened(&mut self, job: &ImportJobId, known: &JobStatus, listed: &JobStatus) -> bool {
+        self.looks_changed(job, Some(known), Some(listed))
+            && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
+    }
+
+    /// Forgets the jobs that are not `watched`.
+    pub fn retain(&mut self, watched: impl Fn(&ImportJobId) -> bool) {
+        self.differing.retain(|job, _| watched(job));
     }
 }
 
@@ -207,6 +213,15 @@ mod tests {
         sweep.retain(|job| *job == live);
         assert!(hints(&mut sweep, &gone) && hints(&mut sweep, &gone), "it begins anew");
         assert!(hints(&mut sweep, &live) && !hints(&mut sweep, &live), "the fourth, and the fifth");
+    }
+
+    #[test]
+    fn an_ended_job_that_is_listed_otherwise_is_hinted_once() {
+        let job: ImportJobId = "9876543210".parse().expect("an id");
+        let (mut sweep, known) = (Sweep::default(), JobStatus::Failed);
+        let listed = [JobStatus::Failed, JobStatus::InProgress, JobStatus::InProgress, JobStatus::Completed];
+        let hints = listed.map(|listed| sweep.looks_reopened(&job, &known, &listed));
+        assert_eq!(hints, [false, true, false, true]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! AWS itself: the SDK's client of one target, and what of the SDK is switched off.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,19 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_omics::Client;
+use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::config::{Credentials, StalledStreamProtectionConfig};
+use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_omics::primitives::DateTime;
 use aws_sdk_omics::types::ImportReferenceFilter;
+use tokio::sync::Mutex;
 
 use super::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
 use super::{TargetError, answer, failure, list, wire};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
-use crate::core::outcome::Operation;
+use crate::core::outcome::{FailureReason, Operation, PollFailure};
 use crate::core::time::Timestamp;
 
 /// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
@@ -43,9 +47,19 @@ impl Aws {
 
 #[derive(Debug)]
 struct AwsTarget {
+    config: TargetConfig,
     aws_region: Arc<str>,
-    client: Client,
+    client: Mutex<Generation>,
     clock: Clock,
+}
+
+/// A client, with the credentials that it found. It would keep them for as long as they say that they are good; once AWS has refused
+/// them, the next request makes a new one, which looks for them everywhere anew.
+#[derive(Clone, Debug)]
+struct Generation {
+    number: u64,
+    client: Client,
+    refused: bool,
 }
 
 impl Connect for Aws {
@@ -56,15 +70,39 @@ impl Connect for Aws {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
-            let mut client = aws_sdk_omics::config::Builder::from(&sdk)
-                .interceptor(wire::AnswerLimit)
-                .interceptor(wire::EndpointVerbatim);
-            if let Some(endpoint) = &config.endpoint_url {
-                client = client.endpoint_url(endpoint);
-            }
-            let client = Client::from_conf(client.build());
-            Ok(Arc::new(AwsTarget { aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
+            let client = Mutex::new(Generation { number: 0, client: client(config, &sdk), refused: false });
+            let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
+            Ok(Arc::new(AwsTarget { config, aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
+    }
+}
+
+impl AwsTarget {
+    async fn client(&self) -> Generation {
+        let mut standing = self.client.lock().await;
+        if standing.refused {
+            let client = client(&self.config, &sdk_config(&self.config).await);
+            *standing = Generation { number: standing.number + 1, client, refused: false };
+        }
+        standing.clone()
+    }
+
+    async fn failed<E>(
+        &self,
+        operation: Operation,
+        asked: &Generation,
+        error: &SdkError<E, HttpResponse>,
+    ) -> PollFailure
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let failure = failure::classify(operation, &self.config, error, self.clock.now().wall);
+        if failure.reason == FailureReason::Credentials {
+            let mut standing = self.client.lock().await;
+            // Requests in flight together were refused with the same credentials.
+            standing.refused |= standing.number == asked.number;
+        }
+        failure
     }
 }
 
@@ -75,11 +113,11 @@ impl HealthOmics for AwsTarget {
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot> {
         Box::pin(async move {
-            let request =
-                self.client.get_reference_import_job().reference_store_id(key.store.as_str()).id(key.job.as_str());
-            match request.send().await {
+            let asked = self.client().await;
+            let request = asked.client.get_reference_import_job();
+            match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(answer) => answer::snapshot(key, &answer),
-                Err(error) => Err(failure::classify(Operation::GetReferenceImportJob, &error, self.clock.now().wall)),
+                Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &asked, &error).await),
             }
         })
     }
@@ -92,15 +130,25 @@ impl HealthOmics for AwsTarget {
     ) -> Asked<'a, ListPage> {
         Box::pin(async move {
             let after = created_after.map(|time| DateTime::from_secs_and_nanos(time.as_second(), subsec_nanos(time)));
-            let request = self.client.list_reference_import_jobs().reference_store_id(store.as_str());
+            let asked = self.client().await;
+            let request = asked.client.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
                 Ok(answer) => list::page(store, answer),
-                Err(error) => Err(failure::classify(Operation::ListReferenceImportJobs, &error, self.clock.now().wall)),
+                Err(error) => Err(self.failed(Operation::ListReferenceImportJobs, &asked, &error).await),
             }
         })
     }
+}
+
+fn client(config: &TargetConfig, sdk: &SdkConfig) -> Client {
+    let client = aws_sdk_omics::config::Builder::from(sdk);
+    let mut client = client.interceptor(wire::AnswerLimit).interceptor(wire::EndpointVerbatim);
+    if let Some(endpoint) = &config.endpoint_url {
+        client = client.endpoint_url(endpoint);
+    }
+    Client::from_conf(client.build())
 }
 
 async fn sdk_config(config: &TargetConfig) -> SdkConfig {

@@ -9,6 +9,7 @@ use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
 use super::wire::ANSWER_BYTES_MAX;
+use crate::config::TargetConfig;
 use crate::core::outcome::{FailureReason, Operation, PollFailure};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
@@ -19,17 +20,25 @@ const EXCERPT_MAX: usize = 200;
 /// How much of an answer that is none is quoted, in bytes, escaped as they are then.
 const QUOTED_BYTES_MAX: usize = 250;
 
-/// Classifies the `error` of an `operation`. `wall` is now, for a `Retry-After` that is a date.
-pub(super) fn classify<E>(operation: Operation, error: &SdkError<E, HttpResponse>, wall: Timestamp) -> PollFailure
+/// What a clock may be off. AWS allows five minutes for most services.
+const SKEW_MIN: Duration = Duration::from_mins(1);
+
+/// Classifies the `error` of an `operation` on a target. `wall` is now, for times that the answer tells.
+pub(super) fn classify<E>(
+    operation: Operation,
+    target: &TargetConfig,
+    error: &SdkError<E, HttpResponse>,
+    wall: Timestamp,
+) -> PollFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let (reason, message) = match error {
-        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw()),
+        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => broken_answer(error, context.raw()),
         SdkError::TimeoutError(_) => (FailureReason::Timeout, "no whole answer before poll.timeout".to_owned()),
-        _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(error)),
-        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect(error)),
+        _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(target, error)),
+        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect(target, error)),
         _ => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
@@ -97,7 +106,7 @@ fn advice(operation: Operation, code: &str) -> Option<&'static str> {
             "renew the credentials; check this machine's clock"
         }
         "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
-            "check this machine's clock and the secret key"
+            "check the secret key and this machine's clock"
         }
         "UnrecognizedClientException" | "InvalidClientTokenId" => "check the access key and the target's region",
         _ => return None,
@@ -108,6 +117,7 @@ fn service_error(
     operation: Operation,
     error: &impl ProvideErrorMetadata,
     response: &HttpResponse,
+    wall: Timestamp,
 ) -> (FailureReason, String) {
     let status = response.status().as_u16();
     // A code on a 2xx is part of a body that could not be read, not an error of the service.
@@ -119,10 +129,19 @@ fn service_error(
     if let Some(said) = error.message().filter(|said| !said.is_empty()) {
         message = format!("{message}: {}", excerpt(said, EXCERPT_MAX));
     }
-    match advice(operation, code) {
-        Some(advice) => (reason, format!("{message} ({advice})")),
-        None => (reason, message),
+    if let Some(advice) = advice(operation, code) {
+        let skew = if advice.contains("clock") { skew(response, wall) } else { None };
+        message = format!("{message} ({advice}{})", skew.unwrap_or_default());
     }
+    (reason, message)
+}
+
+/// How far this machine's clock is from the service's, where that is far enough for signatures to be refused.
+fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
+    let date = jiff::fmt::rfc2822::parse(response.headers().get("date")?).ok()?.timestamp();
+    let ahead = wall.duration_since(date);
+    let (by, where_to) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
+    (by >= SKEW_MIN).then(|| format!(": it is {} s {where_to} the service's", by.as_secs()))
 }
 
 /// An answer that began and cannot be read: the connection broke, or it is not what the API page says.
@@ -152,26 +171,30 @@ fn unreadable(response: &HttpResponse) -> String {
     format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
 }
 
-fn credentials(error: &(dyn Error + 'static)) -> String {
+fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    if chain.contains("SSO") || chain.contains("sso") {
-        return format!("{chain} (run `aws sso login` for this profile)");
+    // The last is what SSO's portal says of a session that it has ended.
+    if ["SSO", "sso", "UnauthorizedException"].iter().any(|word| chain.contains(word)) {
+        let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
+        return format!("{chain} (run `aws sso login{profile}`)");
     }
     format!("no AWS credentials; give the service an instance role, a profile, or the environment ({chain})")
 }
 
-fn connect(error: &(dyn Error + 'static)) -> String {
+fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
+    let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none());
     // In the words of hyper-util, whose types for these are not public, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
-        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
+        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port".to_owned()
     } else if chain.contains("tunnel error") {
-        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there".to_owned()
     } else if chain.contains("invalid peer certificate") {
         "nothing is asked of a server that is not who it should be: check this machine's clock, and the authorities it trusts \
          (ca-certificates, SSL_CERT_FILE)"
-    } else if chain.contains("dns error") {
-        "is the region right, and is HealthOmics offered in it?"
+            .to_owned()
+    } else if let Some(region) = region.filter(|_| chain.contains("dns error")) {
+        format!("is HealthOmics offered in the region {region}?")
     } else {
         return chain;
     };

@@ -6,6 +6,7 @@
 mod answer;
 mod aws;
 mod failure;
+mod gate;
 mod list;
 mod service;
 mod turn;
@@ -23,6 +24,8 @@ use crate::core::outcome::{Operation, PollFailure, PollOutcome};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::instruments::Instruments;
 pub use aws::Aws;
+use gate::Gates;
+pub use gate::Turn;
 pub use service::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
 use turn::Turns;
 pub use turn::Urgency;
@@ -37,6 +40,7 @@ pub struct Target {
     list: Turns,
     outage: Mutex<Outage>,
     recovered: Notify,
+    gates: Gates,
 }
 
 /// A target that cannot be built from its configuration.
@@ -64,7 +68,8 @@ impl Target {
         let turns =
             |operation| Turns::new(config.quota.allowed(), clock, instruments.operation(&config.name, operation));
         let (get, list) = (turns(Operation::GetReferenceImportJob), turns(Operation::ListReferenceImportJobs));
-        Ok(Self { service, clock, get, list, outage: Mutex::default(), recovered: Notify::new() })
+        let gates = Gates::new(Arc::clone(&config.name), config.backoff, clock);
+        Ok(Self { service, clock, get, list, outage: Mutex::default(), recovered: Notify::new(), gates })
     }
 
     /// The region that calls go to.
@@ -79,9 +84,15 @@ impl Target {
         self.get.limit()
     }
 
-    /// Returns when the quota allows a poll.
-    pub async fn poll_turn(&self, urgency: Urgency) {
-        self.get.take(urgency).await;
+    /// Why nothing can be seen through this target, if AWS refuses everything that was asked for.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        self.gates.refused()
+    }
+
+    /// Returns when the quota allows a poll of a job of `store`. The turn has to be kept until it was answered.
+    pub async fn poll_turn(&self, store: &ReferenceStoreId, urgency: Urgency) -> Turn {
+        self.turn((Operation::GetReferenceImportJob, store), urgency).await
     }
 
     /// Asks for one job, once.
@@ -89,7 +100,8 @@ impl Target {
     /// # Errors
     /// Every way in which that can fail is a value: see [`PollFailure`].
     pub async fn poll(&self, key: &JobKey) -> PollOutcome {
-        self.ask(&self.get, self.service.get_reference_import_job(key)).await
+        let what = (Operation::GetReferenceImportJob, &key.store);
+        self.ask(what, self.service.get_reference_import_job(key)).await
     }
 
     /// Lists one page of a store's jobs, those created after `created_after`, once the quota allows it.
@@ -102,28 +114,47 @@ impl Target {
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> Result<ListPage, PollFailure> {
-        self.list.take(Urgency::Routine).await;
-        self.ask(&self.list, self.service.list_reference_import_jobs(store, created_after, token)).await
+        let what = (Operation::ListReferenceImportJobs, store);
+        let _turn = self.turn(what, Urgency::Routine).await;
+        self.ask(what, self.service.list_reference_import_jobs(store, created_after, token)).await
     }
 
-    /// Returns once an outage has ended after `sent`: whoever failed since it began need not wait out a backoff.
-    pub async fn recovered_after(&self, sent: Monotonic) {
+    /// Returns once an outage, or a refusal of all polls of `store`, has ended after `sent`: whoever failed since it began need not
+    /// wait out a backoff.
+    pub async fn recovered_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
         loop {
             let recovered = self.recovered.notified();
-            if self.with_outage(|outage| outage.ended_after(sent)) {
+            if self.with_outage(|outage| outage.ended_after(sent)) || self.gates.opened_after(store, sent) {
                 return;
             }
             recovered.await;
         }
     }
 
-    async fn ask<T>(&self, turns: &Turns, request: Asked<'_, T>) -> Result<T, PollFailure> {
+    async fn turn(&self, what: (Operation, &ReferenceStoreId), urgency: Urgency) -> Turn {
+        loop {
+            let turn = self.gates.pass(what.0, what.1).await;
+            if self.turns(what.0).take(urgency, || turn.stands()).await {
+                return turn;
+            }
+        }
+    }
+
+    fn turns(&self, operation: Operation) -> &Turns {
+        match operation {
+            Operation::GetReferenceImportJob => &self.get,
+            Operation::ListReferenceImportJobs => &self.list,
+        }
+    }
+
+    async fn ask<T>(&self, what: (Operation, &ReferenceStoreId), request: Asked<'_, T>) -> Result<T, PollFailure> {
         let sent = self.clock.now().monotonic;
         let outcome = request.await;
         let now = self.clock.now().monotonic;
         let failure = outcome.as_ref().err().map(|failure| failure.reason);
-        turns.request_ended(sent, now, failure);
-        if self.with_outage(|outage| outage.request_ended(failure, now)) {
+        self.turns(what.0).request_ended(sent, now, failure);
+        let opened = self.gates.request_ended(what, sent, now, outcome.as_ref().err());
+        if self.with_outage(|outage| outage.request_ended(failure, now)) || opened {
             self.recovered.notify_waiters();
         }
         outcome

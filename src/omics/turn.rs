@@ -54,8 +54,9 @@ impl Turns {
         }
     }
 
-    /// Returns when it is the caller's turn. Whoever stops waiting leaves the queue and takes nothing.
-    pub(super) async fn take(&self, urgency: Urgency) {
+    /// Returns when it is the caller's turn, or with `false` as soon as that would not be `wanted` any more. Whoever stops waiting
+    /// leaves the queue and takes nothing.
+    pub(super) async fn take(&self, urgency: Urgency, wanted: impl Fn() -> bool) -> bool {
         let due = self.clock.now().monotonic;
         // An error means that the queue is closed, which none ever is.
         let head = match urgency {
@@ -64,11 +65,16 @@ impl Turns {
             Urgency::Urgent => None,
         };
         let at_the_door = self.door.lock().await;
-        while let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) {
+        loop {
+            if !wanted() {
+                return false;
+            }
+            let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
         drop((at_the_door, head));
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(due).as_secs_f64());
+        true
     }
 
     /// The configured rate, in requests per second.
@@ -124,7 +130,7 @@ mod tests {
         for (nth, urgency) in urgencies.into_iter().enumerate() {
             let (turns, sent) = (Arc::clone(&turns), sent.clone());
             requests.spawn(async move {
-                turns.take(urgency).await;
+                assert!(turns.take(urgency, || true).await);
                 sent.send(nth).expect("it is read");
             });
             // Each asks before the next one does.

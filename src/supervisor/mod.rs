@@ -2,6 +2,7 @@
 //!
 //! Level, not edge: a reload computes what is wished for and moves to it. Whatever did not change goes on undisturbed.
 
+mod targets;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,6 +183,7 @@ impl Supervisor {
         let WatchList { jobs, stores } = &self.config.watch_list;
         let stores: BTreeSet<StoreId> = jobs.keys().map(WatchId::store_id).chain(stores.keys().cloned()).collect();
         self.stores.retain(|store, _| stores.contains(store));
+        self.tell_targets();
         Ok(())
     }
 
@@ -308,21 +310,6 @@ impl Supervisor {
         if let Some(hints) = self.stores.get(&id.store_id()) {
             hints.forget(&id.key.job);
         }
-    }
-
-    async fn build_targets(&self, config: &Config) -> Result<Targets, TargetError> {
-        // One that nothing uses at present keeps its place under the quota all the same.
-        let unchanged = self.targets.iter().filter(|(name, (standing, _))| config.targets.get(*name) == Some(standing));
-        let mut targets: Targets = unchanged.map(|(name, target)| (Arc::clone(name), target.clone())).collect();
-        for name in config.watch_list.targets() {
-            let Some(wished) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
-            if !targets.contains_key(name) {
-                let Workplace { clock, instruments, .. } = &self.workplace;
-                let target = Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?);
-                targets.insert(Arc::clone(name), (wished.clone(), target));
-            }
-        }
-        Ok(targets)
     }
 
     fn start_watch(&mut self, id: WatchId, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {

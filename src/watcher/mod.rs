@@ -101,8 +101,13 @@ impl Watcher {
                     continue;
                 }
                 Step::Over => {
-                    stop.run_until_cancelled(self.stay_in_sight()).await;
-                    return Ok(());
+                    let left = self.left_in_sight();
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Ok(()),
+                        () = self.workplace.clock.sleep(left) => return Ok(()),
+                        () = self.poller.asked_again() => continue,
+                    }
                 }
             };
             if !self.record(&polled.change, &stop).await? {
@@ -117,14 +122,11 @@ impl Watcher {
         }
     }
 
-    /// Returns when a job that has ended has been in sight for long enough.
-    async fn stay_in_sight(&self) {
-        match self.forgotten_in() {
-            Some(wait) => self.workplace.clock.sleep(wait).await,
-            // Parked: that has to be seen until the configuration changes.
-            None if self.forget_after.is_some() => std::future::pending().await,
-            None => {}
-        }
+    /// How long a job that is not polled any more has to be in sight yet.
+    fn left_in_sight(&self) -> Duration {
+        // Parked: that has to be seen until the configuration changes.
+        let seen = self.forget_after.map(|_| self.forgotten_in().unwrap_or(Duration::MAX));
+        seen.unwrap_or_default()
     }
 
     /// How long the job stays in sight yet, where that is known. One that was never seen does not stay for ever.
@@ -179,6 +181,7 @@ impl Watcher {
     /// Shows what is in the record by now: board, metrics, log.
     fn tell(&mut self, polled: Polled) {
         let now = polled.now;
+        self.workplace.board.target_stands(&self.view.id.target, self.poller.target_refused());
         match polled.failure {
             None => {
                 if self.view.up == Some(false) {

@@ -10,7 +10,7 @@ use crate::core::sweep::is_swept;
 use crate::core::time::{Monotonic, Now};
 use crate::core::watch::{JobWatch, Known, Next, PollPolicy};
 use crate::hints::{JobHints, Told};
-use crate::omics::{Target, Urgency};
+use crate::omics::{Target, Turn, Urgency};
 
 /// Asks for one job. It neither records nor shows anything.
 #[derive(Debug)]
@@ -90,6 +90,12 @@ impl Poller {
         self.target.aws_region()
     }
 
+    /// Why nothing can be seen through the job's target, if AWS refuses all of it.
+    #[must_use]
+    pub fn target_refused(&self) -> Option<String> {
+        self.target.refused()
+    }
+
     /// The latest that is known of the job.
     #[must_use]
     pub fn known(&self) -> Option<&Known> {
@@ -117,16 +123,16 @@ impl Poller {
     /// answer's arrival and the return there is no wait.
     pub async fn poll(&mut self) -> Step {
         let Some(due) = self.due() else { return Step::Over };
-        if !self.wait_for_turn(due).await {
-            return Step::Rescheduled;
-        }
+        let Some(turn) = self.wait_for_turn(due).await else { return Step::Rescheduled };
         let sent = self.clock.now().monotonic;
         let outcome = self.target.poll(&self.key).await;
+        drop(turn);
         let now = self.clock.now();
         let failure = outcome.as_ref().err().cloned();
         self.failing = failure.as_ref().map(|failure| {
             // What the service asked for is kept to.
-            let with_the_target = failure.reason.may_be_an_outage() && failure.retry_after.is_none();
+            let like_others = failure.reason.may_be_an_outage() || failure.reason == FailureReason::AccessDenied;
+            let with_the_target = like_others && failure.retry_after.is_none();
             Failing { sent, with_the_target }
         });
         if failure.is_none() {
@@ -137,34 +143,41 @@ impl Poller {
         Step::Polled(Polled { now, failure, change: decision.record })
     }
 
-    /// Steps 1 and 2: returns when it is this job's turn, or with `false` when it comes at another time. A hint makes it urgent,
+    /// Returns once a job that has ended is due again, because a listing shows it otherwise.
+    pub async fn asked_again(&mut self) {
+        if !matches!(self.next, Next::Finished(_)) {
+            std::future::pending::<()>().await;
+        }
+        while self.hints.told().await != Told::LooksChanged {}
+        self.next = Next::PollAt(self.clock.now().monotonic);
+    }
+
+    /// Steps 1 and 2: returns when it is this job's turn, or with `None` when it comes at another time. A hint makes it urgent,
     /// unless the job is backing off; a backoff ends early where the target's outage does.
-    async fn wait_for_turn(&mut self, due: Monotonic) -> bool {
+    async fn wait_for_turn(&mut self, due: Monotonic) -> Option<Turn> {
         // Until it was seen there is no interval to be kept.
         let timed = self.watch.policy().fixed && self.watch.known().is_some();
         let urgency = if timed { Urgency::Timed } else { Urgency::Routine };
         if let Some(Failing { sent, with_the_target }) = self.failing {
             tokio::select! {
                 biased;
-                () = self.target.recovered_after(sent), if with_the_target => {}
+                () = self.target.recovered_after(&self.key.store, sent), if with_the_target => {}
                 () = self.clock.sleep_until(due) => {}
             }
-            self.target.poll_turn(urgency).await;
-            return true;
+            return Some(self.target.poll_turn(&self.key.store, urgency).await);
         }
         let routine = async {
             self.clock.sleep_until(due).await;
-            self.target.poll_turn(urgency).await;
+            self.target.poll_turn(&self.key.store, urgency).await
         };
         tokio::select! {
             biased;
             told = self.hints.told() => match told {
-                Told::LooksChanged => self.target.poll_turn(Urgency::Urgent).await,
-                Told::SafetyInterval => return false,
+                Told::LooksChanged => Some(self.target.poll_turn(&self.key.store, Urgency::Urgent).await),
+                Told::SafetyInterval => None,
             },
-            () = routine => {}
+            turn = routine => Some(turn),
         }
-        true
     }
 }
 

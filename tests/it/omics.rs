@@ -90,7 +90,7 @@ async fn an_answer_becomes_a_snapshot() {
 }
 
 #[tokio::test]
-async fn a_configured_endpoint_is_used_verbatim_and_the_request_is_the_api_pages() {
+async fn fault_044_a_configured_endpoint_is_used_verbatim_and_the_request_is_the_api_pages() {
     let (address, request) = serve(answer(&[]));
     target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect("a snapshot");
     let request = request.recv_timeout(LONG).expect("a request").to_lowercase();

@@ -100,13 +100,13 @@ fn an_interval_of_its_own_is_kept_and_the_others_come_round_as_fast_as_is_left()
 }
 
 #[test]
-fn a_lowered_quota_is_found_within_a_minute_and_a_raised_one_within_five() {
+fn fault_048_a_lowered_quota_is_found_within_a_minute_and_a_raised_one_within_five() {
     let ChangedQuota { throttled, used } = changed_quota();
     assert!(throttled < 0.05 && used > 0.95, "{throttled} {used}");
 }
 
 #[test]
-fn two_daemons_share_one_quota() {
+fn fault_049_two_daemons_share_one_quota() {
     for seed in 1..=5 {
         let [one, other] = two_daemons(seed);
         let together = one + other;

@@ -166,7 +166,7 @@ fn a_quota_of_ones_own_is_used_up_without_a_throttle() {
 }
 
 #[test]
-fn a_quota_that_is_lowered_is_found_within_a_minute_and_left_again_within_five() {
+fn fault_048_a_quota_that_is_lowered_is_found_within_a_minute_and_left_again_within_five() {
     let mut world = World::new(5.0, &[5.0]);
     world.run(MINUTE);
     world.service.rate = 2.0;
@@ -180,7 +180,7 @@ fn a_quota_that_is_lowered_is_found_within_a_minute_and_left_again_within_five()
 }
 
 #[test]
-fn two_on_one_quota_share_it() {
+fn fault_049_two_on_one_quota_share_it() {
     let mut world = World::new(5.0, &[5.0, 5.0]);
     world.run(5 * MINUTE);
     world.run(30 * MINUTE);

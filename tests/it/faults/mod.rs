@@ -1,11 +1,13 @@
 //! Faults, each caused for real: `tests/FAULTS.md` says which test is for which, and is held here against the tests.
 
 mod answers;
+mod credentials;
 mod identity;
 mod machine;
 mod network;
 mod outside;
 mod secrets;
+mod service;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -99,7 +99,7 @@ fn fault_021_022_a_name_that_does_not_resolve_passes_and_one_that_moves_is_follo
     }
     for name in ["nowhere", "failing"] {
         let line = told_of_failure(&daemon, name);
-        assert!(line.contains("dns error") && line.contains("is the region right"), "{line}");
+        assert!(line.contains("dns error"), "{line}");
     }
     assert!(told_of_failure(&daemon, "silent").contains("before poll.timeout"));
     let asked_last = || asked.lock().expect("a lock").last().copied();
