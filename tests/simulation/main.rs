@@ -25,7 +25,7 @@ use run::run;
 use scenario::Scenario;
 
 /// Seeds that are run unless it is said how many.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 40;
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
