@@ -6,14 +6,24 @@
 #![expect(clippy::print_stdout, reason = "the result")]
 #![allow(dead_code, reason = "tests use more of the simulation")]
 
+#[path = "../tests/simulation/bucket.rs"]
+mod bucket;
+#[path = "../tests/simulation/draw.rs"]
+mod draw;
+#[path = "../tests/simulation/fate.rs"]
+mod fate;
 #[path = "../tests/simulation/figures.rs"]
 mod figures;
+#[path = "../tests/simulation/met.rs"]
+mod met;
 #[path = "../tests/simulation/run.rs"]
 mod run;
 #[path = "../tests/simulation/scenario.rs"]
 mod scenario;
 #[path = "../tests/simulation/service.rs"]
 mod service;
+#[path = "../tests/simulation/told.rs"]
+mod told;
 
 use std::error::Error;
 use std::net::SocketAddr;

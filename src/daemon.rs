@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -157,16 +158,19 @@ impl Daemon {
         asked: impl AsyncFnMut() -> Asked,
         load: impl Fn() -> Result<Loaded, Problems>,
     ) -> Result<(), DaemonError> {
-        let end = self.work(asked, load).await;
+        // Beside everything else: a stop must not wait for a reload that a disk keeps waiting.
+        let reload = Notify::new();
+        let end = tokio::select! {
+            biased;
+            () = told_to_stop(asked, &reload) => Ok(()),
+            end = self.work(&reload, load) => end,
+        };
         self.stop().await;
         end
     }
 
-    async fn work(
-        &mut self,
-        mut asked: impl AsyncFnMut() -> Asked,
-        load: impl Fn() -> Result<Loaded, Problems>,
-    ) -> Result<(), DaemonError> {
+    /// Works until something makes it impossible.
+    async fn work(&mut self, reload: &Notify, load: impl Fn() -> Result<Loaded, Problems>) -> Result<(), DaemonError> {
         let clock = self.workplace.clock;
         systemd::ready(&status_line(&self.workplace.board, clock.now()));
         let WatchList { jobs, stores } = &self.config.watch_list;
@@ -178,22 +182,21 @@ impl Daemon {
         let (mut reload_at, mut next_reload) = (None, clock.now().monotonic);
         loop {
             tokio::select! {
-                asked = asked() => match asked {
-                    Asked::Stop => return Ok(()),
-                    Asked::Reload => reload_at = reload_at.or(Some(next_reload)),
-                },
+                // In this order: a signal that has come by the time a reload begins asks for that one, and for no other.
+                biased;
+                () = reload.notified() => reload_at = reload_at.or(Some(next_reload)),
                 () = clock.sleep_until(reload_at.unwrap_or(next_reload)), if reload_at.is_some() => {
                     reload_at = None;
                     self.reload(&load).await?;
                     next_reload = clock.now().monotonic + RELOAD_PAUSE;
                 }
-                event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
                 Some(Ok(done)) = self.chores.join_next() => done.map_err(ApplyError::Lost)?,
                 () = clock.sleep_until(next_look) => {
                     self.look_after_itself(&mut next_prune);
                     next_look = clock.now().monotonic + look_every;
                 }
+                event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
             }
         }
     }
@@ -258,7 +261,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Looks after itself, in a task beside: a record that does not answer must not keep a signal waiting.
+    /// Looks after itself, in a task beside: a record that does not answer must not keep the main loop waiting. systemd hears of
+    /// progress when the main loop got here, a task of the runtime ran, and the record answered it.
     fn look_after_itself(&mut self, next_prune: &mut Monotonic) {
         let workplace = self.workplace.clone();
         let now = workplace.clock.now();
@@ -290,6 +294,14 @@ impl Daemon {
             }
             Ok(())
         });
+    }
+}
+
+/// Returns when the process is to stop. Until then it hands on that a reload is asked for: signals that come before that is
+/// seen to are one.
+async fn told_to_stop(mut asked: impl AsyncFnMut() -> Asked, reload: &Notify) {
+    while asked().await == Asked::Reload {
+        reload.notify_one();
     }
 }
 
@@ -369,28 +381,4 @@ fn status_line(board: &StatusBoard, now: Now) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::board::StoreView;
-    use crate::core::job::StoreId;
-
-    #[test]
-    fn the_status_line_counts_stores_where_there_are_any_and_begins_with_what_is_wrong() {
-        let board = StatusBoard::default();
-        let line = || status_line(&board, Clock::system().now());
-        board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
-        assert_eq!(line(), "0 jobs: 0 in progress, 0 finished");
-        let store = |id: &str, trouble: Option<&str>| {
-            let (name, trouble) = (id.into(), trouble.map(str::to_owned));
-            let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
-            board.publish_store(StoreView { id, name, listed_at: None, trouble, missed: None });
-        };
-        store("1000000001", None);
-        assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");
-        store("1000000002", Some("denied"));
-        assert_eq!(
-            line(),
-            "no new job of the store 1000000002 can be found; 2 stores, 0 jobs: 0 in progress, 0 finished"
-        );
-    }
-}
+mod tests;

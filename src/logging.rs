@@ -6,11 +6,12 @@
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{Level, Subscriber, error};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_appender::rolling::{self, Rotation};
+use tracing_appender::rolling::{self, RollingFileAppender, Rotation};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -24,33 +25,24 @@ use crate::core::text::Printable;
 const FILE_BACKLOG_LINES_MAX: usize = 16_384;
 
 /// Keeps the log files going. Dropping it writes out what waits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Log {
-    files: Option<(WorkerGuard, ErrorCounter)>,
+    files: Option<(WorkerGuard, ErrorCounter, Arc<AtomicU64>)>,
 }
 
 impl Log {
-    /// How many lines have been dropped because the files could not be written fast enough.
+    /// How many lines have been dropped because the files could not be written, or not fast enough.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
-        self.files.as_ref().map_or(0, |(_, dropped)| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
+        self.files.as_ref().map_or(0, |(_, late, failed)| {
+            u64::try_from(late.dropped_lines()).unwrap_or(u64::MAX).saturating_add(failed.load(Ordering::Relaxed))
+        })
     }
 }
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The directory for log files cannot be made.
-    #[error("log.directory: {directory}: {error}", directory = directory.display())]
-    Create {
-        /// The directory.
-        directory: PathBuf,
-        /// The system's word.
-        error: io::Error,
-    },
-    /// The directory for log files cannot be used.
-    #[error("log.directory: {0}")]
-    Directory(#[from] rolling::InitError),
     /// There is a log already: a fault of ours.
     #[error(transparent)]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -62,31 +54,76 @@ pub enum LogError {
 /// See [`LogError`].
 pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     let stderr = layer(config.format, io::stderr);
-    let (to_files, files) = match &config.directory {
-        Some(directory) => {
-            std::fs::create_dir_all(directory)
-                .map_err(|error| LogError::Create { directory: directory.clone(), error })?;
-            let appender = rolling::Builder::new()
-                .rotation(match config.rotation {
+    let (mut to_files, mut files, mut trouble) = (None, None, None);
+    if let Some(directory) = &config.directory {
+        let mut lines = FileLines { config: config.clone(), file: None, torn: false, failed: Arc::default() };
+        // Standard error has every line; a directory that may be mended is no reason not to watch.
+        trouble = lines.open().err().map(|error| (directory, error));
+        let failed = Arc::clone(&lines.failed);
+        let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(FILE_BACKLOG_LINES_MAX).finish(lines);
+        let late = writer.error_counter();
+        (to_files, files) = (Some(layer(config.format, writer)), Some((guard, late, failed)));
+    }
+    let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
+    tracing_subscriber::registry().with(stderr).with(to_files).with(filter).try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
+    if let Some((directory, error)) = trouble {
+        error!(event = "log_files_failed", directory = %directory.display(), %error,
+            "log.directory: no file can be written there: its lines are dropped until one can");
+    }
+    Ok(Log { files })
+}
+
+/// The log files, on the thread that writes them. A line that they do not take is counted; the next one is tried again.
+#[derive(Debug)]
+struct FileLines {
+    config: LogConfig,
+    file: Option<RollingFileAppender>,
+    /// The last line may stand there in part.
+    torn: bool,
+    failed: Arc<AtomicU64>,
+}
+
+impl FileLines {
+    fn open(&mut self) -> io::Result<&mut RollingFileAppender> {
+        if self.file.is_none()
+            && let Some(directory) = &self.config.directory
+        {
+            std::fs::create_dir_all(directory)?;
+            let rolling = rolling::Builder::new()
+                .rotation(match self.config.rotation {
                     LogRotation::Hourly => Rotation::HOURLY,
                     LogRotation::Daily => Rotation::DAILY,
                     LogRotation::Never => Rotation::NEVER,
                 })
-                .max_log_files(config.keep_files)
+                .max_log_files(self.config.keep_files)
                 .filename_prefix("refwatch")
-                .filename_suffix("log")
-                .build(directory)?;
-            let (writer, guard) =
-                NonBlockingBuilder::default().buffered_lines_limit(FILE_BACKLOG_LINES_MAX).finish(appender);
-            let dropped = writer.error_counter();
-            (Some(layer(config.format, writer)), Some((guard, dropped)))
+                .filename_suffix("log");
+            self.file = Some(rolling.build(directory).map_err(io::Error::other)?);
         }
-        None => (None, None),
-    };
-    let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
-    tracing_subscriber::registry().with(stderr).with(to_files).with(filter).try_init()?;
-    std::panic::set_hook(Box::new(log_panic));
-    Ok(Log { files })
+        self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let start: &[u8] = if self.torn { b"\n" } else { b"" };
+        let done = self.open()?.write_all(&[start, line].concat());
+        self.torn = done.is_err();
+        done
+    }
+}
+
+impl Write for FileLines {
+    /// `line` is one whole line, as the thread gets them.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.append(line).is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
 }
 
 fn layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -134,7 +171,7 @@ impl<W: Write> Write for Sanitised<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Mutex, PoisonError};
 
     use super::*;
 

@@ -54,3 +54,17 @@ impl From<DaemonError> for Failure {
         Self::new(exit, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_095_systemd_starts_a_daemon_again_whose_recording_thread_is_dead() {
+        let dead = DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone));
+        assert_eq!(Failure::from(dead).exit as u8, 70);
+        let unit = include_str!("../../systemd/refwatch.service");
+        let told = |line| unit.lines().any(|told| told == line);
+        assert!(told("Restart=on-failure") && told("RestartPreventExitStatus=64 78"), "{unit}");
+    }
+}

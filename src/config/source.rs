@@ -1,13 +1,16 @@
 //! The files that a configuration is read from: one snapshot of each, and which files an `include` names.
 //!
-//! Reading never blocks: what is not a regular file is refused before it is opened.
+//! Reading never blocks: what is not a regular file is opened without waiting for it, and refused.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::OFlags;
 
 use super::problem::{Place, Problem};
 
@@ -39,7 +42,10 @@ impl Source {
 
 fn read(path: &Path) -> Result<String, String> {
     let cannot = |error: io::Error| format!("this file cannot be read: {error}");
-    let metadata = fs::metadata(path).map_err(cannot)?;
+    // What is asked and what is read is the one file that was opened, whatever stands at the path by then.
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path).map_err(cannot)?;
+    let metadata = file.metadata().map_err(cannot)?;
     if metadata.is_dir() {
         return Err("this is a directory, not a file".to_owned());
     }
@@ -52,7 +58,7 @@ fn read(path: &Path) -> Result<String, String> {
     }
     // The file may have grown since it was measured.
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes)).map_err(cannot)?;
+    file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_SIZE_MAX {
         return Err(too_long());
     }

@@ -11,6 +11,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ const HEADERS_MAX: usize = 64;
 /// The pause after an accept that failed for want of descriptors or memory: long enough not to spin on it.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Connections at once, where the process may have as many descriptors as four times that.
+const CONNECTIONS_MAX: usize = 64;
+
 /// The bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -44,8 +48,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        // Where descriptors are few, polls, the record and the log need theirs first.
+        let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         Self {
-            connections: 64,
+            connections: descriptors.map_or(CONNECTIONS_MAX, |limit| (limit / 4).clamp(1, CONNECTIONS_MAX)),
             header_read: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
             drain: Duration::from_secs(3),

@@ -295,5 +295,15 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn refused(path: &Path, needed: &'static str) -> impl Fn(io::Error) -> OpenError {
-    move |error| OpenError::System { path: path.into(), needed, error }
+    move |error| match error.kind() {
+        io::ErrorKind::PermissionDenied => OpenError::NotOurs { path: path.into(), needed, whose: whose(path) },
+        _ => OpenError::System { path: path.into(), needed, error },
+    }
+}
+
+/// Who this process is, and to whom what keeps it out belongs: the path, or the first above it that can be looked at.
+fn whose(path: &Path) -> String {
+    let there = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    let owner = there.map(|(path, there)| format!(", and {} belongs to user {}", path.display(), there.uid()));
+    format!("refwatch runs as user {}{}", rustix::process::geteuid().as_raw(), owner.unwrap_or_default())
 }

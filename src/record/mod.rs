@@ -137,6 +137,16 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
+    /// Something belongs to another user.
+    #[error("{path}: {needed}: {whose}: give it to that user with chown, or run as its owner")]
+    NotOurs {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was needed of it.
+        needed: &'static str,
+        /// Who this process is, and who the owner.
+        whose: String,
+    },
     /// SQLite may not open it, or a file that goes with it.
     #[error(
         "{path}: cannot be opened: this user must be able to read it, \
@@ -189,6 +199,7 @@ impl OpenError {
             | Self::OlderSchema { .. }
             | Self::NotARecord { .. }
             | Self::NotInForce { .. }
+            | Self::NotOurs { .. }
             | Self::NoAccess { .. } => false,
         }
     }

@@ -265,7 +265,7 @@ impl Supervisor {
         }
         let ids: Vec<WatchId> = jobs.into_iter().map(|job| store.watch(job)).collect();
         let asked = self.workplace.record.remembered(Jobs::These(ids.clone()));
-        // A bound on a wait: signals must not wait for a disk that hangs.
+        // A bound on a wait: the rest of the daemon must not wait for a disk that hangs.
         let seen = match tokio::time::timeout(FOUND_PATIENCE, asked).await {
             Ok(Ok(mut remembered)) => {
                 self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))));

@@ -12,7 +12,7 @@ use crate::process::{Scene, between, eventually, get, json, metric, metric_sum};
 use crate::truth::{assert_true, ended, transitions};
 
 #[test]
-fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
+fn fault_093_fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
     let scene = Scene::new();
     let (_simulator, simulator, config) =
         scene.simulate(&["--jobs", "50", "--seed", "7", "--quota", "5", "--mean-seconds", "16"]);
@@ -41,7 +41,7 @@ fn fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn faults_of_every_kind_and_kills_among_them_lose_and_double_nothing() {
+fn fault_093_faults_of_every_kind_and_kills_among_them_lose_and_double_nothing() {
     let scene = Scene::new();
     let faults = [
         "throttling=0.05",
@@ -119,7 +119,7 @@ fn a_change_after_a_restart_lies_after_the_last_sight_before_it() {
 }
 
 #[test]
-fn a_stop_is_clean_and_a_second_one_is_immediate() {
+fn fault_092_a_stop_is_clean_and_a_second_one_is_immediate() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "4"]);
     let config = scene.write("refwatch.toml", &config);
@@ -146,7 +146,7 @@ fn a_stop_is_clean_and_a_second_one_is_immediate() {
 }
 
 #[test]
-fn what_is_not_in_the_record_is_nowhere_to_be_seen() {
+fn fault_075_what_is_not_in_the_record_is_nowhere_to_be_seen() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "12"]);
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
@@ -283,7 +283,7 @@ fn a_mistake_in_an_included_file_ends_no_watch() {
 }
 
 #[test]
-fn what_cannot_start_says_why_with_its_exit_status() {
+fn fault_078_what_cannot_start_says_why_with_its_exit_status() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
     let file = scene.write("refwatch.toml", &config);
@@ -304,8 +304,10 @@ fn what_cannot_start_says_why_with_its_exit_status() {
     let record = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the record");
     record.pragma_update(None, "user_version", 1_000).expect("a newer schema");
     drop(record);
+    let newer = std::fs::read(scene.path("refwatch.db")).expect("the record");
     let (status, _, said) = scene.run(&["--config", path, "run"]);
     assert_eq!(status, 78, "{said}");
+    assert!(std::fs::read(scene.path("refwatch.db")).expect("the record") == newer, "it is as it was");
     assert!(said.contains("version 1000"), "{said}");
 
     let nowhere =

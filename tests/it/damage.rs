@@ -121,7 +121,7 @@ fn damage(files: &mut Files, seed: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_or_a_lost_end_changes_nothing_that_is_read_or_is_noticed() {
+async fn fault_076_a_flipped_bit_or_a_lost_end_changes_nothing_that_is_read_or_is_noticed() {
     let seeds = match number("DAMAGE_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("DAMAGE_SEEDS").unwrap_or(60),
@@ -131,7 +131,7 @@ async fn a_flipped_bit_or_a_lost_end_changes_nothing_that_is_read_or_is_noticed(
     for seed in seeds {
         for mut files in records.clone() {
             let what = damage(&mut files, seed);
-            let again = format!("{what}: DAMAGE_SEED={seed} cargo test --test it a_flipped_bit");
+            let again = format!("{what}: DAMAGE_SEED={seed} cargo test --test it fault_076_a_flipped_bit");
             let place = Place::with(&files);
             let record = match Record::open(&place.path, &place.instruments) {
                 Ok(record) => record,
@@ -165,7 +165,7 @@ async fn a_flipped_bit_or_a_lost_end_changes_nothing_that_is_read_or_is_noticed(
 }
 
 #[tokio::test]
-async fn what_is_no_record_is_set_aside_byte_for_byte() {
+async fn fault_076_what_is_no_record_is_set_aside_byte_for_byte() {
     let foreign = Place::with(&Files::new());
     foreign.shell().execute_batch("CREATE TABLE contacts (name TEXT)").expect("another application's");
     let foreign = foreign.files()["record.db"].clone();
@@ -178,7 +178,7 @@ async fn what_is_no_record_is_set_aside_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_write_ahead_log_that_is_gone_or_of_another_record_is_noticed() {
+async fn fault_077_a_write_ahead_log_that_is_gone_or_of_another_record_is_noticed() {
     let ([killed, closed], said) = records().await;
     let whole = Place::with(&killed);
     assert!(read(&whole, &whole.open()).await == said);
@@ -211,7 +211,7 @@ async fn a_write_ahead_log_that_is_gone_or_of_another_record_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_row_that_was_changed_added_or_deleted_by_hand_is_noticed() {
+async fn fault_076_a_row_that_was_changed_added_or_deleted_by_hand_is_noticed() {
     let ([_, closed], _) = records().await;
     for sql in [
         "UPDATE transitions SET to_status = 'CANCELLED' WHERE id = (SELECT min(id) FROM transitions)",
@@ -252,7 +252,7 @@ async fn a_record_whose_rows_were_all_deleted_is_sound() {
 }
 
 #[test]
-fn the_daemon_starts_beside_a_damaged_record() {
+fn fault_076_the_daemon_starts_beside_a_damaged_record() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
     let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));

@@ -147,12 +147,12 @@ impl Process {
         self.stdout.iter().collect()
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(self.pid(), signal).expect("it runs");
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -145,7 +145,7 @@ async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
 }
 
 #[tokio::test]
-async fn a_second_writer_is_refused_and_told_who_has_the_record() {
+async fn fault_094_a_second_writer_is_refused_and_told_who_has_the_record() {
     let place = Place::new();
     let record = place.open();
     let before = place.files();
@@ -165,7 +165,7 @@ async fn a_second_writer_is_refused_and_told_who_has_the_record() {
 }
 
 #[tokio::test]
-async fn the_schema_of_a_newer_program_is_refused_and_the_file_left_alone() {
+async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_alone() {
     let place = Place::new();
     place.open().close().await;
     place.shell().pragma_update(None, "user_version", 99).expect("a later schema");

@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use refwatch::record::{CommitError, OpenError, Record};
 use tempfile::TempDir;
 
-use crate::process::{Scene, eventually, get, metric};
+use crate::process::{Scene, eventually, get, json, metric};
 use crate::record::{Place, id, transition};
 
 /// A file system that goes when this is dropped.
@@ -19,7 +21,7 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     /// `None` where this user may not mount.
-    fn new(arguments: &[&str]) -> Option<Self> {
+    pub(crate) fn new(arguments: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let done = Command::new("mount").args(arguments).arg(folder.path()).output().expect("mount");
         if !done.status.success() {
@@ -95,7 +97,7 @@ fn assert_no_damage(place: &Place) {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
+async fn fault_071_a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
     let Some(disk) = Mounted::in_memory() else { return };
     let place = disk.place();
     let record = place.open();
@@ -119,7 +121,7 @@ async fn a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
 }
 
 #[tokio::test]
-async fn a_start_on_a_full_disk_after_a_kill_is_no_damage() {
+async fn fault_072_a_start_on_a_full_disk_after_a_kill_is_no_damage() {
     let Some(disk) = Mounted::in_memory() else { return };
     let place = disk.place();
     let killed = Place::new();
@@ -138,17 +140,22 @@ async fn a_start_on_a_full_disk_after_a_kill_is_no_damage() {
     assert_eq!(place.transitions(), [">SUBMITTED"]);
 }
 
-#[tokio::test]
-async fn a_disk_that_fails_is_no_damage() {
-    let Some(backing) = Mounted::in_memory() else { return };
+/// A file system in a file with holes, and the one that this file is on.
+fn failing() -> Option<(Mounted, Mounted)> {
+    let backing = Mounted::in_memory()?;
     let image = backing.folder.path().join("image");
     fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("a file with holes");
     let made = Command::new("mkfs.ext2").arg("-q").arg(&image).status();
     if !made.is_ok_and(|status| status.success()) {
-        skipped::<()>("mkfs.ext2 is not there, or fails");
-        return;
+        return skipped("mkfs.ext2 is not there, or fails");
     }
-    let Some(disk) = Mounted::new(&["-o", "loop", image.to_str().expect("text")]) else { return };
+    let disk = Mounted::new(&["-o", "loop", image.to_str().expect("text")])?;
+    Some((backing, disk))
+}
+
+#[tokio::test]
+async fn fault_073_a_disk_that_fails_is_no_damage() {
+    let Some((backing, disk)) = failing() else { return };
     let place = disk.place();
     let record = place.open();
     record.append(&id(1), &transition(None, "S0", 0)).await.expect("a commit");
@@ -166,7 +173,7 @@ async fn a_disk_that_fails_is_no_damage() {
 }
 
 #[tokio::test]
-async fn a_read_only_disk_is_no_damage() {
+async fn fault_074_a_read_only_disk_is_no_damage() {
     let Some(disk) = Mounted::in_memory() else { return };
     let place = disk.place();
     let record = place.open();
@@ -182,7 +189,7 @@ async fn a_read_only_disk_is_no_damage() {
 }
 
 #[tokio::test]
-async fn a_record_that_somebody_holds_is_no_damage() {
+async fn fault_075_a_record_that_somebody_holds_is_no_damage() {
     let place = Place::new();
     let record = place.open();
     record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
@@ -197,11 +204,43 @@ async fn a_record_that_somebody_holds_is_no_damage() {
     assert_eq!(place.transitions(), [">SUBMITTED"]);
 }
 
+/// How often the simulator's configuration has a job polled at most.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest that a daemon takes to go on once it can.
+const RECOVERY_MAX: Duration = Duration::from_secs(10);
+
+#[expect(clippy::disallowed_methods, reason = "how soon it goes on is what is promised")]
+fn recovers_in_time(address: SocketAddr, end: impl FnOnce()) {
+    let begun = std::time::Instant::now();
+    end();
+    eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
+    assert!(begun.elapsed() < RECOVERY_MAX, "{:?}", begun.elapsed());
+}
+
 #[test]
-fn the_daemon_outlives_a_full_disk() {
+fn fault_073_the_daemon_outlives_a_disk_that_fails() {
+    let Some((backing, disk)) = failing() else { return };
+    let scene = Scene::new();
+    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "8", "--mean-seconds", "6"]);
+    let record = disk.folder.path().join("refwatch.db");
+    let config = config.replace("refwatch.db", record.to_str().expect("text"));
+    let (daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
+    eventually("first sightings", || (crate::truth::transitions(&record).len() >= 8).then_some(()));
+    let filler = backing.fill();
+    eventually("a failure", || (get(address, "/-/ready").0 == 503).then_some(()));
+    assert!(get(address, "/-/ready").1.contains("disk I/O error"), "{}", daemon.stderr());
+    recovers_in_time(address, || fs::remove_file(filler).expect("space"));
+    eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&record)) == 8).then_some(()));
+    crate::truth::assert_true(crate::truth::transitions(&record), simulator);
+    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
+}
+
+#[test]
+fn fault_071_the_daemon_outlives_a_full_disk() {
     let Some(disk) = Mounted::in_memory() else { return };
     let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "20", "--mean-seconds", "4"]);
+    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "20", "--mean-seconds", "4", "--quota", "50"]);
     let record = disk.folder.path().join("refwatch.db");
     let config = config.replace("refwatch.db", record.to_str().expect("text"));
     let filler = disk.fill();
@@ -213,8 +252,15 @@ fn the_daemon_outlives_a_full_disk() {
     );
     let (daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
     eventually("the disk to be full", || (get(address, "/-/ready").0 == 503).then_some(()));
-    fs::remove_file(filler).expect("space");
-    eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
+    // Each job that has something to record waits with it, and by and by that is each.
+    let mut before = None;
+    eventually("polling to pause", || {
+        std::thread::park_timeout(2 * POLL_INTERVAL);
+        let calls = json(simulator, "/-/calls")["GetReferenceImportJob"].clone();
+        (before.replace(calls.clone()) == Some(calls)).then_some(())
+    });
+    assert_eq!((get(address, "/").0, get(address, "/-/healthy").0), (200, 200));
+    recovers_in_time(address, || fs::remove_file(filler).expect("space"));
     eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&record)) == 20).then_some(()));
     assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
     assert!(!daemon.stderr().contains("record_set_aside"), "{}", daemon.stderr());

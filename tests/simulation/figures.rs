@@ -178,6 +178,37 @@ pub(crate) fn outage(jobs: usize, refused: bool, sweep: bool) -> AfterOutage {
     AfterOutage { calls: sent_in(during.clone()) / healthy, fresh: fresh.max().unwrap_or_default() }
 }
 
+/// What 100 jobs cost once the machine has slept for eight hours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AfterSleep {
+    /// The most polls in a second, in the ten minutes after it.
+    pub in_a_second: usize,
+    /// Until each job had been asked for.
+    pub caught_up: Duration,
+    /// The polls until then.
+    pub polls: usize,
+}
+
+/// The machine sleeps for eight hours.
+pub(crate) fn after_sleep() -> AfterSleep {
+    let (begin, asleep) = (Duration::from_mins(30), Duration::from_hours(8));
+    let awake = begin + asleep;
+    let mut scenario = endless(100, awake + Duration::from_mins(20));
+    scenario.events = vec![(begin, Event::Suspend(asleep))];
+    let calls = run_of(&scenario).calls;
+    let after: Vec<&Call> = within(&calls, awake..awake + Duration::from_mins(10)).collect();
+    let second = |from: &Call| {
+        after.iter().filter(|call| call.sent >= from.sent && call.sent < from.sent + Duration::from_secs(1)).count()
+    };
+    let first = |job: &Job| after.iter().find(|call| call.job.as_ref() == Some(&job.key)).map(|call| call.sent);
+    let last = scenario.jobs.iter().map(|job| first(job).unwrap_or(Duration::MAX)).max().unwrap_or_default();
+    AfterSleep {
+        in_a_second: after.iter().map(|call| second(call)).max().unwrap_or_default(),
+        caught_up: last.saturating_sub(awake),
+        polls: after.iter().filter(|call| call.sent <= last).count(),
+    }
+}
+
 /// From a job's creation to its first poll, in a store where 1,500 jobs had ended before anybody looked.
 pub(crate) fn first_poll_of_a_new_job() -> Duration {
     let created = Duration::from_mins(1);

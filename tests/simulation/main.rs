@@ -19,7 +19,9 @@ use std::panic;
 use std::thread;
 use std::time::Duration;
 
-use figures::{AfterOutage, ChangedQuota, bound, changed_quota, delays, outage, rounds, two_daemons};
+use figures::{
+    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, outage, rounds, two_daemons,
+};
 use met::Met;
 use run::run;
 use scenario::Scenario;
@@ -127,6 +129,14 @@ fn fault_030_an_outage_costs_no_more_calls_than_health_and_every_job_is_fresh_so
             "refused: {refused}, sweep: {sweep}: {calls} {fresh:?}"
         );
     }
+}
+
+#[test]
+fn fault_084_a_machine_that_slept_catches_up_once_without_a_burst() {
+    let AfterSleep { in_a_second, caught_up, polls } = after_sleep();
+    assert!(in_a_second <= 6, "{in_a_second} polls in a second, where 5 are allowed");
+    assert!(caught_up < bound(100) * 2 * 6 / 5, "{caught_up:?}");
+    assert!(polls <= 120, "{polls} polls to ask once for each of 100 jobs");
 }
 
 #[test]

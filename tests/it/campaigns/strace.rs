@@ -57,22 +57,22 @@ impl Strike {
     }
 
     /// strace, about to be laid onto a process that runs.
-    pub(super) fn on(&self, pid: Pid, record: &Path, log: &Path) -> Command {
+    pub(super) fn on(&self, pid: u32, record: &Path, log: &Path) -> Command {
         let mut strace = self.strace(record, log);
-        strace.arg("-p").arg(pid.as_raw_nonzero().to_string()).stdin(Stdio::null());
+        strace.arg("-p").arg(pid.to_string()).stdin(Stdio::null());
         strace
     }
 }
 
 /// Who traces a process, if anybody does.
-pub(super) fn tracer(pid: Pid) -> Option<Pid> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+pub(super) fn tracer(pid: u32) -> Option<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
     Pid::from_raw(tracer.trim().parse().ok()?)
 }
 
 /// Ends the tracing of a process, which goes on.
-pub(super) fn detach(pid: Pid) {
+pub(super) fn detach(pid: u32) {
     if let Some(tracer) = tracer(pid) {
         rustix::process::kill_process(tracer, Signal::TERM).expect("strace runs");
     }

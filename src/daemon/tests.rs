@@ -1,0 +1,35 @@
+//! The daemon from inside: what it says of itself, and what becomes of it where a part of it dies.
+
+use super::*;
+use crate::board::StoreView;
+use crate::core::job::StoreId;
+
+#[test]
+fn the_status_line_counts_stores_where_there_are_any_and_begins_with_what_is_wrong() {
+    let board = StatusBoard::default();
+    let line = || status_line(&board, Clock::system().now());
+    board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
+    assert_eq!(line(), "0 jobs: 0 in progress, 0 finished");
+    let store = |id: &str, trouble: Option<&str>| {
+        let (name, trouble) = (id.into(), trouble.map(str::to_owned));
+        let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
+        board.publish_store(StoreView { id, name, listed_at: None, trouble, missed: None });
+    };
+    store("1000000001", None);
+    assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");
+    store("1000000002", Some("denied"));
+    assert_eq!(line(), "no new job of the store 1000000002 can be found; 2 stores, 0 jobs: 0 in progress, 0 finished");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut config = Config::new(directory.path().join("refwatch.db"));
+    config.http.listen = "127.0.0.1:0".parse().expect("an address");
+    let loaded = Loaded { config, problems: Problems::default() };
+    let daemon = Daemon::start(loaded, Log::default()).await.expect("a start");
+    daemon.workplace.record.clone().close().await;
+    let end = daemon.run(async || std::future::pending::<Asked>().await, || Err(Problems::default())).await;
+    let end = end.expect_err("nothing can be recorded any more");
+    assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))), "{end}");
+}

@@ -1,1 +1,0 @@
-//! Faults 71 to 98: this machine: its disks, clocks, files and signals.

@@ -1,0 +1,62 @@
+//! Faults 71 to 98: this machine: its disks, clocks, files and signals. Those of the record are in `trouble` and `damage` too.
+
+mod clocks;
+mod configuration;
+mod limits;
+mod places;
+mod signals;
+mod watchdog;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::process::{Process, eventually, json};
+use crate::trouble::skipped;
+
+/// `strace` on every thread of a process, and what it does to it. Dropping it lets the process go on.
+struct Tracer(Child);
+
+impl Tracer {
+    /// `None` where there is no `strace`, or it may not.
+    fn on(process: &Process, arguments: &[&str]) -> Option<Self> {
+        let pid = process.pid().to_string();
+        let mut command = Command::new("strace");
+        command.args(["-qq", "-f", "-o", "/dev/null", "-p", &pid]).args(arguments).stderr(Stdio::null());
+        let Ok(child) = command.spawn() else { return skipped("no strace") };
+        let mut tracer = Self(child);
+        let attached = eventually("strace", || {
+            if tracer.0.try_wait().expect("a child").is_some() {
+                return Some(false);
+            }
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+            let mut statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+            statuses.all(|status| !status.contains("TracerPid:\t0\n")).then_some(true)
+        });
+        if attached { Some(tracer) } else { skipped("strace may not attach") }
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // An error says that it has ended.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// How often the simulator was asked for a job.
+fn polls(simulator: std::net::SocketAddr) -> u64 {
+    let calls = &json(simulator, "/-/calls")["GetReferenceImportJob"];
+    calls.as_object().expect("counts").values().filter_map(serde_json::Value::as_u64).sum()
+}
+
+/// The configuration, with its record elsewhere.
+fn with_record(config: &str, record: &Path) -> String {
+    config.replace("refwatch.db", record.to_str().expect("text"))
+}
+
+/// Failures that come back soon.
+fn impatient(config: &str) -> String {
+    config.replace("[poll]\n", "[poll]\ntimeout = \"1s\"\nbackoff_initial = \"200ms\"\nbackoff_max = \"1s\"\n")
+}
