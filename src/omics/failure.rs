@@ -8,6 +8,7 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
+use super::redact::redacted;
 use super::wire::ANSWER_BYTES_MAX;
 use crate::core::outcome::{FailureReason, Operation, PollFailure};
 use crate::core::text::{Printable, excerpt};
@@ -114,7 +115,7 @@ fn service_error(
     let reason = reason_of_code(code).unwrap_or_else(|| reason_of_status(status));
     let mut message = excerpt(code, EXCERPT_MAX);
     if let Some(said) = error.message().filter(|said| !said.is_empty()) {
-        message = format!("{message}: {}", excerpt(said, EXCERPT_MAX));
+        message = format!("{message}: {}", excerpt(&redacted(said), EXCERPT_MAX));
     }
     match advice(operation, code) {
         Some(advice) => (reason, format!("{message} ({advice})")),
@@ -143,7 +144,7 @@ fn unreadable(response: &HttpResponse) -> String {
     };
     let body = response.body().bytes().unwrap_or_default();
     let start = String::from_utf8_lossy(&body[..body.len().min(4 * EXCERPT_MAX)]);
-    let quoted = excerpt(&Printable(&start).to_string(), EXCERPT_MAX);
+    let quoted = excerpt(&Printable(&redacted(&start)).to_string(), EXCERPT_MAX);
     format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}\"")
 }
 
@@ -208,7 +209,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         }
         line.push_str(&text);
     }
-    excerpt(&line, 2 * EXCERPT_MAX)
+    excerpt(&redacted(&line), 2 * EXCERPT_MAX)
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -7,6 +7,7 @@ mod answer;
 mod aws;
 mod failure;
 mod list;
+mod redact;
 mod service;
 mod turn;
 mod wire;

@@ -62,7 +62,7 @@ impl Drop for Mounted {
 }
 
 #[expect(clippy::print_stdout, reason = "whoever runs the tests should know what was not tested")]
-fn skipped<T>(why: &str) -> Option<T> {
+pub(crate) fn skipped<T>(why: &str) -> Option<T> {
     println!("skipped: {why}");
     None
 }
