@@ -33,7 +33,8 @@ fn fault_114_a_signal_that_dumps_core_dumps_none() {
     let before = cores(&scene);
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
     let config = scene.write("refwatch.toml", &config);
-    for signal in [Signal::ABORT, Signal::SEGV, Signal::QUIT] {
+    // A SIGSEGV from outside is passed over by Rust's own handler, which looks for the fault in vain.
+    for signal in [Signal::ABORT, Signal::ILL, Signal::QUIT] {
         let run = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
         let mut daemon = scene.spawn(with_cores(&scene, &run));
         daemon.address();
