@@ -188,31 +188,32 @@ mod tests {
         }
     }
 
+    /// Any text, with what acts on displays, on lines and on JSON more often than chance has it.
+    const FOREIGN: &str = "(?s)(.|[\n\r\u{2028}\u{202e}\u{1b}\u{e0041}\"\\\\{}]){0,20}";
+
     /// What one event with a hostile message and field looks like.
-    fn logged(format: LogFormat) -> String {
+    fn logged(format: LogFormat, field: &str, message: &str) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         let subscriber = tracing_subscriber::registry().with(layer(format, move || writer.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            error!(status_message = "a\nb\u{202e}c\x1b[31m\"", "one\r\ntwo\u{2028}");
+            error!(status_message = field, "{message}");
         });
         let bytes = buffer.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         String::from_utf8(bytes).expect("text")
     }
 
-    #[test]
-    fn no_event_is_more_than_one_line_or_moves_a_cursor() {
-        for format in [LogFormat::Text, LogFormat::Json] {
-            let line = logged(format);
-            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
-            assert!(!line.trim_end().chars().any(crate::core::text::is_hostile), "{line:?}");
+    proptest::proptest! {
+        #[test]
+        fn fault_113_a_line_of_the_log_reads_back_whatever_it_says(field in FOREIGN, message in FOREIGN) {
+            for format in [LogFormat::Text, LogFormat::Json] {
+                let line = logged(format, &field, &message);
+                let text = line.strip_suffix('\n').expect("a line");
+                assert!(!text.chars().any(crate::core::text::is_hostile), "{line:?}");
+            }
+            let event: serde_json::Value =
+                serde_json::from_str(&logged(LogFormat::Json, &field, &message)).expect("JSON");
+            assert_eq!([&event["status_message"], &event["message"]], [&field, &message]);
         }
-    }
-
-    #[test]
-    fn a_json_line_gives_back_what_was_said() {
-        let event: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json)).expect("JSON");
-        assert_eq!(event["status_message"], "a\nb\u{202e}c\x1b[31m\"");
-        assert_eq!(event["message"], "one\r\ntwo\u{2028}");
     }
 }

@@ -6,8 +6,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use refwatch::commands::{CommandLine, Exit, Failure};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 fn main() -> ExitCode {
+    if let Err(error) = forbid_core_dumps() {
+        complain(&format!("warning: core dumps could not be switched off: {error}"));
+    }
     let exit = match CommandLine::try_parse() {
         // A panic has been told by its hook.
         Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
@@ -28,6 +32,13 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// Memory holds credentials. The limit keeps a core out of files; what a `core_pattern` pipes to a program knows no limit, and is
+/// kept back by the other.
+fn forbid_core_dumps() -> std::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn run(command_line: CommandLine) -> Result<Exit, Failure> {

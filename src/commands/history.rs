@@ -183,4 +183,22 @@ OBSERVED AT               JOB                    STATUS                         
             assert!(since(wrong).expect_err(wrong).starts_with("neither a duration"), "{wrong}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn fault_113_no_text_acts_on_the_terminal_of_history(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}") {
+            let row = TransitionRow {
+                from_status: Some(text.clone()),
+                to_status: text.clone(),
+                status_message: Some(text.clone()),
+                ..TransitionRow::default()
+            };
+            let rows = [row.clone(), row];
+            let shown = table(&rows);
+            assert!(!shown.contains(|c: char| crate::core::text::is_hostile(c) && c != '\n'), "{shown:?}");
+            assert_eq!(shown.matches('\n').count(), 3, "a header and two lines: {shown:?}");
+            let told: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
+            assert_eq!(told[0]["status_message"], text);
+        }
+    }
 }

@@ -256,4 +256,27 @@ mod tests {
         assert_eq!(cells, ["GRCh38", "1234567890/2222222222", "IN_PROGRESS", "2h 5m", "2 of 3", "in 12s"], "{shown}");
         assert!(!shown.contains(|c: char| crate::core::text::is_hostile(c) && c != '\n'), "{shown}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn fault_113_no_text_acts_on_the_terminal_of_status(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: u16) {
+            let failure = WatchFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
+            let of_text = Watch {
+                watch: text.clone(),
+                reference_store_id: text.clone(),
+                import_job_id: text.clone(),
+                status: Some(text.clone()),
+                status_message: Some(text.clone()),
+                since: Some(text.clone()),
+                next_poll: Some(text.clone()),
+                ..watch()
+            };
+            let failed = Watch { up: Some(false), recent_failures: vec![failure], ..of_text.clone() };
+            let parked = Watch { parked_reason: Some(text.clone()), ..of_text.clone() };
+            let shown = table(&[of_text, failed, parked], Timestamp::UNIX_EPOCH, width);
+            assert!(!shown.contains(|c: char| crate::core::text::is_hostile(c) && c != '\n'), "{shown:?}");
+            // A header, and a row and a remark for each.
+            assert_eq!(shown.matches('\n').count(), 7, "{shown:?}");
+        }
+    }
 }

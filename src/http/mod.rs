@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -52,11 +53,12 @@ pub struct AppState {
 
 /// Every path there is.
 fn router(state: AppState) -> Router {
+    let under_way = Arc::default();
     Router::new()
         .route("/", get(page::show))
         .route("/watch/{reference_store_id}/{import_job_id}", get(job_page::show))
         .route("/style.css", get(html::style))
-        .route("/metrics", get(metrics::show))
+        .route("/metrics", get(move |State(state)| metrics::show(Arc::clone(&under_way), state)))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .route("/api/v1/watches", get(watches::list))

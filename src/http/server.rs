@@ -3,17 +3,25 @@
 //! A connection has one bound on its whole life, whatever its other end does or leaves undone: a response that is never read,
 //! headers that trickle, a connection held for nothing. When its time is up, or the daemon stops, it ends the same way: no
 //! new request is taken, the one under way has [`Limits::drain`] to be answered, and then it is cut.
+//!
+//! Where all connections are taken, a new one takes the place of the one that has waited longest for its other end: for a
+//! request, or for an answer to be read. So connections that only hold their place, however many, keep no scrape out.
 
+use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -35,8 +43,8 @@ const CONNECTIONS_MAX: usize = 64;
 /// The bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; further ones wait in the kernel's queue. A pair of Prometheus servers, a few people and their
-    /// scripts need a handful, and each connection may hold a whole response in memory.
+    /// Connections at once. A pair of Prometheus servers, a few people and their scripts need a handful, and each connection
+    /// may hold a whole response in memory. One over it makes another give way; where all are being answered, it waits.
     pub connections: usize,
     /// From the wait for a request to the end of its headers; so a connection may idle for as long.
     pub header_read: Duration,
@@ -59,23 +67,87 @@ impl Default for Limits {
     }
 }
 
+/// What [`Waiting::since`] says of a connection that is being answered: it waits for us.
+const ANSWERING: u64 = u64::MAX;
+
+/// Who has waited how long for the other end of a connection, in turns and not in time: all that counts is who was first.
+#[derive(Debug, Default)]
+struct Turns {
+    next: AtomicU64,
+    /// Rings when a connection begins to wait.
+    waits: Notify,
+}
+
+/// One connection, as the listener sees it.
+#[derive(Debug)]
+struct Waiting {
+    /// The turn from which on it has waited for its other end, or [`ANSWERING`].
+    since: AtomicU64,
+    turns: Arc<Turns>,
+    /// Ends it.
+    give_way: CancellationToken,
+}
+
+impl Waiting {
+    fn new(turns: &Arc<Turns>) -> Self {
+        let waiting =
+            Self { since: AtomicU64::new(ANSWERING), turns: Arc::clone(turns), give_way: CancellationToken::new() };
+        waiting.begin();
+        waiting
+    }
+
+    fn begin(&self) {
+        self.since.store(self.turns.next.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.turns.waits.notify_one();
+    }
+
+    fn end(&self) {
+        self.since.store(ANSWERING, Ordering::Relaxed);
+    }
+}
+
 /// Serves until `stop`, and returns when the last connection has ended.
 pub async fn serve(listener: TcpListener, state: AppState, limits: Limits, stop: CancellationToken) {
     let clock = state.clock;
     let service = TowerToHyperService::new(router(state));
+    let turns = Arc::new(Turns::default());
     let mut connections = JoinSet::new();
+    let mut open: HashMap<Id, Arc<Waiting>> = HashMap::new();
+    let mut at_the_door = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => report(ended),
-            stream = accept(&listener, clock), if connections.len() < limits.connections => {
-                connections.spawn(converse(stream, service.clone(), limits, clock, stop.clone()));
+            Some(ended) = connections.join_next_with_id() => {
+                open.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+                report(ended.map(|_| ()));
             }
+            () = turns.waits.notified(), if at_the_door.is_some() => {}
+            stream = accept(&listener, clock), if at_the_door.is_none() => at_the_door = Some(stream),
+        }
+        if open.len() < limits.connections {
+            if let Some(stream) = at_the_door.take() {
+                let waiting = Arc::new(Waiting::new(&turns));
+                let conversation = converse(stream, service.clone(), limits, clock, stop.clone(), Arc::clone(&waiting));
+                open.insert(connections.spawn(conversation).id(), waiting);
+            }
+        } else if at_the_door.is_some() {
+            make_room(&open);
         }
     }
-    drop(listener);
+    drop((listener, at_the_door));
     while let Some(ended) = connections.join_next().await {
         report(ended);
+    }
+}
+
+/// Ends the connection that has waited longest, unless one is ending for this already.
+fn make_room(open: &HashMap<Id, Arc<Waiting>>) {
+    if open.values().any(|connection| connection.give_way.is_cancelled()) {
+        return;
+    }
+    let longest = open.values().min_by_key(|connection| connection.since.load(Ordering::Relaxed));
+    if let Some(longest) = longest.filter(|connection| connection.since.load(Ordering::Relaxed) != ANSWERING) {
+        longest.give_way.cancel();
     }
 }
 
@@ -98,7 +170,18 @@ async fn converse(
     limits: Limits,
     clock: Clock,
     stop: CancellationToken,
+    waiting: Arc<Waiting>,
 ) {
+    let give_way = waiting.give_way.clone();
+    let service = service_fn(move |request| {
+        waiting.end();
+        let (answer, waiting) = (service.call(request), Arc::clone(&waiting));
+        async move {
+            let answer = answer.await;
+            waiting.begin();
+            answer
+        }
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_read)
@@ -113,6 +196,7 @@ async fn converse(
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
+        () = give_way.cancelled() => None,
         () = last_call => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
@@ -125,7 +209,7 @@ async fn converse(
     match ended {
         Some(Ok(())) => {}
         Some(Err(error)) => debug!(%error, "an HTTP connection failed"),
-        None => debug!("an HTTP connection was cut at its deadline"),
+        None => debug!("an HTTP connection was cut at its deadline, or gave way to another"),
     }
 }
 

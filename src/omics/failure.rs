@@ -8,6 +8,7 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
+use super::redact::redacted;
 use super::wire::ANSWER_BYTES_MAX;
 use crate::config::TargetConfig;
 use crate::core::outcome::{FailureReason, Operation, PollFailure};
@@ -127,7 +128,7 @@ fn service_error(
     let reason = reason_of_code(code).unwrap_or_else(|| reason_of_status(status));
     let mut message = excerpt(code, EXCERPT_MAX);
     if let Some(said) = error.message().filter(|said| !said.is_empty()) {
-        message = format!("{message}: {}", excerpt(said, EXCERPT_MAX));
+        message = format!("{message}: {}", excerpt(&redacted(said), EXCERPT_MAX));
     }
     if let Some(advice) = advice(operation, code) {
         let skew = if advice.contains("clock") { skew(response, wall) } else { None };
@@ -165,7 +166,7 @@ fn unreadable(response: &HttpResponse) -> String {
     };
     let body = response.body().bytes().unwrap_or_default();
     let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
-    let shown = Printable(&start).to_string();
+    let shown = Printable(&redacted(&start)).to_string();
     let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
     let more = if quoted.len() < shown.len() || start.len() < body.len() { "…" } else { "" };
     format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
@@ -246,7 +247,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         }
         line.push_str(&text);
     }
-    excerpt(&line, 2 * EXCERPT_MAX)
+    excerpt(&redacted(&line), 2 * EXCERPT_MAX)
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -8,6 +8,7 @@ mod aws;
 mod failure;
 mod gate;
 mod list;
+mod redact;
 mod service;
 mod turn;
 mod wire;

@@ -151,7 +151,7 @@ target = "defalt"
 }
 
 #[test]
-fn a_transition_is_one_line_of_the_log_with_the_fields_of_its_row_and_no_secret_is_in_any_line() {
+fn fault_111_at_trace_a_transition_is_one_line_with_the_fields_of_its_row_and_no_secret_is_in_any_line() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "1"]);
     let logs = scene.path("logs");

@@ -292,11 +292,7 @@ fn nearly_toml() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_loader_panic(text in prop_oneof!["(?s).{0,200}", nearly_toml()]) {
-        if let Err(problems) = load_text(&text) {
-            prop_assert!(!problems.is_empty());
-            let told = problems.render(false);
-            prop_assert!(told.chars().all(|c| c == '\n' || !refwatch::core::text::is_hostile(c)), "{told:?}");
-        }
+    fn fault_113_no_text_makes_the_loader_panic_or_its_diagnostics_act(text in prop_oneof!["(?s).{0,200}", nearly_toml()]) {
+        crate::foreign::configuration(text.as_bytes());
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod damage;
 mod faults;
+mod foreign;
 mod house;
 mod http;
 mod omics;

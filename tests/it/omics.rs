@@ -224,3 +224,41 @@ async fn a_time_that_no_calendar_reaches_is_no_time_and_no_fault() {
         assert_eq!(snapshot.status, JobStatus::InProgress, "{time}");
     }
 }
+
+#[tokio::test]
+async fn fault_112_no_credential_that_an_error_quotes_is_told_on() {
+    let canonical =
+        "the request should have been 'GET\\n/x\\nx-amz-date:20260101\\nx-amz-security-token:TOPSECRET==\\n\\nhost' ok";
+    let signed = "https://b.s3.amazonaws.com/a?X-Amz-Credential=TOPSECRET%2F1&X-Amz-Signature=TOPSECRET&X-Amz-Date=1";
+    let header =
+        "Authorization: AWS4-HMAC-SHA256 Credential=TOPSECRET/1/us-west-2, SignedHeaders=host, Signature=TOPSECRET";
+    let json = |message: &str| format!("{{\"message\": \"{message}\", \"arn\": \"arn:aws:iam::1:role/r\"}}");
+    let error = |code: &str, body: &str| response("403 Forbidden", &format!("x-amzn-errortype: {code}\r\n"), body);
+    for (name, answer, told) in [
+        (
+            "a canonical request",
+            error("InvalidSignatureException", &json(canonical)),
+            "x-amz-security-token:[redacted]",
+        ),
+        ("a signed URL", error("AccessDeniedException", &json(signed)), "X-Amz-Signature=[redacted]&X-Amz-Date=1"),
+        ("a header", error("IncompleteSignature", &json(header)), "Credential=[redacted], SignedHeaders=host"),
+        ("a proxy's page", response("502 Bad Gateway", "", &format!("<p>{header}")), "Signature=[redacted]"),
+        (
+            "XML",
+            response(
+                "500 Oh",
+                "",
+                "<SecretAccessKey>TOPSECRET</SecretAccessKey><SessionToken>TOPSECRET</SessionToken>",
+            ),
+            "<SessionToken>[redacted]<",
+        ),
+        (
+            "quoted JSON",
+            error("AccessDenied", &json(r#"{\"SessionToken\": \"TOPSECRET\"}"#)),
+            r#"{"SessionToken": "[redacted]"}"#,
+        ),
+    ] {
+        let failure = poll(answer).await.expect_err(name).to_string();
+        assert!(!failure.contains("TOPSECRET") && failure.contains(told), "{name}: {failure}");
+    }
+}

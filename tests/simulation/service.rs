@@ -299,7 +299,7 @@ impl Service {
             self.meet(|met| &mut met.lies);
             lie(&mut snapshot, &mut self.seen().rng, job.end().is_some(), self.clock.now().wall);
         }
-        self.trace((key, &snapshot.status, snapshot.completed_at.map(|at| at.as_nanosecond())));
+        self.trace((key, &snapshot.status, snapshot.completed_at.map(Timestamp::as_nanosecond)));
         Ok(snapshot)
     }
 

@@ -8,6 +8,7 @@ use refwatch::core::time::Timestamp;
 
 /// What was told of a job.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is something that was told or not, and none excludes another")]
 pub(crate) struct Told {
     /// What the record has to hold, in this order and nothing else.
     pub changes: Vec<Change>,

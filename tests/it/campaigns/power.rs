@@ -108,8 +108,8 @@ fn states(steps: &[Step]) -> Vec<Vec<String>> {
                 let all = changes.clone();
                 let last = |job| all.iter().rfind(|(_, other, _)| *other == job).expect("itself");
                 changes.retain(|(_, job, _)| {
-                    let (number_of_last, _, status) = last(*job);
-                    *status != "FAILED" || *number_of_last >= deleted_before(number)
+                    let (changed_at, _, to) = last(*job);
+                    *to != "FAILED" || *changed_at >= deleted_before(number)
                 });
             }
             Step::Checkpoint | Step::Reopen => {}

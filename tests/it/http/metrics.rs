@@ -140,3 +140,37 @@ async fn a_watch_that_leaves_the_board_leaves_the_metrics() {
     let text = server.get("/metrics").await.body;
     assert!(!text.contains("2222222222") && text.contains("refwatch_watches{state=\"live\"} 0\n"), "{text}");
 }
+
+#[tokio::test]
+async fn fault_107_scrapes_that_come_together_are_served_by_one_rendering() {
+    let server = Server::with(Limits { connections: 200, ..Limits::default() }, []).await;
+    for job in 0..2_000_u32 {
+        server.board.publish(view(&format!("{}", 1_000_000_000 + job), JobStatus::InProgress));
+    }
+    // A rendering shows the number of the moment at which it was made, so two have the same only by being one.
+    let (board, stop) = (server.board.clone(), CancellationToken::new());
+    let (stopped, started) = (stop.clone(), at("2026-03-01T08:00:00Z"));
+    let counting = std::thread::spawn(move || {
+        for millis in (1..).take_while(|_| !stopped.is_cancelled()) {
+            let moment = started.checked_add(Duration::from_millis(millis)).unwrap();
+            board.update_daemon(|daemon| daemon.config_loaded_at = Some(moment));
+        }
+    });
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        streams.push(server.connect().await);
+        streams.last_mut().unwrap().write_all(request).await.unwrap();
+    }
+    let mut moments = BTreeSet::new();
+    for stream in &mut streams {
+        let answer = Answer::parse(&read_to_end(stream).await);
+        assert_eq!(answer.status, 200);
+        let line =
+            answer.body.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
+        moments.insert(line.unwrap().to_owned());
+    }
+    stop.cancel();
+    counting.join().unwrap();
+    assert!(moments.len() <= 10, "{} renderings for 100 scrapes", moments.len());
+}

@@ -1,0 +1,40 @@
+//! Credentials taken out of what others say: AWS's word on a wrong signature quotes the request that it checked, session token
+//! included, and a URL that was signed beforehand holds its signature.
+
+/// What a credential or a signature stands behind, in lower case.
+const NAMES: [&str; 8] = [
+    "signature",
+    "credential",
+    "security-token",
+    "securitytoken",
+    "sessiontoken",
+    "secretaccesskey",
+    "accesskeyid",
+    "password",
+];
+
+/// In place of a credential.
+const REDACTED: &str = "[redacted]";
+
+/// `text` without the values behind [`NAMES`]: in a query, a header, JSON or XML.
+pub(super) fn redacted(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = 0;
+    let end_of = |from: usize, is_end: fn(char) -> bool| text[from..].find(is_end).map_or(text.len(), |at| from + at);
+    let name_end = |from: usize| {
+        let ends = NAMES.iter().filter_map(|name| lower[from..].find(name).map(|at| from + at + name.len()));
+        ends.min()
+    };
+    while let Some(name) = name_end(rest) {
+        let value = end_of(name, |c| !matches!(c, '"' | '\'' | ' ' | '=' | ':' | '>'));
+        shown.push_str(&text[rest..value]);
+        rest = value;
+        if text[name..value].contains(['=', ':', '>']) {
+            rest = end_of(value, |c| c.is_whitespace() || matches!(c, '&' | ',' | ';' | '"' | '\'' | '<'));
+            shown.push_str(REDACTED);
+        }
+    }
+    shown.push_str(&text[rest..]);
+    shown
+}

@@ -1,0 +1,271 @@
+//! Text that others wrote, whatever it is: nothing that reads it panics; what shows it keeps it on its line, lets it act on no
+//! display, and can be read again. `fuzz/` runs the same checks under a fuzzer, so they need nothing beside this file.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use refwatch::board::{FailedPoll, StatusBoard, WatchState, WatchView};
+use refwatch::clock::Clock;
+use refwatch::config::{Quota, TargetConfig};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::outcome::FailureReason;
+use refwatch::core::text::{Printable, is_hostile};
+use refwatch::core::time::Timestamp;
+use refwatch::core::watch::Known;
+use refwatch::http::server::{Limits, serve};
+use refwatch::http::watches::Watch;
+use refwatch::http::{AppState, client};
+use refwatch::instruments::Instruments;
+use refwatch::metrics::Metrics;
+use refwatch::omics::{Aws, Target};
+use refwatch::record::RecordReader;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+const JOB: &str = "1234567890/9876543210";
+
+/// Tags that hold nothing and so have no end.
+const VOID: [&str; 5] = ["meta", "link", "br", "hr", "wbr"];
+
+/// A service that answers with whatever it is given, the AWS edge that asks it, and a server that shows a board.
+struct World {
+    runtime: Runtime,
+    said: Arc<Mutex<Vec<u8>>>,
+    target: Target,
+    board: StatusBoard,
+    address: SocketAddr,
+}
+
+fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let runtime = Runtime::new().expect("a runtime");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (clock, instruments) = (Clock::system(), Instruments::new().expect("metrics"));
+        let config = TargetConfig {
+            region: Some("us-west-2".to_owned()),
+            endpoint_url: Some(format!("http://{}", service(Arc::clone(&said)))),
+            quota: Quota { requests_per_second: 1_000_000.0, ..TargetConfig::new("default").quota },
+            timeout: Duration::from_mins(1),
+            simulated: true,
+            ..TargetConfig::new("default")
+        };
+        let target = runtime.block_on(Target::new(&config, &Aws::new(clock), clock, &instruments)).expect("a target");
+        let board = StatusBoard::default();
+        let metrics = Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH).expect("metrics");
+        let state = AppState {
+            board: board.clone(),
+            metrics: Arc::new(metrics),
+            record: RecordReader::new("/nonexistent/record".as_ref()),
+            clock,
+            host_names: [].into(),
+        };
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = runtime.handle().clone();
+        std::thread::spawn(move || {
+            server.block_on(serve(listener, state, Limits::default(), CancellationToken::new()));
+        });
+        World { runtime, said, target, board, address }
+    })
+}
+
+/// Answers every request with 200 and what is `said`.
+fn service(said: Arc<Mutex<Vec<u8>>>) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {
+                head.push(byte[0]);
+            }
+            let body = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            // Whoever asks may have gone: what it makes of that is for the check to see.
+            drop(stream.write_all(&[head.as_bytes(), &body].concat()));
+        }
+    });
+    address
+}
+
+/// One check at a time: they share the world.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Checks `text` as a configuration.
+pub(crate) fn configuration(text: &[u8]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("refwatch.toml");
+    std::fs::write(&path, text).expect("a file");
+    match refwatch::config::load(&path) {
+        Ok(loaded) => drop(loaded.config.in_force()),
+        Err(problems) => {
+            harmless(&problems.render(false), "diagnostics");
+            assert!(!problems.is_empty() && !problems.summary().chars().any(is_hostile), "{problems:?}");
+        }
+    }
+}
+
+/// Checks `body` as the answer about a job, and as one about a store, and shows what came of it.
+pub(crate) fn answer(body: &[u8]) {
+    let told = {
+        let _alone = alone();
+        let (world, key) = (world(), JOB.parse::<JobKey>().expect("a job"));
+        *world.said.lock().unwrap_or_else(PoisonError::into_inner) = body.to_vec();
+        world.runtime.block_on(async {
+            let told = match world.target.poll(&key).await {
+                Ok(snapshot) => vec![snapshot.status.to_string(), snapshot.status_message.unwrap_or_default()],
+                Err(failure) => vec![failure.message],
+            };
+            match world.target.list(&key.store, None, None).await {
+                Ok(page) => told.into_iter().chain(page.jobs.iter().map(|job| job.status.to_string())).collect(),
+                Err(failure) => [told, vec![failure.message]].concat(),
+            }
+        })
+    };
+    told.iter().take(4).for_each(|text| shown(text));
+}
+
+/// Checks what is shown of `text` in every place that others write.
+pub(crate) fn shown(text: &str) {
+    let _alone = alone();
+    let world = world();
+    world.board.publish(view(text));
+    let pages = ["/", "/watch/1234567890/9876543210", "/metrics", "/api/v1/watches"].map(|path| {
+        let body = world.runtime.block_on(client::get(&world.address.to_string(), path)).expect(path);
+        let body = String::from_utf8(body.to_vec()).expect(path);
+        harmless(&body, path);
+        body
+    });
+    let [page, job, metrics, watches] = &pages;
+    well_formed(page);
+    well_formed(job);
+    let printable = Printable(text).to_string();
+    let labels = metrics.lines().filter(|line| !line.starts_with('#')).flat_map(labels);
+    let names: Vec<String> = labels.filter(|(name, _)| name == "watch").map(|(_, value)| value).collect();
+    assert!(!names.is_empty() && names.iter().all(|name| *name == printable), "{printable:?} in {names:?}");
+    let watches: Vec<Watch> = serde_json::from_str(watches).expect("JSON");
+    assert_eq!((watches[0].watch.as_str(), watches[0].status_message.as_deref()), (text, Some(text)));
+}
+
+fn view(text: &str) -> WatchView {
+    let own = || text.to_owned();
+    let key: JobKey = JOB.parse().expect("a job");
+    let source = Source { status: SourceStatus::from(text), status_message: Some(own()) };
+    let known = Known {
+        status: JobStatus::from(text),
+        status_message: Some(own()),
+        created_at: None,
+        completed_at: None,
+        sources: [(SourceKey { name: own(), source_file: own(), nth: 0 }, source)].into(),
+        since: Timestamp::UNIX_EPOCH,
+        last_seen: Timestamp::UNIX_EPOCH,
+        vanished_at: None,
+    };
+    let failure = FailedPoll { at: Timestamp::UNIX_EPOCH, reason: FailureReason::Other, message: own() };
+    WatchView {
+        id: WatchId { target: "default".into(), key },
+        name: text.into(),
+        aws_region: text.into(),
+        state: WatchState::Parked(own()),
+        known: Some(known),
+        up: Some(false),
+        last_successful_poll: None,
+        next_poll: None,
+        transitions: [0; 8],
+        recent_failures: [failure].into(),
+    }
+}
+
+/// Nothing in `text`, but for the ends of its own lines, acts on a display.
+fn harmless(text: &str, place: &str) {
+    let acting = text.chars().find(|c| is_hostile(*c) && *c != '\n');
+    assert_eq!(acting, None, "{place}: {text:?}");
+}
+
+/// Every tag of a page has its name and its end, every attribute its quotes, and no text holds a character of theirs.
+fn well_formed(html: &str) {
+    let mut open = Vec::new();
+    for piece in html.strip_prefix("<!DOCTYPE html><").expect("a page").split('<') {
+        let (tag, text) = piece.split_once('>').unwrap_or_else(|| panic!("a tag without end: {piece:?} in {html}"));
+        assert!(!text.contains(['>', '"']), "{text:?} in {html}");
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag:?} in {html}");
+        let name = tag.split(' ').next().unwrap_or_default();
+        assert!(name.trim_start_matches('/').chars().all(|c| c.is_ascii_alphanumeric()), "{tag:?} in {html}");
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "{html}"),
+            None if VOID.contains(&name) => {}
+            None => open.push(name),
+        }
+    }
+    assert!(open.is_empty(), "{open:?} in {html}");
+}
+
+/// The labels of a line of the text exposition.
+fn labels(line: &str) -> Vec<(String, String)> {
+    let mut labels = Vec::new();
+    let Some((_, mut rest)) = line.split_once('{') else { return labels };
+    while let Some((name, after)) = rest.split_once("=\"") {
+        let (mut value, mut characters) = (String::new(), after.char_indices());
+        let end = loop {
+            match characters.next().unwrap_or_else(|| panic!("a label without end: {line}")) {
+                (at, '"') => break at,
+                (_, '\\') => value.push(match characters.next() {
+                    Some((_, 'n')) => '\n',
+                    Some((_, c @ ('\\' | '"'))) => c,
+                    other => panic!("no escape: {other:?} in {line}"),
+                }),
+                (_, c) => value.push(c),
+            }
+        };
+        labels.push((name.trim_start_matches(',').to_owned(), value));
+        rest = &after[end + 1..];
+    }
+    let value = rest.strip_prefix("} ").unwrap_or_else(|| panic!("no value: {line}"));
+    assert!(value.parse::<f64>().is_ok(), "{line}");
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FOREIGN: &str = "(?s)(.|[\n\r\t\u{0}\u{2028}\u{202e}\u{1b}\u{e0041}\"'\\\\<>&{}=,]|</td>|<script>){0,20}";
+
+    /// An answer whose strings are `text`, with some bytes of it replaced.
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        let damage = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)];
+        (FOREIGN, damage).prop_map(|(text, damage)| {
+            let job = serde_json::json!({
+                "id": "9876543210", "referenceStoreId": "1234567890", "roleArn": text, "status": text,
+                "statusMessage": text, "creationTime": "2026-01-02T03:04:05.678Z",
+                "sources": [{"name": text, "sourceFile": text, "status": text, "statusMessage": text}],
+            });
+            let mut answer = job.clone();
+            answer["importJobs"] = serde_json::json!([job]);
+            let mut bytes = answer.to_string().into_bytes();
+            for (index, byte) in damage {
+                let at = index.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn fault_113_whatever_the_service_says_is_shown_harmless_and_reads_back(body in body(), text in FOREIGN) {
+            answer(&body);
+            shown(&text);
+        }
+    }
+}
