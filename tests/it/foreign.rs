@@ -259,8 +259,13 @@ mod tests {
         })
     }
 
+    /// How many texts are tried.
+    fn texts() -> u32 {
+        crate::campaigns::number("FOREIGN_TEXTS").map_or(64, |texts| texts.try_into().expect("not so many"))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: texts(), ..ProptestConfig::default() })]
 
         #[test]
         fn fault_113_whatever_the_service_says_is_shown_harmless_and_reads_back(body in body(), text in FOREIGN) {
