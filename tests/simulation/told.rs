@@ -86,7 +86,8 @@ impl Told {
         let ended = self.last().is_some_and(JobStatus::is_terminal);
         let ends = snapshot.status.is_terminal();
         if ended && !ends && !self.doubted {
-            self.doubted = true;
+            // Its time in sight may be over before it can be asked once more.
+            (self.doubted, self.unasked_since) = (true, None);
             return;
         }
         self.doubted = false;
@@ -104,6 +105,10 @@ impl Told {
     pub(crate) fn fail(&mut self, reason: FailureReason) {
         if reason == FailureReason::Validation {
             (self.parked, self.unasked_since) = (true, None);
+        }
+        // That a listing shows an ended job otherwise is worth one question.
+        if self.last().is_some_and(JobStatus::is_terminal) {
+            self.unasked_since = None;
         }
         if reason == FailureReason::NotFound && self.last().is_some() {
             (self.vanished, self.gone) = (true, self.vanished);
