@@ -300,7 +300,7 @@ impl Host {
         for job in &self.scenario.jobs {
             let told = self.service.told(self.daemon, &job.key, |told| {
                 let last = told.last().filter(|_| !told.vanished).cloned()?;
-                Some((last, told.ended_at.map(|ended| ended + found.forget_after)))
+                Some((last, told.ended_at().map(|ended| ended + found.forget_after)))
             });
             let Some((last, over_at)) = told else { continue };
             let own = self.own.contains(&job.key);

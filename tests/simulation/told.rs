@@ -13,7 +13,10 @@ pub(crate) struct Told {
     /// What the record has to hold, in this order and nothing else.
     pub changes: Vec<Change>,
     /// When the job ended, as far as was told: no later than that was heard.
-    pub ended_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    /// When that was heard, and when the job ended as was told after that. Nothing of it is in the record.
+    ended_since: Option<Timestamp>,
+    ended_at_last: Option<Timestamp>,
     /// Whether the last that was said is that there is no such job.
     pub vanished: bool,
     /// Whether that was said more than once, so that a job that was found may be given up.
@@ -61,6 +64,12 @@ impl Told {
     pub(crate) fn start(&mut self, recorded: &[JobStatus]) {
         self.changes = recorded.iter().map(|status| Change { status: status.clone(), times: None }).collect();
         (self.doubted, self.parked, self.watch) = (false, false, Watch::None);
+        self.ended_at_last = None;
+    }
+
+    /// When the job ended, as far as a daemon knows.
+    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at_last.or(self.ended_at)
     }
 
     /// The job is watched from `now` on as it is said, if it was not before.
@@ -94,7 +103,11 @@ impl Told {
         if self.last() != Some(&snapshot.status) {
             let times = Some([snapshot.created_at, snapshot.completed_at]);
             self.changes.push(Change { status: snapshot.status.clone(), times });
-            self.ended_at = ends.then(|| snapshot.completed_at.map_or(now, |said| said.min(now)));
+            (self.ended_since, self.ended_at_last) = (ends.then_some(now), None);
+            self.ended_at = self.ended_since.map(|since| snapshot.completed_at.map_or(since, |said| said.min(since)));
+        } else if ends {
+            self.ended_at_last =
+                self.ended_since.map(|since| snapshot.completed_at.map_or(since, |said| said.min(since)));
         }
         if ends {
             self.unasked_since = None;
