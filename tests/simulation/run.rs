@@ -299,8 +299,8 @@ impl Host {
         let in_sight: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
         for job in &self.scenario.jobs {
             let told = self.service.told(self.daemon, &job.key, |told| {
-                let last = told.last().filter(|_| !told.vanished).cloned()?;
-                Some((last, told.ended_at().map(|ended| ended + found.forget_after)))
+                let last = told.last().filter(|_| !told.vanished && !told.parked && !told.retold).cloned()?;
+                Some((last, told.ended_at.map(|ended| ended + found.forget_after)))
             });
             let Some((last, over_at)) = told else { continue };
             let own = self.own.contains(&job.key);

@@ -13,10 +13,9 @@ pub(crate) struct Told {
     /// What the record has to hold, in this order and nothing else.
     pub changes: Vec<Change>,
     /// When the job ended, as far as was told: no later than that was heard.
-    ended_at: Option<Timestamp>,
-    /// When that was heard, and when the job ended as was told after that. Nothing of it is in the record.
-    ended_since: Option<Timestamp>,
-    ended_at_last: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// The end was told once more, perhaps with another time, by an answer that may have come too late.
+    pub retold: bool,
     /// Whether the last that was said is that there is no such job.
     pub vanished: bool,
     /// Whether that was said more than once, so that a job that was found may be given up.
@@ -26,7 +25,7 @@ pub(crate) struct Told {
     /// An ended job was told to go on. That counts when it is told once more.
     doubted: bool,
     /// The question was called wrong: it is not asked again before the watch changes.
-    parked: bool,
+    pub parked: bool,
     watch: Watch,
 }
 
@@ -64,12 +63,7 @@ impl Told {
     pub(crate) fn start(&mut self, recorded: &[JobStatus]) {
         self.changes = recorded.iter().map(|status| Change { status: status.clone(), times: None }).collect();
         (self.doubted, self.parked, self.watch) = (false, false, Watch::None);
-        self.ended_at_last = None;
-    }
-
-    /// When the job ended, as far as a daemon knows.
-    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
-        self.ended_at_last.or(self.ended_at)
+        self.retold = false;
     }
 
     /// The job is watched from `now` on as it is said, if it was not before.
@@ -103,11 +97,10 @@ impl Told {
         if self.last() != Some(&snapshot.status) {
             let times = Some([snapshot.created_at, snapshot.completed_at]);
             self.changes.push(Change { status: snapshot.status.clone(), times });
-            (self.ended_since, self.ended_at_last) = (ends.then_some(now), None);
-            self.ended_at = self.ended_since.map(|since| snapshot.completed_at.map_or(since, |said| said.min(since)));
+            self.ended_at = ends.then(|| snapshot.completed_at.map_or(now, |said| said.min(now)));
+            self.retold = false;
         } else if ends {
-            self.ended_at_last =
-                self.ended_since.map(|since| snapshot.completed_at.map_or(since, |said| said.min(since)));
+            self.retold = true;
         }
         if ends {
             self.unasked_since = None;
