@@ -97,6 +97,8 @@ mod tests {
             (3, 3, false, Some(5)),
             (5, 6, false, Some(10)),
             (10, 10, false, Some(14)),
+            // One that went out when the last was told is a probe.
+            (10, 11, false, Some(15)),
         ];
         for (step, (sent, answered, news, probe)) in script.into_iter().enumerate() {
             assert_eq!(refusal.refused("no", at(sent), at(answered)), news, "step {step}");
