@@ -23,6 +23,9 @@ pub use poller::{Polled, Poller, Step};
 /// not be kept.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
 
+/// How long a job that was found and never seen is asked for at least: a policy that is not everywhere yet loses no job.
+const UNSEEN_MIN: Duration = Duration::from_hours(1);
+
 /// What every watcher works with.
 #[derive(Clone, Debug)]
 pub struct Workplace {
@@ -113,10 +116,9 @@ impl Watcher {
             if !self.record(&polled.change, &stop).await? {
                 return Ok(());
             }
-            let gone_again = polled.says_gone_again();
+            let lets_go = polled.lets_go(self.poller.known());
             self.tell(polled);
-            let vanished = self.view.known.as_ref().is_some_and(|known| known.vanished_at.is_some());
-            if self.forgotten_in() == Some(Duration::ZERO) && (gone_again || !vanished) {
+            if lets_go && self.forgotten_in() == Some(Duration::ZERO) {
                 return Ok(());
             }
         }
@@ -134,7 +136,7 @@ impl Watcher {
         let (after, now) = (self.forget_after?, self.workplace.clock.now());
         match &self.view.known {
             Some(known) => known.forgotten_in(after, now.wall),
-            None => Some(after.saturating_sub(now.monotonic.since(self.started))),
+            None => Some(after.max(UNSEEN_MIN).saturating_sub(now.monotonic.since(self.started))),
         }
     }
 

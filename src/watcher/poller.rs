@@ -58,12 +58,19 @@ pub struct Polled {
 }
 
 impl Polled {
-    /// Whether the service says, not for the first time, that it does not know a job that it knew. One such answer, which may be
-    /// wrong, loses no job.
+    /// Whether a job of which by now this is `known` may be given up once its time in sight is over. No listing may bring it back: so one
+    /// that was seen is not for one answer that it is gone, nor one that was never seen for anything but the service's no.
     #[must_use]
-    pub fn says_gone_again(&self) -> bool {
-        let first = self.change.details.iter().any(|detail| detail.kind == DetailKind::Vanished);
-        !first && self.failure.as_ref().is_some_and(|failure| failure.reason == FailureReason::NotFound)
+    pub fn lets_go(&self, known: Option<&Known>) -> bool {
+        let reason = self.failure.as_ref().map(|failure| failure.reason);
+        let gone = reason == Some(FailureReason::NotFound);
+        match known {
+            None => gone || reason == Some(FailureReason::AccessDenied),
+            Some(known) if known.vanished_at.is_some() => {
+                gone && !self.change.details.iter().any(|detail| detail.kind == DetailKind::Vanished)
+            }
+            Some(_) => true,
+        }
     }
 }
 
@@ -187,22 +194,39 @@ mod tests {
 
     use super::*;
     use crate::core::change::Detail;
+    use crate::core::job::{JobStatus, Sources};
     use crate::core::time::Timestamp;
 
     #[test]
-    fn a_job_is_gone_when_the_service_says_so_twice() {
+    fn a_job_is_let_go_for_the_services_no_and_one_that_was_seen_for_a_second_one() {
         let now = Now { monotonic: Monotonic::at(Duration::ZERO), wall: Timestamp::UNIX_EPOCH };
+        let seen = Known {
+            status: JobStatus::Failed,
+            status_message: None,
+            created_at: None,
+            completed_at: None,
+            sources: Sources::new(),
+            since: now.wall,
+            last_seen: now.wall,
+            vanished_at: None,
+        };
+        let gone = Known { vanished_at: Some(now.wall), ..seen.clone() };
         let vanished = Detail { kind: DetailKind::Vanished, value: None, observed_at: now.wall };
         let first = Change { details: vec![vanished], ..Change::default() };
         let cases = [
-            (Some(FailureReason::NotFound), first, false),
-            (Some(FailureReason::NotFound), Change::default(), true),
-            (Some(FailureReason::Protocol), Change::default(), false),
-            (None, Change::default(), false),
+            (Some(&gone), Some(FailureReason::NotFound), first, false),
+            (Some(&gone), Some(FailureReason::NotFound), Change::default(), true),
+            (Some(&gone), Some(FailureReason::Protocol), Change::default(), false),
+            (Some(&seen), Some(FailureReason::Timeout), Change::default(), true),
+            (Some(&seen), None, Change::default(), true),
+            (None, Some(FailureReason::Timeout), Change::default(), false),
+            (None, Some(FailureReason::AccessDenied), Change::default(), true),
+            (None, Some(FailureReason::NotFound), Change::default(), true),
         ];
-        for (reason, change, gone) in cases {
+        for (known, reason, change, lets_go) in cases {
             let failure = reason.map(|reason| PollFailure { reason, message: String::new(), retry_after: None });
-            assert_eq!(Polled { now, failure, change }.says_gone_again(), gone, "{reason:?}");
+            let case = format!("{known:?} {reason:?} {change:?}");
+            assert_eq!(Polled { now, failure, change }.lets_go(known), lets_go, "{case}");
         }
     }
 }
