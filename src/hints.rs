@@ -129,4 +129,9 @@ impl JobHints {
             self.0.bell.notified().await;
         }
     }
+
+    /// Returns once the job looks changed. Whoever stops waiting does not miss it.
+    pub async fn looks_changed(&mut self) {
+        while self.told().await != Told::LooksChanged {}
+    }
 }

@@ -155,7 +155,7 @@ impl Poller {
         if !matches!(self.next, Next::Finished(_)) {
             std::future::pending::<()>().await;
         }
-        while self.hints.told().await != Told::LooksChanged {}
+        self.hints.looks_changed().await;
         self.next = Next::PollAt(self.clock.now().monotonic);
     }
 
@@ -173,17 +173,19 @@ impl Poller {
             }
             return Some(self.target.poll_turn(&self.key.store, urgency).await);
         }
-        let routine = async {
-            self.clock.sleep_until(due).await;
-            self.target.poll_turn(&self.key.store, urgency).await
-        };
         tokio::select! {
             biased;
             told = self.hints.told() => match told {
-                Told::LooksChanged => Some(self.target.poll_turn(&self.key.store, Urgency::Urgent).await),
-                Told::SafetyInterval => None,
+                Told::LooksChanged => return Some(self.target.poll_turn(&self.key.store, Urgency::Urgent).await),
+                Told::SafetyInterval => return None,
             },
-            turn = routine => Some(turn),
+            () = self.clock.sleep_until(due) => {}
+        }
+        // Once due it stays in the queue: for a safety interval that comes and goes it would lose its place each time.
+        tokio::select! {
+            biased;
+            () = self.hints.looks_changed() => Some(self.target.poll_turn(&self.key.store, Urgency::Urgent).await),
+            turn = self.target.poll_turn(&self.key.store, urgency) => Some(turn),
         }
     }
 }

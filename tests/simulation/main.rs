@@ -29,6 +29,9 @@ use scenario::Scenario;
 /// Seeds that are run unless it is said how many.
 const SEEDS: u64 = 40;
 
+/// Seeds that found a bug, and are run beside these.
+const FOUND_BUGS: [u64; 3] = [268, 1422, 1725];
+
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
 }
@@ -37,7 +40,7 @@ fn number(variable: &str) -> Option<u64> {
 fn every_seed_goes_well_and_comes_out_the_same_each_time() {
     let seeds: Vec<u64> = match number("SIMULATION_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("SIMULATION_SEEDS").unwrap_or(SEEDS)).collect(),
+        None => (0..number("SIMULATION_SEEDS").unwrap_or(SEEDS)).chain(FOUND_BUGS).collect(),
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (lasted, met) = thread::scope(|scope| {
