@@ -18,6 +18,7 @@ use crate::config::watch_list::{Difference, JobEntry, StoreEntry, WatchList};
 use crate::config::{Config, TargetConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
+use crate::core::watch::Known;
 use crate::hints::StoreHints;
 use crate::omics::{Connect, Target, TargetError};
 use crate::record::{CommitError, Jobs, Remembered};
@@ -176,7 +177,9 @@ impl Supervisor {
             if policy.find.is_some() {
                 // What goes on, or ended lately, is not left to be found: it may be too old for that, or listing may fail.
                 let in_sight = self.remembered(self.in_sight(&store, &self.config)).await?;
-                self.start_found(&store, in_sight.into_iter().map(|(id, job)| (id, Some(job))));
+                // Of one that vanished that may have been said once, and not have been so: it is asked for once more.
+                let forgets = |known: &Known| known.status.is_terminal();
+                self.start_found(&store, in_sight.into_iter().map(|(id, job)| (id, Some(job))), forgets);
             }
             self.start_sweep(store, policy, 0);
         }
@@ -196,12 +199,19 @@ impl Supervisor {
         Jobs::InSight { store: store.clone(), ended_since }
     }
 
-    /// Starts watches of jobs of a store, but of those that are watched already, and those whose time in sight is over.
-    fn start_found(&mut self, store: &StoreId, jobs: impl Iterator<Item = (WatchId, Option<Remembered>)>) {
+    /// Starts watches of jobs of a store, but of those that are watched already, and of those that it `forgets` and whose time in sight
+    /// is over.
+    fn start_found(
+        &mut self,
+        store: &StoreId,
+        jobs: impl Iterator<Item = (WatchId, Option<Remembered>)>,
+        forgets: impl Fn(&Known) -> bool,
+    ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
         let now = self.workplace.clock.now().wall;
         for (id, remembered) in jobs {
-            let left = remembered.as_ref().and_then(|job| job.known.forgotten_in(entry.forget_after?, now));
+            let known = remembered.as_ref().map(|job| &job.known).filter(|known| forgets(known));
+            let left = known.and_then(|known| known.forgotten_in(entry.forget_after?, now));
             if left != Some(Duration::ZERO) && self.workplace.board.watch(&id).is_none() {
                 self.start_watch(id, &entry, remembered, 0);
             }
@@ -268,7 +278,7 @@ impl Supervisor {
         // A bound on a wait: the rest of the daemon must not wait for a disk that hangs.
         let seen = match tokio::time::timeout(FOUND_PATIENCE, asked).await {
             Ok(Ok(mut remembered)) => {
-                self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))));
+                self.start_found(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))), |_| true);
                 Ok(())
             }
             Ok(Err(error @ CommitError::WriterGone)) => return Err(ApplyError::Lost(error)),
