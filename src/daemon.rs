@@ -1,38 +1,41 @@
 //! The daemon, put together: build, run, stop.
 
+mod reader;
+mod status_line;
+
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::board::{ConfigError, StatusBoard, WatchState};
+use crate::board::{ConfigError, StatusBoard};
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
-use crate::core::job::JobStatus;
-use crate::core::time::{Monotonic, Now, Timestamp};
+use crate::core::time::{Monotonic, Timestamp};
 use crate::http::server::Limits;
-use crate::http::{self, AppState};
+use crate::http::{self, AppState, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::omics::Aws;
 use crate::record::{CommitError, OpenError, Record, RecordReader};
+use crate::reload::{ReloadRequests, Reloaded};
 use crate::signals::Asked;
 use crate::supervisor::{ApplyError, Supervisor};
 use crate::systemd;
 use crate::watcher::{Workplace, tell_record};
+pub use reader::Source;
+use reader::{Reader, Reading};
+use status_line::status_line;
 
 /// How often the daemon looks after itself: status line, watchdog, counters. A shorter watchdog makes it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// The least time between two reloads. However many signals ask for one meanwhile, they get one.
-const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long closing the record may take, after the tasks have had theirs: together they stay under the 5 s that a stop takes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -56,6 +59,9 @@ const LEFT_OUT_AT_RELOAD: &str =
 pub struct Daemon {
     /// What is in force.
     config: Config,
+    /// What was read last, in force or not.
+    read: Option<Result<Loaded, Problems>>,
+    requests: ReloadRequests,
     address: SocketAddr,
     workplace: Workplace,
     supervisor: Supervisor,
@@ -86,6 +92,9 @@ pub enum DaemonError {
     /// A fault of ours: two metrics of one name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+    /// A fault of ours: reading the configuration panicked.
+    #[error("reading the configuration: {0}")]
+    Reading(#[from] tokio::task::JoinError),
     /// A fault of ours: the HTTP server ended.
     #[error("the HTTP server has ended")]
     ServerGone,
@@ -98,7 +107,7 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`].
     pub async fn start(loaded: Loaded, log: Log) -> Result<Self, DaemonError> {
-        let Loaded { config, problems } = loaded;
+        let Loaded { config, problems, .. } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
@@ -112,7 +121,7 @@ impl Daemon {
             host_names: host_names(address),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
-        server.spawn(http::server::serve(listener, state, Limits::default(), server_stop.clone()));
+        server.spawn(http::server::serve(listener, state.clone(), Limits::default(), server_stop.clone()));
         let record = loop {
             match Record::open(&config.record.path, &instruments) {
                 Err(error) if error.may_pass() => {
@@ -122,6 +131,12 @@ impl Daemon {
                 opened => break opened?,
             }
         };
+        let (control, requests) = (control::path(&config.record.path), ReloadRequests::default());
+        match control::bind(&control) {
+            Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
+            Err(error) => warn!(event = "no_control_socket", %error,
+                "refwatch reload cannot ask this process: {}", control.display()),
+        }
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
@@ -133,7 +148,8 @@ impl Daemon {
         }
         tell_record(&workplace.board, None);
         publish_config(&workplace, &config, &problems, LEFT_OUT);
-        Ok(Self { config, address, workplace, supervisor, server, chores: JoinSet::new(), server_stop, log })
+        let (read, chores) = (Some(Ok(loaded)), JoinSet::new());
+        Ok(Self { config, read, requests, address, workplace, supervisor, server, chores, server_stop, log })
     }
 
     /// Where the listener is.
@@ -149,28 +165,24 @@ impl Daemon {
     }
 
     /// Runs until told to stop, then stops: commits that are under way end, polls are dropped. `asked` must be safe to drop
-    /// and call again; `load` reads the configuration anew.
+    /// and call again; `source` is where the configuration is read anew.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(
-        mut self,
-        asked: impl AsyncFnMut() -> Asked,
-        load: impl Fn() -> Result<Loaded, Problems>,
-    ) -> Result<(), DaemonError> {
+    pub async fn run(mut self, asked: impl AsyncFnMut() -> Asked, source: impl Source) -> Result<(), DaemonError> {
         // Beside everything else: a stop must not wait for a reload that a disk keeps waiting.
-        let reload = Notify::new();
+        let requests = self.requests.clone();
         let end = tokio::select! {
             biased;
-            () = told_to_stop(asked, &reload) => Ok(()),
-            end = self.work(&reload, load) => end,
+            () = told_to_stop(asked, &requests) => Ok(()),
+            end = self.work(source) => end,
         };
         self.stop().await;
         end
     }
 
     /// Works until something makes it impossible.
-    async fn work(&mut self, reload: &Notify, load: impl Fn() -> Result<Loaded, Problems>) -> Result<(), DaemonError> {
+    async fn work(&mut self, source: impl Source) -> Result<(), DaemonError> {
         let clock = self.workplace.clock;
         systemd::ready(&status_line(&self.workplace.board, clock.now()));
         let WatchList { jobs, stores } = &self.config.watch_list;
@@ -179,17 +191,11 @@ impl Daemon {
         let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
         let mut next_look = clock.now().monotonic + look_every;
         let mut next_prune = clock.now().monotonic;
-        let (mut reload_at, mut next_reload) = (None, clock.now().monotonic);
+        let mut reader = Reader::new(source, clock, self.requests.clone());
         loop {
             tokio::select! {
-                // In this order: a signal that has come by the time a reload begins asks for that one, and for no other.
                 biased;
-                () = reload.notified() => reload_at = reload_at.or(Some(next_reload)),
-                () = clock.sleep_until(reload_at.unwrap_or(next_reload)), if reload_at.is_some() => {
-                    reload_at = None;
-                    self.reload(&load).await?;
-                    next_reload = clock.now().monotonic + RELOAD_PAUSE;
-                }
+                reading = reader.next() => self.take_up(reading?).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
                 Some(Ok(done)) = self.chores.join_next() => done.map_err(ApplyError::Lost)?,
                 () = clock.sleep_until(next_look) => {
@@ -206,6 +212,8 @@ impl Daemon {
         info!(event = "stopping", "stopping: commits under way are finished, polls are dropped");
         self.workplace.board.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
+        // One that stays says that nobody is there, just as well.
+        drop(fs::remove_file(control::path(&self.config.record.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
         if tokio::time::timeout(CLOSE_PATIENCE, self.workplace.record.close()).await.is_err() {
@@ -213,23 +221,26 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration anew. What is wrong with it is told, and the one before stays in force.
-    async fn reload(&mut self, load: impl Fn() -> Result<Loaded, Problems>) -> Result<(), ApplyError> {
+    /// Takes up a configuration that was read anew. What is wrong with it is told, and the one before stays in force.
+    async fn take_up(&mut self, Reading { outcome, asked, to_answer }: Reading) -> Result<(), ApplyError> {
+        if !asked && self.read.as_ref() == Some(&outcome) {
+            return Ok(());
+        }
         systemd::reloading();
-        let refused = match load() {
-            Ok(mut loaded) => {
-                if !loaded.problems.is_empty() {
-                    loaded.config.keep_of(&self.config);
-                }
-                match self.put_in_force(loaded).await {
-                    Ok(()) => None,
-                    Err(error @ ApplyError::Lost(_)) => return Err(error),
-                    Err(error) => {
-                        error!(event = "config_problem", "{error}");
-                        Some((error.to_string(), error.to_string()))
+        self.read = Some(outcome.clone());
+        let refused = match outcome {
+            Ok(loaded) => match self.put_in_force(loaded).await {
+                Ok(()) => None,
+                Err(error @ ApplyError::Lost(_)) => return Err(error),
+                Err(error) => {
+                    if matches!(error, ApplyError::Record(_)) {
+                        // That passes, and then it is as good as new.
+                        self.read = None;
                     }
+                    error!(event = "config_problem", "{error}");
+                    Some((error.to_string(), error.to_string()))
                 }
-            }
+            },
             Err(problems) => {
                 log_problems(&problems);
                 Some((problems.summary(), problems.to_string()))
@@ -241,12 +252,29 @@ impl Daemon {
             let error = ConfigError { in_force, summary, details };
             self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(error));
         }
-        systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
+        let status = status_line(&self.workplace.board, self.workplace.clock.now());
+        systemd::ready(&status);
+        let answer = self.reloaded(status);
+        for waiting in to_answer {
+            // An error: whoever asked has gone.
+            drop(waiting.send(answer.clone()));
+        }
         Ok(())
     }
 
+    /// What to say of the reload to whoever asked for it.
+    fn reloaded(&self, status: String) -> Reloaded {
+        match self.workplace.board.daemon().config_error {
+            None => Ok(status),
+            Some(ConfigError { in_force, details, .. }) => Err(format!("{details}\n\n{in_force}")),
+        }
+    }
+
     async fn put_in_force(&mut self, loaded: Loaded) -> Result<(), ApplyError> {
-        let Loaded { config, problems } = loaded;
+        let Loaded { mut config, problems, .. } = loaded;
+        if !problems.is_empty() {
+            config.keep_of(&self.config);
+        }
         self.supervisor.apply(&config).await?;
         for table in self.config.needs_restart(&config) {
             warn!(event = "restart_needed", "changes in [{table}] take effect at the next start");
@@ -297,11 +325,10 @@ impl Daemon {
     }
 }
 
-/// Returns when the process is to stop. Until then it hands on that a reload is asked for: signals that come before that is
-/// seen to are one.
-async fn told_to_stop(mut asked: impl AsyncFnMut() -> Asked, reload: &Notify) {
+/// Returns when the process is to stop. Until then it hands on that a reload is asked for.
+async fn told_to_stop(mut asked: impl AsyncFnMut() -> Asked, requests: &ReloadRequests) {
     while asked().await == Asked::Reload {
-        reload.notify_one();
+        requests.ask();
     }
 }
 
@@ -347,37 +374,6 @@ fn log_problems(problems: &Problems) {
 /// A count, where there is anything to count.
 fn any(count: usize) -> Option<usize> {
     Some(count).filter(|count| *count > 0)
-}
-
-/// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", the stores that jobs are found in before that, and what is wrong first.
-fn status_line(board: &StatusBoard, now: Now) -> String {
-    let (watches, daemon) = (board.watches(), board.daemon());
-    let count = |state: fn(&WatchState) -> bool| watches.iter().filter(|watch| state(&watch.state)).count();
-    let in_progress = watches.iter().filter(|watch| {
-        matches!(watch.state, WatchState::Live)
-            && watch.known.as_ref().is_some_and(|known| known.status == JobStatus::InProgress)
-    });
-    let finished = count(|state| matches!(state, WatchState::Finished));
-    let parked = count(|state| matches!(state, WatchState::Parked(_)));
-    let stores = board.stores();
-    let unlisted = stores.iter().find(|store| store.trouble.is_some());
-    let trouble = match (daemon.ready(), daemon.config_error, unlisted) {
-        (Err(reason), _, _) => format!("not ready: {reason}; "),
-        (Ok(()), Some(error), _) => format!("configuration: {}; ", error.summary),
-        (Ok(()), None, Some(store)) => format!("no new job of the store {} can be found; ", store.name),
-        (Ok(()), None, None) => String::new(),
-    };
-    let parked = if parked > 0 { format!(", {parked} parked") } else { String::new() };
-    let last_poll: Option<Timestamp> = watches.iter().filter_map(|watch| watch.last_successful_poll).max();
-    let last_poll = last_poll.map(|last| now.wall.duration_since(last).as_secs().max(0));
-    let last_poll = last_poll.map(|seconds| format!("; last poll {seconds} s ago")).unwrap_or_default();
-    let (jobs, in_progress) = (watches.len(), in_progress.count());
-    let stores = match stores.len() {
-        0 => String::new(),
-        1 => "1 store, ".to_owned(),
-        stores => format!("{stores} stores, "),
-    };
-    format!("{trouble}{stores}{jobs} jobs: {in_progress} in progress, {finished} finished{parked}{last_poll}")
 }
 
 #[cfg(test)]

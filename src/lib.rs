@@ -8,7 +8,7 @@
 //! 3. [`watcher`]: the task of one job, which joins them. [`sweeper`]: the task of one store, which tells watchers through
 //!    [`hints`]. [`supervisor`]: the owner of all tasks.
 //! 4. [`http`] and [`metrics`]: what is shown of the board and the record.
-//! 5. [`config`], [`logging`], [`signals`], [`systemd`]: what a process is given and told.
+//! 5. [`config`], [`edits`], [`reload`], [`logging`], [`signals`], [`systemd`]: what a process is given and told.
 //! 6. [`daemon`]: all of it put together. [`commands`]: what a person calls.
 //! 7. [`simulator`]: the other side, for the demo, the tests and the benches.
 
@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod edits;
 pub mod hints;
 pub mod http;
 pub mod instruments;
@@ -25,6 +26,7 @@ pub mod logging;
 pub mod metrics;
 pub mod omics;
 pub mod record;
+pub mod reload;
 pub mod signals;
 pub mod simulator;
 pub mod supervisor;

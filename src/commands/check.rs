@@ -18,7 +18,7 @@ pub struct Args {}
 /// Every problem of the configuration, included files counted in.
 #[expect(clippy::unused_async, reason = "every command is called the same way")]
 pub async fn run(config: &Path, _args: Args) -> Result<Exit, Failure> {
-    let Loaded { config: loaded, problems } = load(config)?;
+    let Loaded { config: loaded, problems, .. } = load(config)?;
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }

@@ -1,7 +1,7 @@
 //! `refwatch demo`: a simulated HealthOmics, the daemon on it, and each transition as it is seen.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::text::Printable;
 use crate::core::time::Monotonic;
-use crate::daemon::{Daemon, DaemonError};
+use crate::daemon::{Daemon, DaemonError, Source};
 use crate::logging;
 use crate::signals::{Asked, Signals};
 use crate::simulator::{Options, Simulator};
@@ -50,7 +50,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
     let file = directory.path().join("refwatch.toml");
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
-    let loaded = load(&file, args.listen).map_err(|problems| Failure::problems(&problems))?;
+    let source = DemoFile { path: file, listen: args.listen };
+    let loaded = source.load().map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let daemon = Daemon::start(loaded, log).await.map_err(|error| match error {
         DaemonError::Listen { address, error } => Failure::running(format_args!(
@@ -73,7 +74,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
                 () = show.transitions() => Asked::Stop,
             }
         },
-        || load(&file, args.listen),
+        source,
     ))
     .await;
     simulator.stop().await;
@@ -150,12 +151,24 @@ impl Show {
 }
 
 /// The file that `refwatch simulate` writes, read as the daemon reads it; and what only a demonstration may do.
-fn load(path: &Path, listen: SocketAddr) -> Result<Loaded, Problems> {
-    let mut loaded = config::load(path)?;
-    loaded.config.http.listen = listen;
-    loaded.config.log.level = Level::WARN;
-    for target in loaded.config.targets.values_mut() {
-        target.simulated = true;
+#[derive(Clone, Debug)]
+struct DemoFile {
+    path: PathBuf,
+    listen: SocketAddr,
+}
+
+impl Source for DemoFile {
+    fn path(&self) -> &Path {
+        &self.path
     }
-    Ok(loaded)
+
+    fn load(&self) -> Result<Loaded, Problems> {
+        let mut loaded = config::load(&self.path)?;
+        loaded.config.http.listen = self.listen;
+        loaded.config.log.level = Level::WARN;
+        for target in loaded.config.targets.values_mut() {
+            target.simulated = true;
+        }
+        Ok(loaded)
+    }
 }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod history;
+pub mod reload;
 pub mod run;
 pub mod simulate;
 pub mod status;
@@ -48,6 +49,8 @@ pub enum Command {
     Check(check::Args),
     /// Show every watch of the running daemon
     Status(status::Args),
+    /// Ask the running daemon to read its configuration again, and wait until it has
+    Reload(reload::Args),
     /// Show the transitions in the record, whether the daemon runs or not
     History(history::Args),
     /// Follow jobs to their end, without daemon or file
@@ -119,6 +122,7 @@ impl CommandLine {
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(&self.config, args).await,
             Command::Status(args) => status::run(&self.config, args).await,
+            Command::Reload(args) => reload::run(&self.config, args).await,
             Command::History(args) => history::run(&self.config, args).await,
             Command::Wait(args) => wait::run(args).await,
         }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::{Exit, Failure, load};
-use crate::config;
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
 use crate::record::{CommitError, OpenError};
@@ -26,7 +25,7 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
         daemon = Daemon::start(loaded, log) => daemon?,
         () = told_to_stop(&mut signals) => return Ok(Exit::Done),
     };
-    Box::pin(daemon.run(async || signals.next().await, || config::load(path))).await?;
+    Box::pin(daemon.run(async || signals.next().await, path.to_owned())).await?;
     Ok(Exit::Done)
 }
 
@@ -49,6 +48,7 @@ impl From<DaemonError> for Failure {
             ) => Exit::Failed,
             DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
             | DaemonError::Metrics(_)
+            | DaemonError::Reading(_)
             | DaemonError::ServerGone => Exit::Fault,
         };
         Self::new(exit, error)

@@ -23,12 +23,14 @@ const INCLUDED_FILES_MAX: usize = 1000;
 const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
 
 /// A configuration, and what was left out of it.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// Made of the main file and of every included file without a problem.
     pub config: Config,
     /// The problems of the included files that were left out.
     pub problems: Problems,
+    /// What it was read from: the main file, what `include` names, as written, and the files that this is.
+    pub files: Vec<PathBuf>,
 }
 
 /// What one file says of targets and watches, and what is wrong with the file.
@@ -58,6 +60,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let poll = effective::poll(&settings.poll.0);
     main.check_poll(&settings);
     let included = main.included_files(&settings);
+    let files = main.files(path, &settings).chain(included.iter().cloned()).collect();
     let mut parts = vec![main];
     parts.extend(included.iter().map(|path| Part::read_included(path)));
     // Without a place for the record there is nothing to compare with.
@@ -82,7 +85,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         http: effective::http(&settings.http.0),
         log: effective::log(&settings.log.0, base),
     };
-    Ok(Loaded { config, problems })
+    Ok(Loaded { config, problems, files })
 }
 
 impl Part {
@@ -122,13 +125,21 @@ impl Part {
         }
     }
 
+    /// The main file and the patterns of `include`, from where the file is.
+    fn files(&self, path: &Path, settings: &MainFile) -> impl Iterator<Item = PathBuf> {
+        let patterns = patterns(settings).into_iter().map(|pattern| self.directory().join(&pattern.get_ref().0.0));
+        std::iter::once(path.to_owned()).chain(patterns)
+    }
+
+    fn directory(&self) -> &Path {
+        self.source.path.parent().unwrap_or(Path::new(""))
+    }
+
     /// The files that `include` names, each once, in the order of the patterns and then of their names.
     fn included_files(&mut self, settings: &MainFile) -> Vec<PathBuf> {
-        let directory = self.source.path.parent().unwrap_or(Path::new("")).to_owned();
+        let directory = self.directory().to_owned();
         let mut files: Vec<PathBuf> = Vec::new();
-        // Only patterns that are written can have a mistake, so the default needs no place.
-        let default = || vec![Spanned::new(0..0, Text(IncludePattern(INCLUDE_DEFAULT.into())))];
-        for pattern in settings.include.clone().unwrap_or_else(default) {
+        for pattern in patterns(settings) {
             let Text(written) = pattern.get_ref();
             match matching_files(&directory.join(&written.0)) {
                 Ok(found) => {
@@ -154,6 +165,13 @@ impl Part {
         problems.truncate(PROBLEMS_MAX);
         problems
     }
+}
+
+/// What `include` says, or would.
+fn patterns(settings: &MainFile) -> Vec<Spanned<Text<IncludePattern>>> {
+    // Only patterns that are written can have a mistake, so the default needs no place.
+    let default = || vec![Spanned::new(0..0, Text(IncludePattern(INCLUDE_DEFAULT.into())))];
+    settings.include.clone().unwrap_or_else(default)
 }
 
 /// Compares the files with one another until those without a problem stand on their own: an entry of theirs may need one of a

@@ -26,10 +26,10 @@ async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = Config::new(directory.path().join("refwatch.db"));
     config.http.listen = "127.0.0.1:0".parse().expect("an address");
-    let loaded = Loaded { config, problems: Problems::default() };
+    let loaded = Loaded { config, problems: Problems::default(), files: Vec::new() };
     let daemon = Daemon::start(loaded, Log::default()).await.expect("a start");
     daemon.workplace.record.clone().close().await;
-    let end = daemon.run(async || std::future::pending::<Asked>().await, || Err(Problems::default())).await;
+    let end = daemon.run(async || std::future::pending::<Asked>().await, directory.path().join("refwatch.toml")).await;
     let end = end.expect_err("nothing can be recorded any more");
     assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))), "{end}");
 }

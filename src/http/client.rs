@@ -1,23 +1,30 @@
-//! One GET from the daemon, for the commands that ask it. Plain HTTP/1.1, no TLS, no redirect.
+//! A request to a running daemon, for the commands that ask it: over its listener, or over its control socket. Plain HTTP/1.1, no
+//! TLS, no redirect.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 /// From the connect to the body's last byte. The daemon answers in milliseconds; ten thousand watches take it a second.
-const DEADLINE: Duration = Duration::from_secs(10);
+const GET_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The same where the daemon has to do something first: a reload may wait for tasks that have a commit under way.
+const POST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Bytes of a body: ten thousand watches with a hundred sources each stay below it.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// A GET that brought no answer.
+/// A request that brought no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum GetError {
+pub enum RequestError {
     /// Nobody listens there.
     #[error("{0}")]
     Connect(std::io::Error),
@@ -28,7 +35,7 @@ pub enum GetError {
     #[error("it answers {0}")]
     Status(StatusCode),
     /// The deadline passed.
-    #[error("no answer within {} s", DEADLINE.as_secs())]
+    #[error("no answer in time")]
     Timeout,
 }
 
@@ -36,21 +43,43 @@ pub enum GetError {
 ///
 /// # Errors
 /// There is none.
-pub async fn get(authority: &str, path: &str) -> Result<Bytes, GetError> {
-    let response = tokio::time::timeout(DEADLINE, exchange(authority, path)).await.map_err(|_| GetError::Timeout)??;
+pub async fn get(authority: &str, path: &str) -> Result<Bytes, RequestError> {
+    let exchanged = async {
+        let stream = TcpStream::connect(authority).await.map_err(RequestError::Connect)?;
+        exchange(stream, Method::GET, authority, path).await
+    };
+    let response = timeout(GET_DEADLINE, exchanged).await.map_err(|_| RequestError::Timeout)??;
     if response.status() != StatusCode::OK {
-        return Err(GetError::Status(response.status()));
+        return Err(RequestError::Status(response.status()));
     }
     Ok(response.into_body())
 }
 
-async fn exchange(authority: &str, path: &str) -> Result<Response<Bytes>, GetError> {
-    fn http(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> GetError {
-        GetError::Http(error.into())
+/// The status and the body with which the control socket answers a POST at `path`.
+///
+/// # Errors
+/// There is no answer.
+pub async fn post(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), RequestError> {
+    let exchanged = async {
+        let stream = UnixStream::connect(socket).await.map_err(RequestError::Connect)?;
+        exchange(stream, Method::POST, "localhost", path).await
+    };
+    let response = timeout(POST_DEADLINE, exchanged).await.map_err(|_| RequestError::Timeout)??;
+    Ok((response.status(), response.into_body()))
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: Method,
+    host: &str,
+    path: &str,
+) -> Result<Response<Bytes>, RequestError> {
+    fn http(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RequestError {
+        RequestError::Http(error.into())
     }
-    let stream = TcpStream::connect(authority).await.map_err(GetError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    let request = Request::get(path).header(header::HOST, authority).body(Empty::<Bytes>::new()).map_err(http)?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, host);
+    let request = request.body(Empty::<Bytes>::new()).map_err(http)?;
     let answer = async move {
         let (head, body) = sender.send_request(request).await.map_err(http)?.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http)?;

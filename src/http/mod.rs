@@ -6,6 +6,8 @@
 
 pub mod client;
 mod config;
+pub mod control;
+pub mod daemon;
 mod guard;
 mod health;
 mod html;
@@ -61,6 +63,7 @@ fn router(state: AppState) -> Router {
         .route("/metrics", get(move |State(state)| metrics::show(Arc::clone(&under_way), state)))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
+        .route("/api/v1/daemon", get(daemon::show))
         .route("/api/v1/watches", get(watches::list))
         .route("/api/v1/stores", get(stores::list))
         .route("/api/v1/transitions", get(transitions::list))

@@ -205,7 +205,7 @@ fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
         ("conf.d/d.toml", &format!("{}{}", job(5, "default"), job(4, "default"))),
         ("conf.d/.e.toml", "not read"),
     ]);
-    let Loaded { config, problems } = load_in(&directory).expect("the main file is good");
+    let Loaded { config, problems, .. } = load_in(&directory).expect("the main file is good");
     let jobs: Vec<String> = config.watch_list.jobs.keys().map(|id| id.key.job.to_string()).collect();
     assert_eq!(jobs, ["1000000001", "1000000004"]);
     let told: Vec<String> = problems

@@ -1,0 +1,107 @@
+//! Reading the configuration anew: when that is due, and one reading at a time, on a thread that may wait for a disk.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::clock::Clock;
+use crate::config::{Loaded, Problems};
+use crate::core::time::Monotonic;
+use crate::edits::Edits;
+use crate::reload::{ReloadRequests, Reloaded};
+
+/// The least time between two readings. However many requests and edits come meanwhile, they get one.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a configuration is read from.
+pub trait Source: Clone + Send + 'static {
+    /// The main file.
+    fn path(&self) -> &Path;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Every problem of it.
+    fn load(&self) -> Result<Loaded, Problems>;
+}
+
+/// The file at a path.
+impl Source for PathBuf {
+    fn path(&self) -> &Path {
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, Problems> {
+        crate::config::load(self)
+    }
+}
+
+/// A configuration that was read anew.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub outcome: Result<Loaded, Problems>,
+    /// Whether somebody asked for it. Else it counts only where it differs from the one before.
+    pub asked: bool,
+    /// Who waits to hear what comes of it.
+    pub to_answer: Vec<oneshot::Sender<Reloaded>>,
+}
+
+/// Reads it whenever that is due.
+#[derive(Debug)]
+pub(super) struct Reader<S> {
+    source: S,
+    clock: Clock,
+    requests: ReloadRequests,
+    edits: Edits,
+    /// Whether the reading to come, if there is one, was asked for.
+    due: Option<bool>,
+    /// When the next one may begin.
+    next: Monotonic,
+    under_way: JoinSet<Result<Loaded, Problems>>,
+    asked: bool,
+    to_answer: Vec<oneshot::Sender<Reloaded>>,
+}
+
+impl<S: Source> Reader<S> {
+    pub(super) fn new(source: S, clock: Clock, requests: ReloadRequests) -> Self {
+        let (mut edits, next) = (Edits::new(clock), clock.now().monotonic);
+        edits.watch([source.path()]);
+        let (under_way, to_answer) = (JoinSet::new(), Vec::new());
+        Self { source, clock, requests, edits, due: None, next, under_way, asked: false, to_answer }
+    }
+
+    /// The next reading. Whoever stops waiting loses nothing.
+    ///
+    /// # Errors
+    /// A fault of ours: reading panicked.
+    pub(super) async fn next(&mut self) -> Result<Reading, JoinError> {
+        loop {
+            let may_begin = self.due.is_some() && self.under_way.is_empty();
+            tokio::select! {
+                // In this order: a request that has come by the time a reading begins is for that one, and for no other.
+                biased;
+                () = self.requests.made() => self.due = Some(true),
+                Some(outcome) = self.under_way.join_next() => return Ok(self.take(outcome?)),
+                () = self.clock.sleep_until(self.next), if may_begin => self.begin(),
+                () = self.edits.next() => self.due = self.due.or(Some(false)),
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        self.asked = self.due.take().unwrap_or_default();
+        self.to_answer = self.requests.take();
+        let source = self.source.clone();
+        self.under_way.spawn_blocking(move || source.load());
+    }
+
+    fn take(&mut self, outcome: Result<Loaded, Problems>) -> Reading {
+        self.next = self.clock.now().monotonic + PAUSE;
+        if let Ok(loaded) = &outcome {
+            self.edits.watch(loaded.files.iter().map(PathBuf::as_path));
+        }
+        Reading { outcome, asked: self.asked, to_answer: std::mem::take(&mut self.to_answer) }
+    }
+}
