@@ -252,9 +252,8 @@ impl Daemon {
             let error = ConfigError { in_force, summary, details };
             self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(error));
         }
-        let status = status_line(&self.workplace.board, self.workplace.clock.now());
-        systemd::ready(&status);
-        let answer = self.reloaded(status);
+        systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
+        let answer = self.reloaded();
         for waiting in to_answer {
             // An error: whoever asked has gone.
             drop(waiting.send(answer.clone()));
@@ -263,11 +262,16 @@ impl Daemon {
     }
 
     /// What to say of the reload to whoever asked for it.
-    fn reloaded(&self, status: String) -> Reloaded {
-        match self.workplace.board.daemon().config_error {
-            None => Ok(status),
-            Some(ConfigError { in_force, details, .. }) => Err(format!("{details}\n\n{in_force}")),
+    fn reloaded(&self) -> Reloaded {
+        if let Some(ConfigError { in_force, details, .. }) = self.workplace.board.daemon().config_error {
+            return Err(format!("{details}\n\n{in_force}"));
         }
+        let later = match &self.read {
+            Some(Ok(loaded)) => self.config.needs_restart(&loaded.config),
+            Some(Err(_)) | None => Vec::new(),
+        };
+        let later = later.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
+        Ok(format!("in force: {}{}", self.config.watch_list, later.collect::<String>()))
     }
 
     async fn put_in_force(&mut self, loaded: Loaded) -> Result<(), ApplyError> {

@@ -1,5 +1,6 @@
 //! The commands: one file each, and what they share: the command line, the exit status, the way a failure is told.
 
+pub mod add;
 pub mod check;
 pub mod demo;
 pub mod history;
@@ -49,6 +50,8 @@ pub enum Command {
     Check(check::Args),
     /// Show every watch of the running daemon
     Status(status::Args),
+    /// Put one job on the watch list, in a file of its own; the daemon takes it up by itself
+    Add(add::Args),
     /// Ask the running daemon to read its configuration again, and wait until it has
     Reload(reload::Args),
     /// Show the transitions in the record, whether the daemon runs or not
@@ -122,6 +125,7 @@ impl CommandLine {
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(&self.config, args).await,
             Command::Status(args) => status::run(&self.config, args).await,
+            Command::Add(args) => add::run(&self.config, args).await,
             Command::Reload(args) => reload::run(&self.config, args).await,
             Command::History(args) => history::run(&self.config, args).await,
             Command::Wait(args) => wait::run(args).await,

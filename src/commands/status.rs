@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{self, HttpConfig};
 use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
+use crate::http::daemon::{ConfigError, Daemon};
 use crate::http::stores::Store;
 use crate::http::watches::Watch;
 use crate::http::{self, client, stores};
@@ -102,9 +103,21 @@ async fn look(address: &str, json: bool, now: Timestamp) -> Result<String, Failu
         return Ok(format!("{watches}\n"));
     }
     let stores = client::get(address, "/api/v1/stores").await.map_err(|error| failure(&error))?;
+    let daemon = client::get(address, "/api/v1/daemon").await.map_err(|error| failure(&error))?;
+    let daemon: Daemon = serde_json::from_slice(&daemon).map_err(|error| failure(&error))?;
     let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
     let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;
-    Ok(shown(&watches, &stores, now, width()))
+    Ok(trouble(&daemon) + &shown(&watches, &stores, now, width()))
+}
+
+/// What is wrong with the daemon as a whole, before anything else.
+fn trouble(daemon: &Daemon) -> String {
+    let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Printable(reason)));
+    let mistakes = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
+        format!("Configuration: {} ({}; refwatch check shows it)\n", Printable(summary), Printable(in_force))
+    });
+    let trouble: String = not_ready.chain(mistakes).collect();
+    if trouble.is_empty() { trouble } else { trouble + "\n" }
 }
 
 fn width() -> u16 {

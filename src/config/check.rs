@@ -48,6 +48,18 @@ pub(super) struct Part {
 /// # Errors
 /// Every problem of every file, where the main one has any.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    load_parts(path, None)
+}
+
+/// Loads a configuration as it would be if it included a file more, at `new` and with this text.
+///
+/// # Errors
+/// As with [`load`].
+pub fn load_with(path: &Path, new: &Path, text: &str) -> Result<Loaded, Problems> {
+    load_parts(path, Some(Source { path: new.into(), text: text.to_owned() }))
+}
+
+fn load_parts(path: &Path, new: Option<Source>) -> Result<Loaded, Problems> {
     let (mut main, settings) = Part::read_main(path);
     let base = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = base.parent().unwrap_or(Path::new("/"));
@@ -63,6 +75,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let files = main.files(path, &settings).chain(included.iter().cloned()).collect();
     let mut parts = vec![main];
     parts.extend(included.iter().map(|path| Part::read_included(path)));
+    parts.extend(new.map(|source| Part::included((source, None))));
     // Without a place for the record there is nothing to compare with.
     let keep = record.as_ref().map_or(Duration::MAX, |record| record.keep);
     compare(&mut parts, poll.min_interval, keep);
@@ -99,7 +112,10 @@ impl Part {
     }
 
     fn read_included(path: &Path) -> Self {
-        let (source, unreadable) = Source::read(path);
+        Self::included(Source::read(path))
+    }
+
+    fn included((source, unreadable): (Source, Option<Problem>)) -> Self {
         let Parsed { file, mut problems, is_toml } = parse::<IncludedFile>(&source);
         problems.extend(unreadable);
         Self { source, targets: file.target, jobs: file.job, stores: file.store, problems, is_toml }

@@ -22,9 +22,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{Loaded, load};
+pub use check::{Loaded, load, load_with};
 pub use problem::{Problem, Problems};
-pub use source::FILE_SIZE_MAX;
+pub use source::{FILE_SIZE_MAX, includes};
 pub use value::parse_endpoint_url;
 use watch_list::{Difference, WatchList};
 

@@ -60,6 +60,12 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Those of one file.
+    #[must_use]
+    pub fn of(&self, file: &Path) -> Self {
+        Self(self.0.iter().filter(|problem| *problem.place.file == *file).cloned().collect())
+    }
+
     /// The first problem on one line, and how many more there are.
     #[must_use]
     pub fn summary(&self) -> String {

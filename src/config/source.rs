@@ -84,14 +84,24 @@ pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let file = entry?.file_name();
-        let text = file.to_string_lossy();
-        let matches = text.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
-        if matches && (head.starts_with('.') || !text.starts_with('.')) {
+        if matches((head, tail), &file.to_string_lossy()) {
             files.push(directory.join(&file));
         }
     }
     files.sort();
     Ok(files)
+}
+
+fn matches((head, tail): (&str, &str), name: &str) -> bool {
+    let matches = name.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
+    matches && (head.starts_with('.') || !name.starts_with('.'))
+}
+
+/// Whether `pattern` is one that includes a file of this name in its directory, if one is put there.
+#[must_use]
+pub fn includes(pattern: &Path, name: &str) -> bool {
+    let written = pattern.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    written.split_once('*').is_some_and(|parts| matches(parts, name))
 }
 
 #[cfg(test)]

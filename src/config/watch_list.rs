@@ -1,7 +1,7 @@
 //! What to watch, and the difference between two lists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,16 @@ pub struct Difference {
     /// Stores that came or left, and those whose entry or target changed: what was found in them is no longer watched, and the
     /// search begins anew where they are on the new list.
     pub stores: BTreeSet<StoreId>,
+}
+
+/// "3 jobs and 1 store"
+impl Display for WatchList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let (jobs, stores) = (self.jobs.len(), self.stores.len());
+        write!(f, "{jobs} job{}", plural(jobs))?;
+        if stores == 0 { Ok(()) } else { write!(f, " and {stores} store{}", plural(stores)) }
+    }
 }
 
 impl WatchList {

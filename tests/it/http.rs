@@ -317,7 +317,7 @@ async fn the_api_gives_all_that_is_known_of_a_watch() {
     let body = client::get(&server.address.to_string(), "/api/v1/watches").await.unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
     let refused = client::get(&server.address.to_string(), "/none").await;
-    assert!(matches!(refused, Err(client::GetError::Status(status)) if status == 404), "{refused:?}");
+    assert!(matches!(refused, Err(client::RequestError::Status(status)) if status == 404), "{refused:?}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod http;
 mod omics;
 mod process;
 mod record;
+mod reload;
 mod simulator;
 mod store;
 mod sweep;
