@@ -222,3 +222,36 @@ fn a_role_is_assumed_with_its_external_id() {
     let (_, shown) = get(address, "/config");
     assert!(shown.contains("role_arn") && !shown.contains("our-external-id"), "{shown}");
 }
+
+#[test]
+fn every_command_has_a_page_in_the_manual_and_is_completed() {
+    let scene = Scene::new();
+    let help = scene.run(&["help"]).1;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() > 10, "{help}");
+    let pages = scene.path("pages");
+    std::fs::create_dir(&pages).expect("a folder");
+    assert_eq!(scene.run(&["man", "--directory", pages.to_str().expect("text")]).0, 0);
+    let of_refwatch = std::fs::read_to_string(pages.join("refwatch.1")).expect("a page");
+    assert_eq!(scene.run(&["man"]).1.trim_end(), of_refwatch.trim_end());
+    let (status, script, _) = scene.run(&["completions", "bash"]);
+    assert_eq!(status, 0);
+    let script = scene.write("completions", &script);
+    for command in commands {
+        let page = std::fs::read_to_string(pages.join(format!("refwatch-{command}.1"))).expect(command);
+        assert!(page.contains(&format!(".TH refwatch-{command} 1")) && page.contains("NAME"), "{page}");
+        assert!(of_refwatch.contains(&format!("refwatch\\-{command}(1)")), "{of_refwatch}");
+        // As bash does it once somebody has typed all of it but a letter.
+        let typed = &command[..command.len() - 1];
+        let complete = format!(
+            "source {}; COMP_WORDS=(refwatch {typed}); COMP_CWORD=1; _refwatch refwatch {typed} refwatch; echo \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        let completed = std::process::Command::new("bash").args(["-c", &complete]).output().expect("bash");
+        let completed = String::from_utf8_lossy(&completed.stdout);
+        assert!(completed.split_whitespace().any(|word| word == command), "{typed}: {completed}");
+    }
+    let (status, _, said) = scene.run(&["man", "nothing"]);
+    assert!(status == 64 && said.contains("no command nothing"), "{said}");
+}
