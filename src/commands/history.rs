@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use comfy_table::{Row, Table, presets};
-
-use super::{Exit, Failure};
+use super::{Exit, Failure, table};
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::text::{Printable, excerpt};
@@ -80,25 +78,29 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     if rows.is_empty() {
         super::remark("the record holds no such transition");
     }
-    super::print(if args.json { json(&rows)? } else { table(&rows) })?;
+    super::print(if args.json { json(&rows)? } else { table(&rows, table::width()) })?;
     Ok(Exit::Done)
 }
 
-/// One line a transition. Text of the service's, which may try to act on a terminal, is shown harmless.
-fn table(rows: &[TransitionRow]) -> String {
+/// One line a transition, with its message in it, or under it where lines would be wider than the terminal. Text of the service's,
+/// which may try to act on one, is shown harmless.
+fn table(rows: &[TransitionRow], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["OBSERVED AT", "JOB", "STATUS", "MESSAGE"]);
-    table.add_rows(rows.iter().map(line));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+    let beside =
+        table::lines(["OBSERVED AT", "JOB", "STATUS", "MESSAGE"], rows.iter().map(|row| (cells(row), None)), width);
+    if beside.lines().all(|line| line.chars().count() <= width) {
+        return beside;
     }
-    format!("{}\n", table.trim_fmt())
+    let under = rows.iter().map(|row| {
+        let [observed_at, job, status, message] = cells(row);
+        ([observed_at, job, status], (!message.is_empty()).then_some(message))
+    });
+    table::lines(["OBSERVED AT", "JOB", "STATUS"], under, width)
 }
 
-fn line(row: &TransitionRow) -> Row {
+fn cells(row: &TransitionRow) -> [String; 4] {
     let from = row.from_status.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = row.anomaly.as_ref().map(|anomaly| format!(" ({anomaly})")).unwrap_or_default();
     let cells = [
@@ -107,7 +109,7 @@ fn line(row: &TransitionRow) -> Row {
         format!("{from}{}{anomaly}", row.to_status),
         row.status_message.clone().unwrap_or_default(),
     ];
-    Row::from(cells.map(|cell| Printable(&excerpt(&cell, CELL_LENGTH_MAX)).to_string()))
+    cells.map(|cell| Printable(&excerpt(&cell, CELL_LENGTH_MAX)).to_string())
 }
 
 fn json(rows: &[TransitionRow]) -> Result<String, Failure> {
@@ -149,10 +151,17 @@ OBSERVED AT               JOB                    STATUS                         
 2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
 2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)  no such\u000afile \u001b[31m
 ";
-        assert_eq!(table(&rows()), &expected[1..]);
-        assert_eq!(table(&[]), "");
+        assert_eq!(table(&rows(), 200), &expected[1..]);
+        let expected = r"
+OBSERVED AT               JOB                    STATUS
+2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
+2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)
+   no such\u000afile \u001b[31m
+";
+        assert_eq!(table(&rows(), 80), &expected[1..], "on a terminal that is too narrow for it");
+        assert_eq!(table(&[], 80), "");
         let long = TransitionRow { status_message: Some("x".repeat(100_000)), ..TransitionRow::default() };
-        assert!(table(&[long]).lines().all(|line| line.chars().count() < 300));
+        assert!(table(&[long], usize::MAX).lines().all(|line| line.chars().count() < 300));
     }
 
     #[test]
@@ -194,7 +203,7 @@ OBSERVED AT               JOB                    STATUS                         
                 ..TransitionRow::default()
             };
             let rows = [row.clone(), row];
-            let shown = table(&rows);
+            let shown = table(&rows, usize::MAX);
             assert!(!shown.contains(|c: char| crate::core::text::is_hostile(c) && c != '\n'), "{shown:?}");
             assert_eq!(shown.matches('\n').count(), 3, "a header and two lines: {shown:?}");
             let told: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");

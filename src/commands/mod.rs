@@ -10,6 +10,7 @@ pub mod reload;
 pub mod run;
 pub mod simulate;
 pub mod status;
+mod table;
 pub mod wait;
 
 use std::fmt::Display;

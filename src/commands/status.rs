@@ -6,12 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
-
-use super::{Exit, Failure, print, remark};
+use super::{Exit, Failure, print, remark, table};
 use crate::clock::Clock;
 use crate::config::{self, HttpConfig};
-use crate::core::text::{Printable, excerpt};
+use crate::core::text::Printable;
 use crate::core::time::Timestamp;
 use crate::http::daemon::{ConfigError, Daemon};
 use crate::http::stores::Store;
@@ -20,12 +18,6 @@ use crate::http::{self, client, stores};
 
 /// From one look to the next with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Before a remark.
-const REMARK_INDENT: &str = "   ";
-
-/// A width for what is no terminal, where lines are better long than cut.
-const WIDTH_ELSEWHERE: u16 = u16::MAX;
 
 /// Cursor home, then erase to the end of the screen (ECMA-48 CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[J";
@@ -107,7 +99,7 @@ async fn look(address: &str, json: bool, now: Timestamp) -> Result<String, Failu
     let daemon: Daemon = serde_json::from_slice(&daemon).map_err(|error| failure(&error))?;
     let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
     let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;
-    Ok(trouble(&daemon) + &shown(&watches, &stores, now, width()))
+    Ok(trouble(&daemon) + &shown(&watches, &stores, now, table::width()))
 }
 
 /// What is wrong with the daemon as a whole, before anything else.
@@ -120,12 +112,8 @@ fn trouble(daemon: &Daemon) -> String {
     if trouble.is_empty() { trouble } else { trouble + "\n" }
 }
 
-fn width() -> u16 {
-    rustix::termios::tcgetwinsize(stdout()).map_or(WIDTH_ELSEWHERE, |size| size.ws_col)
-}
-
 /// The watches, then a line for each store of which no new job can be found: whole, since what to do about it stands at its end.
-fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: u16) -> String {
+fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: usize) -> String {
     let watches = match (watches, stores) {
         ([], []) => "Nothing is watched.\n".to_owned(),
         ([], _) => "No import job is in sight.\n".to_owned(),
@@ -138,26 +126,10 @@ fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: u16) -> Str
     iter::once(watches).chain(unlisted).collect()
 }
 
-/// A line for each watch, and under it what a person should know first. Rows stay whole however narrow the terminal is: half a
-/// name or half a status is none.
-fn table(watches: &[Watch], now: Timestamp, width: u16) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"])
-        .add_rows(watches.iter().map(|watch| row(watch, now)));
-    // The header has no remark.
-    let remarks = iter::once(None).chain(watches.iter().map(remark_of));
-    let mut shown = String::new();
-    for (line, remark) in table.lines().zip(remarks) {
-        shown.extend([line.trim_end(), "\n"]);
-        if let Some(remark) = remark {
-            let room = usize::from(width).saturating_sub(REMARK_INDENT.len() + 1);
-            shown.extend([REMARK_INDENT, &excerpt(&remark, room), "\n"]);
-        }
-    }
-    shown
+/// A line for each watch, and under it what a person should know first.
+fn table(watches: &[Watch], now: Timestamp, width: usize) -> String {
+    let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
+    table::lines(header, watches.iter().map(|watch| (row(watch, now), remark_of(watch))), width)
 }
 
 fn row(watch: &Watch, now: Timestamp) -> [String; 6] {
@@ -260,7 +232,7 @@ mod tests {
         for width in [40, 80, 140] {
             let shown = table(&watches, now, width);
             let remark = shown.lines().nth(3).expect("a remark");
-            assert_eq!(remark.chars().count(), usize::from(width), "{shown}");
+            assert_eq!(remark.chars().count(), width, "{shown}");
             assert!(remark.trim().starts_with("internal: a long"), "{shown}");
         }
         let shown = table(&watches, now, 40);
@@ -272,7 +244,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn fault_113_no_text_acts_on_the_terminal_of_status(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: u16) {
+        fn fault_113_no_text_acts_on_the_terminal_of_status(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
             let failure = WatchFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
             let of_text = Watch {
                 watch: text.clone(),
