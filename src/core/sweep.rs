@@ -83,6 +83,8 @@ pub struct Search {
     from: Timestamp,
     /// The latest creation that a whole listing told.
     newest: Option<Timestamp>,
+    /// The same, but for the last listing. What is listed begins there, so that one listing that leaves a job out loses none.
+    newest_before: Option<Timestamp>,
     /// The jobs told to whoever watches: when they were created, and how they were listed then.
     told: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
 }
@@ -91,7 +93,7 @@ impl Search {
     /// A search for jobs created at `from` or later.
     #[must_use]
     pub fn new(from: Timestamp) -> Self {
-        Self { from, newest: None, told: BTreeMap::new() }
+        Self { from, newest: None, newest_before: None, told: BTreeMap::new() }
     }
 
     /// From which creation on jobs have to be listed, so that no new one is missed, and none that is live, of which the oldest was
@@ -99,7 +101,7 @@ impl Search {
     #[must_use]
     pub fn list_from(&self, oldest_live: Option<Timestamp>) -> Timestamp {
         let new =
-            self.newest.and_then(|newest| newest.checked_sub(LATE).ok()).map_or(self.from, |new| new.max(self.from));
+            self.newest_before.and_then(|newest| newest.checked_sub(LATE).ok()).map_or(self.from, |new| new.max(self.from));
         oldest_live.map_or(new, |live| live.min(new))
     }
 
@@ -123,6 +125,7 @@ impl Search {
     /// Takes note that all jobs created at `from` or later were listed at `now`, each told, the newest created at `newest`.
     pub fn listed(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
         // A creation in the future must not hide those that are still to come.
+        self.newest_before = self.newest;
         self.newest = self.newest.max(newest.map(|newest| newest.min(now)));
         // What is no longer listed cannot be new.
         self.told.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
@@ -145,9 +148,13 @@ mod tests {
         assert_eq!(search.list_from(Some(at(-60))), at(-60), "a live job that is older must not seem to be gone");
         search.listed(at(0), None, at(60));
         assert_eq!(search.list_from(None), at(0), "an empty store says nothing of the service's time");
-        search.listed(at(0), Some(at(5)), at(60));
-        assert_eq!(search.list_from(None), at(0), "never before its beginning");
+        for _ in 0..2 {
+            search.listed(at(0), Some(at(5)), at(60));
+            assert_eq!(search.list_from(None), at(0), "never before its beginning");
+        }
         search.listed(at(0), Some(at(999)), at(60));
+        assert_eq!(search.list_from(None), at(0), "one listing may leave a job out");
+        search.listed(at(0), None, at(60));
         assert_eq!(search.list_from(None), at(50), "nothing was created after it was listed");
         assert_eq!(search.list_from(Some(at(30))), at(30));
         assert_eq!(search.list_from(Some(at(55))), at(50));

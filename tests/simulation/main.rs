@@ -30,7 +30,7 @@ use scenario::Scenario;
 const SEEDS: u64 = 40;
 
 /// Seeds that found a bug, and are run beside these.
-const FOUND_BUGS: [u64; 4] = [268, 1313, 1422, 1725];
+const FOUND_BUGS: [u64; 5] = [268, 1313, 1422, 1725, 7191];
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
