@@ -18,7 +18,8 @@ use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::core::time::{Monotonic, Timestamp};
-use crate::http::server::Limits;
+use crate::http::server::{Access, Limits};
+use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, AppState, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
@@ -63,10 +64,11 @@ pub struct Daemon {
     read: Option<Result<Loaded, Problems>>,
     requests: ReloadRequests,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     workplace: Workplace,
     supervisor: Supervisor,
     server: JoinSet<()>,
-    /// What is looked after beside the main loop; one task at most.
+    /// What is looked after beside the main loop; one task of a kind at most.
     chores: JoinSet<Result<(), CommitError>>,
     server_stop: CancellationToken,
     log: Log,
@@ -86,6 +88,9 @@ pub enum DaemonError {
         /// The system's word.
         error: std::io::Error,
     },
+    /// The listener's TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The configuration cannot be put in force, or the record is gone.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -113,15 +118,21 @@ impl Daemon {
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        let access = Access { tls: tls.clone(), users: config.http.users.clone() };
+        if let Some(exposed) = config.http.exposed() {
+            warn!(event = "exposed", "{exposed}");
+        }
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(Metrics::new(board.clone(), &instruments, clock.now().wall)?),
             record: RecordReader::new(&config.record.path),
             clock,
-            host_names: host_names(address),
+            host_names: tls.is_none().then(|| host_names(address)),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
-        server.spawn(http::server::serve(listener, state.clone(), Limits::default(), server_stop.clone()));
+        let serving = http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone());
+        server.spawn(serving);
         let record = loop {
             match Record::open(&config.record.path, &instruments) {
                 Err(error) if error.may_pass() => {
@@ -149,7 +160,7 @@ impl Daemon {
         tell_record(&workplace.board, None);
         publish_config(&workplace, &config, &problems, LEFT_OUT);
         let (read, chores) = (Some(Ok(loaded)), JoinSet::new());
-        Ok(Self { config, read, requests, address, workplace, supervisor, server, chores, server_stop, log })
+        Ok(Self { config, read, requests, address, tls, workplace, supervisor, server, chores, server_stop, log })
     }
 
     /// Where the listener is.
@@ -310,6 +321,12 @@ impl Daemon {
             let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
             (before, workplace.board.watches().iter().map(|watch| watch.id.clone()).collect())
         });
+        if let Some(tls) = self.tls.clone() {
+            self.chores.spawn_blocking(move || {
+                tls.refresh();
+                Ok(())
+            });
+        }
         self.chores.spawn(async move {
             let record = &workplace.record;
             let stands = record.check().await;

@@ -41,6 +41,7 @@ impl From<DaemonError> for Failure {
             // A region may come from an instance's metadata service that is not up yet: starting again may help.
             DaemonError::Open(_)
             | DaemonError::Listen { .. }
+            | DaemonError::Tls(_)
             | DaemonError::Apply(
                 ApplyError::Target(_)
                 | ApplyError::Record(_)

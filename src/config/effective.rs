@@ -44,7 +44,7 @@ pub(super) fn record(written: &file::Record, base: &Path) -> Option<RecordConfig
 
 pub(super) fn http(written: &file::Http) -> HttpConfig {
     let default = HttpConfig::default();
-    HttpConfig { listen: written.listen.as_ref().map_or(default.listen, |Text(listen)| listen.0) }
+    HttpConfig { listen: written.listen.as_ref().map_or(default.listen, |Text(listen)| listen.0), ..default }
 }
 
 pub(super) fn log(written: &file::Log, base: &Path) -> LogConfig {

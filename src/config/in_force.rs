@@ -1,13 +1,15 @@
 //! The configuration in force, as TOML: every default filled in, every secret hidden. Read again, it gives the same
 //! configuration, but for what is hidden.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::value::Written;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
-use super::{Config, HttpConfig, LogConfig, PollConfig, RecordConfig, TargetConfig};
+use super::{Config, HttpConfig, LogConfig, PasswordHash, PollConfig, RecordConfig, TargetConfig, TlsConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::core::watch::PollPolicy;
 
@@ -20,7 +22,7 @@ impl Config {
     pub fn in_force(&self) -> String {
         let Self { targets, watch_list: WatchList { jobs, stores }, poll, record, http, log } = self;
         let RecordConfig { path, keep } = record;
-        let HttpConfig { listen } = http;
+        let HttpConfig { listen, tls, users } = http;
         let LogConfig { level, format, directory, rotation, keep_files } = log;
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let top = [
@@ -29,7 +31,14 @@ impl Config {
                 "record",
                 Some(table([("path", Some(path.to_string_lossy().as_ref().into())), ("keep", Some(duration(*keep)))])),
             ),
-            ("http", Some(table([("listen", Some(listen.to_string().into()))]))),
+            (
+                "http",
+                Some(table([
+                    ("listen", Some(listen.to_string().into())),
+                    ("tls", tls.as_ref().map(tls_table)),
+                    ("users", (!users.is_empty()).then(|| users_table(users))),
+                ])),
+            ),
             (
                 "log",
                 Some(table([
@@ -63,6 +72,15 @@ fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
         ("backoff_max", Some(duration(backoff.max))),
         ("sweep", Some((*sweep).into())),
     ])
+}
+
+fn tls_table(TlsConfig { cert, key, client_ca }: &TlsConfig) -> Value {
+    let path = |path: &Path| Value::from(path.to_string_lossy().as_ref());
+    table([("cert", Some(path(cert))), ("key", Some(path(key))), ("client_ca", client_ca.as_deref().map(path))])
+}
+
+fn users_table(users: &BTreeMap<String, PasswordHash>) -> Value {
+    Value::Table(users.keys().map(|user| (user.clone(), HIDDEN.into())).collect())
 }
 
 fn target_table(target: &TargetConfig) -> Value {

@@ -201,12 +201,87 @@ impl RecordConfig {
 pub struct HttpConfig {
     /// Its address.
     pub listen: SocketAddr,
+    /// Its TLS; `None`: it is plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// Who may ask, by name; empty: everybody.
+    pub users: BTreeMap<String, PasswordHash>,
 }
 
 /// Loopback: whoever wants more says so.
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 10210).into() }
+        Self { listen: (Ipv4Addr::LOCALHOST, 10210).into(), tls: None, users: BTreeMap::new() }
+    }
+}
+
+impl HttpConfig {
+    /// What whoever runs it should know of the listener: that others can reach it, and nothing keeps them out.
+    #[must_use]
+    pub fn exposed(&self) -> Option<String> {
+        if self.listen.ip().is_loopback() {
+            return None;
+        }
+        let guarded = !self.users.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let lacks = match (&self.tls, guarded) {
+            (Some(_), true) => return None,
+            (Some(_), false) => "anybody there may read it; set http.users, or client_ca in http.tls",
+            (None, true) => "passwords and answers go there in the clear; set http.tls",
+            (None, false) => "anybody there may read it, in the clear; set http.tls and http.users",
+        };
+        Some(format!("http.listen is {}, which others can reach: {lacks}", self.listen))
+    }
+}
+
+/// The files of a listener's TLS, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate, and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of the client certificates that are asked for; `None`: none is.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A bcrypt hash of a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+/// The most that a hash may cost: 2 to that power rounds, some seconds. What costs more is a mistake, and would keep everybody out.
+const PASSWORD_COST_MAX: u32 = 16;
+
+impl std::str::FromStr for PasswordHash {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: bcrypt::HashParts = text
+            .parse()
+            .map_err(|_| "a password is written as its bcrypt hash: htpasswd -nBC 10 NAME prints NAME:HASH")?;
+        if parts.get_cost() > PASSWORD_COST_MAX {
+            return Err("a bcrypt hash of a cost over 16 takes too long to verify");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl PasswordHash {
+    /// The hash as it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is the hash of this password. It takes long, by intent.
+    #[must_use]
+    pub fn verify(&self, password: &str) -> bool {
+        bcrypt::verify(password, &self.0).unwrap_or(false)
+    }
+}
+
+/// Never the hash: it can be guessed against.
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordHash")
     }
 }
 

@@ -21,8 +21,8 @@ const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Lets a request through, or says why not; either way the answer gets its headers.
-pub(super) async fn guard(State(host_names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&request, &host_names) {
+pub(super) async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&request, host_names.as_deref()) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     };
@@ -37,7 +37,7 @@ pub(super) async fn guard(State(host_names): State<Arc<[String]>>, request: Requ
     response
 }
 
-fn refusal(request: &Request, host_names: &[String]) -> Option<Response> {
+fn refusal(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
     // The connection closes where a body is refused: what follows on it could be taken for a request.
     let close = [(header::CONNECTION, "close")];
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
@@ -48,7 +48,7 @@ fn refusal(request: &Request, host_names: &[String]) -> Option<Response> {
     }
     match host(request) {
         None => return Some((StatusCode::BAD_REQUEST, "one Host is needed\n").into_response()),
-        Some(host) if !is_ours(host.host(), host_names) => {
+        Some(host) if host_names.is_some_and(|names| !is_ours(host.host(), names)) => {
             let shown = Printable(host.host());
             let message = format!("{shown} is no name of this server: use its IP address\n");
             return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());

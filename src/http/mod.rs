@@ -16,7 +16,9 @@ mod metrics;
 mod page;
 pub mod server;
 pub mod stores;
+pub mod tls;
 pub mod transitions;
+pub mod users;
 pub mod watches;
 
 use std::sync::Arc;
@@ -49,8 +51,9 @@ pub struct AppState {
     pub record: RecordReader,
     /// For how long ago things were.
     pub clock: Clock,
-    /// The names, in lower case, that this server may be called by in any domain, beside `localhost` and IP addresses.
-    pub host_names: Arc<[String]>,
+    /// The names, in lower case, that this server may be called by in any domain, beside `localhost` and IP addresses; `None`: any, since
+    /// a certificate says who it is.
+    pub host_names: Option<Arc<[String]>>,
 }
 
 /// Every path there is.
@@ -69,7 +72,7 @@ fn router(state: AppState) -> Router {
         .route("/api/v1/transitions", get(transitions::list))
         .route("/config", get(config::show))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
-        .layer(from_fn_with_state(Arc::clone(&state.host_names), guard::guard))
+        .layer(from_fn_with_state(state.host_names.clone(), guard::guard))
         .with_state(state)
 }
 

@@ -7,26 +7,33 @@
 //! Where all connections are taken, a new one takes the place of the one that has waited longest for its other end: for a
 //! request, or for an answer to be read. So connections that only hold their place, however many, keep no scrape out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use super::tls::Tls;
+use super::users::{Users, authenticate};
 use super::{AppState, router};
 use crate::clock::Clock;
+use crate::config::PasswordHash;
 
 /// Bytes of one request's head. A browser's is under 2 KiB; every open connection may hold this much.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -106,10 +113,26 @@ impl Waiting {
     }
 }
 
+/// Who may connect and ask. By default: everybody, in the clear.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// TLS, if it is spoken.
+    pub tls: Option<Arc<Tls>>,
+    /// The users, if there are any.
+    pub users: BTreeMap<String, PasswordHash>,
+}
+
 /// Serves until `stop`, and returns when the last connection has ended.
-pub async fn serve(listener: TcpListener, state: AppState, limits: Limits, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    Access { tls, users }: Access,
+    state: AppState,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let clock = state.clock;
-    let service = TowerToHyperService::new(router(state));
+    let users = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
+    let service = TowerToHyperService::new(router(state).layer(users));
     let turns = Arc::new(Turns::default());
     let mut connections = JoinSet::new();
     let mut open: HashMap<Id, Arc<Waiting>> = HashMap::new();
@@ -127,8 +150,20 @@ pub async fn serve(listener: TcpListener, state: AppState, limits: Limits, stop:
         if open.len() < limits.connections {
             if let Some(stream) = at_the_door.take() {
                 let waiting = Arc::new(Waiting::new(&turns));
-                let conversation = converse(stream, service.clone(), limits, clock, stop.clone(), Arc::clone(&waiting));
-                open.insert(connections.spawn(conversation).id(), waiting);
+                let (service, stop) = (service.clone(), stop.clone());
+                let task = match tls.as_ref().map(|tls| tls.acceptor()) {
+                    None => connections.spawn(converse(stream, service, limits, clock, stop, Arc::clone(&waiting))),
+                    Some(acceptor) => {
+                        let waiting = Arc::clone(&waiting);
+                        connections.spawn(async move {
+                            // A connection that is cut here is not told: there is no common language yet.
+                            if let Some(stream) = shake_hands(acceptor, stream, limits, clock, &waiting, &stop).await {
+                                converse(stream, service, limits, clock, stop, waiting).await;
+                            }
+                        })
+                    }
+                };
+                open.insert(task.id(), waiting);
             }
         } else if at_the_door.is_some() {
             make_room(&open);
@@ -164,8 +199,26 @@ async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
     }
 }
 
-async fn converse(
+/// The stream once both ends agree on TLS; `None` where they do not in the time of a request's headers.
+async fn shake_hands(
+    acceptor: TlsAcceptor,
     stream: TcpStream,
+    limits: Limits,
+    clock: Clock,
+    waiting: &Waiting,
+    stop: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        () = waiting.give_way.cancelled() => None,
+        () = clock.sleep(limits.header_read) => None,
+        shaken = acceptor.accept(stream) => shaken.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok(),
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     service: TowerToHyperService<Router>,
     limits: Limits,
     clock: Clock,

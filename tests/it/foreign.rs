@@ -14,7 +14,7 @@ use refwatch::core::outcome::FailureReason;
 use refwatch::core::text::{Printable, is_hostile};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
-use refwatch::http::server::{Limits, serve};
+use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
@@ -60,13 +60,13 @@ fn world() -> &'static World {
             metrics: Arc::new(metrics),
             record: RecordReader::new("/nonexistent/record".as_ref()),
             clock,
-            host_names: [].into(),
+            host_names: Some([].into()),
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
         let server = runtime.handle().clone();
         std::thread::spawn(move || {
-            server.block_on(serve(listener, state, Limits::default(), CancellationToken::new()));
+            server.block_on(serve(listener, Access::default(), state, Limits::default(), CancellationToken::new()));
         });
         World { runtime, said, target, board, address }
     })

@@ -17,7 +17,7 @@ use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, St
 use refwatch::core::outcome::{FailureReason, Operation};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
-use refwatch::http::server::{Limits, serve};
+use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
@@ -79,10 +79,10 @@ impl Server {
             metrics: Arc::new(Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH).unwrap()),
             record: RecordReader::new(&path),
             clock: Clock::system(),
-            host_names: ["refwatch.example".to_owned()].into(),
+            host_names: Some(["refwatch.example".to_owned()].into()),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, state, limits, stop.clone()));
+        tasks.spawn(serve(listener, Access::default(), state, limits, stop.clone()));
         Self { address, board, stop, tasks, _folder: folder }
     }
 
