@@ -158,11 +158,16 @@ async fn a_watch_that_leaves_the_board_leaves_the_metrics() {
     assert!(!text.contains("2222222222") && text.contains("refwatch_watches{state=\"live\"} 0\n"), "{text}");
 }
 
-/// A scrape with these header lines: the headers of the answer, and its text once it is no longer packed.
-async fn scrape(server: &Server, lines: &str) -> (BTreeMap<String, String>, String) {
+/// Sends the request of a scrape with these header lines.
+async fn ask(server: &Server, lines: &str) -> TcpStream {
     let mut stream = server.connect().await;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{lines}\r\n", server.address);
     stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// The headers of the answer, and its text once it is no longer packed.
+async fn answer(mut stream: TcpStream) -> (BTreeMap<String, String>, String) {
     let mut bytes = Vec::new();
     tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the server closes").unwrap();
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head") + 4;
@@ -176,6 +181,10 @@ async fn scrape(server: &Server, lines: &str) -> (BTreeMap<String, String>, Stri
         }
     };
     (answer.headers, text)
+}
+
+async fn scrape(server: &Server, lines: &str) -> (BTreeMap<String, String>, String) {
+    answer(ask(server, lines).await).await
 }
 
 #[tokio::test]
@@ -280,18 +289,14 @@ async fn fault_107_scrapes_that_come_together_are_served_by_one_rendering() {
             board.update_daemon(|daemon| daemon.config_loaded_at = Some(moment));
         }
     });
-    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut streams = Vec::new();
-    for _ in 0..100 {
-        streams.push(server.connect().await);
-        streams.last_mut().unwrap().write_all(request).await.unwrap();
+    for scrape in 0..100 {
+        streams.push(ask(&server, if scrape % 2 == 0 { "" } else { PROMETHEUS }).await);
     }
     let mut moments = BTreeSet::new();
-    for stream in &mut streams {
-        let answer = Answer::parse(&read_to_end(stream).await);
-        assert_eq!(answer.status, 200);
-        let line =
-            answer.body.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
+    for stream in streams {
+        let (_, text) = answer(stream).await;
+        let line = text.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
         moments.insert(line.unwrap().to_owned());
     }
     stop.cancel();
