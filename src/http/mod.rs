@@ -13,6 +13,7 @@ mod health;
 mod html;
 mod job_page;
 mod metrics;
+mod negotiation;
 mod page;
 pub mod server;
 pub mod stores;
@@ -63,7 +64,7 @@ fn router(state: AppState) -> Router {
         .route("/", get(page::show))
         .route("/watch/{reference_store_id}/{import_job_id}", get(job_page::show))
         .route("/style.css", get(html::style))
-        .route("/metrics", get(move |State(state)| metrics::show(Arc::clone(&under_way), state)))
+        .route("/metrics", get(move |State(state), headers| metrics::show(Arc::clone(&under_way), state, headers)))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .route("/api/v1/daemon", get(daemon::show))

@@ -1,6 +1,6 @@
 //! The families of the daemon as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
@@ -14,16 +14,14 @@ pub(super) fn families(
     daemon: &DaemonView,
     watches: &[Arc<WatchView>],
     stores: &[Arc<StoreView>],
-) -> [MetricFamily; 6] {
+) -> impl Iterator<Item = MetricFamily> + use<> {
     let states = watches.iter().map(|watch| watch.state.label());
     let statuses = watches.iter().filter_map(|watch| Some(watch.known.as_ref()?.status.label()));
-    let last_listed = stores.iter().filter_map(|store| {
-        let labels = vec![
-            label("watch", &store.name),
-            label("target", &store.id.target),
-            label("reference_store_id", store.id.store.as_str()),
-        ];
-        Some((labels, store.listed_at?.as_duration().as_secs_f64()))
+    let targets: BTreeSet<_> =
+        watches.iter().map(|watch| &watch.id.target).chain(stores.iter().map(|store| &store.id.target)).collect();
+    let target_up = targets.into_iter().map(|target| {
+        let up = !daemon.refused_targets.contains_key(target);
+        (vec![label("target", target)], f64::from(up))
     });
     let loaded_at = daemon.config_loaded_at.map(|at| at.as_duration().as_secs_f64());
     let build = vec![
@@ -31,17 +29,18 @@ pub(super) fn families(
         label("os", std::env::consts::OS),
         label("arch", std::env::consts::ARCH),
     ];
-    [
+    let families = [
         gauges("refwatch_watches", "Watches by state.", counts("state", WatchState::LABELS, states)),
         gauges(
             "refwatch_jobs",
             "Watched jobs by their last known status; a job not yet seen has none.",
             counts("status", JobStatus::labels(), statuses),
         ),
+        gauges("refwatch_target_up", "Whether AWS lets anything be seen through the target.", target_up),
         gauges(
-            "refwatch_store_last_listed_timestamp_seconds",
-            "When a store of which every job is watched was last listed.",
-            last_listed,
+            "refwatch_record_up",
+            "Whether the record can be written.",
+            [(vec![], f64::from(daemon.record_error.is_none()))],
         ),
         gauges(
             "refwatch_config_last_reload_successful",
@@ -54,6 +53,33 @@ pub(super) fn families(
             loaded_at.map(|at| (vec![], at)),
         ),
         gauges("refwatch_build_info", "What this refwatch was built from and for; 1.", [(build, 1.0)]),
+    ];
+    families.into_iter().chain(of_stores(stores))
+}
+
+/// The families of the stores of which every job is watched.
+fn of_stores(stores: &[Arc<StoreView>]) -> [MetricFamily; 2] {
+    let series = |value: fn(&StoreView) -> Option<f64>| {
+        stores.iter().filter_map(move |store| {
+            let labels = vec![
+                label("watch", &store.name),
+                label("target", &store.id.target),
+                label("reference_store_id", store.id.store.as_str()),
+            ];
+            Some((labels, value(store)?))
+        })
+    };
+    [
+        gauges(
+            "refwatch_store_up",
+            "Whether new jobs can be found of a store of which every job is watched.",
+            series(|store| Some(f64::from(store.trouble.is_none()))),
+        ),
+        gauges(
+            "refwatch_store_last_listed_timestamp_seconds",
+            "When a store of which every job is watched was last listed.",
+            series(|store| Some(store.listed_at?.as_duration().as_secs_f64())),
+        ),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! Prometheus's own, or `region`, which service discovery likes to set.
 
 mod daemon;
+mod openmetrics;
 mod process;
 mod watches;
 
@@ -17,8 +18,25 @@ use crate::core::text::Printable;
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 
-/// The type of what [`Metrics::render`] returns. Prometheus 3 refuses a scrape that does not name it.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What the text of a scrape is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The type of what [`Metrics::render`] returns. Prometheus 3 refuses a scrape that does not name it.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// All that a scrape shows.
 #[derive(Debug)]
@@ -43,22 +61,30 @@ impl Metrics {
         Ok(Self { board, registry, process: process::Process::this(started_at) })
     }
 
-    /// Every family in the text format 0.0.4. It reads /proc and, with thousands of watches, takes a while: not for a thread
-    /// that others wait for.
+    /// Every family in this format. It reads /proc and, with thousands of watches, takes a while: not for a thread that others
+    /// wait for.
     ///
     /// # Errors
     /// A fault of ours: a family without a name.
-    pub fn render(&self) -> Result<String, prometheus::Error> {
+    pub fn render(&self, format: Format) -> Result<String, prometheus::Error> {
         let watches = self.board.watches();
-        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        let mut text = String::new();
         // A family with a series for each of 10,000 watches and 8 statuses is large: one is built, written and dropped
         // before the next.
-        let families = watches::families(&watches)
+        let counted = self.registry.gather().into_iter();
+        let families = counted
+            .chain(watches::families(&watches))
             .chain(daemon::families(&self.board.daemon(), &watches, &self.board.stores()))
             .chain(self.process.families());
         // The encoder takes a family without series for a mistake; to us it is one that nothing is known of yet.
         for family in families.filter(|family| !family.get_metric().is_empty()) {
-            TextEncoder::new().encode_utf8(&[family], &mut text)?;
+            match format {
+                Format::Text => TextEncoder::new().encode_utf8(&[family], &mut text)?,
+                Format::OpenMetrics => openmetrics::encode(&family, &mut text),
+            }
+        }
+        if format == Format::OpenMetrics {
+            text.push_str(openmetrics::END);
         }
         Ok(text)
     }

@@ -3,7 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use flate2::read::GzDecoder;
 use refwatch::board::ConfigError;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What Prometheus 2.42 sends.
+const PROMETHEUS: &str = "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+     text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n";
 
 /// The families of the contract, and the labels that their series must have.
 const FAMILIES: &[(&str, &str, &str)] = &[
@@ -23,6 +31,8 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_import_job_next_poll_timestamp_seconds", "gauge", "import_job_id,reference_store_id,target,watch"),
     ("refwatch_watches", "gauge", "state"),
     ("refwatch_jobs", "gauge", "status"),
+    ("refwatch_target_up", "gauge", "target"),
+    ("refwatch_store_up", "gauge", "reference_store_id,target,watch"),
     ("refwatch_store_last_listed_timestamp_seconds", "gauge", "reference_store_id,target,watch"),
     ("refwatch_api_requests_total", "counter", "operation,target"),
     ("refwatch_api_request_failures_total", "counter", "operation,reason,target"),
@@ -32,6 +42,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_detection_delay_seconds", "histogram", ""),
     ("refwatch_record_commits_total", "counter", ""),
     ("refwatch_record_failures_total", "counter", ""),
+    ("refwatch_record_up", "gauge", ""),
     ("refwatch_record_set_aside_total", "counter", ""),
     ("refwatch_task_restarts_total", "counter", ""),
     ("refwatch_config_last_reload_successful", "gauge", ""),
@@ -120,14 +131,20 @@ async fn the_metrics_are_those_of_the_contract() {
     let last_listed = "refwatch_store_last_listed_timestamp_seconds";
     assert_eq!(value(last_listed, "reference_store_id", "1234567890"), Some(1_772_352_360.0));
     assert_eq!(value(last_listed, "reference_store_id", "1234567891"), None, "it was never listed");
+    assert_eq!(value("refwatch_store_up", "reference_store_id", "1234567890"), Some(1.0));
+    assert_eq!(value("refwatch_store_up", "reference_store_id", "1234567891"), Some(0.0));
+    assert_eq!(value("refwatch_target_up", "target", "default"), Some(1.0));
     assert_eq!(value("refwatch_watches", "state", "live"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "FAILED"), Some(0.0));
     assert!(text.contains("\nrefwatch_config_last_reload_successful 1\n"));
     server.board.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError { in_force: "", summary: String::new(), details: "line 3".to_owned() });
+        daemon.refused_targets = [("default".into(), "no".to_owned())].into();
+        daemon.record_error = Some("disk full".to_owned());
     });
     let text = server.get("/metrics").await.body;
+    assert!(text.contains("\nrefwatch_target_up{target=\"default\"} 0\n") && text.contains("\nrefwatch_record_up 0\n"));
     assert!(text.contains("\nrefwatch_config_last_reload_successful 0\n"));
 }
 
@@ -139,6 +156,122 @@ async fn a_watch_that_leaves_the_board_leaves_the_metrics() {
     server.board.remove(&watch_id("2222222222"));
     let text = server.get("/metrics").await.body;
     assert!(!text.contains("2222222222") && text.contains("refwatch_watches{state=\"live\"} 0\n"), "{text}");
+}
+
+/// Sends the request of a scrape with these header lines.
+async fn ask(server: &Server, lines: &str) -> TcpStream {
+    let mut stream = server.connect().await;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{lines}\r\n", server.address);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// The headers of the answer, and its text once it is no longer packed.
+async fn answer(mut stream: TcpStream) -> (BTreeMap<String, String>, String) {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the server closes").unwrap();
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head") + 4;
+    let answer = Answer::parse(str::from_utf8(&bytes[..head]).unwrap());
+    assert_eq!((answer.status, &*answer.headers["content-length"]), (200, &*(bytes.len() - head).to_string()));
+    let text = match answer.headers.get("content-encoding").map(String::as_str) {
+        Some("gzip") => std::io::read_to_string(GzDecoder::new(&bytes[head..])).unwrap(),
+        encoding => {
+            assert_eq!(encoding, None);
+            String::from_utf8(bytes.split_off(head)).unwrap()
+        }
+    };
+    (answer.headers, text)
+}
+
+async fn scrape(server: &Server, lines: &str) -> (BTreeMap<String, String>, String) {
+    answer(ask(server, lines).await).await
+}
+
+#[tokio::test]
+async fn a_scrape_gets_the_format_and_the_encoding_that_it_asks_for() {
+    let server = Server::start().await;
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    for (lines, content_type, gzip) in [
+        ("", TEXT, false),
+        (PROMETHEUS, OPENMETRICS, true),
+        ("Accept: application/openmetrics-text\r\n", OPENMETRICS, false),
+        (
+            "Accept: text/plain\r\nAccept: application/openmetrics-text;q=0.9\r\nAccept-Encoding: br, gzip\r\n",
+            TEXT,
+            true,
+        ),
+        ("Accept: */*\r\nAccept-Encoding: gzip;q=0, *\r\n", TEXT, false),
+    ] {
+        let (headers, text) = scrape(&server, lines).await;
+        assert_eq!(headers["content-type"], content_type, "{lines}");
+        assert_eq!(headers.contains_key("content-encoding"), gzip, "{lines}");
+        assert_eq!(headers["vary"], "accept, accept-encoding");
+        assert!(text.contains("import_job_id=\"2222222222\""), "{lines}: {text}");
+        assert_eq!(text.ends_with("\n# EOF\n"), content_type == OPENMETRICS, "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
+    let server = Server::start().await;
+    server.board.publish(view("2222222222", JobStatus::Completed));
+    server.board.publish(hostile_view());
+    server.board.publish_store(store_view("1234567890", None));
+    server.board.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00.25Z")));
+    let (_, text) = scrape(&server, "").await;
+    let (_, open) = scrape(&server, PROMETHEUS).await;
+
+    // What the process uses changes from one scrape to the next. Bounds of buckets are floats.
+    let samples = |text: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("process_"));
+        let canonical = |line: &str| match line.split_once("le=\"") {
+            Some((before, bound)) if bound.split('"').next().unwrap().bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("{before}le=\"{}", bound.replacen('"', ".0\"", 1))
+            }
+            Some(_) | None => line.to_owned(),
+        };
+        lines.map(canonical).collect()
+    };
+    assert_eq!(samples(&text), samples(&open));
+    assert!(open.contains("_bucket{operation=\"GetReferenceImportJob\",target=\"default\",le=\"5.0\"} 0\n"), "{open}");
+
+    // Each family is in one piece: its type, its unit, its help, its series.
+    let mut frame = Vec::new();
+    for (name, kind, _) in
+        FAMILIES.iter().filter(|(name, ..)| *name != "refwatch_import_job_completed_timestamp_seconds")
+    {
+        let (family, kind) = match (*kind, name.strip_suffix("_total"), name.strip_suffix("_info")) {
+            ("counter", family, _) => (family.expect("counters end in _total"), "counter"),
+            (_, _, Some(family)) => (family, "info"),
+            (kind, _, None) => (*name, kind),
+        };
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| family.ends_with(unit));
+        let unit = unit.filter(|_| family != "refwatch_quota_allowed_requests_per_second");
+        let unit = unit.map(|unit| format!("# UNIT {family} {unit}"));
+        frame.extend([format!("# TYPE {family} {kind}")].into_iter().chain(unit));
+    }
+    let told: BTreeSet<&str> =
+        open.lines().filter(|line| line.starts_with("# TYPE") || line.starts_with("# UNIT")).collect();
+    assert_eq!(told, frame.iter().map(String::as_str).collect());
+    let (mut family, mut suffixes) = ("", [""; 3]);
+    for line in open.strip_suffix("# EOF\n").expect("an end").lines() {
+        if let Some(metadata) = line.strip_prefix("# ") {
+            let words: Vec<&str> = metadata.splitn(3, ' ').collect();
+            if words[0] == "TYPE" {
+                family = words[1];
+                suffixes = match words[2] {
+                    "counter" => ["_total"; 3],
+                    "info" => ["_info"; 3],
+                    "histogram" => ["_bucket", "_count", "_sum"],
+                    _ => [""; 3],
+                };
+            }
+            assert_eq!(words[1], family, "{line}");
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(suffixes.iter().any(|suffix| name.strip_suffix(suffix) == Some(family)), "{line} in {family}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -156,18 +289,14 @@ async fn fault_107_scrapes_that_come_together_are_served_by_one_rendering() {
             board.update_daemon(|daemon| daemon.config_loaded_at = Some(moment));
         }
     });
-    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut streams = Vec::new();
-    for _ in 0..100 {
-        streams.push(server.connect().await);
-        streams.last_mut().unwrap().write_all(request).await.unwrap();
+    for scrape in 0..100 {
+        streams.push(ask(&server, if scrape % 2 == 0 { "" } else { PROMETHEUS }).await);
     }
     let mut moments = BTreeSet::new();
-    for stream in &mut streams {
-        let answer = Answer::parse(&read_to_end(stream).await);
-        assert_eq!(answer.status, 200);
-        let line =
-            answer.body.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
+    for stream in streams {
+        let (_, text) = answer(stream).await;
+        let line = text.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
         moments.insert(line.unwrap().to_owned());
     }
     stop.cancel();

@@ -1,0 +1,134 @@
+//! What a client says that it takes, in `Accept` and `Accept-Encoding` (RFC 9110, 12.4 and 12.5).
+//!
+//! An element that is malformed counts as not said: a client gets an answer whatever it sends.
+
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
+use axum::http::{HeaderMap, HeaderName};
+
+use crate::metrics::Format;
+
+/// One element of such a header.
+#[derive(Debug, PartialEq)]
+struct Choice {
+    /// In lower case.
+    name: String,
+    version: Option<String>,
+    /// From 0, which is "no", to 1.
+    weight: f32,
+}
+
+/// The format of a scrape: OpenMetrics where it is asked for by name and not after text.
+pub(super) fn format(headers: &HeaderMap) -> Format {
+    let choices = choices(headers, &ACCEPT);
+    let weight = |name: &str, known: &str| {
+        let of_version = |choice: &&Choice| choice.version.as_deref().is_none_or(|version| version == known);
+        let named = choices.iter().filter(|choice| choice.name == name).filter(of_version);
+        named.map(|choice| choice.weight).reduce(f32::max)
+    };
+    let text = || weight("text/plain", "0.0.4").or_else(|| weight("text/*", "")).or_else(|| weight("*/*", ""));
+    match weight("application/openmetrics-text", "1.0.0") {
+        Some(asked) if asked > 0.0 && asked >= text().unwrap_or(0.0) => Format::OpenMetrics,
+        Some(_) | None => Format::Text,
+    }
+}
+
+/// Whether an answer may be sent in gzip, and the client would not rather have it as it is.
+pub(super) fn gzip(headers: &HeaderMap) -> bool {
+    let choices = choices(headers, &ACCEPT_ENCODING);
+    let weight = |names: &[&str]| {
+        let named = choices.iter().filter(|choice| names.contains(&&*choice.name));
+        named.map(|choice| choice.weight).reduce(f32::max)
+    };
+    let gzip = weight(&["gzip", "x-gzip"]).or_else(|| weight(&["*"])).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= weight(&["identity"]).unwrap_or(0.0)
+}
+
+fn choices(headers: &HeaderMap, name: &HeaderName) -> Vec<Choice> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(choice).collect()
+}
+
+fn choice(element: &str) -> Option<Choice> {
+    let mut parts = element.split(';').map(str::trim);
+    let name = parts.next().filter(|name| !name.is_empty())?.to_ascii_lowercase();
+    let mut choice = Choice { name, version: None, weight: 1.0 };
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=')?;
+        if name.eq_ignore_ascii_case("q") {
+            choice.weight = value.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
+        } else if name.eq_ignore_ascii_case("version") {
+            choice.version = Some(value.trim_matches('"').to_owned());
+        }
+    }
+    Some(choice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), value.parse().expect("a header's value"))).collect()
+    }
+
+    #[test]
+    fn openmetrics_goes_to_whoever_asks_for_it_by_name_and_not_after_text() {
+        // Prometheus 2.42, 3.5, and 3.5 with `scrape_protocols: [PrometheusText0.0.4, OpenMetricsText1.0.0]`.
+        let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+             text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let text_first = "text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,*/*;q=0.4";
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        let (text, open) = (Format::Text, Format::OpenMetrics);
+        #[rustfmt::skip]
+        let cases: &[(&[&str], Format)] = &[
+            (&[], text),
+            (&["*/*"], text),
+            (&[browser], text),
+            (&[prometheus_2], open),
+            (&[prometheus_3], open),
+            (&[text_first], text),
+            (&["application/openmetrics-text"], open),
+            (&["Application/OpenMetrics-Text; Version=\"1.0.0\" ; Q=0.001"], open),
+            (&["text/plain;q=0.5", "application/openmetrics-text;q=0.5"], open),
+            (&["text/plain;q=0.5", "application/openmetrics-text;q=0.4"], text),
+            // The most specific range says what text is worth.
+            (&["*/*, text/*;q=0.6, text/plain;q=0.2, application/openmetrics-text;q=0.5"], open),
+            (&["*/*, text/*;q=0.6, application/openmetrics-text;q=0.5"], text),
+            (&["text/plain;version=1.0.0, application/openmetrics-text;q=0.5"], open),
+            (&["application/openmetrics-text;version=0.0.1"], text),
+            (&["application/openmetrics-text;version=2.0.0, text/plain;q=0.1"], text),
+            (&["application/openmetrics-text;q=0, */*;q=0"], text),
+            // What is malformed counts as not said, and what nobody knows gets text.
+            (&["application/openmetrics-text;q=2, */*;q=0.1"], text),
+            (&["application/openmetrics-text;q=NaN"], text),
+            (&["application/openmetrics-text;q"], text),
+            (&[",;,=,", "application/json"], text),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(format(&headers(&ACCEPT, accept)), *expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn gzip_goes_to_whoever_takes_it_and_would_not_rather_have_none() {
+        let cases: &[(&[&str], bool)] = &[
+            (&[], false),
+            (&[""], false),
+            (&["gzip"], true),
+            (&["br", "GZIP;q=0.1"], true),
+            (&["x-gzip"], true),
+            (&["*"], true),
+            (&["deflate, br"], false),
+            (&["gzip;q=0"], false),
+            (&["*, gzip;q=0"], false),
+            (&["gzip;q=0.5, identity"], false),
+            (&["gzip, identity;q=0.5"], true),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(gzip(&headers(&ACCEPT_ENCODING, accept)), *expected, "{accept:?}");
+        }
+    }
+}
