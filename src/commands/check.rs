@@ -1,5 +1,7 @@
 //! `refwatch check`: says every problem of the configuration at once, each with its place, or that there is none.
 
+mod online;
+
 use std::fmt::Display;
 use std::path::Path;
 
@@ -9,15 +11,22 @@ use crate::config::watch_list::WatchList;
 use crate::core::text::Printable;
 
 /// Its arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+#[derive(Debug, Default, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 no problems, and with --online all that is needed is allowed; 1 with --online, something is not; \
+                  78 the configuration has a problem."
+)]
+pub struct Args {
+    /// Ask AWS, too: who the credentials of each target are, and which operations they may call on each store
+    #[arg(long)]
+    online: bool,
+}
 
 /// Runs it.
 ///
 /// # Errors
 /// Every problem of the configuration, included files counted in.
-#[expect(clippy::unused_async, reason = "every command is called the same way")]
-pub async fn run(config: &Path, _args: Args) -> Result<Exit, Failure> {
+pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let Loaded { config: loaded, problems } = load(config)?;
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
@@ -27,7 +36,7 @@ pub async fn run(config: &Path, _args: Args) -> Result<Exit, Failure> {
     let jobs = count(jobs.len(), "job");
     let stores = if stores.is_empty() { String::new() } else { format!(" and {}", count(stores.len(), "store")) };
     print(format_args!("{}: {jobs}{stores} on {targets}, no problems\n", Printable(&config.to_string_lossy())))?;
-    Ok(Exit::Done)
+    if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
 }
 
 fn count(number: usize, what: &str) -> impl Display {

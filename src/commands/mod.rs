@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod history;
 pub mod run;
+pub mod schema;
 pub mod simulate;
 pub mod status;
 pub mod wait;
@@ -46,6 +47,8 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Check the configuration and name every problem in it
     Check(check::Args),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
     /// Show every watch of the running daemon
     Status(status::Args),
     /// Show the transitions in the record, whether the daemon runs or not
@@ -117,7 +120,8 @@ impl CommandLine {
             Command::Run(args) => Box::pin(run::run(&self.config, args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Simulate(args) => simulate::run(args).await,
-            Command::Check(args) => check::run(&self.config, args).await,
+            Command::Check(args) => Box::pin(check::run(&self.config, args)).await,
+            Command::Schema => schema::run(),
             Command::Status(args) => status::run(&self.config, args).await,
             Command::History(args) => history::run(&self.config, args).await,
             Command::Wait(args) => wait::run(args).await,

@@ -5,8 +5,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::Spanned;
-
 use super::Config;
 use super::comparison::{Comparison, too_short};
 use super::effective;
@@ -14,7 +12,7 @@ use super::file::{IncludedFile, Job, MainFile, Store, Table, Targets};
 use super::parse::{PROBLEMS_MAX, Parsed, parse};
 use super::problem::{Place, Problem, Problems};
 use super::source::{Source, matching_files};
-use super::value::{IncludePattern, Text, Written};
+use super::value::{IncludePattern, Spanned, Text, Written};
 
 /// Included files: with the size of each, this bounds what a configuration can cost.
 const INCLUDED_FILES_MAX: usize = 1000;
@@ -172,6 +170,7 @@ fn compare(parts: &mut [Part], min_interval: Duration, keep: Duration) {
         for &index in &order {
             comparison.add_watches(index, &parts[index]);
         }
+        comparison.find_swapped_ids();
         let found = comparison.found;
         if found.is_empty() && !everything {
             return;

@@ -34,7 +34,7 @@ const LIST_PAGE_JOBS: i32 = 100;
 /// Reaches targets through AWS's SDK.
 #[derive(Clone, Copy, Debug)]
 pub struct Aws {
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 impl Aws {
@@ -96,7 +96,7 @@ impl AwsTarget {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let failure = failure::classify(operation, &self.config, error, self.clock.now().wall);
+        let failure = failure::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
             let mut standing = self.client.lock().await;
             // Requests in flight together were refused with the same credentials.
@@ -151,7 +151,7 @@ fn client(config: &TargetConfig, sdk: &SdkConfig) -> Client {
     Client::from_conf(client.build())
 }
 
-async fn sdk_config(config: &TargetConfig) -> SdkConfig {
+pub(super) async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout).build();
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
