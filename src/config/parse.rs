@@ -200,9 +200,10 @@ fn other_type(path: &[String], expected: &str, found: &str, text: &str) -> Optio
         ("a number" | "a whole number", "a string") => {
             let percent = unquoted.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
             let number = unquoted.parse::<f64>().ok().map(|_| format!("write {unquoted}, without quotes"));
-            number.or_else(|| percent.map(|percent| format!("{percent} percent are {}", percent / 100.0)))
+            number.or_else(|| percent.map(|percent| format!("{percent} percent is {}", percent / 100.0)))
         }
         ("an array", "a string") if table == "include" => Some(format!("write [{text}]")),
+        ("an array", "a table") if matches!(text, "[job]" | "[store]") => Some(format!("write [{text}]")),
         ("an array", "a table" | "a string") | ("a table", "a string") if matches!(table, "job" | "store") => {
             Some(format!("write [[{table}]], and its keys below"))
         }

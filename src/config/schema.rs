@@ -23,7 +23,7 @@ use super::{Config, Quota, TargetConfig};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 
 /// What humantime takes.
-const DURATION: &str = "( *[0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|\
+const DURATION: &str = "( *[0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|\
                         wks?|w|months?|M|years?|yrs?|y))+ *";
 
 /// The limits of a duration, in words, since no keyword of JSON Schema tells them. Goes over to the description.

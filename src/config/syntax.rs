@@ -5,6 +5,9 @@ use toml::de::Error;
 use super::problem::Problem;
 use super::source::Source;
 
+/// What the parser says of a word that is no value, by what it took the first letter for.
+const BARE_WORDS: [&str; 3] = ["string values must be quoted", "invalid float, expected `", "invalid boolean, expected `"];
+
 /// What is said of a line in a language that the file as a whole looks like.
 const NO_TOML: &str = "this is no TOML";
 
@@ -46,15 +49,18 @@ fn problem(source: &Source, error: &Error) -> Problem {
     let line = before.trim_start();
     match error.message() {
         "duplicate key" => duplicate(source, start, problem),
-        message if message.starts_with("string values must be quoted") => problem_of_word(rest, problem),
+        message if BARE_WORDS.into_iter().any(|word| message.starts_with(word)) => problem_of_word(rest, problem),
         message if message.starts_with("invalid multi-line ") => {
-            let quotes = if message.contains("literal") { "'''" } else { "\"\"\"" };
+            let quotes = if message.starts_with("invalid multi-line literal") { "'''" } else { "\"\"\"" };
             let begin = source.text[..start].rfind(quotes).unwrap_or(start);
             Problem::new(source.place(begin..begin + quotes.len()), &format!("this string has no end: {quotes} is missing"))
         }
         message if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") => {
-            let quote = if message.contains("literal") { "'" } else { "\"" };
-            problem(&format!("this string has no end: {quote} is missing"), None)
+            let quote = if message.starts_with("invalid literal") { "'" } else { "\"" };
+            match rest {
+                "" => problem(&format!("this string has no end: {quote} is missing"), None),
+                _ => problem("a string must not hold control characters", None),
+            }
         }
         _ if line.is_empty() && rest.starts_with(';') || rest.starts_with("//") || line.starts_with("//") => {
             problem("a comment begins with `#`", None)
@@ -79,8 +85,10 @@ fn problem(source: &Source, error: &Error) -> Problem {
             problem("a number must begin with a digit", Some("write 0 before the point"))
         }
         message if message.contains("escape") => {
-            problem(message, Some("a backslash begins an escape: write `\\\\`, or the text in single quotes"))
+            problem("this is no escape", Some("a backslash begins an escape: write `\\\\`, or the text in single quotes"))
         }
+        message if message.starts_with("unclosed table") => problem("this header has no end: ] is missing", None),
+        message if message.starts_with("unclosed array table") => problem("this header has no end: ]] is missing", None),
         message if message.starts_with("extra `=`") => problem("one `=` is enough", None),
         // The parser also expects a string in quotes of the other kind, which says no more.
         message => problem(message.strip_suffix(", expected literal string").unwrap_or(message), None),

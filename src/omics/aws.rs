@@ -17,6 +17,7 @@ use aws_sdk_omics::primitives::DateTime;
 use aws_sdk_omics::types::ImportReferenceFilter;
 use tokio::sync::Mutex;
 
+use super::identity::{self, CallerIdentity};
 use super::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
 use super::{TargetError, answer, failure, list, wire};
 use crate::clock::Clock;
@@ -34,7 +35,7 @@ const LIST_PAGE_JOBS: i32 = 100;
 /// Reaches targets through AWS's SDK.
 #[derive(Clone, Copy, Debug)]
 pub struct Aws {
-    pub(super) clock: Clock,
+    clock: Clock,
 }
 
 impl Aws {
@@ -58,6 +59,7 @@ struct AwsTarget {
 #[derive(Clone, Debug)]
 struct Generation {
     number: u64,
+    sdk: SdkConfig,
     client: Client,
     refused: bool,
 }
@@ -70,8 +72,9 @@ impl Connect for Aws {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
-            let client = Mutex::new(Generation { number: 0, client: client(config, &sdk), refused: false });
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
+            let client = client(&config, &sdk);
+            let client = Mutex::new(Generation { number: 0, sdk, client, refused: false });
             Ok(Arc::new(AwsTarget { config, aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
     }
@@ -81,8 +84,9 @@ impl AwsTarget {
     async fn client(&self) -> Generation {
         let mut standing = self.client.lock().await;
         if standing.refused {
-            let client = client(&self.config, &sdk_config(&self.config).await);
-            *standing = Generation { number: standing.number + 1, client, refused: false };
+            let sdk = sdk_config(&self.config).await;
+            let client = client(&self.config, &sdk);
+            *standing = Generation { number: standing.number + 1, sdk, client, refused: false };
         }
         standing.clone()
     }
@@ -122,6 +126,13 @@ impl HealthOmics for AwsTarget {
         })
     }
 
+    fn caller_identity(&self) -> Asked<'_, Option<CallerIdentity>> {
+        Box::pin(async move {
+            let Generation { sdk, .. } = self.client().await;
+            identity::caller_identity(&sdk, &self.config, self.clock).await
+        })
+    }
+
     fn list_reference_import_jobs<'a>(
         &'a self,
         store: &'a ReferenceStoreId,
@@ -151,7 +162,7 @@ fn client(config: &TargetConfig, sdk: &SdkConfig) -> Client {
     Client::from_conf(client.build())
 }
 
-pub(super) async fn sdk_config(config: &TargetConfig) -> SdkConfig {
+async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout).build();
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())

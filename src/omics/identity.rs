@@ -1,7 +1,9 @@
 //! Who the credentials of a target are: STS's GetCallerIdentity, which every identity may call.
 
-use super::aws::{Aws, sdk_config};
+use aws_config::SdkConfig;
+
 use super::failure;
+use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::outcome::PollFailure;
 
@@ -17,27 +19,25 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-impl Aws {
-    /// Asks STS, once, whose credentials a target has. `None`: nobody is there to ask, since the target's endpoint is none of AWS's, and
-    /// real credentials are not shown to anybody for it.
-    ///
-    /// # Errors
-    /// STS could not be asked, or there are no credentials.
-    pub async fn caller_identity(self, config: &TargetConfig) -> Result<Option<CallerIdentity>, PollFailure> {
-        if !has_sts(config) {
-            return Ok(None);
+/// Asks STS, once, whose credentials a target has. `None`: there is nobody to ask, since the target's endpoint is none of AWS's, and
+/// STS is told of no credentials that may be meant for another service.
+pub(super) async fn caller_identity(
+    sdk: &SdkConfig,
+    config: &TargetConfig,
+    clock: Clock,
+) -> Result<Option<CallerIdentity>, PollFailure> {
+    if !has_sts(config) {
+        return Ok(None);
+    }
+    match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
+        Ok(answer) => {
+            let text = |text: Option<String>| text.unwrap_or_else(|| "not told".to_owned());
+            Ok(Some(CallerIdentity { arn: text(answer.arn), account: text(answer.account) }))
         }
-        let client = aws_sdk_sts::Client::new(&sdk_config(config).await);
-        match client.get_caller_identity().send().await {
-            Ok(answer) => {
-                let text = |text: Option<String>| text.unwrap_or_else(|| "not told".to_owned());
-                Ok(Some(CallerIdentity { arn: text(answer.arn), account: text(answer.account) }))
-            }
-            // The region is no reason why STS could not be found.
-            Err(error) => {
-                let config = TargetConfig { region: None, ..config.clone() };
-                Err(failure::classify(None, &config, &error, self.clock.now().wall))
-            }
+        Err(error) => {
+            // Where HealthOmics is offered is no reason why STS was not found.
+            let config = TargetConfig { region: None, ..config.clone() };
+            Err(failure::classify(None, &config, &error, clock.now().wall))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The configuration: every mistake is told with its place and its rule; a good file means what it says.
 
+mod online;
+
 use std::fs;
 use std::iter;
 use std::path::Path;

@@ -87,8 +87,7 @@ async fn ask(
     questions: BTreeMap<ReferenceStoreId, Question>,
     clock: Clock,
 ) -> Result<Reached, TargetError> {
-    let aws = Aws::new(clock);
-    let service = aws.connect(target).await?;
+    let service = Aws::new(clock).connect(target).await?;
     let mut asking = JoinSet::new();
     let spacing = std::time::Duration::from_secs_f64(1.0 / target.quota.allowed());
     for (turn, (store, question)) in (0..).zip(questions) {
@@ -99,7 +98,7 @@ async fn ask(
             (store, answers)
         });
     }
-    let identity = aws.caller_identity(target).await;
+    let identity = service.caller_identity().await;
     let stores = asking.join_all().await.into_iter().collect();
     Ok(Reached { aws_region: Arc::clone(service.aws_region()), identity, stores })
 }
