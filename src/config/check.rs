@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::Config;
 use super::comparison::{Comparison, too_short};
 use super::effective;
-use super::file::{IncludedFile, Job, MainFile, Store, Table, Targets};
+use super::file::{IncludedFile, Job, MainFile, Spanned, Store, Table, Targets};
 use super::parse::{PROBLEMS_MAX, Parsed, parse};
 use super::problem::{Place, Problem, Problems};
 use super::source::{Source, matching_files};
-use super::value::{IncludePattern, Spanned, Text, Written};
+use super::value::{IncludePattern, Text, Written};
 
 /// Included files: with the size of each, this bounds what a configuration can cost.
 const INCLUDED_FILES_MAX: usize = 1000;

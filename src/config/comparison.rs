@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::TargetConfig;
 use super::check::Part;
-use super::file::{Job, Store, Table};
+use super::file::{Job, Spanned, Store, Table};
 use super::key::nearest;
 use super::problem::Problem;
 use super::source::Source;
-use super::value::{Interval, Spanned, TargetName, Text, WatchName, Written};
+use super::value::{Interval, TargetName, Text, WatchName, Written};
 use super::watch_list::StoreEntry;
 
 /// A piece of a file. Its line is counted only where a problem names it.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{self, Job, MainFile, Store, Table, Target};
-use super::value::{Interval, Spanned, TargetName, Text};
+use super::file::{self, Job, MainFile, Spanned, Store, Table, Target};
+use super::value::{Interval, TargetName, Text};
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig};
 use crate::core::backoff::BackoffPolicy;

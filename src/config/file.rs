@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 
-use serde::de::value::MapAccessDeserializer;
 use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::value::{
     BackoffInitial, BackoffMax, EndpointUrl, ExternalId, ForgetAfter, IncludePattern, Interval, Keep, KeepFiles,
-    Listen, LogLevel, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, Spanned, TargetName, Text,
+    Listen, LogLevel, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, TargetName, Text,
     Timeout, WatchName, WrittenPath,
 };
 use super::{LogFormat, LogRotation};
@@ -83,7 +84,7 @@ pub(super) struct Quota {
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Record {
-    /// The file. Unless set: $STATE_DIRECTORY/refwatch.db, else refwatch/refwatch.db in the user's state directory.
+    /// The file. Unless set: `$STATE_DIRECTORY/refwatch.db`, else `refwatch/refwatch.db` in the user's state directory.
     pub path: Option<Text<WrittenPath>>,
     /// How long the rows of a job are kept after its end.
     pub keep: Option<Text<Keep>>,
@@ -135,11 +136,11 @@ pub(super) struct Target {
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Job {
-    /// The label `watch` of its metrics. REFERENCE_STORE_ID/ID unless set.
+    /// The label `watch` of its metrics. `REFERENCE_STORE_ID/ID` unless set.
     pub name: Option<Spanned<Text<WatchName>>>,
     /// The id of the reference store that the job imports into.
     pub reference_store_id: Spanned<Text<ReferenceStoreId>>,
-    /// The id of the import job, as StartReferenceImportJob answered it.
+    /// The id of the import job, as `StartReferenceImportJob` answered it.
     pub id: Spanned<Text<ImportJobId>>,
     /// The target that it is watched through.
     pub target: Option<Spanned<Text<TargetName>>>,
@@ -151,7 +152,7 @@ pub(super) struct Job {
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
-    /// The label `watch` of the metrics of all its jobs. REFERENCE_STORE_ID unless set.
+    /// The label `watch` of the metrics of all its jobs. `REFERENCE_STORE_ID` unless set.
     pub name: Option<Spanned<Text<WatchName>>>,
     /// The id of the reference store.
     pub reference_store_id: Spanned<Text<ReferenceStoreId>>,
@@ -186,5 +187,24 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
         }
 
         deserializer.deserialize_map(TableVisitor(PhantomData))
+    }
+}
+
+/// A value with its place: toml's, with a schema.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(transparent)]
+pub(super) struct Spanned<T>(toml::Spanned<T>);
+
+impl<T> Spanned<T> {
+    pub(super) fn new(span: Range<usize>, value: T) -> Self {
+        Self(toml::Spanned::new(span, value))
+    }
+
+    pub(super) fn span(&self) -> Range<usize> {
+        self.0.span()
+    }
+
+    pub(super) fn get_ref(&self) -> &T {
+        self.0.get_ref()
     }
 }

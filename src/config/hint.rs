@@ -5,8 +5,8 @@
 use std::str::FromStr;
 
 use super::value::{
-    BackoffInitial, BackoffMax, EndpointUrl, ExternalId, ForgetAfter, IncludePattern, Interval, Keep, Listen, MinInterval,
-    Profile, Region, RoleArn, Since, TargetName, Timeout, WatchName, Written, WrittenPath,
+    BackoffInitial, BackoffMax, EndpointUrl, ExternalId, ForgetAfter, IncludePattern, Interval, Keep, Listen,
+    MinInterval, Profile, Region, RoleArn, Since, TargetName, Timeout, WatchName, Written, WrittenPath,
 };
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 use crate::core::time::parse_duration;
@@ -47,7 +47,8 @@ fn duration<T: FromStr>(text: &str) -> Option<String> {
         Some(Written(length).to_string())
     };
     let iso = lower.strip_prefix('p').map(|iso| iso.replace('t', ""));
-    let with_unit = |unit: &str| Some(format!("{lower}{unit}")).filter(|_| lower.ends_with(|c: char| c.is_ascii_digit()));
+    let with_unit =
+        |unit: &str| Some(format!("{lower}{unit}")).filter(|_| lower.ends_with(|c: char| c.is_ascii_digit()));
     let candidates = [Some(lower.clone()), with_unit("s"), with_unit("d"), iso, clock()];
     let meant = did_you_mean::<T>(candidates.into_iter().flatten())?;
     // The one unit whose case counts, and it looks like minutes.
@@ -76,7 +77,9 @@ impl Hint for ImportJobId {
         let ids = ids(text);
         let of_store = text.contains("eferenceStore/") || text.contains("eference-store/");
         if let ([_], true) = (ids.as_slice(), of_store) {
-            return Some("this names a reference store; the job's id is in the answer of StartReferenceImportJob".to_owned());
+            return Some(
+                "this names a reference store; the job's id is in the answer of StartReferenceImportJob".to_owned(),
+            );
         }
         let job = ids.last().map(ToString::to_string);
         let advice = "it is in the console, and in the answer of StartReferenceImportJob";
@@ -101,9 +104,15 @@ impl Hint for RoleArn {
         let ["arn", partition, _, _, account, resource] = parts.as_slice() else {
             return Some("a role is named by its whole ARN; `aws iam get-role` shows it".to_owned());
         };
-        if let Some((_, kind)) = [("user/", "a user"), ("group/", "a group"), ("policy/", "a policy"), ("instance-profile/", "an instance profile")]
+        if let Some((_, kind)) = [
+            ("user/", "a user"),
+            ("group/", "a group"),
+            ("policy/", "a policy"),
+            ("instance-profile/", "an instance profile"),
+        ]
         .into_iter()
-        .find(|(prefix, _)| resource.starts_with(prefix)) {
+        .find(|(prefix, _)| resource.starts_with(prefix))
+        {
             return Some(format!("this is {kind}: only a role can be assumed"));
         }
         // A session's ARN, as GetCallerIdentity answers it, has the role's name without its path.
@@ -121,7 +130,13 @@ impl Hint for Listen {
             return Some("a port is at most 65535".to_owned());
         }
         let here = |host| matches!(host, "" | "localhost");
-        let named = if here(host) { "127.0.0.1" } else if host == "*" { "0.0.0.0" } else { host };
+        let named = if here(host) {
+            "127.0.0.1"
+        } else if host == "*" {
+            "0.0.0.0"
+        } else {
+            host
+        };
         let alone = if here(bare) { "127.0.0.1" } else { bare };
         did_you_mean::<Self>([
             format!("{named}:{port}"),

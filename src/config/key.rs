@@ -41,8 +41,8 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     distances.filter(|(distance, known)| near(*distance, &snake_case(known))).min().map(|(_, known)| known)
 }
 
-/// Which key of `known` was likely meant by `key`: one that is like it, one that it is a part of, one that is a part of it, or what it is
-/// called elsewhere. One that is `there` already was not meant by a part.
+/// Which key of `known` was likely meant by `key`: one that is like it, one that it is a part of, one that is a part of it, or what
+/// it is called elsewhere. One that is `there` already was not meant by a part.
 pub(super) fn meant<'a>(key: &str, known: &[&'a str], there: impl Fn(&str) -> bool) -> Option<&'a str> {
     let is_part = |part: &str, whole: &str| format!("_{whole}_").contains(&format!("_{part}_"));
     let only_one = |fits: &dyn Fn(&str) -> bool| {

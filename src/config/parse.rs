@@ -59,10 +59,14 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
         let path = removed.as_ref().map_or(&[][..], |removed| &removed.path);
         let problem = rule(source, Complaint { span: span.clone(), message: error.message(), path, meant });
         // What the parser put in place of a value that it could not read has no extent, or goes up to where it gave up.
-        let reaches = |broken: &toml::de::Error| broken.span().is_some_and(|broken| span.contains(&broken.start) || span.end == broken.start);
+        let reaches = |broken: &toml::de::Error| {
+            broken.span().is_some_and(|broken| span.contains(&broken.start) || span.end == broken.start)
+        };
         let follows = match missing {
             Some(key) => !is_toml || taken.contains(&(span.start, key.to_owned())),
-            None => broken_lines.contains(&problem.line()) || (!is_toml && span.is_empty()) || errors.iter().any(reaches),
+            None => {
+                broken_lines.contains(&problem.line()) || (!is_toml && span.is_empty()) || errors.iter().any(reaches)
+            }
         };
         // A value that is wrong as a whole goes piece by piece, and each time for the same reason.
         if !follows && !problems.contains(&problem) {
@@ -196,7 +200,9 @@ fn other_type(path: &[String], expected: &str, found: &str, text: &str) -> Optio
     let unquoted = text.trim_matches(['"', '\'']);
     match (expected, found) {
         ("a string", "an integer" | "a float") => Some("write it in quotes".to_owned()),
-        ("a boolean", "a string") if matches!(unquoted, "true" | "false") => Some(format!("write {unquoted}, without quotes")),
+        ("a boolean", "a string") if matches!(unquoted, "true" | "false") => {
+            Some(format!("write {unquoted}, without quotes"))
+        }
         ("a number" | "a whole number", "a string") => {
             let percent = unquoted.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
             let number = unquoted.parse::<f64>().ok().map(|_| format!("write {unquoted}, without quotes"));
@@ -207,7 +213,9 @@ fn other_type(path: &[String], expected: &str, found: &str, text: &str) -> Optio
         ("an array", "a table" | "a string") | ("a table", "a string") if matches!(table, "job" | "store") => {
             Some(format!("write [[{table}]], and its keys below"))
         }
-        ("a table", _) if table == "target" && path.len() <= 2 => Some("a target has a name: write [target.default], and its keys below".to_owned()),
+        ("a table", _) if table == "target" && path.len() <= 2 => {
+            Some("a target has a name: write [target.default], and its keys below".to_owned())
+        }
         ("a table", "an array") if text.starts_with("[[") => Some(format!("write [{table}]")),
         _ => None,
     }

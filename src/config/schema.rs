@@ -1,7 +1,7 @@
-//! The JSON Schema of the TOML, for editors. Made from the types of `file` and the defaults of `Config`, so that it says what they say;
-//! only the patterns of texts are written down here.
+//! The JSON Schema of the TOML, for editors. Made from the types of `file` and the defaults of `Config`, so that it says what they
+//! say; only the patterns of texts are written down here, and `tests/e2e/schema` holds them against the rules.
 //!
-//! Draft 7 is the newest that editors know well (SchemaStore's advice; Taplo reads no newer one).
+//! Draft 7 is the newest that editors know well: so say the authors of the catalogue at schemastore.org, and Taplo reads it.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -12,11 +12,11 @@ use schemars::transform::{RecursiveTransform, transform_subschemas};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::file::{MainFile, Table};
+use super::file::{MainFile, Spanned, Table};
 use super::value::{
-    BackoffInitial, BackoffMax, EndpointUrl, ExternalId, FixedInterval, ForgetAfter, IncludePattern, Interval, Keep, KeepFiles,
-    Listen, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, Spanned, TargetName, Text, Timeout, WatchName,
-    Written, WrittenPath,
+    BackoffInitial, BackoffMax, EndpointUrl, ExternalId, FixedInterval, ForgetAfter, IncludePattern, Interval, Keep,
+    KeepFiles, Listen, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, TargetName, Text,
+    Timeout, WatchName, Written, WrittenPath,
 };
 use super::watch_list::StoreEntry;
 use super::{Config, Quota, TargetConfig};
@@ -86,14 +86,19 @@ fn set_default(schema: &mut Schema, pointer: &str, value: Value) {
 
 /// A key that is not set is not there: TOML has no null.
 fn without_null(schema: &mut Schema) {
-    let not_null = |value: &Value| *value != Value::Null && *value != json!("null") && *value != json!({"type": "null"});
+    let not_null =
+        |value: &Value| *value != Value::Null && *value != json!("null") && *value != json!({"type": "null"});
     for keyword in ["type", "enum", "anyOf", "oneOf"] {
         let Some(Value::Array(values)) = schema.get_mut(keyword) else { continue };
         values.retain(not_null);
         if let ([only], true) = (values.as_slice(), keyword != "enum") {
             let only = only.clone();
             schema.remove(keyword);
-            let keywords = if let Value::Object(keywords) = only { keywords } else { Map::from_iter([(keyword.to_owned(), only)]) };
+            let keywords = if let Value::Object(keywords) = only {
+                keywords
+            } else {
+                Map::from_iter([(keyword.to_owned(), only)])
+            };
             for (keyword, value) in keywords {
                 schema.ensure_object().entry(keyword).or_insert(value);
             }
@@ -154,7 +159,9 @@ schemas! {
     ExternalId => text("^[A-Za-z0-9_+=,.@:/-]{2,1224}$");
     WrittenPath => text("^[^~$]");
     IncludePattern => text("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$");
-    Listen => text("^[0-9a-fA-F.:\\[\\]%]+:[0-9]{1,5}$");
+    Listen => text(
+        "^[0-9a-fA-F.:\\[\\]%]+:0*([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$",
+    );
     EndpointUrl => text("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$");
 }
 

@@ -31,7 +31,9 @@ impl Source {
         let whole = |message: &str| Some(Problem::new(Place::file(&path), message));
         let (text, problem) = match read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => (text, None),
-            Ok(Err(error)) => (String::new(), Some(not_utf8(&path, error.as_bytes(), error.utf8_error().valid_up_to()))),
+            Ok(Err(error)) => {
+                (String::new(), Some(not_utf8(&path, error.as_bytes(), error.utf8_error().valid_up_to())))
+            }
             Err(message) => (String::new(), whole(&message)),
         };
         (Self { path, text }, problem)
@@ -50,7 +52,8 @@ fn not_utf8(path: &Arc<Path>, bytes: &[u8], valid: usize) -> Problem {
     if bytes.contains(&0) {
         return Problem::new(Place::file(path), "this is a binary file, not TOML");
     }
-    let place = Place::new(path, &String::from_utf8_lossy(bytes), valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
+    let place =
+        Place::new(path, &String::from_utf8_lossy(bytes), valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
     Problem::new(place, "this is not UTF-8").help("save the file as UTF-8".to_owned())
 }
 

@@ -6,19 +6,21 @@ use super::problem::Problem;
 use super::source::Source;
 
 /// What the parser says of a word that is no value, by what it took the first letter for.
-const BARE_WORDS: [&str; 3] = ["string values must be quoted", "invalid float, expected `", "invalid boolean, expected `"];
+const BARE_WORDS: [&str; 3] =
+    ["string values must be quoted", "invalid float, expected `", "invalid boolean, expected `"];
 
 /// What is said of a line in a language that the file as a whole looks like.
 const NO_TOML: &str = "this is no TOML";
 
-/// The problems of TOML itself, one for each line, since what follows on it follows from the first; and one for each other language
-/// that the file looks like.
+/// The problems of TOML itself, one for each line, since what follows on it follows from the first; and one for each other
+/// language that the file looks like.
 pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
     let mut errors: Vec<&Error> = errors.iter().collect();
     errors.sort_by_key(|error| error.span().unwrap_or_default().start);
     let mut problems: Vec<Problem> = Vec::new();
     for found in errors.into_iter().map(|error| problem(source, error)) {
-        let told = |earlier: &Problem| earlier.line() == found.line() || (found.says(NO_TOML) && earlier.repeats(&found));
+        let told =
+            |earlier: &Problem| earlier.line() == found.line() || (found.says(NO_TOML) && earlier.repeats(&found));
         if !problems.iter().any(told) {
             problems.push(found);
         }
@@ -53,7 +55,10 @@ fn problem(source: &Source, error: &Error) -> Problem {
         message if message.starts_with("invalid multi-line ") => {
             let quotes = if message.starts_with("invalid multi-line literal") { "'''" } else { "\"\"\"" };
             let begin = source.text[..start].rfind(quotes).unwrap_or(start);
-            Problem::new(source.place(begin..begin + quotes.len()), &format!("this string has no end: {quotes} is missing"))
+            Problem::new(
+                source.place(begin..begin + quotes.len()),
+                &format!("this string has no end: {quotes} is missing"),
+            )
         }
         message if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") => {
             let quote = if message.starts_with("invalid literal") { "'" } else { "\"" };
@@ -68,7 +73,10 @@ fn problem(source: &Source, error: &Error) -> Problem {
         _ if source.text.trim_start().starts_with('{') => {
             problem(NO_TOML, Some("it looks like JSON: TOML writes `key = value`, and a table as [table]"))
         }
-        message if rest.starts_with(':') || (message.starts_with("key with no value") && before.trim_end().ends_with(':')) => {
+        message
+            if rest.starts_with(':')
+                || (message.starts_with("key with no value") && before.trim_end().ends_with(':')) =>
+        {
             problem(NO_TOML, Some("it looks like YAML: TOML writes `key = value`, and a table as [table]"))
         }
         message if message.starts_with("unexpected key or value") => match rest.chars().next() {
@@ -84,11 +92,14 @@ fn problem(source: &Source, error: &Error) -> Problem {
         message if message.starts_with("invalid mantissa") => {
             problem("a number must begin with a digit", Some("write 0 before the point"))
         }
-        message if message.contains("escape") => {
-            problem("this is no escape", Some("a backslash begins an escape: write `\\\\`, or the text in single quotes"))
-        }
+        message if message.contains("escape") => problem(
+            "this is no escape",
+            Some("a backslash begins an escape: write `\\\\`, or the text in single quotes"),
+        ),
         message if message.starts_with("unclosed table") => problem("this header has no end: ] is missing", None),
-        message if message.starts_with("unclosed array table") => problem("this header has no end: ]] is missing", None),
+        message if message.starts_with("unclosed array table") => {
+            problem("this header has no end: ]] is missing", None)
+        }
         message if message.starts_with("extra `=`") => problem("one `=` is enough", None),
         // The parser also expects a string in quotes of the other kind, which says no more.
         message => problem(message.strip_suffix(", expected literal string").unwrap_or(message), None),

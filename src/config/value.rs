@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -55,25 +55,6 @@ impl<'de, T: Hint<Err: Display>> Deserialize<'de> for Text<T> {
 /// A rule, and help on a line of its own. serde carries one text, so both have to go through it.
 pub(super) fn with_hint(rule: &impl Display, hint: Option<String>) -> String {
     hint.map_or_else(|| rule.to_string(), |hint| format!("{rule}\n{hint}"))
-}
-
-/// A value with its place: toml's, with a schema.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(transparent)]
-pub(super) struct Spanned<T>(toml::Spanned<T>);
-
-impl<T> Spanned<T> {
-    pub(super) fn new(span: Range<usize>, value: T) -> Self {
-        Self(toml::Spanned::new(span, value))
-    }
-
-    pub(super) fn span(&self) -> Range<usize> {
-        self.0.span()
-    }
-
-    pub(super) fn get_ref(&self) -> &T {
-        self.0.get_ref()
-    }
 }
 
 /// The rule that a value does not hold.

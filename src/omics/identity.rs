@@ -1,4 +1,4 @@
-//! Who the credentials of a target are: STS's GetCallerIdentity, which every identity may call.
+//! Who the credentials of a target are: STS's `GetCallerIdentity`, which every identity may call.
 
 use aws_config::SdkConfig;
 
@@ -19,8 +19,8 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-/// Asks STS, once, whose credentials a target has. `None`: there is nobody to ask, since the target's endpoint is none of AWS's, and
-/// STS is told of no credentials that may be meant for another service.
+/// Asks STS, once, whose credentials a target has. `None`: there is nobody to ask, since the target's endpoint is none of AWS's,
+/// and STS is told of no credentials that may be meant for another service.
 pub(super) async fn caller_identity(
     sdk: &SdkConfig,
     config: &TargetConfig,

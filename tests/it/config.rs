@@ -90,8 +90,8 @@ fn difference(expected: &str, told: &str) -> String {
     let begin = iter::zip(&expected, &told).take_while(|(one, other)| one == other).count();
     let rest = iter::zip(expected[begin..].iter().rev(), told[begin..].iter().rev());
     let end = rest.take_while(|(one, other)| one == other).count();
-    let marked = |mark: &str, lines: &[&str]| -> String {
-        lines[begin..lines.len() - end].iter().map(|line| format!("{mark} {line}\n")).collect()
+    let marked = |mark, lines: &[&str]| -> String {
+        lines[begin..lines.len() - end].iter().flat_map(|line| [mark, " ", line, "\n"]).collect()
     };
     format!("  … after {begin} lines\n{}{}", marked("-", &expected), marked("+", &told))
 }

@@ -186,7 +186,8 @@ pub(crate) fn serve_sts(answers: Vec<String>) -> (String, mpsc::Receiver<String>
                 let mut line = String::new();
                 assert!(reader.read_line(&mut line).expect("a request") > 0, "{head}");
                 let lower = line.to_lowercase();
-                length = lower.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().expect("a length"));
+                length =
+                    lower.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().expect("a length"));
                 head.push_str(&line);
             }
             let mut body = vec![0; length];

@@ -1,7 +1,7 @@
 //! `refwatch check --online`: who the credentials of each target are, and what they may do in the stores that are watched.
 //!
-//! One request of each operation for each store, and one to STS for each target; no retry. Requests leave as the target's quota allows,
-//! each with the target's deadline, so the whole has one, too.
+//! One request of each operation for each store, and one to STS for each target; no retry. Requests leave as the target's quota
+//! allows, each with the target's deadline, so the whole has one, too.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -54,7 +54,8 @@ pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let in_use = config.watch_list.targets();
     // The target that exists unwritten counts where it is used, or is all there is.
-    let counts = |name: &Arc<str>| in_use.contains(name) || **name != *TargetConfig::DEFAULT || config.targets.len() == 1;
+    let counts =
+        |name: &Arc<str>| in_use.contains(name) || **name != *TargetConfig::DEFAULT || config.targets.len() == 1;
     let mut asking = JoinSet::new();
     for (name, target) in config.targets.iter().filter(|(name, _)| counts(name)) {
         let (target, questions) = (target.clone(), questions(config, name));
@@ -171,7 +172,8 @@ impl Answer {
 
 /// A line for each target, then a table of what may be done in its stores.
 fn shown<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> impl Display {
-    let identities: String = reports.clone().map(|report| format!("{}\n", Printable(&report.identity()))).collect();
+    let identities: Vec<String> = reports.clone().map(|report| Printable(&report.identity()).to_string()).collect();
+    let identities = identities.join("\n");
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["TARGET", "REFERENCE STORE", "OPERATION", "ANSWER"]);
     for report in reports {
@@ -184,5 +186,6 @@ fn shown<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> impl Display 
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    if table.row_count() == 0 { identities } else { format!("{identities}\n{}\n", table.trim_fmt()) }
+    let table = if table.row_count() == 0 { String::new() } else { format!("\n{}\n", table.trim_fmt()) };
+    format!("{identities}\n{table}")
 }

@@ -1,4 +1,5 @@
-//! `refwatch check --online` against the simulator and an STS of our own: who the credentials are, what they may do, one request each.
+//! `refwatch check --online` against the simulator and an STS of our own: who the credentials are, what they may do, one request
+//! each.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -121,7 +122,8 @@ fn a_silent_service_ends_at_the_deadline_and_no_region_is_told() {
     assert_eq!(status, 1, "{shown}");
     assert_eq!(shown.matches("unreachable: no whole answer before poll.timeout").count(), 4, "{shown}");
 
-    let no_region = config(&url, "[[store]]\nreference_store_id = \"1234567890\"\n").replace("region = \"us-west-2\"\n", "");
+    let no_region =
+        config(&url, "[[store]]\nreference_store_id = \"1234567890\"\n").replace("region = \"us-west-2\"\n", "");
     let (status, shown) = check(&scene, &no_region, |_| ());
     assert_eq!(status, 1, "{shown}");
     assert!(shown.starts_with("default: target \"default\" has no AWS region"), "{shown}");
