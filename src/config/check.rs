@@ -87,7 +87,8 @@ impl Part {
     fn read_main(path: &Path) -> (Self, MainFile) {
         let (source, unreadable) = Source::read(path);
         let Parsed { mut file, mut problems, is_toml } = parse::<MainFile>(&source);
-        problems.extend(unreadable);
+        let elsewhere = || "name another file with --config or REFWATCH_CONFIG".to_owned();
+        problems.extend(unreadable.map(|problem| if path.exists() { problem } else { problem.help(elsewhere()) }));
         let (targets, jobs) = (mem::take(&mut file.target), mem::take(&mut file.job));
         let stores = mem::take(&mut file.store);
         (Self { source, targets, jobs, stores, problems, is_toml }, file)

@@ -165,7 +165,8 @@ impl Answer {
             | FailureReason::Protocol
             | FailureReason::Other => "not known",
         };
-        let without = if self.needed { "" } else { " — its jobs are polled one by one instead" };
+        let optional = !self.needed && failure.reason == FailureReason::AccessDenied;
+        let without = if optional { " — its jobs are polled one by one instead" } else { "" };
         format!("{class}: {failure}{without}")
     }
 }
