@@ -25,14 +25,14 @@ use crate::core::job::{ImportJobId, ReferenceStoreId};
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "refwatch.toml")]
 pub(super) struct MainFile {
-    /// Further files, for [[job]], [[store]] and [target.*] only. One star may stand for any text, in the last part of the path.
+    /// Further files, for `[[job]]`, `[[store]]` and `[target.*]` only. One star may stand for any text, in the last part of the path.
     pub include: Option<Vec<Spanned<Text<IncludePattern>>>>,
     pub poll: Table<Poll>,
     pub quota: Table<Quota>,
     pub record: Table<Record>,
     pub http: Table<Http>,
     pub log: Table<Log>,
-    /// Where calls go, by name. [target.default] is the target of a watch that names none.
+    /// Where calls go, by name. `[target.default]` is the target of a watch that names none.
     pub target: Targets,
     pub job: Vec<Table<Job>>,
     pub store: Vec<Table<Store>>,
@@ -128,7 +128,7 @@ pub(super) struct Target {
     pub external_id: Option<Spanned<Text<ExternalId>>>,
     /// An endpoint to use as it is in place of AWS's.
     pub endpoint_url: Option<Text<EndpointUrl>>,
-    /// The quota of this target where it is not that of [quota].
+    /// The quota of this target where it is not that of `[quota]`.
     pub quota: Table<Quota>,
 }
 
@@ -144,7 +144,7 @@ pub(super) struct Job {
     pub id: Spanned<Text<ImportJobId>>,
     /// The target that it is watched through.
     pub target: Option<Spanned<Text<TargetName>>>,
-    /// Its own interval in place of that of [poll].
+    /// Its own interval in place of that of `[poll]`.
     pub interval: Option<Spanned<Text<Interval>>>,
 }
 
@@ -162,7 +162,7 @@ pub(super) struct Store {
     pub forget_after: Option<Spanned<Text<ForgetAfter>>>,
     /// The target that it is watched through.
     pub target: Option<Spanned<Text<TargetName>>>,
-    /// Its jobs' own interval in place of that of [poll].
+    /// Its jobs' own interval in place of that of `[poll]`.
     pub interval: Option<Spanned<Text<Interval>>>,
 }
 
