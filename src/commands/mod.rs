@@ -8,6 +8,7 @@ pub mod history;
 pub mod man;
 pub mod reload;
 pub mod run;
+pub mod schema;
 pub mod simulate;
 pub mod status;
 mod table;
@@ -56,6 +57,8 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Check the configuration and name every problem in it
     Check(check::Args),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
     /// Show every watch of the running daemon
     Status(status::Args),
     /// Put one job on the watch list, in a file of its own; the daemon takes it up by itself
@@ -135,7 +138,8 @@ impl CommandLine {
             Command::Run(args) => Box::pin(run::run(&self.config, args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Simulate(args) => simulate::run(args).await,
-            Command::Check(args) => check::run(&self.config, args).await,
+            Command::Check(args) => Box::pin(check::run(&self.config, args)).await,
+            Command::Schema => schema::run(),
             Command::Status(args) => status::run(&self.config, args).await,
             Command::Add(args) => add::run(&self.config, args).await,
             Command::Reload(args) => reload::run(&self.config, args).await,

@@ -5,12 +5,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::Spanned;
-
 use super::Config;
 use super::comparison::{Comparison, too_short};
 use super::effective;
-use super::file::{IncludedFile, Job, MainFile, Store, Table, Targets};
+use super::file::{IncludedFile, Job, MainFile, Spanned, Store, Table, Targets};
 use super::parse::{PROBLEMS_MAX, Parsed, parse};
 use super::problem::{Place, Problem, Problems};
 use super::source::{Source, matching_files};
@@ -105,7 +103,8 @@ impl Part {
     fn read_main(path: &Path) -> (Self, MainFile) {
         let (source, unreadable) = Source::read(path);
         let Parsed { mut file, mut problems, is_toml } = parse::<MainFile>(&source);
-        problems.extend(unreadable);
+        let elsewhere = || "name another file with --config or REFWATCH_CONFIG".to_owned();
+        problems.extend(unreadable.map(|problem| if path.exists() { problem } else { problem.help(elsewhere()) }));
         let (targets, jobs) = (mem::take(&mut file.target), mem::take(&mut file.job));
         let stores = mem::take(&mut file.store);
         (Self { source, targets, jobs, stores, problems, is_toml }, file)
@@ -206,6 +205,7 @@ fn compare(parts: &mut [Part], min_interval: Duration, keep: Duration) {
         for &index in &order {
             comparison.add_watches(index, &parts[index]);
         }
+        comparison.find_swapped_ids();
         let found = comparison.found;
         if found.is_empty() && !everything {
             return;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use toml::Spanned;
-
 use super::TargetConfig;
 use super::check::Part;
-use super::file::{Store, Table};
-use super::problem::{Problem, nearest};
+use super::file::{Job, Spanned, Store, Table};
+use super::key::nearest;
+use super::problem::Problem;
 use super::source::Source;
 use super::value::{Interval, TargetName, Text, WatchName, Written};
 use super::watch_list::StoreEntry;
@@ -25,6 +24,10 @@ pub(super) struct Comparison<'a> {
     /// By target, store and, where it is no store as a whole, job.
     watches: BTreeMap<(&'a str, &'a str, Option<&'a str>), Piece<'a>>,
     names: BTreeMap<String, Piece<'a>>,
+    /// Jobs with the index of their file, and where their store and their own id are written.
+    jobs: Vec<(usize, &'a Job, Piece<'a>)>,
+    /// How many entries are about a store, and the first of them.
+    stores: BTreeMap<&'a str, (usize, Piece<'a>)>,
     /// Each with the index of its file.
     pub found: Vec<(usize, Problem)>,
 }
@@ -44,7 +47,8 @@ impl<'a> Comparison<'a> {
     /// `keep` is how long the record keeps a job.
     pub(super) fn new(min_interval: Duration, keep: Duration) -> Self {
         let (targets, watches, names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { min_interval, keep, targets, watches, names, found: Vec::new() }
+        let (jobs, stores, found) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { min_interval, keep, targets, watches, names, jobs, stores, found }
     }
 
     pub(super) fn add_targets(&mut self, index: usize, part: &'a Part) {
@@ -67,7 +71,7 @@ impl<'a> Comparison<'a> {
 
     pub(super) fn add_watches(&mut self, index: usize, part: &'a Part) {
         let jobs = part.jobs.iter().map(|Table(job)| Watch {
-            store: job.reference_store_id.0.as_str(),
+            store: job.reference_store_id.get_ref().0.as_str(),
             job: Some(job.id.get_ref().0.as_str()),
             span: job.id.span(),
             name: job.name.as_ref(),
@@ -89,9 +93,34 @@ impl<'a> Comparison<'a> {
             let problems = self.problems(&part.source, &watch);
             self.found.extend(problems.into_iter().map(|problem| (index, problem)));
         }
+        for Table(job) in &part.jobs {
+            let first = || (0, (&part.source, job.reference_store_id.span()));
+            self.stores.entry(job.reference_store_id.get_ref().0.as_str()).or_insert_with(first).0 += 1;
+            self.jobs.push((index, job, (&part.source, job.id.span())));
+        }
         for Table(store) in &part.stores {
+            let first = || (0, (&part.source, store.reference_store_id.span()));
+            self.stores.entry(store.reference_store_id.get_ref().0.as_str()).or_insert_with(first).0 += 1;
             let problems = longer_than_kept(self.keep, &part.source, store);
             self.found.extend(problems.map(|problem| (index, problem)));
+        }
+    }
+
+    /// Looks for jobs whose id is that of a store, once every file was added: ids are long and drawn at random, so that is no chance.
+    pub(super) fn find_swapped_ids(&mut self) {
+        for (index, job, (source, span)) in &self.jobs {
+            let (store, id) = (job.reference_store_id.get_ref().0.as_str(), job.id.get_ref().0.as_str());
+            let Some((entries, (first, place))) = self.stores.get(id) else { continue };
+            let problem = Problem::new(source.place(span.clone()), "this is the id of a reference store, not of a job");
+            let problem = if store == id {
+                problem.help("the job's own id is in the answer of StartReferenceImportJob".to_owned())
+            } else if *entries < self.stores.get(store).map_or(0, |(entries, _)| *entries) {
+                // It is the other entry that has them the wrong way round.
+                continue;
+            } else {
+                problem.help("are `reference_store_id` and `id` swapped?".to_owned())
+            };
+            self.found.push((*index, problem.related("the store is named here", first.place(place.clone()))));
         }
     }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use toml::Spanned;
-
-use super::file::{self, Job, MainFile, Store, Table, Target};
+use super::file::{self, Job, MainFile, Spanned, Store, Table, Target};
 use super::value::{Interval, TargetName, Text};
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig};
@@ -90,7 +88,7 @@ pub(super) fn watch_list<'a>(
     poll: &PollConfig,
 ) -> WatchList {
     let jobs = jobs.map(|Table(job)| {
-        let key = JobKey { store: job.reference_store_id.0.clone(), job: job.id.get_ref().0.clone() };
+        let key = JobKey { store: job.reference_store_id.get_ref().0.clone(), job: job.id.get_ref().0.clone() };
         let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone()).into();
         let policy = policy(job.interval.as_ref(), poll);
         (WatchId { target: target(job.target.as_ref()), key }, JobEntry { name, policy, forget_after: None })

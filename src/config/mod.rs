@@ -2,16 +2,21 @@
 //!
 //! A file becomes one in steps: `source` reads it, `parse` turns its text into the tables of `file` and the values of `value`,
 //! `check` puts the files together, `comparison` compares their entries with one another, `effective` fills in what is not
-//! written. `problem` is what any of them has to complain of.
+//! written. `problem` is what any of them has to complain of; `syntax`, `key` and `hint` know what was likely meant. `schema` tells
+//! editors what may be written.
 
 mod check;
 mod comparison;
 mod effective;
 mod file;
+mod hint;
 mod in_force;
+mod key;
 mod parse;
 mod problem;
+mod schema;
 mod source;
+mod syntax;
 mod value;
 pub mod watch_list;
 
@@ -24,6 +29,7 @@ use std::time::Duration;
 
 pub use check::{Loaded, load, load_with};
 pub use problem::{Problem, Problems};
+pub use schema::schema;
 pub use source::{FILE_SIZE_MAX, includes};
 pub use value::parse_endpoint_url;
 use watch_list::{Difference, WatchList};
@@ -313,7 +319,7 @@ impl Default for LogConfig {
 }
 
 /// The format of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -323,7 +329,7 @@ pub enum LogFormat {
 }
 
 /// When a new log file is begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the words say it")]
 pub enum LogRotation {

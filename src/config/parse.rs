@@ -5,7 +5,6 @@
 //! description of the file can contradict them.
 
 use std::collections::BTreeSet;
-use std::iter;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
@@ -13,8 +12,10 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use super::file::MAIN_FILE_ONLY;
-use super::problem::{Problem, nearest};
+use super::key::{elsewhere, meant, nearest};
+use super::problem::Problem;
 use super::source::Source;
+use super::syntax;
 
 /// Problems told of one file. Nobody mends more at a time.
 pub(super) const PROBLEMS_MAX: usize = 100;
@@ -35,9 +36,8 @@ pub(super) struct Parsed<T> {
 pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T> {
     let (mut tree, errors) = DeTable::parse_recoverable(&source.text);
     let is_toml = errors.is_empty();
-    let mut problems: Vec<Problem> = errors.iter().take(PROBLEMS_MAX).map(|error| syntax(source, error)).collect();
-    // Without a header nobody knows what the lines below it are about.
-    if errors.iter().any(|error| breaks_header(source, error)) {
+    let mut problems = syntax::problems(source, &errors[..errors.len().min(PROBLEMS_MAX)]);
+    if errors.iter().any(|error| syntax::breaks_header(source, error)) {
         return Parsed { file: T::default(), problems, is_toml };
     }
     let broken_lines: BTreeSet<Option<usize>> = problems.iter().map(Problem::line).collect();
@@ -56,17 +56,24 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
             let (key, known) = unknown(error.message(), "unknown field `")?;
             meant(key, &known, there)
         });
-        let problem = rule(source, span.clone(), error.message(), meant);
+        let path = removed.as_ref().map_or(&[][..], |removed| &removed.path);
+        let problem = rule(source, Complaint { span: span.clone(), message: error.message(), path, meant });
+        // What the parser put in place of a value that it could not read has no extent, or goes up to where it gave up.
+        let reaches = |broken: &toml::de::Error| {
+            broken.span().is_some_and(|broken| span.contains(&broken.start) || span.end == broken.start)
+        };
         let follows = match missing {
             Some(key) => !is_toml || taken.contains(&(span.start, key.to_owned())),
-            None => broken_lines.contains(&problem.line()),
+            None => {
+                broken_lines.contains(&problem.line()) || (!is_toml && span.is_empty()) || errors.iter().any(reaches)
+            }
         };
         // A value that is wrong as a whole goes piece by piece, and each time for the same reason.
         if !follows && !problems.contains(&problem) {
             problems.push(problem);
         }
-        let Some(Removed { at, key, .. }) = removed.filter(|_| problems.len() < PROBLEMS_MAX) else { break };
-        taken.extend(iter::once(key).chain(meant.map(str::to_owned)).map(|key| (at, key)));
+        let Some(Removed { at, path, .. }) = removed.filter(|_| problems.len() < PROBLEMS_MAX) else { break };
+        taken.extend(path.into_iter().next_back().into_iter().chain(meant.map(str::to_owned)).map(|key| (at, key)));
     }
     Parsed { file: T::default(), problems, is_toml }
 }
@@ -75,7 +82,8 @@ pub(super) fn parse<T: DeserializeOwned + Default>(source: &Source) -> Parsed<T>
 struct Removed {
     /// The place of the table or array.
     at: usize,
-    key: String,
+    /// The keys that lead to it.
+    path: Vec<String>,
     /// The keys that the table still has.
     beside: BTreeSet<String>,
 }
@@ -83,14 +91,17 @@ struct Removed {
 /// Takes the smallest entry that `span` lies in out of a table, whose own place is `at`: a key with its value, or an element of
 /// an array.
 fn take_from_table(table: &mut DeTable<'_>, at: usize, span: &Range<usize>) -> Option<Removed> {
-    if let Some(taken) = table.iter_mut().find_map(|(_, value)| take_from_value(value, span)) {
-        return Some(taken);
+    for (key, value) in table.iter_mut() {
+        if let Some(mut removed) = take_from_value(value, span) {
+            removed.path.insert(0, key.get_ref().to_string());
+            return Some(removed);
+        }
     }
     let lies_in = |key: &Spanned<_>, value: &Spanned<_>| contains(&key.span(), span) || contains(&value.span(), span);
     let key = table.iter().find(|(key, value)| lies_in(key, value))?.0.get_ref().clone();
     table.remove(&*key);
     let beside = table.keys().map(|key| key.get_ref().to_string()).collect();
-    Some(Removed { at, key: key.into_owned(), beside })
+    Some(Removed { at, path: vec![key.into_owned()], beside })
 }
 
 fn take_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Removed> {
@@ -105,7 +116,7 @@ fn take_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Opt
             let mut rest: Vec<_> = std::mem::replace(array, DeArray::new()).into_iter().collect();
             rest.remove(index);
             *array = rest.into_iter().collect();
-            Some(Removed { at, key: index.to_string(), beside: BTreeSet::new() })
+            Some(Removed { at, path: vec![index.to_string()], beside: BTreeSet::new() })
         }
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
             None
@@ -117,52 +128,56 @@ fn contains(outer: &Range<usize>, inner: &Range<usize>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
-fn breaks_header(source: &Source, error: &toml::de::Error) -> bool {
-    let start = source.text.floor_char_boundary(error.span().unwrap_or_default().start);
-    let line = source.text[..start].rsplit('\n').next().unwrap_or_default();
-    line.trim_start().starts_with('[') && error.message() != "duplicate key"
+/// What serde complains of.
+struct Complaint<'a> {
+    span: Range<usize>,
+    message: &'a str,
+    /// The table and the keys that lead to what was taken out for it.
+    path: &'a [String],
+    /// The key to write in place of an unknown one.
+    meant: Option<&'a str>,
 }
 
-/// A problem of TOML itself, in the words of the parser.
-fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
-    let message = error.message();
-    let help = match message {
-        "duplicate key" => Some("a key stands once in its table, and a table once in the file"),
-        _ => None,
-    };
-    // The parser also expects a string in quotes of the other kind, which says no more.
-    let message = message.strip_suffix(", expected literal string").unwrap_or(message);
-    Problem::new(source.place(error.span().unwrap_or_default()), message).help(help.map(str::to_owned))
-}
-
-/// A problem of the tables, in words of TOML where serde uses its own. `meant` is the key to write in place of an unknown one.
-fn rule(source: &Source, span: Range<usize>, message: &str, meant: Option<&str>) -> Problem {
+/// A problem of the tables, in words of TOML where serde uses its own.
+fn rule(source: &Source, Complaint { span, message, path, meant }: Complaint) -> Problem {
     let problem = |text: &str| Problem::new(source.place(span.clone()), text);
+    let table = path.first().map(String::as_str).unwrap_or_default();
     if let Some((key, known)) = unknown(message, "unknown field `") {
         if MAIN_FILE_ONLY.contains(&key) && known == ["target", "job", "store"] {
             return problem(&format!(
                 "`{key}` belongs in the main file: an included one holds [[job]], [[store]] and [target.*] only"
             ));
         }
-        return problem(&format!("unknown key `{key}`")).help(suggestion(meant, &known, "the keys here are"));
+        let found = problem(&format!("unknown key `{key}`"));
+        return match meant {
+            Some(_) => found.help(suggestion(meant, &known, "")),
+            None => found.help(elsewhere(key).unwrap_or_else(|| suggestion(None, &known, "the keys here are"))),
+        };
     }
     if let Some((value, known)) = unknown(message, "unknown variant `") {
         let near = nearest(value, known.iter().copied());
-        return problem(&format!("unknown value \"{value}\"")).help(suggestion(near, &known, "the values are"));
+        let near = near.map(|near| format!("\"{near}\""));
+        return problem(&format!("unknown value \"{value}\"")).help(match near {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("the values are \"{}\"", known.join("\", \"")),
+        });
     }
     if let Some(key) = message.strip_prefix("missing field ") {
-        let help = "every [[job]] has a `reference_store_id` and an `id`, every [[store]] a `reference_store_id`";
-        return problem(&format!("the key {key} is missing")).help(help.to_owned());
+        let keys = if table == "job" { "a `reference_store_id` and an `id`" } else { "a `reference_store_id`" };
+        return problem(&format!("the key {key} is missing")).help(format!("every [[{table}]] has {keys}"));
     }
     if message == "wanted string or table" {
         return problem("this must be a string");
     }
     let types = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     let Some((found, expected)) = types.and_then(|types| types.rsplit_once(", expected ")) else {
-        return problem(message);
+        let (rule, hint) = message.split_once('\n').unzip();
+        return problem(rule.unwrap_or(message)).help(hint.map(str::to_owned));
     };
+    let text = source.text.get(span.clone()).unwrap_or_default();
     let found = match found.split_once(' ').map_or(found, |(kind, _)| kind) {
         "sequence" => "an array",
+        "map" if text.starts_with(|c: char| c.is_ascii_digit()) => "a date or time",
         "map" => "a table",
         "integer" => "an integer",
         "floating" => "a float",
@@ -176,27 +191,40 @@ fn rule(source: &Source, span: Range<usize>, message: &str, meant: Option<&str>)
         "i64" => "a whole number",
         other => other,
     };
-    let help = match (expected, found, source.text.get(span.clone())) {
-        ("a string", "an integer", _) => Some("write it in quotes".to_owned()),
-        ("an array", "a table", Some(header @ ("[job]" | "[store]"))) => Some(format!("write [{header}]")),
+    problem(&format!("this must be {expected}, not {found}")).help(other_type(path, expected, found, text))
+}
+
+/// How to write what `text` was meant to be where it has the wrong type.
+fn other_type(path: &[String], expected: &str, found: &str, text: &str) -> Option<String> {
+    let table = path.first().map(String::as_str).unwrap_or_default();
+    let unquoted = text.trim_matches(['"', '\'']);
+    match (expected, found) {
+        ("a string", "an integer" | "a float") => Some("write it in quotes".to_owned()),
+        ("a boolean", "a string") if matches!(unquoted, "true" | "false") => {
+            Some(format!("write {unquoted}, without quotes"))
+        }
+        ("a number" | "a whole number", "a string") => {
+            let percent = unquoted.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
+            let number = unquoted.parse::<f64>().ok().map(|_| format!("write {unquoted}, without quotes"));
+            number.or_else(|| percent.map(|percent| format!("{percent} percent is {}", percent / 100.0)))
+        }
+        ("an array", "a string") if table == "include" => Some(format!("write [{text}]")),
+        ("an array", "a table") if matches!(text, "[job]" | "[store]") => Some(format!("write [{text}]")),
+        ("an array", "a table" | "a string") | ("a table", "a string") if matches!(table, "job" | "store") => {
+            Some(format!("write [[{table}]], and its keys below"))
+        }
+        ("a table", _) if table == "target" && path.len() <= 2 => {
+            Some("a target has a name: write [target.default], and its keys below".to_owned())
+        }
+        ("a table", "an array") if text.starts_with("[[") => Some(format!("write [{table}]")),
         _ => None,
-    };
-    problem(&format!("this must be {expected}, not {found}")).help(help)
+    }
 }
 
 /// The word that serde does not know, and those that it does.
 fn unknown<'a>(message: &'a str, prefix: &str) -> Option<(&'a str, Vec<&'a str>)> {
     let (word, known) = message.strip_prefix(prefix)?.rsplit_once("`, expected ")?;
     Some((word, known.split('`').skip(1).step_by(2).collect()))
-}
-
-/// Which key was likely meant by one that there is not: one that is like it, or else the only one that it is a part of, unless that
-/// is `there`.
-fn meant<'a>(key: &str, known: &[&'a str], there: impl Fn(&str) -> bool) -> Option<&'a str> {
-    let has_part = |known: &str| format!("_{known}_").contains(&format!("_{key}_"));
-    let has_part: Vec<&str> = known.iter().copied().filter(|known| has_part(known) && !there(known)).collect();
-    let near = nearest(key, known.iter().copied());
-    near.or_else(|| has_part.first().copied().filter(|_| has_part.len() == 1))
 }
 
 fn suggestion(near: Option<&str>, known: &[&str], all: &str) -> String {

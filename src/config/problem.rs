@@ -112,6 +112,16 @@ impl Problem {
         self.place.mark.as_ref().map(|mark| mark.line)
     }
 
+    /// Whether this is its message.
+    pub(super) fn says(&self, message: &str) -> bool {
+        self.message == message
+    }
+
+    /// Whether another one says the same of another place.
+    pub(super) fn repeats(&self, other: &Self) -> bool {
+        (&self.message, &self.help) == (&other.message, &other.help)
+    }
+
     /// The place for sorting within one file.
     pub(super) fn position(&self) -> Option<(usize, usize)> {
         self.place.mark.as_ref().map(|mark| (mark.line, mark.column))
@@ -196,11 +206,12 @@ fn sanitised(text: &str) -> String {
 /// What the name of a secret looks like, however it is misspelt: letters alone, in lower case.
 const SECRET_WORDS: [&str; 6] = ["extern", "secret", "token", "passw", "credential", "key"];
 
-/// Whether a value on the line may be a secret: by the names on it, and wherever a name is quoted or escaped, as ours never are.
+/// Whether a value on the line may be a secret: by the names on it, and wherever a name may be quoted or escaped, as ours never are.
 fn looks_secret(line: &str) -> bool {
     let unquoted = line.split('"').step_by(2).flat_map(str::chars);
     let letters: String = unquoted.filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();
-    let odd_name = line.trim_start().starts_with(['"', '\'']) || line.contains('\\');
+    let name = line.split('=').next().unwrap_or_default();
+    let odd_name = name.contains(['"', '\'', '\\']) || (line.contains('{') && line.contains('\\'));
     odd_name || SECRET_WORDS.iter().any(|word| letters.contains(word))
 }
 
@@ -218,18 +229,4 @@ fn harmless(line: &str) -> impl Iterator<Item = char> {
         c if secret(index) && !c.is_whitespace() => '*',
         c => c,
     })
-}
-
-/// Characters of a word that a suggestion is looked for: longer ones are no slip of the keys, and the search takes their square.
-const NEAREST_LENGTH_MAX: usize = 64;
-
-/// Which of `known` was likely meant by `word`.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if word.len() > NEAREST_LENGTH_MAX {
-        return None;
-    }
-    // One slip in three characters ("profil", but not "port" for `path`), or an ending too much ("warning").
-    let near = |distance: usize, known: &str| distance <= known.len().max(word.len()) / 3 || word.starts_with(known);
-    let distances = known.map(|known| (strsim::damerau_levenshtein(word, known), known));
-    distances.filter(|(distance, known)| near(*distance, known)).min().map(|(_, known)| known)
 }

@@ -28,9 +28,13 @@ impl Source {
     /// Reads a file. One that cannot be read has no text, and a problem that says why.
     pub(super) fn read(path: &Path) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
-        let (text, problem) = match read(&path) {
-            Ok(text) => (text, None),
-            Err(message) => (String::new(), Some(Problem::new(Place::file(&path), &message))),
+        let whole = |message: &str| Some(Problem::new(Place::file(&path), message));
+        let (text, problem) = match read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => (text, None),
+            Ok(Err(error)) => {
+                (String::new(), Some(not_utf8(&path, error.as_bytes(), error.utf8_error().valid_up_to())))
+            }
+            Err(message) => (String::new(), whole(&message)),
         };
         (Self { path, text }, problem)
     }
@@ -40,7 +44,20 @@ impl Source {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+/// A file that is not UTF-8 from byte `valid` on. What lies before that can be shown.
+fn not_utf8(path: &Arc<Path>, bytes: &[u8], valid: usize) -> Problem {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Problem::new(Place::file(path), "this file is UTF-16, not UTF-8").help("save it as UTF-8".to_owned());
+    }
+    if bytes.contains(&0) {
+        return Problem::new(Place::file(path), "this is a binary file, not TOML");
+    }
+    let place =
+        Place::new(path, &String::from_utf8_lossy(bytes), valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
+    Problem::new(place, "this is not UTF-8").help("save the file as UTF-8".to_owned())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("this file cannot be read: {error}");
     // What is asked and what is read is the one file that was opened, whatever stands at the path by then.
     let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
@@ -62,8 +79,7 @@ fn read(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > FILE_SIZE_MAX {
         return Err(too_long());
     }
-    String::from_utf8(bytes)
-        .map_err(|error| format!("this file is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
+    Ok(bytes)
 }
 
 /// The files that `pattern` names, ordered by name. A name without a star names one file, whether it exists or not; a pattern

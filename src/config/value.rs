@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
+use super::hint::Hint;
 use crate::core::text::is_hostile;
 use crate::core::time::parse_duration;
 
@@ -19,11 +21,11 @@ use crate::core::time::parse_duration;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Text<T>(pub T);
 
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
+impl<'de, T: Hint<Err: Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TextVisitor<T>(PhantomData<T>);
 
-        impl<T: FromStr<Err: Display>> Visitor<'_> for TextVisitor<T> {
+        impl<T: Hint<Err: Display>> Visitor<'_> for TextVisitor<T> {
             type Value = Text<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,18 +33,28 @@ impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Text<T>, E> {
-                text.parse().map(Text).map_err(E::custom)
+                text.parse().map(Text).map_err(|rule| E::custom(with_hint(&rule, T::hint(text))))
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Text<T>, E> {
                 // One that would break the rule in quotes, too, is told the rule at once.
-                number.to_string().parse::<T>().map_err(E::custom)?;
+                Self(PhantomData).visit_str::<E>(&number.to_string())?;
                 Err(E::invalid_type(Unexpected::Signed(number), &self))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Text<T>, E> {
+                Self(PhantomData).visit_str::<E>(&number.to_string())?;
+                Err(E::invalid_type(Unexpected::Float(number), &self))
             }
         }
 
         deserializer.deserialize_str(TextVisitor(PhantomData))
     }
+}
+
+/// A rule, and help on a line of its own. serde carries one text, so both have to go through it.
+pub(super) fn with_hint(rule: &impl Display, hint: Option<String>) -> String {
+    hint.map_or_else(|| rule.to_string(), |hint| format!("{rule}\n{hint}"))
 }
 
 /// The rule that a value does not hold.
@@ -66,47 +78,53 @@ macro_rules! duration {
 
             fn from_str(text: &str) -> Result<Self, Rule> {
                 let duration = parse_duration(text).map_err(|rule| Rule(rule.to_string().into()))?;
-                if ($min..=$max).contains(&duration) {
+                if Self::LIMITS.contains(&duration) {
                     return Ok(Self(duration));
                 }
-                let (min, max) = (Written($min), Written($max));
+                let (min, max) = (Written(*Self::LIMITS.start()), Written(*Self::LIMITS.end()));
                 Err(Rule(format!("this must be from {min} to {max}: {}", $why).into()))
             }
+        }
+
+        impl $name {
+            pub(super) const LIMITS: RangeInclusive<Duration> = $min..=$max;
         }
     };
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_hours(24);
+const fn days(days: u64) -> Duration {
+    Duration::from_hours(24 * days)
+}
 
 duration!(
     FixedInterval,
-    SECOND / 10,
-    DAY,
+    Duration::from_millis(100),
+    days(1),
     "jobs end within hours, and more than 10 polls a second of one job tell nothing"
 );
 duration!(
     MinInterval,
-    SECOND / 10,
-    SECOND * 3600,
+    Duration::from_millis(100),
+    Duration::from_hours(1),
     "jobs end within hours, and more than 10 polls a second of one job tell nothing"
 );
 duration!(
     Timeout,
     SECOND,
-    SECOND * 300,
+    Duration::from_mins(5),
     "an answer takes time, and a request that hangs must not hold its job for long"
 );
 duration!(
     BackoffInitial,
-    SECOND / 10,
-    SECOND * 300,
+    Duration::from_millis(100),
+    Duration::from_mins(5),
     "a service in trouble needs a pause, and most failures pass quickly"
 );
-duration!(BackoffMax, SECOND, SECOND * 3600, "a job in trouble must be looked at again in time");
-duration!(Keep, DAY, DAY * 36500, "a record kept for less is none, and one kept for longer is kept for ever");
-duration!(Since, SECOND * 60, DAY * 3650, "clocks differ, and no import job is older");
-duration!(ForgetAfter, SECOND, DAY * 365, "a scrape has to see the end, and the record knows it for longer");
+duration!(BackoffMax, SECOND, Duration::from_hours(1), "a job in trouble must be looked at again in time");
+duration!(Keep, days(1), days(36_500), "a record kept for less is none, and one kept for longer is kept for ever");
+duration!(Since, Duration::from_mins(1), days(3_650), "clocks differ, and no import job is older");
+duration!(ForgetAfter, SECOND, days(365), "a scrape has to see the end, and the record knows it for longer");
 
 /// A duration as this file takes it: in the largest unit that needs no fraction.
 pub(super) struct Written(pub Duration);
@@ -139,34 +157,47 @@ impl FromStr for Interval {
 }
 
 macro_rules! number {
-    ($name:ident, $limits:expr, $rule:literal) => {
+    ($name:ident, $limits:expr, $rule:literal, $hint:expr) => {
         #[doc = concat!("A number with limits: ", $rule, ".")]
         #[derive(Clone, Copy, Debug, serde::Deserialize)]
         #[serde(try_from = "f64")]
         pub(super) struct $name(pub f64);
 
+        impl $name {
+            pub(super) const LIMITS: RangeInclusive<f64> = $limits;
+        }
+
         impl TryFrom<f64> for $name {
             type Error = Rule;
 
             fn try_from(number: f64) -> Result<Self, Rule> {
-                if $limits.contains(&number) { Ok(Self(number)) } else { Err(Rule($rule.into())) }
+                let hint: fn(f64) -> Option<String> = $hint;
+                let rule = || Rule(with_hint(&$rule, hint(number)).into());
+                if Self::LIMITS.contains(&number) { Ok(Self(number)) } else { Err(rule()) }
             }
         }
     };
 }
 
-number!(RequestsPerSecond, (0.01..=1000.0), "this must be from 0.01 to 1000: AWS's default quota is 5");
-number!(Share, (0.01..=1.0), "this must be from 0.01 to 1: it is a part of the quota");
+number!(RequestsPerSecond, 0.01..=1000.0, "this must be from 0.01 to 1000: AWS's default quota is 5", |_| None);
+number!(Share, 0.01..=1.0, "this must be from 0.01 to 1: it is a part of the quota", |number| {
+    (2.0..=100.0).contains(&number).then(|| format!("{number} percent is {}", number / 100.0))
+});
+
 /// How many log files to keep.
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
 #[serde(try_from = "i64")]
 pub(super) struct KeepFiles(pub usize);
 
+impl KeepFiles {
+    pub(super) const LIMITS: RangeInclusive<usize> = 1..=10_000;
+}
+
 impl TryFrom<i64> for KeepFiles {
     type Error = Rule;
 
     fn try_from(number: i64) -> Result<Self, Rule> {
-        let files = usize::try_from(number).ok().filter(|files| (1..=10_000).contains(files));
+        let files = usize::try_from(number).ok().filter(|files| Self::LIMITS.contains(files));
         files.map(Self).ok_or(Rule("this must be from 1 to 10000 files".into()))
     }
 }
@@ -246,7 +277,7 @@ fn is_external_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte))
 }
 
-/// A path that is not empty.
+/// A path as it is: nothing stands in for something else.
 #[derive(Clone, Debug)]
 pub(super) struct WrittenPath(pub PathBuf);
 
@@ -254,8 +285,14 @@ impl FromStr for WrittenPath {
     type Err = Rule;
 
     fn from_str(text: &str) -> Result<Self, Rule> {
-        if text.is_empty() || text.contains('\0') {
+        if text.trim().is_empty() {
             return Err(Rule("a path must not be empty".into()));
+        }
+        if text.contains(|c: char| c.is_control()) {
+            return Err(Rule("a path must not hold control characters".into()));
+        }
+        if text.starts_with(['~', '$']) {
+            return Err(Rule("a path is taken as it is: no shell replaces `~` or `$` in it".into()));
         }
         Ok(Self(text.into()))
     }
@@ -323,7 +360,7 @@ pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
 }
 
 /// The least severe level that is logged.
-#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum LogLevel {
     Error,

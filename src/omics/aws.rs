@@ -17,6 +17,7 @@ use aws_sdk_omics::primitives::DateTime;
 use aws_sdk_omics::types::ImportReferenceFilter;
 use tokio::sync::Mutex;
 
+use super::identity::{self, CallerIdentity};
 use super::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
 use super::{TargetError, answer, failure, list, wire};
 use crate::clock::Clock;
@@ -58,6 +59,7 @@ struct AwsTarget {
 #[derive(Clone, Debug)]
 struct Generation {
     number: u64,
+    sdk: SdkConfig,
     client: Client,
     refused: bool,
 }
@@ -70,8 +72,9 @@ impl Connect for Aws {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
-            let client = Mutex::new(Generation { number: 0, client: client(config, &sdk), refused: false });
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
+            let client = client(&config, &sdk);
+            let client = Mutex::new(Generation { number: 0, sdk, client, refused: false });
             Ok(Arc::new(AwsTarget { config, aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
     }
@@ -81,8 +84,9 @@ impl AwsTarget {
     async fn client(&self) -> Generation {
         let mut standing = self.client.lock().await;
         if standing.refused {
-            let client = client(&self.config, &sdk_config(&self.config).await);
-            *standing = Generation { number: standing.number + 1, client, refused: false };
+            let sdk = sdk_config(&self.config).await;
+            let client = client(&self.config, &sdk);
+            *standing = Generation { number: standing.number + 1, sdk, client, refused: false };
         }
         standing.clone()
     }
@@ -96,7 +100,7 @@ impl AwsTarget {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let failure = failure::classify(operation, &self.config, error, self.clock.now().wall);
+        let failure = failure::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
             let mut standing = self.client.lock().await;
             // Requests in flight together were refused with the same credentials.
@@ -119,6 +123,13 @@ impl HealthOmics for AwsTarget {
                 Ok(answer) => answer::snapshot(key, &answer),
                 Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &asked, &error).await),
             }
+        })
+    }
+
+    fn caller_identity(&self) -> Asked<'_, Option<CallerIdentity>> {
+        Box::pin(async move {
+            let Generation { sdk, .. } = self.client().await;
+            identity::caller_identity(&sdk, &self.config, self.clock).await
         })
     }
 

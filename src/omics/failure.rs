@@ -24,9 +24,9 @@ const QUOTED_BYTES_MAX: usize = 250;
 /// What a clock may be off. AWS allows five minutes for most services.
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
-/// Classifies the `error` of an `operation` on a target. `wall` is now, for times that the answer tells.
+/// Classifies the `error` of an `operation` on a target; `None`: of STS. `wall` is now, for times that the answer tells.
 pub(super) fn classify<E>(
-    operation: Operation,
+    operation: Option<Operation>,
     target: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
@@ -92,13 +92,14 @@ fn reason_of_status(status: u16) -> FailureReason {
 }
 
 /// What a person can do about an error code that answers `operation`.
-fn advice(operation: Operation, code: &str) -> Option<&'static str> {
+fn advice(operation: Option<Operation>, code: &str) -> Option<&'static str> {
     Some(match code {
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => match operation {
-            Operation::GetReferenceImportJob => {
+            None => return None,
+            Some(Operation::GetReferenceImportJob) => {
                 "allow this identity omics:GetReferenceImportJob on the reference store"
             }
-            Operation::ListReferenceImportJobs => {
+            Some(Operation::ListReferenceImportJobs) => {
                 "allow this identity omics:ListReferenceImportJobs on the reference store"
             }
         },
@@ -115,7 +116,7 @@ fn advice(operation: Operation, code: &str) -> Option<&'static str> {
 }
 
 fn service_error(
-    operation: Operation,
+    operation: Option<Operation>,
     error: &impl ProvideErrorMetadata,
     response: &HttpResponse,
     wall: Timestamp,

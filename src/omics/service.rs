@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::TargetError;
+use super::identity::CallerIdentity;
 use crate::config::TargetConfig;
 use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
 use crate::core::outcome::PollFailure;
@@ -26,6 +27,11 @@ pub trait Connect: Debug + Send + Sync {
 pub trait HealthOmics: Debug + Send + Sync {
     /// The region that calls go to.
     fn aws_region(&self) -> &Arc<str>;
+
+    /// Asks whose credentials are used. `None`: there is nobody to ask.
+    fn caller_identity(&self) -> Asked<'_, Option<CallerIdentity>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Asks for one job.
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot>;

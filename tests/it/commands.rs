@@ -1,12 +1,11 @@
 //! The commands as a person or a script meets them: what they print, and how they end.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 
 use rustix::process::Signal;
 
-use crate::process::{Scene, between, eventually, get, json, metric};
+use crate::omics::LONG;
+use crate::process::{Scene, between, eventually, get, json, metric, serve_sts, sts_answer};
 
 #[test]
 fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
@@ -197,26 +196,14 @@ fn a_role_is_assumed_with_its_external_id() {
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
     let role = "role_arn = \"arn:aws:iam::123456789012:role/refwatch\"\nexternal_id = \"our-external-id\"\n";
     let config = scene.write("refwatch.toml", &config.replace("endpoint_url", &format!("{role}endpoint_url")));
-    let sts = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let credentials = "<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>rolesecret</SecretAccessKey>\
+        <SessionToken>roletoken</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration></Credentials>";
+    let (sts, requests) = serve_sts(vec![sts_answer("AssumeRole", credentials)]);
     let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
-    command.env("AWS_ENDPOINT_URL_STS", format!("http://{}", sts.local_addr().expect("an address")));
+    command.env("AWS_ENDPOINT_URL_STS", sts);
     let daemon = scene.spawn(command);
-
-    let (mut stream, _) = sts.accept().expect("a request for the role");
-    let mut request = String::new();
-    while !request.contains("ExternalId") {
-        let mut buffer = [0; 4096];
-        let length = stream.read(&mut buffer).expect("more of the request");
-        assert!(length > 0, "{request}");
-        request.push_str(&String::from_utf8_lossy(&buffer[..length]));
-    }
+    let request = requests.recv_timeout(LONG).expect("a request for the role");
     assert!(request.contains("Action=AssumeRole") && request.contains("ExternalId=our-external-id"), "{request}");
-    let body = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
-        <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>rolesecret</SecretAccessKey><SessionToken>roletoken</SessionToken>\
-        <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
-    let length = body.len();
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n{body}")
-        .expect("it reads");
     let address = daemon.address();
     eventually("a poll with the role", || (metric(address, "refwatch_import_job_up", &[]) == Some(1.0)).then_some(()));
     let (_, shown) = get(address, "/config");

@@ -1,6 +1,9 @@
 //! The configuration: every mistake is told with its place and its rule; a good file means what it says.
 
+mod online;
+
 use std::fs;
+use std::iter;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -10,7 +13,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use refwatch::commands::{Exit, check};
 use refwatch::config::watch_list::{JobEntry, StoreEntry};
-use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load};
+use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load, schema};
 use tempfile::TempDir;
 
 const SHIPPED: &str = include_str!("../../config/refwatch.toml");
@@ -42,11 +45,34 @@ fn good(text: &str) -> Config {
     loaded.config
 }
 
-/// What is told of the files of one row, without the name of the test's directory.
+/// What `refwatch check` says of the files of one row, run beside them.
 fn told(files: &[(&str, &str)]) -> String {
-    let directory = directory(files);
-    let problems = load_in(&directory).map_or_else(|problems| problems, |loaded| loaded.problems);
-    problems.to_string().replace(&format!("{}/", directory.path().display()), "")
+    let directory = directory(&[]);
+    for (name, text) in files {
+        let (name, bytes) = match name.strip_suffix(", escaped") {
+            Some(name) => (name, unescaped(text)),
+            None => (*name, text.as_bytes().to_vec()),
+        };
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, bytes).expect("a file");
+    }
+    let mut check = Command::new(env!("CARGO_BIN_EXE_refwatch"));
+    check.args(["--config", "refwatch.toml", "check"]).current_dir(directory.path()).env_clear();
+    let output = check.env("HOME", directory.path()).output().expect("the binary runs");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(78), &[][..]), "{files:?}: {told}");
+    told.trim_end().to_owned()
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut pieces = text.split("\\x");
+    let mut bytes = pieces.next().expect("a first piece").as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(&piece[..2], 16).expect("two hexadecimal digits"));
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    bytes
 }
 
 /// The table: a title, and sections of a name and a text. The last one is what is told.
@@ -58,15 +84,28 @@ fn rows() -> impl Iterator<Item = (&'static str, Vec<(&'static str, &'static str
     })
 }
 
+/// The lines of both texts, those of one alone marked, but for what they begin and end with alike.
+fn difference(expected: &str, told: &str) -> String {
+    let (expected, told): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), told.lines().collect());
+    let begin = iter::zip(&expected, &told).take_while(|(one, other)| one == other).count();
+    let rest = iter::zip(expected[begin..].iter().rev(), told[begin..].iter().rev());
+    let end = rest.take_while(|(one, other)| one == other).count();
+    let marked = |mark, lines: &[&str]| -> String {
+        lines[begin..lines.len() - end].iter().flat_map(|line| [mark, " ", line, "\n"]).collect()
+    };
+    format!("  … after {begin} lines\n{}{}", marked("-", &expected), marked("+", &told))
+}
+
 /// With `BLESS=1` in the environment it writes down what is told now.
 #[test]
 fn every_bad_file_of_the_table_is_told_word_for_word() {
     let mut blessed = BAD.split("\n### ").next().expect("a preface").to_owned();
+    let mut differences = String::new();
     for (title, mut sections) in rows() {
         let (_, expected) = sections.pop().expect("the problems");
         let told = told(&sections);
-        if std::env::var_os("BLESS").is_none() {
-            assert_eq!(told, expected.trim_end(), "{title}:\n{told}\n");
+        if told != expected.trim_end() {
+            differences.extend([title, "\n", &difference(expected.trim_end(), &told)]);
         }
         blessed.extend(["\n### ", title, "\n"]);
         for (name, text) in sections {
@@ -76,6 +115,56 @@ fn every_bad_file_of_the_table_is_told_word_for_word() {
     }
     if std::env::var_os("BLESS").is_some() {
         fs::write("tests/it/config/bad.txt", blessed).expect("the table");
+    } else {
+        assert!(differences.is_empty(), "what is expected (-) and what is told (+) differ:\n\n{differences}");
+    }
+}
+
+#[test]
+fn the_shipped_schema_is_what_the_types_say_and_the_shipped_file_names_it() {
+    let shipped = include_str!("../../config/refwatch.schema.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/refwatch.schema.json");
+    let made = format!("{:#}\n", schema());
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, &made).expect("the schema");
+    } else {
+        assert!(shipped == made, "{}", difference(shipped, &made));
+    }
+    assert!(SHIPPED.starts_with("#:schema file:///usr/share/refwatch/refwatch.schema.json\n"));
+}
+
+#[test]
+fn the_schema_tells_of_every_key_what_it_is_for_and_of_every_default_the_right_one() {
+    fn keys(table: &serde_json::Value, path: &str, found: &mut Vec<(String, serde_json::Value)>) {
+        let (properties, named) = (table["properties"].as_object(), table["patternProperties"].as_object());
+        for (key, value) in properties.into_iter().flatten().chain(named.into_iter().flatten()) {
+            let path = if named.is_some() { format!("{path}.*") } else { format!("{path}.{key}") };
+            found.push((path.clone(), value.clone()));
+            keys(value, &path, found);
+            keys(&value["items"], &path, found);
+        }
+    }
+    let mut found = Vec::new();
+    keys(&schema(), "", &mut found);
+    assert!(found.len() > 40, "{found:?}");
+    for (path, key) in &found {
+        assert!(key["description"].is_string() || key["items"]["description"].is_string(), "{path}: {key}");
+        assert!(key["type"].is_string() || key["oneOf"].is_array(), "{path}: {key}");
+    }
+    // All of them are what the file says that leaves them out.
+    for (path, key) in found.iter().filter(|(_, key)| !key["default"].is_null()) {
+        let [table, name] = path.trim_start_matches('.').split('.').collect::<Vec<_>>()[..] else { panic!("{path}") };
+        let (header, ids) = match table {
+            "job" => ("[[job]]", "reference_store_id = \"1234567890\"\nid = \"9876543210\""),
+            "store" => ("[[store]]", "reference_store_id = \"1234567890\""),
+            table => (&*format!("[{table}]"), ""),
+        };
+        let text = |line: &str| match table {
+            "record" => format!("[record]\npath = \"/refwatch.db\"\n{line}\n"),
+            _ => format!("record.path = \"/refwatch.db\"\n{header}\n{ids}\n{line}\n"),
+        };
+        let written = good(&text(&format!("{name} = {}", key["default"])));
+        assert_eq!(written, good(&text("")), "{path}");
     }
 }
 
@@ -239,7 +328,7 @@ fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it
     let path = |name: &str| directory.path().join(name);
     let huge = fs::File::create(path("huge")).expect("a file");
     huge.set_len(100 * FILE_SIZE_MAX).expect("a sparse file");
-    fs::write(path("binary"), b"[log]\nlevel = \"\xff\"\n").expect("a file");
+    fs::write(path("binary"), b"[log]\nlevel = \"\xff\0\"\n").expect("a file");
     let made = Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo");
     assert!(made.success());
     let table = [
@@ -247,7 +336,7 @@ fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it
         ("", "this is a directory, not a file"),
         ("fifo", "this is not a regular file"),
         ("huge", "this file is over 1024 KiB, so it is no configuration"),
-        ("binary", "this file is not UTF-8 from byte 15 on"),
+        ("binary", "this is a binary file, not TOML"),
     ];
     for (name, expected) in table {
         let (path, (sender, receiver)) = (path(name), mpsc::channel());
@@ -274,7 +363,7 @@ fn a_file_full_of_mistakes_is_told_in_part() {
 async fn check_answers_with_one_line_or_with_every_problem() {
     let good = directory(&[("refwatch.toml", FULL)]);
     let bad = directory(&[("refwatch.toml", "include = [\"conf.d/*\"]\n"), ("conf.d/a.toml", "x = 1\ny = 2\n")]);
-    let check = async |directory: &Path| check::run(&directory.join("refwatch.toml"), check::Args {}).await;
+    let check = async |directory: &Path| check::run(&directory.join("refwatch.toml"), check::Args::default()).await;
     assert_eq!(check(good.path()).await.expect("no problems"), Exit::Done);
     let failure = check(bad.path()).await.expect_err("an included file is bad");
     assert_eq!(failure.exit, Exit::Config);

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -170,6 +170,43 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// An STS that gives one of these answers to each request. Returns its URL and what it is asked.
+pub(crate) fn serve_sts(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (seen, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut reader = BufReader::new(&mut stream);
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let mut line = String::new();
+                assert!(reader.read_line(&mut line).expect("a request") > 0, "{head}");
+                let lower = line.to_lowercase();
+                length =
+                    lower.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().expect("a length"));
+                head.push_str(&line);
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            // Whoever listens no more has seen enough.
+            drop(seen.send(head + &String::from_utf8_lossy(&body)));
+            stream.write_all(answer.as_bytes()).expect("it reads");
+        }
+    });
+    (url, requests)
+}
+
+/// What STS answers to an action.
+pub(crate) fn sts_answer(action: &str, result: &str) -> String {
+    let body = format!(
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>{result}</{action}Result></{action}Response>"
+    );
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// What stands in `text` after `start` and before `end`.
