@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, html};
 
+use super::words::{job_tone, source_tone};
 use super::{printable_lines, rfc3339};
 use crate::board::{DaemonView, WatchView};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
@@ -13,7 +14,7 @@ use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
 
 /// Characters shown of a status: more than the longest that is known has.
-const WORD: usize = 40;
+pub(super) const WORD: usize = 40;
 
 /// `/style.css`.
 pub(super) async fn style() -> Response {
@@ -34,8 +35,9 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup)
                 link rel="stylesheet" href="/style.css";
             }
             body {
+                a.skip href="#content" { "Skip to the content" }
                 header { a.mark href="/" { "refwatch" } span.quiet { "HealthOmics reference imports" } }
-                main { (content) }
+                main id="content" { (content) }
                 footer {
                     nav aria-label="More" {
                         a href="/metrics" { "Metrics" }
@@ -72,27 +74,12 @@ pub(super) fn alert(title: &str, text: &str) -> Markup {
 
 /// A job's status.
 pub(super) fn job_badge(status: &JobStatus) -> Markup {
-    let tone = match status {
-        JobStatus::Submitted => "waiting",
-        JobStatus::InProgress => "active",
-        JobStatus::Cancelling | JobStatus::Cancelled => "void",
-        JobStatus::Failed => "bad",
-        JobStatus::Completed => "good",
-        JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => "mixed",
-    };
-    badge(tone, status.as_str())
+    badge(job_tone(status), status.as_str())
 }
 
 /// A source's status.
 pub(super) fn source_badge(status: &SourceStatus) -> Markup {
-    let tone = match status {
-        SourceStatus::NotStarted => "waiting",
-        SourceStatus::InProgress => "active",
-        SourceStatus::Finished => "good",
-        SourceStatus::Failed => "bad",
-        SourceStatus::Unknown(_) => "mixed",
-    };
-    badge(tone, status.as_str())
+    badge(source_tone(status), status.as_str())
 }
 
 /// A status in the service's own word, which may be a new one of any length.

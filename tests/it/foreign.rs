@@ -58,6 +58,7 @@ fn world() -> &'static World {
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(metrics),
+            instruments: instruments.clone(),
             record: RecordReader::new("/nonexistent/record".as_ref()),
             clock,
             host_names: [].into(),
