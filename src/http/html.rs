@@ -21,8 +21,18 @@ pub(super) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
+/// Whether a browser asks for a page again by itself.
+pub(super) enum Refresh {
+    /// It does not.
+    Never,
+    /// It does, every 10 s; this link stops that, for whoever reads slowly or by ear.
+    Stoppable(String),
+    /// It was stopped; this link starts it again.
+    Stopped(String),
+}
+
 /// A whole page.
-pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup) -> Response {
+pub(super) fn page(title: &str, now: Timestamp, refresh: &Refresh, content: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -30,7 +40,7 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup)
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if refresh { meta http-equiv="refresh" content="10"; }
+                @if let Refresh::Stoppable(_) = refresh { meta http-equiv="refresh" content="10"; }
                 title { (Printable(title)) " · refwatch" }
                 link rel="stylesheet" href="/style.css";
             }
@@ -45,7 +55,15 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup)
                         a href="/api/v1/transitions" { "Transitions as JSON" }
                         a href="/config" { "Configuration" }
                     }
-                    p { "As of " (moment(now)) @if refresh { ", refreshed every 10 s" } ". refwatch " (env!("CARGO_PKG_VERSION")) }
+                    p {
+                        "As of " (moment(now)) ". "
+                        @match refresh {
+                            Refresh::Never => {}
+                            Refresh::Stoppable(stop) => { "Refreshed every 10 s (" a href=(stop) { "stop" } "). " }
+                            Refresh::Stopped(start) => { "Not refreshed (" a href=(start) { "refresh every 10 s" } "). " }
+                        }
+                        "refwatch " (env!("CARGO_PKG_VERSION"))
+                    }
                 }
             }
         }
@@ -92,14 +110,17 @@ pub(super) fn progress(sources: &Sources) -> Markup {
     let count = |status| sources.values().filter(|source| source.status == status).count();
     let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
     let tone = match (finished, failed) {
+        (finished, 0) if finished == all => "good",
         (_, 0) => "active",
         (0, _) => "bad",
         _ => "mixed",
     };
     html! {
         @if all > 0 {
-            span.nowrap { (finished) " of " (all) }
-            @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
+            span {
+                span.nowrap { (finished) " of " (all) @if failed > 0 { "," } }
+                @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
+            }
             progress class=(tone) max=(all) value=(finished + failed) aria-label="Sources done" {}
         }
     }

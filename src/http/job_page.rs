@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use super::html::{alerts, distance, job_badge, moment, page, progress, recorded_moment, source_badge};
+use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, recorded_moment, source_badge};
 use super::page::{next_poll, status};
 use super::timeline::{Scale, Sighting, timeline};
 use super::watches::{SOURCES_LISTED_MAX, listed};
@@ -71,7 +71,7 @@ pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path
                 (section(watch, &history, now))
             }
         };
-        page(&first.name, now, false, &content)
+        page(&first.name, now, &Refresh::Never, &content)
     })
     .await
 }
@@ -79,9 +79,8 @@ pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path
 fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
     let life: Vec<_> = history.transitions.iter().filter_map(Sighting::of_job).collect();
     let known = watch.known.as_ref();
-    let scale = known.and_then(|known| {
-        Scale::of_job(&life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now))
-    });
+    let scale = known
+        .and_then(|known| Scale::of_job(&life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
     html! {
         section {
             h2 { "Target " (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
@@ -91,9 +90,10 @@ fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
                     (timeline(&watch.name, &life, scale, known.last_seen))
                     figcaption {
                         span { (moment(scale.begin)) }
-                        span { (length(scale.begin, scale.end)) }
+                        span { (length(scale.begin, scale.end)) " in all" }
                         span { @if scale.end == now { "now" } @else { (moment(scale.end)) } }
                     }
+                    small { "Paler where the status changed: somewhere between two polls." }
                 }
             }
             (facts(watch, now))
@@ -188,7 +188,7 @@ fn changed(row: &TransitionRow) -> Markup {
     let Some(not_before) = &row.not_before else { return html! {} };
     match (not_before.parse::<Timestamp>(), row.observed_at.parse()) {
         (Ok(before), Ok(seen)) => {
-            html! { "in the " (length(before, seen)) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
+            html! { "at most " (length(before, seen)) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
         }
         _ => html! { "the old status was last seen at " (recorded_moment(not_before)) },
     }

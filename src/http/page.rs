@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
+use super::html::{Refresh, alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Selection, Sort, TEXT_MAX};
 use super::timeline::{Scale, Sighting, timeline};
 use super::{AppState, quota, rendered, stores, words};
@@ -65,7 +65,9 @@ pub(super) async fn show(
             }
             (quota::section(&state.instruments.rates()))
         };
-        page("Watches", now, !selection.still, &content)
+        let other = selection.link(|other| (other.page, other.still) = (selection.page, !selection.still));
+        let refresh = if selection.still { Refresh::Stopped(other) } else { Refresh::Stoppable(other) };
+        page("Watches", now, &refresh, &content)
     })
     .await
 }
@@ -256,9 +258,8 @@ fn heading(column: &str, sort: Option<Sort>, selection: &Selection) -> Markup {
 
 fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
-    let scale = known.and_then(|known| {
-        Scale::of_job(life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now))
-    });
+    let scale = known
+        .and_then(|known| Scale::of_job(life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
     html! {
         tr.attention[rank(watch) == Rank::Attention] {
             th scope="row" {

@@ -171,7 +171,9 @@ impl Selection {
             let places = format!("{} {} {} {status} {}", watch.name, id.key, id.target, watch.aws_region);
             places.to_lowercase().contains(text)
         };
-        self.status.is_none_or(|wished| status == wished) && self.state.is_none_or(state) && (text.is_empty() || found())
+        self.status.is_none_or(|wished| status == wished)
+            && self.state.is_none_or(state)
+            && (text.is_empty() || found())
     }
 
     /// Whether some watches are left out.

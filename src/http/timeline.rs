@@ -131,7 +131,7 @@ fn stretch(sighting: &Sighting, scale: Scale, from: Timestamp, until: Timestamp,
     let height = if sighting.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
     html! {
         @if right > left {
-            rect class=(sighting.tone) .unsure[unsure] x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
+            rect class={ (sighting.tone) @if unsure { " unsure" } } x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
                 title { (sighting.word) ", " (distance(from, until)) @if unsure { " until the next sight" } }
             }
         }

@@ -21,7 +21,7 @@ class Page:
         self.read, answers = os.pipe()
         # Debian's wrapper is a shell script, and as root Chromium has no sandbox of its own.
         self.process = subprocess.Popen(
-            ["bash", "-c", f"""exec 3<&{commands} 4>&{answers} {commands}<&- {answers}>&-
+            ["bash", "-c", f"""exec 13<&{commands} 14>&{answers}; exec 3<&13 4>&14 13<&- 14>&-
              exec chromium --headless=new --no-sandbox --remote-debugging-pipe --user-data-dir='{self.profile.name}' \
              --no-first-run --disable-gpu --hide-scrollbars --disable-background-networking --disable-component-update \
              --disable-dev-shm-usage --force-color-profile=srgb about:blank"""],
