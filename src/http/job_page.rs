@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use jiff::SignedDuration;
 use maud::{Markup, html};
 
 use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, recorded_moment, source_badge};
@@ -183,12 +184,16 @@ fn transitions(rows: &[TransitionRow]) -> Markup {
     }
 }
 
+/// Less than a second more: a time that is cut to seconds is no shorter then.
+const PART_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
+
 /// Between which two looks the status changed.
 fn changed(row: &TransitionRow) -> Markup {
     let Some(not_before) = &row.not_before else { return html! {} };
     match (not_before.parse::<Timestamp>(), row.observed_at.parse()) {
-        (Ok(before), Ok(seen)) => {
-            html! { "at most " (length(before, seen)) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
+        (Ok(before), Ok::<Timestamp, _>(seen)) => {
+            let longest = length(before, seen.checked_add(PART_OF_A_SECOND).unwrap_or(seen));
+            html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
         }
         _ => html! { "the old status was last seen at " (recorded_moment(not_before)) },
     }

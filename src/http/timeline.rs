@@ -62,6 +62,9 @@ fn word(status: &str) -> String {
     Printable(&excerpt(status, WORD)).to_string()
 }
 
+/// The part of a picture below which nobody sees a stretch.
+const STRETCH_MIN: f64 = 0.000_5;
+
 /// The time that a picture spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scale {
@@ -130,7 +133,7 @@ fn stretch(sighting: &Sighting, scale: Scale, from: Timestamp, until: Timestamp,
     let (left, right) = (scale.part(from), scale.part(until));
     let height = if sighting.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
     html! {
-        @if right > left {
+        @if right - left > STRETCH_MIN {
             rect class={ (sighting.tone) @if unsure { " unsure" } } x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
                 title { (sighting.word) ", " (distance(from, until)) @if unsure { " until the next sight" } }
             }

@@ -28,7 +28,7 @@ class Page:
             pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(commands)
         os.close(answers)
-        self.buffer, self.number, self.session = b"", 0, None
+        self.buffer, self.number, self.session, self.width = b"", 0, None, None
         self.complaints, self.requests, self.loaded = [], [], 0
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -85,6 +85,7 @@ class Page:
 
     def look(self, width, scheme):
         """From now on the window is so wide, and the user likes it light or dark."""
+        self.width = width
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=860, deviceScaleFactor=1, mobile=width < 600)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
