@@ -190,13 +190,11 @@ const PART_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
 /// Between which two looks the status changed.
 fn changed(row: &TransitionRow) -> Markup {
     let Some(not_before) = &row.not_before else { return html! {} };
-    match (not_before.parse::<Timestamp>(), row.observed_at.parse()) {
-        (Ok(before), Ok::<Timestamp, _>(seen)) => {
-            let longest = length(before, seen.checked_add(PART_OF_A_SECOND).unwrap_or(seen));
-            html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
-        }
-        _ => html! { "the old status was last seen at " (recorded_moment(not_before)) },
-    }
+    let (Ok(before), Ok(seen)) = (not_before.parse::<Timestamp>(), row.observed_at.parse::<Timestamp>()) else {
+        return html! { "the old status was last seen at " (recorded_moment(not_before)) };
+    };
+    let longest = length(before, seen.checked_add(PART_OF_A_SECOND).unwrap_or(seen));
+    html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
 }
 
 /// What was seen beside transitions.

@@ -150,11 +150,11 @@ fn choice(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
         div.choice {
             nav aria-label="Filters" {
                 ul {
-                    li { (filter("All", watches.len(), everything, !selection.narrows())) }
+                    li { (filter("All", watches.len(), &everything, !selection.narrows())) }
                     @for (group, words) in states {
                         @let chosen = selection.state == Some(group);
                         @if count(group) > 0 || chosen {
-                            li { (filter(words, count(group), selection.link(|other| other.state = (!chosen).then_some(group)), chosen)) }
+                            li { (filter(words, count(group), &selection.link(|other| other.state = (!chosen).then_some(group)), chosen)) }
                         }
                     }
                 }
@@ -162,7 +162,7 @@ fn choice(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
                     @for (group, words) in statuses {
                         @let chosen = selection.status == Some(group);
                         @if count(group) > 0 || chosen {
-                            li { (filter(words, count(group), selection.link(|other| other.status = (!chosen).then_some(group)), chosen)) }
+                            li { (filter(words, count(group), &selection.link(|other| other.status = (!chosen).then_some(group)), chosen)) }
                         }
                     }
                 }
@@ -179,7 +179,7 @@ fn choice(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
 }
 
 /// A link to the watches of one group, or back from them.
-fn filter(words: &str, count: usize, link: String, chosen: bool) -> Markup {
+fn filter(words: &str, count: usize, link: &str, chosen: bool) -> Markup {
     html! { a href=(link) aria-current=[chosen.then_some("true")] { (words) " " span.count { (count) } } }
 }
 

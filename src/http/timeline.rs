@@ -99,7 +99,7 @@ impl Scale {
         if span > 0.0 { (seconds(time) / span).clamp(0.0, 1.0) } else { 1.0 }
     }
 
-    /// The right edge, as part of a sentence.
+    /// Both edges, as part of a sentence.
     fn stretch(self) -> String {
         let moment = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S").to_string();
         format!("From {} to {} UTC", moment(self.begin), moment(self.end))
@@ -151,7 +151,7 @@ fn end(sighting: &Sighting, scale: Scale) -> Markup {
     }
 }
 
-/// "SUBMITTED for 12s, then IN_PROGRESS for 4m 2s, then COMPLETED".
+/// A life as it is told: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
 fn in_words(life: &[Sighting], scale: Scale) -> String {
     let tell = |nth: usize| {
         let sighting: &Sighting = life.get(nth)?;

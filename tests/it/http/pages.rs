@@ -108,6 +108,7 @@ async fn a_timeline_tells_the_states_of_a_job_in_widths_and_in_words() {
         let page = server.get(path).await.body;
         pictures(&page).for_each(|picture| assert_well_formed(picture));
         assert!(pictures(&page).count() > 0, "{page}");
+        assert!(!page.chars().any(|c| refwatch::core::text::is_hostile(c) && c != '\n'), "{page}");
     }
     let page = server.get("/watch/1234567890/2222222222").await.body;
     let picture = pictures(&page).next().unwrap();
