@@ -106,7 +106,7 @@ async fn a_timeline_tells_the_states_of_a_job_in_widths_and_in_words() {
     }
     for path in ["/", "/watch/1234567890/2222222222", "/watch/1234567890/3333333333"] {
         let page = server.get(path).await.body;
-        pictures(&page).for_each(|picture| assert_well_formed(picture));
+        pictures(&page).for_each(assert_well_formed);
         assert!(pictures(&page).count() > 0, "{page}");
         assert!(!page.chars().any(|c| refwatch::core::text::is_hostile(c) && c != '\n'), "{page}");
     }
