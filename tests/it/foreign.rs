@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 const JOB: &str = "1234567890/9876543210";
 
 /// Tags that hold nothing and so have no end.
-const VOID: [&str; 5] = ["meta", "link", "br", "hr", "wbr"];
+const VOID: [&str; 6] = ["input", "meta", "link", "br", "hr", "wbr"];
 
 /// A service that answers with whatever it is given, the AWS edge that asks it, and a server that shows a board.
 struct World {

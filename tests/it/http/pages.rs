@@ -147,13 +147,14 @@ async fn a_job_that_goes_to_and_fro_is_drawn_from_its_latest_states() {
         let (from, to) = if nth % 2 == 0 { ("SUBMITTED", "IN_PROGRESS") } else { ("IN_PROGRESS", "SUBMITTED") };
         row("2222222222", Some(from), to, &format!("2026-03-01T08:{nth:02}:00.000Z"))
     });
-    let server = Server::with(Limits::default(), to_and_fro).await;
-    server.board.publish(view("2222222222", JobStatus::Submitted));
+    let end = row("2222222222", Some("SUBMITTED"), "COMPLETED", "2026-03-01T09:00:00.000Z");
+    let server = Server::with(Limits::default(), to_and_fro.chain([end])).await;
+    server.board.publish(view("2222222222", JobStatus::Completed));
     let drawn = |page: &str| pictures(page).next().unwrap().matches("<rect class=\"active\"").count();
-    assert_eq!(drawn(&server.get("/").await.body), 6);
+    assert_eq!(drawn(&server.get("/").await.body), 5);
     let page = server.get("/watch/1234567890/2222222222").await.body;
     assert_eq!(drawn(&page), 30);
-    assert!(page.contains("watch 2222222222: 48 earlier ones, then IN_PROGRESS for 1m"), "{page}");
+    assert!(page.contains("watch 2222222222: 49 earlier ones, then SUBMITTED for 1m"), "{page}");
 }
 
 #[tokio::test]
