@@ -2,8 +2,10 @@
 //!
 //! What can be read off the board at a scrape is not here but in `metrics`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prometheus::core::Collector as _;
 use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::core::outcome::{FailureReason, Operation};
@@ -37,6 +39,7 @@ pub struct Instruments {
     api_request_duration: HistogramVec,
     quota_wait: HistogramVec,
     quota_allowed: GaugeVec,
+    quota_configured: GaugeVec,
 }
 
 /// The instruments of one operation on one target.
@@ -49,6 +52,17 @@ pub struct OperationInstruments {
     pub quota_wait: Histogram,
     /// The rate that the pacer allows, in requests per second.
     pub quota_allowed: prometheus::Gauge,
+    /// The rate that the configuration allows, in requests per second.
+    pub quota_configured: prometheus::Gauge,
+}
+
+/// How fast one operation on one target may be called, in requests per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// At present.
+    pub allowed: f64,
+    /// Where nothing is throttled.
+    pub configured: f64,
 }
 
 impl OperationInstruments {
@@ -124,6 +138,13 @@ impl Instruments {
                 ),
                 &operation,
             )?,
+            quota_configured: GaugeVec::new(
+                Opts::new(
+                    "refwatch_quota_configured_requests_per_second",
+                    "Requests per second that the configuration allows: the quota and refwatch's share of it.",
+                ),
+                &operation,
+            )?,
         })
     }
 
@@ -140,7 +161,27 @@ impl Instruments {
             duration: self.api_request_duration.with_label_values(&labels),
             quota_wait: self.quota_wait.with_label_values(&labels),
             quota_allowed: self.quota_allowed.with_label_values(&labels),
+            quota_configured: self.quota_configured.with_label_values(&labels),
         }
+    }
+
+    /// How fast each operation may be called, by target and operation.
+    #[must_use]
+    pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
+        let read = |gauges: &GaugeVec| -> BTreeMap<(String, String), f64> {
+            let families = gauges.collect();
+            let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+            let label = |metric: &prometheus::proto::Metric, name| {
+                let labels = metric.get_label().iter();
+                labels.filter(|label| label.name() == name).map(|label| label.value().to_owned()).collect::<String>()
+            };
+            series.map(|one| ((label(one, "target"), label(one, "operation")), one.get_gauge().get_value())).collect()
+        };
+        let configured = read(&self.quota_configured);
+        let allowed = read(&self.quota_allowed).into_iter();
+        allowed
+            .filter_map(|(of, allowed)| Some((of.clone(), Rate { allowed, configured: *configured.get(&of)? })))
+            .collect()
     }
 
     /// Removes the series of a target that is no longer configured.
@@ -152,6 +193,7 @@ impl Instruments {
             drop(self.api_request_duration.remove_label_values(&labels));
             drop(self.quota_wait.remove_label_values(&labels));
             drop(self.quota_allowed.remove_label_values(&labels));
+            drop(self.quota_configured.remove_label_values(&labels));
             for reason in FailureReason::ALL {
                 drop(self.api_request_failures.remove_label_values(&[target, operation.as_str(), reason.label()]));
             }
@@ -175,6 +217,7 @@ impl Instruments {
             api_request_duration,
             quota_wait,
             quota_allowed,
+            quota_configured,
         } = self.clone();
         registry.register(Box::new(record_commits))?;
         registry.register(Box::new(record_failures))?;
@@ -186,6 +229,7 @@ impl Instruments {
         registry.register(Box::new(api_request_failures))?;
         registry.register(Box::new(api_request_duration))?;
         registry.register(Box::new(quota_wait))?;
-        registry.register(Box::new(quota_allowed))
+        registry.register(Box::new(quota_allowed))?;
+        registry.register(Box::new(quota_configured))
     }
 }

@@ -16,9 +16,10 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::core::text::Printable;
 
-/// No script, no frame, no form, nothing from elsewhere: the style sheet is all that a page of ours loads.
+/// No script, no frame, no style in an element, nothing from elsewhere: the style sheet is all that a page of ours loads, and
+/// its one form, which finds watches, leads back here.
 const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Lets a request through, or says why not; either way the answer gets its headers.
 pub(super) async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request, next: Next) -> Response {

@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, html};
 
+use super::words::{job_tone, source_tone};
 use super::{printable_lines, rfc3339};
 use crate::board::{DaemonView, WatchView};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
@@ -13,15 +14,25 @@ use crate::core::text::{Printable, excerpt};
 use crate::core::time::Timestamp;
 
 /// Characters shown of a status: more than the longest that is known has.
-const WORD: usize = 40;
+pub(super) const WORD: usize = 40;
 
 /// `/style.css`.
 pub(super) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
+/// Whether a browser asks for a page again by itself.
+pub(super) enum Refresh {
+    /// It does not.
+    Never,
+    /// It does, every 10 s; this link stops that, for whoever reads slowly or by ear.
+    Stoppable(String),
+    /// It was stopped; this link starts it again.
+    Stopped(String),
+}
+
 /// A whole page.
-pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup) -> Response {
+pub(super) fn page(title: &str, now: Timestamp, refresh: &Refresh, content: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -29,13 +40,14 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup)
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if refresh { meta http-equiv="refresh" content="10"; }
+                @if let Refresh::Stoppable(_) = refresh { meta http-equiv="refresh" content="10"; }
                 title { (Printable(title)) " · refwatch" }
                 link rel="stylesheet" href="/style.css";
             }
             body {
+                a.skip href="#content" { "Skip to the content" }
                 header { a.mark href="/" { "refwatch" } span.quiet { "HealthOmics reference imports" } }
-                main { (content) }
+                main id="content" { (content) }
                 footer {
                     nav aria-label="More" {
                         a href="/metrics" { "Metrics" }
@@ -43,7 +55,15 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: bool, content: &Markup)
                         a href="/api/v1/transitions" { "Transitions as JSON" }
                         a href="/config" { "Configuration" }
                     }
-                    p { "As of " (moment(now)) @if refresh { ", refreshed every 10 s" } ". refwatch " (env!("CARGO_PKG_VERSION")) }
+                    p {
+                        "As of " (moment(now)) ". "
+                        @match refresh {
+                            Refresh::Never => {}
+                            Refresh::Stoppable(stop) => { "Refreshed every 10 s (" a href=(stop) { "stop" } "). " }
+                            Refresh::Stopped(start) => { "Not refreshed (" a href=(start) { "refresh every 10 s" } "). " }
+                        }
+                        "refwatch " (env!("CARGO_PKG_VERSION"))
+                    }
                 }
             }
         }
@@ -72,27 +92,12 @@ pub(super) fn alert(title: &str, text: &str) -> Markup {
 
 /// A job's status.
 pub(super) fn job_badge(status: &JobStatus) -> Markup {
-    let tone = match status {
-        JobStatus::Submitted => "waiting",
-        JobStatus::InProgress => "active",
-        JobStatus::Cancelling | JobStatus::Cancelled => "void",
-        JobStatus::Failed => "bad",
-        JobStatus::Completed => "good",
-        JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => "mixed",
-    };
-    badge(tone, status.as_str())
+    badge(job_tone(status), status.as_str())
 }
 
 /// A source's status.
 pub(super) fn source_badge(status: &SourceStatus) -> Markup {
-    let tone = match status {
-        SourceStatus::NotStarted => "waiting",
-        SourceStatus::InProgress => "active",
-        SourceStatus::Finished => "good",
-        SourceStatus::Failed => "bad",
-        SourceStatus::Unknown(_) => "mixed",
-    };
-    badge(tone, status.as_str())
+    badge(source_tone(status), status.as_str())
 }
 
 /// A status in the service's own word, which may be a new one of any length.
@@ -105,14 +110,17 @@ pub(super) fn progress(sources: &Sources) -> Markup {
     let count = |status| sources.values().filter(|source| source.status == status).count();
     let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
     let tone = match (finished, failed) {
+        (finished, 0) if finished == all => "good",
         (_, 0) => "active",
         (0, _) => "bad",
         _ => "mixed",
     };
     html! {
         @if all > 0 {
-            span.nowrap { (finished) " of " (all) }
-            @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
+            span {
+                span.nowrap { (finished) " of " (all) @if failed > 0 { "," } }
+                @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
+            }
             progress class=(tone) max=(all) value=(finished + failed) aria-label="Sources done" {}
         }
     }

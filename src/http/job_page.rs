@@ -1,22 +1,56 @@
 //! `/watch/{reference_store_id}/{import_job_id}`: all that is known of one job, through every target it is read through.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{alerts, distance, job_badge, moment, page, progress, recorded_moment, source_badge};
+use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, recorded_moment, source_badge};
 use super::page::{next_poll, status};
+use super::timeline::{Scale, Sighting, timeline};
 use super::watches::{SOURCES_LISTED_MAX, listed};
-use super::{AppState, rendered};
-use crate::board::{FailedPoll, WatchView};
-use crate::core::job::{JobKey, JobStatus, Sources};
+use super::{AppState, distance as length, rendered, words};
+use crate::board::{FailedPoll, RECENT_FAILURES_MAX, WatchView};
+use crate::core::job::{JobKey, JobStatus, SourceKey, Sources};
 use crate::core::text::Printable;
 use crate::core::time::Timestamp;
-use crate::record::{Filter, TransitionRow};
+use crate::record::{DetailRow, Filter, ReadError, SourceTransitionRow, TransitionRow};
 
-/// Transitions shown: the latest. A job has a handful in its life; only one that goes to and fro has more.
-const TRANSITIONS_MAX: u32 = 200;
+/// Rows shown of each kind: the latest. A job has a handful in its life; only one that goes to and fro has more.
+const ROWS_MAX: u32 = 200;
+
+/// Transitions of sources drawn, the latest: four for each source that is listed, and as many again.
+const SOURCE_ROWS_MAX: u32 = 8 * 100;
+
+/// What the record has of one job, through one target.
+#[derive(Default)]
+struct History {
+    transitions: Vec<TransitionRow>,
+    sources: Vec<SourceTransitionRow>,
+    details: Vec<DetailRow>,
+}
+
+impl History {
+    fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
+        let latest = |limit| Filter { limit: Some(limit), ..Filter::of_job(key.clone()) };
+        Ok(Self {
+            transitions: state.record.transitions(&latest(ROWS_MAX))?,
+            sources: state.record.source_transitions(&latest(SOURCE_ROWS_MAX))?,
+            details: state.record.details(&latest(ROWS_MAX))?,
+        })
+    }
+
+    fn through(&self, target: &str) -> Self {
+        Self {
+            transitions: self.transitions.iter().filter(|row| row.target == target).cloned().collect(),
+            sources: self.sources.iter().filter(|row| row.target == target).cloned().collect(),
+            details: self.details.iter().filter(|row| row.target == target).cloned().collect(),
+        }
+    }
+}
 
 pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path<(String, String)>) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "no such job is watched\n").into_response();
@@ -26,30 +60,48 @@ pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path
         let watches: Vec<_> = state.board.watches().into_iter().filter(|watch| watch.id.key == key).collect();
         let Some(first) = watches.first() else { return unknown() };
         let now = state.clock.now().wall;
-        let of_job = Filter { limit: Some(TRANSITIONS_MAX), ..Filter::of_job(key.clone()) };
-        let transitions = state.record.transitions(&of_job);
+        let history = History::read(&state, &key);
         let content = html! {
             (alerts(&state.board.daemon()))
+            nav.path aria-label="Path" { a href="/" { "Watches" } }
             h1 { (Printable(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
-            @if let Err(error) = &transitions {
-                p.bad { (Printable(&error.to_string())) }
+            @if let Err(error) = &history { p.bad { (Printable(&error.to_string())) } }
+            @for watch in &watches {
+                @let history = history.as_ref().map(|history| history.through(&watch.id.target)).unwrap_or_default();
+                (section(watch, &history, now))
             }
-            @for watch in &watches { (section(watch, transitions.as_deref().unwrap_or_default(), now)) }
         };
-        page(&first.name, now, false, &content)
+        page(&first.name, now, &Refresh::Never, &content)
     })
     .await
 }
 
-fn section(watch: &WatchView, transitions: &[TransitionRow], now: Timestamp) -> Markup {
+fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
+    let life: Vec<_> = history.transitions.iter().filter_map(Sighting::of_job).collect();
+    let known = watch.known.as_ref();
+    let scale = known
+        .and_then(|known| Scale::of_job(&life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
     html! {
         section {
             h2 { "Target " (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
+            @if let Some(advice) = words::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
+            @if let (Some(known), Some(scale)) = (known, scale) {
+                figure {
+                    (timeline(&watch.name, &life, scale, known.last_seen))
+                    figcaption {
+                        span { (moment(scale.begin)) }
+                        span { (length(scale.begin, scale.end)) " in all" }
+                        span { @if scale.end == now { "now" } @else { (moment(scale.end)) } }
+                    }
+                    small { "Paler where the status changed: somewhere between two polls." }
+                }
+            }
             (facts(watch, now))
-            (timeline(transitions.iter().filter(|row| *row.target == *watch.id.target)))
-            @if let Some(known) = &watch.known && !known.sources.is_empty() { (sources(&known.sources)) }
-            @if !watch.recent_failures.is_empty() { (failures(watch.recent_failures.iter().rev(), now)) }
+            @if let Some(known) = known && !known.sources.is_empty() { (sources(&known.sources, history, scale, known.last_seen)) }
+            (transitions(&history.transitions))
+            @if !history.details.is_empty() { (details(&history.details)) }
+            @if !watch.recent_failures.is_empty() { (failures(watch, now)) }
         }
     }
 }
@@ -77,20 +129,27 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
     }
 }
 
-fn sources(sources: &Sources) -> Markup {
+fn sources(sources: &Sources, history: &History, scale: Option<Scale>, last_seen: Timestamp) -> Markup {
+    let mut lives: BTreeMap<SourceKey, Vec<Sighting>> = BTreeMap::new();
+    for row in &history.sources {
+        let key = SourceKey { name: row.name.clone(), source_file: row.source_file.clone(), nth: row.nth };
+        lives.entry(key).or_default().extend(Sighting::of_source(row));
+    }
     html! {
         table.cards {
             caption {
                 "Sources"
                 @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", those that failed first)" }
             }
-            thead { tr { @for column in ["Name", "File", "Status", "Message"] { th scope="col" { (column) } } } }
+            thead { tr { @for column in ["Name", "Status", "Timeline", "Message"] { th scope="col" { (column) } } } }
             tbody {
                 @for (key, source) in listed(sources) {
                     tr {
-                        th scope="row" { (Printable(&key.name)) }
-                        td data-label="File" { code { (Printable(&key.source_file)) } }
+                        th scope="row" { (Printable(&key.name)) small { code { (Printable(&key.source_file)) } } }
                         td data-label="Status" { (source_badge(&source.status)) }
+                        td data-label="Timeline" {
+                            @if let (Some(life), Some(scale)) = (lives.get(key), scale) { (timeline(&key.name, life, scale, last_seen)) }
+                        }
                         td data-label="Message" { (Printable(source.status_message.as_deref().unwrap_or_default())) }
                     }
                 }
@@ -99,17 +158,11 @@ fn sources(sources: &Sources) -> Markup {
     }
 }
 
-fn timeline<'a>(rows: impl Iterator<Item = &'a TransitionRow>) -> Markup {
+fn transitions(rows: &[TransitionRow]) -> Markup {
     html! {
         table.cards {
             caption { "Transitions" }
-            thead {
-                tr {
-                    @for column in ["Seen", "From", "To", "Message", "Old status last seen", "Anomaly"] {
-                        th scope="col" { (column) }
-                    }
-                }
-            }
+            thead { tr { @for column in ["Seen", "From", "To", "Changed", "Message"] { th scope="col" { (column) } } } }
             tbody {
                 @for row in rows {
                     tr {
@@ -119,9 +172,11 @@ fn timeline<'a>(rows: impl Iterator<Item = &'a TransitionRow>) -> Markup {
                             @else { span.quiet { "first seen" } }
                         }
                         td data-label="To" { (job_badge(&JobStatus::from(row.to_status.as_str()))) }
-                        td data-label="Message" { (Printable(row.status_message.as_deref().unwrap_or_default())) }
-                        td data-label="Old status last seen" { @if let Some(time) = &row.not_before { (recorded_moment(time)) } }
-                        td data-label="Anomaly" { (Printable(row.anomaly.as_deref().unwrap_or_default())) }
+                        td data-label="Changed" { (changed(row)) }
+                        td data-label="Message" {
+                            @if let Some(message) = &row.status_message { (Printable(message)) }
+                            @if let Some(anomaly) = &row.anomaly { small.bad { (words::anomaly(anomaly).unwrap_or("Something is odd about it.")) } }
+                        }
                     }
                 }
             }
@@ -129,17 +184,58 @@ fn timeline<'a>(rows: impl Iterator<Item = &'a TransitionRow>) -> Markup {
     }
 }
 
-fn failures<'a>(failures: impl Iterator<Item = &'a FailedPoll>, now: Timestamp) -> Markup {
+/// Less than a second more: a time that is cut to seconds is no shorter then.
+const PART_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
+
+/// Between which two looks the status changed.
+fn changed(row: &TransitionRow) -> Markup {
+    let Some(not_before) = &row.not_before else { return html! {} };
+    let (Ok(before), Ok(seen)) = (not_before.parse::<Timestamp>(), row.observed_at.parse::<Timestamp>()) else {
+        return html! { "the old status was last seen at " (recorded_moment(not_before)) };
+    };
+    let longest = length(before, seen.checked_add(PART_OF_A_SECOND).unwrap_or(seen));
+    html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
+}
+
+/// What was seen beside transitions.
+fn details(rows: &[DetailRow]) -> Markup {
     html! {
         table.cards {
-            caption { "Failed polls lately" }
+            caption { "What else was seen" }
+            thead { tr { @for column in ["Seen", "What", "Value"] { th scope="col" { (column) } } } }
+            tbody {
+                @for row in rows {
+                    tr {
+                        th scope="row" { (recorded_moment(&row.observed_at)) }
+                        td data-label="What" { @match words::detail(&row.kind) { Some(words) => (words), None => (Printable(&row.kind)) } }
+                        td data-label="Value" { (Printable(row.value.as_deref().unwrap_or_default())) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Polls that failed lately, the latest first, each kind with what to do about it where it comes first.
+fn failures(watch: &WatchView, now: Timestamp) -> Markup {
+    let failures = || watch.recent_failures.iter().rev();
+    let is_first = |nth: usize, failure: &FailedPoll| failures().take(nth).all(|newer| newer.reason != failure.reason);
+    html! {
+        table.cards {
+            caption {
+                "Failed polls"
+                small { "The last " (RECENT_FAILURES_MAX) " are kept, however many good ones came after them." }
+            }
             thead { tr { @for column in ["When", "Reason", "What happened"] { th scope="col" { (column) } } } }
             tbody {
-                @for failure in failures {
+                @for (nth, failure) in failures().enumerate() {
                     tr {
                         th scope="row" { (moment(failure.at)) small { (distance(failure.at, now)) " ago" } }
-                        td data-label="Reason" { (failure.reason.label()) }
-                        td data-label="What happened" { (Printable(&failure.message)) }
+                        td data-label="Reason" { (words::reason(failure.reason)) small { code { (failure.reason.label()) } } }
+                        td data-label="What happened" {
+                            (Printable(&failure.message))
+                            @if is_first(nth, failure) { small { (words::remedy(failure.reason)) } }
+                        }
                     }
                 }
             }

@@ -15,12 +15,16 @@ mod job_page;
 mod metrics;
 mod negotiation;
 mod page;
+mod quota;
+mod selection;
 pub mod server;
 pub mod stores;
+mod timeline;
 pub mod tls;
 pub mod transitions;
 pub mod users;
 pub mod watches;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +42,7 @@ use crate::board::StatusBoard;
 use crate::clock::Clock;
 use crate::core::text::Printable;
 use crate::core::time::Timestamp;
+use crate::instruments::Instruments;
 use crate::metrics::Metrics;
 use crate::record::RecordReader;
 
@@ -48,6 +53,8 @@ pub struct AppState {
     pub board: StatusBoard,
     /// What a scrape shows.
     pub metrics: Arc<Metrics>,
+    /// How fast AWS may be asked.
+    pub instruments: Instruments,
     /// The transitions.
     pub record: RecordReader,
     /// For how long ago things were.

@@ -1,29 +1,35 @@
 //! `/`: the status page. What needs a person comes first.
 
-use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
-use super::{AppState, rendered, stores};
+use super::html::{Refresh, alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
+use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Selection, Sort, TEXT_MAX};
+use super::timeline::{Scale, Sighting, timeline};
+use super::{AppState, quota, rendered, stores, words};
 use crate::board::{StoreView, WatchState, WatchView};
-use crate::core::job::JobStatus;
+use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::text::Printable;
 use crate::core::time::Timestamp;
-
-/// Rows of the table. A browser lays out so many at once, and a person reads fewer; those in need come first, and the API
-/// has them all.
-const ROWS_MAX: usize = 1_000;
+use crate::record::ReadError;
 
 /// Characters shown of a message; the job's own page has it whole.
 const BRIEF: usize = 160;
 
+/// Transitions drawn of a job, the latest; its own page has more.
+const TRANSITIONS_DRAWN_MAX: u32 = 12;
+
+/// Parameters answered with a word; more of them are left out without.
+const NOTES_MAX: usize = 5;
+
 /// Where a watch stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+pub(super) enum Rank {
     /// A person should look.
     Attention,
     /// Its job has not ended.
@@ -32,26 +38,36 @@ enum Rank {
     Ended,
 }
 
-pub(super) async fn show(State(state): State<AppState>) -> Response {
+pub(super) async fn show(
+    State(state): State<AppState>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Response {
+    let (selection, notes) = match query {
+        Ok(Query(query)) => Selection::parse(&query),
+        Err(rejection) => (Selection::default(), vec![rejection.body_text()]),
+    };
     rendered(move || {
         let now = state.clock.now().wall;
-        let stores = state.board.stores();
-        let mut watches = state.board.watches();
-        watches.sort_by_key(|watch| (rank(watch), Reverse(watch.known.as_ref().map(|known| known.since))));
+        let (stores, watches) = (state.board.stores(), state.board.watches());
         let content = html! {
             (alerts(&state.board.daemon()))
             @for store in &stores { (unlisted(store, now)) }
             h1 { "Watches" }
             (summary(&watches))
+            @for note in notes.iter().take(NOTES_MAX) { p.note role="status" { (Printable(note)) } }
             @if watches.is_empty() && stores.is_empty() {
                 p { "Nothing is watched yet. Add a job to the configuration, as " code { "[[job]]" } " with its ids." }
             } @else if watches.is_empty() {
                 p { "No import job is in sight in " (stores.iter().map(|store| name(store)).collect::<Vec<_>>().join(", ")) "." }
             } @else {
-                (table(&watches, now))
+                (choice(&selection, &watches))
+                (listing(&state, &selection, &watches, now))
             }
+            (quota::section(&state.instruments.rates()))
         };
-        page("Watches", now, true, &content)
+        let other = selection.link(|other| (other.page, other.still) = (selection.page, !selection.still));
+        let refresh = if selection.still { Refresh::Stopped(other) } else { Refresh::Stoppable(other) };
+        page("Watches", now, &refresh, &content)
     })
     .await
 }
@@ -74,7 +90,8 @@ fn name(store: &StoreView) -> String {
     stores::name(&store.name, store.id.store.as_str())
 }
 
-fn rank(watch: &WatchView) -> Rank {
+/// Where a watch stands in the table.
+pub(super) fn rank(watch: &WatchView) -> Rank {
     let parked = matches!(watch.state, WatchState::Parked(_));
     match &watch.known {
         _ if parked || watch.up == Some(false) => Rank::Attention,
@@ -115,41 +132,176 @@ fn summary(watches: &[Arc<WatchView>]) -> Markup {
     }
 }
 
-fn table(watches: &[Arc<WatchView>], now: Timestamp) -> Markup {
+/// The ways to narrow the table down: by links with how many watches they lead to, and by text.
+fn choice(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for watch in watches {
+        let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
+        let attention = (rank(watch) == Rank::Attention).then_some(ATTENTION);
+        for group in [status, watch.state.label()].into_iter().chain(attention) {
+            *counts.entry(group).or_default() += 1;
+        }
+    }
+    let count = |group| counts.get(group).copied().unwrap_or_default();
+    let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
+    let statuses = JobStatus::labels().map(|label| (label, label)).chain([(NOT_SEEN, "Not seen yet")]);
+    let everything = selection.link(|all| (all.state, all.status, all.text) = (None, None, String::new()));
     html! {
-        table.cards {
-            caption.unseen { "Every watch, those that need attention first" }
-            thead {
-                tr {
-                    @for column in ["Watch", "Job", "Target", "Status", "For", "Sources", "Next poll", "Last failed poll"] {
-                        th scope="col" { (column) }
+        div.choice {
+            nav aria-label="Filters" {
+                ul {
+                    li { (filter("All", watches.len(), &everything, !selection.narrows())) }
+                    @for (group, words) in states {
+                        @let chosen = selection.state == Some(group);
+                        @if count(group) > 0 || chosen {
+                            li { (filter(words, count(group), &selection.link(|other| other.state = (!chosen).then_some(group)), chosen)) }
+                        }
+                    }
+                }
+                ul {
+                    @for (group, words) in statuses {
+                        @let chosen = selection.status == Some(group);
+                        @if count(group) > 0 || chosen {
+                            li { (filter(words, count(group), &selection.link(|other| other.status = (!chosen).then_some(group)), chosen)) }
+                        }
                     }
                 }
             }
-            tbody { @for watch in watches.iter().take(ROWS_MAX) { (row(watch, now)) } }
-        }
-        @if watches.len() > ROWS_MAX {
-            p { (watches.len() - ROWS_MAX) " more are in " a href="/api/v1/watches" { "the JSON" } "." }
+            form role="search" method="get" action="/" {
+                input type="search" name="q" value=(Printable(&selection.text)) maxlength=(TEXT_MAX) aria-label="Name, id, target or status" placeholder="Name, id, target";
+                @for (name, value) in selection.query() {
+                    @if !["q", "page"].contains(&name) { input type="hidden" name=(name) value=(value); }
+                }
+                button { "Find" }
+            }
         }
     }
 }
 
-fn row(watch: &WatchView, now: Timestamp) -> Markup {
+/// A link to the watches of one group, or back from them.
+fn filter(words: &str, count: usize, link: &str, chosen: bool) -> Markup {
+    html! { a href=(link) aria-current=[chosen.then_some("true")] { (words) " " span.count { (count) } } }
+}
+
+/// The watches that are asked for, a page at a time.
+fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], now: Timestamp) -> Markup {
+    let selected = selection.of(watches);
+    let pages = selected.len().div_ceil(ROWS_MAX).max(1);
+    let first = selection.page.min(pages - 1) * ROWS_MAX;
+    let shown = &selected[first..selected.len().min(first + ROWS_MAX)];
+    let targets: BTreeSet<_> = watches.iter().map(|watch| (&watch.id.target, &watch.aws_region)).collect();
+    let lives = lives(state, shown);
+    let to_page = |words: &str, page: usize| html! { a href=(selection.link(|other| other.page = page)) { (words) } };
+    html! {
+        @if let Err(error) = &lives { p.note role="status" { "There are no timelines: " (Printable(&error.to_string())) } }
+        @if shown.is_empty() {
+            p { "No watch is like that. " a href="/" { "Show all" } }
+        } @else {
+            table.cards.watches {
+                caption.unseen[!selection.narrows() && pages == 1] {
+                    (first + 1) "–" (first + shown.len()) " of " (selected.len()) @if selection.narrows() { " that are asked for" }
+                }
+                thead { tr { @for (column, sort) in COLUMNS { (heading(column, sort, selection)) } } }
+                tbody {
+                    @for watch in shown {
+                        @let life = lives.as_ref().ok().and_then(|lives| lives.get(&watch.id)).map_or(&[][..], Vec::as_slice);
+                        (row(watch, life, targets.len() > 1, now))
+                    }
+                }
+            }
+        }
+        @if pages > 1 {
+            @let page = first / ROWS_MAX;
+            nav.pages aria-label="Pages" {
+                @if page > 0 { (to_page("Previous", page - 1)) }
+                span { "Page " (page + 1) " of " (pages) }
+                @if page + 1 < pages { (to_page("Next", page + 1)) }
+            }
+        }
+    }
+}
+
+/// What the record has of the lives of these watches.
+fn lives(state: &AppState, shown: &[Arc<WatchView>]) -> Result<BTreeMap<WatchId, Vec<Sighting>>, ReadError> {
+    let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
+    let mut lives: BTreeMap<WatchId, Vec<Sighting>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
+    for row in state.record.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
+        let Ok(key) = format!("{}/{}", row.reference_store_id, row.import_job_id).parse() else { continue };
+        let id = WatchId { target: row.target.as_str().into(), key };
+        if let (Some(life), Some(sighting)) = (lives.get_mut(&id), Sighting::of_job(&row)) {
+            life.push(sighting);
+        }
+    }
+    Ok(lives)
+}
+
+/// The columns of the table, and what their headings sort by.
+const COLUMNS: [(&str, Option<Sort>); 6] = [
+    ("Watch", Some(Sort::Name)),
+    ("Status", Some(Sort::Status)),
+    ("For", Some(Sort::Duration)),
+    ("Timeline", None),
+    ("Sources", Some(Sort::Sources)),
+    ("Next poll", Some(Sort::NextPoll)),
+];
+
+fn heading(column: &str, sort: Option<Sort>, selection: &Selection) -> Markup {
+    let Some(sort) = sort else { return html! { th scope="col" { (column) } } };
+    let (order, mark) = match selection.reversed {
+        _ if selection.sort != sort => (None, ""),
+        false => (Some("ascending"), " ↑"),
+        true => (Some("descending"), " ↓"),
+    };
+    let link = selection.link(|other| (other.sort, other.reversed) = (sort, order == Some("ascending")));
+    html! { th scope="col" aria-sort=[order] { a href=(link) { (column) span aria-hidden="true" { (mark) } } } }
+}
+
+fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
+    let scale = known
+        .and_then(|known| Scale::of_job(life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
     html! {
         tr.attention[rank(watch) == Rank::Attention] {
-            th scope="row" { a href=(job_path(watch)) { (Printable(&watch.name)) } }
-            td data-label="Job" { code.whole { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
-            td data-label="Target" { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { small.whole { (Printable(&watch.aws_region)) } } }
-            td data-label="Status" { (status(watch, BRIEF)) }
-            td data-label="For" { @if let Some(known) = known { (distance(known.since, now)) } }
-            td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) } }
-            td data-label="Next poll" { (next_poll(watch, now)) }
-            td data-label="Last failed poll" {
-                @if let Some(failure) = watch.recent_failures.back() {
-                    span.nowrap { (failure.reason.label()) ", " (distance(failure.at, now)) " ago" }
-                    small { (shortened(&failure.message, BRIEF)) }
+            th scope="row" {
+                a href=(job_path(watch)) { (Printable(&watch.name)) }
+                small { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
+                @if several_targets {
+                    small { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
                 }
+            }
+            td data-label="Status" { (status(watch, BRIEF)) (poll_trouble(watch, now)) }
+            td data-label="For" { @if let Some(known) = known { (distance(known.since, now)) } }
+            td data-label="Timeline" {
+                @if let (Some(known), Some(scale)) = (known, scale) { (timeline(&watch.name, life, scale, known.last_seen)) }
+            }
+            td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) (failed_source(watch)) } }
+            td data-label="Next poll" { (next_poll(watch, now)) }
+        }
+    }
+}
+
+/// Whether polls fail, or did lately, and why.
+fn poll_trouble(watch: &WatchView, now: Timestamp) -> Markup {
+    let Some(last) = watch.recent_failures.back() else { return html! {} };
+    let reason = words::reason(last.reason);
+    html! {
+        @if watch.up == Some(false) {
+            small.bad { "Polls fail: " (reason) ", " (distance(last.at, now)) " ago" }
+            small { (shortened(&last.message, BRIEF)) }
+        } @else {
+            small { "A poll failed " (distance(last.at, now)) " ago: " (reason) }
+        }
+    }
+}
+
+/// The first source that failed, and why.
+fn failed_source(watch: &WatchView) -> Markup {
+    let mut sources = watch.known.iter().flat_map(|known| &known.sources);
+    html! {
+        @if let Some((key, source)) = sources.find(|(_, source)| source.status == SourceStatus::Failed) {
+            small {
+                (shortened(&key.name, BRIEF))
+                @if let Some(message) = &source.status_message { ": " (shortened(message, BRIEF)) }
             }
         }
     }

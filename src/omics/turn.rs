@@ -44,6 +44,7 @@ pub(super) struct Turns {
 impl Turns {
     pub(super) fn new(requests_per_second: f64, clock: Clock, instruments: OperationInstruments) -> Self {
         instruments.quota_allowed.set(requests_per_second);
+        instruments.quota_configured.set(requests_per_second);
         Self {
             routine: sync::Semaphore::new(1),
             timed: sync::Semaphore::new(TIMED_AT_THE_DOOR),

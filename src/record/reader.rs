@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::rows::milliseconds;
 use super::{OpenError, connection, schema};
-use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
+use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, WatchId};
 use crate::core::time::Timestamp;
 
 /// Reads a record. Every call opens the file, reads one consistent picture and closes it: readers are few, and one that
@@ -147,6 +147,26 @@ impl RecordReader {
         self.rows("details", filter, DetailRow::new)
     }
 
+    /// The latest transitions of each of these jobs, so many `each` at most, in the order seen: what a table of jobs needs, in one
+    /// reading.
+    ///
+    /// # Errors
+    /// As [`Self::transitions`].
+    pub fn latest_transitions(&self, jobs: &[WatchId], each: u32) -> Result<Vec<TransitionRow>, ReadError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "WITH job (store, job, target) AS (VALUES {}) SELECT transitions.* FROM job CROSS JOIN transitions WHERE id IN (
+                 SELECT id FROM transitions WHERE reference_store_id = store AND import_job_id = job
+                     AND transitions.target = job.target ORDER BY id DESC LIMIT {each}
+             ) ORDER BY id",
+            vec!["(?, ?, ?)"; jobs.len()].join(", ")
+        );
+        let of_job = |id: &WatchId| [id.key.store.as_str(), id.key.job.as_str(), &id.target].map(str::to_owned);
+        self.select(&sql, &jobs.iter().flat_map(of_job).collect::<Vec<_>>(), TransitionRow::new)
+    }
+
     fn rows<T>(
         &self,
         table: &str,
@@ -171,13 +191,22 @@ impl RecordReader {
             // SQLite takes a negative limit for none.
             limit.map_or(-1, i64::from)
         );
+        self.select(&sql, &values, row)
+    }
+
+    fn select<T>(
+        &self,
+        sql: &str,
+        values: &[String],
+        row: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, ReadError> {
         connection::read_only(&self.path, |connection, path| {
             let version = schema::version(connection, path)?;
             if version < schema::VERSION {
                 return Err(OpenError::OlderSchema { path: path.into(), found: version, known: schema::VERSION }.into());
             }
-            let mut select = connection.prepare(&sql)?;
-            let rows = select.query_map(params_from_iter(&values), row)?;
+            let mut select = connection.prepare(sql)?;
+            let rows = select.query_map(params_from_iter(values), row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }

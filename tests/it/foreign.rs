@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 const JOB: &str = "1234567890/9876543210";
 
 /// Tags that hold nothing and so have no end.
-const VOID: [&str; 5] = ["meta", "link", "br", "hr", "wbr"];
+const VOID: [&str; 6] = ["input", "meta", "link", "br", "hr", "wbr"];
 
 /// A service that answers with whatever it is given, the AWS edge that asks it, and a server that shows a board.
 struct World {
@@ -58,6 +58,7 @@ fn world() -> &'static World {
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(metrics),
+            instruments: instruments.clone(),
             record: RecordReader::new("/nonexistent/record".as_ref()),
             clock,
             host_names: Some([].into()),

@@ -2,6 +2,7 @@
 
 mod limits;
 mod metrics;
+mod pages;
 mod stores;
 mod transitions;
 
@@ -42,6 +43,7 @@ const STORE: &str = "1234567890";
 struct Server {
     address: SocketAddr,
     board: StatusBoard,
+    instruments: Instruments,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     /// The record is in it.
@@ -77,13 +79,14 @@ impl Server {
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH).unwrap()),
+            instruments: instruments.clone(),
             record: RecordReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Access::default(), state, limits, stop.clone()));
-        Self { address, board, stop, tasks, _folder: folder }
+        Self { address, board, instruments, stop, tasks, _folder: folder }
     }
 
     /// Sends these bytes and reads until the server closes.
@@ -354,6 +357,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     });
     for path in [
         "/",
+        "/?q=%E2%80%AE%1B%3Cscript%3E%22quoted%22&colour=%E2%80%AE%1B%3Cscript%3E%22quoted%22",
         "/watch/1234567890/1111111111",
         "/metrics",
         "/api/v1/watches",

@@ -38,6 +38,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_api_request_failures_total", "counter", "operation,reason,target"),
     ("refwatch_api_request_duration_seconds", "histogram", "operation,target"),
     ("refwatch_quota_allowed_requests_per_second", "gauge", "operation,target"),
+    ("refwatch_quota_configured_requests_per_second", "gauge", "operation,target"),
     ("refwatch_quota_wait_seconds", "histogram", "operation,target"),
     ("refwatch_detection_delay_seconds", "histogram", ""),
     ("refwatch_record_commits_total", "counter", ""),

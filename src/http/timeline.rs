@@ -1,0 +1,172 @@
+//! The timeline: the states of a job, or of a source, as a picture along time, and in words for whoever does not see it.
+//!
+//! Widths are percentages, so the picture fills its place at any width undistorted; heights and colours are the style
+//! sheet's classes, since the policy of the pages allows no style in an element. A status is seen by polls, so when it gave way is
+//! known between two of them: that stretch is drawn paler.
+
+use maud::{Markup, html};
+
+use super::distance;
+use super::html::WORD;
+use super::words::{job_tone, source_tone};
+use crate::core::job::{JobStatus, SourceStatus};
+use crate::core::text::{Printable, excerpt};
+use crate::core::time::Timestamp;
+use crate::record::{SourceTransitionRow, TransitionRow};
+
+/// States told in words: a life has a handful, and nobody listens to more.
+const WORDS_MAX: usize = 12;
+
+/// Pixels of the mark at an end, and of the picture's height.
+const END_WIDTH: u32 = 5;
+const HEIGHT: u32 = 16;
+
+/// A status as the record has it.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    tone: &'static str,
+    word: String,
+    ends: bool,
+    seen_at: Timestamp,
+    /// When the status before was last seen.
+    not_before: Option<Timestamp>,
+}
+
+impl Sighting {
+    /// Of a job; `None` where its time is none.
+    pub(super) fn of_job(row: &TransitionRow) -> Option<Self> {
+        let status = JobStatus::from(row.to_status.as_str());
+        Some(Self {
+            tone: job_tone(&status),
+            word: word(status.as_str()),
+            ends: status.is_terminal(),
+            seen_at: row.observed_at.parse().ok()?,
+            not_before: row.not_before.as_ref().and_then(|time| time.parse().ok()),
+        })
+    }
+
+    /// Of a source; `None` where its time is none.
+    pub(super) fn of_source(row: &SourceTransitionRow) -> Option<Self> {
+        let status = SourceStatus::from(row.to_status.as_str());
+        Some(Self {
+            tone: source_tone(&status),
+            word: word(status.as_str()),
+            ends: [SourceStatus::Finished, SourceStatus::Failed].contains(&status),
+            seen_at: row.observed_at.parse().ok()?,
+            not_before: None,
+        })
+    }
+}
+
+fn word(status: &str) -> String {
+    Printable(&excerpt(status, WORD)).to_string()
+}
+
+/// The part of a picture below which nobody sees a stretch.
+const STRETCH_MIN: f64 = 0.000_5;
+
+/// The time that a picture spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scale {
+    /// Its left edge.
+    pub begin: Timestamp,
+    /// Its right edge, not before the left one.
+    pub end: Timestamp,
+}
+
+impl Scale {
+    /// From a job's creation, where AWS tells it, or else its first sighting, to its end, or else to the present.
+    pub(super) fn of_job(
+        life: &[Sighting],
+        created_at: Option<Timestamp>,
+        completed_at: Option<Timestamp>,
+        present: Timestamp,
+    ) -> Option<Self> {
+        let (first, last) = (life.first()?, life.last()?);
+        let begin = created_at.map_or(first.seen_at, |created| created.min(first.seen_at));
+        let end = match completed_at {
+            _ if !last.ends => present,
+            Some(completed) => completed.min(last.seen_at),
+            None => last.seen_at,
+        };
+        Some(Self { begin, end: end.max(begin) })
+    }
+
+    /// Where a time lies, from 0 to 1. All is at the right of a picture that spans no time.
+    fn part(self, time: Timestamp) -> f64 {
+        let seconds = |until| self.begin.duration_until(until).as_secs_f64();
+        let span = seconds(self.end);
+        if span > 0.0 { (seconds(time) / span).clamp(0.0, 1.0) } else { 1.0 }
+    }
+
+    /// Both edges, as part of a sentence.
+    fn stretch(self) -> String {
+        let moment = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S").to_string();
+        format!("From {} to {} UTC", moment(self.begin), moment(self.end))
+    }
+}
+
+/// The picture of one life. `last_seen` is when its last status was last seen.
+pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale, last_seen: Timestamp) -> Markup {
+    let next = |nth: usize| life.get(nth + 1);
+    html! {
+        svg.timeline role="img" height=(HEIGHT) {
+            title { (Printable(name)) ": " (in_words(life, scale)) }
+            desc { (scale.stretch()) }
+            rect.track x="0" y=(HEIGHT / 2 - 1) width="100%" height="2" {}
+            @for (nth, sighting) in life.iter().enumerate() {
+                @let until = next(nth).map_or(scale.end, |next| next.seen_at);
+                @let sure_until = next(nth).map_or(last_seen.min(until), |next| next.not_before.unwrap_or(until));
+                @if !(sighting.ends && next(nth).is_none()) {
+                    (stretch(sighting, scale, sighting.seen_at, sure_until, false))
+                    (stretch(sighting, scale, sure_until.max(sighting.seen_at), until, true))
+                } @else {
+                    (end(sighting, scale))
+                }
+            }
+        }
+    }
+}
+
+/// A status from one time to another.
+fn stretch(sighting: &Sighting, scale: Scale, from: Timestamp, until: Timestamp, unsure: bool) -> Markup {
+    let (left, right) = (scale.part(from), scale.part(until));
+    let height = if sighting.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
+    html! {
+        @if right - left > STRETCH_MIN {
+            rect class={ (sighting.tone) @if unsure { " unsure" } } x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
+                title { (sighting.word) ", " (distance(from, until)) @if unsure { " until the next sight" } }
+            }
+        }
+    }
+}
+
+/// The mark at the end of a life.
+fn end(sighting: &Sighting, scale: Scale) -> Markup {
+    let right = scale.part(sighting.seen_at);
+    html! {
+        rect class=(sighting.tone) x=(percent(right)) y="0" width=(END_WIDTH) height=(HEIGHT) rx="1.5"
+            transform=(format!("translate({})", if right * 2.0 > 1.0 { -i64::from(END_WIDTH) } else { 0 }))
+        { title { (sighting.word) } }
+    }
+}
+
+/// A life as it is told: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
+fn in_words(life: &[Sighting], scale: Scale) -> String {
+    let tell = |nth: usize| {
+        let sighting: &Sighting = life.get(nth)?;
+        let until = match life.get(nth + 1) {
+            Some(next) => next.seen_at,
+            None if sighting.ends => return Some(sighting.word.clone()),
+            None => scale.end,
+        };
+        Some(format!("{} for {}", sighting.word, distance(sighting.seen_at, until)))
+    };
+    let left_out = life.len().saturating_sub(WORDS_MAX);
+    let earlier = (left_out > 0).then(|| format!("{left_out} earlier ones"));
+    earlier.into_iter().chain((left_out..life.len()).filter_map(tell)).collect::<Vec<_>>().join(", then ")
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.2}%", part * 100.0)
+}

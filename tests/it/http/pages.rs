@@ -1,0 +1,217 @@
+//! The status page and the job page: what can be asked of them, and their pictures.
+
+use refwatch::core::change::{Detail, DetailKind, SourceTransition};
+
+use super::*;
+
+/// The names in the table of watches, in its order.
+async fn names(server: &Server, path: &str) -> Vec<String> {
+    let page = server.get(path).await.body;
+    let table = page.split("class=\"cards watches\"").nth(1).unwrap_or_default();
+    let rows = table.split("<tbody>").nth(1).unwrap_or_default().split("</tbody>").next().unwrap_or_default();
+    let name = |row: &str| row.split("</a>").next()?.rsplit('>').next().map(str::to_owned);
+    rows.split("<th scope=\"row\">").skip(1).filter_map(name).collect()
+}
+
+/// Four watches: b failed, c in progress, a completed, d not seen yet.
+async fn four() -> Server {
+    let server = Server::start().await;
+    let named = |name: &str, view: WatchView| WatchView { name: name.into(), ..view };
+    let unseen = WatchView { known: None, up: None, next_poll: None, ..view("5555555555", JobStatus::Submitted) };
+    server.board.publish(named("b", view("2222222222", JobStatus::Failed)));
+    server.board.publish(named("c", view("3333333333", JobStatus::InProgress)));
+    server.board.publish(named("a", view("4444444444", JobStatus::Completed)));
+    server.board.publish(named("d", unseen));
+    server
+}
+
+#[tokio::test]
+async fn the_table_is_sorted_and_narrowed_down_by_its_links() {
+    let server = four().await;
+    for (path, expected) in [
+        ("/", "b c d a"),
+        ("/?sort=name", "a b c d"),
+        ("/?sort=-name", "d c b a"),
+        ("/?sort=status", "c b a d"),
+        ("/?sort=-status", "a b c d"),
+        ("/?sort=-next_poll", "b c a d"),
+        ("/?sort=sources", "b c a d"),
+        ("/?sort=duration", "b c a d"),
+        ("/?status=FAILED", "b"),
+        ("/?status=not_seen", "d"),
+        ("/?state=finished&sort=name", "a b"),
+        ("/?state=attention", "b"),
+        ("/?q=4444&status=", "a"),
+        ("/?q=IN_prog", "c"),
+        ("/?q=none", ""),
+    ] {
+        assert_eq!(names(&server, path).await.join(" "), expected, "{path}");
+    }
+    let page = server.get("/?sort=name&status=FAILED&q=b").await.body;
+    assert!(
+        page.contains(r#"<th scope="col" aria-sort="ascending"><a href="/?sort=-name&amp;status=FAILED&amp;q=b">"#),
+        "{page}"
+    );
+    assert!(page.contains(r#"<a href="/?sort=name&amp;q=b" aria-current="true">FAILED"#), "{page}");
+    assert!(page.contains(r#"<input type="hidden" name="status" value="FAILED">"#), "{page}");
+    assert!(server.get("/?refresh=off").await.body.find("http-equiv").is_none());
+}
+
+#[tokio::test]
+async fn a_query_without_sense_is_answered_with_a_word_and_the_rest_of_it_holds() {
+    let server = four().await;
+    let answer = server.get("/?sort=%3Cscript%3E%E2%80%AE&status=FAILED&page=99").await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.body.contains("sort=&lt;script&gt;\\u202e is left out: sort is one of attention, name"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(names(&server, "/?sort=size&status=FAILED&page=99&colour=red").await, ["b"]);
+    assert_eq!(names(&server, "/?q=%FF%00&sort=").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn ten_thousand_watches_are_shown_a_page_at_a_time() {
+    let server = Server::start().await;
+    for nth in 0..10_000 {
+        let view = view(&format!("{}", 1_000_000_000 + nth), JobStatus::InProgress);
+        server.board.publish(WatchView { name: format!("{nth:05}").into(), ..view });
+    }
+    let page = server.get("/?sort=name&page=2").await.body;
+    assert!(page.contains("101–200 of 10000") && page.contains("Page 2 of 100"), "{page}");
+    assert!(
+        page.contains(r#"href="/?sort=name&amp;page=3">Next"#) && page.contains(r#"href="/?sort=name">Previous"#),
+        "{page}"
+    );
+    assert!(page.len() < 200_000, "{} bytes", page.len());
+    assert_eq!(names(&server, "/?sort=-name").await.len(), 100);
+    assert_eq!(names(&server, "/?sort=name&page=4000").await.last().unwrap(), "09999");
+}
+
+#[tokio::test]
+async fn a_timeline_tells_the_states_of_a_job_in_widths_and_in_words() {
+    let server = Server::with(
+        Limits::default(),
+        [
+            row("2222222222", None, "SUBMITTED", "2026-03-01T08:00:00.000Z"),
+            row("2222222222", Some("SUBMITTED"), "IN_PROGRESS", "2026-03-01T08:01:00.000Z"),
+            row("2222222222", Some("IN_PROGRESS"), "FAILED", "2026-03-01T08:04:00.000Z"),
+            row("3333333333", None, HOSTILE, "2026-03-01T08:00:00.000Z"),
+        ],
+    )
+    .await;
+    for (job, status) in [("2222222222", JobStatus::Failed), ("3333333333", JobStatus::from(HOSTILE))] {
+        server.board.publish(view(job, status));
+    }
+    for path in ["/", "/watch/1234567890/2222222222", "/watch/1234567890/3333333333"] {
+        let page = server.get(path).await.body;
+        pictures(&page).for_each(assert_well_formed);
+        assert!(pictures(&page).count() > 0, "{page}");
+        assert!(!page.chars().any(|c| refwatch::core::text::is_hostile(c) && c != '\n'), "{page}");
+    }
+    let page = server.get("/watch/1234567890/2222222222").await.body;
+    let picture = pictures(&page).next().unwrap();
+    for part in [
+        "<title>watch 2222222222: SUBMITTED for 1m, then IN_PROGRESS for 3m, then FAILED</title>",
+        "<desc>From 2026-03-01 08:00:00 to 2026-03-01 08:04:00 UTC</desc>",
+        r#"<rect class="waiting" x="0.00%" y="6" width="25.00%" height="4">"#,
+        r#"<rect class="active" x="25.00%" y="3" width="75.00%" height="10">"#,
+        r#"<rect class="bad" x="100.00%" y="0" width="5" height="16" rx="1.5" transform="translate(-5)">"#,
+    ] {
+        assert!(picture.contains(part), "{part} is missing in {picture}");
+    }
+}
+
+fn pictures(page: &str) -> impl Iterator<Item = &str> {
+    page.split("<svg ").skip(1).map(|rest| rest.split_once("</svg>").expect("its end").0)
+}
+
+/// Every element is closed where it has to be, and no text could be taken for one.
+fn assert_well_formed(picture: &str) {
+    let mut open = Vec::new();
+    for tag in picture.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').expect("a whole tag");
+        assert!(!text.contains('>') && tag.matches('"').count() % 2 == 0, "{tag} in {picture}");
+        match tag.strip_prefix('/') {
+            Some(closed) => assert_eq!(open.pop(), Some(closed), "{picture}"),
+            None => open.push(tag.split(' ').next().unwrap()),
+        }
+    }
+    assert!(open.is_empty(), "{open:?} in {picture}");
+}
+
+#[tokio::test]
+async fn a_job_that_goes_to_and_fro_is_drawn_from_its_latest_states() {
+    let to_and_fro = (0..60).map(|nth| {
+        let (from, to) = if nth % 2 == 0 { ("SUBMITTED", "IN_PROGRESS") } else { ("IN_PROGRESS", "SUBMITTED") };
+        row("2222222222", Some(from), to, &format!("2026-03-01T08:{nth:02}:00.000Z"))
+    });
+    let end = row("2222222222", Some("SUBMITTED"), "COMPLETED", "2026-03-01T09:00:00.000Z");
+    let server = Server::with(Limits::default(), to_and_fro.chain([end])).await;
+    server.board.publish(view("2222222222", JobStatus::Completed));
+    let drawn = |page: &str| pictures(page).next().unwrap().matches("<rect class=\"active\"").count();
+    assert_eq!(drawn(&server.get("/").await.body), 5);
+    let page = server.get("/watch/1234567890/2222222222").await.body;
+    assert_eq!(drawn(&page), 30);
+    assert!(page.contains("watch 2222222222: 49 earlier ones, then SUBMITTED for 1m"), "{page}");
+}
+
+#[tokio::test]
+async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
+    let mut change = row("2222222222", Some("SUBMITTED"), "FAILED", "2026-03-01T08:01:00.000Z").1;
+    let transition = change.transition.as_mut().unwrap();
+    transition.not_before = Some(at("2026-03-01T08:00:55Z"));
+    transition.anomaly = Some(refwatch::core::change::Anomaly::NoCompletionTime);
+    let key = SourceKey { name: "chr2".to_owned(), source_file: "s3://refs/chr2.fa".to_owned(), nth: 0 };
+    let to = Source { status: SourceStatus::Failed, status_message: None };
+    change.sources.push(SourceTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });
+    change.details.push(Detail {
+        kind: DetailKind::StatusMessage,
+        value: Some(HOSTILE.to_owned()),
+        observed_at: at("2026-03-01T08:00:40Z"),
+    });
+    let server = Server::with(Limits::default(), [(watch_id("2222222222"), change)]).await;
+    let failure = |reason, minute| FailedPoll {
+        at: at(&format!("2026-03-01T08:{minute}:00Z")),
+        reason,
+        message: "as AWS says".to_owned(),
+    };
+    let recent_failures = [failure(FailureReason::Timeout, 10), failure(FailureReason::AccessDenied, 11)].into();
+    let failing = WatchView { recent_failures, up: Some(false), ..view("2222222222", JobStatus::InProgress) };
+    server.board.publish(failing.clone());
+    let page = server.get("/watch/1234567890/2222222222").await.body;
+    for shown in [
+        "<strong>What to do. </strong>Allow omics:GetReferenceImportJob on this reference store",
+        "at most 5s before it was seen",
+        "AWS did not say when it ended.",
+        "AWS&#39;s message changed",
+        "&lt;script&gt;alert(1)",
+        "no answer in time",
+        "raise poll.timeout",
+        ">chr2: FAILED</title>",
+    ] {
+        assert!(page.contains(shown) || page.contains(&shown.replace("&#39;", "'")), "{shown} is missing in {page}");
+    }
+    assert!(server.get("/").await.body.contains("Polls fail: access denied"));
+
+    // They outlast the good polls that follow.
+    server.board.publish(WatchView { up: Some(true), ..failing });
+    assert!(server.get("/watch/1234567890/2222222222").await.body.contains("access denied"));
+    assert!(server.get("/").await.body.contains("ago: access denied"));
+}
+
+#[tokio::test]
+async fn the_status_page_shows_the_quota_in_use() {
+    let server = Server::start().await;
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    assert!(server.get("/").await.body.contains("0.0 of 0.0"), "of no request yet");
+    let get = server.instruments.operation("default", Operation::GetReferenceImportJob);
+    get.quota_configured.set(4.0);
+    get.quota_allowed.set(2.8);
+    let page = server.get("/").await.body;
+    assert!(page.contains("GetReferenceImportJob") && page.contains("2.8 of 4.0"), "{page}");
+    assert!(page.contains("slowed down after AWS throttled"), "{page}");
+    server.instruments.forget_target("default");
+    assert!(!server.get("/").await.body.contains("Quota in use"));
+}
