@@ -165,7 +165,9 @@ async fn measure(jobs: usize, sweep: bool) -> Result<Delays, Failure> {
         }
     }
     supervisor.stop().await;
-    let calls: Value = serde_json::from_slice(&client::get(&simulator.address().to_string(), "/-/calls").await?)?;
+    let calls: Value = serde_json::from_slice(
+        &client::get(&client::Endpoint::Listener(simulator.address().to_string()), "/-/calls").await?,
+    )?;
     simulator.stop().await;
     let count =
         |fate: &str| ["GetReferenceImportJob", "ListReferenceImportJobs"].map(|name| calls[name][fate].as_f64());

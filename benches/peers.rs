@@ -154,8 +154,10 @@ async fn measure(contestant: Contestant, seed: u64) -> Result<[String; 6], BoxEr
         ended?;
     }
     let address = simulator.address().to_string();
-    let truth: Value = serde_json::from_slice(&client::get(&address, "/-/jobs").await?)?;
-    let calls: Value = serde_json::from_slice(&client::get(&address, "/-/calls").await?)?;
+    let truth: Value =
+        serde_json::from_slice(&client::get(&client::Endpoint::Listener(address.clone()), "/-/jobs").await?)?;
+    let calls: Value =
+        serde_json::from_slice(&client::get(&client::Endpoint::Listener(address.clone()), "/-/calls").await?)?;
     simulator.stop().await;
 
     let mut delays = Vec::new();

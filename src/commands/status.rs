@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use super::{Exit, Failure, print, remark, table};
 use crate::clock::Clock;
-use crate::config::{self, HttpConfig};
+use crate::config::{self, Config, HttpConfig, Loaded};
 use crate::core::text::Printable;
 use crate::core::time::Timestamp;
+use crate::http::client::Endpoint;
 use crate::http::daemon::{ConfigError, Daemon};
 use crate::http::stores::Store;
 use crate::http::watches::Watch;
-use crate::http::{self, client, stores};
+use crate::http::{self, client, control, stores};
 
 /// From one look to the next with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
@@ -42,12 +43,9 @@ pub struct Args {
 /// The daemon does not answer, or the configuration that says where it listens is wrong.
 pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
-    let address = match args.address {
-        Some(address) => address,
-        None => reachable(configured(config)).to_string(),
-    };
+    let endpoint = args.address.map_or_else(|| configured(config), Endpoint::Listener);
     let redraw = args.follow && !args.json && stdout().is_terminal();
-    let mut text = look(&address, args.json, clock.now().wall).await?;
+    let mut text = look(&endpoint, args.json, clock.now().wall).await?;
     loop {
         print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
         if !args.follow {
@@ -55,19 +53,23 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
         }
         clock.sleep(FOLLOW_INTERVAL).await;
         // A daemon that answered once is followed through its restarts.
-        text = look(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
+        text = look(&endpoint, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
     }
 }
 
-/// Where the configuration says that the daemon listens. One with mistakes, as before a reload that was refused, says nothing;
-/// the daemon goes on all the same, most likely at the usual address.
-fn configured(path: &Path) -> SocketAddr {
+/// Where the configuration says that the daemon is: at its listener, or, where that wants a certificate or a password, at its control
+/// socket. One with mistakes, as before a reload that was refused, says nothing; the daemon goes on all the same, most likely at the
+/// usual address.
+fn configured(path: &Path) -> Endpoint {
     match config::load(path) {
-        Ok(loaded) => loaded.config.http.listen,
+        Ok(Loaded { config: Config { http, record, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
+            Endpoint::Socket(control::path(&record.path))
+        }
+        Ok(Loaded { config, .. }) => Endpoint::Listener(reachable(config.http.listen).to_string()),
         Err(problems) => {
             let usual = HttpConfig::default().listen;
             remark(format_args!("warning: {}; asking at {usual} (refwatch check says more)", problems.summary()));
-            usual
+            Endpoint::Listener(usual.to_string())
         }
     }
 }
@@ -82,20 +84,20 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn look(address: &str, json: bool, now: Timestamp) -> Result<String, Failure> {
+async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String, Failure> {
     let failure = |error: &dyn std::fmt::Display| {
         Failure::running(format_args!(
-            "the daemon does not answer at {address}: {error} (is it running? see systemctl status refwatch; does it listen \
+            "the daemon does not answer at {endpoint}: {error} (is it running? see systemctl status refwatch; does it listen \
              elsewhere? --address HOST:PORT)",
         ))
     };
-    let watches = client::get(address, "/api/v1/watches").await.map_err(|error| failure(&error))?;
+    let watches = client::get(endpoint, "/api/v1/watches").await.map_err(|error| failure(&error))?;
     if json {
         let watches = str::from_utf8(&watches).map_err(|error| failure(&error))?;
         return Ok(format!("{watches}\n"));
     }
-    let stores = client::get(address, "/api/v1/stores").await.map_err(|error| failure(&error))?;
-    let daemon = client::get(address, "/api/v1/daemon").await.map_err(|error| failure(&error))?;
+    let stores = client::get(endpoint, "/api/v1/stores").await.map_err(|error| failure(&error))?;
+    let daemon = client::get(endpoint, "/api/v1/daemon").await.map_err(|error| failure(&error))?;
     let daemon: Daemon = serde_json::from_slice(&daemon).map_err(|error| failure(&error))?;
     let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
     let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;

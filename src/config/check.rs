@@ -93,7 +93,7 @@ fn load_parts(path: &Path, new: Option<Source>) -> Result<Loaded, Problems> {
         ),
         poll,
         record,
-        http: effective::http(&settings.http.0),
+        http: effective::http(&settings.http.0, base),
         log: effective::log(&settings.log.0, base),
     };
     Ok(Loaded { config, problems, files })

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{self, Job, MainFile, Spanned, Store, Table, Target};
+use super::file::{self, Job, MainFile, Spanned, Store, Table, Target, Tls};
 use super::value::{Interval, TargetName, Text};
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
-use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig};
+use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig, TlsConfig};
 use crate::core::backoff::BackoffPolicy;
 use crate::core::job::{JobKey, StoreId, WatchId};
 use crate::core::watch::PollPolicy;
@@ -40,9 +40,18 @@ pub(super) fn record(written: &file::Record, base: &Path) -> Option<RecordConfig
     Some(RecordConfig { keep: written.keep.as_ref().map_or(default.keep, |Text(keep)| keep.0), ..default })
 }
 
-pub(super) fn http(written: &file::Http) -> HttpConfig {
+pub(super) fn http(written: &file::Http, base: &Path) -> HttpConfig {
     let default = HttpConfig::default();
-    HttpConfig { listen: written.listen.as_ref().map_or(default.listen, |Text(listen)| listen.0), ..default }
+    let users = written.users.iter().map(|(Text(user), Text(hash))| (user.0.clone(), hash.clone()));
+    HttpConfig {
+        listen: written.listen.as_ref().map_or(default.listen, |Text(listen)| listen.0),
+        tls: written.tls.as_ref().map(|Table(Tls { cert, key, client_ca })| TlsConfig {
+            cert: base.join(&cert.0.0),
+            key: base.join(&key.0.0),
+            client_ca: client_ca.as_ref().map(|Text(path)| base.join(&path.0)),
+        }),
+        users: users.collect(),
+    }
 }
 
 pub(super) fn log(written: &file::Log, base: &Path) -> LogConfig {

@@ -15,9 +15,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use super::value::{
     BackoffInitial, BackoffMax, EndpointUrl, ExternalId, ForgetAfter, IncludePattern, Interval, Keep, KeepFiles,
     Listen, LogLevel, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, TargetName, Text,
-    Timeout, WatchName, WrittenPath,
+    Timeout, UserName, WatchName, WrittenPath,
 };
-use super::{LogFormat, LogRotation};
+use super::{LogFormat, LogRotation, PasswordHash};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 
 /// The configuration of refwatch. Durations are strings such as "30s", "5m", "12h" or "7d"; relative paths start at the file.
@@ -96,6 +96,22 @@ pub(super) struct Record {
 pub(super) struct Http {
     /// The IP address and port to listen on.
     pub listen: Option<Text<Listen>>,
+    /// TLS on the listener. The files are read anew when they change.
+    pub tls: Option<Table<Tls>>,
+    /// Who may ask, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.
+    pub users: BTreeMap<Text<UserName>, Text<PasswordHash>>,
+}
+
+/// TLS on the listener.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// The certificate, and those between it and its authority, in PEM.
+    pub cert: Text<WrittenPath>,
+    /// Its private key, in PEM.
+    pub key: Text<WrittenPath>,
+    /// The authorities of the client certificates that are asked for, in PEM. None is asked for unless set.
+    pub client_ca: Option<Text<WrittenPath>>,
 }
 
 /// The log.

@@ -4,9 +4,10 @@
 
 use std::str::FromStr;
 
+use super::PasswordHash;
 use super::value::{
     BackoffInitial, BackoffMax, EndpointUrl, ExternalId, ForgetAfter, IncludePattern, Interval, Keep, Listen,
-    MinInterval, Profile, Region, RoleArn, Since, TargetName, Timeout, WatchName, Written, WrittenPath,
+    MinInterval, Profile, Region, RoleArn, Since, TargetName, Timeout, UserName, WatchName, Written, WrittenPath,
 };
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 use crate::core::time::parse_duration;
@@ -167,6 +168,9 @@ impl Hint for TargetName {
         did_you_mean::<Self>(candidate.contains(|c: char| c.is_ascii_alphanumeric()).then_some(candidate))
     }
 }
+
+impl Hint for UserName {}
+impl Hint for PasswordHash {}
 
 impl Hint for WrittenPath {
     fn hint(text: &str) -> Option<String> {

@@ -5,6 +5,7 @@
 //! written. `problem` is what any of them has to complain of; `syntax`, `key` and `hint` know what was likely meant. `schema` tells
 //! editors what may be written.
 
+mod access;
 mod check;
 mod comparison;
 mod effective;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{PasswordHash, TlsConfig};
 pub use check::{Loaded, load, load_with};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
@@ -235,59 +237,6 @@ impl HttpConfig {
             (None, false) => "anybody there may read it, in the clear; set http.tls and http.users",
         };
         Some(format!("http.listen is {}, which others can reach: {lacks}", self.listen))
-    }
-}
-
-/// The files of a listener's TLS, in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// The certificate, and those between it and its authority.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// The authorities of the client certificates that are asked for; `None`: none is.
-    pub client_ca: Option<PathBuf>,
-}
-
-/// A bcrypt hash of a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(String);
-
-/// The most that a hash may cost: 2 to that power rounds, some seconds. What costs more is a mistake, and would keep everybody out.
-const PASSWORD_COST_MAX: u32 = 16;
-
-impl std::str::FromStr for PasswordHash {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts: bcrypt::HashParts = text
-            .parse()
-            .map_err(|_| "a password is written as its bcrypt hash: htpasswd -nBC 10 NAME prints NAME:HASH")?;
-        if parts.get_cost() > PASSWORD_COST_MAX {
-            return Err("a bcrypt hash of a cost over 16 takes too long to verify");
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl PasswordHash {
-    /// The hash as it is written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it is the hash of this password. It takes long, by intent.
-    #[must_use]
-    pub fn verify(&self, password: &str) -> bool {
-        bcrypt::verify(password, &self.0).unwrap_or(false)
-    }
-}
-
-/// Never the hash: it can be guessed against.
-impl std::fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PasswordHash")
     }
 }
 

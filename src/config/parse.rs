@@ -163,8 +163,12 @@ fn rule(source: &Source, Complaint { span, message, path, meant }: Complaint) ->
         });
     }
     if let Some(key) = message.strip_prefix("missing field ") {
-        let keys = if table == "job" { "a `reference_store_id` and an `id`" } else { "a `reference_store_id`" };
-        return problem(&format!("the key {key} is missing")).help(format!("every [[{table}]] has {keys}"));
+        let help = match table {
+            "job" => "every [[job]] has a `reference_store_id` and an `id`",
+            "store" => "every [[store]] has a `reference_store_id`",
+            _ => "[http] has `tls = { cert = \"…\", key = \"…\" }`, both of them PEM files",
+        };
+        return problem(&format!("the key {key} is missing")).help(help.to_owned());
     }
     if message == "wanted string or table" {
         return problem("this must be a string");

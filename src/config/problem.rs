@@ -167,7 +167,9 @@ impl Place {
         let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
         let length = text[start..end].lines().next().unwrap_or_default().chars().count();
 
-        let shown: String = harmless(line).take(LINE_LENGTH_MAX).collect();
+        let header = text[..line_start].lines().rev().find(|line| line.trim_start().starts_with('['));
+        let of_users = header.is_some_and(|header| header.to_ascii_lowercase().contains("user"));
+        let shown: String = harmless(line, of_users).take(LINE_LENGTH_MAX).collect();
         let byte = |nth: usize| shown.char_indices().nth(nth).map_or(shown.len(), |(index, _)| index);
         let marked = byte(before)..byte(before + length);
         let line = text[..start].matches('\n').count() + 1;
@@ -204,7 +206,7 @@ fn sanitised(text: &str) -> String {
 }
 
 /// What the name of a secret looks like, however it is misspelt: letters alone, in lower case.
-const SECRET_WORDS: [&str; 6] = ["extern", "secret", "token", "passw", "credential", "key"];
+const SECRET_WORDS: [&str; 7] = ["extern", "secret", "token", "passw", "credential", "key", "user"];
 
 /// Whether a value on the line may be a secret: by the names on it, and wherever a name may be quoted or escaped, as ours never are.
 fn looks_secret(line: &str) -> bool {
@@ -216,10 +218,10 @@ fn looks_secret(line: &str) -> bool {
 }
 
 /// The characters of a line, each hostile one replaced by one that is not, so that columns stay right, and with them what is
-/// secret: an external id or what looks like a key, and user and password of a URL.
-fn harmless(line: &str) -> impl Iterator<Item = char> {
+/// secret: what looks like a key or an external id, passwords or their hashes, and user and password of a URL.
+fn harmless(line: &str, secret: bool) -> impl Iterator<Item = char> {
     let password = line.find("://").and_then(|start| Some(start + 3..line.rfind('@')?));
-    let value = line.find('=').filter(|_| looks_secret(line)).map(|equals| equals + 1..line.len());
+    let value = line.find('=').filter(|_| secret || looks_secret(line)).map(|equals| equals + 1..line.len());
     let secret = move |index: usize| {
         [&password, &value].into_iter().any(|range| range.as_ref().is_some_and(|range| range.contains(&index)))
     };

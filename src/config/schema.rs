@@ -16,10 +16,10 @@ use super::file::{MainFile, Spanned, Table};
 use super::value::{
     BackoffInitial, BackoffMax, EndpointUrl, ExternalId, FixedInterval, ForgetAfter, IncludePattern, Interval, Keep,
     KeepFiles, Listen, MinInterval, Profile, Region, RequestsPerSecond, RoleArn, Share, Since, TargetName, Text,
-    Timeout, WatchName, Written, WrittenPath,
+    Timeout, UserName, WatchName, Written, WrittenPath,
 };
 use super::watch_list::StoreEntry;
-use super::{Config, Quota, TargetConfig};
+use super::{Config, PasswordHash, Quota, TargetConfig};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 
 /// What humantime takes.
@@ -157,6 +157,12 @@ schemas! {
     Region => text("^[a-z]{2,}(-[a-z]+)+-[0-9]+$");
     RoleArn => text("^arn:aws[^:]*:iam::[0-9]{12}:role/[!-9;-~]+$");
     ExternalId => text("^[A-Za-z0-9_+=,.@:/-]{2,1224}$");
+    UserName => text("^[^:]{1,128}$");
+    PasswordHash => {
+        let mut schema = text("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$");
+        schema.insert("description".to_owned(), "A bcrypt hash of the user's password.".into());
+        schema
+    };
     WrittenPath => text("^[^~$]");
     IncludePattern => text("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$");
     Listen => text(

@@ -221,6 +221,7 @@ macro_rules! text {
 
 text!(TargetName, is_target_name, "a target's name is 1 to 64 letters, digits, hyphens or underscores");
 text!(WatchName, is_label, "a name is 1 to 128 characters, none of them invisible");
+text!(UserName, is_user_name, "a user's name is 1 to 128 characters, none of them invisible or a colon");
 text!(Profile, is_label, "a profile's name is 1 to 128 characters, none of them invisible");
 text!(Region, is_region, "a region is written like us-west-2");
 text!(RoleArn, is_role_arn, "a role is written arn:aws:iam::ACCOUNT:role/NAME, the account with 12 digits");
@@ -239,6 +240,11 @@ fn is_target_name(text: &str) -> bool {
 
 fn is_label(text: &str) -> bool {
     text.chars().count() <= LABEL_LENGTH_MAX && !text.trim().is_empty() && !text.chars().any(is_hostile)
+}
+
+/// HTTP's basic authentication puts a colon after it.
+fn is_user_name(text: &str) -> bool {
+    is_label(text) && !text.contains(':')
 }
 
 /// `[a-z]{2,}(-[a-z]+)+-[0-9]+`, as in us-west-2 and us-gov-west-1.

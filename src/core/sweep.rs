@@ -100,8 +100,10 @@ impl Search {
     /// created at `oldest_live`.
     #[must_use]
     pub fn list_from(&self, oldest_live: Option<Timestamp>) -> Timestamp {
-        let new =
-            self.newest_before.and_then(|newest| newest.checked_sub(LATE).ok()).map_or(self.from, |new| new.max(self.from));
+        let new = self
+            .newest_before
+            .and_then(|newest| newest.checked_sub(LATE).ok())
+            .map_or(self.from, |new| new.max(self.from));
         oldest_live.map_or(new, |live| live.min(new))
     }
 

@@ -1,7 +1,8 @@
 //! A request to a running daemon, for the commands that ask it: over its listener, or over its control socket. Plain HTTP/1.1, no
 //! TLS, no redirect.
 
-use std::path::Path;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -39,14 +40,37 @@ pub enum RequestError {
     Timeout,
 }
 
-/// The body that `authority` (`HOST:PORT`) has at `path`.
+/// Where a daemon is asked.
+#[derive(Clone, Debug)]
+pub enum Endpoint {
+    /// At its listener, `HOST:PORT`, in the clear.
+    Listener(String),
+    /// At its control socket, which asks for neither a certificate nor a password.
+    Socket(PathBuf),
+}
+
+impl Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener(authority) => f.write_str(authority),
+            Self::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// The body that a daemon has at `path`.
 ///
 /// # Errors
 /// There is none.
-pub async fn get(authority: &str, path: &str) -> Result<Bytes, RequestError> {
+pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Bytes, RequestError> {
     let exchanged = async {
-        let stream = TcpStream::connect(authority).await.map_err(RequestError::Connect)?;
-        exchange(stream, Method::GET, authority, path).await
+        match endpoint {
+            Endpoint::Listener(authority) => {
+                let stream = TcpStream::connect(authority).await.map_err(RequestError::Connect)?;
+                exchange(stream, Method::GET, authority, path).await
+            }
+            Endpoint::Socket(socket) => exchange(connect(socket).await?, Method::GET, "localhost", path).await,
+        }
     };
     let response = timeout(GET_DEADLINE, exchanged).await.map_err(|_| RequestError::Timeout)??;
     if response.status() != StatusCode::OK {
@@ -60,12 +84,13 @@ pub async fn get(authority: &str, path: &str) -> Result<Bytes, RequestError> {
 /// # Errors
 /// There is no answer.
 pub async fn post(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), RequestError> {
-    let exchanged = async {
-        let stream = UnixStream::connect(socket).await.map_err(RequestError::Connect)?;
-        exchange(stream, Method::POST, "localhost", path).await
-    };
+    let exchanged = async { exchange(connect(socket).await?, Method::POST, "localhost", path).await };
     let response = timeout(POST_DEADLINE, exchanged).await.map_err(|_| RequestError::Timeout)??;
     Ok((response.status(), response.into_body()))
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, RequestError> {
+    UnixStream::connect(socket).await.map_err(RequestError::Connect)
 }
 
 async fn exchange(

@@ -138,7 +138,10 @@ pub(crate) fn shown(text: &str) {
     let world = world();
     world.board.publish(view(text));
     let pages = ["/", "/watch/1234567890/9876543210", "/metrics", "/api/v1/watches"].map(|path| {
-        let body = world.runtime.block_on(client::get(&world.address.to_string(), path)).expect(path);
+        let body = world
+            .runtime
+            .block_on(client::get(&client::Endpoint::Listener(world.address.to_string()), path))
+            .expect(path);
         let body = String::from_utf8(body.to_vec()).expect(path);
         harmless(&body, path);
         body

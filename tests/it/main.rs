@@ -1,6 +1,8 @@
 //! The integration tests: one binary, so that it links once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod access;
+mod authority;
 mod campaigns;
 mod commands;
 mod config;

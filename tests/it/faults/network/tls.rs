@@ -5,21 +5,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use refwatch::core::outcome::FailureReason;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{LONG, failures, head, one_job_each, told_of_failure};
+use crate::authority::Authority;
 use crate::omics::answer;
 use crate::process::{Process, Scene, eventually, json};
 use crate::truth::transitions;
-
-/// An authority and its certificate.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
 
 /// A server, the connections that came, and the requests that could be read off them.
 struct Server {
@@ -29,14 +23,6 @@ struct Server {
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
-        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
     /// A server whose certificate is this authority's, for a host, and was last valid in a year.
     fn server(&self, host: &str, year: i32) -> Server {
         serve(self.config(host, year), None)
@@ -50,10 +36,8 @@ impl Authority {
     }
 
     fn config(&self, host: &str, year: i32) -> ServerConfig {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
-        (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(year, 12, 31));
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        let (certificate, key) = self.certificate(host, year);
+        let certificate = certificate.der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
         config.expect("a server")
