@@ -34,6 +34,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The job is watched already, the configuration has mistakes or includes no such file, or it cannot be written.
+#[expect(clippy::unused_async, reason = "every command is called the same way")]
 pub async fn run(main: &Path, args: Args) -> Result<Exit, Failure> {
     let Loaded { config, files, .. } = load(main)?;
     if !config.targets.contains_key(&*args.target) {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 const GET_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The same where the daemon has to do something first: a reload may wait for tasks that have a commit under way.
-const POST_DEADLINE: Duration = Duration::from_secs(60);
+const POST_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Bytes of a body: ten thousand watches with a hundred sources each stay below it.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod daemon;
 mod damage;
+mod documents;
 mod faults;
 mod foreign;
 mod house;
