@@ -84,7 +84,8 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
 
 /// One line a transition, with its message in it, or under it where lines would be wider than the terminal. Text of the service's,
 /// which may try to act on one, is shown harmless.
-fn table(rows: &[TransitionRow], width: usize) -> String {
+#[must_use]
+pub fn table(rows: &[TransitionRow], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }

@@ -129,7 +129,8 @@ fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: usize) -> S
 }
 
 /// A line for each watch, and under it what a person should know first.
-fn table(watches: &[Watch], now: Timestamp, width: usize) -> String {
+#[must_use]
+pub fn table(watches: &[Watch], now: Timestamp, width: usize) -> String {
     let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
     table::lines(header, watches.iter().map(|watch| (row(watch, now), remark_of(watch))), width)
 }
@@ -140,7 +141,7 @@ fn row(watch: &Watch, now: Timestamp) -> [String; 6] {
         format!("{finished} of {}", sources.total)
     });
     let next_poll = watch.next_poll.as_deref().map(|at| match at.parse::<Timestamp>() {
-        Ok(at) if at <= now => "now".to_owned(),
+        Ok(at) if at.duration_since(now).as_secs() <= 0 => "now".to_owned(),
         _ => format!("in {}", distance(at, now)),
     });
     [

@@ -325,7 +325,7 @@ pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
 /// When the next poll is due.
 pub(super) fn next_poll(watch: &WatchView, now: Timestamp) -> Markup {
     match watch.next_poll {
-        Some(at) if at > now => html! { span.nowrap { "in " (distance(at, now)) } },
+        Some(at) if at.duration_since(now).as_secs() > 0 => html! { span.nowrap { "in " (distance(at, now)) } },
         Some(_) => html! { "now" },
         None => html! {},
     }

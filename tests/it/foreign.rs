@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use refwatch::board::{FailedPoll, StatusBoard, WatchState, WatchView};
 use refwatch::clock::Clock;
-use refwatch::config::{Quota, TargetConfig};
+use refwatch::commands::{history, status};
+use refwatch::config::{LogFormat, Quota, TargetConfig};
 use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::outcome::FailureReason;
 use refwatch::core::text::{Printable, is_hostile};
@@ -18,11 +19,13 @@ use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
+use refwatch::logging;
 use refwatch::metrics::Metrics;
 use refwatch::omics::{Aws, Target};
-use refwatch::record::RecordReader;
+use refwatch::record::{RecordReader, TransitionRow};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 const JOB: &str = "1234567890/9876543210";
 
@@ -157,6 +160,52 @@ pub(crate) fn shown(text: &str) {
     assert_eq!((watches[0].watch.as_str(), watches[0].status_message.as_deref()), (text, Some(text)));
 }
 
+/// Checks `text` in the lines of the log and in the tables of the commands.
+pub(crate) fn written(text: &str) {
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::registry().with(logging::layer(format, move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || tracing::error!(status_message = text, "{text}"));
+        let written = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let line = String::from_utf8(written).expect("text");
+        harmless(&line, "the log");
+        assert_eq!(line.find('\n'), Some(line.len() - 1), "one line: {line:?}");
+        if format == LogFormat::Json {
+            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!([&event["status_message"], &event["message"]], [text, text]);
+        }
+    }
+    let own = || text.to_owned();
+    let row = TransitionRow { to_status: own(), status_message: Some(own()), ..TransitionRow::default() };
+    let watch: Watch = serde_json::from_value(serde_json::json!({
+        "watch": text, "target": text, "aws_region": text, "reference_store_id": text, "import_job_id": text, "status": text,
+        "state": text, "parked_reason": text, "vanished": false, "since": text, "next_poll": text, "recent_failures": [],
+    }))
+    .expect("a watch");
+    for width in [20, 80, usize::MAX] {
+        let history = history::table(std::slice::from_ref(&row), width);
+        let status = status::table(std::slice::from_ref(&watch), Timestamp::UNIX_EPOCH, width);
+        harmless(&history, "history");
+        harmless(&status, "status");
+        assert!(history.lines().count() <= 3 && status.lines().count() == 3, "{history:?} {status:?}");
+    }
+}
+
+/// What is written to it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn view(text: &str) -> WatchView {
     let own = || text.to_owned();
     let key: JobKey = JOB.parse().expect("a job");
@@ -275,6 +324,7 @@ mod tests {
         fn fault_113_whatever_the_service_says_is_shown_harmless_and_reads_back(body in body(), text in FOREIGN) {
             answer(&body);
             shown(&text);
+            written(&text);
         }
     }
 }
