@@ -284,6 +284,8 @@ async fn fault_107_scrapes_that_come_together_are_served_by_one_rendering() {
     // A rendering shows the number of the moment at which it was made, so two have the same only by being one.
     let (board, stop) = (server.board.clone(), CancellationToken::new());
     let (stopped, started) = (stop.clone(), at("2026-03-01T08:00:00Z"));
+    // The first scrape may come before the first count.
+    board.update_daemon(|daemon| daemon.config_loaded_at = Some(started));
     let counting = std::thread::spawn(move || {
         for millis in (1..).take_while(|_| !stopped.is_cancelled()) {
             let moment = started.checked_add(Duration::from_millis(millis)).unwrap();
