@@ -20,17 +20,29 @@ struct Tracer(Child);
 impl Tracer {
     /// `None` where there is no `strace`, or it may not.
     fn on(process: &Process, arguments: &[&str]) -> Option<Self> {
-        let pid = process.pid().to_string();
+        Self::attach(process, &[&["-f"], arguments].concat(), &format!("/proc/{}/task", process.pid()))
+    }
+
+    /// The same for its first thread alone.
+    fn on_first_thread(process: &Process, arguments: &[&str]) -> Option<Self> {
+        Self::attach(process, arguments, &format!("/proc/{0}/task/{0}", process.pid()))
+    }
+
+    /// `traced` is the folder of one thread, or of all.
+    fn attach(process: &Process, arguments: &[&str], traced: &str) -> Option<Self> {
         let mut command = Command::new("strace");
-        command.args(["-qq", "-f", "-o", "/dev/null", "-p", &pid]).args(arguments).stderr(Stdio::null());
-        let Ok(child) = command.spawn() else { return skipped("no strace") };
+        command.args(["-qq", "-o", "/dev/null", "-p", &process.pid().to_string()]).args(arguments);
+        let Ok(child) = command.stderr(Stdio::null()).spawn() else { return skipped("no strace") };
         let mut tracer = Self(child);
+        let status = |folder: &Path| fs::read_to_string(folder.join("status")).ok();
         let attached = eventually("strace", || {
             if tracer.0.try_wait().expect("a child").is_some() {
                 return Some(false);
             }
-            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
-            let mut statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+            let one = status(Path::new(traced));
+            let all = fs::read_dir(traced).expect("its threads").filter_map(|task| status(&task.ok()?.path()));
+            let mut statuses: Box<dyn Iterator<Item = String>> =
+                if one.is_some() { Box::new(one.into_iter()) } else { Box::new(all) };
             statuses.all(|status| !status.contains("TracerPid:\t0\n")).then_some(true)
         });
         if attached { Some(tracer) } else { skipped("strace may not attach") }
