@@ -65,7 +65,7 @@ impl Watched {
 fn fault_096_the_pings_stop_while_the_main_loop_is_stuck() {
     let watched = Watched::start("600");
     // The main loop runs on the first thread, and there it tells systemd how it is; the ping itself comes from another.
-    let stuck = ["-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:delay_enter=100000000"];
+    let stuck = ["-e", "trace=connect", "-e", "inject=connect:delay_enter=100000000"];
     let Some(tracer) = Tracer::on_first_thread(&watched.daemon, &stuck) else { return };
     watched.hear_nothing();
     // It is the main loop alone that stands.
