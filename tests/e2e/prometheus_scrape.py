@@ -46,7 +46,8 @@ FAMILIES = {
         refwatch_import_job_created_timestamp_seconds refwatch_import_job_completed_timestamp_seconds
         refwatch_import_job_last_transition_timestamp_seconds refwatch_import_job_last_successful_poll_timestamp_seconds
         refwatch_import_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
-        refwatch_store_last_listed_timestamp_seconds refwatch_quota_allowed_requests_per_second refwatch_record_up
+        refwatch_store_last_listed_timestamp_seconds refwatch_quota_allowed_requests_per_second
+        refwatch_quota_configured_requests_per_second refwatch_record_up
         refwatch_config_last_reload_successful refwatch_config_last_reload_success_timestamp_seconds refwatch_build_info
         process_open_fds process_max_fds process_resident_memory_bytes process_virtual_memory_bytes process_start_time_seconds
         process_threads""",

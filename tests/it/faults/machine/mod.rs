@@ -28,8 +28,8 @@ impl Tracer {
         Self::attach(process, arguments, &format!("/proc/{0}/task/{0}", process.pid()))
     }
 
-    /// `traced` is the folder of one thread, or of all.
-    fn attach(process: &Process, arguments: &[&str], traced: &str) -> Option<Self> {
+    /// `threads` is the folder of one thread, or of all.
+    fn attach(process: &Process, arguments: &[&str], threads: &str) -> Option<Self> {
         let mut command = Command::new("strace");
         command.args(["-qq", "-o", "/dev/null", "-p", &process.pid().to_string()]).args(arguments);
         let Ok(child) = command.stderr(Stdio::null()).spawn() else { return skipped("no strace") };
@@ -39,8 +39,8 @@ impl Tracer {
             if tracer.0.try_wait().expect("a child").is_some() {
                 return Some(false);
             }
-            let one = status(Path::new(traced));
-            let all = fs::read_dir(traced).expect("its threads").filter_map(|task| status(&task.ok()?.path()));
+            let one = status(Path::new(threads));
+            let all = fs::read_dir(threads).expect("its threads").filter_map(|task| status(&task.ok()?.path()));
             let mut statuses: Box<dyn Iterator<Item = String>> =
                 if one.is_some() { Box::new(one.into_iter()) } else { Box::new(all) };
             statuses.all(|status| !status.contains("TracerPid:\t0\n")).then_some(true)
