@@ -36,6 +36,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tracing::error;
 
 use crate::board::StatusBoard;
@@ -45,6 +46,9 @@ use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 use crate::metrics::Metrics;
 use crate::record::RecordReader;
+
+/// Answers that are made at a time. Each may read the record, which takes three descriptors; more would be made no sooner.
+static RENDERINGS: Semaphore = Semaphore::const_new(8);
 
 /// What the endpoints read.
 #[derive(Clone, Debug)]
@@ -86,6 +90,13 @@ fn router(state: AppState) -> Router {
 
 /// The answer that `render` makes, on a thread that may block.
 async fn rendered<R: IntoResponse + Send + 'static>(render: impl FnOnce() -> R + Send + 'static) -> Response {
+    // An error means that the semaphore is closed, which it never is.
+    let turn = RENDERINGS.acquire().await.ok();
+    let render = move || {
+        let answer = render();
+        drop(turn);
+        answer
+    };
     match tokio::task::spawn_blocking(render).await {
         Ok(answer) => answer.into_response(),
         Err(fault) => broken(&fault),
