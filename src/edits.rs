@@ -54,7 +54,7 @@ impl Edits {
     pub fn watch<'a>(&mut self, files: impl IntoIterator<Item = &'a Path>) {
         let Some(inotify) = &self.inotify else { return };
         for directory in files.into_iter().flat_map(directories) {
-            if self.directories.contains(&directory) || self.directories.len() >= DIRECTORIES_MAX {
+            if self.directories.len() >= DIRECTORIES_MAX && !self.directories.contains(&directory) {
                 continue;
             }
             // What replaces, fills, removes or opens up a file; reading one is no event.
@@ -65,10 +65,9 @@ impl Edits {
                 | WatchMask::ATTRIB
                 | WatchMask::ONLYDIR;
             match inotify.watches().add(&directory, events) {
-                Ok(_) => {
-                    self.directories.insert(directory);
-                    self.settled_at = Some(self.clock.now().monotonic);
-                }
+                // One that is watched is asked for again: it may have been removed and made anew, and its watch have gone with it.
+                Ok(_) if self.directories.insert(directory) => self.settled_at = Some(self.clock.now().monotonic),
+                Ok(_) => {}
                 // It has just gone, or is not ours to read.
                 Err(error)
                     if [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::PermissionDenied]
