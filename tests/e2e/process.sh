@@ -1,7 +1,7 @@
 # Sourced by the checks: a free port, a process that ends with the check, and waiting for a state.
 
 # A slow machine is given this long to get somewhere.
-readonly DEADLINE_SECONDS=30
+DEADLINE_SECONDS=30
 
 # Ports are asked of the OS, which does not give the same one out again soon.
 free_port() {
