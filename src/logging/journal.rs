@@ -1,8 +1,9 @@
-//! The journal, where standard error leads there: each event by journald's native protocol, so that its severity and its fields are the
-//! journal's own, and `journalctl -p err` and `journalctl REFWATCH_EVENT=transition` find it.
+//! The journal, where standard error leads there: each event by journald's native protocol, so that its severity and its fields
+//! are the journal's own, and `journalctl -p err` and `journalctl REFWATCH_EVENT=transition` find it.
 //!
-//! The `tracing-journald` crate would send text of others as it is, and lose what journald does not take. Here every value has passed
-//! the sanitiser, which leaves no line break in it; so an entry is a line for each field, and never needs the protocol's binary form.
+//! The `tracing-journald` crate would send text of others as it is, and lose what journald does not take. Here every value has
+//! passed the sanitiser, which leaves no line break in it; so an entry is a line for each field, and never needs the protocol's
+//! binary form.
 
 use std::fmt::{self, Debug};
 use std::io::{self, Write};
@@ -21,8 +22,8 @@ use crate::core::text::Printable;
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Whether standard error leads to the journal. systemd says which stream it gave (systemd.exec(5)), and who started refwatch may have put
-/// another in its place.
+/// Whether standard error leads to the journal. systemd says which stream it gave (systemd.exec(5)), and another may have been
+/// put in its place since.
 #[must_use]
 pub fn is_standard_error() -> bool {
     let told = std::env::var("JOURNAL_STREAM");
@@ -37,8 +38,8 @@ pub fn prefixed(level: Level, text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("<{priority}>{line}\n") }).collect()
 }
 
-/// The priority of syslog(3): `err`, `warning`, `info`, `debug`. There is none below `debug`, and `notice` is for what is normal and yet
-/// wants to be looked at, which transitions do not.
+/// The priority of syslog(3): `err`, `warning`, `info`, `debug`. There is none below `debug`, and `notice` is for what is normal
+/// and yet wants to be looked at, which transitions do not.
 const fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -118,8 +119,8 @@ impl<W: Write> Journal<W> {
 impl<W: Write> Write for Journal<W> {
     /// `entry` is one whole entry.
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        // By its path each time: journald may have been started anew since. An entry that is too long for a datagram (some 200 KiB), or that
-        // no journald takes, goes the way that everything on standard error goes: without fields, and in pieces where it is long.
+        // By its path each time: journald may have been started anew since. An entry that is too long for a datagram (some 200
+        // KiB), or that no journald takes, goes the way of standard error: without fields, and in pieces where it is long.
         if self.socket.send_to(entry, &self.path).is_err() {
             let entry = String::from_utf8_lossy(entry);
             let field = |name| entry.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The journal, as journald has it: a datagram socket that entries come to, read by a parser of the native protocol, and the stream on
-//! standard error that takes what the socket does not.
+//! The journal, as journald has it: a datagram socket that entries come to, read by a parser of the native protocol, and the
+//! stream on standard error that takes what the socket does not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,7 +77,8 @@ impl Journald {
     }
 }
 
-/// Reads an entry as the page of the native protocol says: a line `NAME=value`, or a line `NAME`, the length in 64 bits, and that many bytes.
+/// Reads an entry as the page of the native protocol says: a line `NAME=value`, or a line `NAME`, a length in 64 bits, and that
+/// many bytes.
 fn parse(mut entry: &[u8]) -> Fields {
     let mut fields = Fields::new();
     while !entry.is_empty() {
