@@ -32,7 +32,7 @@ pub struct Instruments {
     pub task_restarts: IntCounter,
     /// From the service's completionTime to our commit.
     pub detection_delay: Histogram,
-    /// Log lines dropped because the log files could not be written fast enough.
+    /// Log lines dropped because the log files or the journal did not take them, or not fast enough.
     pub log_lines_dropped: IntCounter,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -105,7 +105,7 @@ impl Instruments {
             ))?,
             log_lines_dropped: IntCounter::new(
                 "refwatch_log_lines_dropped_total",
-                "Log lines dropped because the log files could not be written fast enough.",
+                "Log lines dropped because the log files or the journal did not take them, or not fast enough.",
             )?,
             api_requests: IntCounterVec::new(
                 Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included."),

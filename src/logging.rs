@@ -1,4 +1,4 @@
-//! The log: standard error always, rolling files where a directory is given.
+//! The log: standard error always, or the journal where that leads there; rolling files where a directory is given.
 //!
 //! Every line passes one sanitiser on its way out, so no text of the service's can forge a line or move a cursor. Of the
 //! libraries only errors are let through: what concerns a watch is said by us, once, and their finer levels would print headers,
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{Level, Subscriber, error};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{self, RollingFileAppender, Rotation};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
@@ -18,25 +18,68 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::journal::{Entry, Journal};
 use crate::config::{LogConfig, LogFormat, LogRotation};
 use crate::core::text::Printable;
 
-/// Lines that wait for the log files. Further ones are dropped and counted: a poll never waits for a log.
-const FILE_BACKLOG_LINES_MAX: usize = 16_384;
+pub mod journal;
 
-/// Keeps the log files going. Dropping it writes out what waits.
+/// Lines that wait for log files or for the journal. Further ones are dropped and counted: a poll never waits for a log.
+const BACKLOG_LINES_MAX: usize = 16_384;
+
+/// Keeps the log going. Dropping it writes out what waits, for a second at most.
 #[derive(Debug, Default)]
-pub struct Log {
-    files: Option<(WorkerGuard, ErrorCounter, Arc<AtomicU64>)>,
-}
+pub struct Log(Vec<Queue>);
 
 impl Log {
-    /// How many lines have been dropped because the files could not be written, or not fast enough.
+    /// How many lines have been dropped because they could not be written, or not fast enough.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
-        self.files.as_ref().map_or(0, |(_, late, failed)| {
-            u64::try_from(late.dropped_lines()).unwrap_or(u64::MAX).saturating_add(failed.load(Ordering::Relaxed))
-        })
+        self.0.iter().map(Queue::lines_dropped).sum()
+    }
+
+    /// What hands lines to a thread that writes them to `sink`.
+    fn queue(&mut self, sink: impl Write + Send + 'static) -> NonBlocking {
+        let failed = Arc::default();
+        let sink = Counted { sink, failed: Arc::clone(&failed) };
+        let (writer, thread) = NonBlockingBuilder::default().buffered_lines_limit(BACKLOG_LINES_MAX).finish(sink);
+        self.0.push(Queue { late: writer.error_counter(), failed, _thread: thread });
+        writer
+    }
+}
+
+/// Lines on their way to a thread that may wait for a disk, or for journald.
+#[derive(Debug)]
+struct Queue {
+    late: ErrorCounter,
+    failed: Arc<AtomicU64>,
+    _thread: WorkerGuard,
+}
+
+impl Queue {
+    fn lines_dropped(&self) -> u64 {
+        u64::try_from(self.late.dropped_lines()).unwrap_or(u64::MAX).saturating_add(self.failed.load(Ordering::Relaxed))
+    }
+}
+
+/// Counts the lines that its sink does not take. The next one is tried again.
+#[derive(Debug)]
+struct Counted<W> {
+    sink: W,
+    failed: Arc<AtomicU64>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    /// `line` is one whole line, as the thread gets them.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.sink.write_all(line).is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
     }
 }
 
@@ -53,38 +96,37 @@ pub enum LogError {
 /// # Errors
 /// See [`LogError`].
 pub fn init(config: &LogConfig) -> Result<Log, LogError> {
-    let stderr = layer(config.format, io::stderr);
-    let (mut to_files, mut files, mut trouble) = (None, None, None);
+    let (mut log, mut to_files, mut trouble) = (Log::default(), None, None);
+    let to_stderr = match Journal::of_standard_error() {
+        Some(journal) => journal_layer(config.format, log.queue(journal)),
+        None => layer(config.format, io::stderr),
+    };
     if let Some(directory) = &config.directory {
-        let mut lines = FileLines { config: config.clone(), file: None, torn: false, failed: Arc::default() };
+        let mut files = LogFiles { config: config.clone(), file: None, torn: false };
         // Standard error has every line; a directory that may be mended is no reason not to watch.
-        trouble = lines.open().err().map(|error| (directory, error));
-        let failed = Arc::clone(&lines.failed);
-        let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(FILE_BACKLOG_LINES_MAX).finish(lines);
-        let late = writer.error_counter();
-        (to_files, files) = (Some(layer(config.format, writer)), Some((guard, late, failed)));
+        trouble = files.open().err().map(|error| (directory, error));
+        to_files = Some(layer(config.format, log.queue(files)));
     }
     let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
-    tracing_subscriber::registry().with(stderr).with(to_files).with(filter).try_init()?;
+    tracing_subscriber::registry().with(to_stderr).with(to_files).with(filter).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
     if let Some((directory, error)) = trouble {
         error!(event = "log_files_failed", directory = %directory.display(), %error,
             "log.directory: no file can be written there: its lines are dropped until one can");
     }
-    Ok(Log { files })
+    Ok(log)
 }
 
-/// The log files, on the thread that writes them. A line that they do not take is counted; the next one is tried again.
+/// The log files, on the thread that writes them.
 #[derive(Debug)]
-struct FileLines {
+struct LogFiles {
     config: LogConfig,
     file: Option<RollingFileAppender>,
     /// The last line may stand there in part.
     torn: bool,
-    failed: Arc<AtomicU64>,
 }
 
-impl FileLines {
+impl LogFiles {
     fn open(&mut self) -> io::Result<&mut RollingFileAppender> {
         if self.file.is_none()
             && let Some(directory) = &self.config.directory
@@ -103,22 +145,14 @@ impl FileLines {
         }
         self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+impl Write for LogFiles {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let start: &[u8] = if self.torn { b"\n" } else { b"" };
         let done = self.open()?.write_all(&[start, line].concat());
         self.torn = done.is_err();
-        done
-    }
-}
-
-impl Write for FileLines {
-    /// `line` is one whole line, as the thread gets them.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.append(line).is_err() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
+        done.map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -136,6 +170,19 @@ where
     match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+/// What writes each event as one entry of the journal, which has the time and the severity itself.
+pub fn journal_layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (layer, line) = (fmt::layer().with_writer(writer), fmt::format().with_ansi(false).with_target(false));
+    match format {
+        LogFormat::Text => layer.event_format(Entry(line.without_time().with_level(false))).boxed(),
+        LogFormat::Json => layer.event_format(Entry(line.json().flatten_event(true))).boxed(),
     }
 }
 

@@ -1,23 +1,23 @@
 //! The command line: parse it, run one command, turn its answer into an exit status.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use refwatch::commands::{CommandLine, Exit, Failure};
+use refwatch::commands::{CommandLine, Exit, Failure, complain};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tracing::Level;
 
 fn main() -> ExitCode {
     if let Err(error) = forbid_core_dumps() {
-        complain(&format!("warning: core dumps could not be switched off: {error}"));
+        complain(Level::WARN, &format!("warning: core dumps could not be switched off: {error}"));
     }
     let exit = match CommandLine::try_parse() {
         // A panic has been told by its hook.
         Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
             Ok(Ok(exit)) => exit,
             Ok(Err(failure)) => {
-                complain(&failure.message);
+                complain(Level::ERROR, &failure.message);
                 failure.exit
             }
             Err(_) => Exit::Fault,
@@ -47,9 +47,4 @@ fn run(command_line: CommandLine) -> Result<Exit, Failure> {
     // Tasks that are cut off here have no commit under way: whoever owned one has waited for it.
     runtime.shutdown_background();
     exit
-}
-
-fn complain(message: &str) {
-    // Where standard error cannot be written either, the exit status has to do.
-    drop(writeln!(std::io::stderr(), "{message}"));
 }

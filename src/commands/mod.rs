@@ -19,9 +19,11 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use tracing::Level;
 
 use crate::config::{self, Loaded, Problems};
 use crate::core::text::Printable;
+use crate::logging::journal;
 
 /// Watches AWS HealthOmics reference import jobs until they end.
 #[derive(Debug, Parser)]
@@ -176,4 +178,11 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
 /// Writes a remark to standard error: progress, hints. Where it cannot be written, the results still can.
 pub fn remark(text: impl Display) {
     drop(writeln!(io::stderr().lock(), "{}", Printable(&text.to_string())));
+}
+
+/// Tells on standard error what no log is told: why a command fails. Where it leads to the journal, that learns how severe it is.
+pub fn complain(level: Level, message: &str) {
+    let text = if journal::is_standard_error() { journal::prefixed(level, message) } else { format!("{message}\n") };
+    // Where standard error cannot be written either, the exit status has to do.
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }

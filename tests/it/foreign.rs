@@ -25,7 +25,8 @@ use refwatch::omics::{Aws, Target};
 use refwatch::record::{RecordReader, TransitionRow};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::registry::Registry;
 
 const JOB: &str = "1234567890/9876543210";
 
@@ -163,18 +164,17 @@ pub(crate) fn shown(text: &str) {
 /// Checks `text` in the lines of the log and in the tables of the commands.
 pub(crate) fn written(text: &str) {
     for format in [LogFormat::Text, LogFormat::Json] {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::registry().with(logging::layer(format, move || writer.clone()));
-        tracing::subscriber::with_default(subscriber, || tracing::error!(status_message = text, "{text}"));
-        let written = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let line = String::from_utf8(written).expect("text");
+        let line = logged(text, |log| logging::layer(format, move || log.clone()));
         harmless(&line, "the log");
         assert_eq!(line.find('\n'), Some(line.len() - 1), "one line: {line:?}");
         if format == LogFormat::Json {
             let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             assert_eq!([&event["status_message"], &event["message"]], [text, text]);
         }
+        let entry = logged(text, |log| logging::journal_layer(format, move || log.clone()));
+        harmless(&entry, "the journal");
+        let names: Vec<&str> = entry.lines().map(|line| line.split('=').next().unwrap_or_default()).collect();
+        assert_eq!(names, ["PRIORITY", "MESSAGE", "SYSLOG_IDENTIFIER", "REFWATCH_STATUS_MESSAGE"], "{entry:?}");
     }
     let own = || text.to_owned();
     let row = TransitionRow { to_status: own(), status_message: Some(own()), ..TransitionRow::default() };
@@ -190,6 +190,15 @@ pub(crate) fn written(text: &str) {
         harmless(&status, "status");
         assert!(history.lines().count() <= 3 && status.lines().count() == 3, "{history:?} {status:?}");
     }
+}
+
+/// What a layer of the log makes of `text`.
+fn logged(text: &str, layer: impl FnOnce(Log) -> Box<dyn Layer<Registry> + Send + Sync>) -> String {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(layer(log.clone()));
+    tracing::subscriber::with_default(subscriber, || tracing::error!(status_message = text, "{text}"));
+    let written = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    String::from_utf8(written).expect("text")
 }
 
 /// What is written to it.

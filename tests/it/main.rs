@@ -13,6 +13,7 @@ mod faults;
 mod foreign;
 mod house;
 mod http;
+mod journal;
 mod omics;
 mod process;
 mod record;
