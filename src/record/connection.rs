@@ -171,7 +171,7 @@ impl Locked {
     /// It is not sound, or the system refuses.
     pub(super) fn seal(&self) -> Result<(), OpenError> {
         if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= SEALED_MAX) && !self.has_log() {
-            read_only(&self.path, |connection, path| schema::check(connection, path, self.mark(), false))?;
+            reading(&self.path, |open, path| schema::check(open, path, self.mark(), false))?;
             self.set_seal().map_err(refused(&self.path, "its lock file must be written"))?;
         }
         Ok(())
@@ -253,7 +253,7 @@ pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
         rolled_back.map_err(|error| schema::failed(path, error))?;
     }
     // Before a connection that could write: to close one would move the log of a newer or a damaged record into its file.
-    read_only(path, |connection, path| schema::check(connection, path, file.mark(), file.is_sealed()))?;
+    reading(path, |open, path| schema::check(open, path, file.mark(), file.is_sealed()))?;
     let failed = |error| schema::failed(path, error);
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     for (setting, wanted) in [
@@ -280,11 +280,10 @@ pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// A way to open a file, as often as it takes.
+pub(super) type Opening<'a> = dyn Fn() -> rusqlite::Result<Connection> + Sync + 'a;
+
 /// Opens the file for `read`, changes nothing and leaves nothing behind.
-///
-/// A record that nobody has open has no write-ahead log beside it, and is read as the unchanging file it is: that needs
-/// no right to write the directory, where SQLite would otherwise put its shared memory. Where a log turns up meanwhile,
-/// a daemon has started, and `read` is done again beside it.
 ///
 /// # Errors
 /// There is no record, it is not of this version, or `read` failed.
@@ -292,15 +291,24 @@ pub(super) fn read_only<T, E: From<OpenError>>(
     path: &Path,
     read: impl Fn(&Connection, &Path) -> Result<T, E>,
 ) -> Result<T, E> {
+    reading(path, |open, path| read(&open().map_err(|error| schema::failed(path, error))?, path))
+}
+
+/// The same for a `read` that may use several connections.
+///
+/// A record that nobody has open has no write-ahead log beside it, and is read as the unchanging file it is: that needs
+/// no right to write the directory, where SQLite would otherwise put its shared memory. Where a log turns up meanwhile,
+/// a daemon has started, and `read` is done again beside it.
+///
+/// # Errors
+/// As [`read_only`].
+fn reading<T, E: From<OpenError>>(path: &Path, read: impl Fn(&Opening<'_>, &Path) -> Result<T, E>) -> Result<T, E> {
     let path = &fs::canonicalize(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
         _ => refused(path, "this user must be able to read it")(error),
     })?;
     let log = beside(path, "-wal");
-    let attempt = |name: &Path, flags| {
-        let connection = open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags);
-        read(&connection.map_err(|error| schema::failed(path, error))?, path)
-    };
+    let attempt = |name: &Path, flags| read(&|| open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags), path);
     if !log.exists() {
         let answer = attempt(&immutable(path), OpenFlags::SQLITE_OPEN_URI);
         if !log.exists() {

@@ -49,6 +49,42 @@ fn the_rows_of_a_job_are_found_by_index() {
     );
 }
 
+#[test]
+fn every_index_is_read_alone_and_in_its_order() {
+    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
+    schema::migrate(&mut connection, Path::new("")).expect("a schema");
+    let count = "SELECT count(*) FROM sqlite_schema WHERE type = 'index'";
+    assert_eq!(connection.query_one(count, [], |row| row.get::<_, u32>(0)), Ok(4));
+    assert_eq!(indexes::INDEXES.len(), 4);
+    for (index, table, columns) in indexes::INDEXES {
+        let plan = format!("EXPLAIN QUERY PLAN {}", indexes::by_index(index, table, columns));
+        let steps = connection.prepare(&plan).and_then(|mut plan| {
+            plan.query_map([], |row| row.get::<_, String>("detail"))?.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        assert_eq!(steps, Ok(vec![format!("SCAN {table} USING COVERING INDEX {index}")]));
+    }
+}
+
+#[test]
+fn an_index_that_lacks_a_row_or_has_it_elsewhere_is_noticed() {
+    const OWN: &str = "CREATE INDEX details_of_job ON details (reference_store_id, import_job_id, target)";
+    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
+    schema::migrate(&mut connection, Path::new("")).expect("a schema");
+    let rows = "INSERT INTO details (target, reference_store_id, import_job_id, kind, observed_at)
+        VALUES ('b', '1', '1', '', ''), ('a', '1', '1', '', ''), ('a', '12', '1', '', ''), ('a', '1', '1', '', '')";
+    connection.execute_batch(rows).expect("rows");
+    assert_eq!(indexes::damage(&connection), Ok(None));
+    connection.pragma_update(None, "writable_schema", true).expect("a setting");
+    for (version, other) in (100..).zip([OWN.replace(')', " DESC)"), format!("{OWN} WHERE target = 'a'")]) {
+        connection.execute_batch(&format!("DROP INDEX details_of_job; {other}")).expect("another index");
+        let own = "UPDATE sqlite_schema SET sql = ? WHERE name = 'details_of_job'";
+        connection.execute(own, [OWN]).expect("it passes for the own one");
+        connection.pragma_update(None, "schema_version", version).expect("the schema, read again");
+        let told = "the index details_of_job does not fit the rows of details".to_owned();
+        assert_eq!(indexes::damage(&connection), Ok(Some(told)), "{other}");
+    }
+}
+
 /// A time with digits that milliseconds lose.
 fn time(seconds: i64, nanosecond: i32) -> Timestamp {
     Timestamp::new(1_700_000_000 + seconds, nanosecond).expect("in range")
