@@ -170,8 +170,8 @@ impl Locked {
     /// # Errors
     /// It is not sound, or the system refuses.
     pub(super) fn seal(&self) -> Result<(), OpenError> {
-        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= SEALED_MAX) && !self.has_log() {
-            reading(&self.path, |open, path| schema::check(open, path, self.mark(), false))?;
+        if self.is_closed_and_small() {
+            read_only(&self.path, |connection, path| schema::check(connection, path, self.mark(), false))?;
             self.set_seal().map_err(refused(&self.path, "its lock file must be written"))?;
         }
         Ok(())
@@ -185,11 +185,12 @@ impl Locked {
     fn is_sealed(&self) -> bool {
         let mut seal = [0; SEAL_LENGTH];
         let read = self.lock.read_exact_at(&mut seal, SEAL_AT);
-        read.is_ok() && !self.has_log() && self.digest().is_ok_and(|digest| digest.as_bytes() == seal)
+        read.is_ok() && self.is_closed_and_small() && self.digest().is_ok_and(|digest| digest.as_bytes() == seal)
     }
 
-    fn has_log(&self) -> bool {
-        beside(&self.path, "-wal").exists()
+    fn is_closed_and_small(&self) -> bool {
+        let small = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= SEALED_MAX);
+        small && !beside(&self.path, "-wal").exists()
     }
 
     fn digest(&self) -> io::Result<String> {
@@ -246,6 +247,9 @@ pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
 /// It is no record, a damaged one, a newer one, or SQLite does not do what is needed.
 pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
     let path = &*file.path;
+    // A process that was killed may have left a commit that the system knows and the disk does not. What is read now is shown.
+    let log = beside(path, "-wal");
+    let killed = log.exists();
     // Before its first row a record is made with a rollback journal. One that a loss of power left goes before anything is read.
     if beside(path, "-journal").exists() {
         let rolled_back = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
@@ -253,7 +257,7 @@ pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
         rolled_back.map_err(|error| schema::failed(path, error))?;
     }
     // Before a connection that could write: to close one would move the log of a newer or a damaged record into its file.
-    reading(path, |open, path| schema::check(open, path, file.mark(), file.is_sealed()))?;
+    read_only(path, |connection, path| schema::check(connection, path, file.mark(), file.is_sealed()))?;
     let failed = |error| schema::failed(path, error);
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     for (setting, wanted) in [
@@ -274,16 +278,17 @@ pub(super) fn connect(file: &Locked) -> Result<Connection, OpenError> {
     // Plans by the statement alone: else a statement is compiled again for each value that is looked up.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     schema::migrate(&mut connection, path)?;
-    // A process that was killed may have left a commit that the system knows and the disk does not. What is read now is shown.
-    let log = beside(path, "-wal");
-    [Some(&*log), path.parent()].into_iter().flatten().filter(|part| part.exists()).try_for_each(sync)?;
+    if killed {
+        [Some(&*log), path.parent()].into_iter().flatten().filter(|part| part.exists()).try_for_each(sync)?;
+    }
     Ok(connection)
 }
 
-/// A way to open a file, as often as it takes.
-pub(super) type Opening<'a> = dyn Fn() -> rusqlite::Result<Connection> + Sync + 'a;
-
 /// Opens the file for `read`, changes nothing and leaves nothing behind.
+///
+/// A record that nobody has open has no write-ahead log beside it, and is read as the unchanging file it is: that needs
+/// no right to write the directory, where SQLite would otherwise put its shared memory. Where a log turns up meanwhile,
+/// a daemon has started, and `read` is done again beside it.
 ///
 /// # Errors
 /// There is no record, it is not of this version, or `read` failed.
@@ -291,24 +296,15 @@ pub(super) fn read_only<T, E: From<OpenError>>(
     path: &Path,
     read: impl Fn(&Connection, &Path) -> Result<T, E>,
 ) -> Result<T, E> {
-    reading(path, |open, path| read(&open().map_err(|error| schema::failed(path, error))?, path))
-}
-
-/// The same for a `read` that may use several connections.
-///
-/// A record that nobody has open has no write-ahead log beside it, and is read as the unchanging file it is: that needs
-/// no right to write the directory, where SQLite would otherwise put its shared memory. Where a log turns up meanwhile,
-/// a daemon has started, and `read` is done again beside it.
-///
-/// # Errors
-/// As [`read_only`].
-fn reading<T, E: From<OpenError>>(path: &Path, read: impl Fn(&Opening<'_>, &Path) -> Result<T, E>) -> Result<T, E> {
     let path = &fs::canonicalize(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
         _ => refused(path, "this user must be able to read it")(error),
     })?;
     let log = beside(path, "-wal");
-    let attempt = |name: &Path, flags| read(&|| open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags), path);
+    let attempt = |name: &Path, flags| {
+        let connection = open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags);
+        read(&connection.map_err(|error| schema::failed(path, error))?, path)
+    };
     if !log.exists() {
         let answer = attempt(&immutable(path), OpenFlags::SQLITE_OPEN_URI);
         if !log.exists() {

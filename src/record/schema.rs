@@ -4,14 +4,12 @@
 //! stand in and wherever the wall clock jumped.
 
 use std::fmt::Display;
-use std::panic::resume_unwind;
 use std::path::Path;
-use std::thread;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::chain::Link;
-use super::connection::{Opening, is_denied};
+use super::connection::is_denied;
 use super::{OpenError, chain, indexes};
 
 /// `PRAGMA application_id`: "rfwt". It tells a record from any other SQLite database.
@@ -101,18 +99,17 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
 ///
 /// # Errors
 /// It is no record, a damaged one, a newer one, or it cannot be read.
-pub(super) fn check(open: &Opening<'_>, path: &Path, mark: Option<Link>, sealed: bool) -> Result<(), OpenError> {
-    let connection = open().map_err(|error| failed(path, error))?;
-    let version = version(&connection, path)?;
+pub(super) fn check(connection: &Connection, path: &Path, mark: Option<Link>, sealed: bool) -> Result<(), OpenError> {
+    let version = version(connection, path)?;
     let check = || {
         if version == 0 {
             return Ok(mark.map(|mark| format!("it is empty, and row {} that was recorded is not in it", mark.id)));
         }
-        if version == VERSION && sealed && chain::last(&connection)? == mark.unwrap_or_default() {
+        if version == VERSION && sealed && chain::last(connection)? == mark.unwrap_or_default() {
             return Ok(None);
         }
         // An index that somebody has added, or changed, is SQLite's to check.
-        let own = version == VERSION && has_own_indexes(&connection)?;
+        let own = version == VERSION && has_own_indexes(connection)?;
         let pages = if own { "PRAGMA quick_check(1)" } else { "PRAGMA integrity_check(1)" };
         let pages: String = connection.query_one(pages, [], |row| row.get(0))?;
         if pages != "ok" {
@@ -121,29 +118,19 @@ pub(super) fn check(open: &Opening<'_>, path: &Path, mark: Option<Link>, sealed:
         if version < VERSION {
             return Ok(None);
         }
-        if !is_whole(&connection)? {
+        if !is_whole(connection)? {
             return Ok(Some("its tables are not as they were made".to_owned()));
         }
-        let indexes = || if own { indexes::damage(&open()?) } else { Ok(None) };
-        let (rows, indexes) = beside(indexes, || chain::damage(&connection, mark));
-        Ok(rows?.or(indexes?))
+        match chain::damage(connection, mark)? {
+            None if own => indexes::damage(connection),
+            found => Ok(found),
+        }
     };
     match check() {
         Ok(None) => Ok(()),
         Ok(Some(damage)) => Err(not_a_record(path, &damage)),
         Err(error) => Err(failed(path, error)),
     }
-}
-
-/// Does both, the first on a thread of its own where the system allows one.
-fn beside<A: Send, B>(first: impl Fn() -> A + Send + Copy, second: impl FnOnce() -> B) -> (B, A) {
-    thread::scope(|scope| {
-        let started = thread::Builder::new().spawn_scoped(scope, first);
-        let second = second();
-        let first =
-            started.map_or_else(|_| first(), |started| started.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        (second, first)
-    })
 }
 
 /// Whether the indexes are those that the migrations make.
