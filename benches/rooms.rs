@@ -133,9 +133,11 @@ fn opening(bencher: Bencher<'_, '_>, after: &str) {
         }
         record.close().await;
     });
-    let standing = RefCell::new(None);
+    let standing: RefCell<Option<Record>> = RefCell::new(None);
     let before = || {
-        standing.take().map(|record: Record| runtime.block_on(record.close()));
+        if let Some(record) = standing.take() {
+            runtime.block_on(record.close());
+        }
         if after == "killed" {
             let lock = File::options().write(true).open(place.path().join("refwatch.db.lock"));
             lock.and_then(|lock| lock.set_len(MARKED)).expect("a lock file without its seal");

@@ -36,8 +36,8 @@ const PID_LENGTH: usize = 20;
 /// The bytes of the mark, likewise: an id, a digest in hexadecimal digits.
 const MARK_LENGTH: usize = 40;
 
-/// The bytes of the seal after that: a SHA-256 in hexadecimal digits.
-const SEAL_LENGTH: usize = 64;
+/// The bytes of the seal after that: a SHA-256.
+const SEAL_LENGTH: usize = 32;
 const SEAL_AT: u64 = (PID_LENGTH + MARK_LENGTH) as u64;
 
 /// The bytes of a record read at once, to seal it.
@@ -178,14 +178,14 @@ impl Locked {
     }
 
     pub(super) fn set_seal(&self) -> io::Result<()> {
-        self.lock.write_all_at(self.digest()?.as_bytes(), SEAL_AT)
+        self.lock.write_all_at(&self.digest()?, SEAL_AT)
     }
 
     /// Whether the record is, byte for byte, what was sealed.
     fn is_sealed(&self) -> bool {
         let mut seal = [0; SEAL_LENGTH];
         let read = self.lock.read_exact_at(&mut seal, SEAL_AT);
-        read.is_ok() && self.is_closed_and_small() && self.digest().is_ok_and(|digest| digest.as_bytes() == seal)
+        read.is_ok() && self.is_closed_and_small() && self.digest().is_ok_and(|digest| digest == seal)
     }
 
     fn is_closed_and_small(&self) -> bool {
@@ -193,11 +193,11 @@ impl Locked {
         small && !beside(&self.path, "-wal").exists()
     }
 
-    fn digest(&self) -> io::Result<String> {
+    fn digest(&self) -> io::Result<[u8; SEAL_LENGTH]> {
         let (mut file, mut digest, mut buffer) = (File::open(&self.path)?, Sha256::new(), vec![0; READ_LENGTH]);
         loop {
             match file.read(&mut buffer)? {
-                0 => return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                0 => return Ok(digest.finalize().into()),
                 count => digest.update(&buffer[..count]),
             }
         }
