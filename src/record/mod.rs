@@ -10,6 +10,7 @@
 
 mod chain;
 mod connection;
+mod indexes;
 mod memory;
 mod reader;
 mod rows;

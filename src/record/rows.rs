@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
-use super::chain;
+use super::chain::{self, Link};
 use crate::core::change::{Anomaly, Change, Detail, SourceTransition, Transition};
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
@@ -25,21 +25,19 @@ pub(super) fn milliseconds(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
-/// Adds a change, unless it is there already from an attempt that failed late.
-pub(super) fn append(transaction: &Transaction<'_>, id: &WatchId, change: &Change) -> Result<()> {
+/// Adds a change after the `last` row, unless it is there already from an attempt that failed late. Returns the last row of now.
+pub(super) fn append(transaction: &Transaction<'_>, mut last: Link, id: &WatchId, change: &Change) -> Result<Link> {
     let rows = rows(id, change);
     // A change is there whole or not at all, and none that is new repeats the last of its kind: so its last row tells.
-    let Some(last) = rows.last() else { return Ok(()) };
-    if last.is_last(transaction)? {
-        return Ok(());
+    if rows.last().map_or(Ok(true), |row| row.is_last(transaction))? {
+        return Ok(last);
     }
-    let mut last = chain::last(transaction)?;
     for row in &rows {
         let (link, hash) = last.next(row.table, row.values());
         row.insert(transaction, link.id, hash)?;
         last = link;
     }
-    Ok(())
+    Ok(last)
 }
 
 /// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant` and that are not `watched`. Says

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::chain::Link;
 use super::connection::is_denied;
-use super::{OpenError, chain};
+use super::{OpenError, chain, indexes};
 
 /// `PRAGMA application_id`: "rfwt". It tells a record from any other SQLite database.
 const APPLICATION_ID: i64 = 0x7266_7774;
@@ -94,17 +94,24 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
 
 /// Whether the file is a record without damage: the columns of the schema, every page and index as SQLite made them, every row
 /// as it was written, up to the last one known to be on disk (`mark`) and whatever came after. A record of an older schema has no
-/// hashes yet: there, SQLite's own check is all there is.
+/// hashes yet: there, SQLite's own check is all there is. One that is byte for byte what was found sound (`sealed`) is sound, where it
+/// ends with the mark.
 ///
 /// # Errors
 /// It is no record, a damaged one, a newer one, or it cannot be read.
-pub(super) fn check(connection: &Connection, path: &Path, mark: Option<Link>) -> Result<(), OpenError> {
+pub(super) fn check(connection: &Connection, path: &Path, mark: Option<Link>, sealed: bool) -> Result<(), OpenError> {
     let version = version(connection, path)?;
     let check = || {
         if version == 0 {
             return Ok(mark.map(|mark| format!("it is empty, and row {} that was recorded is not in it", mark.id)));
         }
-        let pages: String = connection.query_one("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if version == VERSION && sealed && chain::last(connection)? == mark.unwrap_or_default() {
+            return Ok(None);
+        }
+        // An index that somebody has added, or changed, is SQLite's to check.
+        let own = version == VERSION && has_own_indexes(connection)?;
+        let pages = if own { "PRAGMA quick_check(1)" } else { "PRAGMA integrity_check(1)" };
+        let pages: String = connection.query_one(pages, [], |row| row.get(0))?;
         if pages != "ok" {
             return Ok(Some(pages));
         }
@@ -114,7 +121,10 @@ pub(super) fn check(connection: &Connection, path: &Path, mark: Option<Link>) ->
         if !is_whole(connection)? {
             return Ok(Some("its tables are not as they were made".to_owned()));
         }
-        chain::damage(connection, mark)
+        match chain::damage(connection, mark)? {
+            None if own => indexes::damage(connection),
+            found => Ok(found),
+        }
     };
     match check() {
         Ok(None) => Ok(()),
@@ -123,10 +133,23 @@ pub(super) fn check(connection: &Connection, path: &Path, mark: Option<Link>) ->
     }
 }
 
-/// Whether the tables have the columns that the migrations make.
-fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+/// Whether the indexes are those that the migrations make.
+fn has_own_indexes(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT CAST(group_concat(sql, ';' ORDER BY sql) AS BLOB) FROM sqlite_schema WHERE type = 'index'";
+    let indexes = |connection: &Connection| connection.query_one(sql, [], |row| row.get::<_, Option<Vec<u8>>>(0));
+    Ok(indexes(connection)? == indexes(&made()?)?)
+}
+
+/// The schema as the migrations make it.
+fn made() -> rusqlite::Result<Connection> {
     let made = Connection::open_in_memory()?;
     MIGRATIONS.iter().try_for_each(|migration| made.execute_batch(migration))?;
+    Ok(made)
+}
+
+/// Whether the tables have the columns that the migrations make.
+fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+    let made = made()?;
     // As bytes: a damaged name need not be UTF-8, and rusqlite's `column_names` panics on one that is not.
     let columns = |connection: &Connection, table| {
         let sql = "SELECT CAST(group_concat(name) AS BLOB) FROM pragma_table_info(?)";

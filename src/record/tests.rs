@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 
 use super::*;
 use crate::core::backoff::BackoffPolicy;
-use crate::core::change::DetailKind;
+use crate::core::change::{Detail, DetailKind};
 use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
 use crate::core::outcome::{FailureReason, PollFailure, PollOutcome};
 use crate::core::time::{Monotonic, Now};
@@ -47,6 +47,42 @@ fn the_rows_of_a_job_are_found_by_index() {
         3,
         "{steps:#?}"
     );
+}
+
+#[test]
+fn every_index_is_read_alone_and_in_its_order() {
+    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
+    schema::migrate(&mut connection, Path::new("")).expect("a schema");
+    let count = "SELECT count(*) FROM sqlite_schema WHERE type = 'index'";
+    assert_eq!(connection.query_one(count, [], |row| row.get::<_, u32>(0)), Ok(4));
+    assert_eq!(indexes::INDEXES.len(), 4);
+    for (index, table, columns) in indexes::INDEXES {
+        let plan = format!("EXPLAIN QUERY PLAN {}", indexes::by_index(index, table, columns));
+        let steps = connection.prepare(&plan).and_then(|mut plan| {
+            plan.query_map([], |row| row.get::<_, String>("detail"))?.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        assert_eq!(steps, Ok(vec![format!("SCAN {table} USING COVERING INDEX {index}")]));
+    }
+}
+
+#[test]
+fn an_index_that_lacks_a_row_or_has_it_elsewhere_is_noticed() {
+    const OWN: &str = "CREATE INDEX details_of_job ON details (reference_store_id, import_job_id, target)";
+    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
+    schema::migrate(&mut connection, Path::new("")).expect("a schema");
+    let rows = "INSERT INTO details (target, reference_store_id, import_job_id, kind, observed_at)
+        VALUES ('b', '1', '1', '', ''), ('a', '1', '1', '', ''), ('a', '12', '1', '', ''), ('a', '1', '1', '', '')";
+    connection.execute_batch(rows).expect("rows");
+    assert_eq!(indexes::damage(&connection), Ok(None));
+    connection.pragma_update(None, "writable_schema", true).expect("a setting");
+    for (version, other) in (100..).zip([OWN.replace(')', " DESC)"), format!("{OWN} WHERE target = 'a'")]) {
+        connection.execute_batch(&format!("DROP INDEX details_of_job; {other}")).expect("another index");
+        let own = "UPDATE sqlite_schema SET sql = ? WHERE name = 'details_of_job'";
+        connection.execute(own, [OWN]).expect("it passes for the own one");
+        connection.pragma_update(None, "schema_version", version).expect("the schema, read again");
+        let told = "the index details_of_job does not fit the rows of details".to_owned();
+        assert_eq!(indexes::damage(&connection), Ok(Some(told)), "{other}");
+    }
 }
 
 /// A time with digits that milliseconds lose.
@@ -207,9 +243,11 @@ fn damage_beside_a_deleted_row_stays_noticed() {
         key: format!("1234567890/000000000{job}").parse().expect("two ids"),
     };
     let transaction = connection.transaction().expect("a transaction");
+    let mut last = chain::Link::default();
     for (id, kind) in [("1", DetailKind::Vanished), ("2", DetailKind::Returned), ("3", DetailKind::Vanished)] {
-        let details = vec![crate::core::change::Detail { kind, value: None, observed_at: time(0, 0) }];
-        rows::append(&transaction, &job(id), &Change { details, ..Change::default() }).expect("rows");
+        let details = vec![Detail { kind, value: None, observed_at: time(0, 0) }];
+        let change = Change { details, ..Change::default() };
+        last = rows::append(&transaction, last, &job(id), &change).expect("rows");
     }
     transaction.execute("UPDATE details SET value = 'x' WHERE id = 3", []).expect("damage");
     let mut deleted = transaction.prepare("DELETE FROM details WHERE id = 2 RETURNING id, hash").expect("a deletion");
@@ -219,4 +257,32 @@ fn damage_beside_a_deleted_row_stays_noticed() {
     assert_eq!(chain::damage(&transaction, None), Ok(Some(told)));
     transaction.execute("UPDATE details SET value = NULL WHERE id = 3", []).expect("mended");
     assert_eq!(chain::damage(&transaction, None), Ok(None));
+}
+
+#[test]
+fn a_sealed_record_is_taken_as_it_is_and_any_other_is_checked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a lock");
+    let opened = || connection::connect(&file).map(drop).map_err(|error| error.to_string());
+    let shell = |sql| rusqlite::Connection::open(&file.path).expect("a connection").execute_batch(sql).expect(sql);
+    file.make().expect("a file");
+    opened().expect("a new one");
+    let mut connection = rusqlite::Connection::open(&file.path).expect("a connection");
+    let transaction = connection.transaction().expect("a transaction");
+    let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: time(0, 0) };
+    let change = Change { details: vec![detail.clone(), detail], ..Change::default() };
+    let last = rows::append(&transaction, chain::Link::default(), &Model::new("default").id, &change).expect("rows");
+    transaction.commit().expect("a commit");
+    file.set_mark(last).expect("a mark");
+    drop(connection);
+    file.seal().expect("a sound record");
+    opened().expect("what was sealed");
+    shell("UPDATE details SET value = 'x' WHERE id = 1");
+    opened().expect_err("changed since");
+    file.seal().expect_err("not sound");
+    opened().expect_err("not sealed");
+    file.set_seal().expect("a seal");
+    opened().expect("what was sealed is not looked at again");
+    file.set_mark(chain::Link { id: last.id + 1, ..last }).expect("a mark");
+    opened().expect_err("sealed before its last row");
 }

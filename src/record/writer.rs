@@ -23,7 +23,7 @@ use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 
 /// Requests taken at once. It bounds how long the first of them waits for the last.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 1024;
 
 /// Where the answer to a request goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
@@ -139,8 +139,16 @@ impl Writer {
             self.append(group);
         }
         // The last connection to be closed takes the write-ahead log into the file.
-        if let Some(Err((_, error))) = self.connection.take().map(Connection::close) {
-            warn!(%error, "the record was not closed; nothing is lost, and the next start completes it");
+        match self.connection.take().map(Connection::close) {
+            Some(Ok(())) => {
+                if let Err(error) = self.file.seal() {
+                    warn!(event = "record_not_sealed", %error, "the next start checks all of the record");
+                }
+            }
+            Some(Err((_, error))) => {
+                warn!(%error, "the record was not closed; nothing is lost, and the next start completes it");
+            }
+            None => {}
         }
         drop(self.file);
         for done in ended {
@@ -153,8 +161,12 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let result =
-            self.commit(|rows| group.iter().try_for_each(|append| rows::append(rows, &append.id, &append.change)));
+        let result = self.commit(|rows| {
+            // The last row is read once and then known: to read it before each change would cost as much as to add that.
+            let last = chain::last(rows)?;
+            group.iter().try_fold(last, |last, append| rows::append(rows, last, &append.id, &append.change))?;
+            Ok(())
+        });
         for append in group {
             answer(append.done, result.clone());
         }
