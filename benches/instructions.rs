@@ -1,6 +1,6 @@
-//! Two paths to count the instructions of, by `tests/e2e/instructions`: a poll of a job of which nothing is new, from the wire to the
-//! board, and the rendering of what 1,000 watches show to a scrape. The rooms are the real ones, and the answers come from the simulator
-//! over a socket, on a thread of its own.
+//! Two paths to count the instructions of, by `tests/e2e/instructions`: a poll of a job of which nothing is new, from the wire to
+//! the board, and the rendering of what 1,000 watches show to a scrape. The rooms are the real ones, and the answers come from
+//! the simulator over a socket, on a thread of its own.
 //!
 //! What is counted is what [`counted`] does and whatever it calls: valgrind finds it by its name.
 

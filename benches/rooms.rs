@@ -1,5 +1,5 @@
-//! How long the rooms take for what they do all day, each alone: a decision of the core, a turn under the quota, a look at a listed job,
-//! the text of a scrape, a commit of the record and its opening.
+//! How long the rooms take for what they do all day, each alone: a decision of the core, a turn under the quota, a look at a
+//! listed job, the text of a scrape, a commit of the record and its opening.
 
 mod given;
 

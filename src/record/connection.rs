@@ -43,8 +43,8 @@ const SEAL_AT: u64 = (PID_LENGTH + MARK_LENGTH) as u64;
 /// The bytes of a record read at once, to seal it.
 const READ_LENGTH: usize = 1 << 16;
 
-/// The largest record that is sealed, in bytes, some 270,000 transitions. Before that it is checked, which takes half a second, and a
-/// stop waits for it.
+/// The largest record that is sealed, in bytes, some 270,000 transitions. Before that it is checked, which takes half a second,
+/// and a stop waits for it.
 const SEALED_MAX: u64 = 64 << 20;
 
 /// Where the header of a database says which format a writer must know, and the last that SQLite has, that of write-ahead logs.
@@ -164,8 +164,8 @@ impl Locked {
         self.lock.write_all_at(format!("{text:<width$}\n", width = MARK_LENGTH - 1).as_bytes(), PID_LENGTH as u64)
     }
 
-    /// Notes what the record holds, byte for byte, if it is sound and closed: its next start needs no other check. Nothing takes a seal
-    /// away, since one that is old or torn fits no record that would not be sound.
+    /// Notes what the record holds, byte for byte, if it is sound and closed: its next start needs no other check. Nothing takes
+    /// a seal away, since one that is old or torn fits no record that would not be sound.
     ///
     /// # Errors
     /// It is not sound, or the system refuses.

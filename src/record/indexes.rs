@@ -1,8 +1,8 @@
 //! Whether the indexes have the rows that the tables have, each in its order: rows are found by them.
 //!
-//! SQLite's own check of that looks every row up in every index, which is most of a start with a long record. Here a table and an index
-//! are read from end to end, and what was read is compared by the sum of its hashes. How their pages hang together is for SQLite to
-//! check, and before this, or reading them might find no end.
+//! SQLite's own check of that looks every row up in every index, which is most of a start with a long record. Here a table and an
+//! index are read from end to end, and what was read is compared by the sum of its hashes. How their pages hang together is for
+//! SQLite to check, and before this, or reading them might find no end.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
@@ -52,7 +52,8 @@ impl Content {
         while let Some(row) = rows.next()? {
             for (column, text) in texts.iter_mut().enumerate() {
                 text.clear();
-                // Nothing else is in these columns, and if it is it is damage: the table's own are checked by SQLite and the chain.
+                // Nothing else is in these columns, and if it is it is damage: the table's own are checked by SQLite and the
+                // chain.
                 if let ValueRef::Text(bytes) = row.get_ref(column)? {
                     text.extend_from_slice(bytes);
                 }

@@ -92,10 +92,10 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     take(connection).map_err(|error| failed(path, error))
 }
 
-/// Whether the file is a record without damage: the columns of the schema, every page and index as SQLite made them, every row
-/// as it was written, up to the last one known to be on disk (`mark`) and whatever came after. A record of an older schema has no
-/// hashes yet: there, SQLite's own check is all there is. One that is byte for byte what was found sound (`sealed`) is sound, where it
-/// ends with the mark.
+/// Whether the file is a record without damage: the columns of the schema, every page and index as SQLite made them, every row as
+/// it was written, up to the last one known to be on disk (`mark`) and whatever came after. A record of an older schema has no
+/// hashes yet: there, SQLite's own check is all there is. One that is byte for byte what was found sound (`sealed`) is sound,
+/// where it ends with the mark.
 ///
 /// # Errors
 /// It is no record, a damaged one, a newer one, or it cannot be read.
