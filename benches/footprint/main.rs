@@ -1,4 +1,4 @@
-//! What refwatch costs the machine it runs on, beside a plain loop of the same SDK and boto3: CPU, memory, connections, time to start.
+//! What refwatch costs the machine, beside a plain loop of the same SDK and boto3: CPU, memory, connections, time to start.
 //!
 //! Everything runs as a process of its own: the daemon with record, metrics and log, the simulated HealthOmics, and each peer.
 //! `docs/footprint.md` has a result, which a whole run writes there, and says how to get one.
@@ -117,7 +117,9 @@ async fn main() -> Result<(), Failure> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    for measure in Measure::value_variants().iter().filter(|one| args.measures.is_empty() || args.measures.contains(one)) {
+    for measure in
+        Measure::value_variants().iter().filter(|one| args.measures.is_empty() || args.measures.contains(one))
+    {
         for row in measure.rows(&contestants, &extent).await? {
             eprintln!("{}", row.join(" | "));
             table.add_row(row);

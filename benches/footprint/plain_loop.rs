@@ -1,5 +1,5 @@
-//! What one writes first: a task for each job, which asks, waits and asks again. The SDK as it comes, but for its retries, which are off
-//! as refwatch has them; 32 requests at once.
+//! What one writes first: a task for each job, which asks, waits and asks again, 32 requests at once. The SDK is as it comes, but for
+//! its retries, which are off as refwatch has them.
 
 use std::path::Path;
 use std::sync::Arc;

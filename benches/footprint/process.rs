@@ -25,7 +25,8 @@ impl Process {
         Ok(self.0.kill().await?)
     }
 
-    /// CPU time that its threads have spent. /proc/PID/stat counts whole ticks; this is to the nanosecond, of the threads there are.
+    /// CPU time that its threads have spent. /proc/PID/stat counts whole ticks; this is to the nanosecond, of the threads that
+    /// there are.
     pub(super) fn cpu(&self) -> Result<Duration, Failure> {
         let mut spent = Duration::ZERO;
         for task in fs::read_dir(format!("/proc/{}/task", self.id()?))? {
