@@ -79,7 +79,7 @@ fn polls() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
     let record = Record::open(&folder.path().join("refwatch.db"), &instruments)?;
-    let workplace = Workplace { clock, record, board, instruments };
+    let workplace = Arc::new(Workplace { clock, record, board, instruments });
     let config = TargetConfig {
         region: Some("us-west-2".to_owned()),
         endpoint_url: Some(format!("http://{address}")),
@@ -93,7 +93,7 @@ fn polls() -> Result<(), Failure> {
     let target = Arc::new(runtime.block_on(Target::new(&config, &aws, clock, &workplace.instruments))?);
     let hints = StoreHints::default().listen(&id.key.job);
     let poller = Poller::new(clock, target, id.key.clone(), POLICY, None, hints, 1);
-    let watcher = Watcher::new(workplace, poller, id, "reference".into(), [0; 8], None);
+    let watcher = Box::new(Watcher::new(workplace, poller, id, "reference".into(), [0; 8], None));
     let mut watching = pin!(watcher.run(CancellationToken::new()));
     let mut until = |polls| {
         runtime.block_on(async {

@@ -165,7 +165,7 @@ pub struct DaemonView {
     /// What is wrong with the configuration as it was last read; `None` where nothing is.
     pub config_error: Option<ConfigError>,
     /// The configuration in force as TOML, its secrets hidden.
-    pub config_in_force: String,
+    pub config_in_force: Arc<str>,
     /// Why the record cannot be written; `None` while it can.
     pub record_error: Option<String>,
     /// The targets through which AWS lets nothing be seen, and what it says.
@@ -199,8 +199,9 @@ impl DaemonView {
 
 impl StatusBoard {
     /// Publishes the state of one watch.
-    pub fn publish(&self, view: WatchView) {
-        self.write().watches.insert(view.id.clone(), Arc::new(view));
+    pub fn publish(&self, view: impl Into<Arc<WatchView>>) {
+        let view = view.into();
+        self.write().watches.insert(view.id.clone(), view);
     }
 
     /// Tells whoever follows of a transition.

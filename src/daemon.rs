@@ -111,6 +111,11 @@ impl Daemon {
     pub async fn start(loaded: Loaded, log: Log) -> Result<Self, DaemonError> {
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
+        let mut chores = JoinSet::new();
+        chores.spawn_blocking(|| {
+            Aws::read_authorities();
+            Ok(())
+        });
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
@@ -157,7 +162,7 @@ impl Daemon {
         }
         tell_record(&workplace.board, None);
         publish_config(&workplace, &config, &problems, LEFT_OUT);
-        let (read, chores) = (Some(Ok(loaded)), JoinSet::new());
+        let read = Some(Ok(loaded));
         Ok(Self { config, read, requests, address, tls, workplace, supervisor, server, chores, server_stop, log })
     }
 
@@ -204,7 +209,12 @@ impl Daemon {
         loop {
             tokio::select! {
                 biased;
-                reading = reader.next() => self.take_up(reading?).await?,
+                reading = reader.next() => {
+                    self.take_up(reading?).await?;
+                    if self.read.is_none() {
+                        reader.forget();
+                    }
+                }
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
                 Some(Ok(done)) = self.chores.join_next() => done.map_err(ApplyError::Lost)?,
                 () = clock.sleep_until(next_look) => {

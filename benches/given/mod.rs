@@ -53,7 +53,16 @@ pub(crate) fn board(watches: u64) -> StatusBoard {
         let id = job(number);
         let Snapshot { status, status_message, created_at, completed_at, sources } = snapshot(JobStatus::InProgress);
         let (since, last_seen, vanished_at) = (at(0), at(300), None);
-        let known = Known { status, status_message, created_at, completed_at, sources, since, last_seen, vanished_at };
+        let known = Known {
+            status,
+            status_message,
+            created_at,
+            completed_at,
+            sources: sources.into(),
+            since,
+            last_seen,
+            vanished_at,
+        };
         let name = format!("reference-{number}").into();
         board.publish(WatchView {
             known: Some(known),

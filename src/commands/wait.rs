@@ -21,7 +21,7 @@ use crate::core::watch::{Known, Next};
 use crate::hints::JobHints;
 use crate::instruments::Instruments;
 use crate::omics::{Aws, Target};
-use crate::watcher::{Polled, Poller, Step};
+use crate::watcher::{Poller, Step};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
@@ -125,17 +125,12 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
             () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
         match done {
-            Step::Polled(Polled { failure: Some(failure), .. }) => {
-                if is_final(&failure, poller.known()) {
-                    return End::Lost(failure.message);
-                }
-                line.trouble(key, &failure);
-            }
-            Step::Polled(Polled { failure: None, change, .. }) => {
-                if let Some(known) = poller.known() {
-                    line.seen(key, known, change.transition.is_some());
-                }
-            }
+            Step::Polled(answer) => match (answer.failure, poller.known()) {
+                (Some(failure), known) if is_final(&failure, known) => return End::Lost(failure.message),
+                (Some(failure), _) => line.trouble(key, &failure),
+                (None, Some(known)) => line.seen(key, known, answer.change.transition.is_some()),
+                (None, None) => {}
+            },
             Step::Rescheduled | Step::Over => {}
         }
         match poller.next() {

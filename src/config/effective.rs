@@ -111,7 +111,7 @@ pub(super) fn watch_list<'a>(
         let entry = StoreEntry { since, each: JobEntry { forget_after, ..each } };
         (StoreId { target: target(store.target.as_ref()), store: id.clone() }, entry)
     });
-    WatchList { jobs: jobs.collect(), stores: stores.collect() }
+    WatchList { jobs: Arc::new(jobs.collect()), stores: stores.collect() }
 }
 
 fn target(written: Option<&Spanned<Text<TargetName>>>) -> Arc<str> {

@@ -32,7 +32,7 @@ pub use access::{PasswordHash, TlsConfig};
 pub use check::{Loaded, load, load_with};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use source::{FILE_SIZE_MAX, includes};
+pub use source::{FILE_SIZE_MAX, digest, includes};
 pub use value::parse_endpoint_url;
 use watch_list::{Difference, WatchList};
 

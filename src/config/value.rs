@@ -179,7 +179,7 @@ macro_rules! number {
     };
 }
 
-number!(RequestsPerSecond, 0.01..=1000.0, "this must be from 0.01 to 1000: AWS's default quota is 5", |_| None);
+number!(RequestsPerSecond, 0.01..=100_000.0, "this must be from 0.01 to 100000: AWS's default quota is 5", |_| None);
 number!(Share, 0.01..=1.0, "this must be from 0.01 to 1: it is a part of the quota", |number| {
     (2.0..=100.0).contains(&number).then(|| format!("{number} percent is {}", number / 100.0))
 });

@@ -12,8 +12,8 @@ use crate::core::watch::PollPolicy;
 /// What to watch. Two entries for one job, or for one store, cannot be: the configuration refuses them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
-    /// Single jobs, by target and job.
-    pub jobs: BTreeMap<WatchId, JobEntry>,
+    /// Single jobs, by target and job. Shared: what is in force, what was read last and what is supervised are mostly the same.
+    pub jobs: Arc<BTreeMap<WatchId, JobEntry>>,
     /// Stores of which every job is watched, by target and store.
     pub stores: BTreeMap<StoreId, StoreEntry>,
 }
@@ -79,7 +79,7 @@ impl WatchList {
             let name = key.to_string().into();
             (WatchId { target: TargetConfig::DEFAULT.into(), key }, JobEntry { name, policy, forget_after: None })
         };
-        Self { jobs: jobs.into_iter().map(entry).collect(), stores: BTreeMap::new() }
+        Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }
 
     /// How a job is watched: its own entry goes before that of its store. `None`: not at all.
@@ -104,8 +104,9 @@ impl WatchList {
             taken.insert(Arc::clone(&name));
             JobEntry { name, ..entry.clone() }
         };
-        for (id, entry) in &before.jobs {
-            self.jobs.entry(id.clone()).or_insert_with(|| kept(entry, &id.key));
+        let jobs = Arc::make_mut(&mut self.jobs);
+        for (id, entry) in &*before.jobs {
+            jobs.entry(id.clone()).or_insert_with(|| kept(entry, &id.key));
         }
         for (id, entry) in &before.stores {
             let stays = || StoreEntry { each: kept(&entry.each, &id.store), ..entry.clone() };
@@ -153,7 +154,7 @@ mod tests {
         let old = list(&["1000000001", "1000000002", "1000000003"]);
         let mut new = list(&["1000000002", "1000000003", "1000000004"]);
         let id = new.jobs.keys().nth(1).expect("a job").clone();
-        new.jobs.get_mut(&id).expect("a job").name = "renamed".into();
+        Arc::make_mut(&mut new.jobs).get_mut(&id).expect("a job").name = "renamed".into();
 
         let difference = old.difference(&new, |_| true);
         assert_eq!(jobs(&difference.stop), ["1000000001", "1000000003"]);
@@ -197,7 +198,7 @@ mod tests {
         let store = |id: &str| StoreId { target: TargetConfig::DEFAULT.into(), store: id.parse().expect("an id") };
         let named = |jobs: &[(&str, &str)], stores: &[(&str, &str)]| {
             let mut named = list(&jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-            for (entry, (_, name)) in named.jobs.values_mut().zip(jobs) {
+            for (entry, (_, name)) in Arc::make_mut(&mut named.jobs).values_mut().zip(jobs) {
                 entry.name = (*name).into();
             }
             let policy = PollConfig::default().policy();

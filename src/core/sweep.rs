@@ -136,8 +136,9 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::core::job::Sources;
 
     fn at(minutes: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + 60 * minutes).expect("in range")
@@ -247,7 +248,7 @@ mod tests {
             status_message: None,
             created_at: Some(at(-60 * hours)),
             completed_at: None,
-            sources: Sources::new(),
+            sources: Arc::default(),
             since: at(0),
             last_seen: at(0),
             vanished_at,

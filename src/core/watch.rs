@@ -1,5 +1,6 @@
 //! The life of one watch: what an outcome adds to the record, and when to ask again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
@@ -33,8 +34,8 @@ pub struct Known {
     pub created_at: Option<Timestamp>,
     /// When the service says that it ended.
     pub completed_at: Option<Timestamp>,
-    /// Its sources.
-    pub sources: Sources,
+    /// Its sources. Shared, since whoever publishes takes a copy at every poll, and they hardly ever change.
+    pub sources: Arc<Sources>,
     /// When the status was first seen.
     pub since: Timestamp,
     /// When the status was last seen.
@@ -186,7 +187,9 @@ impl JobWatch {
         known.completed_at = snapshot.completed_at;
         known.status = snapshot.status;
         known.status_message = snapshot.status_message;
-        known.sources.extend(snapshot.sources);
+        if snapshot.sources.iter().any(|(key, source)| known.sources.get(key) != Some(source)) {
+            Arc::make_mut(&mut known.sources).extend(snapshot.sources);
+        }
         change
     }
 
@@ -202,7 +205,7 @@ impl JobWatch {
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
-            sources: snapshot.sources,
+            sources: snapshot.sources.into(),
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,

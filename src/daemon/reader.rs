@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::config::{Loaded, Problems};
+use crate::config::{self, Loaded, Problems};
 use crate::core::time::Monotonic;
 use crate::edits::Edits;
 use crate::reload::{ReloadRequests, Reloaded};
@@ -48,6 +48,23 @@ pub(super) struct Reading {
     pub to_answer: Vec<oneshot::Sender<Reloaded>>,
 }
 
+/// What a good configuration was read from, and the digest of it. One with ten thousand jobs takes nearly a tenth of a second and more
+/// than ten mebibytes to read, so the regular look, which mostly finds what was there before, takes the digest alone.
+#[derive(Clone, Debug)]
+struct Seen {
+    files: Vec<PathBuf>,
+    /// `None` where the files were others when it was taken.
+    digest: Option<u64>,
+}
+
+/// How a reading ended: with the digest that the files of the one before it had when it began.
+#[derive(Debug)]
+struct Done {
+    /// `None`: the digest is the one before, so there is nothing new.
+    outcome: Option<Result<Loaded, Problems>>,
+    digest: Option<u64>,
+}
+
 /// Reads it whenever that is due.
 #[derive(Debug)]
 pub(super) struct Reader<S> {
@@ -59,7 +76,9 @@ pub(super) struct Reader<S> {
     due: Option<bool>,
     /// When the next one may begin.
     next: Monotonic,
-    under_way: JoinSet<Result<Loaded, Problems>>,
+    under_way: JoinSet<Done>,
+    /// What the last reading found, if nothing was wrong.
+    seen: Option<Seen>,
     asked: bool,
     to_answer: Vec<oneshot::Sender<Reloaded>>,
 }
@@ -69,7 +88,7 @@ impl<S: Source> Reader<S> {
         let (mut edits, next) = (Edits::new(clock), clock.now().monotonic);
         edits.watch([source.path()]);
         let (under_way, to_answer) = (JoinSet::new(), Vec::new());
-        Self { source, clock, requests, edits, due: None, next, under_way, asked: false, to_answer }
+        Self { source, clock, requests, edits, due: None, next, under_way, seen: None, asked: false, to_answer }
     }
 
     /// The next reading. Whoever stops waiting loses nothing.
@@ -83,25 +102,48 @@ impl<S: Source> Reader<S> {
                 // In this order: a request that has come by the time a reading begins is for that one, and for no other.
                 biased;
                 () = self.requests.made() => self.due = Some(true),
-                Some(outcome) = self.under_way.join_next() => return Ok(self.take(outcome?)),
+                Some(done) = self.under_way.join_next() => {
+                    if let Some(reading) = self.take(done?) {
+                        return Ok(reading);
+                    }
+                }
                 () = self.clock.sleep_until(self.next), if may_begin => self.begin(),
                 () = self.edits.next() => self.due = self.due.or(Some(false)),
             }
         }
     }
 
+    /// Takes whatever it reads next for new.
+    pub(super) fn forget(&mut self) {
+        self.seen = None;
+    }
+
     fn begin(&mut self) {
         self.asked = self.due.take().unwrap_or_default();
         self.to_answer = self.requests.take();
-        let source = self.source.clone();
-        self.under_way.spawn_blocking(move || source.load());
+        let (source, seen, asked) = (self.source.clone(), self.seen.clone(), self.asked);
+        self.under_way.spawn_blocking(move || {
+            // Before it is read: what changes meanwhile counts as new the next time.
+            let digest = seen.as_ref().map(|seen| config::digest(&seen.files));
+            let new = asked || digest.is_none() || digest != seen.and_then(|seen| seen.digest);
+            Done { outcome: new.then(|| source.load()), digest }
+        });
     }
 
-    fn take(&mut self, outcome: Result<Loaded, Problems>) -> Reading {
+    fn take(&mut self, Done { outcome, digest }: Done) -> Option<Reading> {
         self.next = self.clock.now().monotonic + PAUSE;
-        if let Ok(loaded) = &outcome {
-            self.edits.watch(loaded.files.iter().map(PathBuf::as_path));
+        self.seen = match &outcome {
+            // The digest is of the files that are named by now.
+            Some(Ok(Loaded { files, .. })) => {
+                let digest = digest.filter(|_| self.seen.as_ref().is_some_and(|seen| seen.files == *files));
+                Some(Seen { files: files.clone(), digest })
+            }
+            Some(Err(_)) => None,
+            None => self.seen.take(),
+        };
+        if let Some(seen) = &self.seen {
+            self.edits.watch(seen.files.iter().map(PathBuf::as_path));
         }
-        Reading { outcome, asked: self.asked, to_answer: std::mem::take(&mut self.to_answer) }
+        Some(Reading { outcome: outcome?, asked: self.asked, to_answer: std::mem::take(&mut self.to_answer) })
     }
 }

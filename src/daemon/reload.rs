@@ -103,7 +103,7 @@ pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &
     workplace.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = error;
-        daemon.config_in_force = config.in_force();
+        daemon.config_in_force = config.in_force().into();
     });
 }
 

@@ -296,7 +296,7 @@ fn poll_trouble(watch: &WatchView, now: Timestamp) -> Markup {
 
 /// The first source that failed, and why.
 fn failed_source(watch: &WatchView) -> Markup {
-    let mut sources = watch.known.iter().flat_map(|known| &known.sources);
+    let mut sources = watch.known.iter().flat_map(|known| known.sources.iter());
     html! {
         @if let Some((key, source)) = sources.find(|(_, source)| source.status == SourceStatus::Failed) {
             small {

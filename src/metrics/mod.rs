@@ -69,24 +69,40 @@ impl Metrics {
     pub fn render(&self, format: Format) -> Result<String, prometheus::Error> {
         let watches = self.board.watches();
         let mut text = String::new();
-        // A family with a series for each of 10,000 watches and 8 statuses is large: one is built, written and dropped
-        // before the next.
-        let counted = self.registry.gather().into_iter();
-        let families = counted
-            .chain(watches::families(&watches))
-            .chain(daemon::families(&self.board.daemon(), &watches, &self.board.stores()))
-            .chain(self.process.families());
-        // The encoder takes a family without series for a mistake; to us it is one that nothing is known of yet.
-        for family in families.filter(|family| !family.get_metric().is_empty()) {
-            match format {
-                Format::Text => TextEncoder::new().encode_utf8(&[family], &mut text)?,
-                Format::OpenMetrics => openmetrics::encode(&family, &mut text),
-            }
-        }
+        encode(self.registry.gather(), format, &mut text)?;
+        watches::write(&watches, format, &mut text);
+        let of_daemon = daemon::families(&self.board.daemon(), &watches, &self.board.stores());
+        encode(of_daemon.chain(self.process.families()), format, &mut text)?;
         if format == Format::OpenMetrics {
             text.push_str(openmetrics::END);
         }
         Ok(text)
+    }
+}
+
+fn encode(
+    families: impl IntoIterator<Item = MetricFamily>,
+    format: Format,
+    text: &mut String,
+) -> Result<(), prometheus::Error> {
+    // The encoder takes a family without series for a mistake; to us it is one that nothing is known of yet.
+    for family in families.into_iter().filter(|family| !family.get_metric().is_empty()) {
+        match format {
+            Format::Text => TextEncoder::new().encode_utf8(&[family], text)?,
+            Format::OpenMetrics => openmetrics::encode(&family, text),
+        }
+    }
+    Ok(())
+}
+
+/// What stands before the series of a gauge or counter.
+fn head(name: &str, help: &str, kind: MetricType, format: Format, text: &mut String) {
+    match format {
+        Format::Text => {
+            let kind = if kind == MetricType::COUNTER { "counter" } else { "gauge" };
+            text.extend(["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"]);
+        }
+        Format::OpenMetrics => openmetrics::head(name, help, kind, text),
     }
 }
 

@@ -15,16 +15,22 @@ const UNITS: [&str; 2] = ["seconds", "bytes"];
 /// A further label.
 type Extra<'a> = Option<(&'a str, &'a str)>;
 
-/// Adds a family to the text.
-pub(super) fn encode(family: &MetricFamily, text: &mut String) {
-    let (name, kind) = name_and_type(family);
+/// Adds to the text what stands before the series of a family.
+pub(super) fn head(name: &str, help: &str, kind: MetricType, text: &mut String) {
+    let (name, kind) = name_and_type(name, kind);
     text.extend(["# TYPE ", name, " ", kind, "\n"]);
     if let Some(unit) = UNITS.into_iter().find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'))) {
         text.extend(["# UNIT ", name, " ", unit, "\n"]);
     }
     text.extend(["# HELP ", name, " "]);
-    escape(family.help(), text);
+    escape(help, text);
     text.push('\n');
+}
+
+/// Adds a family to the text.
+pub(super) fn encode(family: &MetricFamily, text: &mut String) {
+    head(family.name(), family.help(), family.get_field_type(), text);
+    let (name, _) = name_and_type(family.name(), family.get_field_type());
     for metric in family.get_metric() {
         let labels = metric.get_label();
         match family.get_field_type() {
@@ -50,9 +56,8 @@ pub(super) fn encode(family: &MetricFamily, text: &mut String) {
 }
 
 /// The family's name and type as OpenMetrics has them.
-fn name_and_type(family: &MetricFamily) -> (&str, &'static str) {
-    let name = family.name();
-    match (family.get_field_type(), name.strip_suffix("_info")) {
+fn name_and_type(name: &str, kind: MetricType) -> (&str, &'static str) {
+    match (kind, name.strip_suffix("_info")) {
         (MetricType::COUNTER, _) => (name.strip_suffix("_total").unwrap_or(name), "counter"),
         (MetricType::GAUGE, Some(name)) => (name, "info"),
         (MetricType::GAUGE, None) => (name, "gauge"),
@@ -74,7 +79,8 @@ fn sample(text: &mut String, name: [&str; 2], labels: &[LabelPair], extra: Extra
     text.extend([if text.ends_with('"') { "} " } else { " " }, &value, "\n"]);
 }
 
-fn escape(foreign: &str, text: &mut String) {
+/// Adds a label's value, or a help text.
+pub(super) fn escape(foreign: &str, text: &mut String) {
     for character in foreign.chars() {
         match character {
             '\\' => text.push_str("\\\\"),

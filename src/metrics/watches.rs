@@ -1,14 +1,18 @@
 //! The families of the import jobs: one series, or one for each status, per watch.
 //!
-//! At 10,000 watches a scrape has some 280,000 series, so they are built straight and not looked up in label maps.
+//! At 10,000 watches a scrape has some 280,000 series of five labels each. So they are written straight into the text, which takes
+//! a seventh of the time that making values of them does: the labels of a watch once, and copied for each of its series.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricType;
 
-use super::{counter, family, gauge, label, number};
+use super::openmetrics::escape;
+use super::{Format, head, number};
 use crate::board::WatchView;
 use crate::core::job::{JobStatus, SourceStatus};
+use crate::core::text::Printable;
 use crate::core::time::Timestamp;
 
 /// A family, and the series that one watch has in it.
@@ -19,19 +23,23 @@ struct JobFamily {
     series: fn(&WatchView, &mut Series),
 }
 
-/// The series of one family so far, and the labels of the watch in turn.
-struct Series {
-    kind: MetricType,
-    watch: [LabelPair; 4],
-    metrics: Vec<Metric>,
+/// Where the series of a watch in one family are written.
+struct Series<'a> {
+    family: &'static str,
+    /// The labels of the watch, without the brace that ends them.
+    labels: &'a str,
+    text: &'a mut String,
 }
+
+/// Room to begin with: what the series of one watch come to.
+const WATCH_BYTES: usize = 4_500;
 
 const JOB_FAMILIES: [JobFamily; 10] = [
     JobFamily {
         name: "refwatch_import_job_info",
         help: "A watched reference import job; 1.",
         kind: MetricType::GAUGE,
-        series: |watch, series| series.labelled("aws_region", &watch.aws_region, 1.0),
+        series: |watch, series| series.labelled("aws_region", &Printable(&watch.aws_region).to_string(), 1.0),
     },
     JobFamily {
         name: "refwatch_import_job_status",
@@ -107,38 +115,57 @@ const JOB_FAMILIES: [JobFamily; 10] = [
     },
 ];
 
-/// The families of the jobs, each built when it is asked for.
-pub(super) fn families(watches: &[Arc<WatchView>]) -> impl Iterator<Item = MetricFamily> {
-    JOB_FAMILIES.into_iter().map(move |JobFamily { name, help, kind, series }| {
-        let mut of_family = Series { kind, watch: Default::default(), metrics: Vec::with_capacity(watches.len()) };
-        for watch in watches {
-            of_family.watch = labels(watch);
-            series(watch, &mut of_family);
+/// Writes the families of the jobs.
+pub(super) fn write(watches: &[Arc<WatchView>], format: Format, text: &mut String) {
+    text.reserve(watches.len() * WATCH_BYTES);
+    let labels: Vec<String> = watches.iter().map(|watch| labels(watch)).collect();
+    for JobFamily { name, help, kind, series } in JOB_FAMILIES {
+        let before = text.len();
+        head(name, help, kind, format, text);
+        let empty = text.len();
+        for (watch, labels) in watches.iter().zip(&labels) {
+            series(watch, &mut Series { family: name, labels, text });
         }
-        family(name, help, kind, of_family.metrics)
-    })
+        // Nothing is known of it yet.
+        if text.len() == empty {
+            text.truncate(before);
+        }
+    }
 }
 
-fn labels(watch: &WatchView) -> [LabelPair; 4] {
-    [
-        label("watch", &watch.name),
-        label("target", &watch.id.target),
-        label("reference_store_id", watch.id.key.store.as_str()),
-        label("import_job_id", watch.id.key.job.as_str()),
+fn labels(watch: &WatchView) -> String {
+    let mut text = String::new();
+    for (nth, (name, value)) in [
+        ("watch", &*watch.name),
+        ("target", &*watch.id.target),
+        ("reference_store_id", watch.id.key.store.as_str()),
+        ("import_job_id", watch.id.key.job.as_str()),
     ]
+    .into_iter()
+    .enumerate()
+    {
+        text.extend([if nth == 0 { "{" } else { "," }, name, "=\""]);
+        // The configuration wrote it, so it is not to be trusted with a terminal either.
+        escape(&Printable(value).to_string(), &mut text);
+        text.push('"');
+    }
+    text
 }
 
-impl Series {
-    /// A series with one more label.
+impl Series<'_> {
+    /// A series with one more label, whose value is harmless on a display.
     fn labelled(&mut self, name: &str, label_value: &str, value: f64) {
-        let labels = self.watch.iter().cloned().chain([label(name, label_value)]).collect();
-        self.push(labels, value);
+        self.text.extend([self.family, self.labels, ",", name, "=\""]);
+        escape(label_value, self.text);
+        self.text.push('"');
+        self.value(value);
     }
 
     /// A series, where there is a value.
     fn known(&mut self, value: Option<f64>) {
         if let Some(value) = value {
-            self.push(self.watch.to_vec(), value);
+            self.text.extend([self.family, self.labels]);
+            self.value(value);
         }
     }
 
@@ -147,8 +174,8 @@ impl Series {
         self.known(time.map(|time| time.as_duration().as_secs_f64()));
     }
 
-    fn push(&mut self, labels: Vec<LabelPair>, value: f64) {
-        let metric = if self.kind == MetricType::COUNTER { counter(labels, value) } else { gauge(labels, value) };
-        self.metrics.push(metric);
+    fn value(&mut self, value: f64) {
+        // A String takes everything.
+        let _ = writeln!(self.text, "}} {value}");
     }
 }

@@ -44,24 +44,35 @@ impl Aws {
     pub fn new(clock: Clock) -> Self {
         Self { clock }
     }
+
+    /// Reads the system's certificate authorities, which the first client does else: hundreds of files, beside which other work can
+    /// be done.
+    pub fn read_authorities() {
+        let client = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
+        drop(Client::from_conf(client.region(Region::from_static("us-east-1")).build()));
+    }
 }
 
 #[derive(Debug)]
 struct AwsTarget {
     config: TargetConfig,
     aws_region: Arc<str>,
-    client: Mutex<Generation>,
+    standing: Mutex<Standing>,
     clock: Clock,
 }
 
-/// A client, with the credentials that it found. It would keep them for as long as they say that they are good; once AWS has refused
+/// The client in use. It would keep the credentials that it found for as long as they say that they are good; once AWS has refused
 /// them, the next request makes a new one, which looks for them everywhere anew.
-#[derive(Clone, Debug)]
-struct Generation {
-    number: u64,
+#[derive(Debug)]
+struct Standing {
+    connection: Arc<Connection>,
+    refused: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
     sdk: SdkConfig,
     client: Client,
-    refused: bool,
 }
 
 impl Connect for Aws {
@@ -73,28 +84,32 @@ impl Connect for Aws {
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
-            let client = client(&config, &sdk);
-            let client = Mutex::new(Generation { number: 0, sdk, client, refused: false });
-            Ok(Arc::new(AwsTarget { config, aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
+            let standing = Mutex::new(Standing::new(&config, sdk));
+            Ok(Arc::new(AwsTarget { config, aws_region, standing, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
     }
 }
 
+impl Standing {
+    fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
+        let client = client(config, &sdk);
+        Self { connection: Arc::new(Connection { sdk, client }), refused: false }
+    }
+}
+
 impl AwsTarget {
-    async fn client(&self) -> Generation {
-        let mut standing = self.client.lock().await;
+    async fn connection(&self) -> Arc<Connection> {
+        let mut standing = self.standing.lock().await;
         if standing.refused {
-            let sdk = sdk_config(&self.config).await;
-            let client = client(&self.config, &sdk);
-            *standing = Generation { number: standing.number + 1, sdk, client, refused: false };
+            *standing = Standing::new(&self.config, sdk_config(&self.config).await);
         }
-        standing.clone()
+        Arc::clone(&standing.connection)
     }
 
     async fn failed<E>(
         &self,
         operation: Operation,
-        asked: &Generation,
+        asked: &Arc<Connection>,
         error: &SdkError<E, HttpResponse>,
     ) -> PollFailure
     where
@@ -102,9 +117,9 @@ impl AwsTarget {
     {
         let failure = failure::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
-            let mut standing = self.client.lock().await;
+            let mut standing = self.standing.lock().await;
             // Requests in flight together were refused with the same credentials.
-            standing.refused |= standing.number == asked.number;
+            standing.refused |= Arc::ptr_eq(&standing.connection, asked);
         }
         failure
     }
@@ -117,7 +132,7 @@ impl HealthOmics for AwsTarget {
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot> {
         Box::pin(async move {
-            let asked = self.client().await;
+            let asked = self.connection().await;
             let request = asked.client.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(answer) => answer::snapshot(key, &answer),
@@ -127,10 +142,7 @@ impl HealthOmics for AwsTarget {
     }
 
     fn caller_identity(&self) -> Asked<'_, Option<CallerIdentity>> {
-        Box::pin(async move {
-            let Generation { sdk, .. } = self.client().await;
-            identity::caller_identity(&sdk, &self.config, self.clock).await
-        })
+        Box::pin(async move { identity::caller_identity(&self.connection().await.sdk, &self.config, self.clock).await })
     }
 
     fn list_reference_import_jobs<'a>(
@@ -141,7 +153,7 @@ impl HealthOmics for AwsTarget {
     ) -> Asked<'a, ListPage> {
         Box::pin(async move {
             let after = created_after.map(|time| DateTime::from_secs_and_nanos(time.as_second(), subsec_nanos(time)));
-            let asked = self.client().await;
+            let asked = self.connection().await;
             let request = asked.client.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
@@ -156,6 +168,9 @@ impl HealthOmics for AwsTarget {
 fn client(config: &TargetConfig, sdk: &SdkConfig) -> Client {
     let client = aws_sdk_omics::config::Builder::from(sdk);
     let mut client = client.interceptor(wire::AnswerLimit).interceptor(wire::EndpointVerbatim);
+    if let Some(user_agent) = wire::UserAgent::of(sdk) {
+        client = client.interceptor(user_agent);
+    }
     if let Some(endpoint) = &config.endpoint_url {
         client = client.endpoint_url(endpoint);
     }

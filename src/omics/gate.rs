@@ -35,7 +35,11 @@ struct Gate {
 /// The right to send one request. A probe's is held until it was answered.
 #[derive(Debug)]
 #[must_use]
-pub struct Turn([Passage; 2]);
+pub struct Turn {
+    passages: [Passage; 2],
+    /// Among the requests in flight.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 #[derive(Debug)]
 struct Passage {
@@ -52,7 +56,7 @@ impl Gates {
     /// Returns when nothing is refused, or when it is the caller's turn to ask whether it still is.
     pub(super) async fn pass(&self, operation: Operation, store: &ReferenceStoreId) -> Turn {
         let store = self.store(operation, store).pass().await;
-        Turn([store, Arc::clone(&self.identity).pass().await])
+        Turn { passages: [store, Arc::clone(&self.identity).pass().await], _place: None }
     }
 
     /// Takes in how the request that went out at `sent` ended, and says whether a refusal ended with it.
@@ -188,8 +192,12 @@ impl Gate {
 }
 
 impl Turn {
+    pub(super) fn with(self, place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Some(place), ..self }
+    }
+
     /// Whether it still is one: where a gate has closed since, probes alone may go on.
     pub(super) fn stands(&self) -> bool {
-        self.0.iter().all(|Passage { gate, probe }| probe.is_some() || gate.probe_at().is_none())
+        self.passages.iter().all(|Passage { gate, probe }| probe.is_some() || gate.probe_at().is_none())
     }
 }

@@ -14,6 +14,7 @@ mod service;
 mod turn;
 mod wire;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -93,9 +94,13 @@ impl Target {
         self.gates.refused()
     }
 
-    /// Returns when the quota allows a poll of a job of `store`. The turn has to be kept until it was answered.
-    pub async fn poll_turn(&self, store: &ReferenceStoreId, urgency: Urgency) -> Turn {
-        self.turn((Operation::GetReferenceImportJob, store), urgency).await
+    /// Returns when the quota allows a poll of a job of `store`. The turn has to be kept until it was answered. Boxed, as [`Asked`] is.
+    pub fn poll_turn<'a>(
+        &'a self,
+        store: &'a ReferenceStoreId,
+        urgency: Urgency,
+    ) -> Pin<Box<dyn Future<Output = Turn> + Send + 'a>> {
+        Box::pin(self.turn((Operation::GetReferenceImportJob, store), urgency))
     }
 
     /// Asks for one job, once.
@@ -137,8 +142,8 @@ impl Target {
     async fn turn(&self, what: (Operation, &ReferenceStoreId), urgency: Urgency) -> Turn {
         loop {
             let turn = self.gates.pass(what.0, what.1).await;
-            if self.turns(what.0).take(urgency, || turn.stands()).await {
-                return turn;
+            if let Some(place) = self.turns(what.0).take(urgency, || turn.stands()).await {
+                return turn.with(place);
             }
         }
     }

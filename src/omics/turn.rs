@@ -1,8 +1,8 @@
 //! Turns under the quota: whoever wants to send waits here, urgent requests first, and else first come, first served.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync;
+use tokio::sync::{self, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 use crate::core::outcome::FailureReason;
@@ -25,16 +25,21 @@ pub enum Urgency {
 /// one: intervals are kept for as long as nine tenths of the quota allow it, and nobody starves.
 const TIMED_AT_THE_DOOR: usize = 9;
 
+/// Requests in flight at a time, each with a connection and some 40 KiB. AWS's default quota comes to a hundred where every one of
+/// them hangs until the default timeout; a higher quota gets by with these unless answers are slow.
+const IN_FLIGHT_MAX: usize = 128;
+
 /// The turns of one operation on one target. The locks are fair and are held through the wait, so each is a queue, and the
 /// longest-waiting job is its head.
 #[derive(Debug)]
 pub(super) struct Turns {
     /// Where routine requests wait, so that one of them at most stands at the door.
-    routine: sync::Semaphore,
+    routine: Semaphore,
     /// Where timed ones wait, so that [`TIMED_AT_THE_DOOR`] of them at most stand at the door.
-    timed: sync::Semaphore,
+    timed: Semaphore,
     /// Where whoever is next waits for the pacer.
     door: sync::Mutex<()>,
+    in_flight: Arc<Semaphore>,
     /// Apart from the queue, so that what an answer says of the rate counts at once.
     pacer: Mutex<Pacer>,
     clock: Clock,
@@ -46,18 +51,20 @@ impl Turns {
         instruments.quota_allowed.set(requests_per_second);
         instruments.quota_configured.set(requests_per_second);
         Self {
-            routine: sync::Semaphore::new(1),
-            timed: sync::Semaphore::new(TIMED_AT_THE_DOOR),
+            routine: Semaphore::new(1),
+            timed: Semaphore::new(TIMED_AT_THE_DOOR),
             door: sync::Mutex::default(),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             pacer: Mutex::new(Pacer::new(requests_per_second)),
             clock,
             instruments,
         }
     }
 
-    /// Returns when it is the caller's turn, or with `false` as soon as that would not be `wanted` any more. Whoever stops waiting
-    /// leaves the queue and takes nothing.
-    pub(super) async fn take(&self, urgency: Urgency, wanted: impl Fn() -> bool) -> bool {
+    /// Returns when it is the caller's turn, with a place among the requests in flight, or with `None` as soon as that would not
+    /// be
+    /// `wanted` any more. Whoever stops waiting leaves the queue and takes nothing.
+    pub(super) async fn take(&self, urgency: Urgency, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let due = self.clock.now().monotonic;
         // An error means that the queue is closed, which none ever is.
         let head = match urgency {
@@ -66,16 +73,17 @@ impl Turns {
             Urgency::Urgent => None,
         };
         let at_the_door = self.door.lock().await;
+        let place = Arc::clone(&self.in_flight).acquire_owned().await.ok();
         loop {
             if !wanted() {
-                return false;
+                return None;
             }
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
         drop((at_the_door, head));
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(due).as_secs_f64());
-        true
+        place
     }
 
     /// The configured rate, in requests per second.
@@ -131,7 +139,7 @@ mod tests {
         for (nth, urgency) in urgencies.into_iter().enumerate() {
             let (turns, sent) = (Arc::clone(&turns), sent.clone());
             requests.spawn(async move {
-                assert!(turns.take(urgency, || true).await);
+                assert!(turns.take(urgency, || true).await.is_some());
                 sent.send(nth).expect("it is read");
             });
             // Each asks before the next one does.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, Result, Row};
 
 use super::{Jobs, Remembered};
 use crate::core::change::DetailKind;
-use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
+use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::watch::Known;
 
@@ -81,7 +82,7 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
         status_message: row.get("status_message")?,
         created_at: parsed_if_there(row, "created_at")?,
         completed_at: parsed_if_there(row, "completed_at")?,
-        sources: Sources::new(),
+        sources: Arc::default(),
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,
@@ -100,7 +101,7 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
 fn play_source(row: &Row<'_>, known: &mut Known) -> Result<()> {
     let key = SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? };
     let status = SourceStatus::from(&*row.get::<_, Box<str>>("value")?);
-    known.sources.insert(key, Source { status, status_message: row.get("status_message")? });
+    Arc::make_mut(&mut known.sources).insert(key, Source { status, status_message: row.get("status_message")? });
     known.last_seen = parsed(row, "observed_at")?;
     Ok(())
 }

@@ -43,7 +43,7 @@ const FOUND_PATIENCE: Duration = Duration::from_secs(1);
 /// The owner of every task.
 #[derive(Debug)]
 pub struct Supervisor {
-    workplace: Workplace,
+    workplace: Arc<Workplace>,
     connect: Arc<dyn Connect>,
     seeds: fastrand::Rng,
     targets: Targets,
@@ -98,7 +98,7 @@ impl Supervisor {
     pub fn new(workplace: Workplace, connect: Arc<dyn Connect>, seed: u64) -> Self {
         let (finds, found) = mpsc::channel(FOUND_MAX);
         Self {
-            workplace,
+            workplace: Arc::new(workplace),
             connect,
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
@@ -329,7 +329,8 @@ impl Supervisor {
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(self.workplace.clock, target, id.key.clone(), entry.policy, known, hints, seed);
         let (name, transitions) = (Arc::clone(&entry.name), transitions.unwrap_or_default());
-        let watcher = Watcher::new(self.workplace.clone(), poller, id.clone(), name, transitions, entry.forget_after);
+        let workplace = Arc::clone(&self.workplace);
+        let watcher = Box::new(Watcher::new(workplace, poller, id.clone(), name, transitions, entry.forget_after));
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
@@ -337,7 +338,7 @@ impl Supervisor {
         let Some((_, target)) = self.targets.get(&store.target) else { return };
         let (target, seed, finds) = (Arc::clone(target), self.seeds.u64(..), self.finds.clone());
         let hints = Arc::clone(self.stores.entry(store.clone()).or_default());
-        let Workplace { clock, board, .. } = self.workplace.clone();
+        let Workplace { clock, board, .. } = Workplace::clone(&self.workplace);
         let sweeper = Sweeper::new(clock, board, target, store.clone(), hints, policy, seed);
         self.tasks.start(TaskKey::Sweep(store), restarts, |stop| async {
             sweeper.run(finds, stop).await;

@@ -16,7 +16,7 @@ impl Supervisor {
         for name in config.watch_list.targets() {
             let Some(wished) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
             if !targets.contains_key(name) {
-                let Workplace { clock, instruments, .. } = &self.workplace;
+                let Workplace { clock, instruments, .. } = &*self.workplace;
                 let target = Arc::new(Target::new(wished, &*self.connect, *clock, instruments).await?);
                 targets.insert(Arc::clone(name), (wished.clone(), target));
             }
@@ -26,7 +26,7 @@ impl Supervisor {
 
     /// Has readiness depend on those targets alone through which something is asked: where nothing is, no answer would end a refusal.
     pub(super) fn tell_targets(&self) {
-        let Workplace { board, .. } = &self.workplace;
+        let Workplace { board, .. } = &*self.workplace;
         let live = board.watches().into_iter().filter(|watch| watch.state == WatchState::Live);
         let live = live.map(|watch| Arc::clone(&watch.id.target));
         let used: BTreeSet<_> = live.chain(board.stores().iter().map(|store| Arc::clone(&store.id.target))).collect();

@@ -1,5 +1,7 @@
 //! What becomes of a watch whose task panicked, and of jobs that were found.
 
+use std::sync::Arc;
+
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -59,7 +61,7 @@ fn sighting(status: JobStatus) -> Change {
 #[tokio::test]
 async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_board() {
     let (mut supervisor, id, _folder) = supervisor().await;
-    let Workplace { record, board, instruments, .. } = supervisor.workplace.clone();
+    let Workplace { record, board, instruments, .. } = Workplace::clone(&supervisor.workplace);
     // The panic came between the commit and its publication.
     record.append(&id, &sighting(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(board.watch(&id).expect("a watch").known, None);
@@ -93,7 +95,7 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
     let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
     config.watch_list.stores.insert(store.clone(), entry);
     supervisor.apply(&config).await.expect("a configuration in force");
-    let Workplace { record, board, .. } = supervisor.workplace.clone();
+    let Workplace { record, board, .. } = Workplace::clone(&supervisor.workplace);
     let [ended, goes_on, new] =
         ["1000000001", "1000000002", "1000000003"].map(|job| store.watch(job.parse().expect("a job")));
     record.append(&ended, &sighting(JobStatus::Completed)).await.expect("a commit");
@@ -122,7 +124,7 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
 async fn a_store_is_not_taken_up_while_the_record_cannot_be_read_and_what_is_watched_goes_on() {
     let (mut supervisor, own, folder) = supervisor().await;
     let mut config = supervisor.config.clone();
-    config.watch_list.jobs.clear();
+    config.watch_list.jobs = Arc::default();
     config.watch_list.stores.insert(own.store_id(), StoreEntry::new("all".into(), PollConfig::default().policy()));
     std::fs::rename(folder.path().join("refwatch.db"), folder.path().join("elsewhere.db")).expect("a record");
     let refused = supervisor.apply(&config).await;

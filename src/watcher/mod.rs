@@ -60,9 +60,10 @@ pub struct RecordGone;
 /// Watches one job to its end, or until `stop`.
 #[derive(Debug)]
 pub struct Watcher {
-    workplace: Workplace,
+    workplace: Arc<Workplace>,
     poller: Poller,
-    view: WatchView,
+    /// What the board has, too.
+    view: Arc<WatchView>,
     started: Monotonic,
     forget_after: Option<Duration>,
 }
@@ -72,7 +73,7 @@ impl Watcher {
     /// holds already; `forget_after` says how long after the job's end there is still something to watch, if that is limited.
     #[must_use]
     pub fn new(
-        workplace: Workplace,
+        workplace: Arc<Workplace>,
         poller: Poller,
         id: WatchId,
         name: Arc<str>,
@@ -81,20 +82,21 @@ impl Watcher {
     ) -> Self {
         let view = WatchView::new(id, name, Arc::clone(poller.aws_region()), transitions);
         let now = workplace.clock.now();
-        let mut watcher = Self { workplace, poller, view, started: now.monotonic, forget_after };
+        let mut watcher = Self { workplace, poller, view: Arc::new(view), started: now.monotonic, forget_after };
         watcher.publish(now);
         watcher
     }
 
-    /// Runs to the job's end and on until it is to be forgotten, or until `stop`; a commit that is under way ends first.
+    /// Runs to the job's end and on until it is to be forgotten, or until `stop`; a commit that is under way ends first. What lasts
+    /// for a moment is boxed: ten thousand tasks sleep, and each is as large as the largest of its steps.
     ///
     /// # Errors
     /// The record is gone.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RecordGone> {
+    pub async fn run(mut self: Box<Self>, stop: CancellationToken) -> Result<(), RecordGone> {
         loop {
             let done = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.leave().await,
+                () = stop.cancelled() => return Box::pin(self.leave()).await,
                 done = self.poller.poll() => done,
             };
             let polled = match done {
@@ -113,11 +115,11 @@ impl Watcher {
                     }
                 }
             };
-            if !self.record(&polled.change, &stop).await? {
+            if !polled.change.is_empty() && !Box::pin(self.record(&polled.change, &stop)).await? {
                 return Ok(());
             }
             let lets_go = polled.lets_go(self.poller.known());
-            self.tell(polled);
+            self.tell(*polled);
             if lets_go && self.forgotten_in() == Some(Duration::ZERO) {
                 return Ok(());
             }
@@ -160,9 +162,6 @@ impl Watcher {
 
     /// Commits, again and again until it holds. `false`: told to stop before it did, so nothing may be shown of it.
     async fn record(&self, change: &Change, stop: &CancellationToken) -> Result<bool, RecordGone> {
-        if change.is_empty() {
-            return Ok(true);
-        }
         loop {
             let committed = self.workplace.record.append(&self.view.id, change).await;
             if let Err(CommitError::WriterGone) = committed {
@@ -191,13 +190,14 @@ impl Watcher {
                         reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
                         "polls succeed again");
                 }
-                self.view.up = Some(true);
-                self.view.last_successful_poll = Some(now.wall);
+                let view = Arc::make_mut(&mut self.view);
+                view.up = Some(true);
+                view.last_successful_poll = Some(now.wall);
             }
             Some(failure) => self.note_failure(failure, now.wall),
         }
         if let Some(transition) = &polled.change.transition {
-            self.view.transitions[transition.to.index()] += 1;
+            Arc::make_mut(&mut self.view).transitions[transition.to.index()] += 1;
         }
         // The board first: whoever hears of the transition finds it there.
         self.publish(now);
@@ -214,27 +214,29 @@ impl Watcher {
                 reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
                 reason = reason.label(), "{}", failure.message);
         }
-        self.view.up = Some(false);
-        if self.view.recent_failures.len() == RECENT_FAILURES_MAX {
-            self.view.recent_failures.pop_front();
+        let view = Arc::make_mut(&mut self.view);
+        view.up = Some(false);
+        if view.recent_failures.len() == RECENT_FAILURES_MAX {
+            view.recent_failures.pop_front();
         }
-        self.view.recent_failures.push_back(FailedPoll { at, reason, message: failure.message });
+        view.recent_failures.push_back(FailedPoll { at, reason, message: failure.message });
     }
 
     fn publish(&mut self, now: Now) {
-        self.view.known = self.poller.known().cloned();
-        self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
-        self.view.state = match self.poller.next() {
+        let view = Arc::make_mut(&mut self.view);
+        view.known = self.poller.known().cloned();
+        view.next_poll = self.poller.due().and_then(|due| wall(due, now));
+        view.state = match self.poller.next() {
             Next::PollAt(_) => WatchState::Live,
             Next::Finished(_) => WatchState::Finished,
             Next::Parked(reason) => WatchState::Parked(reason.clone()),
         };
-        self.workplace.board.publish(self.view.clone());
+        self.workplace.board.publish(Arc::clone(&self.view));
     }
 
     /// The watch as people tell it from others: those found in a store share its name.
     fn title(&self) -> String {
-        let WatchView { name, id, .. } = &self.view;
+        let WatchView { name, id, .. } = &*self.view;
         if self.forget_after.is_some() { format!("{name}/{}", id.key.job) } else { name.to_string() }
     }
 

@@ -36,10 +36,9 @@ struct Failing {
 
 /// What a poller came back with.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly always it is a poll")]
 pub enum Step {
-    /// A poll was made.
-    Polled(Polled),
+    /// A poll was made. Boxed: whoever waits for it, for most of its life, would have room for it.
+    Polled(Box<Polled>),
     /// The next poll is due at another time.
     Rescheduled,
     /// There is no poll to come.
@@ -147,7 +146,7 @@ impl Poller {
         }
         let decision = self.watch.handle_outcome(outcome, now);
         self.next = decision.next;
-        Step::Polled(Polled { now, failure, change: decision.record })
+        Step::Polled(Box::new(Polled { now, failure, change: decision.record }))
     }
 
     /// Returns once a job that has ended is due again, because a listing shows it otherwise.
@@ -168,7 +167,7 @@ impl Poller {
         if let Some(Failing { sent, with_the_target }) = self.failing {
             tokio::select! {
                 biased;
-                () = self.target.recovered_after(&self.key.store, sent), if with_the_target => {}
+                () = Box::pin(self.target.recovered_after(&self.key.store, sent)), if with_the_target => {}
                 () = self.clock.sleep_until(due) => {}
             }
             return Some(self.target.poll_turn(&self.key.store, urgency).await);
@@ -196,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::core::change::Detail;
-    use crate::core::job::{JobStatus, Sources};
+    use crate::core::job::JobStatus;
     use crate::core::time::Timestamp;
 
     #[test]
@@ -207,7 +206,7 @@ mod tests {
             status_message: None,
             created_at: None,
             completed_at: None,
-            sources: Sources::new(),
+            sources: Arc::default(),
             since: now.wall,
             last_seen: now.wall,
             vanished_at: None,

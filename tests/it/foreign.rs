@@ -10,7 +10,7 @@ use refwatch::board::{FailedPoll, StatusBoard, WatchState, WatchView};
 use refwatch::clock::Clock;
 use refwatch::commands::{history, status};
 use refwatch::config::{LogFormat, Quota, TargetConfig};
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
 use refwatch::core::outcome::FailureReason;
 use refwatch::core::text::{Printable, is_hostile};
 use refwatch::core::time::Timestamp;
@@ -224,7 +224,7 @@ fn view(text: &str) -> WatchView {
         status_message: Some(own()),
         created_at: None,
         completed_at: None,
-        sources: [(SourceKey { name: own(), source_file: own(), nth: 0 }, source)].into(),
+        sources: Sources::from([(SourceKey { name: own(), source_file: own(), nth: 0 }, source)]).into(),
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         vanished_at: None,

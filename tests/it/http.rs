@@ -14,7 +14,7 @@ use std::time::Duration;
 use refwatch::board::{ConfigError, FailedPoll, StatusBoard, StoreView, WatchState, WatchView};
 use refwatch::clock::Clock;
 use refwatch::core::change::{Change, Transition};
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, StoreId, WatchId};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use refwatch::core::outcome::{FailureReason, Operation};
 use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
@@ -155,7 +155,7 @@ fn known(status: JobStatus) -> Known {
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
-        sources: [source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)].into(),
+        sources: Sources::from([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]).into(),
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
         vanished_at: None,
@@ -184,7 +184,7 @@ fn hostile_view() -> WatchView {
     known.status_message = Some(text());
     let key = SourceKey { name: text(), source_file: text(), nth: 0 };
     let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text()) };
-    known.sources = [(key, source)].into();
+    known.sources = Sources::from([(key, source)]).into();
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchView {
         id: WatchId { target: HOSTILE.into(), ..watch_id("1111111111") },
@@ -218,7 +218,7 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
     server.board.publish_store(store_view(STORE, None));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
-        daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".to_owned();
+        daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".into();
     });
     for (path, content_type, content) in [
         ("/", "text/html; charset=utf-8", "<!DOCTYPE html>"),
@@ -352,7 +352,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
             details: HOSTILE.to_owned(),
         });
         daemon.record_error = Some(HOSTILE.to_owned());
-        daemon.config_in_force = HOSTILE.to_owned();
+        daemon.config_in_force = HOSTILE.into();
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
     });
     for path in [

@@ -258,7 +258,7 @@ impl Host {
         let own = self.scenario.jobs.iter().enumerate().filter(own_entry);
         let own: BTreeMap<JobKey, &Job> = own.map(|(_, job)| (job.key.clone(), job)).collect();
         let mut watch_list = WatchList::of_jobs(own.keys().cloned(), self.scenario.poll.policy());
-        for (id, entry) in &mut watch_list.jobs {
+        for (id, entry) in Arc::make_mut(&mut watch_list.jobs) {
             entry.policy = own[&id.key].policy(self.scenario.poll);
         }
         self.own = own.into_keys().collect();
