@@ -125,10 +125,10 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
             () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
         match done {
-            Step::Polled(polled) => match (polled.failure, poller.known()) {
+            Step::Polled(answer) => match (answer.failure, poller.known()) {
                 (Some(failure), known) if is_final(&failure, known) => return End::Lost(failure.message),
                 (Some(failure), _) => line.trouble(key, &failure),
-                (None, Some(known)) => line.seen(key, known, polled.change.transition.is_some()),
+                (None, Some(known)) => line.seen(key, known, answer.change.transition.is_some()),
                 (None, None) => {}
             },
             Step::Rescheduled | Step::Over => {}

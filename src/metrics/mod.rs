@@ -71,7 +71,7 @@ impl Metrics {
         let mut text = String::new();
         encode(self.registry.gather(), format, &mut text)?;
         watches::write(&watches, format, &mut text);
-        let of_daemon = daemon::families(&self.board.daemon(), &watches, &self.board.stores()).into_iter();
+        let of_daemon = daemon::families(&self.board.daemon(), &watches, &self.board.stores());
         encode(of_daemon.chain(self.process.families()), format, &mut text)?;
         if format == Format::OpenMetrics {
             text.push_str(openmetrics::END);
