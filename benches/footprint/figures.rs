@@ -251,8 +251,8 @@ impl Seen {
         let (clock, polls) = (Clock::system(), simulated.polls().await?);
         let (cpu, simulator_cpu) = (process.cpu()?, simulated.process.cpu()?);
         clock.sleep(window).await;
-        let (cpu, simulator_cpu) =
-            (process.cpu()?.saturating_sub(cpu), simulated.process.cpu()?.saturating_sub(simulator_cpu));
+        let cpu = process.cpu()?.saturating_sub(cpu);
+        let simulator_cpu = simulated.process.cpu()?.saturating_sub(simulator_cpu);
         let (polls, took) = (simulated.polls().await? - polls, clock.now().monotonic.elapsed());
         Ok(Self { took, polls: u32::try_from(polls)?.into(), cpu, simulator_cpu })
     }
