@@ -19,6 +19,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// cores would keep memory and wake for nothing.
 const WORKERS: usize = 2;
 
+/// Threads for what blocks: looking names up, reading files, rendering. The default of 512 would not fit under the unit's
+/// `TasksMax=`; what finds none free waits.
+const BLOCKING: usize = 64;
+
 fn main() -> ExitCode {
     if let Err(error) = forbid_core_dumps() {
         complain(Level::WARN, &format!("warning: core dumps could not be switched off: {error}"));
@@ -53,7 +57,9 @@ fn forbid_core_dumps() -> std::io::Result<()> {
 }
 
 fn run(command_line: CommandLine) -> Result<Exit, Failure> {
-    let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().map_err(Failure::running)?;
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all();
+    let runtime = builder.build().map_err(Failure::running)?;
     let exit = runtime.block_on(command_line.run());
     // Tasks that are cut off here have no commit under way: whoever owned one has waited for it.
     runtime.shutdown_background();
