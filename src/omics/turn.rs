@@ -61,8 +61,7 @@ impl Turns {
         }
     }
 
-    /// Returns when it is the caller's turn, with a place among the requests in flight, or with `None` as soon as that would not
-    /// be
+    /// Returns when it is the caller's turn, with a place among the requests in flight, or with `None` as soon as that would not be
     /// `wanted` any more. Whoever stops waiting leaves the queue and takes nothing.
     pub(super) async fn take(&self, urgency: Urgency, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let due = self.clock.now().monotonic;
