@@ -129,10 +129,14 @@ mod tests {
     use crate::core::outcome::Operation;
     use crate::instruments::Instruments;
 
+    fn turns() -> Turns {
+        let instruments = Instruments::new().expect("metrics").operation("a", Operation::GetReferenceImportJob);
+        Turns::new(1.0, Clock::system(), instruments)
+    }
+
     /// The order in which requests that all came at once, in this order, had their turns.
     async fn order(urgencies: impl IntoIterator<Item = Urgency>) -> Vec<usize> {
-        let instruments = Instruments::new().expect("metrics").operation("a", Operation::GetReferenceImportJob);
-        let turns = Arc::new(Turns::new(1.0, Clock::system(), instruments));
+        let turns = Arc::new(turns());
         let (sent, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut requests = JoinSet::new();
         for (nth, urgency) in urgencies.into_iter().enumerate() {
@@ -161,5 +165,19 @@ mod tests {
         let place = |nth| order.iter().position(|&other| other == nth).expect("its turn");
         assert!((50..100).all(|timed| place(timed) < 60), "{order:?}");
         assert!((2..6).all(|routine| place(routine) < 60), "{order:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_requests_are_in_flight_as_there_are_places_and_the_next_goes_when_one_was_answered() {
+        let turns = turns();
+        let mut in_flight = Vec::new();
+        for _ in 0..IN_FLIGHT_MAX {
+            in_flight.push(turns.take(Urgency::Urgent, || true).await.expect("a place"));
+        }
+        let mut next = std::pin::pin!(turns.take(Urgency::Urgent, || true));
+        let an_hour = std::time::Duration::from_hours(1);
+        tokio::time::timeout(an_hour, &mut next).await.expect_err("no place");
+        drop(in_flight.pop());
+        assert!(next.await.is_some());
     }
 }
