@@ -23,11 +23,12 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 /// What the service says of a job with two sources.
 pub(crate) fn snapshot(status: JobStatus) -> Snapshot {
     let source = |nth| {
-        let key = SourceKey { name: "GRCh38".to_owned(), source_file: format!("s3://references/GRCh38-{nth}.fa"), nth };
+        let key =
+            SourceKey { name: "GRCh38".into(), source_file: format!("s3://references/GRCh38-{nth}.fa").into(), nth };
         (key, Source { status: SourceStatus::InProgress, status_message: None })
     };
     let completed_at = status.is_terminal().then(|| at(300));
-    let sources = [0, 1].map(source).into();
+    let sources = [0, 1].map(source).into_iter().collect();
     Snapshot { status, status_message: None, created_at: Some(at(-60)), completed_at, sources }
 }
 

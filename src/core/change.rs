@@ -137,7 +137,7 @@ mod tests {
     fn a_change_is_empty_without_transition_source_and_detail() {
         let at = Timestamp::UNIX_EPOCH;
         let detail = Detail { kind: DetailKind::StatusMessage, value: None, observed_at: at };
-        let key = SourceKey { name: String::new(), source_file: String::new(), nth: 0 };
+        let key = SourceKey { name: "".into(), source_file: "".into(), nth: 0 };
         let to = Source { status: SourceStatus::Finished, status_message: None };
         let source = SourceTransition { key, from: None, to, observed_at: at };
         let transition = Transition {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::mem;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -248,9 +249,9 @@ impl JobStatus {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey {
     /// The reference's name.
-    pub name: String,
+    pub name: Box<str>,
     /// The source file's location.
-    pub source_file: String,
+    pub source_file: Box<str>,
     /// Which of several with the same name and file.
     pub nth: u32,
 }
@@ -261,11 +262,65 @@ pub struct Source {
     /// Its status.
     pub status: SourceStatus,
     /// The service's remark on it.
-    pub status_message: Option<String>,
+    pub status_message: Option<Box<str>>,
 }
 
-/// The sources of a job by what tells them apart.
-pub type Sources = BTreeMap<SourceKey, Source>;
+/// The sources of a job, ordered by what tells them apart. Most jobs have a few, and of a hundred thousand each is kept: a map's
+/// first node alone has room for eleven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources(Box<[(SourceKey, Source)]>);
+
+impl Sources {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is known of one of them.
+    #[must_use]
+    pub fn get(&self, key: &SourceKey) -> Option<&Source> {
+        let at = self.0.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// Each of them, and what is known of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&SourceKey, &Source)> {
+        self.0.iter().map(|(key, source)| (key, source))
+    }
+
+    /// What is known of each of them.
+    pub fn values(&self) -> impl Iterator<Item = &Source> {
+        self.0.iter().map(|(_, source)| source)
+    }
+
+    /// Takes in what is known of them by now.
+    pub fn update(&mut self, newer: impl IntoIterator<Item = (SourceKey, Source)>) {
+        *self = mem::take(self).0.into_iter().chain(newer).collect();
+    }
+}
+
+/// Of one that comes several times the last counts.
+impl FromIterator<(SourceKey, Source)> for Sources {
+    fn from_iter<T: IntoIterator<Item = (SourceKey, Source)>>(sources: T) -> Self {
+        Self(BTreeMap::from_iter(sources).into_iter().collect())
+    }
+}
+
+impl IntoIterator for Sources {
+    type Item = (SourceKey, Source);
+    type IntoIter = <Box<[(SourceKey, Source)]> as IntoIterator>::IntoIter;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
 
 /// What one answer said of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]

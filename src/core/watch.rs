@@ -188,7 +188,7 @@ impl JobWatch {
         known.status = snapshot.status;
         known.status_message = snapshot.status_message;
         if snapshot.sources.iter().any(|(key, source)| known.sources.get(key) != Some(source)) {
-            Arc::make_mut(&mut known.sources).extend(snapshot.sources);
+            Arc::make_mut(&mut known.sources).update(snapshot.sources);
         }
         change
     }
@@ -197,7 +197,7 @@ impl JobWatch {
         let anomaly = anomaly(None, &snapshot);
         let change = Change {
             transition: Some(transition(None, &snapshot, observed_at, None, anomaly)),
-            sources: source_transitions(&Sources::new(), &snapshot.sources, observed_at),
+            sources: source_transitions(&Sources::default(), &snapshot.sources, observed_at),
             details: Vec::new(),
         };
         self.known = Some(Known {

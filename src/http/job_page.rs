@@ -132,7 +132,7 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
 fn sources(sources: &Sources, history: &History, scale: Option<Scale>, last_seen: Timestamp) -> Markup {
     let mut lives: BTreeMap<SourceKey, Vec<Sighting>> = BTreeMap::new();
     for row in &history.sources {
-        let key = SourceKey { name: row.name.clone(), source_file: row.source_file.clone(), nth: row.nth };
+        let key = SourceKey { name: (*row.name).into(), source_file: (*row.source_file).into(), nth: row.nth };
         lives.entry(key).or_default().extend(Sighting::of_source(row));
     }
     html! {

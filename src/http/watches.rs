@@ -126,10 +126,10 @@ impl From<&Sources> for WatchSources {
         let by_status = SourceStatus::labels().map(str::to_owned).zip(counts).collect();
         let listed = listed(sources)
             .map(|(key, source)| WatchSource {
-                name: key.name.clone(),
-                source_file: key.source_file.clone(),
+                name: key.name.to_string(),
+                source_file: key.source_file.to_string(),
                 status: source.status.to_string(),
-                status_message: source.status_message.clone(),
+                status_message: source.status_message.as_deref().map(str::to_owned),
             })
             .collect();
         Self { total: sources.len(), by_status, listed }

@@ -42,16 +42,15 @@ pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {
     Timestamp::new(time.secs(), nanoseconds).ok()
 }
 
-fn sources(items: &[ImportReferenceSourceItem]) -> Sources {
+fn sources<'a>(items: &'a [ImportReferenceSourceItem]) -> Sources {
     let mut alike: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let mut sources = Sources::new();
-    for item in items {
+    let source = |item: &'a ImportReferenceSourceItem| {
         let (name, source_file) = (item.name().unwrap_or_default(), item.source_file().unwrap_or_default());
         let count = alike.entry((name, source_file)).or_default();
-        let key = SourceKey { name: name.to_owned(), source_file: source_file.to_owned(), nth: *count };
+        let key = SourceKey { name: name.into(), source_file: source_file.into(), nth: *count };
         *count += 1;
         let status = SourceStatus::from(item.status().as_str());
-        sources.insert(key, Source { status, status_message: item.status_message().map(str::to_owned) });
-    }
-    sources
+        (key, Source { status, status_message: item.status_message().map(Into::into) })
+    };
+    items.iter().map(source).collect()
 }

@@ -101,7 +101,8 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
 fn play_source(row: &Row<'_>, known: &mut Known) -> Result<()> {
     let key = SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? };
     let status = SourceStatus::from(&*row.get::<_, Box<str>>("value")?);
-    Arc::make_mut(&mut known.sources).insert(key, Source { status, status_message: row.get("status_message")? });
+    let source = Source { status, status_message: row.get("status_message")? };
+    Arc::make_mut(&mut known.sources).update([(key, source)]);
     known.last_seen = parsed(row, "observed_at")?;
     Ok(())
 }

@@ -115,7 +115,7 @@ fn of_source_transition(transition: &SourceTransition) -> [(&'static str, Value)
         ("nth", i64::from(key.nth).into()),
         ("from_status", from.as_ref().map(|from| SourceStatus::as_str(from).to_owned()).into()),
         ("to_status", text(to.status.as_str())),
-        ("status_message", to.status_message.clone().into()),
+        ("status_message", to.status_message.as_deref().map(str::to_owned).into()),
         ("observed_at", milliseconds(*observed_at).into()),
     ]
 }

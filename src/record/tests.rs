@@ -101,8 +101,8 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
     let source = (0..3_u32, 0..SourceStatus::KNOWN.len()).prop_map(|(nth, status)| {
         let status = SourceStatus::KNOWN[status].clone();
         let status_message = (status == SourceStatus::Failed).then(|| "it failed".to_owned());
-        let key = SourceKey { name: "GRCh38".to_owned(), source_file: "s3://a/b".to_owned(), nth };
-        (key, Source { status, status_message })
+        let key = SourceKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth };
+        (key, Source { status, status_message: status_message.map(Into::into) })
     });
     let status = prop_oneof![
         5 => (0..JobStatus::KNOWN.len()).prop_map(|status| JobStatus::KNOWN[status].clone()),

@@ -218,13 +218,14 @@ impl std::io::Write for Log {
 fn view(text: &str) -> WatchView {
     let own = || text.to_owned();
     let key: JobKey = JOB.parse().expect("a job");
-    let source = Source { status: SourceStatus::from(text), status_message: Some(own()) };
+    let source = Source { status: SourceStatus::from(text), status_message: Some(own().into()) };
     let known = Known {
         status: JobStatus::from(text),
         status_message: Some(own()),
         created_at: None,
         completed_at: None,
-        sources: Sources::from([(SourceKey { name: own(), source_file: own(), nth: 0 }, source)]).into(),
+        sources: Sources::from_iter([(SourceKey { name: own().into(), source_file: own().into(), nth: 0 }, source)])
+            .into(),
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         vanished_at: None,

@@ -147,7 +147,7 @@ fn watch_id(job: &str) -> WatchId {
 
 fn known(status: JobStatus) -> Known {
     let source = |name: &str, status| {
-        let key = SourceKey { name: name.to_owned(), source_file: format!("s3://refs/{name}.fa"), nth: 0 };
+        let key = SourceKey { name: name.into(), source_file: format!("s3://refs/{name}.fa").into(), nth: 0 };
         (key, Source { status, status_message: None })
     };
     Known {
@@ -155,7 +155,8 @@ fn known(status: JobStatus) -> Known {
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
-        sources: Sources::from([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]).into(),
+        sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)])
+            .into(),
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
         vanished_at: None,
@@ -182,9 +183,9 @@ fn hostile_view() -> WatchView {
     let text = || HOSTILE.to_owned();
     let mut known = known(JobStatus::from(HOSTILE));
     known.status_message = Some(text());
-    let key = SourceKey { name: text(), source_file: text(), nth: 0 };
-    let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text()) };
-    known.sources = Sources::from([(key, source)]).into();
+    let key = SourceKey { name: text().into(), source_file: text().into(), nth: 0 };
+    let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
+    known.sources = Sources::from_iter([(key, source)]).into();
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchView {
         id: WatchId { target: HOSTILE.into(), ..watch_id("1111111111") },

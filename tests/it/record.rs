@@ -100,9 +100,9 @@ pub(crate) fn transition(from: Option<&str>, to: &str, seconds: i64) -> Change {
 /// A change with everything in it.
 pub(crate) fn full(from: Option<&str>, to: &str, seconds: i64) -> Change {
     let source = |nth| SourceTransition {
-        key: SourceKey { name: "GRCh38".to_owned(), source_file: "s3://bucket/GRCh38.fa".to_owned(), nth },
+        key: SourceKey { name: "GRCh38".into(), source_file: "s3://bucket/GRCh38.fa".into(), nth },
         from: None,
-        to: Source { status: SourceStatus::Failed, status_message: Some("not a FASTA file".to_owned()) },
+        to: Source { status: SourceStatus::Failed, status_message: Some("not a FASTA file".into()) },
         observed_at: at(seconds),
     };
     let detail = |kind, value: Option<&str>| Detail { kind, value: value.map(str::to_owned), observed_at: at(seconds) };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use refwatch::core::job::{JobStatus, Snapshot};
+use refwatch::core::job::{JobStatus, Snapshot, Sources};
 use refwatch::core::outcome::FailureReason;
 use refwatch::core::time::Timestamp;
 use refwatch::omics::ListedJob;
@@ -82,7 +82,7 @@ pub(crate) fn lie(snapshot: &mut Snapshot, rng: &mut Rng, ends: bool, now: Times
             let ends: Vec<JobStatus> = JobStatus::KNOWN.into_iter().filter(JobStatus::is_terminal).collect();
             snapshot.status = rng.choice(ends).expect("one of them");
         }
-        9..12 => snapshot.sources.clear(),
+        9..12 => snapshot.sources = Sources::default(),
         12..14 => snapshot.completed_at = None,
         14..16 => snapshot.completed_at = Some(some_time(rng)),
         16..18 => snapshot.created_at = Some(some_time(rng)),

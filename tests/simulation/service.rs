@@ -9,7 +9,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
-use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus};
+use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
 use refwatch::core::outcome::{FailureReason, Operation, PollFailure};
 use refwatch::core::time::Timestamp;
 use refwatch::omics::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
@@ -287,13 +287,13 @@ impl Service {
         }
         let status = job.at(now).clone();
         let source = Source { status: source_status(&status), status_message: None };
-        let source_key = SourceKey { name: "GRCh38".to_owned(), source_file: "s3://a/b".to_owned(), nth: 0 };
+        let source_key = SourceKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth: 0 };
         let mut snapshot = Snapshot {
             status,
             status_message: None,
             created_at: Some(self.timestamp(job.life[0].0)),
             completed_at: self.ended_at(job, now),
-            sources: [(source_key, source)].into(),
+            sources: Sources::from_iter([(source_key, source)]),
         };
         if lies {
             self.meet(|met| &mut met.lies);

@@ -20,7 +20,7 @@ fn now(seconds: u64) -> Now {
 fn snapshot(status: &str) -> Snapshot {
     let status = JobStatus::from(status);
     let completed_at = status.is_terminal().then(|| now(0).wall);
-    Snapshot { status, status_message: None, created_at: Some(now(0).wall), completed_at, sources: Sources::new() }
+    Snapshot { status, status_message: None, created_at: Some(now(0).wall), completed_at, sources: Sources::default() }
 }
 
 fn failure(reason: FailureReason) -> PollFailure {
@@ -180,7 +180,7 @@ fn a_new_message_or_creation_time_is_a_detail_and_no_transition() {
 fn sources_are_told_apart_by_name_file_and_count() {
     let with = |sources: &[(&str, u32, &str)]| {
         let source = |&(name, nth, status): &(&str, u32, &str)| {
-            let key = SourceKey { name: name.to_owned(), source_file: format!("s3://b/{name}"), nth };
+            let key = SourceKey { name: name.into(), source_file: format!("s3://b/{name}").into(), nth };
             (key, Source { status: status.into(), status_message: None })
         };
         Ok(Snapshot { sources: sources.iter().map(source).collect(), ..snapshot("IN_PROGRESS") })

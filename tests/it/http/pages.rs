@@ -163,7 +163,7 @@ async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
     let transition = change.transition.as_mut().unwrap();
     transition.not_before = Some(at("2026-03-01T08:00:55Z"));
     transition.anomaly = Some(refwatch::core::change::Anomaly::NoCompletionTime);
-    let key = SourceKey { name: "chr2".to_owned(), source_file: "s3://refs/chr2.fa".to_owned(), nth: 0 };
+    let key = SourceKey { name: "chr2".into(), source_file: "s3://refs/chr2.fa".into(), nth: 0 };
     let to = Source { status: SourceStatus::Failed, status_message: None };
     change.sources.push(SourceTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });
     change.details.push(Detail {
