@@ -31,8 +31,7 @@ use refwatch::record::Record;
 use refwatch::simulator::{Options, Simulator};
 use refwatch::watcher::{Poller, Watcher, Workplace};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{oneshot, watch};
 
 /// Polls before any is counted: until then a connection is made, credentials are found and the first transition is recorded.
 const POLLS_BEFORE: u32 = 20;
@@ -92,9 +91,10 @@ fn polls() -> Result<(), Failure> {
     let aws = CountedAws { clock, asked };
     let target = Arc::new(runtime.block_on(Target::new(&config, &aws, clock, &workplace.instruments))?);
     let hints = StoreHints::default().listen(&id.key.job);
-    let poller = Poller::new(clock, target, id.key.clone(), POLICY, None, hints, 1);
+    let poller = Poller::new(clock, target, Arc::clone(&id), POLICY, None, hints, 1);
     let watcher = Box::new(Watcher::new(workplace, poller, id, "reference".into(), [0; 8], None));
-    let mut watching = pin!(watcher.run(CancellationToken::new()));
+    let (_stop, stopped) = oneshot::channel();
+    let mut watching = pin!(watcher.run(stopped));
     let mut until = |polls| {
         runtime.block_on(async {
             tokio::select! {
@@ -117,7 +117,7 @@ fn scrape() -> Result<(), Failure> {
 }
 
 /// A simulator on a thread of its own, and its one job.
-fn simulate() -> Result<(SocketAddr, WatchId), Failure> {
+fn simulate() -> Result<(SocketAddr, Arc<WatchId>), Failure> {
     let (sender, started) = mpsc::channel();
     let runtime = runtime()?;
     thread::spawn(move || {
@@ -132,7 +132,7 @@ fn simulate() -> Result<(SocketAddr, WatchId), Failure> {
     });
     let (address, job) = started.recv()?;
     let key = job.ok_or("no job")?.parse()?;
-    Ok((address, WatchId { target: TargetConfig::DEFAULT.into(), key }))
+    Ok((address, Arc::new(WatchId { target: TargetConfig::DEFAULT.into(), key })))
 }
 
 fn runtime() -> std::io::Result<Runtime> {

@@ -74,7 +74,7 @@ fn turn(bencher: Bencher<'_, '_>, waiting: u64) {
             let target = Target::new(&config, &Aws::new(clock), clock, &instruments).await.expect("a target");
             let (target, mut turns) = (Arc::new(target), JoinSet::new());
             for number in 0..waiting {
-                let (target, store) = (Arc::clone(&target), job(number).key.store);
+                let (target, store) = (Arc::clone(&target), job(number).key.store.clone());
                 turns.spawn(async move { drop(target.poll_turn(&store, Urgency::Routine).await) });
             }
             tokio::task::yield_now().await;
@@ -88,7 +88,7 @@ fn turn(bencher: Bencher<'_, '_>, waiting: u64) {
 /// One look at each of a thousand listed jobs.
 #[divan::bench]
 fn sweep(bencher: Bencher<'_, '_>) {
-    let jobs: Vec<_> = (0..1_000).map(|number| job(number).key.job).collect();
+    let jobs: Vec<_> = (0..1_000).map(|number| job(number).key.job.clone()).collect();
     bencher.counter(ItemsCount::new(jobs.len())).with_inputs(Sweep::default).bench_values(|mut sweep| {
         let changed = |job| sweep.looks_changed(job, Some(&InProgress), Some(black_box(&InProgress)));
         jobs.iter().map(changed).filter(|changed| *changed).count()

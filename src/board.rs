@@ -32,7 +32,7 @@ pub struct Announced {
     /// The `watch` label.
     pub name: Arc<str>,
     /// Which job, through which target.
-    pub id: WatchId,
+    pub id: Arc<WatchId>,
     /// The transition.
     pub transition: Transition,
 }
@@ -45,7 +45,7 @@ impl Default for StatusBoard {
 
 #[derive(Debug, Default)]
 struct Inner {
-    watches: BTreeMap<WatchId, Arc<WatchView>>,
+    watches: BTreeMap<Arc<WatchId>, Arc<WatchView>>,
     stores: BTreeMap<StoreId, Arc<StoreView>>,
     daemon: DaemonView,
 }
@@ -54,7 +54,7 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WatchView {
     /// Which job, through which target.
-    pub id: WatchId,
+    pub id: Arc<WatchId>,
     /// The `watch` label.
     pub name: Arc<str>,
     /// The target's AWS region; empty where the configured endpoint stands for one.
@@ -62,7 +62,7 @@ pub struct WatchView {
     /// Whether it is being polled.
     pub state: WatchState,
     /// The latest that is known of the job; `None` before the first good answer.
-    pub known: Option<Known>,
+    pub known: Option<Arc<Known>>,
     /// Whether the last poll succeeded; `None` before the first one.
     pub up: Option<bool>,
     /// When a poll last succeeded.
@@ -78,7 +78,7 @@ pub struct WatchView {
 impl WatchView {
     /// A watch of which nothing is known yet but how many transitions the record holds.
     #[must_use]
-    pub fn new(id: WatchId, name: Arc<str>, aws_region: Arc<str>, transitions: [u64; 8]) -> Self {
+    pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>, transitions: [u64; 8]) -> Self {
         Self {
             id,
             name,
@@ -201,7 +201,7 @@ impl StatusBoard {
     /// Publishes the state of one watch.
     pub fn publish(&self, view: impl Into<Arc<WatchView>>) {
         let view = view.into();
-        self.write().watches.insert(view.id.clone(), view);
+        self.write().watches.insert(Arc::clone(&view.id), view);
     }
 
     /// Tells whoever follows of a transition.

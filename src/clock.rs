@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::core::time::{Monotonic, Now, Timestamp};
 
@@ -43,13 +43,13 @@ impl Clock {
 
     /// Returns at `at`, at once if that has passed.
     #[expect(clippy::disallowed_methods, reason = "the one room that sleeps")]
-    pub async fn sleep_until(self, at: Monotonic) {
-        tokio::time::sleep_until(self.origin + at.elapsed()).await;
+    pub fn sleep_until(self, at: Monotonic) -> Sleep {
+        tokio::time::sleep_until(self.origin + at.elapsed())
     }
 
     /// Returns after `duration`.
     #[expect(clippy::disallowed_methods, reason = "the one room that sleeps")]
-    pub async fn sleep(self, duration: Duration) {
-        tokio::time::sleep(duration).await;
+    pub fn sleep(self, duration: Duration) -> Sleep {
+        tokio::time::sleep(duration)
     }
 }

@@ -2,11 +2,11 @@
 //! at". A hint never records anything; whoever gets one asks for itself.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 use crate::core::job::ImportJobId;
 
@@ -25,16 +25,15 @@ struct Inner {
 
 /// What is there to be told about one job.
 #[derive(Debug, Default)]
-struct Slot {
-    said: Mutex<Said>,
-    bell: Notify,
-}
+struct Slot(Mutex<Said>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Said {
     looks_changed: bool,
     rescheduled: bool,
     safety_interval: Option<Duration>,
+    /// Wakes the one who listens. A plain waker: of a hundred thousand who wait, each would have room for a `Notified`.
+    bell: Option<Waker>,
 }
 
 /// What a watcher is told.
@@ -91,13 +90,18 @@ impl StoreHints {
 
 impl Slot {
     fn say(&self, what: impl FnOnce(&mut Said)) {
-        what(&mut self.said());
-        self.bell.notify_one();
+        let mut said = self.said();
+        what(&mut said);
+        let bell = said.bell.take();
+        drop(said);
+        if let Some(bell) = bell {
+            bell.wake();
+        }
     }
 
     // A panic while the lock was held leaves whole values behind.
     fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,23 +119,31 @@ impl JobHints {
     }
 
     /// Returns when there is something new. Whoever stops waiting does not miss it.
-    pub async fn told(&mut self) -> Told {
-        loop {
-            {
-                let mut said = self.0.said();
-                if mem::take(&mut said.looks_changed) {
-                    return Told::LooksChanged;
-                }
-                if mem::take(&mut said.rescheduled) {
-                    return Told::SafetyInterval;
-                }
-            }
-            self.0.bell.notified().await;
+    pub fn told(&mut self) -> impl Future<Output = Told> {
+        poll_fn(|context| self.poll_told(context))
+    }
+
+    fn poll_told(&mut self, context: &Context) -> Poll<Told> {
+        let mut said = self.0.said();
+        if mem::take(&mut said.looks_changed) {
+            return Poll::Ready(Told::LooksChanged);
         }
+        if mem::take(&mut said.rescheduled) {
+            return Poll::Ready(Told::SafetyInterval);
+        }
+        said.bell = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Returns once the job looks changed. Whoever stops waiting does not miss it.
     pub async fn looks_changed(&mut self) {
         while self.told().await != Told::LooksChanged {}
+    }
+}
+
+/// A waker keeps the memory of its task, which may have ended long before hints for its job are forgotten.
+impl Drop for JobHints {
+    fn drop(&mut self) {
+        self.0.said().bell = None;
     }
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::board::{StatusBoard, StoreView, WatchState};
@@ -145,9 +144,9 @@ impl Sweeper {
     }
 
     /// Runs until `stop`; then the store is not swept any more. What it finds goes to `found`.
-    pub async fn run(mut self, found: mpsc::Sender<Found>, stop: CancellationToken) {
+    pub async fn run(mut self, found: mpsc::Sender<Found>, stop: oneshot::Receiver<()>) {
         let hints = Arc::clone(&self.hints);
-        stop.run_until_cancelled(async {
+        let sweeps = async {
             loop {
                 let began = self.clock.now().monotonic;
                 let pause = self.pass(began, &found).await;
@@ -157,8 +156,12 @@ impl Sweeper {
                     () = self.clock.sleep(pause) => {}
                 }
             }
-        })
-        .await;
+        };
+        tokio::select! {
+            biased;
+            _ = stop => {}
+            () = sweeps => {}
+        }
         hints.set_safety_interval(None);
     }
 
@@ -196,7 +199,7 @@ impl Sweeper {
     fn live(&self) -> Live {
         let (watches, now) = (self.board.watches_of(&self.store), self.clock.now().wall);
         let live = watches.iter().filter(|watch| matches!(watch.state, WatchState::Live));
-        let known = live.filter(|watch| is_swept(watch.known.as_ref(), now)).map(|watch| {
+        let known = live.filter(|watch| is_swept(watch.known.as_deref(), now)).map(|watch| {
             let known = watch.known.as_ref().map(|known| (known.status.clone(), known.created_at));
             (watch.id.key.job.clone(), known)
         });

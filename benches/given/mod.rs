@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "not every benchmark needs all of it")]
 
+use std::sync::Arc;
+
 use refwatch::board::{StatusBoard, WatchView};
 use refwatch::core::change::{Change, Transition};
 use refwatch::core::job::{JobStatus, Snapshot, Source, SourceKey, SourceStatus, WatchId};
@@ -9,10 +11,10 @@ use refwatch::core::time::Timestamp;
 use refwatch::core::watch::Known;
 
 /// One of ten thousand million jobs, those of neighbouring numbers far apart, as the service's ids are.
-pub(crate) fn job(number: u64) -> WatchId {
+pub(crate) fn job(number: u64) -> Arc<WatchId> {
     let digits = number.wrapping_mul(2_654_435_761) % 10_000_000_000;
     let key = format!("1234567890/{digits:010}").parse();
-    WatchId { target: "default".into(), key: key.unwrap_or_else(|_| unreachable!("ten digits each")) }
+    Arc::new(WatchId { target: "default".into(), key: key.unwrap_or_else(|_| unreachable!("ten digits each")) })
 }
 
 /// A time, to the nanosecond, as the system's clock tells it.
@@ -66,7 +68,7 @@ pub(crate) fn board(watches: u64) -> StatusBoard {
         };
         let name = format!("reference-{number}").into();
         board.publish(WatchView {
-            known: Some(known),
+            known: Some(known.into()),
             up: Some(true),
             last_successful_poll: Some(at(300)),
             next_poll: Some(at(301)),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{Exit, Failure, print, remark};
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
-use crate::core::job::{JobKey, JobStatus, SourceStatus};
+use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::text::Printable;
 use crate::core::time::{Monotonic, parse_duration};
@@ -78,7 +78,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let mut followers = JoinSet::new();
     for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
         let (target, hints, line) = (Arc::clone(&target), JobHints::none(), progress.line(&key));
-        let poller = Poller::new(clock, target, key.clone(), policy, None, hints, fastrand::u64(..));
+        let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
+        let poller = Poller::new(clock, target, id.into(), policy, None, hints, fastrand::u64(..));
         followers.spawn(async move { (follow(poller, &key, &line, clock, deadline).await, key) });
     }
     let mut exit = Exit::Done;

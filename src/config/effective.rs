@@ -100,7 +100,7 @@ pub(super) fn watch_list<'a>(
         let key = JobKey { store: job.reference_store_id.get_ref().0.clone(), job: job.id.get_ref().0.clone() };
         let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone()).into();
         let policy = policy(job.interval.as_ref(), poll);
-        (WatchId { target: target(job.target.as_ref()), key }, JobEntry { name, policy, forget_after: None })
+        (Arc::new(WatchId { target: target(job.target.as_ref()), key }), JobEntry { name, policy, forget_after: None })
     });
     let stores = stores.map(|Table(store)| {
         let Text(id) = store.reference_store_id.get_ref();

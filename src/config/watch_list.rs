@@ -13,7 +13,7 @@ use crate::core::watch::PollPolicy;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
     /// Single jobs, by target and job. Shared: what is in force, what was read last and what is supervised are mostly the same.
-    pub jobs: Arc<BTreeMap<WatchId, JobEntry>>,
+    pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
     /// Stores of which every job is watched, by target and store.
     pub stores: BTreeMap<StoreId, StoreEntry>,
 }
@@ -53,9 +53,9 @@ impl StoreEntry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
     /// Jobs to stop watching: those that left, and those whose entry or target changed.
-    pub stop: Vec<WatchId>,
+    pub stop: Vec<Arc<WatchId>>,
     /// Jobs to begin watching: new ones, and those whose entry or target changed.
-    pub start: Vec<(WatchId, JobEntry)>,
+    pub start: Vec<(Arc<WatchId>, JobEntry)>,
     /// Stores that came or left, and those whose entry or target changed: what was found in them is no longer watched, and the
     /// search begins anew where they are on the new list.
     pub stores: BTreeSet<StoreId>,
@@ -77,7 +77,8 @@ impl WatchList {
     pub fn of_jobs(jobs: impl IntoIterator<Item = JobKey>, policy: PollPolicy) -> Self {
         let entry = |key: JobKey| {
             let name = key.to_string().into();
-            (WatchId { target: TargetConfig::DEFAULT.into(), key }, JobEntry { name, policy, forget_after: None })
+            let id = WatchId { target: TargetConfig::DEFAULT.into(), key };
+            (Arc::new(id), JobEntry { name, policy, forget_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }
@@ -145,7 +146,7 @@ mod tests {
         config.targets.get_mut(TargetConfig::DEFAULT).expect("the default target")
     }
 
-    fn jobs<'a>(ids: impl IntoIterator<Item = &'a WatchId>) -> Vec<&'a str> {
+    fn jobs<'a>(ids: impl IntoIterator<Item = &'a Arc<WatchId>>) -> Vec<&'a str> {
         ids.into_iter().map(|id| id.key.job.as_str()).collect()
     }
 

@@ -24,7 +24,9 @@ pub struct BackoffPolicy {
 /// The state of one backoff: how far it has grown.
 #[derive(Debug)]
 pub struct Backoff {
-    steps: ExponentialBackoff<StandingClock>,
+    policy: BackoffPolicy,
+    /// `None` while nothing fails, as it is for nearly every job nearly always: there is one of these for each of them.
+    steps: Option<Box<ExponentialBackoff<StandingClock>>>,
 }
 
 /// The crate asks a clock how long it has been at it, only to give up in time; ours never gives up, so it stands still.
@@ -41,31 +43,33 @@ impl Backoff {
     /// A backoff that has not begun.
     #[must_use]
     pub fn new(policy: BackoffPolicy) -> Self {
-        let origin = ::backoff::ExponentialBackoff::default().start_time;
-        let steps = ExponentialBackoff {
-            current_interval: policy.initial,
-            initial_interval: policy.initial,
-            randomization_factor: 0.0,
-            multiplier: MULTIPLIER,
-            max_interval: policy.max,
-            start_time: origin,
-            max_elapsed_time: None,
-            clock: StandingClock(origin),
-        };
-        Self { steps }
+        Self { policy, steps: None }
     }
 
     /// The next delay: between half the step and the whole of it, by `jitter` from 0 to 1, so that jobs which failed
     /// together do not come back together, and never over the maximum.
     pub fn next_delay(&mut self, jitter: f64) -> Duration {
-        let max = self.steps.max_interval;
-        let step = self.steps.next_backoff().unwrap_or(max).min(max);
+        let BackoffPolicy { initial, max } = self.policy;
+        let steps = self.steps.get_or_insert_with(|| {
+            let origin = ::backoff::ExponentialBackoff::default().start_time;
+            Box::new(ExponentialBackoff {
+                current_interval: initial,
+                initial_interval: initial,
+                randomization_factor: 0.0,
+                multiplier: MULTIPLIER,
+                max_interval: max,
+                start_time: origin,
+                max_elapsed_time: None,
+                clock: StandingClock(origin),
+            })
+        });
+        let step = steps.next_backoff().unwrap_or(max).min(max);
         step.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 
     /// Begins anew: something succeeded.
     pub fn reset(&mut self) {
-        self.steps.current_interval = self.steps.initial_interval;
+        self.steps = None;
     }
 }
 

@@ -143,8 +143,8 @@ pub struct StoreId {
 impl StoreId {
     /// A job of the store, through the same target.
     #[must_use]
-    pub fn watch(&self, job: ImportJobId) -> WatchId {
-        WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } }
+    pub fn watch(&self, job: ImportJobId) -> Arc<WatchId> {
+        Arc::new(WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } })
     }
 }
 

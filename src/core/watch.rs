@@ -34,7 +34,7 @@ pub struct Known {
     pub created_at: Option<Timestamp>,
     /// When the service says that it ended.
     pub completed_at: Option<Timestamp>,
-    /// Its sources. Shared, since whoever publishes takes a copy at every poll, and they hardly ever change.
+    /// Its sources. Shared: all else changes at every poll, and they hardly ever do.
     pub sources: Arc<Sources>,
     /// When the status was first seen.
     pub since: Timestamp,
@@ -85,7 +85,8 @@ pub struct JobWatch {
     policy: PollPolicy,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    known: Option<Known>,
+    /// Shared with whoever publishes it.
+    known: Option<Arc<Known>>,
     /// A job that had ended was seen to go on, once. One more answer has to confirm it.
     reopening: bool,
 }
@@ -93,7 +94,7 @@ pub struct JobWatch {
 impl JobWatch {
     /// A watch that starts from what the record knows of the job. `seed` sets its jitter.
     #[must_use]
-    pub fn new(policy: PollPolicy, known: Option<Known>, seed: u64) -> Self {
+    pub fn new(policy: PollPolicy, known: Option<Arc<Known>>, seed: u64) -> Self {
         let (backoff, jitter) = (Backoff::new(policy.backoff), fastrand::Rng::with_seed(seed));
         Self { policy, backoff, jitter, known, reopening: false }
     }
@@ -107,7 +108,13 @@ impl JobWatch {
     /// The latest that is known of the job.
     #[must_use]
     pub fn known(&self) -> Option<&Known> {
-        self.known.as_ref()
+        self.known.as_deref()
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_known(&self) -> Option<Arc<Known>> {
+        self.known.clone()
     }
 
     /// What to do first: nothing where the record says that the job has ended, else poll.
@@ -152,7 +159,7 @@ impl JobWatch {
         if let (FailureReason::NotFound, Some(known)) = (failure.reason, &mut self.known)
             && known.vanished_at.is_none()
         {
-            known.vanished_at = Some(observed_at);
+            Arc::make_mut(known).vanished_at = Some(observed_at);
             change.details.push(Detail { kind: DetailKind::Vanished, value: None, observed_at });
         }
         change
@@ -162,6 +169,7 @@ impl JobWatch {
         let Some(known) = &mut self.known else {
             return self.first_sighting(snapshot, observed_at);
         };
+        let known = Arc::make_mut(known);
         let mut change = Change::default();
         if known.vanished_at.take().is_some() {
             change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
@@ -200,7 +208,7 @@ impl JobWatch {
             sources: source_transitions(&Sources::default(), &snapshot.sources, observed_at),
             details: Vec::new(),
         };
-        self.known = Some(Known {
+        let known = Known {
             status: snapshot.status,
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
@@ -209,7 +217,8 @@ impl JobWatch {
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,
-        });
+        };
+        self.known = Some(Arc::new(known));
         change
     }
 }

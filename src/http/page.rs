@@ -222,9 +222,9 @@ fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], 
 }
 
 /// What the record has of the lives of these watches.
-fn lives(state: &AppState, shown: &[Arc<WatchView>]) -> Result<BTreeMap<WatchId, Vec<Sighting>>, ReadError> {
+fn lives(state: &AppState, shown: &[Arc<WatchView>]) -> Result<BTreeMap<Arc<WatchId>, Vec<Sighting>>, ReadError> {
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
-    let mut lives: BTreeMap<WatchId, Vec<Sighting>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
+    let mut lives: BTreeMap<Arc<WatchId>, Vec<Sighting>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
     for row in state.record.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
         let Ok(key) = format!("{}/{}", row.reference_store_id, row.import_job_id).parse() else { continue };
         let id = WatchId { target: row.target.as_str().into(), key };

@@ -36,7 +36,7 @@ SELECT import_job_id, to_status AS value, observed_at, max(id) AS id FROM transi
 WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id";
 
 /// What is known of some jobs.
-pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>> {
+pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>> {
     let jobs = match jobs {
         Jobs::These(jobs) => jobs,
         Jobs::InSight { store, ended_since } => in_sight(connection, &store, ended_since)?,
@@ -45,7 +45,7 @@ pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap
     known.filter_map(Result::transpose).collect()
 }
 
-fn in_sight(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<WatchId>> {
+fn in_sight(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let mut jobs = Vec::new();
     let mut latest = connection.prepare(LATEST)?;
     let mut rows = latest.query([store.store.as_str(), &*store.target])?;

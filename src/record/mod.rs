@@ -49,7 +49,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Jobs {
     /// These.
-    These(Vec<WatchId>),
+    These(Vec<Arc<WatchId>>),
     /// Those of a store that go on, or ended lately.
     InSight {
         /// The store.
@@ -240,7 +240,7 @@ impl Record {
     ///
     /// # Errors
     /// The record cannot be read, or its writer is gone.
-    pub async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>, CommitError> {
+    pub async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>, CommitError> {
         if jobs == Jobs::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }
@@ -269,7 +269,7 @@ impl Record {
     pub async fn delete_ended_before(
         &self,
         instant: Timestamp,
-        watched: BTreeSet<WatchId>,
+        watched: BTreeSet<Arc<WatchId>>,
     ) -> Result<usize, CommitError> {
         let watched = Arc::new(watched);
         let mut jobs = 0;

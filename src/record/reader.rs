@@ -152,7 +152,7 @@ impl RecordReader {
     ///
     /// # Errors
     /// As [`Self::transitions`].
-    pub fn latest_transitions(&self, jobs: &[WatchId], each: u32) -> Result<Vec<TransitionRow>, ReadError> {
+    pub fn latest_transitions(&self, jobs: &[Arc<WatchId>], each: u32) -> Result<Vec<TransitionRow>, ReadError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
@@ -163,7 +163,7 @@ impl RecordReader {
              ) ORDER BY id",
             vec!["(?, ?, ?)"; jobs.len()].join(", ")
         );
-        let of_job = |id: &WatchId| [id.key.store.as_str(), id.key.job.as_str(), &id.target].map(str::to_owned);
+        let of_job = |id: &Arc<WatchId>| [id.key.store.as_str(), id.key.job.as_str(), &id.target].map(str::to_owned);
         self.select(&sql, &jobs.iter().flat_map(of_job).collect::<Vec<_>>(), TransitionRow::new)
     }
 

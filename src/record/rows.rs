@@ -1,6 +1,7 @@
 //! A change as rows, and how rows go in the end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
@@ -45,7 +46,7 @@ pub(super) fn append(transaction: &Transaction<'_>, mut last: Link, id: &WatchId
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
     instant: Timestamp,
-    watched: &BTreeSet<WatchId>,
+    watched: &BTreeSet<Arc<WatchId>>,
 ) -> Result<usize> {
     let ends: Vec<_> = JobStatus::KNOWN.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut ended = transaction.prepare(&format!(

@@ -124,7 +124,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
 
 /// One watch, and what the record should come to know of its job.
 struct Model {
-    id: WatchId,
+    id: Arc<WatchId>,
     watch: JobWatch,
     last_seen: Option<Timestamp>,
     transitions: [u64; 8],
@@ -134,7 +134,7 @@ struct Model {
 impl Model {
     fn new(target: &str) -> Self {
         let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
-        let id = WatchId { target: target.into(), key };
+        let id = Arc::new(WatchId { target: target.into(), key });
         Self { id, watch: JobWatch::new(POLICY, None, 1), last_seen: None, transitions: [0; 8], last_outcome: None }
     }
 
@@ -200,7 +200,7 @@ proptest! {
             let remembered = remembered.get(&model.id);
             prop_assert_eq!(remembered.cloned(), model.expected());
             if let Some((outcome, now)) = &model.last_outcome {
-                let mut watch = JobWatch::new(POLICY, remembered.map(|remembered| remembered.known.clone()), 1);
+                let mut watch = JobWatch::new(POLICY, remembered.map(|remembered| remembered.known.clone().into()), 1);
                 let change = watch.handle_outcome(outcome.clone(), *now).record;
                 prop_assert_eq!(change, Change::default(), "what was said before is no news after a restart");
             }

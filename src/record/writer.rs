@@ -34,9 +34,9 @@ pub(super) enum Request {
     /// To add a change.
     Append(Box<Append>),
     /// What is known of some jobs.
-    Remembered { jobs: Jobs, done: Answer<BTreeMap<WatchId, Remembered>> },
+    Remembered { jobs: Jobs, done: Answer<BTreeMap<Arc<WatchId>, Remembered>> },
     /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
-    DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<WatchId>>, done: Answer<usize> },
+    DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<Arc<WatchId>>>, done: Answer<usize> },
     /// To answer, and to say whether the record could be written.
     Check(Answer<()>),
     /// To end when all that is queued is done.

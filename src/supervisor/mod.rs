@@ -74,8 +74,8 @@ type Targets = BTreeMap<Arc<str>, (TargetConfig, Arc<Target>)>;
 /// What a task is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum TaskKey {
-    Watch(WatchId),
-    Sweep(StoreId),
+    Watch(Arc<WatchId>),
+    Sweep(Box<StoreId>),
 }
 
 /// A configuration that cannot be put in force.
@@ -120,9 +120,9 @@ impl Supervisor {
         let jobs = &config.watch_list.jobs;
         // A job's own entry goes before its store's.
         let found = self.found().filter(|id| stores.contains(&id.store_id()) || jobs.contains_key(id));
-        let stop: BTreeSet<WatchId> = stop.into_iter().chain(found).collect();
+        let stop: BTreeSet<Arc<WatchId>> = stop.into_iter().chain(found).collect();
         // Where jobs are looked for anew: in stores that changed, and where a job has lost the entry of its own.
-        let left = stop.iter().filter(|id| !jobs.contains_key(id)).map(WatchId::store_id);
+        let left = stop.iter().filter(|id| !jobs.contains_key(*id)).map(|id| id.store_id());
         let mut anew: BTreeSet<StoreId> = left.chain(stores.iter().cloned()).collect();
         anew.retain(|store| config.watch_list.stores.contains_key(store));
         // Where the record cannot be read nothing could be taken up, so nothing may be stopped for it.
@@ -136,7 +136,7 @@ impl Supervisor {
         let ended = sweeps_of(&self.config).into_iter().filter(|(store, policy)| {
             sweeps.get(store) != Some(policy) || moved(&store.target) || anew.contains(store)
         });
-        let ended = ended.map(|(store, _)| TaskKey::Sweep(store));
+        let ended = ended.map(|(store, _)| TaskKey::Sweep(store.into()));
         let ended: Vec<TaskKey> = ended.chain(stop.iter().cloned().map(TaskKey::Watch)).collect();
         self.tasks.stop(ended, STOP_PATIENCE).await;
         for id in &stop {
@@ -161,7 +161,7 @@ impl Supervisor {
     /// Starts these watches, and the sweeps that do not run yet.
     async fn start(
         &mut self,
-        watches: Vec<(WatchId, JobEntry)>,
+        watches: Vec<(Arc<WatchId>, JobEntry)>,
         sweeps: BTreeMap<StoreId, SweepPolicy>,
     ) -> Result<(), ApplyError> {
         let ids = watches.iter().map(|(id, _)| id.clone()).collect();
@@ -171,7 +171,7 @@ impl Supervisor {
             self.start_watch(id, &entry, remembered, 0);
         }
         for (store, policy) in sweeps {
-            if self.tasks.runs(&TaskKey::Sweep(store.clone())) {
+            if self.tasks.runs(&TaskKey::Sweep(store.clone().into())) {
                 continue;
             }
             if policy.find.is_some() {
@@ -184,7 +184,7 @@ impl Supervisor {
             self.start_sweep(store, policy, 0);
         }
         let WatchList { jobs, stores } = &self.config.watch_list;
-        let stores: BTreeSet<StoreId> = jobs.keys().map(WatchId::store_id).chain(stores.keys().cloned()).collect();
+        let stores: BTreeSet<StoreId> = jobs.keys().map(|id| id.store_id()).chain(stores.keys().cloned()).collect();
         self.stores.retain(|store, _| stores.contains(store));
         self.tell_targets();
         Ok(())
@@ -204,7 +204,7 @@ impl Supervisor {
     fn start_found(
         &mut self,
         store: &StoreId,
-        jobs: impl Iterator<Item = (WatchId, Option<Remembered>)>,
+        jobs: impl Iterator<Item = (Arc<WatchId>, Option<Remembered>)>,
         forgets: impl Fn(&Known) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
@@ -252,7 +252,7 @@ impl Supervisor {
             Ended::Panicked { key: TaskKey::Sweep(store), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 if let Some(policy) = sweeps_of(&self.config).remove(&store) {
-                    self.start_sweep(store, policy, restarts);
+                    self.start_sweep(*store, policy, restarts);
                 }
             }
             Ended::Panicked { key: TaskKey::Watch(id), restarts } => {
@@ -273,7 +273,7 @@ impl Supervisor {
         if seen_to.is_closed() {
             return Ok(());
         }
-        let ids: Vec<WatchId> = jobs.into_iter().map(|job| store.watch(job)).collect();
+        let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch(job)).collect();
         let asked = self.workplace.record.remembered(Jobs::These(ids.clone()));
         // A bound on a wait: the rest of the daemon must not wait for a disk that hangs.
         let seen = match tokio::time::timeout(FOUND_PATIENCE, asked).await {
@@ -297,7 +297,7 @@ impl Supervisor {
 
     /// What the record knows, once tasks have ended that have to be started again. A record in trouble is asked again for a
     /// while, since without it nothing can go on.
-    async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<WatchId, Remembered>, ApplyError> {
+    async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>, ApplyError> {
         for _ in 0..RECORD_ATTEMPTS {
             match self.workplace.record.remembered(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
@@ -311,8 +311,8 @@ impl Supervisor {
     }
 
     /// What is watched without an entry of its own.
-    fn found(&self) -> impl Iterator<Item = WatchId> {
-        let watches = self.workplace.board.watches().into_iter().map(|watch| watch.id.clone());
+    fn found(&self) -> impl Iterator<Item = Arc<WatchId>> {
+        let watches = self.workplace.board.watches().into_iter().map(|watch| Arc::clone(&watch.id));
         watches.filter(|id| !self.config.watch_list.jobs.contains_key(id))
     }
 
@@ -322,15 +322,15 @@ impl Supervisor {
         }
     }
 
-    fn start_watch(&mut self, id: WatchId, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
+    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
         let Some((_, target)) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
         let hints = self.stores.entry(id.store_id()).or_default().listen(&id.key.job);
-        let (known, transitions) = remembered.map(|job| (job.known, job.transitions)).unzip();
+        let (known, transitions) = remembered.map(|job| (Arc::new(job.known), job.transitions)).unzip();
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let poller = Poller::new(self.workplace.clock, target, id.key.clone(), entry.policy, known, hints, seed);
+        let poller = Poller::new(self.workplace.clock, target, Arc::clone(&id), entry.policy, known, hints, seed);
         let (name, transitions) = (Arc::clone(&entry.name), transitions.unwrap_or_default());
         let workplace = Arc::clone(&self.workplace);
-        let watcher = Box::new(Watcher::new(workplace, poller, id.clone(), name, transitions, entry.forget_after));
+        let watcher = Box::new(Watcher::new(workplace, poller, Arc::clone(&id), name, transitions, entry.forget_after));
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
@@ -340,7 +340,7 @@ impl Supervisor {
         let hints = Arc::clone(self.stores.entry(store.clone()).or_default());
         let Workplace { clock, board, .. } = Workplace::clone(&self.workplace);
         let sweeper = Sweeper::new(clock, board, target, store.clone(), hints, policy, seed);
-        self.tasks.start(TaskKey::Sweep(store), restarts, |stop| async {
+        self.tasks.start(TaskKey::Sweep(store.into()), restarts, |stop| async {
             sweeper.run(finds, stop).await;
             Ok(())
         });
@@ -355,7 +355,7 @@ impl Supervisor {
                 if let Some(hints) = self.stores.get(store) {
                     hints.set_safety_interval(None);
                 }
-                if let Some(view) = self.workplace.board.stores().iter().find(|view| view.id == *store) {
+                if let Some(view) = self.workplace.board.stores().iter().find(|view| view.id == **store) {
                     let trouble = Some(format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over"));
                     self.workplace.board.publish_store(StoreView { trouble, ..(**view).clone() });
                 }

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::hash::Hash;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinError;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 /// How often one task is started again. A fault that comes back this often does not go away by itself.
@@ -23,7 +23,8 @@ pub(super) struct Tasks<K, E> {
 
 #[derive(Debug)]
 struct Running {
-    stop: CancellationToken,
+    /// Tells the task to stop, as dropping it does.
+    stop: oneshot::Sender<()>,
     restarts: u32,
 }
 
@@ -61,12 +62,12 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     }
 
     /// Starts the task of `key`; `restarts` says how often it has been started again.
-    pub(super) fn start<F>(&mut self, key: K, restarts: u32, task: impl FnOnce(CancellationToken) -> F)
+    pub(super) fn start<F>(&mut self, key: K, restarts: u32, task: impl FnOnce(oneshot::Receiver<()>) -> F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let stop = CancellationToken::new();
-        self.set.spawn(key.clone(), task(stop.clone()));
+        let (stop, stopped) = oneshot::channel();
+        self.set.spawn(key.clone(), task(stopped));
         self.running.insert(key, Running { stop, restarts });
     }
 
@@ -90,7 +91,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         self.ended.retain(|ended| !ended.key().is_some_and(|key| keys.contains(key)));
         let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.set.contains_key(key)).collect();
         for task in waiting.iter().filter_map(|key| self.running.remove(key)) {
-            task.stop.cancel();
+            // An error: it has ended meanwhile.
+            let _ = task.stop.send(());
         }
         // The patience is a bound on a wait, not a schedule: no one's turn depends on it.
         let all_ended = tokio::time::timeout(patience, async {
@@ -148,13 +150,13 @@ mod tests {
     async fn an_end_that_comes_while_others_are_stopped_is_not_lost() {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("stopped", 0, |stop| async move {
-            stop.cancelled().await;
+            let _ = stop.await;
             Ok(())
         });
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("fails", 0, |_| async { Err("no record") });
         tasks.start("runs", 0, |stop| async move {
-            stop.cancelled().await;
+            let _ = stop.await;
             Ok(())
         });
         tokio::task::yield_now().await;
@@ -171,7 +173,7 @@ mod tests {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("runs", 0, |stop| async move {
-            stop.cancelled().await;
+            let _ = stop.await;
             Ok(())
         });
         tokio::task::yield_now().await;

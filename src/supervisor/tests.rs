@@ -18,7 +18,7 @@ use crate::omics::Aws;
 use crate::record::Record;
 
 /// A supervisor of one job whose endpoint nobody listens on, and the folder of its record.
-async fn supervisor() -> (Supervisor, WatchId, TempDir) {
+async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("refwatch.db");
     let instruments = Instruments::new().expect("metrics");
@@ -114,7 +114,7 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
     supervisor.handle_event(found(seen_to)).await.expect("the daemon goes on");
     answer.await.expect("an answer").expect("they are seen to");
     let watches = board.watches();
-    let watches: Vec<(&str, &WatchId)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
+    let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
     assert_eq!(watches, [("all", &goes_on), ("all", &new), ("1234567890/9876543210", &own)]);
     let view = board.watch(&goes_on).expect("a watch");
     assert_eq!(view.transitions[JobStatus::InProgress.index()], 1, "it goes on from the record");

@@ -5,7 +5,7 @@ mod poller;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::board::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
@@ -75,7 +75,7 @@ impl Watcher {
     pub fn new(
         workplace: Arc<Workplace>,
         poller: Poller,
-        id: WatchId,
+        id: Arc<WatchId>,
         name: Arc<str>,
         transitions: [u64; 8],
         forget_after: Option<Duration>,
@@ -92,11 +92,11 @@ impl Watcher {
     ///
     /// # Errors
     /// The record is gone.
-    pub async fn run(mut self: Box<Self>, stop: CancellationToken) -> Result<(), RecordGone> {
+    pub async fn run(mut self: Box<Self>, mut stop: oneshot::Receiver<()>) -> Result<(), RecordGone> {
         loop {
             let done = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Box::pin(self.leave()).await,
+                _ = &mut stop => return Box::pin(self.leave()).await,
                 done = self.poller.poll() => done,
             };
             let polled = match done {
@@ -109,13 +109,13 @@ impl Watcher {
                     let left = self.left_in_sight();
                     tokio::select! {
                         biased;
-                        () = stop.cancelled() => return Ok(()),
+                        _ = &mut stop => return Ok(()),
                         () = self.workplace.clock.sleep(left) => return Ok(()),
                         () = self.poller.asked_again() => continue,
                     }
                 }
             };
-            if !polled.change.is_empty() && !Box::pin(self.record(&polled.change, &stop)).await? {
+            if !polled.change.is_empty() && !Box::pin(self.record(&polled.change, &mut stop)).await? {
                 return Ok(());
             }
             let lets_go = polled.lets_go(self.poller.known());
@@ -161,7 +161,7 @@ impl Watcher {
     }
 
     /// Commits, again and again until it holds. `false`: told to stop before it did, so nothing may be shown of it.
-    async fn record(&self, change: &Change, stop: &CancellationToken) -> Result<bool, RecordGone> {
+    async fn record(&self, change: &Change, stop: &mut oneshot::Receiver<()>) -> Result<bool, RecordGone> {
         loop {
             let committed = self.workplace.record.append(&self.view.id, change).await;
             if let Err(CommitError::WriterGone) = committed {
@@ -173,7 +173,7 @@ impl Watcher {
             }
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(false),
+                _ = &mut *stop => return Ok(false),
                 () = self.workplace.clock.sleep(COMMIT_RETRY) => {}
             }
         }
@@ -224,7 +224,7 @@ impl Watcher {
 
     fn publish(&mut self, now: Now) {
         let view = Arc::make_mut(&mut self.view);
-        view.known = self.poller.known().cloned();
+        view.known = self.poller.shared_known();
         view.next_poll = self.poller.due().and_then(|due| wall(due, now));
         view.state = match self.poller.next() {
             Next::PollAt(_) => WatchState::Live,
@@ -241,7 +241,7 @@ impl Watcher {
     }
 
     fn tell_transition(&self, transition: Transition) {
-        let WatchId { target, key } = &self.view.id;
+        let WatchId { target, key } = &*self.view.id;
         let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
             &transition;
         info!(
@@ -266,7 +266,7 @@ impl Watcher {
         {
             self.workplace.instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        let announced = Announced { name: Arc::clone(&self.view.name), id: self.view.id.clone(), transition };
+        let announced = Announced { name: Arc::clone(&self.view.name), id: Arc::clone(&self.view.id), transition };
         self.workplace.board.announce(announced);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::core::change::{Change, DetailKind};
-use crate::core::job::JobKey;
+use crate::core::job::WatchId;
 use crate::core::outcome::{FailureReason, PollFailure};
 use crate::core::sweep::is_swept;
 use crate::core::time::{Monotonic, Now};
@@ -17,7 +17,7 @@ use crate::omics::{Target, Turn, Urgency};
 pub struct Poller {
     clock: Clock,
     target: Arc<Target>,
-    key: JobKey,
+    id: Arc<WatchId>,
     watch: JobWatch,
     next: Next,
     hints: JobHints,
@@ -79,15 +79,15 @@ impl Poller {
     pub fn new(
         clock: Clock,
         target: Arc<Target>,
-        key: JobKey,
+        id: Arc<WatchId>,
         policy: PollPolicy,
-        known: Option<Known>,
+        known: Option<Arc<Known>>,
         hints: JobHints,
         seed: u64,
     ) -> Self {
         let watch = JobWatch::new(policy, known, seed);
         let next = watch.first(clock.now());
-        Self { clock, target, key, watch, next, hints, fresh_at: None, failing: None }
+        Self { clock, target, id, watch, next, hints, fresh_at: None, failing: None }
     }
 
     /// The region that its polls go to.
@@ -106,6 +106,12 @@ impl Poller {
     #[must_use]
     pub fn known(&self) -> Option<&Known> {
         self.watch.known()
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_known(&self) -> Option<Arc<Known>> {
+        self.watch.shared_known()
     }
 
     /// What comes next.
@@ -131,7 +137,7 @@ impl Poller {
         let Some(due) = self.due() else { return Step::Over };
         let Some(turn) = self.wait_for_turn(due).await else { return Step::Rescheduled };
         let sent = self.clock.now().monotonic;
-        let outcome = self.target.poll(&self.key).await;
+        let outcome = self.target.poll(&self.id.key).await;
         drop(turn);
         let now = self.clock.now();
         let failure = outcome.as_ref().err().cloned();
@@ -167,15 +173,15 @@ impl Poller {
         if let Some(Failing { sent, with_the_target }) = self.failing {
             tokio::select! {
                 biased;
-                () = Box::pin(self.target.recovered_after(&self.key.store, sent)), if with_the_target => {}
+                () = Box::pin(self.target.recovered_after(&self.id.key.store, sent)), if with_the_target => {}
                 () = self.clock.sleep_until(due) => {}
             }
-            return Some(self.target.poll_turn(&self.key.store, urgency).await);
+            return Some(self.target.poll_turn(&self.id.key.store, urgency).await);
         }
         tokio::select! {
             biased;
             told = self.hints.told() => match told {
-                Told::LooksChanged => return Some(self.target.poll_turn(&self.key.store, Urgency::Urgent).await),
+                Told::LooksChanged => return Some(self.target.poll_turn(&self.id.key.store, Urgency::Urgent).await),
                 Told::SafetyInterval => return None,
             },
             () = self.clock.sleep_until(due) => {}
@@ -183,8 +189,8 @@ impl Poller {
         // Once due it stays in the queue: for a safety interval that comes and goes it would lose its place each time.
         tokio::select! {
             biased;
-            () = self.hints.looks_changed() => Some(self.target.poll_turn(&self.key.store, Urgency::Urgent).await),
-            turn = self.target.poll_turn(&self.key.store, urgency) => Some(turn),
+            () = self.hints.looks_changed() => Some(self.target.poll_turn(&self.id.key.store, Urgency::Urgent).await),
+            turn = self.target.poll_turn(&self.id.key.store, urgency) => Some(turn),
         }
     }
 }

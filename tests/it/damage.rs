@@ -69,7 +69,7 @@ async fn read(place: &Place, record: &Record) -> String {
     for jobs in [Jobs::These(jobs), Jobs::InSight { store: id(0).store_id(), ended_since: Timestamp::MIN }] {
         all.push(format!("{:?}", record.remembered(jobs).await.expect("jobs")));
     }
-    let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key));
+    let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));
     for filter in by_job.chain([Filter::default(), Filter { since: Some(at(5)), ..Filter::default() }]) {
         all.push(format!("{:?}", place.reader().transitions(&filter).expect("rows")));
         all.push(format!("{:?}", place.reader().source_transitions(&filter).expect("rows")));

@@ -232,11 +232,11 @@ fn view(text: &str) -> WatchView {
     };
     let failure = FailedPoll { at: Timestamp::UNIX_EPOCH, reason: FailureReason::Other, message: own() };
     WatchView {
-        id: WatchId { target: "default".into(), key },
+        id: Arc::new(WatchId { target: "default".into(), key }),
         name: text.into(),
         aws_region: text.into(),
         state: WatchState::Parked(own()),
-        known: Some(known),
+        known: Some(known.into()),
         up: Some(false),
         last_successful_poll: None,
         next_poll: None,

@@ -165,11 +165,11 @@ fn known(status: JobStatus) -> Known {
 
 fn view(job: &str, status: JobStatus) -> WatchView {
     WatchView {
-        id: watch_id(job),
+        id: watch_id(job).into(),
         name: format!("watch {job}").into(),
         aws_region: "us-west-2".into(),
         state: if status.is_terminal() { WatchState::Finished } else { WatchState::Live },
-        known: Some(known(status)),
+        known: Some(known(status).into()),
         up: Some(true),
         last_successful_poll: Some(at("2026-03-01T08:06:00Z")),
         next_poll: Some(at("2026-03-01T08:07:00Z")),
@@ -188,11 +188,11 @@ fn hostile_view() -> WatchView {
     known.sources = Sources::from_iter([(key, source)]).into();
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchView {
-        id: WatchId { target: HOSTILE.into(), ..watch_id("1111111111") },
+        id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),
         name: HOSTILE.into(),
         aws_region: HOSTILE.into(),
         state: WatchState::Parked(text()),
-        known: Some(known),
+        known: Some(known.into()),
         recent_failures: [failure].into(),
         ..view("1111111111", JobStatus::Submitted)
     }
@@ -329,7 +329,7 @@ async fn a_job_known_to_several_targets_is_shown_through_each() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
-    server.board.publish(WatchView { id: other, ..view("2222222222", JobStatus::Failed) });
+    server.board.publish(WatchView { id: other.into(), ..view("2222222222", JobStatus::Failed) });
     let page = server.get("/watch/1234567890/2222222222").await.body;
     for shown in ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"] {
         assert!(page.contains(shown), "{shown} is missing in {page}");

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Parser as _;
 use refwatch::commands::{CommandLine, Exit};
@@ -75,8 +76,8 @@ impl Place {
     }
 }
 
-pub(crate) fn id(job: u64) -> WatchId {
-    WatchId { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("two ids") }
+pub(crate) fn id(job: u64) -> Arc<WatchId> {
+    Arc::new(WatchId { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("two ids") })
 }
 
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -131,7 +132,7 @@ async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
         Ok("2 default 1234567890 0000000001 SUBMITTED FAILED 2023-11-14T22:13:30.123Z 2023-11-14T22:13:20.123Z \
             2023-11-14T22:12:20.123456789Z")
     );
-    let job = Filter::of_job(id(1).key);
+    let job = Filter::of_job(id(1).key.clone());
     let sources = place.reader().source_transitions(&job).expect("rows");
     let sources: Vec<_> =
         sources.iter().map(|row| (row.id, row.nth, &*row.to_status, row.status_message.as_deref())).collect();
@@ -283,11 +284,11 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
         let rows = reader.transitions(&filter).expect("rows");
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
     };
-    let key = id(1).key;
+    let key = id(1).key.clone();
     assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest, in the order seen");
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
     assert_eq!(numbers(Filter { store: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
-    assert_eq!(numbers(Filter::of_job(id(2).key)), [0; 0]);
+    assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);
     assert_eq!(place.files(), before);
 }
 

@@ -234,13 +234,13 @@ fn a_wish_of_the_service_to_wait_is_kept_within_bounds() {
 fn a_watch_goes_on_from_the_record() {
     let mut before = JobWatch::new(POLICY, None, 1);
     before.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(0));
-    let mut after = JobWatch::new(POLICY, before.known().cloned(), 2);
+    let mut after = JobWatch::new(POLICY, before.shared_known(), 2);
     assert_eq!(after.first(now(50)), Next::PollAt(now(50).monotonic));
     let same = after.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(50));
     assert!(same.record.is_empty());
     let end = after.handle_outcome(Ok(snapshot("COMPLETED")), now(60));
     assert_eq!(describe(&end, now(60)), "IN_PROGRESS>COMPLETED finished COMPLETED");
-    assert_eq!(JobWatch::new(POLICY, after.known().cloned(), 3).first(now(70)), end.next);
+    assert_eq!(JobWatch::new(POLICY, after.shared_known(), 3).first(now(70)), end.next);
 }
 
 fn any_outcome() -> impl Strategy<Value = PollOutcome> {

@@ -79,7 +79,9 @@ fn series(text: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
 async fn the_metrics_are_those_of_the_contract() {
     let server = Server::start().await;
     let mut watch = view("2222222222", JobStatus::Completed);
-    watch.known = watch.known.map(|known| Known { completed_at: Some(at("2026-03-01T08:04:00.5Z")), ..known });
+    let known = watch.known.as_deref().cloned();
+    let completed_at = Some(at("2026-03-01T08:04:00.5Z"));
+    watch.known = known.map(|known| Known { completed_at, ..known }.into());
     server.board.publish(watch);
     server.board.publish(WatchView {
         known: None,
