@@ -91,7 +91,7 @@ fn polls() -> Result<(), Failure> {
     let aws = CountedAws { clock, asked };
     let target = Arc::new(runtime.block_on(Target::new(&config, &aws, clock, &workplace.instruments))?);
     let hints = StoreHints::default().listen(&id.key.job);
-    let poller = Poller::new(clock, target, Arc::clone(&id), POLICY, None, hints, 1);
+    let poller = Poller::new(target, Arc::clone(&id), POLICY, None, hints, 1);
     let watcher = Box::new(Watcher::new(workplace, poller, id, "reference".into(), [0; 8], None));
     let (_stop, stopped) = oneshot::channel();
     let mut watching = pin!(watcher.run(stopped));

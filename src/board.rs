@@ -2,6 +2,7 @@
 //! else; what stands here is already in the record.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::broadcast;
@@ -157,15 +158,44 @@ pub struct ConfigError {
     pub details: String,
 }
 
+/// The configuration in force, which is written out when somebody asks: of a hundred thousand jobs it takes ten mebibytes.
+#[derive(Clone)]
+pub struct InForce(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl InForce {
+    /// One that `write` makes of it TOML, with its secrets hidden.
+    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(write))
+    }
+
+    /// As TOML, its secrets hidden.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        (self.0)()
+    }
+}
+
+impl Default for InForce {
+    fn default() -> Self {
+        Self::new(String::new)
+    }
+}
+
+impl fmt::Debug for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InForce").finish_non_exhaustive()
+    }
+}
+
 /// The state of the daemon itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct DaemonView {
     /// When the configuration in force was loaded; `None` before the first one.
     pub config_loaded_at: Option<Timestamp>,
     /// What is wrong with the configuration as it was last read; `None` where nothing is.
     pub config_error: Option<ConfigError>,
-    /// The configuration in force as TOML, its secrets hidden.
-    pub config_in_force: Arc<str>,
+    /// The configuration in force.
+    pub config_in_force: InForce,
     /// Why the record cannot be written; `None` while it can.
     pub record_error: Option<String>,
     /// The targets through which AWS lets nothing be seen, and what it says.

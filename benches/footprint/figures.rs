@@ -1,11 +1,11 @@
 //! What is measured, and the rows of the table that come of it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use refwatch::clock::Clock;
-use refwatch::http::client::{self, Endpoint};
 
 use super::contestant::{Contestant, LIFTED, Work, free_address};
 use super::process::{Process, connections_to};
@@ -128,21 +128,43 @@ pub(super) async fn connections(contestants: &[Contestant]) -> Result<Vec<Row>, 
     Ok(vec![most.row("connections, 10000 watches of one target", 0, "≤ 8")])
 }
 
-/// 1,000 jobs, each asked for every 30 s.
+/// 1,000 jobs, each asked for every 30 s: where nothing holds the requests back, and where they come one by one.
 pub(super) async fn idle(contestants: &[Contestant], extent: &Extent) -> Result<Vec<Row>, Failure> {
+    const EACH: Duration = Duration::from_secs(30);
     let simulated = Simulated::start(1_000).await?;
-    let mut cpu = Cells::default();
+    let (mut at_once, mut one_by_one) = (Cells::default(), Cells::default());
     for &contestant in contestants {
         let folder = tempfile::tempdir()?;
-        let process = contestant.start(&work(&simulated, folder.path(), Duration::from_secs(30), 50.0)?)?;
-        simulated.polled(simulated.polls().await? + 1_000).await?;
-        Clock::system().sleep(SETTLE).await;
-        let seen = Seen::over(extent.idle_window, &process, &simulated).await?;
-        process.end().await?;
-        eprintln!("  {}: {:.1} polls a second", contestant.title(), seen.polls / seen.took.as_secs_f64());
-        cpu.add(contestant, 100.0 * seen.cpu.as_secs_f64() / seen.took.as_secs_f64());
+        let work = work(&simulated, folder.path(), EACH, LIFTED)?;
+        at_once.add(contestant, share_of_a_core(contestant, &work, &simulated, extent).await?);
+        let work = match contestant {
+            Contestant::Refwatch => Work { quota: 50.0, ..work },
+            // It knows no quota; of one job it asks as often as of a thousand.
+            Contestant::PlainLoop => Work { jobs: &simulated.jobs[..1], interval: EACH / 1_000, ..work },
+            Contestant::Boto3 => continue,
+        };
+        one_by_one.add(contestant, share_of_a_core(contestant, &work, &simulated, extent).await?);
     }
-    Ok(vec![cpu.row("% of a core, 1000 watches, each every 30 s", 2, "≤ 0.5")])
+    Ok(vec![
+        at_once.row("% of a core, 1000 watches, each every 30 s", 2, "≤ 0.5"),
+        one_by_one.row("the same number of requests, one by one", 2, "–"),
+    ])
+}
+
+/// What a contestant takes of a core, in percent, once it has begun.
+async fn share_of_a_core(
+    contestant: Contestant,
+    work: &Work<'_>,
+    simulated: &Simulated,
+    extent: &Extent,
+) -> Result<f64, Failure> {
+    let process = contestant.start(work)?;
+    simulated.polled(simulated.polls().await? + 1_000).await?;
+    Clock::system().sleep(SETTLE).await;
+    let seen = Seen::over(extent.idle_window, &process, simulated).await?;
+    process.end().await?;
+    eprintln!("  {}: {:.1} polls a second", contestant.title(), seen.polls / seen.took.as_secs_f64());
+    Ok(100.0 * seen.cpu.as_secs_f64() / seen.took.as_secs_f64())
 }
 
 /// From the start of the process to its first request.
@@ -156,20 +178,33 @@ pub(super) async fn start(contestants: &[Contestant], extent: &Extent) -> Result
         }
     }
     let mut rows = vec![fresh.row("start to first poll, ms", 1, "≤ 15")];
-    let Some(&watches) = extent.watches.iter().find(|watches| **watches >= 100_000) else { return Ok(rows) };
+    for &(watches, to_reach) in extent.recorded {
+        rows.push(start_with_a_record(watches, to_reach, extent).await?);
+    }
+    Ok(rows)
+}
+
+/// The same, where so many jobs, and their sources, were seen before.
+async fn start_with_a_record(watches: usize, to_reach: &str, extent: &Extent) -> Result<Row, Failure> {
     let (simulated, folder) = (Simulated::start(watches).await?, tempfile::tempdir()?);
     let process = Contestant::Refwatch.start(&work(&simulated, folder.path(), LONG, LIFTED)?)?;
     simulated.polled(watches as u64).await?;
     Clock::system().sleep(SETTLE).await;
-    process.end().await?;
+    process.stop().await?;
     std::fs::remove_dir_all(folder.path().join("conf.d"))?;
+    let record = rusqlite::Connection::open(folder.path().join("refwatch.db"))?;
+    let transitions: u32 = record.query_one(
+        "SELECT (SELECT count(*) FROM transitions) + (SELECT count(*) FROM source_transitions)",
+        [],
+        |row| row.get(0),
+    )?;
+    drop(record);
     let mut recorded = Cells::default();
     for _ in 0..extent.starts {
         let took = until_first_poll(Contestant::Refwatch, &simulated.jobs[..1], folder.path()).await?;
         recorded.add(Contestant::Refwatch, took);
     }
-    rows.push(recorded.row(&format!("the same, {watches} transitions recorded"), 1, "≤ 60"));
-    Ok(rows)
+    Ok(recorded.row(&format!("the same, {transitions} transitions recorded"), 1, to_reach))
 }
 
 /// In milliseconds.
@@ -181,10 +216,10 @@ async fn until_first_poll(contestant: Contestant, jobs: &[String], folder: &Path
     let process = Process::spawn(&mut command)?;
     let arrived = tokio::task::spawn_blocking(move || {
         let (mut stream, _) = listener.accept()?;
-        std::io::Read::read(&mut stream, &mut [0; 16]).map(|_| clock.now().monotonic.elapsed())
+        stream.read(&mut [0; 16]).map(|_| clock.now().monotonic.elapsed())
     });
     let took = arrived.await??;
-    process.end().await?;
+    process.stop().await?;
     Ok(took.as_secs_f64() * 1e3)
 }
 
@@ -221,10 +256,24 @@ async fn scraped(listen: SocketAddr, count: usize) -> Result<Values, Failure> {
     for _ in 0..count {
         Clock::system().sleep(Duration::from_millis(100)).await;
         let clock = Clock::system();
-        client::get(&Endpoint::Listener(listen.to_string()), "/metrics").await?;
+        tokio::task::spawn_blocking(move || scrape(listen)).await??;
         took.push(clock.now().monotonic.elapsed().as_secs_f64() * 1e3);
     }
     Ok(took)
+}
+
+/// Reads a scrape to its end and keeps nothing of it: what a client makes of it is the client's time.
+fn scrape(listen: SocketAddr) -> Result<(), std::io::Error> {
+    const FOUND: &[u8] = b"HTTP/1.1 200 ";
+    let mut stream = TcpStream::connect(listen)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; FOUND.len()];
+    stream.read_exact(&mut status)?;
+    if status != FOUND {
+        return Err(std::io::Error::other(String::from_utf8_lossy(&status)));
+    }
+    std::io::copy(&mut stream, &mut std::io::sink())?;
+    Ok(())
 }
 
 pub(super) fn binary() -> Result<Vec<Row>, Failure> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::Failure;
@@ -18,6 +19,14 @@ impl Process {
 
     pub(super) fn stdout(&mut self) -> Option<ChildStdout> {
         self.0.stdout.take()
+    }
+
+    /// Asks it to stop, as systemd does, and waits until it is gone.
+    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+        let id = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())).ok_or("it has ended")?;
+        kill_process(id, Signal::TERM)?;
+        self.0.wait().await?;
+        Ok(())
     }
 
     /// Ends it and waits until it is gone.

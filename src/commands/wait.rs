@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
         let (target, hints, line) = (Arc::clone(&target), JobHints::none(), progress.line(&key));
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
-        let poller = Poller::new(clock, target, id.into(), policy, None, hints, fastrand::u64(..));
+        let poller = Poller::new(target, id.into(), policy, None, hints, fastrand::u64(..));
         followers.spawn(async move { (follow(poller, &key, &line, clock, deadline).await, key) });
     }
     let mut exit = Exit::Done;

@@ -1,6 +1,7 @@
 //! From what is written to what is in force: fills in what is not written.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -96,16 +97,18 @@ pub(super) fn watch_list<'a>(
     stores: impl Iterator<Item = &'a Table<Store>>,
     poll: &PollConfig,
 ) -> WatchList {
+    let (targets, policy) = (RefCell::default(), Policies { poll, of_all: Arc::new(poll.policy()) });
+    let target = |written| target(written, &mut targets.borrow_mut());
     let jobs = jobs.map(|Table(job)| {
         let key = JobKey { store: job.reference_store_id.get_ref().0.clone(), job: job.id.get_ref().0.clone() };
         let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone()).into();
-        let policy = policy(job.interval.as_ref(), poll);
+        let policy = policy.of(job.interval.as_ref());
         (Arc::new(WatchId { target: target(job.target.as_ref()), key }), JobEntry { name, policy, forget_after: None })
     });
     let stores = stores.map(|Table(store)| {
         let Text(id) = store.reference_store_id.get_ref();
         let name = store.name.as_ref().map_or(id.as_str(), |name| &name.get_ref().0.0).into();
-        let StoreEntry { since, each } = StoreEntry::new(name, policy(store.interval.as_ref(), poll));
+        let StoreEntry { since, each } = StoreEntry::new(name, policy.of(store.interval.as_ref()));
         let since = store.since.as_ref().map_or(since, |since| since.get_ref().0.0);
         let forget_after = store.forget_after.as_ref().map(|after| after.get_ref().0.0).or(each.forget_after);
         let entry = StoreEntry { since, each: JobEntry { forget_after, ..each } };
@@ -114,11 +117,28 @@ pub(super) fn watch_list<'a>(
     WatchList { jobs: Arc::new(jobs.collect()), stores: stores.collect() }
 }
 
-fn target(written: Option<&Spanned<Text<TargetName>>>) -> Arc<str> {
-    written.map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0).into()
+/// The name of a job's target: one of those that are there already, since thousands of jobs have few targets.
+fn target(written: Option<&Spanned<Text<TargetName>>>, known: &mut BTreeSet<Arc<str>>) -> Arc<str> {
+    let name = written.map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
+    if let Some(name) = known.get(name) {
+        return Arc::clone(name);
+    }
+    let name = Arc::from(name);
+    known.insert(Arc::clone(&name));
+    name
 }
 
-fn policy(own_interval: Option<&Spanned<Text<Interval>>>, poll: &PollConfig) -> PollPolicy {
-    let interval = own_interval.map_or(poll.interval, |own| own.get_ref().0.0);
-    PollConfig { interval, ..*poll }.policy()
+/// How often jobs are polled: those without a wish of their own share one policy.
+struct Policies<'a> {
+    poll: &'a PollConfig,
+    of_all: Arc<PollPolicy>,
+}
+
+impl Policies<'_> {
+    fn of(&self, own_interval: Option<&Spanned<Text<Interval>>>) -> Arc<PollPolicy> {
+        match own_interval {
+            None => Arc::clone(&self.of_all),
+            Some(own) => Arc::new(PollConfig { interval: own.get_ref().0.0, ..*self.poll }.policy()),
+        }
+    }
 }

@@ -23,8 +23,8 @@ pub struct WatchList {
 pub struct JobEntry {
     /// The `watch` label.
     pub name: Arc<str>,
-    /// How often to poll.
-    pub policy: PollPolicy,
+    /// How often to poll. Mostly they share one.
+    pub policy: Arc<PollPolicy>,
     /// How long after its end the job stays in sight; `None`: for as long as it is on the list.
     pub forget_after: Option<Duration>,
 }
@@ -44,7 +44,8 @@ impl StoreEntry {
 
     /// A week of jobs, each in sight for a day after its end.
     #[must_use]
-    pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
+    pub fn new(name: Arc<str>, policy: impl Into<Arc<PollPolicy>>) -> Self {
+        let policy = policy.into();
         Self { since: Self::SINCE, each: JobEntry { name, policy, forget_after: Some(Self::FORGET_AFTER) } }
     }
 }
@@ -75,10 +76,11 @@ impl WatchList {
     /// A list of these jobs, read through the target `default` and named STORE/JOB.
     #[must_use]
     pub fn of_jobs(jobs: impl IntoIterator<Item = JobKey>, policy: PollPolicy) -> Self {
+        let (target, policy): (Arc<str>, _) = (TargetConfig::DEFAULT.into(), Arc::new(policy));
         let entry = |key: JobKey| {
             let name = key.to_string().into();
-            let id = WatchId { target: TargetConfig::DEFAULT.into(), key };
-            (Arc::new(id), JobEntry { name, policy, forget_after: None })
+            let id = WatchId { target: Arc::clone(&target), key };
+            (Arc::new(id), JobEntry { name, policy: Arc::clone(&policy), forget_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }

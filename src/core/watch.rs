@@ -82,7 +82,7 @@ pub enum Next {
 /// One watched job: the latest that is known of it and how its polls fare.
 #[derive(Debug)]
 pub struct JobWatch {
-    policy: PollPolicy,
+    policy: Arc<PollPolicy>,
     backoff: Backoff,
     jitter: fastrand::Rng,
     /// Shared with whoever publishes it.
@@ -94,7 +94,8 @@ pub struct JobWatch {
 impl JobWatch {
     /// A watch that starts from what the record knows of the job. `seed` sets its jitter.
     #[must_use]
-    pub fn new(policy: PollPolicy, known: Option<Arc<Known>>, seed: u64) -> Self {
+    pub fn new(policy: impl Into<Arc<PollPolicy>>, known: Option<Arc<Known>>, seed: u64) -> Self {
+        let policy = policy.into();
         let (backoff, jitter) = (Backoff::new(policy.backoff), fastrand::Rng::with_seed(seed));
         Self { policy, backoff, jitter, known, reopening: false }
     }
@@ -102,7 +103,7 @@ impl JobWatch {
     /// How often to poll.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
-        self.policy
+        *self.policy
     }
 
     /// The latest that is known of the job.

@@ -76,6 +76,12 @@ impl Target {
         Ok(Self { service, clock, get, list, outage: Mutex::default(), recovered: Notify::new(), gates })
     }
 
+    /// The clocks that its requests go by.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The region that calls go to.
     #[must_use]
     pub fn aws_region(&self) -> &Arc<str> {

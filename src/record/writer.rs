@@ -192,9 +192,13 @@ impl Writer {
         result.map(|(done, _)| done)
     }
 
-    /// Whether the record could be written: the file is the one that was opened, and its write lock can be had.
+    /// Whether the record could be written: the file is the one that was opened, and its write lock can be had. Pages that the last
+    /// commits have left in memory, two mebibytes of them, are not kept until the next: the system has them, too.
     fn check(&mut self) -> Result<(), CommitError> {
-        self.attempt(|connection| connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback())
+        self.attempt(|connection| {
+            connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
+            connection.execute_batch("PRAGMA shrink_memory")
+        })
     }
 
     fn attempt<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {

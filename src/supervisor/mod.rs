@@ -327,7 +327,7 @@ impl Supervisor {
         let hints = self.stores.entry(id.store_id()).or_default().listen(&id.key.job);
         let (known, transitions) = remembered.map(|job| (Arc::new(job.known), job.transitions)).unzip();
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let poller = Poller::new(self.workplace.clock, target, Arc::clone(&id), entry.policy, known, hints, seed);
+        let poller = Poller::new(target, Arc::clone(&id), Arc::clone(&entry.policy), known, hints, seed);
         let (name, transitions) = (Arc::clone(&entry.name), transitions.unwrap_or_default());
         let workplace = Arc::clone(&self.workplace);
         let watcher = Box::new(Watcher::new(workplace, poller, Arc::clone(&id), name, transitions, entry.forget_after));

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
 use crate::core::change::{Change, DetailKind};
 use crate::core::job::WatchId;
 use crate::core::outcome::{FailureReason, PollFailure};
@@ -15,7 +14,6 @@ use crate::omics::{Target, Turn, Urgency};
 /// Asks for one job. It neither records nor shows anything.
 #[derive(Debug)]
 pub struct Poller {
-    clock: Clock,
     target: Arc<Target>,
     id: Arc<WatchId>,
     watch: JobWatch,
@@ -77,17 +75,16 @@ impl Poller {
     /// A poller that starts from what is known of the job. `seed` sets its jitter.
     #[must_use]
     pub fn new(
-        clock: Clock,
         target: Arc<Target>,
         id: Arc<WatchId>,
-        policy: PollPolicy,
+        policy: impl Into<Arc<PollPolicy>>,
         known: Option<Arc<Known>>,
         hints: JobHints,
         seed: u64,
     ) -> Self {
         let watch = JobWatch::new(policy, known, seed);
-        let next = watch.first(clock.now());
-        Self { clock, target, id, watch, next, hints, fresh_at: None, failing: None }
+        let next = watch.first(target.clock().now());
+        Self { target, id, watch, next, hints, fresh_at: None, failing: None }
     }
 
     /// The region that its polls go to.
@@ -125,7 +122,7 @@ impl Poller {
     #[must_use]
     pub fn due(&self) -> Option<Monotonic> {
         let Next::PollAt(due) = self.next else { return None };
-        let swept = is_swept(self.watch.known(), self.clock.now().wall);
+        let swept = is_swept(self.watch.known(), self.target.clock().now().wall);
         let stretches = swept && self.failing.is_none() && !self.watch.policy().fixed;
         let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
@@ -136,10 +133,10 @@ impl Poller {
     pub async fn poll(&mut self) -> Step {
         let Some(due) = self.due() else { return Step::Over };
         let Some(turn) = self.wait_for_turn(due).await else { return Step::Rescheduled };
-        let sent = self.clock.now().monotonic;
-        let outcome = self.target.poll(&self.id.key).await;
+        let sent = self.target.clock().now().monotonic;
+        let outcome = Box::pin(self.target.poll(&self.id.key)).await;
         drop(turn);
-        let now = self.clock.now();
+        let now = self.target.clock().now();
         let failure = outcome.as_ref().err().cloned();
         self.failing = failure.as_ref().map(|failure| {
             // What the service asked for is kept to.
@@ -161,7 +158,7 @@ impl Poller {
             std::future::pending::<()>().await;
         }
         self.hints.looks_changed().await;
-        self.next = Next::PollAt(self.clock.now().monotonic);
+        self.next = Next::PollAt(self.target.clock().now().monotonic);
     }
 
     /// Steps 1 and 2: returns when it is this job's turn, or with `None` when it comes at another time. A hint makes it urgent,
@@ -174,24 +171,30 @@ impl Poller {
             tokio::select! {
                 biased;
                 () = Box::pin(self.target.recovered_after(&self.id.key.store, sent)), if with_the_target => {}
-                () = self.clock.sleep_until(due) => {}
+                () = self.target.clock().sleep_until(due) => {}
             }
             return Some(self.target.poll_turn(&self.id.key.store, urgency).await);
         }
-        tokio::select! {
+        let told = tokio::select! {
             biased;
-            told = self.hints.told() => match told {
-                Told::LooksChanged => return Some(self.target.poll_turn(&self.id.key.store, Urgency::Urgent).await),
-                Told::SafetyInterval => return None,
-            },
-            () = self.clock.sleep_until(due) => {}
+            told = self.hints.told() => Some(told),
+            () = self.target.clock().sleep_until(due) => None,
+        };
+        if told == Some(Told::SafetyInterval) {
+            return None;
         }
-        // Once due it stays in the queue: for a safety interval that comes and goes it would lose its place each time.
-        tokio::select! {
-            biased;
-            () = self.hints.looks_changed() => Some(self.target.poll_turn(&self.id.key.store, Urgency::Urgent).await),
-            turn = self.target.poll_turn(&self.id.key.store, urgency) => Some(turn),
+        if told.is_none() {
+            // Once due it stays in the queue: for a safety interval that comes and goes it would lose its place each time.
+            let turn = tokio::select! {
+                biased;
+                () = self.hints.looks_changed() => None,
+                turn = self.target.poll_turn(&self.id.key.store, urgency) => Some(turn),
+            };
+            if turn.is_some() {
+                return turn;
+            }
         }
+        Some(self.target.poll_turn(&self.id.key.store, Urgency::Urgent).await)
     }
 }
 

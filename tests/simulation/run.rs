@@ -259,7 +259,7 @@ impl Host {
         let own: BTreeMap<JobKey, &Job> = own.map(|(_, job)| (job.key.clone(), job)).collect();
         let mut watch_list = WatchList::of_jobs(own.keys().cloned(), self.scenario.poll.policy());
         for (id, entry) in Arc::make_mut(&mut watch_list.jobs) {
-            entry.policy = own[&id.key].policy(self.scenario.poll);
+            entry.policy = own[&id.key].policy(self.scenario.poll).into();
         }
         self.own = own.into_keys().collect();
         if let Some(Found { since, forget_after }) = self.scenario.found {
