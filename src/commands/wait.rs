@@ -21,7 +21,7 @@ use crate::core::watch::{Known, Next};
 use crate::hints::JobHints;
 use crate::instruments::Instruments;
 use crate::omics::{Aws, Target};
-use crate::watcher::{Poller, Step};
+use crate::watcher::Poller;
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
@@ -125,14 +125,13 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
             done = poller.poll() => done,
             () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
-        match done {
-            Step::Polled(answer) => match (answer.failure, poller.known()) {
+        if let Some(answer) = done {
+            match (answer.failure, poller.known()) {
                 (Some(failure), known) if is_final(&failure, known) => return End::Lost(failure.message),
                 (Some(failure), _) => line.trouble(key, &failure),
                 (None, Some(known)) => line.seen(key, known, answer.change.transition.is_some()),
                 (None, None) => {}
-            },
-            Step::Rescheduled | Step::Over => {}
+            }
         }
         match poller.next() {
             Next::PollAt(_) => {}

@@ -97,10 +97,14 @@ pub(super) fn watch_list<'a>(
     stores: impl Iterator<Item = &'a Table<Store>>,
     poll: &PollConfig,
 ) -> WatchList {
-    let (targets, policy) = (RefCell::default(), Policies { poll, of_all: Arc::new(poll.policy()) });
-    let target = |written| target(written, &mut targets.borrow_mut());
+    let (names, ids) = (RefCell::default(), RefCell::default());
+    let policy = Policies { poll, of_all: Arc::new(poll.policy()) };
+    let target = |written: Option<&Spanned<Text<TargetName>>>| {
+        shared(&names, Arc::from(written.map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0)))
+    };
     let jobs = jobs.map(|Table(job)| {
-        let key = JobKey { store: job.reference_store_id.get_ref().0.clone(), job: job.id.get_ref().0.clone() };
+        let store = shared(&ids, job.reference_store_id.get_ref().0.clone());
+        let key = JobKey { store, job: job.id.get_ref().0.clone() };
         let name = job.name.as_ref().map_or_else(|| key.to_string(), |name| name.get_ref().0.0.clone()).into();
         let policy = policy.of(job.interval.as_ref());
         (Arc::new(WatchId { target: target(job.target.as_ref()), key }), JobEntry { name, policy, forget_after: None })
@@ -117,15 +121,14 @@ pub(super) fn watch_list<'a>(
     WatchList { jobs: Arc::new(jobs.collect()), stores: stores.collect() }
 }
 
-/// The name of a job's target: one of those that are there already, since thousands of jobs have few targets.
-fn target(written: Option<&Spanned<Text<TargetName>>>, known: &mut BTreeSet<Arc<str>>) -> Arc<str> {
-    let name = written.map_or(TargetConfig::DEFAULT, |target| &target.get_ref().0.0);
-    if let Some(name) = known.get(name) {
-        return Arc::clone(name);
+/// The one of these that is there already, where there is one: thousands of jobs have few targets and stores.
+fn shared<T: Clone + Ord>(known: &RefCell<BTreeSet<T>>, new: T) -> T {
+    let mut known = known.borrow_mut();
+    if let Some(same) = known.get(&new) {
+        return same.clone();
     }
-    let name = Arc::from(name);
-    known.insert(Arc::clone(&name));
-    name
+    known.insert(new.clone());
+    new
 }
 
 /// How often jobs are polled: those without a wish of their own share one policy.

@@ -17,7 +17,7 @@ use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::watch::Next;
 use crate::instruments::Instruments;
 use crate::record::{CommitError, Record};
-pub use poller::{Polled, Poller, Step};
+pub use poller::{Polled, Poller};
 
 /// How long after a failed commit it is tried again. Polling of the job pauses meanwhile, so that nothing is seen that could
 /// not be kept.
@@ -88,32 +88,29 @@ impl Watcher {
     }
 
     /// Runs to the job's end and on until it is to be forgotten, or until `stop`; a commit that is under way ends first. What lasts
-    /// for a moment is boxed: ten thousand tasks sleep, and each is as large as the largest of its steps.
+    /// for a moment is boxed: a hundred thousand tasks sleep, and each is as large as the largest of its steps.
     ///
     /// # Errors
     /// The record is gone.
     pub async fn run(mut self: Box<Self>, mut stop: oneshot::Receiver<()>) -> Result<(), RecordGone> {
         loop {
-            let done = tokio::select! {
+            if self.poller.due().is_none() {
+                let left = self.left_in_sight();
+                tokio::select! {
+                    biased;
+                    _ = &mut stop => return Ok(()),
+                    () = self.workplace.clock.sleep(left) => return Ok(()),
+                    () = self.poller.asked_again() => {}
+                }
+            }
+            let polled = tokio::select! {
                 biased;
-                _ = &mut stop => return Box::pin(self.leave()).await,
-                done = self.poller.poll() => done,
+                _ = &mut stop => break,
+                polled = self.poller.poll() => polled,
             };
-            let polled = match done {
-                Step::Polled(polled) => polled,
-                Step::Rescheduled => {
-                    self.publish(self.workplace.clock.now());
-                    continue;
-                }
-                Step::Over => {
-                    let left = self.left_in_sight();
-                    tokio::select! {
-                        biased;
-                        _ = &mut stop => return Ok(()),
-                        () = self.workplace.clock.sleep(left) => return Ok(()),
-                        () = self.poller.asked_again() => continue,
-                    }
-                }
+            let Some(polled) = polled else {
+                self.publish(self.workplace.clock.now());
+                continue;
             };
             if !polled.change.is_empty() && !Box::pin(self.record(&polled.change, &mut stop)).await? {
                 return Ok(());
@@ -124,6 +121,7 @@ impl Watcher {
                 return Ok(());
             }
         }
+        Box::pin(self.leave()).await
     }
 
     /// How long a job that is not polled any more has to be in sight yet.

@@ -32,17 +32,6 @@ struct Failing {
     with_the_target: bool,
 }
 
-/// What a poller came back with.
-#[derive(Debug)]
-pub enum Step {
-    /// A poll was made. Boxed: whoever waits for it, for most of its life, would have room for it.
-    Polled(Box<Polled>),
-    /// The next poll is due at another time.
-    Rescheduled,
-    /// There is no poll to come.
-    Over,
-}
-
 /// One poll, done.
 #[derive(Debug)]
 pub struct Polled {
@@ -128,11 +117,12 @@ impl Poller {
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
     }
 
-    /// Returns after the next poll, or when that has another time. A caller that stops waiting loses nothing: between the
-    /// answer's arrival and the return there is no wait.
-    pub async fn poll(&mut self) -> Step {
-        let Some(due) = self.due() else { return Step::Over };
-        let Some(turn) = self.wait_for_turn(due).await else { return Step::Rescheduled };
+    /// Returns after the next poll, or with `None` when that has another time, at once where there is none to come. A caller that
+    /// stops waiting loses nothing: between the answer's arrival and the return there is no wait. What lasts for a moment, and what it
+    /// comes back with, is boxed: whoever waits for it, for most of its life, would have room for it.
+    pub async fn poll(&mut self) -> Option<Box<Polled>> {
+        let due = self.due()?;
+        let turn = self.wait_for_turn(due).await?;
         let sent = self.target.clock().now().monotonic;
         let outcome = Box::pin(self.target.poll(&self.id.key)).await;
         drop(turn);
@@ -149,7 +139,7 @@ impl Poller {
         }
         let decision = self.watch.handle_outcome(outcome, now);
         self.next = decision.next;
-        Step::Polled(Box::new(Polled { now, failure, change: decision.record }))
+        Some(Box::new(Polled { now, failure, change: decision.record }))
     }
 
     /// Returns once a job that has ended is due again, because a listing shows it otherwise.
