@@ -71,7 +71,7 @@ pub struct WatchView {
     /// When the next poll is due.
     pub next_poll: Option<Timestamp>,
     /// How many transitions the record holds, by the index of the status they lead to (`JobStatus::index`).
-    pub transitions: [u64; 8],
+    pub transitions: [u32; 8],
     /// The latest failed polls, the oldest first, at most [`RECENT_FAILURES_MAX`].
     pub recent_failures: VecDeque<FailedPoll>,
 }
@@ -79,7 +79,7 @@ pub struct WatchView {
 impl WatchView {
     /// A watch of which nothing is known yet but how many transitions the record holds.
     #[must_use]
-    pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>, transitions: [u64; 8]) -> Self {
+    pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>, transitions: [u32; 8]) -> Self {
         Self {
             id,
             name,

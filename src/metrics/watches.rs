@@ -79,7 +79,7 @@ const JOB_FAMILIES: [JobFamily; 10] = [
         kind: MetricType::COUNTER,
         series: |watch, series| {
             for (to, count) in JobStatus::labels().zip(watch.transitions) {
-                series.labelled("to", to, number(count));
+                series.labelled("to", to, count.into());
             }
         },
     },

@@ -65,7 +65,7 @@ pub struct Remembered {
     /// The latest of it.
     pub known: Known,
     /// How many transitions there are, by the index of the status they lead to (`JobStatus::index`).
-    pub transitions: [u64; 8],
+    pub transitions: [u32; 8],
 }
 
 /// The record cannot be opened.

@@ -127,7 +127,7 @@ struct Model {
     id: Arc<WatchId>,
     watch: JobWatch,
     last_seen: Option<Timestamp>,
-    transitions: [u64; 8],
+    transitions: [u32; 8],
     last_outcome: Option<(PollOutcome, Now)>,
 }
 

@@ -77,7 +77,7 @@ impl Watcher {
         poller: Poller,
         id: Arc<WatchId>,
         name: Arc<str>,
-        transitions: [u64; 8],
+        transitions: [u32; 8],
         forget_after: Option<Duration>,
     ) -> Self {
         let view = WatchView::new(id, name, Arc::clone(poller.aws_region()), transitions);
