@@ -147,3 +147,30 @@ impl<S: Source> Reader<S> {
         Some(Reading { outcome: outcome?, asked: self.asked, to_answer: std::mem::take(&mut self.to_answer) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_reads_what_is_new_and_what_was_read_for_nothing() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("refwatch.toml");
+        std::fs::write(&path, "record.path = \"refwatch.db\"\n").expect("a file");
+        let mut reader = Reader::new(path.clone(), Clock::system(), ReloadRequests::default());
+        let looks = Duration::from_hours(1);
+        let mut next = async || timeout(looks, reader.next()).await.ok();
+        // The first one has nothing to compare with, and the next one no digest.
+        for reading in [next().await, next().await] {
+            assert!(reading.is_some_and(|reading| reading.is_ok_and(|reading| reading.outcome.is_ok())));
+        }
+        assert!(next().await.is_none());
+        std::fs::write(&path, "record.path = \"other.db\"\n").expect("a file");
+        assert!(next().await.is_some());
+        assert!(next().await.is_none());
+        reader.forget();
+        assert!(timeout(looks, reader.next()).await.is_ok());
+    }
+}
