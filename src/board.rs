@@ -163,7 +163,7 @@ pub struct ConfigError {
 pub struct InForce(Arc<dyn Fn() -> String + Send + Sync>);
 
 impl InForce {
-    /// One that `write` makes of it TOML, with its secrets hidden.
+    /// What `write` writes out as TOML, its secrets hidden.
     pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self(Arc::new(write))
     }

@@ -81,6 +81,11 @@ fn sample(text: &mut String, name: [&str; 2], labels: &[LabelPair], extra: Extra
 
 /// Adds a label's value, or a help text.
 pub(super) fn escape(foreign: &str, text: &mut String) {
+    // Nearly always there is nothing to escape.
+    if !foreign.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        text.push_str(foreign);
+        return;
+    }
     for character in foreign.chars() {
         match character {
             '\\' => text.push_str("\\\\"),

@@ -175,7 +175,14 @@ impl Series<'_> {
     }
 
     fn value(&mut self, value: f64) {
-        // A String takes everything.
-        let _ = writeln!(self.text, "}} {value}");
+        // To write a number takes longer than all else of a series, and most are one of these.
+        if value.to_bits() == 0.0_f64.to_bits() {
+            self.text.push_str("} 0\n");
+        } else if value.to_bits() == 1.0_f64.to_bits() {
+            self.text.push_str("} 1\n");
+        } else {
+            // A String takes everything.
+            let _ = writeln!(self.text, "}} {value}");
+        }
     }
 }
