@@ -62,6 +62,8 @@ pub(super) struct Locked {
     /// one lock.
     pub(super) path: PathBuf,
     lock: File,
+    /// Whether the lock file is a new one, which never had a mark.
+    new: bool,
 }
 
 impl Locked {
@@ -79,8 +81,8 @@ impl Locked {
             missing.into_iter().filter_map(Path::parent).try_for_each(sync)?;
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
-        let lock = lock(&path)?;
-        Ok(Self { path, lock })
+        let (lock, new) = lock(&path)?;
+        Ok(Self { path, lock, new })
     }
 
     /// Sees to it that there is a file. One that is already there is not touched.
@@ -94,7 +96,9 @@ impl Locked {
                 let reason = "its write-ahead log is there without it".to_owned();
                 return Err(OpenError::NotARecord { path: self.path.clone(), reason });
             }
-            self.unmark()?;
+            if !self.new {
+                self.unmark()?;
+            }
         }
         // Closed again before SQLite opens it: to close it later would drop the locks that SQLite holds for this
         // process.
@@ -213,9 +217,9 @@ impl Locked {
     }
 }
 
-/// Takes the lock file beside the record, and writes this process's id into it. The file stays when the lock is gone:
-/// to delete it would let two processes lock two files of one name.
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// Takes the lock file beside the record, writes this process's id into it, and says whether it is new. The file stays when the lock is
+/// gone: to delete it would let two processes lock two files of one name.
+fn lock(path: &Path) -> Result<(File, bool), OpenError> {
     let lock_path = beside(path, ".lock");
     let refused = refused(&lock_path, "this user must be able to write it");
     let opened =
@@ -231,9 +235,10 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(refused(error)),
     }
+    let new = file.metadata().map_err(&refused)?.len() == 0;
     let pid = format!("{:<width$}\n", std::process::id(), width = PID_LENGTH - 1);
     file.write_all_at(pid.as_bytes(), 0).map_err(refused)?;
-    Ok(file)
+    Ok((file, new))
 }
 
 /// Which file stands at `path`: its device and inode. `None` where there is none.

@@ -58,19 +58,23 @@ fn in_sight(connection: &Connection, store: &StoreId, ended_since: Timestamp) ->
 }
 
 fn of_job(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
-    let mut job = None;
+    let mut job: Option<Remembered> = None;
+    let mut sources = BTreeMap::new();
     let mut log = connection.prepare_cached(LOG)?;
     let mut rows = log.query([id.key.store.as_str(), id.key.job.as_str(), &*id.target])?;
     while let Some(row) = rows.next()? {
         let kind: Box<str> = row.get("kind")?;
         match (&*kind, &mut job) {
             ("transition", job) => play_transition(row, job)?,
-            ("source", Some(job)) => play_source(row, &mut job.known)?,
+            ("source", Some(job)) => sources.extend([play_source(row, &mut job.known)?]),
             (kind, Some(job)) => play_detail(row, kind, &mut job.known)?,
             // All that is seen of a job is seen with or after its first transition: somebody has deleted that one by
             // hand.
             (_, None) => {}
         }
+    }
+    if let Some(job) = &mut job {
+        job.known.sources = Arc::new(sources.into_iter().collect());
     }
     Ok(job)
 }
@@ -90,7 +94,6 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
     let mut transitions = [0; 8];
     if let Some(before) = job.take() {
         known.created_at = known.created_at.or(before.known.created_at);
-        known.sources = before.known.sources;
         transitions = before.transitions;
     }
     transitions[known.status.index()] += 1;
@@ -98,13 +101,12 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
     Ok(())
 }
 
-fn play_source(row: &Row<'_>, known: &mut Known) -> Result<()> {
+fn play_source(row: &Row<'_>, known: &mut Known) -> Result<(SourceKey, Source)> {
     let key = SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? };
     let status = SourceStatus::from(&*row.get::<_, Box<str>>("value")?);
     let source = Source { status, status_message: row.get("status_message")? };
-    Arc::make_mut(&mut known.sources).update([(key, source)]);
     known.last_seen = parsed(row, "observed_at")?;
-    Ok(())
+    Ok((key, source))
 }
 
 /// A kind that this version does not know tells it nothing. A job that vanished or returned was not thereby seen to
