@@ -18,6 +18,10 @@ const BUSY: usize = 2_000;
 /// What comes after the first polls: commits, log lines, threads that end.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// What comes before memory is what it will be for hours: the record lets go of its pages after five seconds, a thread with nothing to do
+/// ends after ten.
+const COME_TO_REST: Duration = Duration::from_secs(12);
+
 /// So long that nothing is due again while memory is looked at.
 const LONG: Duration = Duration::from_hours(6);
 
@@ -95,7 +99,7 @@ pub(super) async fn memory(contestants: &[Contestant], extent: &Extent) -> Resul
             let folder = tempfile::tempdir()?;
             let process = contestant.start(&work(&simulated, folder.path(), LONG, FILLING)?)?;
             simulated.polled(simulated.polls().await? + watches as u64).await?;
-            Clock::system().sleep(SETTLE).await;
+            Clock::system().sleep(COME_TO_REST).await;
             resident.add(contestant, process.resident_mib()?);
             process.end().await?;
         }
