@@ -13,6 +13,6 @@ fn main() {
         || env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("fuse-ld"));
     if is("PROFILE", "release") && is("CARGO_CFG_TARGET_OS", "linux") && !chosen {
         let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        println!("cargo::rustc-link-arg-bin=refwatch=-Wl,-T,{folder}/link/resident.ld");
+        println!("cargo::rustc-link-arg-bin=refwatch=-T{folder}/link/resident.ld");
     }
 }
