@@ -62,7 +62,7 @@ pub(super) struct Locked {
     /// one lock.
     pub(super) path: PathBuf,
     lock: File,
-    /// Whether the lock file is a new one, which never had a mark.
+    /// Whether the lock file was new when it was opened: until then it had no mark.
     new: bool,
 }
 
