@@ -119,7 +119,7 @@ def the_contract_holds(prometheus, relay):
         for series in [name + suffix for suffix in ("_bucket", "_sum", "_count")] if kind == "histogram" else [name]:
             for job in relay.seen:
                 check(prometheus.values(f'{series}{{job="{job}"}}'), f"{series} has no series as {job}")
-    # A series that has just begun may have been scraped by one job and not yet by the other.
+    # A series that has just begun or ended may have been scraped by one job and not yet by the other.
     eventually("series of both formats that are the same", lambda: prometheus.series("refwatch") == prometheus.series("text"))
     print(f"{len(families())} families, {len(prometheus.series('text'))} series, the same in both formats")
 
@@ -245,12 +245,17 @@ class Prometheus:
         _, body = get(self.port, f"/api/v1/{path}?{urllib.parse.urlencode(arguments)}")
         return json.loads(body)["data"]
 
+    def samples(self, query):
+        return self.api("query", {"query": query})["result"]
+
     def values(self, query):
-        return [float(sample["value"][1]) for sample in self.api("query", {"query": query})["result"]]
+        return [float(sample["value"][1]) for sample in self.samples(query)]
 
     def series(self, job):
-        """What the job's scrapes have, without what Prometheus adds. It takes a bound as it is written, 1 or 1.0."""
-        found = self.api("series", {"match[]": f'{{job="{job}", __name__=~"refwatch_.*|process_.*"}}'})
+        """What the job's last scrape had, without what Prometheus adds. It takes a bound as it is written, 1 or 1.0.
+
+        Not what its scrapes ever had: a series may be so short that the other job's scrapes have missed it."""
+        found = [sample["metric"] for sample in self.samples(f'{{job="{job}", __name__=~"refwatch_.*|process_.*"}}')]
         for labels in found:
             del labels["job"], labels["instance"]
             if "le" in labels:
