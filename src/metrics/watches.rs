@@ -39,7 +39,7 @@ const JOB_FAMILIES: [JobFamily; 10] = [
         name: "refwatch_import_job_info",
         help: "A watched reference import job; 1.",
         kind: MetricType::GAUGE,
-        series: |watch, series| series.labelled("aws_region", &Printable(&watch.aws_region).to_string(), 1.0),
+        series: |watch, series| series.labelled("aws_region", &quoted(&watch.aws_region), 1.0),
     },
     JobFamily {
         name: "refwatch_import_job_status",
@@ -145,19 +145,22 @@ fn labels(watch: &WatchView) -> String {
     .enumerate()
     {
         text.extend([if nth == 0 { "{" } else { "," }, name, "=\""]);
-        // The configuration wrote it, so it is not to be trusted with a terminal either.
-        escape(&Printable(value).to_string(), &mut text);
-        text.push('"');
+        text.extend([&quoted(value), "\""]);
     }
     text
 }
 
+/// A label's value that the configuration wrote, so it is not to be trusted with a terminal either.
+fn quoted(value: &str) -> String {
+    let mut text = String::new();
+    escape(&Printable(value).to_string(), &mut text);
+    text
+}
+
 impl Series<'_> {
-    /// A series with one more label, whose value is harmless on a display.
+    /// A series with one more label, whose value can stand between quotes as it is.
     fn labelled(&mut self, name: &str, label_value: &str, value: f64) {
-        self.text.extend([self.family, self.labels, ",", name, "=\""]);
-        escape(label_value, self.text);
-        self.text.push('"');
+        self.text.extend([self.family, self.labels, ",", name, "=\"", label_value, "\""]);
         self.value(value);
     }
 
