@@ -144,8 +144,7 @@ fn labels(watch: &WatchView) -> String {
     .into_iter()
     .enumerate()
     {
-        text.extend([if nth == 0 { "{" } else { "," }, name, "=\""]);
-        text.extend([&quoted(value), "\""]);
+        text.extend([if nth == 0 { "{" } else { "," }, name, "=\"", &quoted(value), "\""]);
     }
     text
 }
