@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::core::Collector as _;
 use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
-use crate::core::outcome::{FailureReason, Operation};
+use crate::core::failure::{FailureReason, Operation};
 
 /// Seconds: from a loopback answer to the longest attempt that `poll.timeout` usually allows.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];

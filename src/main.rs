@@ -4,16 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use mimalloc::MiMalloc;
-use refwatch::commands::{CommandLine, Exit, Failure, complain};
+use refwatch::cli::{CommandLine, Exit, Failure, complain};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::Builder;
 use tracing::Level;
-
-/// A poll makes and drops hundreds of small things, which takes this one less time than the system's. Without huge pages: they would
-/// double the memory of a daemon that watches a handful of jobs.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Threads for tasks. A poll takes less than a tenth of a millisecond, so hardly a quota keeps one of them busy. One for each of many
 /// cores would keep memory and wake for nothing.

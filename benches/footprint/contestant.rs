@@ -68,8 +68,6 @@ impl Contestant {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_refwatch"));
                 command.arg("--config").arg(configuration(work)?).arg("run").env_clear();
                 command.env("AWS_ACCESS_KEY_ID", CREDENTIALS).env("AWS_SECRET_ACCESS_KEY", CREDENTIALS);
-                // As systemd/refwatch.service has it.
-                command.env("MIMALLOC_PURGE_DELAY", "0");
                 command.stderr(fs::File::create(work.folder.join("log"))?);
                 return Ok(command);
             }

@@ -10,7 +10,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_omics::Client;
 use aws_sdk_omics::config::Credentials;
 use refwatch::clock::Clock;
-use refwatch::omics::EndpointVerbatim;
+use refwatch::healthomics::EndpointVerbatim;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 

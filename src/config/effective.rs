@@ -11,7 +11,7 @@ use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig, TlsConfig};
 use crate::core::backoff::BackoffPolicy;
 use crate::core::job::{JobKey, StoreId, WatchId};
-use crate::core::watch::PollPolicy;
+use crate::core::tracker::PollPolicy;
 
 pub(super) fn poll(written: &file::Poll) -> PollConfig {
     let default = PollConfig::default();

@@ -11,7 +11,7 @@ use super::value::Written;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PasswordHash, PollConfig, RecordConfig, TargetConfig, TlsConfig};
 use crate::core::job::{StoreId, WatchId};
-use crate::core::watch::PollPolicy;
+use crate::core::tracker::PollPolicy;
 
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";

@@ -37,7 +37,7 @@ pub use value::parse_endpoint_url;
 use watch_list::{Difference, WatchList};
 
 use crate::core::backoff::BackoffPolicy;
-use crate::core::watch::PollPolicy;
+use crate::core::tracker::PollPolicy;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -280,7 +280,6 @@ pub enum LogFormat {
 /// When a new log file is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the words say it")]
 pub enum LogRotation {
     Hourly,
     Daily,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::core::text::{Printable, excerpt, is_hostile};
+use crate::core::sanitize::{Printable, excerpt, is_hostile};
 
 /// Characters of a line that are kept: more than the widest terminal shows. A line of the file may be as long as the file.
 const LINE_LENGTH_MAX: usize = 1000;

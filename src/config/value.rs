@@ -14,7 +14,7 @@ use axum::http::Uri;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use super::hint::Hint;
-use crate::core::text::is_hostile;
+use crate::core::sanitize::is_hostile;
 use crate::core::time::parse_duration;
 
 /// A value written as a string. The rule is in its type's `FromStr`.

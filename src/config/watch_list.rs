@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::TargetConfig;
 use crate::core::job::{JobKey, StoreId, WatchId};
-use crate::core::watch::PollPolicy;
+use crate::core::tracker::PollPolicy;
 
 /// What to watch. Two entries for one job, or for one store, cannot be: the configuration refuses them.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,13 +4,13 @@
 //! done goes out as a value. So every rule here is tested by a list of inputs and a list of answers.
 
 pub mod backoff;
-pub mod change;
+pub mod failure;
 pub mod job;
+pub mod listing;
 pub mod outage;
-pub mod outcome;
 pub mod pacer;
 pub mod refusal;
-pub mod sweep;
-pub mod text;
+pub mod sanitize;
 pub mod time;
-pub mod watch;
+pub mod tracker;
+pub mod transition;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::outcome::FailureReason;
+use super::failure::FailureReason;
 use super::time::Monotonic;
 
 /// How long nothing must have succeeded for it to be an outage. A shorter one leaves no backoff longer than itself behind. It also

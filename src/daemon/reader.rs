@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
+use super::config_watcher::Edits;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
 use crate::core::time::Monotonic;
-use crate::edits::Edits;
 use crate::reload::{ReloadRequests, Reloaded};
 
 /// The least time between two readings. However many requests and edits come meanwhile, they get one.

@@ -5,13 +5,13 @@ use tracing::{error, info, warn};
 use super::Daemon;
 use super::reader::Reading;
 use super::status_line::status_line;
-use crate::board::{ConfigError, InForce};
+use super::systemd;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::reload::Reloaded;
-use crate::supervisor::ApplyError;
-use crate::systemd;
-use crate::watcher::Workplace;
+use crate::state::{ConfigError, InForce};
+use crate::tasks::job_watcher::Workplace;
+use crate::tasks::supervisor::ApplyError;
 
 /// What is in force where included files have mistakes.
 pub(super) const LEFT_OUT: &str = "files with mistakes were left out, the rest is in force";

@@ -1,8 +1,8 @@
 //! The line that `systemctl status` shows.
 
-use crate::board::{StatusBoard, WatchState};
 use crate::core::job::JobStatus;
 use crate::core::time::{Now, Timestamp};
+use crate::state::{StatusBoard, WatchState};
 
 /// "12 jobs: 3 in progress, 9 finished; last poll 2 s ago", the stores that jobs are found in before that, and what is wrong first.
 pub(super) fn status_line(board: &StatusBoard, now: Now) -> String {

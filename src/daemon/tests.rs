@@ -1,8 +1,8 @@
 //! The daemon from inside: what it says of itself, and what becomes of it where a part of it dies.
 
 use super::*;
-use crate::board::StoreView;
 use crate::core::job::StoreId;
+use crate::state::StoreView;
 
 #[test]
 fn the_status_line_counts_stores_where_there_are_any_and_begins_with_what_is_wrong() {

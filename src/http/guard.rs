@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 
 /// No script, no frame, no style in an element, nothing from elsewhere: the style sheet is all that a page of ours loads, and
 /// its one form, which finds watches, leads back here.

@@ -8,10 +8,10 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::words::{job_tone, source_tone};
 use super::{printable_lines, rfc3339};
-use crate::board::{DaemonView, WatchView};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
-use crate::core::text::{Printable, excerpt};
+use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
+use crate::state::{DaemonView, WatchView};
 
 /// Characters shown of a status: more than the longest that is known has.
 pub(super) const WORD: usize = 40;

@@ -13,11 +13,11 @@ use super::page::{next_poll, status};
 use super::timeline::{Scale, Sighting, timeline};
 use super::watches::{SOURCES_LISTED_MAX, listed};
 use super::{AppState, distance as length, rendered, words};
-use crate::board::{FailedPoll, RECENT_FAILURES_MAX, WatchView};
 use crate::core::job::{JobKey, JobStatus, SourceKey, Sources};
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
-use crate::record::{DetailRow, Filter, ReadError, SourceTransitionRow, TransitionRow};
+use crate::database::{DetailRow, Filter, ReadError, SourceTransitionRow, TransitionRow};
+use crate::state::{FailedPoll, RECENT_FAILURES_MAX, WatchView};
 
 /// Rows shown of each kind: the latest. A job has a handful in its life; only one that goes to and fro has more.
 const ROWS_MAX: u32 = 200;

@@ -39,13 +39,13 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tracing::error;
 
-use crate::board::StatusBoard;
 use crate::clock::Clock;
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
+use crate::database::RecordReader;
 use crate::instruments::Instruments;
 use crate::metrics::Metrics;
-use crate::record::RecordReader;
+use crate::state::StatusBoard;
 
 /// Answers that are made at a time. Each may read the record, which takes three descriptors; more would be made no sooner.
 static RENDERINGS: Semaphore = Semaphore::const_new(8);

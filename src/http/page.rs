@@ -12,11 +12,11 @@ use super::html::{Refresh, alert, alerts, badge, distance, job_badge, job_path, 
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Selection, Sort, TEXT_MAX};
 use super::timeline::{Scale, Sighting, timeline};
 use super::{AppState, quota, rendered, stores, words};
-use crate::board::{StoreView, WatchState, WatchView};
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
-use crate::record::ReadError;
+use crate::database::ReadError;
+use crate::state::{StoreView, WatchState, WatchView};
 
 /// Characters shown of a message; the job's own page has it whole.
 const BRIEF: usize = 160;

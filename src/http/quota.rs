@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 use crate::instruments::Rate;
 
 /// Two rates that differ by less are shown as the same.

@@ -7,9 +7,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::page::{Rank, rank};
-use crate::board::{WatchState, WatchView};
 use crate::core::job::{JobStatus, SourceStatus};
-use crate::core::text::excerpt;
+use crate::core::sanitize::excerpt;
+use crate::state::{WatchState, WatchView};
 
 /// Rows of one page. A browser lays out so many at once, and a person reads fewer.
 pub(super) const ROWS_MAX: usize = 100;

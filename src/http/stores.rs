@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::{AppState, json, rendered, rfc3339};
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 
 /// One store. What is not known is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,9 +10,9 @@ use super::distance;
 use super::html::WORD;
 use super::words::{job_tone, source_tone};
 use crate::core::job::{JobStatus, SourceStatus};
-use crate::core::text::{Printable, excerpt};
+use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
-use crate::record::{SourceTransitionRow, TransitionRow};
+use crate::database::{SourceTransitionRow, TransitionRow};
 
 /// States told in words: a life has a handful, and nobody listens to more.
 const WORDS_MAX: usize = 12;

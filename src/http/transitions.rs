@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::{AppState, json, json_error, rendered};
-use crate::record::Filter;
+use crate::database::Filter;
 
 /// Rows in one answer where no limit is asked for.
 const LIMIT_DEFAULT: u32 = 1_000;

@@ -8,8 +8,8 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::{AppState, json, rendered, rfc3339};
-use crate::board::{FailedPoll, WatchState, WatchView};
 use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
+use crate::state::{FailedPoll, WatchState, WatchView};
 
 /// Sources listed of one job, those that failed first: as many as one start request may name. A service that says more is
 /// still counted whole.

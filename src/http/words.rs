@@ -1,9 +1,9 @@
 //! Plain words for what a person on call meets in our labels and AWS's: what is wrong, and what to do about it.
 
-use crate::board::{WatchState, WatchView};
-use crate::core::change::{Anomaly, DetailKind};
+use crate::core::failure::FailureReason;
 use crate::core::job::{JobStatus, SourceStatus};
-use crate::core::outcome::FailureReason;
+use crate::core::transition::{Anomaly, DetailKind};
+use crate::state::{WatchState, WatchView};
 
 /// What a failed poll was about: "A poll failed: …".
 pub(super) fn reason(reason: FailureReason) -> &'static str {

@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
 use super::{family, gauge, label, number};
-use crate::board::{DaemonView, StoreView, WatchState, WatchView};
 use crate::core::job::JobStatus;
+use crate::state::{DaemonView, StoreView, WatchState, WatchView};
 
 /// The families of the daemon.
 pub(super) fn families(

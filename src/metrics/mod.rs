@@ -13,10 +13,10 @@ mod watches;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
-use crate::board::StatusBoard;
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
+use crate::state::StatusBoard;
 
 /// What the text of a scrape is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use prometheus::proto::MetricType;
 
 use super::openmetrics::escape;
 use super::{Format, head, number};
-use crate::board::WatchView;
 use crate::core::job::{JobStatus, SourceStatus};
-use crate::core::text::Printable;
+use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
+use crate::state::WatchView;
 
 /// A family, and the series that one watch has in it.
 struct JobFamily {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rustix::process::Signal;
 
-use crate::omics::LONG;
+use crate::healthomics::LONG;
 use crate::process::{Scene, between, eventually, get, json, metric, serve_sts, sts_answer};
 
 #[test]

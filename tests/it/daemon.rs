@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use refwatch::record::TransitionRow;
+use refwatch::database::TransitionRow;
 
 use crate::process::{Scene, between, eventually, get, json, metric, metric_sum};
 use crate::truth::{assert_true, ended, transitions};

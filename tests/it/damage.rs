@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use refwatch::clock::Clock;
 use refwatch::core::time::Timestamp;
-use refwatch::record::{Filter, Jobs, OpenError, Record};
+use refwatch::database::{Filter, Jobs, OpenError, Record};
 
 use crate::campaigns::{number, say};
+use crate::database::{Place, at, full, id, transition};
 use crate::process::{Scene, eventually, get, metric};
-use crate::record::{Place, at, full, id, transition};
 
 /// What stands in a directory, by name.
 type Files = BTreeMap<String, Vec<u8>>;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use refwatch::config::LogFormat;
 use refwatch::core::job::JobStatus;
-use refwatch::core::text::{Printable, is_hostile};
+use refwatch::core::sanitize::{Printable, is_hostile};
 use refwatch::logging::journal::Journal;
 use refwatch::logging::journal_layer;
 use rustix::process::Signal;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use refwatch::clock::Clock;
 use refwatch::core::job::WatchId;
+use refwatch::database::{Filter, Record, RecordReader};
 use refwatch::instruments::Instruments;
-use refwatch::record::{Filter, Record, RecordReader};
 use rustix::process::Signal;
 
 use crate::process::{Scene, between, eventually, get, json, metric};
@@ -243,7 +243,7 @@ fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
     let config = config.replace("[record]\n", "[record]\nkeep = \"1d\"\n");
     let (file, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (store, listed) = (between(&config, "reference_store_id = \"", "\""), between(&config, "\nid = \"", "\""));
-    let mut change = crate::record::transition(None, "COMPLETED", 0);
+    let mut change = crate::database::transition(None, "COMPLETED", 0);
     let transition = change.transition.as_mut().expect("a transition");
     transition.observed_at = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use refwatch::record::{CommitError, OpenError, Record};
+use refwatch::database::{CommitError, OpenError, Record};
 use tempfile::TempDir;
 
+use crate::database::{Place, id, transition};
 use crate::process::{Scene, eventually, get, json, metric};
-use crate::record::{Place, id, transition};
 
 /// A file system that goes when this is dropped.
 pub(crate) struct Mounted {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use refwatch::core::job::JobStatus;
 use refwatch::core::time::Timestamp;
-use refwatch::record::{Filter, RecordReader, TransitionRow};
+use refwatch::database::{Filter, RecordReader, TransitionRow};
 
 use crate::process::json;
 

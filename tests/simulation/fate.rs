@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use refwatch::core::failure::FailureReason;
 use refwatch::core::job::{JobStatus, Snapshot, Sources};
-use refwatch::core::outcome::FailureReason;
 use refwatch::core::time::Timestamp;
-use refwatch::omics::ListedJob;
+use refwatch::healthomics::ListedJob;
 
 /// How much of what is asked comes to nothing, or to a lie. Each is a part of all requests.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
+use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::JobStatus;
-use refwatch::core::outcome::{FailureReason, Operation};
 
 use crate::run::{End, Report, run};
 use crate::scenario::{Event, Found, Job, Listing, Outage, Scenario, as_f64};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use refwatch::config::{PollConfig, Quota};
 use refwatch::core::job::{JobKey, JobStatus};
-use refwatch::core::watch::{PollPolicy, RETRY_AFTER_MAX};
+use refwatch::core::tracker::{PollPolicy, RETRY_AFTER_MAX};
 
 use crate::fate::Faults;
 
@@ -159,7 +159,7 @@ impl Scenario {
         let jobs = as_f64(self.jobs.len());
         let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
         let interval = intervals.max().unwrap_or_default();
-        let safety = refwatch::core::sweep::safety_interval(self.jobs.len(), self.configured.allowed());
+        let safety = refwatch::core::listing::safety_interval(self.jobs.len(), self.configured.allowed());
         let fresh = interval.max(if self.poll.sweep { safety } else { Duration::ZERO });
         let mut queue = Duration::from_secs_f64(2.0 * jobs / rate);
         if self.faults.failures > 0.0 {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
+use refwatch::core::failure::{FailureReason, Operation, PollFailure};
 use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
-use refwatch::core::outcome::{FailureReason, Operation, PollFailure};
 use refwatch::core::time::Timestamp;
-use refwatch::omics::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
+use refwatch::healthomics::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;

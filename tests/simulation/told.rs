@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use refwatch::core::failure::FailureReason;
 use refwatch::core::job::{JobStatus, Snapshot};
-use refwatch::core::outcome::FailureReason;
 use refwatch::core::time::Timestamp;
 
 /// What was told of a job.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use refwatch::clock::Clock;
-use refwatch::record::TransitionRow;
+use refwatch::database::TransitionRow;
 use rustix::process::Signal;
 
 use super::strace::{self, FILES, Strike};

@@ -4,15 +4,15 @@
 use std::path::Path;
 use std::{env, fs};
 
+use refwatch::database::Record;
 use refwatch::instruments::Instruments;
-use refwatch::record::Record;
 use rusqlite::{Connection, OpenFlags};
 use tokio::runtime;
 
 use super::disk::{Cut, Disk, Files};
 use super::trace::{ACKNOWLEDGED, Operation, traced};
 use super::{number, say};
-use crate::record::{at, full, id};
+use crate::database::{at, full, id};
 
 /// States in `cargo test`.
 const STATES: u64 = 500;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use refwatch::clock::Clock;
-use refwatch::record::{RecordReader, TransitionRow};
+use refwatch::database::{RecordReader, TransitionRow};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -338,7 +338,7 @@ fn fault_069_an_answer_for_which_nobody_waits_any_more_is_dropped() {
     held.store(false, Ordering::SeqCst);
     assert!(daemon.end().success(), "{}", daemon.stderr());
     assert_eq!(transitions(&record).len(), 1, "{}", daemon.stderr());
-    assert!(RecordReader::new(&record).transitions(&refwatch::record::Filter::default()).is_ok());
+    assert!(RecordReader::new(&record).transitions(&refwatch::database::Filter::default()).is_ok());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The status page and the job page: what can be asked of them, and their pictures.
 
-use refwatch::core::change::{Detail, DetailKind, SourceTransition};
+use refwatch::core::transition::{Detail, DetailKind, SourceTransition};
 
 use super::*;
 
@@ -108,7 +108,7 @@ async fn a_timeline_tells_the_states_of_a_job_in_widths_and_in_words() {
         let page = server.get(path).await.body;
         pictures(&page).for_each(assert_well_formed);
         assert!(pictures(&page).count() > 0, "{page}");
-        assert!(!page.chars().any(|c| refwatch::core::text::is_hostile(c) && c != '\n'), "{page}");
+        assert!(!page.chars().any(|c| refwatch::core::sanitize::is_hostile(c) && c != '\n'), "{page}");
     }
     let page = server.get("/watch/1234567890/2222222222").await.body;
     let picture = pictures(&page).next().unwrap();
@@ -162,7 +162,7 @@ async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
     let mut change = row("2222222222", Some("SUBMITTED"), "FAILED", "2026-03-01T08:01:00.000Z").1;
     let transition = change.transition.as_mut().unwrap();
     transition.not_before = Some(at("2026-03-01T08:00:55Z"));
-    transition.anomaly = Some(refwatch::core::change::Anomaly::NoCompletionTime);
+    transition.anomaly = Some(refwatch::core::transition::Anomaly::NoCompletionTime);
     let key = SourceKey { name: "chr2".into(), source_file: "s3://refs/chr2.fa".into(), nth: 0 };
     let to = Source { status: SourceStatus::Failed, status_message: None };
     change.sources.push(SourceTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });

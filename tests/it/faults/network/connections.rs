@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use refwatch::clock::Clock;
 use refwatch::core::backoff::BackoffPolicy;
+use refwatch::core::failure::{FailureReason, PollFailure};
 use refwatch::core::job::JobKey;
-use refwatch::core::outcome::{FailureReason, PollFailure};
-use refwatch::core::watch::{JobWatch, Next, PollPolicy, RETRY_AFTER_MAX};
+use refwatch::core::tracker::{JobWatch, Next, PollPolicy, RETRY_AFTER_MAX};
 use tokio::net::TcpSocket;
 
 use super::head;
-use crate::omics::{JOB, LONG, answer, poll, response, serve, target, target_at};
+use crate::healthomics::{JOB, LONG, answer, poll, response, serve, target, target_at};
 
 /// The longest backoff of [`waits`].
 const BACKOFF_MAX: Duration = Duration::from_mins(5);
@@ -93,7 +93,7 @@ async fn fault_007_of_a_body_that_is_no_answer_at_most_256_bytes_are_quoted_esca
             let failure = poll(response(status, "Content-Type: text/html\r\n", &body)).await.expect_err(status);
             let quoted = failure.message.split_once('"').expect("a quote").1.trim_end_matches('"');
             assert!((200..=256).contains(&quoted.len()) && quoted.ends_with('…'), "{}: {quoted}", quoted.len());
-            assert!(!quoted.contains(refwatch::core::text::is_hostile), "{quoted}");
+            assert!(!quoted.contains(refwatch::core::sanitize::is_hostile), "{quoted}");
             assert_eq!(failure.reason, FailureReason::Internal);
         }
     }

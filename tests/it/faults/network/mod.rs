@@ -10,8 +10,8 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use refwatch::core::outcome::FailureReason;
-use refwatch::record::TransitionRow;
+use refwatch::core::failure::FailureReason;
+use refwatch::database::TransitionRow;
 use refwatch::simulator::{Fault, FaultRate, Options, Simulator};
 
 use crate::process::{Process, Scene, eventually, get, metric};

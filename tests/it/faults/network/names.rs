@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::Signal;
 
 use super::{SHORT, failures, head, one_job_each, told_of_failure};
-use crate::omics::answer;
+use crate::healthomics::answer;
 use crate::process::{Scene, eventually};
 
 /// Where the resolver listens: a loopback address that nothing else has.

@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use refwatch::core::outcome::FailureReason;
+use refwatch::core::failure::FailureReason;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{LONG, failures, head, one_job_each, told_of_failure};
 use crate::authority::Authority;
-use crate::omics::answer;
+use crate::healthomics::answer;
 use crate::process::{Process, Scene, eventually, json};
 use crate::truth::transitions;
 

@@ -1,0 +1,42 @@
+//! `refwatch check`: says every problem of the configuration at once, each with its place, or that there is none.
+
+mod online;
+
+use std::path::Path;
+
+use super::{Exit, Failure, load, print, remark};
+use crate::config::Loaded;
+use crate::core::sanitize::Printable;
+
+/// Its arguments.
+#[derive(Debug, Default, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 no problems, and with --online all that is needed is allowed; 1 with --online, something is not; \
+                  78 the configuration has a problem."
+)]
+pub struct Args {
+    /// Ask AWS, too: who the credentials of each target are, and which operations they may call on each store
+    #[arg(long)]
+    online: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Every problem of the configuration, included files counted in.
+pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+    let Loaded { config: loaded, problems, .. } = load(config)?;
+    if !problems.is_empty() {
+        return Err(Failure::problems(&problems));
+    }
+    let targets = match loaded.watch_list.targets().len() {
+        1 => "1 target".to_owned(),
+        targets => format!("{targets} targets"),
+    };
+    let file = config.to_string_lossy();
+    print(format_args!("{}: {} on {targets}, no problems\n", Printable(&file), loaded.watch_list))?;
+    if let Some(exposed) = loaded.http.exposed() {
+        remark(format_args!("warning: {exposed}"));
+    }
+    if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
+}

@@ -1,0 +1,214 @@
+//! `refwatch history`: the transitions in the record, whether the daemon runs or not.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Exit, Failure, table};
+use crate::clock::Clock;
+use crate::core::job::JobKey;
+use crate::core::sanitize::{Printable, excerpt};
+use crate::core::time::{Timestamp, parse_duration};
+use crate::database::{Filter, RecordReader, TransitionRow};
+
+/// Characters of a cell that are shown. The rest of a longer one is in the JSON.
+const CELL_LENGTH_MAX: usize = 200;
+
+/// Its arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only this job
+    #[arg(value_name = "STORE/JOB")]
+    job: Option<JobKey>,
+    /// A JSON array of objects, with the record's column names
+    #[arg(long)]
+    json: bool,
+    /// Only what was seen since: a duration back (7d, 12h) or an RFC 3339 time
+    #[arg(long, value_name = "D")]
+    since: Option<Since>,
+    /// Read this record, not the one that the configuration names
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+/// From when on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+/// A text that is neither.
+#[derive(Debug, thiserror::Error)]
+#[error("neither a duration (7d, 12h 30min) nor an RFC 3339 time (2026-01-31T12:00:00Z)")]
+struct InvalidSince;
+
+impl FromStr for Since {
+    type Err = InvalidSince;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSince> {
+        let ago = parse_duration(text).ok().map(Self::Ago);
+        ago.or_else(|| text.parse().ok().map(Self::At)).ok_or(InvalidSince)
+    }
+}
+
+impl Since {
+    /// As a time. A duration that reaches back beyond all times means all.
+    fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(duration) => now.checked_sub(duration).unwrap_or(Timestamp::MIN),
+            Self::At(at) => at,
+        }
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// There is no record, it cannot be read, or standard output cannot be written.
+pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+    let record = match args.record {
+        Some(record) => record,
+        None => super::load(config)?.config.record.path,
+    };
+    let since = args.since.map(|since| since.at(Clock::system().now().wall));
+    let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };
+    let read = tokio::task::spawn_blocking(move || RecordReader::new(&record).transitions(&filter));
+    let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
+    if rows.is_empty() {
+        super::remark("the record holds no such transition");
+    }
+    super::print(if args.json { json(&rows)? } else { table(&rows, table::width()) })?;
+    Ok(Exit::Done)
+}
+
+/// One line a transition, with its message in it, or under it where lines would be wider than the terminal. Text of the service's,
+/// which may try to act on one, is shown harmless.
+#[must_use]
+pub fn table(rows: &[TransitionRow], width: usize) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let beside =
+        table::lines(["OBSERVED AT", "JOB", "STATUS", "MESSAGE"], rows.iter().map(|row| (cells(row), None)), width);
+    if beside.lines().all(|line| line.chars().count() <= width) {
+        return beside;
+    }
+    let under = rows.iter().map(|row| {
+        let [observed_at, job, status, message] = cells(row);
+        ([observed_at, job, status], (!message.is_empty()).then_some(message))
+    });
+    table::lines(["OBSERVED AT", "JOB", "STATUS"], under, width)
+}
+
+fn cells(row: &TransitionRow) -> [String; 4] {
+    let from = row.from_status.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
+    let anomaly = row.anomaly.as_ref().map(|anomaly| format!(" ({anomaly})")).unwrap_or_default();
+    let cells = [
+        row.observed_at.clone(),
+        format!("{}/{}", row.reference_store_id, row.import_job_id),
+        format!("{from}{}{anomaly}", row.to_status),
+        row.status_message.clone().unwrap_or_default(),
+    ];
+    cells.map(|cell| Printable(&excerpt(&cell, CELL_LENGTH_MAX)).to_string())
+}
+
+fn json(rows: &[TransitionRow]) -> Result<String, Failure> {
+    let json = serde_json::to_string(rows).map_err(Failure::running)?;
+    Ok(format!("{}\n", Printable(&json)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> [TransitionRow; 2] {
+        let first = TransitionRow {
+            id: 1,
+            target: "default".to_owned(),
+            reference_store_id: "1234567890".to_owned(),
+            import_job_id: "9876543210".to_owned(),
+            to_status: "SUBMITTED".to_owned(),
+            observed_at: "2026-01-31T12:00:00.000Z".to_owned(),
+            ..TransitionRow::default()
+        };
+        let second = TransitionRow {
+            id: 2,
+            from_status: Some("SUBMITTED".to_owned()),
+            to_status: "FAILED".to_owned(),
+            observed_at: "2026-01-31T12:00:05.250Z".to_owned(),
+            not_before: Some(first.observed_at.clone()),
+            status_message: Some("no such\nfile \u{1b}[31m".to_owned()),
+            anomaly: Some("no_completion_time".to_owned()),
+            ..first.clone()
+        };
+        [first, second]
+    }
+
+    #[test]
+    fn a_transition_is_a_line_in_which_nothing_acts_on_the_terminal() {
+        let expected = r"
+OBSERVED AT               JOB                    STATUS                                   MESSAGE
+2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
+2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)  no such\u000afile \u001b[31m
+";
+        assert_eq!(table(&rows(), 200), &expected[1..]);
+        let expected = r"
+OBSERVED AT               JOB                    STATUS
+2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
+2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)
+   no such\u000afile \u001b[31m
+";
+        assert_eq!(table(&rows(), 80), &expected[1..], "on a terminal that is too narrow for it");
+        assert_eq!(table(&[], 80), "");
+        let long = TransitionRow { status_message: Some("x".repeat(100_000)), ..TransitionRow::default() };
+        assert!(table(&[long], usize::MAX).lines().all(|line| line.chars().count() < 300));
+    }
+
+    #[test]
+    fn the_json_has_the_columns_of_the_record() {
+        let shown = json(&rows()[1..]).expect("JSON");
+        let expected = concat!(
+            r#"[{"id":2,"target":"default","reference_store_id":"1234567890","import_job_id":"9876543210","#,
+            r#""from_status":"SUBMITTED","to_status":"FAILED","observed_at":"2026-01-31T12:00:05.250Z","#,
+            r#""not_before":"2026-01-31T12:00:00.000Z","status_message":"no such\nfile \u001b[31m","created_at":null,"#,
+            r#""completed_at":null,"anomaly":"no_completion_time"}]"#,
+            "\n"
+        );
+        assert_eq!(shown, expected);
+        assert_eq!(json(&[]).expect("JSON"), "[]\n");
+    }
+
+    #[test]
+    fn since_is_a_duration_back_or_a_time() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().expect("a time");
+        let since = |text: &str| {
+            text.parse::<Since>().map(|since| since.at(now).to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(since("7d").as_deref(), Ok("2026-01-24T12:00:00Z"));
+        assert_eq!(since("1h 30min").as_deref(), Ok("2026-01-31T10:30:00Z"));
+        assert_eq!(since("2026-01-30T01:00:00+01:00").as_deref(), Ok("2026-01-30T00:00:00Z"));
+        assert_eq!(since("1000000 years"), Ok(Timestamp::MIN.to_string()));
+        for wrong in ["", "7", "yesterday", "2026-01-30"] {
+            assert!(since(wrong).expect_err(wrong).starts_with("neither a duration"), "{wrong}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn fault_113_no_text_acts_on_the_terminal_of_history(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}") {
+            let row = TransitionRow {
+                from_status: Some(text.clone()),
+                to_status: text.clone(),
+                status_message: Some(text.clone()),
+                ..TransitionRow::default()
+            };
+            let rows = [row.clone(), row];
+            let shown = table(&rows, usize::MAX);
+            assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown:?}");
+            assert_eq!(shown.matches('\n').count(), 3, "a header and two lines: {shown:?}");
+            let told: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
+            assert_eq!(told[0]["status_message"], text);
+        }
+    }
+}

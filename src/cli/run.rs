@@ -1,0 +1,71 @@
+//! `refwatch run`: the daemon, in the foreground, as systemd wants it.
+
+use std::path::Path;
+
+use super::{Exit, Failure, load};
+use crate::daemon::signals::{Asked, Signals};
+use crate::daemon::{Daemon, DaemonError};
+use crate::database::{CommitError, OpenError};
+use crate::logging;
+use crate::tasks::supervisor::ApplyError;
+
+/// Its arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs it.
+///
+/// # Errors
+/// Why it failed.
+pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
+    let mut signals = Signals::install().map_err(Failure::running)?;
+    let loaded = load(path)?;
+    let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
+    let daemon = tokio::select! {
+        daemon = Daemon::start(loaded, log) => daemon?,
+        () = told_to_stop(&mut signals) => return Ok(Exit::Done),
+    };
+    Box::pin(daemon.run(async || signals.next().await, path.to_owned())).await?;
+    Ok(Exit::Done)
+}
+
+/// Returns when the start is to end. A reload means nothing to it: what it starts with has just been read.
+async fn told_to_stop(signals: &mut Signals) {
+    while signals.next().await == Asked::Reload {}
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        let exit = match &error {
+            DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
+            // A region may come from an instance's metadata service that is not up yet: starting again may help.
+            DaemonError::Open(_)
+            | DaemonError::Listen { .. }
+            | DaemonError::Tls(_)
+            | DaemonError::Apply(
+                ApplyError::Target(_)
+                | ApplyError::Record(_)
+                | ApplyError::Lost(CommitError::Sqlite(_) | CommitError::Reopen(_)),
+            ) => Exit::Failed,
+            DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
+            | DaemonError::Metrics(_)
+            | DaemonError::Reading(_)
+            | DaemonError::ServerGone => Exit::Fault,
+        };
+        Self::new(exit, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_095_systemd_starts_a_daemon_again_whose_recording_thread_is_dead() {
+        let dead = DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone));
+        assert_eq!(Failure::from(dead).exit as u8, 70);
+        let unit = include_str!("../../systemd/refwatch.service");
+        let told = |line| unit.lines().any(|told| told == line);
+        assert!(told("Restart=on-failure") && told("RestartPreventExitStatus=64 78"), "{unit}");
+    }
+}

@@ -1,0 +1,270 @@
+//! `refwatch status`: what the running daemon's API says of every watch, as a table.
+
+use std::io::{IsTerminal as _, stdout};
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Exit, Failure, print, remark, table};
+use crate::clock::Clock;
+use crate::config::{self, Config, HttpConfig, Loaded};
+use crate::core::sanitize::Printable;
+use crate::core::time::Timestamp;
+use crate::http::client::Endpoint;
+use crate::http::daemon::{ConfigError, Daemon};
+use crate::http::stores::Store;
+use crate::http::watches::Watch;
+use crate::http::{self, client, control, stores};
+
+/// From one look to the next with `--follow`.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Cursor home, then erase to the end of the screen (ECMA-48 CUP, ED).
+const REDRAW: &str = "\x1b[H\x1b[J";
+
+/// Its arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print the JSON of the daemon's API
+    #[arg(long)]
+    json: bool,
+    /// Redraw it every 2 seconds, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+    /// Where the daemon listens [default: http.listen of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not answer, or the configuration that says where it listens is wrong.
+pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+    let clock = Clock::system();
+    let endpoint = args.address.map_or_else(|| configured(config), Endpoint::Listener);
+    let redraw = args.follow && !args.json && stdout().is_terminal();
+    let mut text = look(&endpoint, args.json, clock.now().wall).await?;
+    loop {
+        print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
+        if !args.follow {
+            return Ok(Exit::Done);
+        }
+        clock.sleep(FOLLOW_INTERVAL).await;
+        // A daemon that answered once is followed through its restarts.
+        text = look(&endpoint, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
+    }
+}
+
+/// Where the configuration says that the daemon is: at its listener, or, where that wants a certificate or a password, at its control
+/// socket. One with mistakes, as before a reload that was refused, says nothing; the daemon goes on all the same, most likely at the
+/// usual address.
+fn configured(path: &Path) -> Endpoint {
+    match config::load(path) {
+        Ok(Loaded { config: Config { http, record, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
+            Endpoint::Socket(control::path(&record.path))
+        }
+        Ok(Loaded { config, .. }) => Endpoint::Listener(reachable(config.http.listen).to_string()),
+        Err(problems) => {
+            let usual = HttpConfig::default().listen;
+            remark(format_args!("warning: {}; asking at {usual} (refwatch check says more)", problems.summary()));
+            Endpoint::Listener(usual.to_string())
+        }
+    }
+}
+
+/// Where to reach a listener from this machine: one on every address is reached on loopback.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String, Failure> {
+    let failure = |error: &dyn std::fmt::Display| {
+        Failure::running(format_args!(
+            "the daemon does not answer at {endpoint}: {error} (is it running? see systemctl status refwatch; does it listen \
+             elsewhere? --address HOST:PORT)",
+        ))
+    };
+    let watches = client::get(endpoint, "/api/v1/watches").await.map_err(|error| failure(&error))?;
+    if json {
+        let watches = str::from_utf8(&watches).map_err(|error| failure(&error))?;
+        return Ok(format!("{watches}\n"));
+    }
+    let stores = client::get(endpoint, "/api/v1/stores").await.map_err(|error| failure(&error))?;
+    let daemon = client::get(endpoint, "/api/v1/daemon").await.map_err(|error| failure(&error))?;
+    let daemon: Daemon = serde_json::from_slice(&daemon).map_err(|error| failure(&error))?;
+    let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
+    let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;
+    Ok(trouble(&daemon) + &shown(&watches, &stores, now, table::width()))
+}
+
+/// What is wrong with the daemon as a whole, before anything else.
+fn trouble(daemon: &Daemon) -> String {
+    let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Printable(reason)));
+    let mistakes = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
+        format!("Configuration: {} ({}; refwatch check shows it)\n", Printable(summary), Printable(in_force))
+    });
+    let trouble: String = not_ready.chain(mistakes).collect();
+    if trouble.is_empty() { trouble } else { trouble + "\n" }
+}
+
+/// The watches, then a line for each store of which no new job can be found: whole, since what to do about it stands at its end.
+fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: usize) -> String {
+    let watches = match (watches, stores) {
+        ([], []) => "Nothing is watched.\n".to_owned(),
+        ([], _) => "No import job is in sight.\n".to_owned(),
+        (watches, _) => table(watches, now, width),
+    };
+    let unlisted = stores.iter().filter_map(|store| {
+        let name = stores::name(&store.watch, &store.reference_store_id);
+        Some(format!("No new job of the store {name} can be found: {}\n", Printable(store.trouble.as_ref()?)))
+    });
+    iter::once(watches).chain(unlisted).collect()
+}
+
+/// A line for each watch, and under it what a person should know first.
+#[must_use]
+pub fn table(watches: &[Watch], now: Timestamp, width: usize) -> String {
+    let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
+    table::lines(header, watches.iter().map(|watch| (row(watch, now), remark_of(watch))), width)
+}
+
+fn row(watch: &Watch, now: Timestamp) -> [String; 6] {
+    let sources = watch.sources.as_ref().map(|sources| {
+        let finished = sources.by_status.get("FINISHED").copied().unwrap_or_default();
+        format!("{finished} of {}", sources.total)
+    });
+    let next_poll = watch.next_poll.as_deref().map(|at| match at.parse::<Timestamp>() {
+        Ok(at) if at.duration_since(now).as_secs() <= 0 => "now".to_owned(),
+        _ => format!("in {}", distance(at, now)),
+    });
+    [
+        Printable(&watch.watch).to_string(),
+        Printable(&format!("{}/{}", watch.reference_store_id, watch.import_job_id)).to_string(),
+        Printable(watch.status.as_deref().unwrap_or("not seen yet")).to_string(),
+        watch.since.as_deref().map(|since| distance(since, now)).unwrap_or_default(),
+        sources.unwrap_or_default(),
+        next_poll.unwrap_or_default(),
+    ]
+}
+
+/// What a person should know first of a watch.
+fn remark_of(watch: &Watch) -> Option<String> {
+    let failure = watch.recent_failures.last().filter(|_| watch.up == Some(false));
+    let remark = match (&watch.parked_reason, failure, &watch.status_message) {
+        (Some(reason), _, _) => format!("parked: {reason}"),
+        (None, Some(failure), _) => format!("{}: {}", failure.reason, failure.message),
+        (None, None, _) if watch.vanished => "the service no longer knows this job".to_owned(),
+        (None, None, message) => message.clone()?,
+    };
+    Some(Printable(&remark).to_string())
+}
+
+fn distance(time: &str, now: Timestamp) -> String {
+    time.parse().map_or_else(|_| Printable(time).to_string(), |time| http::distance(time, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::watches::{WatchFailure, WatchSources};
+
+    fn watch() -> Watch {
+        Watch {
+            watch: "GRCh38".to_owned(),
+            target: "default".to_owned(),
+            aws_region: "us-west-2".to_owned(),
+            reference_store_id: "1234567890".to_owned(),
+            import_job_id: "2222222222".to_owned(),
+            status: Some("IN_PROGRESS".to_owned()),
+            state: "live".to_owned(),
+            parked_reason: None,
+            vanished: false,
+            status_message: None,
+            created_at: None,
+            completed_at: None,
+            since: Some("2026-03-01T08:00:00.000Z".to_owned()),
+            last_seen: None,
+            sources: Some(WatchSources { total: 3, by_status: [("FINISHED".to_owned(), 2)].into(), listed: vec![] }),
+            up: Some(true),
+            last_successful_poll: None,
+            next_poll: Some("2026-03-01T10:05:12.000Z".to_owned()),
+            recent_failures: vec![],
+        }
+    }
+
+    #[test]
+    fn stores_without_a_job_in_sight_are_not_nothing_and_one_that_cannot_be_listed_is_told_with_its_reason() {
+        let now = "2026-03-01T10:05:00Z".parse().expect("a time");
+        let shown = |watches: &[Watch], stores: &[Store]| shown(watches, stores, now, 40);
+        let store = Store {
+            watch: "shared references".to_owned(),
+            target: "default".to_owned(),
+            aws_region: None,
+            reference_store_id: "1234567890".to_owned(),
+            last_listed_at: None,
+            trouble: None,
+        };
+        let listed =
+            Store { watch: "1234567891".to_owned(), reference_store_id: "1234567891".to_owned(), ..store.clone() };
+        let denied = Store { trouble: Some("\u{1b}[2Jdenied".to_owned()), ..store };
+        assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
+        assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No import job is in sight.\n");
+        let told = "No new job of the store shared references (1234567890) can be found: \\u001b[2Jdenied\n";
+        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No import job is in sight.\n{told}"));
+        assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + told);
+    }
+
+    #[test]
+    fn rows_stay_whole_remarks_fit_the_terminal_and_no_text_acts_on_it() {
+        let failure = WatchFailure {
+            at: "2026-03-01T10:04:00.000Z".to_owned(),
+            reason: "internal".to_owned(),
+            message: "a long and hostile message \u{1b}[2J\n of the service".repeat(3),
+        };
+        let hostile =
+            Watch { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
+        let now = "2026-03-01T10:05:00Z".parse().expect("a time");
+        let watches = [watch(), hostile];
+        for width in [40, 80, 140] {
+            let shown = table(&watches, now, width);
+            let remark = shown.lines().nth(3).expect("a remark");
+            assert_eq!(remark.chars().count(), width, "{shown}");
+            assert!(remark.trim().starts_with("internal: a long"), "{shown}");
+        }
+        let shown = table(&watches, now, 40);
+        let row = shown.lines().nth(1).expect("a row");
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, ["GRCh38", "1234567890/2222222222", "IN_PROGRESS", "2h 5m", "2 of 3", "in 12s"], "{shown}");
+        assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn fault_113_no_text_acts_on_the_terminal_of_status(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
+            let failure = WatchFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
+            let of_text = Watch {
+                watch: text.clone(),
+                reference_store_id: text.clone(),
+                import_job_id: text.clone(),
+                status: Some(text.clone()),
+                status_message: Some(text.clone()),
+                since: Some(text.clone()),
+                next_poll: Some(text.clone()),
+                ..watch()
+            };
+            let failed = Watch { up: Some(false), recent_failures: vec![failure], ..of_text.clone() };
+            let parked = Watch { parked_reason: Some(text.clone()), ..of_text.clone() };
+            let shown = table(&[of_text, failed, parked], Timestamp::UNIX_EPOCH, width);
+            assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown:?}");
+            // A header, and a row and a remark for each.
+            assert_eq!(shown.matches('\n').count(), 7, "{shown:?}");
+        }
+    }
+}

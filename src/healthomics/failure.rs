@@ -1,0 +1,256 @@
+//! From the SDK's errors to one [`PollFailure`]. Every error of the API page and of AWS's page of common errors is here.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_omics::config::http::HttpResponse;
+use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
+use http_body_util::LengthLimitError;
+
+use super::redact::redacted;
+use super::wire::ANSWER_BYTES_MAX;
+use crate::config::TargetConfig;
+use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::sanitize::{Printable, excerpt};
+use crate::core::time::Timestamp;
+
+/// How much of the service's words is quoted, in characters.
+const EXCERPT_MAX: usize = 200;
+
+/// How much of an answer that is none is quoted, in bytes, escaped as they are then.
+const QUOTED_BYTES_MAX: usize = 250;
+
+/// What a clock may be off. AWS allows five minutes for most services.
+const SKEW_MIN: Duration = Duration::from_mins(1);
+
+/// Classifies the `error` of an `operation` on a target; `None`: of STS. `wall` is now, for times that the answer tells.
+pub(super) fn classify<E>(
+    operation: Option<Operation>,
+    target: &TargetConfig,
+    error: &SdkError<E, HttpResponse>,
+    wall: Timestamp,
+) -> PollFailure
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let (reason, message) = match error {
+        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
+        SdkError::ResponseError(context) => broken_answer(error, context.raw()),
+        SdkError::TimeoutError(_) => (FailureReason::Timeout, "no whole answer before poll.timeout".to_owned()),
+        _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(target, error)),
+        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect(target, error)),
+        _ => (FailureReason::Other, chain(error)),
+    };
+    let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
+    PollFailure { reason, message, retry_after }
+}
+
+/// The reason behind an error code. `None`: the code says nothing that the HTTP status does not.
+fn reason_of_code(code: &str) -> Option<FailureReason> {
+    Some(match code {
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded" => FailureReason::Throttled,
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "OptInRequired" => FailureReason::AccessDenied,
+        "ResourceNotFoundException" => FailureReason::NotFound,
+        "ValidationException" | "ValidationError" => FailureReason::Validation,
+        "RequestTimeoutException" | "RequestTimeout" => FailureReason::Timeout,
+        "InternalServerException" | "InternalFailure" | "ServiceUnavailable" | "ServiceUnavailableException" => {
+            FailureReason::Internal
+        }
+        "ExpiredTokenException"
+        | "ExpiredToken"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed" => FailureReason::Credentials,
+        _ => return None,
+    })
+}
+
+/// The reason behind an HTTP status where no code is readable: from a proxy or a load balancer, most often. A 404 of theirs is
+/// no word of the service that there is no such job, and passes with whatever made them lose the way to it.
+fn reason_of_status(status: u16) -> FailureReason {
+    match status {
+        429 => FailureReason::Throttled,
+        408 => FailureReason::Timeout,
+        401 | 403 => FailureReason::AccessDenied,
+        407 => FailureReason::Connect,
+        500..=599 => FailureReason::Internal,
+        100..=399 | 404 => FailureReason::Protocol,
+        _ => FailureReason::Other,
+    }
+}
+
+/// What a person can do about an error code that answers `operation`.
+fn advice(operation: Option<Operation>, code: &str) -> Option<&'static str> {
+    Some(match code {
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => match operation {
+            None => return None,
+            Some(Operation::GetReferenceImportJob) => {
+                "allow this identity omics:GetReferenceImportJob on the reference store"
+            }
+            Some(Operation::ListReferenceImportJobs) => {
+                "allow this identity omics:ListReferenceImportJobs on the reference store"
+            }
+        },
+        "OptInRequired" => "enable AWS HealthOmics for this account",
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
+            "renew the credentials; check this machine's clock"
+        }
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
+            "check the secret key and this machine's clock"
+        }
+        "UnrecognizedClientException" | "InvalidClientTokenId" => "check the access key and the target's region",
+        _ => return None,
+    })
+}
+
+fn service_error(
+    operation: Option<Operation>,
+    error: &impl ProvideErrorMetadata,
+    response: &HttpResponse,
+    wall: Timestamp,
+) -> (FailureReason, String) {
+    let status = response.status().as_u16();
+    // A code on a 2xx is part of a body that could not be read, not an error of the service.
+    let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
+        return (reason_of_status(status), unreadable(response));
+    };
+    let reason = reason_of_code(code).unwrap_or_else(|| reason_of_status(status));
+    let mut message = excerpt(code, EXCERPT_MAX);
+    if let Some(said) = error.message().filter(|said| !said.is_empty()) {
+        message = format!("{message}: {}", excerpt(&redacted(said), EXCERPT_MAX));
+    }
+    if let Some(advice) = advice(operation, code) {
+        let skew = if advice.contains("clock") { skew(response, wall) } else { None };
+        message = format!("{message} ({advice}{})", skew.unwrap_or_default());
+    }
+    (reason, message)
+}
+
+/// How far this machine's clock is from the service's, where that is far enough for signatures to be refused.
+fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
+    let date = jiff::fmt::rfc2822::parse(response.headers().get("date")?).ok()?.timestamp();
+    let ahead = wall.duration_since(date);
+    let (by, where_to) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
+    (by >= SKEW_MIN).then(|| format!(": it is {} s {where_to} the service's", by.as_secs()))
+}
+
+/// An answer that began and cannot be read: the connection broke, or it is not what the API page says.
+fn broken_answer(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
+    if find::<LengthLimitError>(error).is_some() {
+        return (FailureReason::Protocol, format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"));
+    }
+    if find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some() {
+        return (FailureReason::Connect, format!("the answer broke off: {}", chain(error)));
+    }
+    let status = response.status().as_u16();
+    (reason_of_status(status), unreadable(response))
+}
+
+fn unreadable(response: &HttpResponse) -> String {
+    let status = response.status().as_u16();
+    let hint = match status {
+        407 => "the proxy asks for credentials: ",
+        300..=399 => "redirects are not followed: ",
+        _ => "",
+    };
+    let body = response.body().bytes().unwrap_or_default();
+    let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
+    let shown = Printable(&redacted(&start)).to_string();
+    let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
+    let more = if quoted.len() < shown.len() || start.len() < body.len() { "…" } else { "" };
+    format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
+}
+
+fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+    let chain = chain(error);
+    // The last is what SSO's portal says of a session that it has ended.
+    if ["SSO", "sso", "UnauthorizedException"].iter().any(|word| chain.contains(word)) {
+        let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
+        return format!("{chain} (run `aws sso login{profile}`)");
+    }
+    format!("no AWS credentials; give the service an instance role, a profile, or the environment ({chain})")
+}
+
+fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+    let chain = chain(error);
+    let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none());
+    // In the words of hyper-util, whose types for these are not public, and of rustls.
+    let advice = if chain.contains("tunnel error: proxy authorization required") {
+        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port".to_owned()
+    } else if chain.contains("tunnel error") {
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there".to_owned()
+    } else if chain.contains("invalid peer certificate") {
+        "nothing is asked of a server that is not who it should be: check this machine's clock, and the authorities it trusts \
+         (ca-certificates, SSL_CERT_FILE)"
+            .to_owned()
+    } else if let Some(region) = region.filter(|_| chain.contains("dns error")) {
+        format!("is HealthOmics offered in the region {region}?")
+    } else {
+        return chain;
+    };
+    format!("{chain} ({advice})")
+}
+
+/// How long the service asks to wait: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. What
+/// cannot be read is not there.
+fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
+    let headers = response.headers();
+    if let Some(millis) = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse().ok()) {
+        return Some(Duration::from_millis(millis));
+    }
+    let text = headers.get("retry-after")?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Duration::try_from(date.duration_since(wall)).ok()
+}
+
+/// The first error of type `T` in the chain.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// What the SDK and the HTTP stack wrap around what happened.
+const WRAPPERS: [&str; 8] = [
+    "dispatch failure",
+    "response error",
+    "service error",
+    "failed to construct request",
+    "other",
+    "io error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+];
+
+/// The chain as one line. A link that wraps, or repeats the one before, adds nothing.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for cause in causes(error) {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if WRAPPERS.contains(&text.as_str()) || line.ends_with(&text) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&text);
+    }
+    excerpt(&redacted(&line), 2 * EXCERPT_MAX)
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}

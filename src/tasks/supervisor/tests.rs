@@ -1,0 +1,133 @@
+//! What becomes of a watch whose task panicked, and of jobs that were found.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::PollConfig;
+use crate::config::watch_list::{StoreEntry, WatchList};
+use crate::core::job::JobStatus;
+use crate::core::time::Timestamp;
+use crate::core::transition::{Change, Transition};
+use crate::database::Record;
+use crate::healthomics::Aws;
+use crate::instruments::Instruments;
+use crate::state::StatusBoard;
+
+/// A supervisor of one job whose endpoint nobody listens on, and the folder of its record.
+async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("refwatch.db");
+    let instruments = Instruments::new().expect("metrics");
+    let record = Record::open(&path, &instruments).expect("a record");
+    let clock = Clock::system();
+    let workplace = Workplace { clock, record, board: StatusBoard::default(), instruments };
+    let job = "1234567890/9876543210".parse().expect("a job");
+    let target = TargetConfig {
+        region: Some("us-west-2".to_owned()),
+        endpoint_url: Some("http://127.0.0.1:1".to_owned()),
+        simulated: true,
+        ..TargetConfig::new(TargetConfig::DEFAULT)
+    };
+    let config = Config {
+        targets: [(Arc::clone(&target.name), target)].into(),
+        watch_list: WatchList::of_jobs([job], PollConfig::default().policy()),
+        ..Config::new(path)
+    };
+    let id = config.watch_list.jobs.keys().next().expect("a watch").clone();
+    let mut supervisor = Supervisor::new(workplace, Arc::new(Aws::new(clock)), 1);
+    supervisor.apply(&config).await.expect("a configuration in force");
+    (supervisor, id, folder)
+}
+
+/// A first sighting of a job, long ago.
+fn sighting(status: JobStatus) -> Change {
+    let transition = Transition {
+        from: None,
+        to: status,
+        observed_at: Timestamp::UNIX_EPOCH,
+        not_before: None,
+        status_message: None,
+        created_at: None,
+        completed_at: None,
+        anomaly: None,
+    };
+    Change { transition: Some(transition), ..Change::default() }
+}
+
+#[tokio::test]
+async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_board() {
+    let (mut supervisor, id, _folder) = supervisor().await;
+    let Workplace { record, board, instruments, .. } = Workplace::clone(&supervisor.workplace);
+    // The panic came between the commit and its publication.
+    record.append(&id, &sighting(JobStatus::InProgress)).await.expect("a commit");
+    assert_eq!(board.watch(&id).expect("a watch").known, None);
+
+    let panicked = Ended::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
+    supervisor.handle_end(panicked).await.expect("the daemon goes on");
+    let view = board.watch(&id).expect("a watch");
+    assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
+    assert_eq!(view.transitions[JobStatus::InProgress.index()], 1);
+    assert_eq!(instruments.task_restarts.get(), 1);
+    assert!(supervisor.tasks.runs(&TaskKey::Watch(id)));
+}
+
+#[tokio::test]
+async fn a_watch_that_is_given_up_is_parked_in_sight() {
+    let (mut supervisor, id, _folder) = supervisor().await;
+    let given_up = Ended::GivenUp(TaskKey::Watch(id.clone()));
+    supervisor.handle_end(given_up).await.expect("the daemon goes on");
+    let view = supervisor.workplace.board.watch(&id).expect("a watch");
+    assert!(
+        matches!(&view.state, WatchState::Parked(reason) if reason.contains("a fault of refwatch")),
+        "{:?}",
+        view.state
+    );
+}
+
+#[tokio::test]
+async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_have_not_been_forgotten() {
+    let (mut supervisor, own, _folder) = supervisor().await;
+    let (store, mut config) = (own.store_id(), supervisor.config.clone());
+    let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
+    config.watch_list.stores.insert(store.clone(), entry);
+    supervisor.apply(&config).await.expect("a configuration in force");
+    let Workplace { record, board, .. } = Workplace::clone(&supervisor.workplace);
+    let [ended, goes_on, new] =
+        ["1000000001", "1000000002", "1000000003"].map(|job| store.watch(job.parse().expect("a job")));
+    record.append(&ended, &sighting(JobStatus::Completed)).await.expect("a commit");
+    record.append(&goes_on, &sighting(JobStatus::InProgress)).await.expect("a commit");
+
+    let found = |seen_to| {
+        let jobs = [&own, &ended, &goes_on, &new].map(|id| id.key.job.clone()).into();
+        Event::Found(Found { store: store.clone(), jobs, seen_to })
+    };
+    let (seen_to, answer) = oneshot::channel();
+    drop(answer);
+    supervisor.handle_event(found(seen_to)).await.expect("the daemon goes on");
+    assert_eq!(board.watches().len(), 1, "what a sweeper found that was stopped is of no concern any more");
+
+    let (seen_to, answer) = oneshot::channel();
+    supervisor.handle_event(found(seen_to)).await.expect("the daemon goes on");
+    answer.await.expect("an answer").expect("they are seen to");
+    let watches = board.watches();
+    let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
+    assert_eq!(watches, [("all", &goes_on), ("all", &new), ("1234567890/9876543210", &own)]);
+    let view = board.watch(&goes_on).expect("a watch");
+    assert_eq!(view.transitions[JobStatus::InProgress.index()], 1, "it goes on from the record");
+}
+
+#[tokio::test]
+async fn a_store_is_not_taken_up_while_the_record_cannot_be_read_and_what_is_watched_goes_on() {
+    let (mut supervisor, own, folder) = supervisor().await;
+    let mut config = supervisor.config.clone();
+    config.watch_list.jobs = Arc::default();
+    config.watch_list.stores.insert(own.store_id(), StoreEntry::new("all".into(), PollConfig::default().policy()));
+    std::fs::rename(folder.path().join("refwatch.db"), folder.path().join("elsewhere.db")).expect("a record");
+    let refused = supervisor.apply(&config).await;
+    assert!(matches!(refused, Err(ApplyError::Record(_))), "{refused:?}");
+    assert!(supervisor.tasks.runs(&TaskKey::Watch(own)));
+}

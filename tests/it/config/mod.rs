@@ -1,0 +1,387 @@
+//! The configuration: every mistake is told with its place and its rule; a good file means what it says.
+
+mod online;
+
+use std::fs;
+use std::iter;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use refwatch::cli::{Exit, check};
+use refwatch::config::watch_list::{JobEntry, StoreEntry};
+use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load, schema};
+use tempfile::TempDir;
+
+const SHIPPED: &str = include_str!("../../../config/refwatch.toml");
+
+const BAD: &str = include_str!("bad.txt");
+
+/// A directory with these files.
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+    directory
+}
+
+fn load_in(directory: &TempDir) -> Result<Loaded, Problems> {
+    load(&directory.path().join("refwatch.toml"))
+}
+
+fn load_text(text: &str) -> Result<Loaded, Problems> {
+    load_in(&directory(&[("refwatch.toml", text)]))
+}
+
+fn good(text: &str) -> Config {
+    let loaded = load_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.problems, Problems::default());
+    loaded.config
+}
+
+/// What `refwatch check` says of the files of one row, run beside them.
+fn told(files: &[(&str, &str)]) -> String {
+    let directory = directory(&[]);
+    for (name, text) in files {
+        let (name, bytes) = match name.strip_suffix(", escaped") {
+            Some(name) => (name, unescaped(text)),
+            None => (*name, text.as_bytes().to_vec()),
+        };
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, bytes).expect("a file");
+    }
+    let mut check = Command::new(env!("CARGO_BIN_EXE_refwatch"));
+    check.args(["--config", "refwatch.toml", "check"]).current_dir(directory.path()).env_clear();
+    let output = check.env("HOME", directory.path()).output().expect("the binary runs");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(78), &[][..]), "{files:?}: {told}");
+    told.trim_end().to_owned()
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut pieces = text.split("\\x");
+    let mut bytes = pieces.next().expect("a first piece").as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(&piece[..2], 16).expect("two hexadecimal digits"));
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    bytes
+}
+
+/// The table: a title, and sections of a name and a text. The last one is what is told.
+fn rows() -> impl Iterator<Item = (&'static str, Vec<(&'static str, &'static str)>)> {
+    BAD.split("\n### ").skip(1).map(|row| {
+        let mut sections = row.split("\n## ");
+        let title = sections.next().expect("a title");
+        (title, sections.map(|section| section.split_once('\n').unwrap_or((section, ""))).collect())
+    })
+}
+
+/// The lines of both texts, those of one alone marked, but for what they begin and end with alike.
+fn difference(expected: &str, told: &str) -> String {
+    let (expected, told): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), told.lines().collect());
+    let begin = iter::zip(&expected, &told).take_while(|(one, other)| one == other).count();
+    let rest = iter::zip(expected[begin..].iter().rev(), told[begin..].iter().rev());
+    let end = rest.take_while(|(one, other)| one == other).count();
+    let marked = |mark, lines: &[&str]| -> String {
+        lines[begin..lines.len() - end].iter().flat_map(|line| [mark, " ", line, "\n"]).collect()
+    };
+    format!("  … after {begin} lines\n{}{}", marked("-", &expected), marked("+", &told))
+}
+
+/// With `BLESS=1` in the environment it writes down what is told now.
+#[test]
+fn every_bad_file_of_the_table_is_told_word_for_word() {
+    let mut blessed = BAD.split("\n### ").next().expect("a preface").to_owned();
+    let mut differences = String::new();
+    for (title, mut sections) in rows() {
+        let (_, expected) = sections.pop().expect("the problems");
+        let told = told(&sections);
+        if told != expected.trim_end() {
+            differences.extend([title, "\n", &difference(expected.trim_end(), &told)]);
+        }
+        blessed.extend(["\n### ", title, "\n"]);
+        for (name, text) in sections {
+            blessed.extend(["## ", name, "\n", text, "\n"]);
+        }
+        blessed.extend(["## problems\n", &told, "\n"]);
+    }
+    if std::env::var_os("BLESS").is_some() {
+        fs::write("tests/it/config/bad.txt", blessed).expect("the table");
+    } else {
+        assert!(differences.is_empty(), "what is expected (-) and what is told (+) differ:\n\n{differences}");
+    }
+}
+
+#[test]
+fn the_shipped_schema_is_what_the_types_say_and_the_shipped_file_names_it() {
+    let shipped = include_str!("../../../config/refwatch.schema.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/refwatch.schema.json");
+    let made = format!("{:#}\n", schema());
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, &made).expect("the schema");
+    } else {
+        assert!(shipped == made, "{}", difference(shipped, &made));
+    }
+    assert!(SHIPPED.starts_with("#:schema file:///usr/share/refwatch/refwatch.schema.json\n"));
+}
+
+#[test]
+fn the_schema_tells_of_every_key_what_it_is_for_and_of_every_default_the_right_one() {
+    fn keys(table: &serde_json::Value, path: &str, found: &mut Vec<(String, serde_json::Value)>) {
+        let (properties, named) = (table["properties"].as_object(), table["patternProperties"].as_object());
+        for (key, value) in properties.into_iter().flatten().chain(named.into_iter().flatten()) {
+            let path = if named.is_some() { format!("{path}.*") } else { format!("{path}.{key}") };
+            found.push((path.clone(), value.clone()));
+            keys(value, &path, found);
+            keys(&value["items"], &path, found);
+        }
+    }
+    let mut found = Vec::new();
+    keys(&schema(), "", &mut found);
+    assert!(found.len() > 40, "{found:?}");
+    for (path, key) in &found {
+        assert!(key["description"].is_string() || key["items"]["description"].is_string(), "{path}: {key}");
+        assert!(key["type"].is_string() || key["oneOf"].is_array(), "{path}: {key}");
+    }
+    // All of them are what the file says that leaves them out.
+    for (path, key) in found.iter().filter(|(_, key)| !key["default"].is_null()) {
+        let [table, name] = path.trim_start_matches('.').split('.').collect::<Vec<_>>()[..] else { panic!("{path}") };
+        let (header, ids) = match table {
+            "job" => ("[[job]]", "reference_store_id = \"1234567890\"\nid = \"9876543210\""),
+            "store" => ("[[store]]", "reference_store_id = \"1234567890\""),
+            table => (&*format!("[{table}]"), ""),
+        };
+        let text = |line: &str| match table {
+            "record" => format!("[record]\npath = \"/refwatch.db\"\n{line}\n"),
+            _ => format!("record.path = \"/refwatch.db\"\n{header}\n{ids}\n{line}\n"),
+        };
+        let written = good(&text(&format!("{name} = {}", key["default"])));
+        assert_eq!(written, good(&text("")), "{path}");
+    }
+}
+
+#[test]
+fn a_file_says_what_is_in_force() {
+    let config = good(FULL);
+    let entries: Vec<String> = config
+        .watch_list
+        .jobs
+        .iter()
+        .map(|(id, entry)| format!("{} {} {} {:?}", id.target, id.key, entry.name, entry.policy.interval))
+        .collect();
+    assert_eq!(
+        entries,
+        ["default 1234567890/9876543210 1234567890/9876543210 30s", "eu 1234567890/9876543211 GRCh38 2s"]
+    );
+    let stores: Vec<String> = config
+        .watch_list
+        .stores
+        .iter()
+        .map(|(id, StoreEntry { since, each: JobEntry { name, policy, forget_after } })| {
+            format!("{} {} {name} {since:?} {forget_after:?} {:?}", id.target, id.store, policy.interval)
+        })
+        .collect();
+    let default = "default 1234567890 1234567890 604800s Some(86400s) 30s";
+    assert_eq!(stores, [default, "eu 1234567890 shared references 3600s Some(60s) 5s"]);
+    let eu = &config.targets["eu"];
+    assert_eq!((eu.quota.requests_per_second, eu.quota.share), (10.0, 0.5));
+    assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
+    assert!(config.targets["default"].quota.allowed() - 2.5 < 1e-9);
+    assert_eq!(config.log.level, tracing::Level::WARN);
+    assert!(config.record.path.is_absolute() && config.record.path.ends_with("data/record.db"));
+}
+
+const FULL: &str = r#"
+poll = { interval = "30s", min_interval = "2s", timeout = "10s", backoff_initial = "100ms", backoff_max = "90s", sweep = false }
+quota = { share = 0.5 }
+record = { path = "data/record.db", keep = "7d" }
+http = { listen = "[::1]:80" }
+log = { level = "warn", format = "json", rotation = "never", keep_files = 2, directory = "/var/log/refwatch" }
+
+[target.eu]
+region = "us-gov-west-1"
+role_arn = "arn:aws:iam::123456789012:role/lab/refwatch"
+external_id = "not-for-all-eyes"
+endpoint_url = "http://127.0.0.1:4566"
+quota.requests_per_second = 10
+
+[[job]]
+reference_store_id = "1234567890"
+id = "9876543210"
+
+[[job]]
+reference_store_id = "1234567890"
+id = "9876543211"
+name = "GRCh38"
+target = "eu"
+interval = "auto"
+
+[[store]]
+reference_store_id = "1234567890"
+
+[[store]]
+reference_store_id = "1234567890"
+name = "shared references"
+since = "1h"
+forget_after = "1m"
+target = "eu"
+interval = "5s"
+"#;
+
+#[test]
+fn the_configuration_in_force_can_be_loaded_again_and_hides_what_is_secret() {
+    let mut config = good(FULL);
+    assert!(!config.in_force().contains("not-for-all-eyes"));
+    assert!(config.in_force().contains("external_id = \"(hidden)\""));
+    for target in config.targets.values_mut() {
+        target.external_id = None;
+    }
+    assert_eq!(good(&config.in_force()), config);
+    let default = Config::new("/var/lib/refwatch/refwatch.db".into());
+    assert_eq!(good(&default.in_force()), default);
+}
+
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    assert_eq!(good(SHIPPED), Config::new("/var/lib/refwatch/refwatch.db".into()));
+}
+
+#[test]
+fn the_examples_in_the_shipped_file_are_right_and_leave_out_no_key() {
+    let is_key = |line: &str| {
+        let key = line.split_once(" = ").map(|(key, _)| key);
+        let header = line.starts_with('[') && line.ends_with(']');
+        header || key.is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+    };
+    let example = |line: &'static str| line.strip_prefix("# ").filter(|line| is_key(line)).unwrap_or(line);
+    let text: Vec<&str> = SHIPPED.lines().map(example).collect();
+    let config = good(&text.join("\n"));
+    assert_eq!((config.targets.len(), config.watch_list.jobs.len()), (2, 1));
+    let store = config.watch_list.stores.first_key_value().expect("a store");
+    assert_eq!(*store.1, StoreEntry::new("shared references".into(), config.poll.policy()));
+
+    // What could be set is what appears once everything is set.
+    let keys = format!("{}{}", config.in_force(), good(FULL).in_force());
+    for key in keys.lines().filter_map(|line| Some(line.split_once(" = ")?.0)) {
+        assert!(
+            text.iter().any(|line| line.starts_with(&format!("{key} = ")) || line.contains(&format!(" {key} = "))),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
+    let job = |id: u32, target: &str| {
+        format!(
+            "[[job]]\nreference_store_id = \"1234567890\"\nid = \"{}\"\ntarget = \"{target}\"\n",
+            1_000_000_000 + id
+        )
+    };
+    let directory = directory(&[
+        ("refwatch.toml", &format!("include = [\"conf.d/*.toml\", \"conf.d/*\"]\n{}", job(1, "default"))),
+        ("conf.d/a.toml", &format!("[target.eu]\nregion = \"nowhere\"\n{}", job(2, "eu"))),
+        ("conf.d/b.toml", &job(3, "eu")),
+        ("conf.d/c.toml", &job(4, "default")),
+        ("conf.d/d.toml", &format!("{}{}", job(5, "default"), job(4, "default"))),
+        ("conf.d/.e.toml", "not read"),
+    ]);
+    let Loaded { config, problems, .. } = load_in(&directory).expect("the main file is good");
+    let jobs: Vec<String> = config.watch_list.jobs.keys().map(|id| id.key.job.to_string()).collect();
+    assert_eq!(jobs, ["1000000001", "1000000004"]);
+    let told: Vec<String> = problems
+        .0
+        .iter()
+        .map(|problem| problem.summary().split_once("conf.d/").expect("a path").1.to_owned())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "a.toml:2:10: a region is written like us-west-2",
+            "b.toml:4:10: there is no target \"eu\"",
+            "d.toml:7:6: this job is in the watch list twice",
+        ]
+    );
+}
+
+#[test]
+fn conf_d_is_included_unless_the_file_says_otherwise() {
+    let job = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"1000000001\"\n";
+    for (main, jobs) in [("", 1), ("include = []\n", 0)] {
+        let directory = directory(&[("refwatch.toml", main), ("conf.d/a.toml", job)]);
+        let loaded = load_in(&directory).expect("a good file");
+        assert_eq!(loaded.config.watch_list.jobs.len(), jobs, "{main:?}");
+    }
+}
+
+#[test]
+fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it() {
+    let directory = directory(&[("empty", "")]);
+    let path = |name: &str| directory.path().join(name);
+    let huge = fs::File::create(path("huge")).expect("a file");
+    huge.set_len(100 * FILE_SIZE_MAX).expect("a sparse file");
+    fs::write(path("binary"), b"[log]\nlevel = \"\xff\0\"\n").expect("a file");
+    let made = Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo");
+    assert!(made.success());
+    let table = [
+        ("missing", "this file cannot be read: No such file or directory (os error 2)"),
+        ("", "this is a directory, not a file"),
+        ("fifo", "this is not a regular file"),
+        ("huge", "this file is over 1024 KiB, so it is no configuration"),
+        ("binary", "this is a binary file, not TOML"),
+    ];
+    for (name, expected) in table {
+        let (path, (sender, receiver)) = (path(name), mpsc::channel());
+        let loading = path.clone();
+        thread::spawn(move || sender.send(load(&loading).map(|_| ())));
+        let answer = receiver.recv_timeout(Duration::from_secs(30)).expect("an answer");
+        let problems = answer.expect_err("no configuration");
+        assert_eq!(problems.summary(), format!("{}: {expected}", path.display()));
+    }
+    assert!(load(&path("empty")).is_ok());
+}
+
+#[test]
+fn a_file_full_of_mistakes_is_told_in_part() {
+    let problems = load_text(&"[[job]]\n".repeat(10_000)).expect_err("jobs without ids");
+    assert_eq!(problems.0.len(), 100);
+    let problems = load_text(&("x\n".to_owned() + &"[[job]]\n".repeat(10_000))).expect_err("no TOML");
+    assert_eq!(problems.0.len(), 1);
+    let problems = load_text(&"x\n".repeat(10_000)).expect_err("no TOML");
+    assert_eq!(problems.0.len(), 100);
+}
+
+#[tokio::test]
+async fn check_answers_with_one_line_or_with_every_problem() {
+    let good = directory(&[("refwatch.toml", FULL)]);
+    let bad = directory(&[("refwatch.toml", "include = [\"conf.d/*\"]\n"), ("conf.d/a.toml", "x = 1\ny = 2\n")]);
+    let check = async |directory: &Path| check::run(&directory.join("refwatch.toml"), check::Args::default()).await;
+    assert_eq!(check(good.path()).await.expect("no problems"), Exit::Done);
+    let failure = check(bad.path()).await.expect_err("an included file is bad");
+    assert_eq!(failure.exit, Exit::Config);
+    assert!(failure.message.contains("a.toml:1:1") && failure.message.contains("a.toml:2:1"), "{}", failure.message);
+}
+
+/// Pieces that make for files that are nearly right.
+fn nearly_toml() -> impl Strategy<Value = String> {
+    let pieces: Vec<&'static str> =
+        rows().flat_map(|(_, sections)| sections).flat_map(|(_, text)| text.lines()).collect();
+    let piece = prop_oneof![8 => prop::sample::select(pieces).prop_map(str::to_owned), 1 => ".{0,20}", 1 => "[\\[\\]{}\"'=#.,\u{202e}\u{3000}äé\t\r]{0,8}"];
+    prop::collection::vec((piece, "\n|\r\n||\n\n"), 0..30)
+        .prop_map(|pieces| pieces.into_iter().map(|(piece, end)| piece + &end).collect())
+}
+
+proptest! {
+    #[test]
+    fn fault_113_no_text_makes_the_loader_panic_or_its_diagnostics_act(text in prop_oneof!["(?s).{0,200}", nearly_toml()]) {
+        crate::foreign::configuration(text.as_bytes());
+    }
+}

@@ -1,0 +1,346 @@
+//! The record on a real disk: what is durable, what is refused, what is read.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Parser as _;
+use refwatch::cli::{CommandLine, Exit};
+use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::time::Timestamp;
+use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
+use refwatch::database::{CommitError, Filter, OpenError, ReadError, Record, RecordReader};
+use refwatch::instruments::Instruments;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::process::eventually;
+
+/// A directory for a record, and its instruments.
+pub(crate) struct Place {
+    pub(crate) directory: TempDir,
+    pub(crate) path: PathBuf,
+    pub(crate) instruments: Instruments,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state #1?%/record.db");
+        Self { directory, path, instruments: Instruments::new().expect("names") }
+    }
+
+    /// Opens the record once its lock is free: a process that another test is starting has all files of this one open until its own
+    /// program begins, the lock of a record that was just closed among them.
+    pub(crate) fn open(&self) -> Record {
+        eventually("the record's lock", || match Record::open(&self.path, &self.instruments) {
+            Err(OpenError::InUse { .. }) => None,
+            opened => Some(opened.expect("a record")),
+        })
+    }
+
+    pub(crate) fn refusal(&self) -> OpenError {
+        Record::open(&self.path, &self.instruments).expect_err("to be refused")
+    }
+
+    pub(crate) fn reader(&self) -> RecordReader {
+        RecordReader::new(&self.path)
+    }
+
+    /// `from>to` of every transition in the record.
+    pub(crate) fn transitions(&self) -> Vec<String> {
+        let rows = self.reader().transitions(&Filter::default()).expect("rows");
+        rows.iter().map(|row| format!("{}>{}", row.from_status.as_deref().unwrap_or_default(), row.to_status)).collect()
+    }
+
+    /// Every file beside the record, and what is in it; not what was set aside.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.path.parent().expect("a directory")).expect("its entries");
+        let paths = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+        paths
+            .map(|path| (path.file_name().expect("a name").display().to_string(), fs::read(path).expect("a file")))
+            .collect()
+    }
+
+    /// The database as somebody else has it open.
+    pub(crate) fn shell(&self) -> Connection {
+        Connection::open(&self.path).expect("a connection")
+    }
+
+    pub(crate) fn count(&self, table: &str) -> i64 {
+        self.shell().query_one(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a number")
+    }
+}
+
+pub(crate) fn id(job: u64) -> Arc<WatchId> {
+    Arc::new(WatchId { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("two ids") })
+}
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::new(1_700_000_000 + seconds, 123_456_789).expect("in range")
+}
+
+pub(crate) fn transition(from: Option<&str>, to: &str, seconds: i64) -> Change {
+    let transition = Transition {
+        from: from.map(JobStatus::from),
+        to: JobStatus::from(to),
+        observed_at: at(seconds),
+        not_before: from.map(|_| at(seconds - 10)),
+        status_message: None,
+        created_at: Some(at(-60)),
+        completed_at: None,
+        anomaly: None,
+    };
+    Change { transition: Some(transition), ..Change::default() }
+}
+
+/// A change with everything in it.
+pub(crate) fn full(from: Option<&str>, to: &str, seconds: i64) -> Change {
+    let source = |nth| SourceTransition {
+        key: SourceKey { name: "GRCh38".into(), source_file: "s3://bucket/GRCh38.fa".into(), nth },
+        from: None,
+        to: Source { status: SourceStatus::Failed, status_message: Some("not a FASTA file".into()) },
+        observed_at: at(seconds),
+    };
+    let detail = |kind, value: Option<&str>| Detail { kind, value: value.map(str::to_owned), observed_at: at(seconds) };
+    Change {
+        sources: vec![source(0), source(1)],
+        details: vec![detail(DetailKind::Returned, None), detail(DetailKind::StatusMessage, Some("slow"))],
+        ..transition(from, to, seconds)
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
+    let place = Place::new();
+    let record = place.open();
+    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    record.append(&id(1), &full(Some("SUBMITTED"), "FAILED", 10)).await.expect("a commit");
+    let columns = "id, target, reference_store_id, import_job_id, from_status, to_status, observed_at, not_before,
+        status_message, created_at, completed_at, anomaly";
+    let row = place.shell().query_one(
+        &format!("SELECT concat_ws(' ', {columns}) FROM transitions ORDER BY id DESC LIMIT 1"),
+        [],
+        |row| row.get::<_, String>(0),
+    );
+    assert_eq!(
+        row.as_deref(),
+        Ok("2 default 1234567890 0000000001 SUBMITTED FAILED 2023-11-14T22:13:30.123Z 2023-11-14T22:13:20.123Z \
+            2023-11-14T22:12:20.123456789Z")
+    );
+    let job = Filter::of_job(id(1).key.clone());
+    let sources = place.reader().source_transitions(&job).expect("rows");
+    let sources: Vec<_> =
+        sources.iter().map(|row| (row.id, row.nth, &*row.to_status, row.status_message.as_deref())).collect();
+    assert_eq!(sources, [(3, 0, "FAILED", Some("not a FASTA file")), (4, 1, "FAILED", Some("not a FASTA file"))]);
+    let details = place.reader().details(&job).expect("rows");
+    let details: Vec<_> = details.iter().map(|row| (row.id, &*row.kind, row.value.as_deref())).collect();
+    assert_eq!(details, [(5, "returned", None), (6, "status_message", Some("slow"))]);
+    for (path, mode) in [(&*place.path, 0o640), (place.path.parent().expect("a directory"), 0o750)] {
+        assert_eq!(fs::metadata(path).expect("metadata").permissions().mode() & 0o777 & !mode, 0, "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn fault_094_a_second_writer_is_refused_and_told_who_has_the_record() {
+    let place = Place::new();
+    let record = place.open();
+    let before = place.files();
+    let refusal = place.refusal();
+    assert!(matches!(refusal, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{refusal}");
+    let told = format!("{}: the record is in use by process {}", place.path.display(), std::process::id());
+    assert_eq!(refusal.to_string(), told);
+    let link = place.directory.path().join("link.db");
+    std::os::unix::fs::symlink(&place.path, &link).expect("a link");
+    assert!(matches!(Record::open(&link, &place.instruments), Err(OpenError::InUse { .. })), "by another name");
+    assert_eq!(place.files(), before);
+    let clone = record.clone();
+    record.close().await;
+    place.open();
+    let late = clone.append(&id(1), &transition(None, "SUBMITTED", 0)).await;
+    assert!(matches!(late, Err(CommitError::WriterGone)), "{late:?}");
+}
+
+#[tokio::test]
+async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_alone() {
+    let place = Place::new();
+    place.open().close().await;
+    place.shell().pragma_update(None, "user_version", 99).expect("a later schema");
+    let before = place.files();
+    let refusal = place.refusal();
+    assert!(matches!(refusal, OpenError::NewerSchema { found: 99, known: 2, .. }), "{refusal}");
+    assert_eq!(place.files(), before);
+    let refusal = place.reader().transitions(&Filter::default()).expect_err("to be refused");
+    assert!(matches!(refusal, ReadError::Open(OpenError::NewerSchema { .. })), "{refusal}");
+
+    // The same where the newer program was killed, and its schema stands in the write-ahead log alone.
+    let killed = Place::new();
+    killed.open().close().await;
+    let shell = killed.shell();
+    shell.pragma_update(None, "user_version", 99).expect("a later schema");
+    let copy = Place::new();
+    fs::create_dir(copy.path.parent().expect("a directory")).expect("a directory");
+    for (name, bytes) in killed.files().into_iter().filter(|(name, _)| !name.ends_with("-shm")) {
+        fs::write(copy.path.with_file_name(name), bytes).expect("a copy");
+    }
+    let before = copy.files();
+    assert!(!before["record.db-wal"].is_empty() && before["record.db"][60..64] != [0, 0, 0, 99]);
+    let refusal = copy.refusal();
+    assert!(matches!(refusal, OpenError::NewerSchema { found: 99, .. }), "{refusal}");
+    for name in ["record.db", "record.db-wal"] {
+        assert!(copy.files()[name] == before[name], "{name} is as it was");
+    }
+}
+
+#[tokio::test]
+async fn a_burst_shares_a_commit_and_every_change_of_it_is_acknowledged() {
+    let place = Place::new();
+    let record = place.open();
+    let mut shell = place.shell();
+    let block = shell.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("a lock");
+    let mut burst = JoinSet::new();
+    for job in 0..50 {
+        let record = record.clone();
+        burst.spawn(async move { record.append(&id(job), &transition(None, "SUBMITTED", 0)).await });
+    }
+    // One turn of this thread's scheduler: all 50 are queued, and the writer stands before the lock with the first of
+    // them.
+    tokio::task::yield_now().await;
+    drop(block);
+    for acknowledged in burst.join_all().await {
+        acknowledged.expect("a commit");
+    }
+    assert_eq!(place.count("transitions"), 50);
+    let commits = place.instruments.record_commits.get();
+    assert!(commits <= 2, "{commits} commits");
+}
+
+#[tokio::test]
+async fn a_failed_commit_tells_everyone_in_it_and_trying_again_doubles_nothing() {
+    let place = Place::new();
+    let record = place.open();
+    let sabotage = "CREATE TRIGGER sabotage BEFORE INSERT ON details BEGIN SELECT RAISE(ABORT, 'no space'); END";
+    place.shell().execute_batch(sabotage).expect("a trigger");
+    let (first, second) = (full(None, "SUBMITTED", 0), transition(None, "SUBMITTED", 0));
+    let error = record.append(&id(1), &first).await.expect_err("to fail");
+    assert_eq!(error.to_string(), "no space");
+    assert_eq!((place.count("transitions"), place.instruments.record_failures.get()), (0, 1), "whole or not at all");
+    place.shell().execute_batch("DROP TRIGGER sabotage").expect("mended");
+    // A commit can also fail after the rows are there: then the second try finds them.
+    let only_sources = Change { sources: full(None, "", 5).sources, ..Change::default() };
+    let only_details = Change { details: full(None, "", 6).details, ..Change::default() };
+    for change in [&first, &only_sources, &only_details] {
+        for _ in 0..2 {
+            record.append(&id(1), change).await.expect("a commit");
+            record.append(&id(2), &second).await.expect("a commit");
+        }
+    }
+    let counts = ["transitions", "source_transitions", "details"].map(|table| place.count(table));
+    assert_eq!(counts, [2, 4, 4]);
+}
+
+#[tokio::test]
+async fn a_clock_that_stands_still_hides_no_transition() {
+    let place = Place::new();
+    let record = place.open();
+    let ways =
+        [(None, "FAILED"), (Some("FAILED"), "SUBMITTED"), (Some("SUBMITTED"), "FAILED"), (Some("FAILED"), "SUBMITTED")];
+    for (from, to) in ways {
+        record.append(&id(1), &transition(from, to, 0)).await.expect("a commit");
+    }
+    assert_eq!(place.transitions(), [">FAILED", "FAILED>SUBMITTED", "SUBMITTED>FAILED", "FAILED>SUBMITTED"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing_behind() {
+    const LAST: i64 = 200;
+    let place = Place::new();
+    let record = place.open();
+    let mut writing = JoinSet::new();
+    let writer = record.clone();
+    writing.spawn(async move {
+        for number in 1..=LAST {
+            writer.append(&id(1), &transition(None, &format!("S{number}"), number)).await.expect("a commit");
+        }
+    });
+    let reader = place.reader();
+    let mut seen = 0;
+    while seen < LAST {
+        let rows = reader.transitions(&Filter::default()).expect("rows");
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let now = i64::try_from(ids.len()).expect("few");
+        assert!(now >= seen && ids == (1..=now).collect::<Vec<_>>(), "{seen} rows, then {ids:?}");
+        seen = now;
+    }
+    writing.join_all().await;
+    record.close().await;
+    let before = place.files();
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["record.db", "record.db.lock"]);
+    let numbers = |filter: Filter| {
+        let rows = reader.transitions(&filter).expect("rows");
+        rows.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let key = id(1).key.clone();
+    assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest, in the order seen");
+    assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
+    assert_eq!(numbers(Filter { store: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
+    assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);
+    assert_eq!(place.files(), before);
+}
+
+#[tokio::test]
+async fn only_jobs_that_ended_long_ago_are_deleted() {
+    let place = Place::new();
+    let record = place.open();
+    let many = 4..=204;
+    let mut jobs = JoinSet::new();
+    for job in many.clone() {
+        let record = record.clone();
+        jobs.spawn(async move { record.append(&id(job), &full(None, "COMPLETED", 10)).await });
+    }
+    for done in jobs.join_all().await {
+        done.expect("a commit");
+    }
+    for (job, from, to, seconds) in [
+        (1, None, "IN_PROGRESS", 0),
+        (2, None, "FAILED", 0),
+        (2, Some("FAILED"), "IN_PROGRESS", 10),
+        (3, None, "IN_PROGRESS", 10),
+        (3, Some("IN_PROGRESS"), "CANCELLED", 100),
+    ] {
+        record.append(&id(job), &full(from, to, seconds)).await.expect("a commit");
+    }
+    assert_eq!(record.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
+    assert_eq!(
+        place.transitions(),
+        [">IN_PROGRESS", ">FAILED", "FAILED>IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED"],
+        "those that go on, reopened or end too late"
+    );
+    assert_eq!((place.count("source_transitions"), place.count("details")), (10, 10));
+    assert_eq!(
+        record.delete_ended_before(at(101), BTreeSet::from([id(3)])).await.expect("a commit"),
+        0,
+        "it is watched"
+    );
+    assert_eq!(record.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
+}
+
+#[tokio::test]
+async fn history_needs_a_record_and_makes_none() {
+    let place = Place::new();
+    let history = async |path: &Path| {
+        let line = ["refwatch", "history", "1234567890/0000000001", "--json", "--since", "1d", "--record"];
+        let line = line.map(Into::into).into_iter().chain([path.as_os_str().to_owned()]);
+        Box::pin(CommandLine::try_parse_from(line).expect("a command line").run()).await
+    };
+    let failure = history(&place.path).await.expect_err("no record");
+    let told = format!("error: {}: there is no record", place.path.display());
+    assert_eq!((failure.exit, failure.message), (Exit::Failed, told));
+    assert!(!place.path.parent().expect("a directory").exists());
+    place.open().close().await;
+    assert_eq!(history(&place.path).await.expect("an empty answer"), Exit::Done);
+}

@@ -1,0 +1,387 @@
+//! What the daemon shows, over real sockets, from a board filled by hand.
+
+mod limits;
+mod metrics;
+mod pages;
+mod stores;
+mod transitions;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use refwatch::clock::Clock;
+use refwatch::core::failure::{FailureReason, Operation};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
+use refwatch::core::time::Timestamp;
+use refwatch::core::tracker::Known;
+use refwatch::core::transition::{Change, Transition};
+use refwatch::database::{Record, RecordReader};
+use refwatch::http::server::{Access, Limits, serve};
+use refwatch::http::watches::Watch;
+use refwatch::http::{AppState, client};
+use refwatch::instruments::Instruments;
+use refwatch::metrics::Metrics;
+use refwatch::state::{ConfigError, FailedPoll, InForce, StatusBoard, StoreView, WatchState, WatchView};
+use stores::store_view;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine, short enough to end a test that hangs.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a person on call could find in a strange name or message.
+const HOSTILE: &str = "<script>alert(1)</script>\n\"quoted\" & \u{202e}turned\u{2028}\u{1b}[31m\\";
+
+const STORE: &str = "1234567890";
+
+/// A server on a free port of loopback, stopped when dropped.
+struct Server {
+    address: SocketAddr,
+    board: StatusBoard,
+    instruments: Instruments,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    /// The record is in it.
+    _folder: TempDir,
+}
+
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(Limits::default(), []).await
+    }
+
+    async fn with(limits: Limits, rows: impl IntoIterator<Item = (WatchId, Change)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (board, stop) = (StatusBoard::default(), CancellationToken::new());
+        let instruments = Instruments::new().unwrap();
+        for operation in Operation::ALL {
+            let _ = instruments.operation("default", operation);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("refwatch.db");
+        let record = Record::open(&path, &instruments).unwrap();
+        for (id, change) in rows {
+            record.append(&id, &change).await.unwrap();
+        }
+        record.close().await;
+        let state = AppState {
+            board: board.clone(),
+            metrics: Arc::new(Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH).unwrap()),
+            instruments: instruments.clone(),
+            record: RecordReader::new(&path),
+            clock: Clock::system(),
+            host_names: Some(["refwatch.example".to_owned()].into()),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, Access::default(), state, limits, stop.clone()));
+        Self { address, board, instruments, stop, tasks, _folder: folder }
+    }
+
+    /// Sends these bytes and reads until the server closes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_to_end(&mut stream).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn request(&self, method: &str, path: &str) -> Answer {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        Answer::parse(&self.raw(&request).await)
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.request("GET", path).await
+    }
+
+    async fn watches(&self) -> Vec<Watch> {
+        serde_json::from_str(&self.get("/api/v1/watches").await.body).unwrap()
+    }
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap());
+        let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+        Self { status, headers, body: body.to_owned() }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A connection that is cut ends with an error; what came before it counts.
+    let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the server closes");
+    String::from_utf8(bytes).unwrap()
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn watch_id(job: &str) -> WatchId {
+    let key = JobKey { store: STORE.parse().unwrap(), job: job.parse().unwrap() };
+    WatchId { target: "default".into(), key }
+}
+
+fn known(status: JobStatus) -> Known {
+    let source = |name: &str, status| {
+        let key = SourceKey { name: name.into(), source_file: format!("s3://refs/{name}.fa").into(), nth: 0 };
+        (key, Source { status, status_message: None })
+    };
+    Known {
+        status,
+        status_message: Some("as the service says".to_owned()),
+        created_at: Some(at("2026-03-01T08:00:00Z")),
+        completed_at: None,
+        sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)])
+            .into(),
+        since: at("2026-03-01T08:05:00.25Z"),
+        last_seen: at("2026-03-01T08:06:00Z"),
+        vanished_at: None,
+    }
+}
+
+fn view(job: &str, status: JobStatus) -> WatchView {
+    WatchView {
+        id: watch_id(job).into(),
+        name: format!("watch {job}").into(),
+        aws_region: "us-west-2".into(),
+        state: if status.is_terminal() { WatchState::Finished } else { WatchState::Live },
+        known: Some(known(status).into()),
+        up: Some(true),
+        last_successful_poll: Some(at("2026-03-01T08:06:00Z")),
+        next_poll: Some(at("2026-03-01T08:07:00Z")),
+        transitions: [1, 1, 0, 0, 0, 0, 0, 0],
+        recent_failures: VecDeque::new(),
+    }
+}
+
+/// A watch with hostile text in every place that others write.
+fn hostile_view() -> WatchView {
+    let text = || HOSTILE.to_owned();
+    let mut known = known(JobStatus::from(HOSTILE));
+    known.status_message = Some(text());
+    let key = SourceKey { name: text().into(), source_file: text().into(), nth: 0 };
+    let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
+    known.sources = Sources::from_iter([(key, source)]).into();
+    let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
+    WatchView {
+        id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),
+        name: HOSTILE.into(),
+        aws_region: HOSTILE.into(),
+        state: WatchState::Parked(text()),
+        known: Some(known.into()),
+        recent_failures: [failure].into(),
+        ..view("1111111111", JobStatus::Submitted)
+    }
+}
+
+fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, Change) {
+    let transition = Transition {
+        from: from.map(JobStatus::from),
+        to: JobStatus::from(to),
+        observed_at: at(observed_at),
+        not_before: None,
+        status_message: None,
+        created_at: None,
+        completed_at: None,
+        anomaly: None,
+    };
+    (watch_id(job), Change { transition: Some(transition), ..Change::default() })
+}
+
+#[tokio::test]
+async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
+    let server = Server::start().await;
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.board.publish_store(store_view(STORE, None));
+    server.board.update_daemon(|daemon| {
+        daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
+        daemon.config_in_force = InForce::new(|| "[http]\nlisten = \"127.0.0.1:10210\"".to_owned());
+    });
+    for (path, content_type, content) in [
+        ("/", "text/html; charset=utf-8", "<!DOCTYPE html>"),
+        ("/watch/1234567890/2222222222", "text/html; charset=utf-8", "watch 2222222222"),
+        ("/style.css", "text/css; charset=utf-8", "prefers-color-scheme"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "# TYPE"),
+        ("/-/healthy", "text/plain; charset=utf-8", "healthy\n"),
+        ("/-/ready", "text/plain; charset=utf-8", "ready\n"),
+        ("/api/v1/watches", "application/json", "2222222222"),
+        ("/api/v1/stores", "application/json", "1234567890"),
+        ("/api/v1/transitions", "application/json", "[]"),
+        ("/config", "text/plain; charset=utf-8", "[http]\nlisten = \"127.0.0.1:10210\"\n"),
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, content_type), "{path}");
+        assert!(answer.body.contains(content), "{path}: {}", answer.body);
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        assert_eq!(answer.headers["referrer-policy"], "no-referrer");
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert!(answer.headers["content-security-policy"].starts_with("default-src 'none'; style-src 'self';"));
+
+        let head = server.request("HEAD", path).await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "HEAD {path}");
+        assert_eq!(head.headers["content-type"], content_type, "HEAD {path}");
+    }
+}
+
+#[tokio::test]
+async fn ready_says_why_the_daemon_is_not() {
+    let server = Server::start().await;
+    let answer = server.get("/-/ready").await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "no configuration is in force yet\n"));
+    server.board.update_daemon(|daemon| {
+        daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
+        daemon.record_error = Some("disk full".to_owned());
+    });
+    let answer = server.get("/-/ready").await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the record cannot be written: disk full\n"));
+    assert_eq!(server.get("/-/healthy").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_page_shows_what_the_api_says_and_what_needs_attention_first() {
+    let server = Server::start().await;
+    server.board.publish(view("2222222222", JobStatus::Completed));
+    server.board.publish(view("3333333333", JobStatus::InProgress));
+    server.board.publish(view("4444444444", JobStatus::Failed));
+    server.board.publish(WatchView { known: None, up: None, ..view("5555555555", JobStatus::Submitted) });
+    let page = server.get("/").await.body;
+    assert!(
+        page.contains("4 jobs: 1 not seen yet, 1 in progress, 2 finished. <strong>1 needs attention</strong>"),
+        "{page}"
+    );
+    let rows: Vec<&str> = page.split("<tr").skip(2).collect();
+    assert!(rows[0].contains("4444444444"), "{page}");
+    for watch in server.watches().await {
+        let name = format!(">{}</a>", watch.watch);
+        let row = rows.iter().find(|row| row.contains(&name)).expect("a row for each watch");
+        let status = watch.status.as_deref().unwrap_or("not seen yet");
+        assert!(row.contains(&format!(">{status}</span>")), "{row}");
+        let since = watch.since.map(|since| format!("datetime=\"{since}\"")).unwrap_or_default();
+        assert!(row.contains(&since), "{row}");
+        let job = server.get(&format!("/watch/{}/{}", watch.reference_store_id, watch.import_job_id)).await.body;
+        assert!(job.contains(&format!(">{status}</span>")) && job.contains(&since), "{job}");
+    }
+    assert!(page.contains("http-equiv=\"refresh\""));
+}
+
+#[tokio::test]
+async fn the_api_gives_all_that_is_known_of_a_watch() {
+    let server = Server::start().await;
+    let failure = FailedPoll {
+        at: at("2026-03-01T08:06:30Z"),
+        reason: FailureReason::Throttled,
+        message: "over the quota".to_owned(),
+    };
+    let mut watch = view("2222222222", JobStatus::CompletedWithFailures);
+    watch.recent_failures.push_back(failure);
+    server.board.publish(watch);
+    let expected = serde_json::json!([{
+        "watch": "watch 2222222222", "target": "default", "aws_region": "us-west-2",
+        "reference_store_id": "1234567890", "import_job_id": "2222222222",
+        "status": "COMPLETED_WITH_FAILURES", "state": "finished", "parked_reason": null, "vanished": false,
+        "status_message": "as the service says",
+        "created_at": "2026-03-01T08:00:00.000Z", "completed_at": null,
+        "since": "2026-03-01T08:05:00.250Z", "last_seen": "2026-03-01T08:06:00.000Z",
+        "sources": {
+            "total": 2,
+            "by_status": {"NOT_STARTED": 0, "IN_PROGRESS": 0, "FINISHED": 1, "FAILED": 1, "UNKNOWN": 0},
+            "listed": [
+                {"name": "chr2", "source_file": "s3://refs/chr2.fa", "status": "FAILED", "status_message": null},
+                {"name": "chr1", "source_file": "s3://refs/chr1.fa", "status": "FINISHED", "status_message": null},
+            ],
+        },
+        "up": true, "last_successful_poll": "2026-03-01T08:06:00.000Z", "next_poll": "2026-03-01T08:07:00.000Z",
+        "recent_failures": [{"at": "2026-03-01T08:06:30.000Z", "reason": "throttled", "message": "over the quota"}],
+    }]);
+    assert_eq!(server.get("/api/v1/watches").await.json(), expected);
+    let body = client::get(&client::Endpoint::Listener(server.address.to_string()), "/api/v1/watches").await.unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
+    let refused = client::get(&client::Endpoint::Listener(server.address.to_string()), "/none").await;
+    assert!(matches!(refused, Err(client::RequestError::Status(status)) if status == 404), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_job_known_to_several_targets_is_shown_through_each() {
+    let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
+    server.board.publish(view("2222222222", JobStatus::InProgress));
+    let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
+    server.board.publish(WatchView { id: other.into(), ..view("2222222222", JobStatus::Failed) });
+    let page = server.get("/watch/1234567890/2222222222").await.body;
+    for shown in ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"] {
+        assert!(page.contains(shown), "{shown} is missing in {page}");
+    }
+    assert!(!page.contains("http-equiv=\"refresh\""));
+}
+
+#[tokio::test]
+async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
+    let mut hostile = row("1111111111", Some(HOSTILE), HOSTILE, "2026-03-01T08:00:00.000Z");
+    hostile.1.transition.as_mut().unwrap().status_message = Some(HOSTILE.to_owned());
+    let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
+    let server = Server::with(Limits::default(), rows).await;
+    server.board.publish(hostile_view());
+    let id = StoreId { target: HOSTILE.into(), ..watch_id("1111111111").store_id() };
+    server.board.publish_store(StoreView { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
+    server.board.update_daemon(|daemon| {
+        daemon.config_error = Some(ConfigError {
+            in_force: "the rest is in force",
+            summary: HOSTILE.to_owned(),
+            details: HOSTILE.to_owned(),
+        });
+        daemon.record_error = Some(HOSTILE.to_owned());
+        daemon.config_in_force = InForce::new(|| HOSTILE.to_owned());
+        daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
+    });
+    for path in [
+        "/",
+        "/?q=%E2%80%AE%1B%3Cscript%3E%22quoted%22&colour=%E2%80%AE%1B%3Cscript%3E%22quoted%22",
+        "/watch/1234567890/1111111111",
+        "/metrics",
+        "/api/v1/watches",
+        "/api/v1/stores",
+        "/api/v1/transitions",
+        "/api/v1/transitions?since=%E2%80%AE%1B",
+        "/config",
+        "/-/ready",
+    ] {
+        let answer = server.get(path).await;
+        let acting = answer.body.chars().find(|c| refwatch::core::sanitize::is_hostile(*c) && *c != '\n');
+        assert_eq!(acting, None, "{path}: {}", answer.body);
+        if answer.headers["content-type"].starts_with("text/html") {
+            assert!(!answer.body.contains("<script") && !answer.body.contains("\"quoted\""), "{path}");
+            assert!(answer.body.contains("&lt;script&gt;"), "{path}");
+        }
+    }
+    // To whoever parses the JSON it is the same text still.
+    let watch = &server.watches().await[0];
+    assert_eq!([&watch.watch, &watch.target, &watch.recent_failures[0].message], [HOSTILE; 3]);
+    let store = &server.get("/api/v1/stores").await.json()[0];
+    assert_eq!([&store["watch"], &store["target"], &store["trouble"]], [HOSTILE; 3]);
+    let metrics = server.get("/metrics").await.body;
+    let label = r#"watch="<script>alert(1)</script>\\u000a\"quoted\" & \\u202eturned\\u2028\\u001b[31m\\","#;
+    assert!(metrics.contains(label), "{metrics}");
+}

@@ -1,0 +1,155 @@
+//! Holds the dependencies between modules that ARCHITECTURE.md describes, by reading the `use` lines of the sources.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file fits a sitting.
+const FILE_LINES_MAX: usize = 400;
+
+/// Every module and the modules that it may import. A module imports from rows above it only, so there is no circle.
+const MODULES: &[(&str, &str)] = &[
+    ("core", ""),
+    ("reload", ""),
+    ("clock", "core"),
+    ("instruments", "core"),
+    ("config", "core"),
+    ("state", "core"),
+    ("logging", "config core instruments"),
+    ("database", "clock core instruments"),
+    ("healthomics", "clock config core instruments"),
+    ("tasks", "clock config core database healthomics instruments state"),
+    ("metrics", "clock core instruments state"),
+    ("http", "clock config core database instruments metrics reload state"),
+    ("daemon", "clock config core database healthomics http instruments logging metrics reload state tasks"),
+    ("simulator", "clock"),
+    ("cli", "clock config core daemon database healthomics http instruments logging reload simulator state tasks"),
+    ("main", "cli"),
+];
+
+/// Crates that only these modules may name: AWS, SQL and HTTP stay behind our own types.
+const CRATES: &[(&str, &[&str])] =
+    &[("rusqlite", &["database"]), ("aws_", &["healthomics"]), ("axum", &["http", "simulator"])];
+
+/// Crates that the core may not name: it has no I/O, no tasks and no log.
+const NOT_IN_CORE: [&str; 3] = ["tokio", "tracing", "prometheus"];
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    let mut errors = Vec::new();
+    for (row, (module, allowed)) in MODULES.iter().enumerate() {
+        let above: Vec<&str> = MODULES[..row].iter().map(|(name, _)| *name).collect();
+        let below = allowed.split_whitespace().filter(|name| !above.contains(name));
+        errors.extend(below.map(|name| format!("{module}: {name} is not above it")));
+    }
+    for file in sources("src").iter().filter(|file| !file.ends_with("src/lib.rs")) {
+        let module = module_path(file)[0].clone();
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            errors.push(format!("{}: the table has no module {module}", file.display()));
+            continue;
+        };
+        for (line, path) in paths(file) {
+            if let ["crate" | "refwatch", other, ..] = path.iter().map(String::as_str).collect::<Vec<_>>()[..]
+                && other != module
+                && !allowed.split_whitespace().any(|name| name == other)
+            {
+                errors.push(format!("{}:{line}: {module} may not import {other}", file.display()));
+            }
+            let forbidden =
+                CRATES.iter().filter(|(_, modules)| !modules.contains(&module.as_str())).map(|(name, _)| name);
+            let core = NOT_IN_CORE.iter().filter(|_| module == "core");
+            if forbidden.chain(core).any(|name| path[0].starts_with(name)) {
+                errors.push(format!("{}:{line}: {module} may not name {}", file.display(), path[0]));
+            }
+        }
+    }
+    assert!(errors.is_empty(), "\n{}\n", errors.join("\n"));
+}
+
+#[test]
+fn no_file_imports_a_file_that_imports_it() {
+    let files = sources("src");
+    let imports: BTreeSet<(PathBuf, PathBuf)> = files
+        .iter()
+        .flat_map(|file| {
+            paths(file).into_iter().filter_map(|(_, path)| Some((file.clone(), target(file, &path, &files)?)))
+        })
+        .collect();
+    assert!(imports.len() > 100, "the imports were not read: {imports:?}");
+    // A `mod.rs` declares its children and re-exports them.
+    let circles: Vec<_> = imports
+        .iter()
+        .filter(|(from, to)| from < to && imports.contains(&(to.clone(), from.clone())))
+        .filter(|(from, to)| !from.ends_with("mod.rs") && !to.ends_with("mod.rs"))
+        .collect();
+    assert!(circles.is_empty(), "{circles:?}");
+}
+
+#[test]
+fn no_file_is_longer_than_a_sitting() {
+    let files = ["benches", "fuzz/fuzz_targets", "src", "tests"].map(sources).concat();
+    let long = files.iter().filter(|file| text(file).lines().count() > FILE_LINES_MAX);
+    assert_eq!(long.collect::<Vec<_>>(), Vec::<&PathBuf>::new());
+}
+
+/// Every Rust file below `folder`.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(!files.is_empty(), "no sources in {folder}");
+    files.sort();
+    files
+}
+
+fn text(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The path of a file's module below the crate: `src/core/job.rs` is `core`, `job`.
+fn module_path(file: &Path) -> Vec<String> {
+    let inside = file.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("below src");
+    let parts = inside.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    parts.into_iter().filter(|part| part != "mod").collect()
+}
+
+/// Every path with `::` outside comments, with its line number. A braced import counts by what stands before the brace.
+fn paths(file: &Path) -> Vec<(usize, Vec<String>)> {
+    let text = text(file);
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let words = lines.flat_map(|(number, line)| {
+        line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).map(move |word| (number, word))
+    });
+    let paths = words
+        .map(|(number, word)| (number, word.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect()));
+    paths.filter(|(_, path): &(usize, Vec<String>)| path.len() > 1).collect()
+}
+
+/// The file that an import leads to, if it is another one of the crate.
+fn target(file: &Path, path: &[String], files: &[PathBuf]) -> Option<PathBuf> {
+    let supers = path.iter().take_while(|part| *part == "super").count();
+    let mut module = match path[0].as_str() {
+        "crate" => Vec::new(),
+        "super" => module_path(file),
+        _ => return None,
+    };
+    module.truncate(module.len().saturating_sub(supers));
+    module.extend(path.iter().skip(supers.max(1)).cloned());
+    while !module.is_empty() {
+        let found = files.iter().find(|other| module_path(other) == module);
+        if let Some(found) = found {
+            return Some(found.clone()).filter(|found| found != file);
+        }
+        module.pop();
+    }
+    None
+}
