@@ -321,17 +321,6 @@ impl StatusBoard {
         self.write().target_health = health;
     }
 
-    /// Takes note of whether the record can be written, and says whether that is news.
-    #[must_use]
-    pub fn record_stands(&self, error: Option<String>) -> bool {
-        // Nearly always there is nothing new, and readers need not wait.
-        if self.read().daemon.record_error == error {
-            return false;
-        }
-        self.write().daemon.record_error = error;
-        true
-    }
-
     /// Takes note of why nothing can be seen through a target, if so.
     pub fn target_stands(&self, target: &Arc<str>, refused: Option<String>) {
         // Nearly always there is nothing new, and readers need not wait.

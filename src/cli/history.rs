@@ -9,7 +9,8 @@ use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::{Timestamp, parse_duration};
-use crate::database::{Filter, RecordReader, TransitionRow};
+use crate::core::transition::{Anomaly, Transition};
+use crate::database::{Filter, RecordReader, Row};
 
 /// Characters of a cell that are shown. The rest of a longer one is in the JSON.
 const CELL_LENGTH_MAX: usize = 200;
@@ -73,7 +74,7 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     };
     let since = args.since.map(|since| since.at(Clock::system().now().wall));
     let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };
-    let read = tokio::task::spawn_blocking(move || RecordReader::new(&record).transitions(&filter));
+    let read = tokio::task::spawn_blocking(move || RecordReader::new(&record).rows::<Transition>(&filter));
     let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
     if rows.is_empty() {
         super::remark("the record holds no such transition");
@@ -85,7 +86,7 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
 /// One line a transition, with its message in it, or under it where lines would be wider than the terminal. Text of the service's,
 /// which may try to act on one, is shown harmless.
 #[must_use]
-pub fn table(rows: &[TransitionRow], width: usize) -> String {
+pub fn table(rows: &[Row<Transition>], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -101,19 +102,20 @@ pub fn table(rows: &[TransitionRow], width: usize) -> String {
     table::lines(["OBSERVED AT", "JOB", "STATUS"], under, width)
 }
 
-fn cells(row: &TransitionRow) -> [String; 4] {
-    let from = row.from_status.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
-    let anomaly = row.anomaly.as_ref().map(|anomaly| format!(" ({anomaly})")).unwrap_or_default();
+fn cells(row: &Row<Transition>) -> [String; 4] {
+    let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
+    let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
+    let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
     let cells = [
-        row.observed_at.clone(),
-        format!("{}/{}", row.reference_store_id, row.import_job_id),
-        format!("{from}{}{anomaly}", row.to_status),
-        row.status_message.clone().unwrap_or_default(),
+        format!("{observed_at:.3}"),
+        row.job.key.to_string(),
+        format!("{from}{to}{anomaly}"),
+        status_message.clone().unwrap_or_default(),
     ];
     cells.map(|cell| Printable(&excerpt(&cell, CELL_LENGTH_MAX)).to_string())
 }
 
-fn json(rows: &[TransitionRow]) -> Result<String, Failure> {
+fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
     let json = serde_json::to_string(rows).map_err(Failure::running)?;
     Ok(format!("{}\n", Printable(&json)))
 }
@@ -121,28 +123,36 @@ fn json(rows: &[TransitionRow]) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::job::{JobStatus, WatchId};
 
-    fn rows() -> [TransitionRow; 2] {
-        let first = TransitionRow {
-            id: 1,
-            target: "default".to_owned(),
-            reference_store_id: "1234567890".to_owned(),
-            import_job_id: "9876543210".to_owned(),
-            to_status: "SUBMITTED".to_owned(),
-            observed_at: "2026-01-31T12:00:00.000Z".to_owned(),
-            ..TransitionRow::default()
-        };
-        let second = TransitionRow {
-            id: 2,
-            from_status: Some("SUBMITTED".to_owned()),
-            to_status: "FAILED".to_owned(),
-            observed_at: "2026-01-31T12:00:05.250Z".to_owned(),
-            not_before: Some(first.observed_at.clone()),
+    fn row(id: i64, value: Transition) -> Row<Transition> {
+        let key = "1234567890/9876543210".parse().expect("two ids");
+        Row { id, job: WatchId { target: "default".into(), key }, value }
+    }
+
+    fn transition(to: &str, observed_at: &str) -> Transition {
+        Transition {
+            from: None,
+            to: JobStatus::from(to),
+            observed_at: observed_at.parse().expect("a time"),
+            not_before: None,
+            status_message: None,
+            created_at: None,
+            completed_at: None,
+            anomaly: None,
+        }
+    }
+
+    fn rows() -> [Row<Transition>; 2] {
+        let first = transition("SUBMITTED", "2026-01-31T12:00:00Z");
+        let second = Transition {
+            from: Some(first.to.clone()),
+            not_before: Some(first.observed_at),
             status_message: Some("no such\nfile \u{1b}[31m".to_owned()),
-            anomaly: Some("no_completion_time".to_owned()),
-            ..first.clone()
+            anomaly: Some(Anomaly::NoCompletionTime),
+            ..transition("FAILED", "2026-01-31T12:00:05.25Z")
         };
-        [first, second]
+        [row(1, first), row(2, second)]
     }
 
     #[test]
@@ -161,8 +171,9 @@ OBSERVED AT               JOB                    STATUS
 ";
         assert_eq!(table(&rows(), 80), &expected[1..], "on a terminal that is too narrow for it");
         assert_eq!(table(&[], 80), "");
-        let long = TransitionRow { status_message: Some("x".repeat(100_000)), ..TransitionRow::default() };
-        assert!(table(&[long], usize::MAX).lines().all(|line| line.chars().count() < 300));
+        let status_message = Some("x".repeat(100_000));
+        let long = Transition { status_message, ..transition("FAILED", "2026-01-31T12:00:00Z") };
+        assert!(table(&[row(1, long)], usize::MAX).lines().all(|line| line.chars().count() < 300));
     }
 
     #[test]
@@ -197,13 +208,12 @@ OBSERVED AT               JOB                    STATUS
     proptest::proptest! {
         #[test]
         fn fault_113_no_text_acts_on_the_terminal_of_history(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}") {
-            let row = TransitionRow {
-                from_status: Some(text.clone()),
-                to_status: text.clone(),
+            let transition = Transition {
+                from: Some(JobStatus::from(text.as_str())),
                 status_message: Some(text.clone()),
-                ..TransitionRow::default()
+                ..transition(&text, "2026-01-31T12:00:00Z")
             };
-            let rows = [row.clone(), row];
+            let rows = [row(1, transition.clone()), row(2, transition)];
             let shown = table(&rows, usize::MAX);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown:?}");
             assert_eq!(shown.matches('\n').count(), 3, "a header and two lines: {shown:?}");

@@ -108,6 +108,12 @@ impl Anomaly {
             Self::NoCompletionTime => "no_completion_time",
         }
     }
+
+    /// The anomaly with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|anomaly| anomaly.as_str() == name)
+    }
 }
 
 /// All that one answer adds to the record of a job. It is committed whole or not at all.

@@ -31,7 +31,7 @@ use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::reload::ReloadRequests;
 use crate::state::StatusBoard;
-use crate::tasks::job_watcher::{Workplace, tell_record};
+use crate::tasks::job_watcher::Workplace;
 use crate::tasks::supervisor::{ApplyError, Supervisor};
 use reader::Reader;
 pub use reader::Source;
@@ -153,6 +153,7 @@ impl Daemon {
             Err(error) => warn!(event = "no_control_socket", %error,
                 "refwatch reload cannot ask this process: {}", control.display()),
         }
+        board.set_database_health(record.health());
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
@@ -162,7 +163,10 @@ impl Daemon {
             };
             wait_for_record(&trouble, &workplace.board, &workplace.instruments, clock).await;
         }
-        tell_record(&workplace.board, None);
+        if workplace.board.daemon().record_error.is_some() {
+            info!(event = "record_recovered", "the record can be written again");
+            workplace.board.update_daemon(|daemon| daemon.record_error = None);
+        }
         publish_config(&workplace, &config, &problems, LEFT_OUT);
         let read = Some(Ok(loaded));
         Ok(Self { config, read, requests, address, tls, workplace, supervisor, server, chores, server_stop, log })
@@ -273,7 +277,6 @@ impl Daemon {
             if let Err(CommitError::WriterGone) = stands {
                 return stands;
             }
-            tell_record(&workplace.board, stands.as_ref().err());
             if let Some((before, watched)) = prune.filter(|_| stands.is_ok())
                 && let Err(error) = record.delete_ended_before(before, watched).await
             {
@@ -291,10 +294,14 @@ async fn told_to_stop(mut asked: impl AsyncFnMut() -> Asked, requests: &ReloadRe
     }
 }
 
-/// Tells of the trouble that the record is in at the start, and waits for as long as it takes to be worth another try.
+/// Publishes why the database cannot be used at the start, and waits before the next attempt.
 async fn wait_for_record(trouble: &CommitError, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
     instruments.record_failures.inc();
-    tell_record(board, Some(trouble));
+    let error = Some(trouble.to_string());
+    if board.daemon().record_error != error {
+        warn!(event = "record_failed", error, "cannot write to the record; polling is paused");
+        board.update_daemon(|daemon| daemon.record_error = error);
+    }
     systemd::waiting(&format!("not ready: the record: {trouble}"), OPEN_PATIENCE);
     clock.sleep(OPEN_RETRY).await;
 }

@@ -1,4 +1,4 @@
-//! A change as rows, and how rows go in the end.
+//! Writes a change as rows, and deletes the rows of jobs that ended long ago.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,43 +6,53 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
-use super::chain::{self, Link};
+use super::queries::JOB;
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Anomaly, Change, Detail, SourceTransition, Transition};
 
+/// Every table with rows of jobs.
+const TABLES: [&str; 3] = ["transitions", "source_transitions", "details"];
+
 /// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A row, its id and hash aside: its columns in the table's order. The first three name the job.
+/// A row without its id. The first three columns name the job.
 struct Row {
     table: &'static str,
     columns: Vec<(&'static str, Value)>,
 }
 
-/// A time that refwatch took, as text that sorts as the times do. What the service said keeps all its digits instead:
-/// it is compared with what the service says next.
+/// A time of refwatch's own, as text that sorts as the times do. Times of the service keep all their digits: they are compared
+/// with those in its next response.
 pub(super) fn milliseconds(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
-/// Adds a change after the `last` row, unless it is there already from an attempt that failed late. Returns the last row of now.
-pub(super) fn append(transaction: &Transaction<'_>, mut last: Link, id: &WatchId, change: &Change) -> Result<Link> {
-    let rows = rows(id, change);
-    // A change is there whole or not at all, and none that is new repeats the last of its kind: so its last row tells.
-    if rows.last().map_or(Ok(true), |row| row.is_last(transaction))? {
-        return Ok(last);
-    }
-    for row in &rows {
-        let (link, hash) = last.next(row.table, row.values());
-        row.insert(transaction, link.id, hash)?;
-        last = link;
-    }
-    Ok(last)
+/// The id of the last row of all tables; 0 for an empty database.
+pub(super) fn last_id(transaction: &Transaction<'_>) -> Result<i64> {
+    let sql = format!(
+        "SELECT max({})",
+        TABLES.map(|table| format!("coalesce((SELECT max(id) FROM {table}), 0)")).join(", ")
+    );
+    transaction.prepare_cached(&sql)?.query_one([], |row| row.get(0))
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was seen before `instant` and that are not `watched`. Says
-/// how many jobs it were.
+/// Adds a change after the row `last_id`, unless it is there already from an attempt that failed late. Returns the new last id.
+pub(super) fn append(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, change: &Change) -> Result<i64> {
+    let rows = rows(id, change);
+    // A change is there whole or not at all, and no new change repeats the last row of its table: its last row decides.
+    if rows.last().map_or(Ok(true), |row| row.is_last(transaction))? {
+        return Ok(last_id);
+    }
+    rows.iter().try_fold(last_id, |last_id, row| {
+        row.insert(transaction, last_id + 1)?;
+        Ok(last_id + 1)
+    })
+}
+
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `instant` and that are not `watched`.
+/// Returns the number of jobs.
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
     instant: Timestamp,
@@ -63,17 +73,12 @@ pub(super) fn delete_ended(
         watched.iter().map(|id| [&*id.target, id.key.store.as_str(), id.key.job.as_str()]).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 3]> = unwatched.take(DELETED_JOBS_MAX).collect();
-    let mut deleted: Vec<(i64, i64)> = Vec::new();
-    for table in chain::TABLES {
-        let mut delete = transaction.prepare(&format!(
-            "DELETE FROM {table} WHERE target = ? AND reference_store_id = ? AND import_job_id = ? RETURNING id, hash"
-        ))?;
-        for job in &jobs {
-            let rows = delete.query_map(params_from_iter(*job), |row| Ok((row.get(0)?, row.get(1)?)))?;
-            deleted.extend(rows.collect::<Result<Vec<_>>>()?);
+    for table in TABLES {
+        let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE {JOB}"))?;
+        for [target, store, job] in &jobs {
+            delete.execute([store, job, target])?;
         }
     }
-    chain::close(transaction, &deleted)?;
     Ok(jobs.len())
 }
 
@@ -131,14 +136,13 @@ fn text(text: &str) -> Value {
 }
 
 impl Row {
-    fn insert(&self, transaction: &Transaction<'_>, id: i64, hash: i64) -> Result<()> {
-        let sql = format!("INSERT INTO {} ({}, id, hash) VALUES ({}, ?, ?)", self.table, self.names(), self.marks());
-        let own = [id, hash].map(Value::from);
-        transaction.prepare_cached(&sql)?.insert(params_from_iter(self.values().chain(&own)))?;
+    fn insert(&self, transaction: &Transaction<'_>, id: i64) -> Result<()> {
+        let sql = format!("INSERT INTO {} ({}, id) VALUES ({}, ?)", self.table, self.names(), self.marks());
+        transaction.prepare_cached(&sql)?.insert(params_from_iter(self.values().chain(&[Value::from(id)])))?;
         Ok(())
     }
 
-    /// Whether it stands as the last row of its job in its table.
+    /// Whether it is the last row of its job in its table.
     fn is_last(&self, transaction: &Transaction<'_>) -> Result<bool> {
         let sql = format!(
             "SELECT ({}) IS ({}) FROM {} WHERE target = ?1 AND reference_store_id = ?2 AND import_job_id = ?3

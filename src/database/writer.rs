@@ -1,8 +1,7 @@
-//! The one writer: a thread that owns the connection, takes what waits into one transaction, commits it, and only then
-//! acknowledges each change. A burst of changes so costs one sync.
+//! The one writer: a thread that owns the connection. It commits all waiting changes in one transaction, then acknowledges each.
 //!
-//! After any failure the connection is closed, and opened anew with every check at the next request: what it held in
-//! memory when a disk failed is not to be trusted. Whether to try again is up to whoever asked.
+//! After any failure it closes the connection, and the next request opens and checks the file again: what SQLite held in memory when
+//! a disk failed cannot be trusted. The caller decides whether to repeat a request. The writer publishes the health of the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -11,11 +10,12 @@ use std::sync::Arc;
 use std::thread;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
 
-use super::connection::{self, Locked};
-use super::{CommitError, Jobs, OpenError, Remembered, chain, memory, rows};
+use super::errors::{CommitError, OpenError};
+use super::file::LockedFile;
+use super::{Jobs, Remembered, queries, rows};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
@@ -25,69 +25,67 @@ use crate::instruments::Instruments;
 /// Requests taken at once. It bounds how long the first of them waits for the last.
 const GROUP_MAX: usize = 1024;
 
-/// Where the answer to a request goes.
-pub(super) type Answer<T> = oneshot::Sender<Result<T, CommitError>>;
+/// Where the result of a request goes. A caller that has gone changes nothing here.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
-/// What the writer is asked.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// To add a change.
     Append(Box<Append>),
-    /// What is known of some jobs.
-    Remembered { jobs: Jobs, done: Answer<BTreeMap<Arc<WatchId>, Remembered>> },
-    /// To delete the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and to say how many it were.
-    DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<Arc<WatchId>>>, done: Answer<usize> },
-    /// To answer, and to say whether the record could be written.
-    Check(Answer<()>),
-    /// To end when all that is queued is done.
+    Remembered { jobs: Jobs, done: Reply<BTreeMap<Arc<WatchId>, Remembered>> },
+    /// Deletes the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and returns their number.
+    DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<Arc<WatchId>>>, done: Reply<usize> },
+    /// Tests whether the database can be written.
+    Check(Reply<()>),
+    /// Ends the writer once all queued requests are done.
     Close(oneshot::Sender<()>),
 }
 
-/// A change of one job, to be added.
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) id: WatchId,
     pub(super) change: Change,
-    pub(super) done: Answer<()>,
+    pub(super) done: Reply<()>,
 }
 
-/// The thread's own.
 #[derive(Debug)]
 pub(super) struct Writer {
     /// `None` after a failure, until the next request.
     connection: Option<Connection>,
-    /// Which file it is a connection to.
+    /// The file that the connection was opened on.
     identity: Option<(u64, u64)>,
-    file: Locked,
+    file: LockedFile,
     instruments: Instruments,
+    health: watch::Sender<Option<String>>,
 }
 
 impl Writer {
-    /// Takes the lock and opens the file. A damaged one is set aside first, and a new one made.
+    /// Takes the lock and opens the file. A damaged one is moved aside first, and a new one created.
     ///
     /// # Errors
     /// As [`super::Record::open`] says.
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
-        let file = Locked::new(path)?;
-        let open = || file.make().and_then(|()| connection::connect(&file));
-        let connection = match open() {
-            // SQLite calls a file damaged that a disk fails to read. So it is read past SQLite, and must be called so twice.
-            Err(OpenError::NotARecord { .. }) => file.read().and_then(|()| open()),
-            opened => opened,
-        };
-        let connection = match connection {
-            Err(OpenError::NotARecord { path, reason }) => {
-                let aside = file.set_aside(Clock::system().now().wall)?;
-                instruments.record_set_aside.inc();
-                error!(event = "record_set_aside", record = %path.display(), moved_to = %aside.display(), %reason,
-                    "no record of refwatch, or a damaged one: a new one is begun. To read what is left of it: sqlite3 FILE .recover. \
-                    To put a sound one back: stop refwatch, move it to its place, remove the .lock beside it");
-                open()
-            }
-            opened => opened,
-        }?;
-        let identity = connection::identity(&file.path);
-        Ok(Self { connection: Some(connection), identity, file, instruments: instruments.clone() })
+        let mut file = LockedFile::lock(path)?;
+        let mut connection = file.connect();
+        if let Err(OpenError::NotARecord { .. }) = connection {
+            // SQLite calls a file damaged whose disk fails to read, too.
+            file.read_through()?;
+            connection = file.connect();
+        }
+        if let Err(OpenError::NotARecord { path, reason }) = &connection {
+            let aside = file.move_aside(Clock::system().now().wall)?;
+            instruments.record_set_aside.inc();
+            error!(event = "record_set_aside", record = %path.display(), moved_to = %aside.display(), %reason,
+                "no record of refwatch, or a damaged one: it was moved aside and a new one begun. To read what is left of it: \
+                sqlite3 FILE .recover");
+            connection = file.connect();
+        }
+        let identity = file.identity();
+        let connection = Some(connection?);
+        Ok(Self { connection, identity, file, instruments: instruments.clone(), health: watch::Sender::new(None) })
+    }
+
+    pub(super) fn health(&self) -> watch::Receiver<Option<String>> {
+        self.health.subscribe()
     }
 
     /// Starts the thread. It ends when all senders to `queue` are gone, or when it is told to, and the queue is empty.
@@ -105,70 +103,65 @@ impl Writer {
         Ok(())
     }
 
-    /// Does what is asked, until the queue ends. Blocks on the disk.
+    /// Handles requests until the queue ends. Blocks on the disk.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
-        let mut ended = Vec::new();
+        let mut closing = Vec::new();
         while queue.recv_many(&mut requests, GROUP_MAX).await > 0 {
             let mut group: Vec<Append> = Vec::new();
             for request in requests.drain(..) {
                 match request {
                     Request::Append(append) => group.push(*append),
                     Request::Remembered { jobs, done } => {
-                        // What was queued before is part of what is known.
+                        // Changes that were queued before are part of the result.
                         self.append(mem::take(&mut group));
-                        // One picture of all of them.
-                        answer(done, self.attempt(|connection| memory::remembered(&*connection.transaction()?, jobs)));
+                        // One transaction, so that all jobs are read at one point in time.
+                        let read = self.attempt(|connection| queries::remembered(&*connection.transaction()?, jobs));
+                        drop(done.send(read));
                     }
                     Request::DeleteEnded { before, watched, done } => {
-                        let unmarked = self.file.unmark().map_err(|error| CommitError::Reopen(Arc::new(error)));
-                        let deleted =
-                            unmarked.and_then(|()| self.commit(|rows| rows::delete_ended(rows, before, &watched)));
-                        answer(done, deleted);
+                        drop(done.send(self.commit(|rows| rows::delete_ended(rows, before, &watched))));
                     }
                     Request::Check(done) => {
                         self.append(mem::take(&mut group));
-                        answer(done, self.check());
+                        drop(done.send(self.check()));
                     }
                     Request::Close(done) => {
                         queue.close();
-                        ended.push(done);
+                        closing.push(done);
                     }
                 }
             }
             self.append(group);
         }
-        // The last connection to be closed takes the write-ahead log into the file.
-        match self.connection.take().map(Connection::close) {
-            Some(Ok(())) => {
-                if let Err(error) = self.file.seal() {
-                    warn!(event = "record_not_sealed", %error, "the next start checks all of the record");
-                }
-            }
-            Some(Err((_, error))) => {
-                warn!(%error, "the record was not closed; nothing is lost, and the next start completes it");
-            }
-            None => {}
+        // Closing the last connection moves the write-ahead log into the database.
+        let closed = self.connection.take().map(|connection| connection.close().map_err(|(_, error)| error));
+        let error = match closed {
+            Some(Ok(())) => self.file.mark_closed().err().map(|error| error.to_string()),
+            Some(Err(error)) => Some(error.to_string()),
+            None => None,
+        };
+        if let Some(error) = error {
+            warn!(event = "record_not_closed", error, "nothing is lost, and the next start checks the file");
         }
         drop(self.file);
-        for done in ended {
-            answer(done, ());
+        for done in closing {
+            drop(done.send(()));
         }
     }
 
-    /// Adds a group of changes in one transaction. They share its fate.
+    /// Adds a group of changes in one transaction. They succeed or fail together.
     fn append(&mut self, group: Vec<Append>) {
         if group.is_empty() {
             return;
         }
-        let result = self.commit(|rows| {
-            // The last row is read once and then known: to read it before each change would cost as much as to add that.
-            let last = chain::last(rows)?;
-            group.iter().try_fold(last, |last, append| rows::append(rows, last, &append.id, &append.change))?;
-            Ok(())
+        let result = self.commit(|transaction| {
+            let last_id = rows::last_id(transaction)?;
+            let mut changes = group.iter();
+            changes.try_fold(last_id, |last_id, append| rows::append(transaction, last_id, &append.id, &append.change))
         });
         for append in group {
-            answer(append.done, result.clone());
+            drop(append.done.send(result.clone().map(|_| ())));
         }
     }
 
@@ -176,48 +169,64 @@ impl Writer {
         let result = self.attempt(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = work(&transaction)?;
-            let last = chain::last(&transaction)?;
             transaction.commit()?;
-            Ok((done, last))
+            Ok(done)
         });
         match &result {
-            Ok((_, last)) => {
-                self.instruments.record_commits.inc();
-                if let Err(error) = self.file.set_mark(*last) {
-                    warn!(event = "record_not_marked", %error, "should these rows get lost, the next start may not notice");
-                }
-            }
+            Ok(_) => self.instruments.record_commits.inc(),
             Err(_) => self.instruments.record_failures.inc(),
         }
-        result.map(|(done, _)| done)
+        self.publish_health(result.as_ref().err());
+        result
     }
 
-    /// Whether the record could be written: the file is the one that was opened, and its write lock can be had. Pages that the last
-    /// commits have left in memory, two mebibytes of them, are not kept until the next: the system has them, too.
+    /// Tests whether the file is the one that was opened and its write lock can be taken.
     fn check(&mut self) -> Result<(), CommitError> {
-        self.attempt(|connection| {
+        let result = self.attempt(|connection| {
             connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
+            // The pages that the last commits left in memory: the system caches them, too.
             connection.execute_batch("PRAGMA shrink_memory")
-        })
+        });
+        self.publish_health(result.as_ref().err());
+        result
     }
 
     fn attempt<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {
-        // What is committed to a file that was moved or deleted is lost with it.
-        let standing = self.connection.take().filter(|_| connection::identity(&self.file.path) == self.identity);
-        let mut connection = if let Some(connection) = standing {
+        // A commit to a file that was moved or deleted would be lost with it.
+        let present = self.connection.take().filter(|_| self.file.identity() == self.identity);
+        let mut connection = if let Some(connection) = present {
             connection
         } else {
-            let reopened = connection::connect(&self.file);
-            self.identity = connection::identity(&self.file.path);
-            reopened.map_err(|error| CommitError::Reopen(Arc::new(error)))?
+            let opened = self.file.connect();
+            self.identity = self.file.identity();
+            opened.map_err(|error| CommitError::Reopen(Arc::new(error)))?
         };
-        let done = work(&mut connection).map_err(|error| CommitError::Sqlite(Arc::new(error)))?;
-        self.connection = Some(connection);
-        Ok(done)
+        match work(&mut connection) {
+            Ok(done) => {
+                self.connection = Some(connection);
+                Ok(done)
+            }
+            Err(error) => {
+                self.file.mark_unclean();
+                Err(CommitError::Sqlite(Arc::new(error)))
+            }
+        }
     }
-}
 
-/// Whoever asked may have gone, which changes nothing here.
-fn answer<T>(done: oneshot::Sender<T>, result: T) {
-    drop(done.send(result));
+    /// Publishes whether the database can be written. Logs each change once: every watch meets the same error.
+    fn publish_health(&self, error: Option<&CommitError>) {
+        let error = error.map(ToString::to_string);
+        let changed = self.health.send_if_modified(|health| {
+            let changed = *health != error;
+            health.clone_from(&error);
+            changed
+        });
+        match error {
+            Some(error) if changed => {
+                warn!(event = "record_failed", %error, "cannot write to the record; polling is paused");
+            }
+            None if changed => info!(event = "record_recovered", "the record can be written again"),
+            Some(_) | None => {}
+        }
+    }
 }

@@ -131,11 +131,6 @@ pub(super) fn moment(time: Timestamp) -> Markup {
     html! { time datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
-/// A time as text from the record, in full. One that is no time is shown as it stands.
-pub(super) fn recorded_moment(text: &str) -> Markup {
-    text.parse().map_or_else(|_| html! { (Printable(text)) }, moment)
-}
-
 /// How long ago a time was, or how far off it is; the time itself where the mouse rests.
 pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
     html! {

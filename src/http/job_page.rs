@@ -8,15 +8,16 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, recorded_moment, source_badge};
+use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, source_badge};
 use super::page::{next_poll, status};
 use super::timeline::{Scale, Sighting, timeline};
 use super::watches::{SOURCES_LISTED_MAX, listed};
 use super::{AppState, distance as length, rendered, words};
-use crate::core::job::{JobKey, JobStatus, SourceKey, Sources};
+use crate::core::job::{JobKey, SourceKey, Sources};
 use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
-use crate::database::{DetailRow, Filter, ReadError, SourceTransitionRow, TransitionRow};
+use crate::core::transition::{Detail, SourceTransition, Transition};
+use crate::database::{Filter, ReadError, Row};
 use crate::state::{FailedPoll, RECENT_FAILURES_MAX, WatchView};
 
 /// Rows shown of each kind: the latest. A job has a handful in its life; only one that goes to and fro has more.
@@ -28,26 +29,26 @@ const SOURCE_ROWS_MAX: u32 = 8 * 100;
 /// What the record has of one job, through one target.
 #[derive(Default)]
 struct History {
-    transitions: Vec<TransitionRow>,
-    sources: Vec<SourceTransitionRow>,
-    details: Vec<DetailRow>,
+    transitions: Vec<Row<Transition>>,
+    sources: Vec<Row<SourceTransition>>,
+    details: Vec<Row<Detail>>,
 }
 
 impl History {
     fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
         let latest = |limit| Filter { limit: Some(limit), ..Filter::of_job(key.clone()) };
         Ok(Self {
-            transitions: state.record.transitions(&latest(ROWS_MAX))?,
-            sources: state.record.source_transitions(&latest(SOURCE_ROWS_MAX))?,
-            details: state.record.details(&latest(ROWS_MAX))?,
+            transitions: state.record.rows(&latest(ROWS_MAX))?,
+            sources: state.record.rows(&latest(SOURCE_ROWS_MAX))?,
+            details: state.record.rows(&latest(ROWS_MAX))?,
         })
     }
 
     fn through(&self, target: &str) -> Self {
         Self {
-            transitions: self.transitions.iter().filter(|row| row.target == target).cloned().collect(),
-            sources: self.sources.iter().filter(|row| row.target == target).cloned().collect(),
-            details: self.details.iter().filter(|row| row.target == target).cloned().collect(),
+            transitions: self.transitions.iter().filter(|row| &*row.job.target == target).cloned().collect(),
+            sources: self.sources.iter().filter(|row| &*row.job.target == target).cloned().collect(),
+            details: self.details.iter().filter(|row| &*row.job.target == target).cloned().collect(),
         }
     }
 }
@@ -78,7 +79,7 @@ pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path
 }
 
 fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
-    let life: Vec<_> = history.transitions.iter().filter_map(Sighting::of_job).collect();
+    let life: Vec<_> = history.transitions.iter().map(|row| Sighting::of_job(&row.value)).collect();
     let known = watch.known.as_ref();
     let scale = known
         .and_then(|known| Scale::of_job(&life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
@@ -132,8 +133,7 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
 fn sources(sources: &Sources, history: &History, scale: Option<Scale>, last_seen: Timestamp) -> Markup {
     let mut lives: BTreeMap<SourceKey, Vec<Sighting>> = BTreeMap::new();
     for row in &history.sources {
-        let key = SourceKey { name: (*row.name).into(), source_file: (*row.source_file).into(), nth: row.nth };
-        lives.entry(key).or_default().extend(Sighting::of_source(row));
+        lives.entry(row.value.key.clone()).or_default().push(Sighting::of_source(&row.value));
     }
     html! {
         table.cards {
@@ -158,24 +158,24 @@ fn sources(sources: &Sources, history: &History, scale: Option<Scale>, last_seen
     }
 }
 
-fn transitions(rows: &[TransitionRow]) -> Markup {
+fn transitions(rows: &[Row<Transition>]) -> Markup {
     html! {
         table.cards {
             caption { "Transitions" }
             thead { tr { @for column in ["Seen", "From", "To", "Changed", "Message"] { th scope="col" { (column) } } } }
             tbody {
-                @for row in rows {
+                @for transition in rows.iter().map(|row| &row.value) {
                     tr {
-                        th scope="row" { (recorded_moment(&row.observed_at)) }
+                        th scope="row" { (moment(transition.observed_at)) }
                         td data-label="From" {
-                            @if let Some(from) = &row.from_status { (job_badge(&JobStatus::from(from.as_str()))) }
+                            @if let Some(from) = &transition.from { (job_badge(from)) }
                             @else { span.quiet { "first seen" } }
                         }
-                        td data-label="To" { (job_badge(&JobStatus::from(row.to_status.as_str()))) }
-                        td data-label="Changed" { (changed(row)) }
+                        td data-label="To" { (job_badge(&transition.to)) }
+                        td data-label="Changed" { (changed(transition)) }
                         td data-label="Message" {
-                            @if let Some(message) = &row.status_message { (Printable(message)) }
-                            @if let Some(anomaly) = &row.anomaly { small.bad { (words::anomaly(anomaly).unwrap_or("Something is odd about it.")) } }
+                            @if let Some(message) = &transition.status_message { (Printable(message)) }
+                            @if let Some(anomaly) = transition.anomaly { small.bad { (words::anomaly(anomaly)) } }
                         }
                     }
                 }
@@ -188,27 +188,25 @@ fn transitions(rows: &[TransitionRow]) -> Markup {
 const PART_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
 
 /// Between which two looks the status changed.
-fn changed(row: &TransitionRow) -> Markup {
-    let Some(not_before) = &row.not_before else { return html! {} };
-    let (Ok(before), Ok(seen)) = (not_before.parse::<Timestamp>(), row.observed_at.parse::<Timestamp>()) else {
-        return html! { "the old status was last seen at " (recorded_moment(not_before)) };
-    };
+fn changed(transition: &Transition) -> Markup {
+    let Some(before) = transition.not_before else { return html! {} };
+    let seen = transition.observed_at;
     let longest = length(before, seen.checked_add(PART_OF_A_SECOND).unwrap_or(seen));
     html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
 }
 
 /// What was seen beside transitions.
-fn details(rows: &[DetailRow]) -> Markup {
+fn details(rows: &[Row<Detail>]) -> Markup {
     html! {
         table.cards {
             caption { "What else was seen" }
             thead { tr { @for column in ["Seen", "What", "Value"] { th scope="col" { (column) } } } }
             tbody {
-                @for row in rows {
+                @for detail in rows.iter().map(|row| &row.value) {
                     tr {
-                        th scope="row" { (recorded_moment(&row.observed_at)) }
-                        td data-label="What" { @match words::detail(&row.kind) { Some(words) => (words), None => (Printable(&row.kind)) } }
-                        td data-label="Value" { (Printable(row.value.as_deref().unwrap_or_default())) }
+                        th scope="row" { (moment(detail.observed_at)) }
+                        td data-label="What" { (words::detail(detail.kind)) }
+                        td data-label="Value" { (Printable(detail.value.as_deref().unwrap_or_default())) }
                     }
                 }
             }

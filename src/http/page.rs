@@ -226,10 +226,8 @@ fn lives(state: &AppState, shown: &[Arc<WatchView>]) -> Result<BTreeMap<Arc<Watc
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
     let mut lives: BTreeMap<Arc<WatchId>, Vec<Sighting>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
     for row in state.record.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
-        let Ok(key) = format!("{}/{}", row.reference_store_id, row.import_job_id).parse() else { continue };
-        let id = WatchId { target: row.target.as_str().into(), key };
-        if let (Some(life), Some(sighting)) = (lives.get_mut(&id), Sighting::of_job(&row)) {
-            life.push(sighting);
+        if let Some(life) = lives.get_mut(&row.job) {
+            life.push(Sighting::of_job(&row.value));
         }
     }
     Ok(lives)

@@ -9,10 +9,10 @@ use maud::{Markup, html};
 use super::distance;
 use super::html::WORD;
 use super::words::{job_tone, source_tone};
-use crate::core::job::{JobStatus, SourceStatus};
+use crate::core::job::SourceStatus;
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
-use crate::database::{SourceTransitionRow, TransitionRow};
+use crate::core::transition::{SourceTransition, Transition};
 
 /// States told in words: a life has a handful, and nobody listens to more.
 const WORDS_MAX: usize = 12;
@@ -33,28 +33,24 @@ pub(super) struct Sighting {
 }
 
 impl Sighting {
-    /// Of a job; `None` where its time is none.
-    pub(super) fn of_job(row: &TransitionRow) -> Option<Self> {
-        let status = JobStatus::from(row.to_status.as_str());
-        Some(Self {
-            tone: job_tone(&status),
-            word: word(status.as_str()),
-            ends: status.is_terminal(),
-            seen_at: row.observed_at.parse().ok()?,
-            not_before: row.not_before.as_ref().and_then(|time| time.parse().ok()),
-        })
+    pub(super) fn of_job(Transition { to, observed_at, not_before, .. }: &Transition) -> Self {
+        Self {
+            tone: job_tone(to),
+            word: word(to.as_str()),
+            ends: to.is_terminal(),
+            seen_at: *observed_at,
+            not_before: *not_before,
+        }
     }
 
-    /// Of a source; `None` where its time is none.
-    pub(super) fn of_source(row: &SourceTransitionRow) -> Option<Self> {
-        let status = SourceStatus::from(row.to_status.as_str());
-        Some(Self {
-            tone: source_tone(&status),
-            word: word(status.as_str()),
-            ends: [SourceStatus::Finished, SourceStatus::Failed].contains(&status),
-            seen_at: row.observed_at.parse().ok()?,
+    pub(super) fn of_source(SourceTransition { to, observed_at, .. }: &SourceTransition) -> Self {
+        Self {
+            tone: source_tone(&to.status),
+            word: word(to.status.as_str()),
+            ends: [SourceStatus::Finished, SourceStatus::Failed].contains(&to.status),
+            seen_at: *observed_at,
             not_before: None,
-        })
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::{AppState, json, json_error, rendered};
+use crate::core::transition::Transition;
 use crate::database::Filter;
 
 /// Rows in one answer where no limit is asked for.
@@ -38,7 +39,7 @@ pub(super) async fn list(
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
-    rendered(move || match state.record.transitions(&filter) {
+    rendered(move || match state.record.rows::<Transition>(&filter) {
         Ok(rows) => json(StatusCode::OK, &rows),
         Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })

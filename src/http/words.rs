@@ -86,26 +86,24 @@ pub(super) fn advice(watch: &WatchView) -> Option<&'static str> {
 }
 
 /// What is odd about a transition, by its name in the record.
-pub(super) fn anomaly(name: &str) -> Option<&'static str> {
-    let anomaly = Anomaly::ALL.into_iter().find(|anomaly| anomaly.as_str() == name)?;
-    Some(match anomaly {
+pub(super) fn anomaly(anomaly: Anomaly) -> &'static str {
+    match anomaly {
         Anomaly::Regressed => "The status went back to an earlier one.",
         Anomaly::Reopened => "The job had ended and goes on.",
         Anomaly::EndChanged => "The job had ended otherwise.",
         Anomaly::NoCompletionTime => "AWS did not say when it ended.",
-    })
+    }
 }
 
-/// What was seen beside transitions, by its name in the record.
-pub(super) fn detail(name: &str) -> Option<&'static str> {
-    let detail = DetailKind::ALL.into_iter().find(|kind| kind.as_str() == name)?;
-    Some(match detail {
+/// What was seen beside transitions.
+pub(super) fn detail(kind: DetailKind) -> &'static str {
+    match kind {
         DetailKind::StatusMessage => "AWS's message changed",
         DetailKind::CreationTimeChanged => "AWS gave another creation time",
         DetailKind::Vanished => "AWS no longer knew the job",
         DetailKind::Returned => "AWS knew the job again",
         DetailKind::StillSeen => "Watching stopped; the status was the same until then",
-    })
+    }
 }
 
 /// How a job's status looks: a class of the style sheet.

@@ -39,19 +39,6 @@ pub struct Workplace {
     pub instruments: Instruments,
 }
 
-/// Tells how the record stands, once for each change of that: every watch with something to record meets the same trouble.
-pub fn tell_record(board: &StatusBoard, trouble: Option<&CommitError>) {
-    let error = trouble.map(ToString::to_string);
-    if !board.record_stands(error.clone()) {
-        return;
-    }
-    if let Some(error) = error {
-        warn!(event = "record_failed", %error, "what is seen waits until it can be written");
-    } else {
-        info!(event = "record_recovered", "the record can be written again");
-    }
-}
-
 /// The record can no longer take anything: the process has to end, and its supervisor to start it anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that writes the record has ended")]
@@ -151,10 +138,7 @@ impl Watcher {
         let change = Change { details: vec![detail], ..Change::default() };
         match self.workplace.record.append(&self.view.id, &change).await {
             Err(CommitError::WriterGone) => Err(RecordGone),
-            stands => {
-                tell_record(&self.workplace.board, stands.as_ref().err());
-                Ok(())
-            }
+            Ok(()) | Err(CommitError::Sqlite(_) | CommitError::Reopen(_)) => Ok(()),
         }
     }
 
@@ -165,7 +149,6 @@ impl Watcher {
             if let Err(CommitError::WriterGone) = committed {
                 return Err(RecordGone);
             }
-            tell_record(&self.workplace.board, committed.as_ref().err());
             if committed.is_ok() {
                 return Ok(true);
             }

@@ -1,0 +1,351 @@
+//! Reads the database: for the daemon at its start, for pages, the API and `history`.
+//!
+//! Every row is read as a value of `core`. A row that cannot be read, as after damage that SQLite's check does not see, is skipped
+//! and logged: it must not stop the daemon. A reader needs only the right to read, beside a running daemon or without one.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Params, Result, params_from_iter};
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+use tracing::warn;
+
+use super::errors::OpenError;
+use super::rows::milliseconds;
+use super::{Jobs, Remembered, file, schema};
+use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, StoreId, WatchId};
+use crate::core::time::Timestamp;
+use crate::core::tracker::Known;
+use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
+
+/// The rows of one job; an index serves it. The database may hold a year of jobs that nobody watches any more.
+pub(super) const JOB: &str = "reference_store_id = ? AND import_job_id = ? AND target = ?";
+
+/// Reads the database at a path. Every call opens the file, reads one consistent state and closes it: a connection that stays would
+/// hold up the write-ahead log, or read a file that was replaced. Calls block on the disk.
+#[derive(Clone, Debug)]
+pub struct RecordReader {
+    path: Arc<Path>,
+}
+
+/// Which rows to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Observed at this time or later.
+    pub since: Option<Timestamp>,
+    pub store: Option<ReferenceStoreId>,
+    pub job: Option<ImportJobId>,
+    /// The latest so many; `None`: all.
+    pub limit: Option<u32>,
+}
+
+impl Filter {
+    #[must_use]
+    pub fn of_job(key: JobKey) -> Self {
+        Self { store: Some(key.store), job: Some(key.job), ..Self::default() }
+    }
+}
+
+/// A row of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row<T> {
+    /// The order in which rows were written, over all tables.
+    pub id: i64,
+    pub job: WatchId,
+    pub value: T,
+}
+
+/// A value that has a table.
+pub trait Table: Sized {
+    const NAME: &str;
+    /// The columns after those of the job.
+    const COLUMNS: &str;
+
+    /// # Errors
+    /// A column does not hold what refwatch writes.
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
+}
+
+impl Table for Transition {
+    const NAME: &str = "transitions";
+    const COLUMNS: &str =
+        "from_status, to_status, observed_at, not_before, status_message, created_at, completed_at, anomaly";
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let status = |text: &str| JobStatus::from(text);
+        Ok(Self {
+            from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
+            to: status(&row.get::<_, Box<str>>("to_status")?),
+            observed_at: parsed(row, "observed_at")?,
+            not_before: parsed_if_set(row, "not_before")?,
+            status_message: row.get("status_message")?,
+            created_at: parsed_if_set(row, "created_at")?,
+            completed_at: parsed_if_set(row, "completed_at")?,
+            anomaly: row.get::<_, Option<Box<str>>>("anomaly")?.and_then(|text| Anomaly::from_name(&text)),
+        })
+    }
+}
+
+impl Table for SourceTransition {
+    const NAME: &str = "source_transitions";
+    const COLUMNS: &str = "name, source_file, nth, from_status, to_status, status_message, observed_at";
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let status = |text: &str| SourceStatus::from(text);
+        Ok(Self {
+            key: SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? },
+            from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
+            to: Source {
+                status: status(&row.get::<_, Box<str>>("to_status")?),
+                status_message: row.get("status_message")?,
+            },
+            observed_at: parsed(row, "observed_at")?,
+        })
+    }
+}
+
+impl Table for Detail {
+    const NAME: &str = "details";
+    const COLUMNS: &str = "kind, value, observed_at";
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let kind = row.get::<_, Box<str>>("kind")?;
+        let kind = DetailKind::ALL.into_iter().find(|known| known.as_str() == &*kind);
+        Ok(Self {
+            kind: kind.ok_or_else(|| unreadable(row, "kind", &"an unknown kind"))?,
+            value: row.get("value")?,
+            observed_at: parsed(row, "observed_at")?,
+        })
+    }
+}
+
+/// As the API and `history --json` show it: the columns of the table.
+impl Serialize for Row<Transition> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
+            &self.value;
+        let mut columns = serializer.serialize_struct("transition", 12)?;
+        columns.serialize_field("id", &self.id)?;
+        columns.serialize_field("target", &*self.job.target)?;
+        columns.serialize_field("reference_store_id", self.job.key.store.as_str())?;
+        columns.serialize_field("import_job_id", self.job.key.job.as_str())?;
+        columns.serialize_field("from_status", &from.as_ref().map(JobStatus::as_str))?;
+        columns.serialize_field("to_status", to.as_str())?;
+        columns.serialize_field("observed_at", &milliseconds(*observed_at))?;
+        columns.serialize_field("not_before", &not_before.map(milliseconds))?;
+        columns.serialize_field("status_message", status_message)?;
+        columns.serialize_field("created_at", created_at)?;
+        columns.serialize_field("completed_at", completed_at)?;
+        columns.serialize_field("anomaly", &anomaly.map(Anomaly::as_str))?;
+        columns.end()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the record cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl RecordReader {
+    /// A reader of the database at `path`, which need not exist yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The rows that match, in the order written.
+    ///
+    /// # Errors
+    /// There is no database, it is not of this version, or it cannot be read.
+    pub fn rows<T: Table>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
+        let Filter { since, store, job, limit } = filter;
+        let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
+        for (condition, value) in [
+            ("observed_at >= ?", since.map(milliseconds)),
+            ("reference_store_id = ?", store.as_ref().map(|store| store.as_str().to_owned())),
+            ("import_job_id = ?", job.as_ref().map(|job| job.as_str().to_owned())),
+        ] {
+            if let Some(value) = value {
+                conditions.push(condition);
+                values.push(value);
+            }
+        }
+        // SQLite takes a negative limit for none.
+        let limit = limit.map_or(-1, i64::from);
+        let condition = format!("WHERE {} ORDER BY id DESC LIMIT {limit}", conditions.join(" AND "));
+        self.open(|connection| latest_last(select(connection, &condition, params_from_iter(&values))))
+    }
+
+    /// The latest transitions of each of these jobs, at most `each` of a job, in the order written.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub fn latest_transitions(
+        &self,
+        jobs: &[Arc<WatchId>],
+        each: u32,
+    ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
+        let condition = format!("WHERE {JOB} ORDER BY id DESC LIMIT {each}");
+        self.open(|connection| {
+            let rows = jobs.iter().map(|id| latest_last(select(connection, &condition, job_values(id))));
+            Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+        })
+    }
+
+    fn open<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
+        file::read_only(&self.path, |connection, path| {
+            let version = schema::version(connection, path)?;
+            if version < schema::VERSION {
+                return Err(OpenError::OlderSchema { path: path.into(), found: version, known: schema::VERSION }.into());
+            }
+            Ok(read(connection)?)
+        })
+    }
+}
+
+/// What the database knows of some jobs: their rows, replayed in the order written.
+pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>> {
+    let jobs = match jobs {
+        Jobs::These(jobs) => jobs,
+        Jobs::InSight { store, ended_since } => recent_jobs(connection, &store, ended_since)?,
+    };
+    let known = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|job| (id, job))));
+    known.filter_map(Result::transpose).collect()
+}
+
+/// The jobs of a store that have not ended, or that ended at `ended_since` or later.
+fn recent_jobs(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
+    let latest = "WHERE id IN (
+        SELECT max(id) FROM transitions WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id)";
+    let rows: Vec<Row<Transition>> = select(connection, latest, [store.store.as_str(), &*store.target])?;
+    let recent = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= ended_since);
+    Ok(recent.map(|row| Arc::new(row.job)).collect())
+}
+
+/// A row of any table.
+enum Entry {
+    Transition(Transition),
+    Source(SourceTransition),
+    Detail(Detail),
+}
+
+fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
+    let condition = format!("WHERE {JOB}");
+    let mut entries: BTreeMap<i64, Entry> = BTreeMap::new();
+    let rows = select(connection, &condition, job_values(id))?;
+    entries.extend(rows.into_iter().map(|row| (row.id, Entry::Transition(row.value))));
+    let rows = select(connection, &condition, job_values(id))?;
+    entries.extend(rows.into_iter().map(|row| (row.id, Entry::Source(row.value))));
+    let rows = select(connection, &condition, job_values(id))?;
+    entries.extend(rows.into_iter().map(|row| (row.id, Entry::Detail(row.value))));
+    let mut job: Option<Remembered> = None;
+    let mut sources = BTreeMap::new();
+    for entry in entries.into_values() {
+        match (entry, &mut job) {
+            (Entry::Transition(transition), job) => replay_transition(transition, job),
+            (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(job)) => {
+                job.known.last_seen = observed_at;
+                sources.insert(key, to);
+            }
+            (Entry::Detail(detail), Some(job)) => replay_detail(detail, &mut job.known),
+            // A job's first row is a transition: somebody deleted it, or it cannot be read.
+            (Entry::Source(_) | Entry::Detail(_), None) => {}
+        }
+    }
+    if let Some(job) = &mut job {
+        job.known.sources = Arc::new(sources.into_iter().collect());
+    }
+    Ok(job)
+}
+
+fn replay_transition(transition: Transition, job: &mut Option<Remembered>) {
+    let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
+    let before = job.take();
+    let mut transitions = before.as_ref().map(|before| before.transitions).unwrap_or_default();
+    transitions[to.index()] += 1;
+    let known = Known {
+        status: to,
+        status_message,
+        created_at: created_at.or_else(|| before?.known.created_at),
+        completed_at,
+        sources: Arc::default(),
+        since: observed_at,
+        last_seen: observed_at,
+        vanished_at: None,
+    };
+    *job = Some(Remembered { known, transitions });
+}
+
+/// A job that vanished or returned was not seen to have its status. These two leave `last_seen` alone, because a later change may
+/// lie before them.
+fn replay_detail(Detail { kind, value, observed_at }: Detail, known: &mut Known) {
+    match kind {
+        DetailKind::StatusMessage => known.status_message = value,
+        DetailKind::CreationTimeChanged => known.created_at = value.and_then(|value| value.parse().ok()),
+        DetailKind::StillSeen => {}
+        DetailKind::Vanished => return known.vanished_at = Some(observed_at),
+        DetailKind::Returned => return known.vanished_at = None,
+    }
+    known.last_seen = observed_at;
+}
+
+/// Tests that every table has its columns.
+pub(super) fn probe(connection: &Connection) -> Result<()> {
+    select::<Transition>(connection, "LIMIT 0", [])?;
+    select::<SourceTransition>(connection, "LIMIT 0", [])?;
+    select::<Detail>(connection, "LIMIT 0", [])?;
+    Ok(())
+}
+
+fn select<T: Table>(connection: &Connection, condition: &str, values: impl Params) -> Result<Vec<Row<T>>> {
+    let columns = "id, target, reference_store_id, import_job_id";
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {columns}, {} FROM {} {condition}", T::COLUMNS, T::NAME))?;
+    let mut rows = statement.query(values)?;
+    let mut values = Vec::new();
+    while let Some(row) = rows.next()? {
+        match read(row) {
+            Ok(value) => values.push(value),
+            Err(error) => warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped"),
+        }
+    }
+    Ok(values)
+}
+
+fn read<T: Table>(row: &rusqlite::Row<'_>) -> Result<Row<T>> {
+    let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
+    let job = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
+    Ok(Row { id: row.get("id")?, job, value: T::read(row)? })
+}
+
+fn latest_last<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {
+    rows.map(|mut rows| {
+        rows.reverse();
+        rows
+    })
+}
+
+fn job_values(id: &WatchId) -> [&str; 3] {
+    [id.key.store.as_str(), id.key.job.as_str(), &id.target]
+}
+
+fn parsed<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<T> {
+    row.get::<_, Box<str>>(column)?.parse().map_err(|error| unreadable(row, column, &error))
+}
+
+fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<Option<T>> {
+    let text = row.get::<_, Option<Box<str>>>(column)?;
+    text.map(|text| text.parse().map_err(|error| unreadable(row, column, &error))).transpose()
+}
+
+fn unreadable(row: &rusqlite::Row<'_>, column: &str, error: &dyn Display) -> rusqlite::Error {
+    let place = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
+    place.map_or_else(|error| error, |what| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, what.into()))
+}
