@@ -114,7 +114,7 @@ async fn main() -> Result<(), Failure> {
         }
     }
     println!("```sh\n{}\n```\n\n{table}\n", command_line("footprint"));
-    println!("aws-sdk-omics {}; {}.", aws_sdk_omics::meta::PKG_VERSION, machine());
+    println!("aws-sdk-omics {}", aws_sdk_omics::meta::PKG_VERSION);
     Ok(())
 }
 
@@ -272,13 +272,6 @@ fn median(mut values: Vec<f64>) -> (String, f64) {
     let rank = |percent| percentile(&values, percent).unwrap_or_default();
     let median = rank(50);
     (format!("{median:.1} ({:.1}–{:.1})", rank(0), rank(100)), median)
-}
-
-/// "2 × Intel(R) Xeon(R) Processor"
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models = || info.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!("{} × {}", models().count(), models().next().map_or("unknown processor", |(_, model)| model))
 }
 
 /// One task per job polls, and polls again at once. Retries are off, as they are in refwatch. It stores and shows nothing.

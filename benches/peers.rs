@@ -331,7 +331,7 @@ async fn two_daemons() -> Result<String, Failure> {
 /// The daemon's requests that did not fail, from its own metrics.
 async fn answers(daemon: SocketAddr) -> Result<f64, Failure> {
     let scrape = get(daemon, "/metrics").await?;
-    let text = str::from_utf8(scrape.as_ref())?;
+    let text = str::from_utf8(&scrape)?;
     let sum = |metric: &str| -> f64 {
         let series = text.lines().filter(|line| line.starts_with(metric));
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

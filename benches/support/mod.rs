@@ -180,8 +180,8 @@ pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-pub(crate) async fn get(server: SocketAddr, path: &str) -> Result<impl AsRef<[u8]>, Failure> {
-    Ok(client::get(&Endpoint::Listener(server.to_string()), path).await?)
+pub(crate) async fn get(server: SocketAddr, path: &str) -> Result<Vec<u8>, Failure> {
+    Ok(client::get(&Endpoint::Listener(server.to_string()), path).await?.to_vec())
 }
 
 /// The SDK as it comes; `None` leaves its retries on.
