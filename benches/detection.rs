@@ -105,10 +105,7 @@ fn percent(part: f64) -> String {
 
 fn quota_and_outage() {
     let ChangedQuota { throttled, used } = changed_quota();
-    println!(
-        "Quota lowered from 5 to 2 requests/s: {} of polls throttled, counted from a minute later on.",
-        percent(throttled)
-    );
+    println!("Quota lowered from 5 to 2 requests/s: {} throttled after the first minute.", percent(throttled));
     println!("Quota raised again: {} of it used five minutes later.", percent(used));
     let [one, other] = two_daemons(1);
     println!("Two daemons on one quota: they get {} and {} of it.", percent(one), percent(other));

@@ -8,8 +8,8 @@
 mod support;
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use aws_sdk_omics::config::retry::RetryConfig;
 use clap::{Parser, Subcommand, ValueEnum};
 use refwatch::clock::Clock;
-use support::{Daemon, Failure, Process, Simulator, command_line, free_address, percentile, sdk_client, table};
+use support::{Daemon, Failure, Process, Simulator, command_line, free_address, get, percentile, sdk_client, table};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -158,7 +158,7 @@ async fn memory() -> Result<Vec<Row>, Failure> {
         let (process, listen) = start_daemon(&simulator, folder.path(), RARE, 1_000.0)?;
         simulator.wait_for_polls(watches as u64).await?;
         Clock::system().sleep(REST).await;
-        tokio::task::spawn_blocking(move || scrape(listen)).await??;
+        get(listen, "/metrics").await?;
         let resident = process.resident_mib()?;
         process.kill().await?;
         rows.push(row(&format!("RSS after a scrape, {watches} watches, MiB"), format!("{resident:.1}"), to_reach));
@@ -220,7 +220,7 @@ async fn scrapes(extent: &Extent) -> Result<Vec<Row>, Failure> {
     for _ in 0..extent.scrapes {
         Clock::system().sleep(Duration::from_millis(100)).await;
         let clock = Clock::system();
-        tokio::task::spawn_blocking(move || scrape(listen)).await??;
+        get(listen, "/metrics").await?;
         durations.push(clock.now().monotonic.elapsed().as_secs_f64() * 1e3);
     }
     process.kill().await?;
@@ -228,20 +228,6 @@ async fn scrapes(extent: &Extent) -> Result<Vec<Row>, Failure> {
     let rank = |percent| percentile(&durations, percent).unwrap_or_default();
     let cell = format!("p50 {:.1}, p99 {:.1}", rank(50), rank(99));
     Ok(vec![row("/metrics, 10000 watches, ms", cell, "p99 ≤ 300")])
-}
-
-/// Reads a whole scrape without parsing it: parsing would be the client's time.
-fn scrape(listen: SocketAddr) -> Result<(), io::Error> {
-    const OK: &[u8] = b"HTTP/1.1 200 ";
-    let mut stream = TcpStream::connect(listen)?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut status = [0; OK.len()];
-    stream.read_exact(&mut status)?;
-    if status != OK {
-        return Err(io::Error::other(String::from_utf8_lossy(&status)));
-    }
-    io::copy(&mut stream, &mut io::sink())?;
-    Ok(())
 }
 
 fn binary() -> Result<Vec<Row>, Failure> {

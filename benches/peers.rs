@@ -73,7 +73,6 @@ enum Contestant {
     SdkWaiter,
     SdkLoop,
     Boto3Waiter,
-    Boto3Legacy,
     Boto3Tuned,
     TwoDaemons,
 }
@@ -126,7 +125,6 @@ impl Contestant {
             Self::SdkWaiter => "AWS SDK for Rust, its waiter",
             Self::SdkLoop => "AWS SDK for Rust, a loop of 30 s",
             Self::Boto3Waiter => "boto3, its waiter",
-            Self::Boto3Legacy => "boto3, its waiter, legacy retries",
             Self::Boto3Tuned => "boto3, its waiter at 5 s, adaptive retries",
             Self::TwoDaemons => "two daemons",
         }
@@ -136,7 +134,6 @@ impl Contestant {
     fn boto3_mode(self) -> Option<&'static str> {
         match self {
             Self::Boto3Waiter => Some("waiter"),
-            Self::Boto3Legacy => Some("legacy"),
             Self::Boto3Tuned => Some("tuned"),
             _ => None,
         }
@@ -159,7 +156,6 @@ impl Contestant {
     }
 }
 
-/// One contestant's row of the table.
 async fn measure(contestant: Contestant, seed: u64) -> Result<[String; 6], Failure> {
     let seed = seed.to_string();
     let mut options = vec!["--quota", "10", "--mean-seconds", "60", "--seed", &seed];

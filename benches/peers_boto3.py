@@ -1,9 +1,9 @@
 """Waits for every job of a simulator with boto3's waiter, one thread per job, and prints one JSON line per end.
 
-Usage: peers_boto3.py ENDPOINT waiter|legacy|tuned
+Usage: peers_boto3.py ENDPOINT waiter|tuned
 
-`waiter` is the example of boto3's documentation. `legacy` uses boto3's former default retries. `tuned` polls every 5 s, never gives
-up and uses the client's adaptive rate limit.
+`waiter` is the example of boto3's documentation. `tuned` polls every 5 s, never gives up and uses the client's
+adaptive rate limit.
 """
 
 import concurrent.futures
@@ -38,7 +38,6 @@ def main():
     jobs = jobs_of(endpoint)
     config, waiter = {
         "waiter": (Config(), {}),
-        "legacy": (Config(retries={"mode": "legacy"}), {}),
         "tuned": (
             Config(retries={"mode": "adaptive", "total_max_attempts": 10}, max_pool_connections=len(jobs)),
             {"Delay": 5, "MaxAttempts": 10_000},

@@ -38,8 +38,6 @@ const JOBS_PER_FILE: usize = 10_000;
 /// The first 21,900 polls at 1,000 requests per second take 22 s.
 const POLLS_TIMEOUT: Duration = Duration::from_mins(2);
 
-const POLLS_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-
 /// A running process. Dropping it kills it.
 pub(crate) struct Process(Child);
 
@@ -122,14 +120,13 @@ impl Simulator {
         calls["GetReferenceImportJob"]["answered"].as_u64().ok_or_else(|| "/-/calls has no count of polls".into())
     }
 
-    /// Returns once `count` Get requests have been answered.
     pub(crate) async fn wait_for_polls(&self, count: u64) -> Result<(), Failure> {
         let clock = Clock::system();
         while self.polls().await? < count {
             if clock.now().monotonic.elapsed() > POLLS_TIMEOUT {
                 return Err(format!("fewer than {count} polls within {POLLS_TIMEOUT:?}").into());
             }
-            clock.sleep(POLLS_CHECK_INTERVAL).await;
+            clock.sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }
