@@ -1,7 +1,7 @@
-//! How soon the end of a job is known, and what becomes of the quota: from the simulation, which is exact and comes out the same on
-//! every machine, and for some rows over real sockets against `refwatch simulate`, to see that the simulation is no dream.
+//! How soon the end of a job is known, and how the quota is used.
 //!
-//! `docs/benchmarks.md` has a result and says how to get one.
+//! The simulation on paused time gives the same figures on every machine. A few rows over real sockets check that the simulation
+//! agrees with them. `docs/benchmarks.md` has the figures.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 #![allow(dead_code, reason = "tests use more of the simulation")]
@@ -22,16 +22,15 @@ mod run;
 mod scenario;
 #[path = "../tests/simulation/service.rs"]
 mod service;
+mod support;
 #[path = "../tests/simulation/told.rs"]
 mod told;
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets};
 use figures::{AfterOutage, ChangedQuota, Delays, bound, changed_quota, delays, of, outage, two_daemons};
 use refwatch::clock::Clock;
 use refwatch::config::watch_list::WatchList;
@@ -47,9 +46,10 @@ use refwatch::tasks::job_watcher::Workplace;
 use refwatch::tasks::supervisor::Supervisor;
 use run::End;
 use serde_json::Value;
+use support::{Failure, table};
 use tokio::task::JoinSet;
 
-/// How soon the end of a job is known, and what becomes of the quota
+/// How soon the end of a job is known, and how the quota is used
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench detection --")]
 struct Args {
@@ -61,40 +61,32 @@ struct Args {
     bench: bool,
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
-
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let mut table = table();
+    let mut table = rows_table();
     for (jobs, stores) in [(10, 1), (100, 1), (1_000, 1), (10_000, 10)] {
         for sweep in [false, true] {
             table.add_row(row(jobs, stores, sweep, delays(jobs, stores, sweep)));
         }
     }
-    println!("Simulated, quota 5 a second, share 1.0:\n\n{table}\n");
+    println!("Simulated, quota 5 requests/s, share 1.0:\n\n{table}\n");
     quota_and_outage();
     if !args.simulation_only {
         let rows = tokio::runtime::Runtime::new()?.block_on(over_sockets())?;
-        let mut table = self::table();
+        let mut table = rows_table();
         table.add_rows(rows);
         println!("Over real sockets, a fifth of the jobs ending within four minutes:\n\n{table}");
     }
     Ok(())
 }
 
-fn table() -> Table {
-    let mut table = Table::new();
-    let header = ["live jobs", "stores", "polls", "mean", "99 %", "worst", "mean if all stayed live", "throttled"];
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+fn rows_table() -> comfy_table::Table {
+    table(&["live jobs", "stores", "polls", "mean", "p99", "worst", "mean if all stayed live", "throttled"])
 }
 
 fn row(jobs: usize, stores: usize, sweep: bool, seen: Delays) -> [String; 8] {
     let seconds = |delay: Duration| format!("{:.2} s", delay.as_secs_f64());
-    let polls = if sweep { "and sweeps" } else { "alone" };
+    let polls = if sweep { "Get and List" } else { "Get" };
     [
         jobs.to_string(),
         stores.to_string(),
@@ -113,23 +105,23 @@ fn percent(part: f64) -> String {
 
 fn quota_and_outage() {
     let ChangedQuota { throttled, used } = changed_quota();
-    println!("Quota lowered from 5 to 2 a second: from a minute later on {} of polls throttled.", percent(throttled));
-    println!("Raised again: five minutes later {} of it used.", percent(used));
+    println!("Quota lowered from 5 to 2 requests/s: {} throttled after the first minute.", percent(throttled));
+    println!("Quota raised again: {} of it used five minutes later.", percent(used));
     let [one, other] = two_daemons(1);
-    println!("Two daemons on one quota: {} and {} of it.", percent(one), percent(other));
+    println!("Two daemons on one quota: they get {} and {} of it.", percent(one), percent(other));
     for (refused, how) in [(true, "refused"), (false, "hanging")] {
         let AfterOutage { calls, fresh } = outage(1_000, refused, false);
         let round = fresh.as_secs_f64() / (2 * bound(1_000)).as_secs_f64();
         println!(
-            "Ten minutes of outage, connections {how}, 1,000 jobs: {} of the calls of ten healthy minutes; \
-             after it every job fresh within {round:.2} of a round of polls.",
+            "Ten minutes of outage, connections {how}, 1,000 jobs: {} of the requests of ten healthy minutes; \
+             afterwards every job was polled within {round:.2} rounds.",
             percent(calls)
         );
     }
     println!();
 }
 
-/// The rows over real sockets, all at once: they share the machine, not the quota.
+/// The rows over real sockets run at the same time: each has a simulator and a quota of its own.
 async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
     let mut measurements = JoinSet::new();
     for (nth, (jobs, sweep)) in [(10, false), (10, true), (100, false), (100, true)].into_iter().enumerate() {
@@ -140,7 +132,7 @@ async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-/// The supervisor and what belongs to it on a simulated HealthOmics over HTTP, until a fifth of the jobs have ended.
+/// Runs the supervisor against a simulated HealthOmics over HTTP until a fifth of the jobs have ended.
 async fn measure(jobs: usize, sweep: bool) -> Result<Delays, Failure> {
     let ending = u32::try_from(jobs / 5)?;
     let stuck = u32::try_from(jobs)? - ending;

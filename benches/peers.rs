@@ -1,49 +1,51 @@
-//! refwatch beside what one would use in its place: who hears of the ends of 200 jobs, and how late.
+//! refwatch beside what one would use in its place: who learns of the ends of 200 jobs, and how late.
 //!
-//! Every contestant gets the same work: a fresh simulated HealthOmics on loopback with the same seed, all jobs just begun. What it
-//! says is held against the simulator's own truth and counts. `docs/benchmarks.md` has a result and says how to get one.
+//! Each contestant gets the same work: a fresh simulated HealthOmics with the same seed, all jobs just created. Its reports are
+//! compared with the simulator's record of each job. `two-daemons` measures how two daemons divide one quota.
+//! `docs/benchmarks.md` has the figures and explains each row.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and what comes with it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and the progress")]
+
+mod support;
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fmt::Write as _;
+use std::hint;
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_omics::Client;
 use aws_sdk_omics::client::Waiters as _;
-use aws_sdk_omics::config::Credentials;
-use aws_sdk_omics::error::BoxError;
 use aws_smithy_runtime_api::client::waiters::error::WaiterError;
 use clap::{Parser, ValueEnum};
-use comfy_table::{CellAlignment, Table, presets};
 use refwatch::clock::Clock;
 use refwatch::core::job::JobStatus;
 use refwatch::core::time::Timestamp;
-use refwatch::healthomics::EndpointVerbatim;
-use refwatch::http::client;
-use refwatch::simulator::{Options, SimulatedJob, Simulator};
 use serde_json::Value;
+use support::{Daemon, Failure, Process, Simulator, command_line, free_address, get, percentile, sdk_client, table};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-/// After it, what a contestant has not said counts as missed. The last job ends within two minutes.
+const JOBS: usize = 200;
+
+/// Later reports count as missed. The last job ends within two minutes.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// From one poll to the next of the plain loop: as AWS's own waiters wait.
+/// The interval of AWS's own waiters.
 const LOOP_INTERVAL: Duration = Duration::from_secs(30);
-
-const REGION: &str = "us-west-2";
-
-/// Key and secret: the simulator wants a signature but does not verify it.
-const CREDENTIALS: &str = "simulated";
 
 /// Where `tests/e2e/run` installs boto3.
 const PYTHON: &str = "target/e2e/venv/bin/python3";
+
+const BUSY_LOOPS: usize = 4;
+
+/// Two daemons start so far apart, one run each.
+const STAGGERS_MS: [u64; 10] = [0, 5, 10, 15, 20, 25, 30, 35, 40, 45];
+
+const TWO_DAEMONS_WINDOW: Duration = Duration::from_mins(1);
 
 /// How late the ends of 200 jobs are known, to refwatch and to others
 #[derive(Parser)]
@@ -51,10 +53,10 @@ const PYTHON: &str = "target/e2e/venv/bin/python3";
 struct Args {
     /// Only these
     contestants: Vec<Contestant>,
-    /// Without boto3, which the others do not need
+    /// Without boto3
     #[arg(long)]
     without_boto3: bool,
-    /// Which jobs: the same seed gives the same ones
+    /// The same seed gives the same jobs
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Given by cargo
@@ -65,49 +67,49 @@ struct Args {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Contestant {
     RefwatchGet,
-    RefwatchSweeps,
+    RefwatchLists,
+    RefwatchShared,
+    RefwatchBusy,
     SdkWaiter,
     SdkLoop,
     Boto3Waiter,
-    Boto3Legacy,
     Boto3Tuned,
+    TwoDaemons,
 }
 
-/// When each job's end was known.
-type Known = BTreeMap<String, Timestamp>;
+/// When each job's end was reported.
+type Reports = BTreeMap<String, Timestamp>;
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let named = |contestant: &Contestant| args.contestants.is_empty() || args.contestants.contains(contestant);
-    let takes_part = |contestant: &Contestant| named(contestant) && !(args.without_boto3 && contestant.is_boto3());
-    let contestants: Vec<Contestant> = Contestant::value_variants().iter().copied().filter(takes_part).collect();
+    let chosen = |one: &Contestant| args.contestants.is_empty() || args.contestants.contains(one);
+    let contestants: Vec<Contestant> = Contestant::value_variants()
+        .iter()
+        .copied()
+        .filter(|one| chosen(one) && !(args.without_boto3 && one.boto3_mode().is_some()))
+        .collect();
     let boto3 =
-        if contestants.iter().any(|contestant| contestant.is_boto3()) { boto3_version()? } else { "left out".into() };
+        if contestants.iter().any(|one| one.boto3_mode().is_some()) { boto3_version()? } else { "left out".into() };
 
-    let mut table = Table::new();
-    let header = ["", "ends missed", "late on average", "99 %", "requests", "throttled"];
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    println!("```sh\n{}\n```\n", command_line("peers"));
+    let mut peers = table(&["", "ends missed", "mean delay", "p99", "requests", "throttled"]);
+    for &contestant in contestants.iter().filter(|one| **one != Contestant::TwoDaemons) {
+        let row = measure(contestant, args.seed).await?;
+        eprintln!("{}", row.join(" | "));
+        peers.add_row(row);
     }
-    for (nth, contestant) in (1..).zip(&contestants) {
-        eprintln!("{nth} of {}: {}", contestants.len(), contestant.title());
-        let row = measure(*contestant, args.seed).await?;
-        eprintln!("  {}", row[1..].join(", "));
-        table.add_row(row);
+    if !peers.is_empty() {
+        println!("{peers}\n\naws-sdk-omics {}, boto3 {boto3}\n", aws_sdk_omics::meta::PKG_VERSION);
     }
-    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let separator = if arguments.is_empty() { "" } else { " -- " };
-    let sdk = aws_sdk_omics::meta::PKG_VERSION;
-    println!("`cargo bench --bench peers{separator}{}`\n\n{table}\n", arguments.join(" "));
-    println!("aws-sdk-omics {sdk}, boto3 {boto3}");
+    if contestants.contains(&Contestant::TwoDaemons) {
+        println!("{}", two_daemons().await?);
+    }
     Ok(())
 }
 
 fn boto3_version() -> Result<String, String> {
-    let missing =
-        || format!("{PYTHON} has no boto3: `tests/e2e/run simulator` installs it, --without-boto3 does without");
+    let missing = || format!("{PYTHON} has no boto3: run `tests/e2e/run simulator`, or pass --without-boto3");
     let script = "import boto3; print(boto3.__version__, end='')";
     let ended = std::process::Command::new(PYTHON).args(["-c", script]).output().map_err(|_| missing())?;
     ended.status.success().then(|| String::from_utf8_lossy(&ended.stdout).into_owned()).ok_or_else(missing)
@@ -117,176 +119,218 @@ impl Contestant {
     fn title(self) -> &'static str {
         match self {
             Self::RefwatchGet => "refwatch, `sweep = false`",
-            Self::RefwatchSweeps => "refwatch",
+            Self::RefwatchLists => "refwatch",
+            Self::RefwatchShared => "refwatch, Get and List share the quota",
+            Self::RefwatchBusy => "the same beside four busy loops",
             Self::SdkWaiter => "AWS SDK for Rust, its waiter",
             Self::SdkLoop => "AWS SDK for Rust, a loop of 30 s",
             Self::Boto3Waiter => "boto3, its waiter",
-            Self::Boto3Legacy => "boto3, its waiter, legacy retries",
             Self::Boto3Tuned => "boto3, its waiter at 5 s, adaptive retries",
+            Self::TwoDaemons => "two daemons",
         }
     }
 
-    fn is_boto3(self) -> bool {
-        matches!(self, Self::Boto3Waiter | Self::Boto3Legacy | Self::Boto3Tuned)
+    /// The argument of `peers_boto3.py`.
+    fn boto3_mode(self) -> Option<&'static str> {
+        match self {
+            Self::Boto3Waiter => Some("waiter"),
+            Self::Boto3Tuned => Some("tuned"),
+            _ => None,
+        }
     }
 
-    /// Waits for the end of every job, or until it gives up. Dropping it ends it.
-    async fn run(self, simulator: &Simulator, known: &mut Known) -> Result<(), BoxError> {
+    fn shares_quota(self) -> bool {
+        matches!(self, Self::RefwatchShared | Self::RefwatchBusy)
+    }
+
+    /// Runs until each job's end is reported, or until the contestant gives up. Dropping the future ends the contestant.
+    async fn run(self, simulator: &Simulator, reports: &mut Reports) -> Result<(), Failure> {
         match self {
-            Self::RefwatchGet => refwatch(simulator, false, known).await,
-            Self::RefwatchSweeps => refwatch(simulator, true, known).await,
-            Self::SdkWaiter => sdk(simulator, sdk_waiter, known).await,
-            Self::SdkLoop => sdk(simulator, sdk_loop, known).await,
-            Self::Boto3Waiter => boto3(simulator, "waiter", known).await,
-            Self::Boto3Legacy => boto3(simulator, "legacy", known).await,
-            Self::Boto3Tuned => boto3(simulator, "tuned", known).await,
+            Self::SdkWaiter => sdk(simulator, sdk_waiter, reports).await,
+            Self::SdkLoop => sdk(simulator, sdk_loop, reports).await,
+            _ => match self.boto3_mode() {
+                Some(mode) => boto3(simulator, mode, reports).await,
+                None => refwatch(simulator, self != Self::RefwatchGet, reports).await,
+            },
         }
     }
 }
 
-/// One contestant's row of the table.
-async fn measure(contestant: Contestant, seed: u64) -> Result<[String; 6], BoxError> {
-    let options =
-        Options { jobs: 200, seed, mean: Duration::from_mins(1), requests_per_second: 10.0, ..Options::default() };
-    let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await?;
-    let mut known = Known::new();
-    if let Ok(ended) = tokio::time::timeout(DEADLINE, contestant.run(&simulator, &mut known)).await {
+async fn measure(contestant: Contestant, seed: u64) -> Result<[String; 6], Failure> {
+    let seed = seed.to_string();
+    let mut options = vec!["--quota", "10", "--mean-seconds", "60", "--seed", &seed];
+    options.extend(contestant.shares_quota().then_some("--shared-quota"));
+    let busy = (contestant == Contestant::RefwatchBusy).then(BusyLoops::start);
+    let simulator = Simulator::start(JOBS, &options).await?;
+    let mut reports = Reports::new();
+    if let Ok(ended) = tokio::time::timeout(DEADLINE, contestant.run(&simulator, &mut reports)).await {
         ended?;
     }
-    let address = simulator.address().to_string();
-    let truth: Value =
-        serde_json::from_slice(&client::get(&client::Endpoint::Listener(address.clone()), "/-/jobs").await?)?;
-    let calls: Value =
-        serde_json::from_slice(&client::get(&client::Endpoint::Listener(address.clone()), "/-/calls").await?)?;
-    simulator.stop().await;
+    drop(busy);
+    let (jobs, calls) = (simulator.json("/-/jobs").await?, simulator.json("/-/calls").await?);
 
     let mut delays = Vec::new();
-    for job in truth.as_array().ok_or("no jobs")? {
-        let ended = &job["timeline"].as_array().and_then(|timeline| timeline.last()).ok_or("no end")?["at"];
-        let ended: Timestamp = ended.as_str().ok_or("no time")?.parse()?;
-        let known = job["id"].as_str().and_then(|id| known.get(id));
-        delays.extend(known.map(|known| known.duration_since(ended).as_secs_f64()));
+    for job in jobs.as_array().ok_or("/-/jobs is no array")? {
+        let last = job["timeline"].as_array().and_then(|timeline| timeline.last()).ok_or("a job has no timeline")?;
+        let ended: Timestamp = last["at"].as_str().ok_or("a timeline has no time")?.parse()?;
+        let reported = job["id"].as_str().and_then(|id| reports.get(id));
+        delays.extend(reported.map(|reported| reported.duration_since(ended).as_secs_f64()));
     }
     delays.sort_by(f64::total_cmp);
-    let requests = |fate: &str| -> u64 {
-        ["GetReferenceImportJob", "ListReferenceImportJobs"].iter().filter_map(|name| calls[name][fate].as_u64()).sum()
+    let count = |result: &str| -> u64 {
+        let operations = ["GetReferenceImportJob", "ListReferenceImportJobs"];
+        operations.iter().filter_map(|operation| calls[operation][result].as_u64()).sum()
     };
-    let throttled = requests("throttled");
     Ok([
         contestant.title().to_owned(),
-        (options.jobs as usize - delays.len()).to_string(),
+        (JOBS - delays.len()).to_string(),
         seconds(mean(&delays)),
-        seconds(percentile_99(&delays)),
-        (requests("answered") + throttled).to_string(),
-        throttled.to_string(),
+        seconds(percentile(&delays, 99)),
+        (count("answered") + count("throttled")).to_string(),
+        count("throttled").to_string(),
     ])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "some hundred values")]
+#[expect(clippy::cast_precision_loss, reason = "at most 200 values")]
 fn mean(delays: &[f64]) -> Option<f64> {
     (!delays.is_empty()).then(|| delays.iter().sum::<f64>() / delays.len() as f64)
-}
-
-/// By nearest rank.
-fn percentile_99(sorted: &[f64]) -> Option<f64> {
-    let rank = (sorted.len() * 99).div_ceil(100);
-    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 fn seconds(delay: Option<f64>) -> String {
     delay.map_or_else(|| "–".to_owned(), |delay| format!("{delay:.1} s"))
 }
 
-/// The daemon, with the whole quota for itself. It logs a transition once that is on disk.
-async fn refwatch(simulator: &Simulator, sweep: bool, known: &mut Known) -> Result<(), BoxError> {
-    let folder = tempfile::tempdir()?;
-    let config = folder.path().join("refwatch.toml");
-    let mut toml = format!(
-        "poll = {{ sweep = {sweep}, min_interval = \"1s\" }}\nquota = {{ requests_per_second = 10.0, share = 1.0 }}\nrecord.path = \"refwatch.db\"\n\
-         http.listen = \"127.0.0.1:0\"\nlog.format = \"json\"\n\
-         target.default = {{ region = \"{REGION}\", endpoint_url = \"http://{}\" }}\n",
-        simulator.address()
-    );
-    for SimulatedJob { reference_store_id, id, .. } in simulator.jobs() {
-        write!(toml, "[[job]]\nreference_store_id = \"{reference_store_id}\"\nid = \"{id}\"\n")?;
+/// Threads that spin until this is dropped: each holds a reference to the token and exits once it holds the only one.
+struct BusyLoops(#[expect(dead_code, reason = "dropped to end the threads")] Arc<()>);
+
+impl BusyLoops {
+    fn start() -> Self {
+        let token = Arc::new(());
+        for _ in 0..BUSY_LOOPS {
+            let running = Arc::downgrade(&token);
+            thread::spawn(move || {
+                while running.strong_count() > 0 {
+                    hint::spin_loop();
+                }
+            });
+        }
+        Self(token)
     }
-    std::fs::write(&config, toml)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_refwatch"));
-    command.arg("--config").arg(config).arg("run").env_clear();
-    command.env("AWS_ACCESS_KEY_ID", CREDENTIALS).env("AWS_SECRET_ACCESS_KEY", CREDENTIALS);
-    let mut daemon = command.stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
-    follow(daemon.stderr.take(), known, simulator.jobs().count()).await
 }
 
-async fn boto3(simulator: &Simulator, how: &str, known: &mut Known) -> Result<(), BoxError> {
+/// The daemon, with the whole quota. It logs a transition after its commit.
+async fn refwatch(simulator: &Simulator, sweep: bool, reports: &mut Reports) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let poll = format!("sweep = {sweep}, min_interval = \"1s\"");
+    let (server, listen, jobs) = (simulator.address, free_address()?, &simulator.jobs);
+    let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: &poll, quota: 10.0 };
+    let mut process = Process::spawn(daemon.command()?.stderr(Stdio::piped()))?;
+    follow(process.stderr()?, reports).await
+}
+
+async fn boto3(simulator: &Simulator, mode: &str, reports: &mut Reports) -> Result<(), Failure> {
     let mut command = Command::new(PYTHON);
-    command.arg("benches/peers_boto3.py").arg(format!("http://{}", simulator.address())).arg(how);
-    let mut script = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    follow(script.stdout.take(), known, simulator.jobs().count()).await
+    command.arg("benches/peers_boto3.py").arg(simulator.endpoint()).arg(mode);
+    let mut process = Process::spawn(command.stdout(Stdio::piped()))?;
+    follow(process.stdout()?, reports).await
 }
 
-/// Takes note of the ends that a process tells of, a JSON object a line, until all are known or it ends.
-async fn follow(output: Option<impl AsyncRead + Unpin>, known: &mut Known, jobs: usize) -> Result<(), BoxError> {
+/// Reads one JSON object per line until each end is reported or the output ends.
+async fn follow(output: impl AsyncRead + Unpin, reports: &mut Reports) -> Result<(), Failure> {
     let clock = Clock::system();
-    let mut lines = BufReader::new(output.ok_or("not piped")?).lines();
-    while known.len() < jobs
+    let mut lines = BufReader::new(output).lines();
+    while reports.len() < JOBS
         && let Some(line) = lines.next_line().await?
     {
         let at = clock.now().wall;
-        let said: Value = serde_json::from_str(&line).unwrap_or_default();
-        if let (Some(job), Some(status)) = (said["import_job_id"].as_str(), said["to_status"].as_str()) {
+        let report: Value = serde_json::from_str(&line).unwrap_or_default();
+        if let (Some(job), Some(status)) = (report["import_job_id"].as_str(), report["to_status"].as_str()) {
             if JobStatus::from(status).is_terminal() {
-                known.entry(job.to_owned()).or_insert(at);
+                reports.entry(job.to_owned()).or_insert(at);
             }
-        } else if said["level"] != "INFO" {
+        } else if report["level"] != "INFO" {
             eprintln!("{line}");
         }
     }
     Ok(())
 }
 
-/// A task for each job, on one client as the SDK makes it by default.
-async fn sdk<F>(simulator: &Simulator, wait: fn(Client, SimulatedJob) -> F, known: &mut Known) -> Result<(), BoxError>
+/// One task per job, on one client with the SDK's defaults.
+async fn sdk<F>(
+    simulator: &Simulator,
+    wait: fn(Client, String, String) -> F,
+    reports: &mut Reports,
+) -> Result<(), Failure>
 where
     F: Future<Output = bool> + Send + 'static,
 {
     let clock = Clock::system();
-    let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::new(REGION))
-        .endpoint_url(format!("http://{}", simulator.address()))
-        .credentials_provider(Credentials::new(CREDENTIALS, CREDENTIALS, None, None, CREDENTIALS))
-        .load()
-        .await;
-    let client = aws_sdk_omics::config::Builder::from(&sdk).interceptor(EndpointVerbatim).build();
-    let client = Client::from_conf(client);
+    let client = sdk_client(&simulator.endpoint(), None).await;
     let mut waits = JoinSet::new();
-    for job in simulator.jobs() {
-        let (id, ended) = (job.id.clone(), wait(client.clone(), job.clone()));
+    for job in &simulator.jobs {
+        let (store, id) = job.split_once('/').ok_or("a job is written STORE/JOB")?;
+        let (id, ended) = (id.to_owned(), wait(client.clone(), store.to_owned(), id.to_owned()));
         waits.spawn(async move { ended.await.then(|| (id, clock.now().wall)) });
     }
     while let Some(ended) = waits.join_next().await {
-        known.extend(ended?);
+        reports.extend(ended?);
     }
     Ok(())
 }
 
-/// Whether it comes to know of the end.
-async fn sdk_waiter(client: Client, job: SimulatedJob) -> bool {
+/// Returns whether the waiter saw the job's end.
+async fn sdk_waiter(client: Client, store: String, id: String) -> bool {
     let wait = client.wait_until_reference_import_job_completed();
-    let end = wait.reference_store_id(job.reference_store_id).id(job.id).wait(DEADLINE).await;
-    // It fails on every end but COMPLETED; any other failure means that it has given up.
+    let end = wait.reference_store_id(store).id(id).wait(DEADLINE).await;
+    // The waiter fails on every end but COMPLETED. Any other failure means that it gave up.
     matches!(end, Ok(_) | Err(WaiterError::FailureState(_)))
 }
 
-/// What one writes first. An error is left to the next round.
-async fn sdk_loop(client: Client, job: SimulatedJob) -> bool {
-    let poll = client.get_reference_import_job().reference_store_id(job.reference_store_id).id(job.id);
+async fn sdk_loop(client: Client, store: String, id: String) -> bool {
+    let poll = client.get_reference_import_job().reference_store_id(store).id(id);
     loop {
-        if let Ok(answer) = poll.clone().send().await
-            && JobStatus::from(answer.status().as_str()).is_terminal()
+        // An error is left to the next poll.
+        if let Ok(output) = poll.clone().send().await
+            && JobStatus::from(output.status().as_str()).is_terminal()
         {
             return true;
         }
         Clock::system().sleep(LOOP_INTERVAL).await;
     }
+}
+
+/// Two daemons with a share of 1.0 each poll 200 jobs that do not end, on one quota of 5 requests per second.
+async fn two_daemons() -> Result<String, Failure> {
+    let mut table = table(&["two daemons start", "answers", "smaller part", "to reach"]);
+    for stagger in STAGGERS_MS {
+        let simulator = Simulator::start(JOBS, &["--quota", "5", "--mean-seconds", "86400"]).await?;
+        let mut daemons = Vec::new();
+        for delay in [0, stagger] {
+            let (folder, listen) = (tempfile::tempdir()?, free_address()?);
+            let (server, jobs) = (simulator.address, &simulator.jobs);
+            let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: "sweep = false", quota: 5.0 };
+            let mut command = daemon.command()?;
+            Clock::system().sleep(Duration::from_millis(delay)).await;
+            daemons.push((Process::spawn(command.stderr(Stdio::null()))?, listen, folder));
+        }
+        Clock::system().sleep(TWO_DAEMONS_WINDOW).await;
+        let (one, other) = (answers(daemons[0].1).await?, answers(daemons[1].1).await?);
+        let part = 100.0 * one.min(other) / (one + other);
+        let row =
+            [format!("{stagger} ms apart"), format!("{one} and {other}"), format!("{part:.0} %"), "≥ 33 %".into()];
+        eprintln!("{}", row.join(" | "));
+        table.add_row(row);
+    }
+    Ok(table.to_string())
+}
+
+/// The daemon's requests that did not fail, from its own metrics.
+async fn answers(daemon: SocketAddr) -> Result<f64, Failure> {
+    let scrape = get(daemon, "/metrics").await?;
+    let text = str::from_utf8(&scrape)?;
+    let sum = |metric: &str| -> f64 {
+        let series = text.lines().filter(|line| line.starts_with(metric));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    Ok(sum("refwatch_api_requests_total{") - sum("refwatch_api_request_failures_total{"))
 }

@@ -1,9 +1,9 @@
-"""Waits for every job of a simulator with boto3's waiter, a thread each, and prints one JSON line an end.
+"""Waits for every job of a simulator with boto3's waiter, one thread per job, and prints one JSON line per end.
 
-Usage: peers_boto3.py ENDPOINT waiter|legacy|tuned
+Usage: peers_boto3.py ENDPOINT waiter|tuned
 
-`waiter` is what boto3's documentation shows; `legacy` has the retries that were boto3's default before the standard ones; `tuned`
-asks more often, never gives up and lets the client pace itself.
+`waiter` is the example of boto3's documentation. `tuned` polls every 5 s, never gives up and uses the client's
+adaptive rate limit.
 """
 
 import concurrent.futures
@@ -28,7 +28,7 @@ def wait(client, waiter, job):
         client.get_waiter("reference_import_job_completed").wait(**job, WaiterConfig=waiter)
         status = "COMPLETED"
     except WaiterError as error:
-        # The waiter fails on every other end, too; without one it has given up, and the end is missed.
+        # The waiter also fails on every other end. Without a status it gave up, and the end is missed.
         status = error.last_response.get("status")
     return {"import_job_id": job["id"], "to_status": status}
 
@@ -38,7 +38,6 @@ def main():
     jobs = jobs_of(endpoint)
     config, waiter = {
         "waiter": (Config(), {}),
-        "legacy": (Config(retries={"mode": "legacy"}), {}),
         "tuned": (
             Config(retries={"mode": "adaptive", "total_max_attempts": 10}, max_pool_connections=len(jobs)),
             {"Delay": 5, "MaxAttempts": 10_000},
@@ -50,12 +49,12 @@ def main():
         region_name="us-west-2",
         aws_access_key_id="simulated",
         aws_secret_access_key="simulated",
-        # The endpoint as it is: without the host prefix `control-storage-`.
+        # Without the host prefix `control-storage-`.
         config=config.merge(Config(inject_host_prefix=False)),
     )
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as threads:
         waits = [threads.submit(wait, client, waiter, job) for job in jobs]
-        # Here alone, so that no two lines run into one another.
+        # Only this thread prints, so lines do not mix.
         for ended in concurrent.futures.as_completed(waits):
             if ended.result()["to_status"] in ENDS:
                 print(json.dumps(ended.result()), flush=True)
