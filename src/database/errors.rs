@@ -26,7 +26,9 @@ pub enum OpenError {
     #[error("{path}: the record is in use by {}", holder(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
     /// The file is unchanged.
-    #[error("{path}: its schema has version {found}, and this refwatch knows none above {known}: use the newer refwatch")]
+    #[error(
+        "{path}: its schema has version {found}, and this refwatch knows none above {known}: use the newer refwatch"
+    )]
     NewerSchema { path: PathBuf, found: usize, known: usize },
     /// Only a reader reports this; the daemon migrates the file.
     #[error("{path}: its schema has version {found} of {known}: start the daemon once to bring it up to date")]
@@ -36,12 +38,7 @@ pub enum OpenError {
     NotARecord { path: PathBuf, reason: String },
     /// SQLite ignores a setting that durability needs, as on some network file systems.
     #[error("{path}: {setting} is {found:?} after it was set to {wanted:?}")]
-    NotInForce {
-        path: PathBuf,
-        setting: &'static str,
-        wanted: rusqlite::types::Value,
-        found: rusqlite::types::Value,
-    },
+    NotInForce { path: PathBuf, setting: &'static str, wanted: rusqlite::types::Value, found: rusqlite::types::Value },
     /// A system call failed.
     #[error("{path}: {needed}: {error}")]
     System {

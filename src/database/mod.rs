@@ -47,7 +47,10 @@ pub struct Record {
 pub enum Jobs {
     These(Vec<Arc<WatchId>>),
     /// Those of a store that have not ended, or whose end was observed at `ended_since` or later.
-    InSight { store: StoreId, ended_since: Timestamp },
+    InSight {
+        store: StoreId,
+        ended_since: Timestamp,
+    },
 }
 
 /// What the database knows of one job.

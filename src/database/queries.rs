@@ -17,7 +17,9 @@ use tracing::warn;
 use super::errors::OpenError;
 use super::rows::milliseconds;
 use super::{Jobs, Remembered, file, schema};
-use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, StoreId, WatchId};
+use crate::core::job::{
+    ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, StoreId, WatchId,
+};
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
 use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
@@ -313,7 +315,9 @@ fn select<T: Table>(connection: &Connection, condition: &str, values: impl Param
     while let Some(row) = rows.next()? {
         match read(row) {
             Ok(value) => values.push(value),
-            Err(error) => warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped"),
+            Err(error) => {
+                warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped")
+            }
         }
     }
     Ok(values)

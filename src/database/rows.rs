@@ -31,10 +31,8 @@ pub(super) fn milliseconds(time: Timestamp) -> String {
 
 /// The id of the last row of all tables; 0 for an empty database.
 pub(super) fn last_id(transaction: &Transaction<'_>) -> Result<i64> {
-    let sql = format!(
-        "SELECT max({})",
-        TABLES.map(|table| format!("coalesce((SELECT max(id) FROM {table}), 0)")).join(", ")
-    );
+    let sql =
+        format!("SELECT max({})", TABLES.map(|table| format!("coalesce((SELECT max(id) FROM {table}), 0)")).join(", "));
     transaction.prepare_cached(&sql)?.query_one([], |row| row.get(0))
 }
 

@@ -11,7 +11,7 @@ use crate::core::failure::{FailureReason, PollFailure, PollOutcome};
 use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
 use crate::core::time::{Monotonic, Now};
 use crate::core::tracker::{JobWatch, PollPolicy};
-use crate::core::transition::{Detail, DetailKind};
+use crate::core::transition::{DetailKind, Transition};
 
 const POLICY: PollPolicy = PollPolicy {
     fixed: false,
@@ -22,9 +22,8 @@ const POLICY: PollPolicy = PollPolicy {
 #[test]
 fn the_writer_syncs_every_commit() {
     let directory = tempfile::tempdir().expect("a directory");
-    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a lock");
-    file.make().expect("a file");
-    let connection = connection::connect(&file).expect("a record");
+    let mut file = file::LockedFile::lock(&directory.path().join("record.db")).expect("a lock");
+    let connection = file.connect().expect("a database");
     for (setting, value) in [
         ("journal_mode", Value::from("wal".to_owned())),
         ("synchronous", Value::from(2)),
@@ -39,49 +38,10 @@ fn the_writer_syncs_every_commit() {
 fn the_rows_of_a_job_are_found_by_index() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
-    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", memory::LOG)).expect("a plan");
-    let steps = plan.query_map(["", "", ""], |row| row.get::<_, String>("detail")).expect("steps");
-    let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
-    assert_eq!(
-        steps.iter().filter(|step| step.contains("_of_job (reference_store_id=? AND ")).count(),
-        3,
-        "{steps:#?}"
-    );
-}
-
-#[test]
-fn every_index_is_read_alone_and_in_its_order() {
-    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
-    schema::migrate(&mut connection, Path::new("")).expect("a schema");
-    let count = "SELECT count(*) FROM sqlite_schema WHERE type = 'index'";
-    assert_eq!(connection.query_one(count, [], |row| row.get::<_, u32>(0)), Ok(4));
-    assert_eq!(indexes::INDEXES.len(), 4);
-    for (index, table, columns) in indexes::INDEXES {
-        let plan = format!("EXPLAIN QUERY PLAN {}", indexes::by_index(index, table, columns));
-        let steps = connection.prepare(&plan).and_then(|mut plan| {
-            plan.query_map([], |row| row.get::<_, String>("detail"))?.collect::<rusqlite::Result<Vec<_>>>()
-        });
-        assert_eq!(steps, Ok(vec![format!("SCAN {table} USING COVERING INDEX {index}")]));
-    }
-}
-
-#[test]
-fn an_index_that_lacks_a_row_or_has_it_elsewhere_is_noticed() {
-    const OWN: &str = "CREATE INDEX details_of_job ON details (reference_store_id, import_job_id, target)";
-    let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
-    schema::migrate(&mut connection, Path::new("")).expect("a schema");
-    let rows = "INSERT INTO details (target, reference_store_id, import_job_id, kind, observed_at)
-        VALUES ('b', '1', '1', '', ''), ('a', '1', '1', '', ''), ('a', '12', '1', '', ''), ('a', '1', '1', '', '')";
-    connection.execute_batch(rows).expect("rows");
-    assert_eq!(indexes::damage(&connection), Ok(None));
-    connection.pragma_update(None, "writable_schema", true).expect("a setting");
-    for (version, other) in (100..).zip([OWN.replace(')', " DESC)"), format!("{OWN} WHERE target = 'a'")]) {
-        connection.execute_batch(&format!("DROP INDEX details_of_job; {other}")).expect("another index");
-        let own = "UPDATE sqlite_schema SET sql = ? WHERE name = 'details_of_job'";
-        connection.execute(own, [OWN]).expect("it passes for the own one");
-        connection.pragma_update(None, "schema_version", version).expect("the schema, read again");
-        let told = "the index details_of_job does not fit the rows of details".to_owned();
-        assert_eq!(indexes::damage(&connection), Ok(Some(told)), "{other}");
+    for table in ["transitions", "source_transitions", "details"] {
+        let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", queries::JOB);
+        let step: String = connection.query_one(&plan, ["", "", ""], |row| row.get("detail")).expect("a step");
+        assert!(step.contains("_of_job (reference_store_id=? AND "), "{step}");
     }
 }
 
@@ -209,80 +169,52 @@ proptest! {
 }
 
 #[test]
-fn the_rows_of_an_older_record_get_their_hashes() {
+fn the_rows_of_an_older_database_are_kept_by_the_migration() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("record.db");
-    schema::make_older(&path, 1);
-    let shell = rusqlite::Connection::open(&path).expect("a connection");
-    for id in 1..=3 {
-        let insert = "INSERT INTO details (id, target, reference_store_id, import_job_id, kind, observed_at)
-            VALUES (?, 'default', '1234567890', '9876543210', 'still_seen', '2023-11-14T22:13:20.000Z')";
-        shell.execute(insert, [2 * id]).expect("a row");
+    for version in 1..schema::VERSION {
+        schema::make_older(&path, version);
+        let insert = "INSERT INTO transitions (id, target, reference_store_id, import_job_id, to_status, observed_at)
+            VALUES (1, 'default', '1234567890', '9876543210', 'FAILED', '2023-11-14T22:13:20.000Z')";
+        rusqlite::Connection::open(&path).expect("a connection").execute_batch(insert).expect("a row");
+        let older = RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
+        assert!(matches!(older, ReadError::Open(OpenError::OlderSchema { .. })), "{older}");
+        drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
+        let rows = RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows");
+        assert_eq!(rows.iter().map(|row| (row.id, row.value.to.as_str())).collect::<Vec<_>>(), [(1, "FAILED")]);
+        std::fs::remove_file(&path).expect("a file");
     }
-    drop(shell);
-    let file = connection::Locked::new(&path).expect("a lock");
-    file.make().expect("a file");
-    let connection = connection::connect(&file).expect("a record");
-    assert_eq!(chain::damage(&connection, None), Ok(None));
-    let last = chain::last(&connection).expect("a row");
-    assert_eq!((last.id, chain::damage(&connection, Some(last))), (6, Ok(None)));
-    let hashes: i64 =
-        connection.query_one("SELECT count(DISTINCT hash) FROM details", [], |row| row.get(0)).expect("rows");
-    assert_eq!(hashes, 3);
-    connection.execute("UPDATE details SET value = 'x' WHERE id = 4", []).expect("damage");
-    let told = "row 4 of details is not as it was written, or not after row 2".to_owned();
-    assert_eq!(chain::damage(&connection, None), Ok(Some(told)));
 }
 
 #[test]
-fn damage_beside_a_deleted_row_stays_noticed() {
+fn an_unclean_stop_is_recognised_by_the_process_id_or_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("record.db");
+    let instruments = Instruments::new().expect("instruments");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let lock = || std::fs::read_to_string(directory.path().join("record.db.lock")).expect("a lock file");
+    runtime.block_on(Record::open(&path, &instruments).expect("a database").close());
+    assert_eq!(lock(), "", "closed");
+    drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
+    assert_eq!(lock().trim_end(), std::process::id().to_string(), "not closed by the writer");
+    // SQLite's check reads every page; opening the file reads the schema alone.
+    let pages = std::fs::metadata(&path).expect("a file").len();
+    let file = std::fs::File::options().write(true).open(&path).expect("a file");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 512], pages - 4096).expect("damage");
+    runtime.block_on(Record::open(&path, &instruments).expect("a new database").close());
+    assert_eq!(instruments.record_set_aside.get(), 1);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_skipped() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
-    let job = |job: &str| WatchId {
-        target: "default".into(),
-        key: format!("1234567890/000000000{job}").parse().expect("two ids"),
-    };
-    let transaction = connection.transaction().expect("a transaction");
-    let mut last = chain::Link::default();
-    for (id, kind) in [("1", DetailKind::Vanished), ("2", DetailKind::Returned), ("3", DetailKind::Vanished)] {
-        let details = vec![Detail { kind, value: None, observed_at: time(0, 0) }];
-        let change = Change { details, ..Change::default() };
-        last = rows::append(&transaction, last, &job(id), &change).expect("rows");
+    for (id, observed_at) in [(1, "2023-11-14T22:13:20.000Z"), (2, "damaged"), (3, "2023-11-14T22:13:21.000Z")] {
+        let insert = "INSERT INTO transitions (id, target, reference_store_id, import_job_id, to_status, observed_at)
+            VALUES (?, 'default', '1234567890', '9876543210', 'IN_PROGRESS', ?)";
+        connection.execute(insert, rusqlite::params![id, observed_at]).expect("a row");
     }
-    transaction.execute("UPDATE details SET value = 'x' WHERE id = 3", []).expect("damage");
-    let mut deleted = transaction.prepare("DELETE FROM details WHERE id = 2 RETURNING id, hash").expect("a deletion");
-    let deleted = deleted.query_one([], |row| Ok((row.get(0)?, row.get(1)?))).expect("a row");
-    chain::close(&transaction, &[deleted]).expect("a chain");
-    let told = "row 3 of details is not as it was written, or not after row 1".to_owned();
-    assert_eq!(chain::damage(&transaction, None), Ok(Some(told)));
-    transaction.execute("UPDATE details SET value = NULL WHERE id = 3", []).expect("mended");
-    assert_eq!(chain::damage(&transaction, None), Ok(None));
-}
-
-#[test]
-fn a_sealed_record_is_taken_as_it_is_and_any_other_is_checked() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = connection::Locked::new(&directory.path().join("record.db")).expect("a lock");
-    let opened = || connection::connect(&file).map(drop).map_err(|error| error.to_string());
-    let shell = |sql| rusqlite::Connection::open(&file.path).expect("a connection").execute_batch(sql).expect(sql);
-    file.make().expect("a file");
-    opened().expect("a new one");
-    let mut connection = rusqlite::Connection::open(&file.path).expect("a connection");
-    let transaction = connection.transaction().expect("a transaction");
-    let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: time(0, 0) };
-    let change = Change { details: vec![detail.clone(), detail], ..Change::default() };
-    let last = rows::append(&transaction, chain::Link::default(), &Model::new("default").id, &change).expect("rows");
-    transaction.commit().expect("a commit");
-    file.set_mark(last).expect("a mark");
-    drop(connection);
-    file.seal().expect("a sound record");
-    opened().expect("what was sealed");
-    shell("UPDATE details SET value = 'x' WHERE id = 1");
-    opened().expect_err("changed since");
-    file.seal().expect_err("not sound");
-    opened().expect_err("not sealed");
-    file.set_seal().expect("a seal");
-    opened().expect("what was sealed is not looked at again");
-    file.set_mark(chain::Link { id: last.id + 1, ..last }).expect("a mark");
-    opened().expect_err("sealed before its last row");
+    let id = Model::new("default").id;
+    let known = queries::remembered(&connection, Jobs::These(vec![Arc::clone(&id)])).expect("the job");
+    assert_eq!(known[&id].transitions.iter().sum::<u32>(), 2);
 }

@@ -31,9 +31,16 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Box<Append>),
-    Remembered { jobs: Jobs, done: Reply<BTreeMap<Arc<WatchId>, Remembered>> },
+    Remembered {
+        jobs: Jobs,
+        done: Reply<BTreeMap<Arc<WatchId>, Remembered>>,
+    },
     /// Deletes the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and returns their number.
-    DeleteEnded { before: Timestamp, watched: Arc<BTreeSet<Arc<WatchId>>>, done: Reply<usize> },
+    DeleteEnded {
+        before: Timestamp,
+        watched: Arc<BTreeSet<Arc<WatchId>>>,
+        done: Reply<usize>,
+    },
     /// Tests whether the database can be written.
     Check(Reply<()>),
     /// Ends the writer once all queued requests are done.
@@ -146,7 +153,7 @@ impl Writer {
         }
         drop(self.file);
         for done in closing {
-            drop(done.send(()));
+            let _ = done.send(());
         }
     }
 

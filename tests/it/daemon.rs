@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use refwatch::database::TransitionRow;
-
 use crate::process::{Scene, between, eventually, get, json, metric, metric_sum};
-use crate::truth::{assert_true, ended, transitions};
+use crate::truth::{TransitionRow, assert_true, ended, transitions};
 
 #[test]
 fn fault_093_fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_nothing() {

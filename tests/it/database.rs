@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
-use refwatch::database::{CommitError, Filter, OpenError, ReadError, Record, RecordReader};
+use refwatch::database::{CommitError, Filter, OpenError, ReadError, Record, RecordReader, Row};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -53,8 +53,9 @@ impl Place {
 
     /// `from>to` of every transition in the record.
     pub(crate) fn transitions(&self) -> Vec<String> {
-        let rows = self.reader().transitions(&Filter::default()).expect("rows");
-        rows.iter().map(|row| format!("{}>{}", row.from_status.as_deref().unwrap_or_default(), row.to_status)).collect()
+        let rows = self.reader().rows::<Transition>(&Filter::default()).expect("rows");
+        let from = |row: &Row<Transition>| row.value.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        rows.iter().map(|row| format!("{}>{}", from(row), row.value.to)).collect()
     }
 
     /// Every file beside the record, and what is in it; not what was set aside.
@@ -133,12 +134,15 @@ async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
             2023-11-14T22:12:20.123456789Z")
     );
     let job = Filter::of_job(id(1).key.clone());
-    let sources = place.reader().source_transitions(&job).expect("rows");
-    let sources: Vec<_> =
-        sources.iter().map(|row| (row.id, row.nth, &*row.to_status, row.status_message.as_deref())).collect();
+    let sources = place.reader().rows::<SourceTransition>(&job).expect("rows");
+    let sources: Vec<_> = sources
+        .iter()
+        .map(|row| (row.id, row.value.key.nth, row.value.to.status.as_str(), row.value.to.status_message.as_deref()))
+        .collect();
     assert_eq!(sources, [(3, 0, "FAILED", Some("not a FASTA file")), (4, 1, "FAILED", Some("not a FASTA file"))]);
-    let details = place.reader().details(&job).expect("rows");
-    let details: Vec<_> = details.iter().map(|row| (row.id, &*row.kind, row.value.as_deref())).collect();
+    let details = place.reader().rows::<Detail>(&job).expect("rows");
+    let details: Vec<_> =
+        details.iter().map(|row| (row.id, row.value.kind.as_str(), row.value.value.as_deref())).collect();
     assert_eq!(details, [(5, "returned", None), (6, "status_message", Some("slow"))]);
     for (path, mode) in [(&*place.path, 0o640), (place.path.parent().expect("a directory"), 0o750)] {
         assert_eq!(fs::metadata(path).expect("metadata").permissions().mode() & 0o777 & !mode, 0, "{path:?}");
@@ -172,9 +176,9 @@ async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_al
     place.shell().pragma_update(None, "user_version", 99).expect("a later schema");
     let before = place.files();
     let refusal = place.refusal();
-    assert!(matches!(refusal, OpenError::NewerSchema { found: 99, known: 2, .. }), "{refusal}");
+    assert!(matches!(refusal, OpenError::NewerSchema { found: 99, known: 3, .. }), "{refusal}");
     assert_eq!(place.files(), before);
-    let refusal = place.reader().transitions(&Filter::default()).expect_err("to be refused");
+    let refusal = place.reader().rows::<Transition>(&Filter::default()).expect_err("to be refused");
     assert!(matches!(refusal, ReadError::Open(OpenError::NewerSchema { .. })), "{refusal}");
 
     // The same where the newer program was killed, and its schema stands in the write-ahead log alone.
@@ -270,7 +274,7 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
     let reader = place.reader();
     let mut seen = 0;
     while seen < LAST {
-        let rows = reader.transitions(&Filter::default()).expect("rows");
+        let rows = reader.rows::<Transition>(&Filter::default()).expect("rows");
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let now = i64::try_from(ids.len()).expect("few");
         assert!(now >= seen && ids == (1..=now).collect::<Vec<_>>(), "{seen} rows, then {ids:?}");
@@ -281,7 +285,7 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
     let before = place.files();
     assert_eq!(before.keys().collect::<Vec<_>>(), ["record.db", "record.db.lock"]);
     let numbers = |filter: Filter| {
-        let rows = reader.transitions(&filter).expect("rows");
+        let rows = reader.rows::<Transition>(&filter).expect("rows");
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let key = id(1).key.clone();

@@ -14,7 +14,8 @@ use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, So
 use refwatch::core::sanitize::{Printable, is_hostile};
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::Known;
-use refwatch::database::{RecordReader, TransitionRow};
+use refwatch::core::transition::Transition;
+use refwatch::database::{RecordReader, Row};
 use refwatch::healthomics::{Aws, Target};
 use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::watches::Watch;
@@ -177,7 +178,18 @@ pub(crate) fn written(text: &str) {
         assert_eq!(names, ["PRIORITY", "MESSAGE", "SYSLOG_IDENTIFIER", "REFWATCH_STATUS_MESSAGE"], "{entry:?}");
     }
     let own = || text.to_owned();
-    let row = TransitionRow { to_status: own(), status_message: Some(own()), ..TransitionRow::default() };
+    let value = Transition {
+        from: None,
+        to: JobStatus::from(text),
+        observed_at: Timestamp::UNIX_EPOCH,
+        not_before: None,
+        status_message: Some(own()),
+        created_at: None,
+        completed_at: None,
+        anomaly: None,
+    };
+    let key = "1234567890/9876543210".parse().expect("two ids");
+    let row = Row { id: 1, job: WatchId { target: own().into(), key }, value };
     let watch: Watch = serde_json::from_value(serde_json::json!({
         "watch": text, "target": text, "aws_region": text, "reference_store_id": text, "import_job_id": text, "status": text,
         "state": text, "parked_reason": text, "vanished": false, "since": text, "next_poll": text, "recent_failures": [],

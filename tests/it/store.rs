@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use refwatch::clock::Clock;
 use refwatch::core::job::WatchId;
+use refwatch::core::transition::Detail;
 use refwatch::database::{Filter, Record, RecordReader};
 use refwatch::instruments::Instruments;
 use rustix::process::Signal;
@@ -174,8 +175,8 @@ fn a_reload_moves_jobs_between_their_own_entry_and_the_stores_and_a_store_that_l
     daemon.signal(Signal::HUP);
     eventually("the job under its own name", || (names(address) == [name, "all", "all"]).then_some(()));
     assert!(watches(address).contains(&(name.to_owned(), own.clone())));
-    let details = RecordReader::new(&scene.path("refwatch.db")).details(&Filter::default()).expect("the record");
-    let still_seen: Vec<&String> = details.iter().map(|row| &row.import_job_id).collect();
+    let details = RecordReader::new(&scene.path("refwatch.db")).rows::<Detail>(&Filter::default()).expect("the record");
+    let still_seen: Vec<_> = details.iter().map(|row| row.job.key.job.as_str()).collect();
     assert_eq!(still_seen, [&own], "its watch was stopped, and no other");
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success());

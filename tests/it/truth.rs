@@ -7,16 +7,50 @@ use std::time::Duration;
 
 use refwatch::core::job::JobStatus;
 use refwatch::core::time::Timestamp;
-use refwatch::database::{Filter, RecordReader, TransitionRow};
+use refwatch::core::transition::{Anomaly, Transition};
+use refwatch::database::{Filter, RecordReader, Row};
 
 use crate::process::json;
 
 /// How long a request may take where a machine has much else to do. The status may change more than once meanwhile.
 const REQUEST: Duration = Duration::from_secs(5);
 
+/// A row of the table `transitions`, as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TransitionRow {
+    pub(crate) id: i64,
+    pub(crate) target: String,
+    pub(crate) import_job_id: String,
+    pub(crate) from_status: Option<String>,
+    pub(crate) to_status: String,
+    pub(crate) observed_at: String,
+    pub(crate) not_before: Option<String>,
+    pub(crate) created_at: Option<String>,
+    pub(crate) completed_at: Option<String>,
+    pub(crate) anomaly: Option<String>,
+}
+
+impl From<Row<Transition>> for TransitionRow {
+    fn from(Row { id, job, value }: Row<Transition>) -> Self {
+        Self {
+            id,
+            target: job.target.to_string(),
+            import_job_id: job.key.job.to_string(),
+            from_status: value.from.map(|from| from.to_string()),
+            to_status: value.to.to_string(),
+            observed_at: format!("{:.3}", value.observed_at),
+            not_before: value.not_before.map(|at| format!("{at:.3}")),
+            created_at: value.created_at.map(|at| at.to_string()),
+            completed_at: value.completed_at.map(|at| at.to_string()),
+            anomaly: value.anomaly.map(|anomaly| Anomaly::as_str(anomaly).to_owned()),
+        }
+    }
+}
+
+/// The transitions of a database; none while it does not exist.
 pub(crate) fn transitions(record: &Path) -> Vec<TransitionRow> {
-    // Until the daemon has made it there is no record, and so nothing in it.
-    RecordReader::new(record).transitions(&Filter::default()).unwrap_or_default()
+    let rows = RecordReader::new(record).rows(&Filter::default()).unwrap_or_default();
+    rows.into_iter().map(TransitionRow::from).collect()
 }
 
 pub(crate) fn ended(rows: &[TransitionRow]) -> usize {

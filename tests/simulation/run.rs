@@ -11,6 +11,7 @@ use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use refwatch::config::{Config, TargetConfig};
 use refwatch::core::job::{JobKey, JobStatus, StoreId};
 use refwatch::core::time::{Monotonic, Timestamp};
+use refwatch::core::transition::Transition;
 use refwatch::database::{Filter, Record, RecordReader};
 use refwatch::instruments::Instruments;
 use refwatch::state::{Announced, StatusBoard};
@@ -366,9 +367,8 @@ fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
     if !path.exists() {
         return recorded;
     }
-    for row in RecordReader::new(path).transitions(&Filter::default()).expect("a record") {
-        let key = format!("{}/{}", row.reference_store_id, row.import_job_id).parse().expect("ids");
-        recorded.entry(key).or_default().push(JobStatus::from(row.to_status.as_str()));
+    for row in RecordReader::new(path).rows::<Transition>(&Filter::default()).expect("a record") {
+        recorded.entry(row.job.key).or_default().push(row.value.to);
     }
     recorded
 }

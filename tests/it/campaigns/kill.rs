@@ -16,14 +16,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use refwatch::clock::Clock;
-use refwatch::database::TransitionRow;
 use rustix::process::Signal;
 
 use super::strace::{self, FILES, Strike};
 use super::{number, pass, say};
 use crate::process::{Process, Scene, eventually, json, metric};
 use crate::trouble::skipped;
-use crate::truth::{assert_announced, assert_true, ended, transitions};
+use crate::truth::{TransitionRow, assert_announced, assert_true, ended, transitions};
 
 /// Kills unless it is said how many.
 const KILLS: u64 = 18;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use refwatch::clock::Clock;
-use refwatch::database::{RecordReader, TransitionRow};
+use refwatch::core::transition::Transition;
+use refwatch::database::RecordReader;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::service::{Asked, JOB, STORE, Service, config, job, response};
 use crate::process::{Process, Scene, eventually, get, json as api, metric};
-use crate::truth::transitions;
+use crate::truth::{TransitionRow, transitions};
 
 const FAILURES: &str = "refwatch_api_request_failures_total";
 
@@ -338,7 +339,7 @@ fn fault_069_an_answer_for_which_nobody_waits_any_more_is_dropped() {
     held.store(false, Ordering::SeqCst);
     assert!(daemon.end().success(), "{}", daemon.stderr());
     assert_eq!(transitions(&record).len(), 1, "{}", daemon.stderr());
-    assert!(RecordReader::new(&record).transitions(&refwatch::database::Filter::default()).is_ok());
+    assert!(RecordReader::new(&record).rows::<Transition>(&refwatch::database::Filter::default()).is_ok());
 }
 
 #[test]

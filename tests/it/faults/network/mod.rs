@@ -11,11 +11,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use refwatch::core::failure::FailureReason;
-use refwatch::database::TransitionRow;
 use refwatch::simulator::{Fault, FaultRate, Options, Simulator};
 
 use crate::process::{Process, Scene, eventually, get, metric};
-use crate::truth::{assert_true, transitions};
+use crate::truth::{TransitionRow, assert_true, transitions};
 
 /// The part of requests that a fault strikes: most, so that whoever comes through did not do so by luck.
 const STRUCK: f64 = 0.6;
