@@ -180,7 +180,6 @@ impl Watcher {
     /// Shows what is in the record by now: board, metrics, log.
     fn tell(&mut self, polled: Polled) {
         let now = polled.now;
-        self.workplace.board.target_stands(&self.view.id.target, self.poller.target_refused());
         match polled.failure {
             None => {
                 if self.view.up == Some(false) {

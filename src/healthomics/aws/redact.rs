@@ -1,7 +1,7 @@
-//! Credentials taken out of what others say: AWS's word on a wrong signature quotes the request that it checked, session token
-//! included, and a URL that was signed beforehand holds its signature.
+//! Removes credentials from quoted text. AWS's error about a wrong signature quotes the signed request with its session token, and
+//! a pre-signed URL contains its signature.
 
-/// What a credential or a signature stands behind, in lower case.
+/// Names whose value is a credential or a signature, in lower case.
 const NAMES: [&str; 8] = [
     "signature",
     "credential",
@@ -13,7 +13,6 @@ const NAMES: [&str; 8] = [
     "password",
 ];
 
-/// In place of a credential.
 const REDACTED: &str = "[redacted]";
 
 /// `text` without the values behind [`NAMES`]: in a query, a header, JSON or XML.

@@ -1,4 +1,7 @@
-//! AWS itself: the SDK's client of one target, and what of the SDK is switched off.
+//! The SDK's client of one target, and the SDK defaults that are switched off.
+//!
+//! Credentials come from AWS's own chain, or from the profile or role that the configuration names. A client keeps them until they
+//! expire. When the service rejects them, the next request builds a new client, which reads them again from their source.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,20 +14,28 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_omics::Client;
 use aws_sdk_omics::config::http::HttpResponse;
-use aws_sdk_omics::config::{Credentials, StalledStreamProtectionConfig};
-use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_omics::primitives::DateTime;
+use aws_sdk_omics::config::interceptors::{
+    BeforeDeserializationInterceptorContextMut, BeforeSerializationInterceptorContextMut,
+};
+use aws_sdk_omics::config::{ConfigBag, Credentials, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
+use aws_sdk_omics::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_omics::primitives::{DateTime, SdkBody};
 use aws_sdk_omics::types::ImportReferenceFilter;
+use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use aws_types::endpoint_config::EndpointUrl;
+use http_body_util::Limited;
 use tokio::sync::Mutex;
 
 use super::identity::{self, CallerIdentity};
-use super::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
-use super::{TargetError, answer, failure, list, wire};
+use super::{errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
+use crate::healthomics::TargetError;
+use crate::healthomics::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
 
 /// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -32,41 +43,28 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 /// Jobs on a page of a listing: the API's maximum.
 const LIST_PAGE_JOBS: i32 = 100;
 
-/// Reaches targets through AWS's SDK.
+/// The longest response that is read. A job has at most 100 sources of a few hundred bytes each.
+pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Connects targets through AWS's SDK.
 #[derive(Clone, Copy, Debug)]
 pub struct Aws {
     clock: Clock,
-}
-
-impl Aws {
-    /// `clock` tells how long from now a `Retry-After` that is a date lies.
-    #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self { clock }
-    }
-
-    /// Reads the system's certificate authorities, which the first client does else: hundreds of files, beside which other work can
-    /// be done.
-    pub fn read_authorities() {
-        let client = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
-        drop(Client::from_conf(client.region(Region::from_static("us-east-1")).build()));
-    }
 }
 
 #[derive(Debug)]
 struct AwsTarget {
     config: TargetConfig,
     aws_region: Arc<str>,
-    standing: Mutex<Standing>,
+    connection: Mutex<CurrentConnection>,
     clock: Clock,
 }
 
-/// The client in use. It would keep the credentials that it found for as long as they say that they are good; once AWS has refused
-/// them, the next request makes a new one, which looks for them everywhere anew.
 #[derive(Debug)]
-struct Standing {
+struct CurrentConnection {
     connection: Arc<Connection>,
-    refused: bool,
+    /// True once the service has rejected its credentials.
+    rejected: bool,
 }
 
 #[derive(Debug)]
@@ -75,51 +73,74 @@ struct Connection {
     client: Client,
 }
 
+/// Uses a configured endpoint verbatim, whether it comes from our file or from AWS's own (`AWS_ENDPOINT_URL`). The SDK would put
+/// `control-storage-` before its host, and that name seldom exists.
+#[derive(Debug)]
+pub struct EndpointVerbatim;
+
+/// Stops reading a response at [`RESPONSE_BYTES_MAX`].
+#[derive(Debug)]
+struct ResponseLimit;
+
+impl Aws {
+    /// `clock` is needed for a `Retry-After` that is a date.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+
+    /// Reads the system's certificate authorities: hundreds of files, which the first client would read otherwise. Other start-up
+    /// work can run beside it.
+    pub fn read_authorities() {
+        let client = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
+        drop(Client::from_conf(client.region(Region::from_static("us-east-1")).build()));
+    }
+}
+
 impl Connect for Aws {
-    /// Builds the client of one target: AWS's own chain (environment, profile, SSO, container, instance role, process) and what
-    /// the configuration puts over it. Credentials are fetched at the first call, not here.
+    /// Credentials are fetched at the first request, not here.
     fn connect<'a>(&'a self, config: &'a TargetConfig) -> Connecting<'a> {
         Box::pin(async move {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
-            let standing = Mutex::new(Standing::new(&config, sdk));
-            Ok(Arc::new(AwsTarget { config, aws_region, standing, clock: self.clock }) as Arc<dyn HealthOmics>)
+            let connection = Mutex::new(CurrentConnection::new(&config, sdk));
+            Ok(Arc::new(AwsTarget { config, aws_region, connection, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
     }
 }
 
-impl Standing {
+impl CurrentConnection {
     fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
         let client = client(config, &sdk);
-        Self { connection: Arc::new(Connection { sdk, client }), refused: false }
+        Self { connection: Arc::new(Connection { sdk, client }), rejected: false }
     }
 }
 
 impl AwsTarget {
     async fn connection(&self) -> Arc<Connection> {
-        let mut standing = self.standing.lock().await;
-        if standing.refused {
-            *standing = Standing::new(&self.config, sdk_config(&self.config).await);
+        let mut current = self.connection.lock().await;
+        if current.rejected {
+            *current = CurrentConnection::new(&self.config, sdk_config(&self.config).await);
         }
-        Arc::clone(&standing.connection)
+        Arc::clone(&current.connection)
     }
 
     async fn failed<E>(
         &self,
         operation: Operation,
-        asked: &Arc<Connection>,
+        used: &Arc<Connection>,
         error: &SdkError<E, HttpResponse>,
     ) -> PollFailure
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let failure = failure::classify(Some(operation), &self.config, error, self.clock.now().wall);
+        let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
-            let mut standing = self.standing.lock().await;
-            // Requests in flight together were refused with the same credentials.
-            standing.refused |= Arc::ptr_eq(&standing.connection, asked);
+            let mut current = self.connection.lock().await;
+            // Requests in flight together had the same credentials: replace them once.
+            current.rejected |= Arc::ptr_eq(&current.connection, used);
         }
         failure
     }
@@ -132,11 +153,11 @@ impl HealthOmics for AwsTarget {
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot> {
         Box::pin(async move {
-            let asked = self.connection().await;
-            let request = asked.client.get_reference_import_job();
+            let connection = self.connection().await;
+            let request = connection.client.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
-                Ok(answer) => answer::snapshot(key, &answer),
-                Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &asked, &error).await),
+                Ok(response) => responses::snapshot(key, &response),
+                Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &connection, &error).await),
             }
         })
     }
@@ -153,24 +174,59 @@ impl HealthOmics for AwsTarget {
     ) -> Asked<'a, ListPage> {
         Box::pin(async move {
             let after = created_after.map(|time| DateTime::from_secs_and_nanos(time.as_second(), subsec_nanos(time)));
-            let asked = self.connection().await;
-            let request = asked.client.list_reference_import_jobs().reference_store_id(store.as_str());
+            let connection = self.connection().await;
+            let request = connection.client.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
-                Ok(answer) => list::page(store, answer),
-                Err(error) => Err(self.failed(Operation::ListReferenceImportJobs, &asked, &error).await),
+                Ok(response) => responses::list_page(store, response),
+                Err(error) => Err(self.failed(Operation::ListReferenceImportJobs, &connection, &error).await),
             }
         })
     }
 }
 
+#[dyn_dispatch_hint]
+impl Intercept for EndpointVerbatim {
+    fn name(&self) -> &'static str {
+        "EndpointVerbatim"
+    }
+
+    fn modify_before_serialization(
+        &self,
+        _: &mut BeforeSerializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        cfg: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if cfg.load::<EndpointUrl>().is_some() {
+            cfg.interceptor_state().unset::<EndpointPrefix>();
+        }
+        Ok(())
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for ResponseLimit {
+    fn name(&self) -> &'static str {
+        "ResponseLimit"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, RESPONSE_BYTES_MAX));
+        Ok(())
+    }
+}
+
 fn client(config: &TargetConfig, sdk: &SdkConfig) -> Client {
     let client = aws_sdk_omics::config::Builder::from(sdk);
-    let mut client = client.interceptor(wire::AnswerLimit).interceptor(wire::EndpointVerbatim);
-    if let Some(user_agent) = wire::UserAgent::of(sdk) {
-        client = client.interceptor(user_agent);
-    }
+    let mut client = client.interceptor(ResponseLimit).interceptor(EndpointVerbatim);
     if let Some(endpoint) = &config.endpoint_url {
         client = client.endpoint_url(endpoint);
     }
@@ -189,7 +245,7 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(profile) = &config.profile {
-        // Named, it is what is meant: AWS's chain would let keys in the environment go before it.
+        // AWS's chain would prefer keys in the environment to the profile.
         let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
         loader = loader.profile_name(profile).credentials_provider(credentials);
     }
@@ -206,7 +262,7 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     sdk.into_builder().credentials_provider(provider).build()
 }
 
-/// The API's times have no sign in their fraction; ours counts from the second before.
+/// A time before 1970 has a negative fraction, which the SDK does not take.
 fn subsec_nanos(time: Timestamp) -> u32 {
     u32::try_from(time.subsec_nanosecond()).unwrap_or(0)
 }

@@ -1,4 +1,7 @@
-//! From the SDK's errors to one [`PollFailure`]. Every error of the API page and of AWS's page of common errors is here.
+//! Converts the SDK's errors to a [`PollFailure`].
+//!
+//! It knows every error of the API page and of AWS's page of common errors. Quoted text is redacted and shortened. What follows
+//! from a reason is in the table of `core::failure`.
 
 use std::error::Error;
 use std::time::Duration;
@@ -8,23 +11,23 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
+use super::client::RESPONSE_BYTES_MAX;
 use super::redact::redacted;
-use super::wire::ANSWER_BYTES_MAX;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
 
-/// How much of the service's words is quoted, in characters.
+/// The longest quote of a message, in characters.
 const EXCERPT_MAX: usize = 200;
 
-/// How much of an answer that is none is quoted, in bytes, escaped as they are then.
+/// The longest quote of an unreadable body, in bytes after escaping.
 const QUOTED_BYTES_MAX: usize = 250;
 
-/// What a clock may be off. AWS allows five minutes for most services.
+/// The smallest clock skew that is reported. AWS allows five minutes for most services.
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
-/// Classifies the `error` of an `operation` on a target; `None`: of STS. `wall` is now, for times that the answer tells.
+/// Classifies the error of an operation on a target, or of STS (`None`). `wall` is the current time, for dates in headers.
 pub(super) fn classify<E>(
     operation: Option<Operation>,
     target: &TargetConfig,
@@ -46,7 +49,7 @@ where
     PollFailure { reason, message, retry_after }
 }
 
-/// The reason behind an error code. `None`: the code says nothing that the HTTP status does not.
+/// The reason for an error code; `None` if the HTTP status says as much.
 fn reason_of_code(code: &str) -> Option<FailureReason> {
     Some(match code {
         "ThrottlingException"
@@ -77,8 +80,8 @@ fn reason_of_code(code: &str) -> Option<FailureReason> {
     })
 }
 
-/// The reason behind an HTTP status where no code is readable: from a proxy or a load balancer, most often. A 404 of theirs is
-/// no word of the service that there is no such job, and passes with whatever made them lose the way to it.
+/// The reason for a response without a readable code, most often from a proxy or a load balancer. Their 404 does not mean that
+/// the job does not exist.
 fn reason_of_status(status: u16) -> FailureReason {
     match status {
         429 => FailureReason::Throttled,
@@ -91,7 +94,7 @@ fn reason_of_status(status: u16) -> FailureReason {
     }
 }
 
-/// What a person can do about an error code that answers `operation`.
+/// What a person can do about an error code.
 fn advice(operation: Option<Operation>, code: &str) -> Option<&'static str> {
     Some(match code {
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => match operation {
@@ -122,7 +125,7 @@ fn service_error(
     wall: Timestamp,
 ) -> (FailureReason, String) {
     let status = response.status().as_u16();
-    // A code on a 2xx is part of a body that could not be read, not an error of the service.
+    // A code with a 2xx status is part of an unreadable body, not an error of the service.
     let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
         return (reason_of_status(status), unreadable(response));
     };
@@ -138,7 +141,7 @@ fn service_error(
     (reason, message)
 }
 
-/// How far this machine's clock is from the service's, where that is far enough for signatures to be refused.
+/// The difference between this machine's clock and the service's, if it is large enough to invalidate signatures.
 fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
     let date = jiff::fmt::rfc2822::parse(response.headers().get("date")?).ok()?.timestamp();
     let ahead = wall.duration_since(date);
@@ -146,10 +149,10 @@ fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
     (by >= SKEW_MIN).then(|| format!(": it is {} s {where_to} the service's", by.as_secs()))
 }
 
-/// An answer that began and cannot be read: the connection broke, or it is not what the API page says.
+/// A response that began and cannot be read: the connection broke, or it is not what the API page says.
 fn broken_answer(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
     if find::<LengthLimitError>(error).is_some() {
-        return (FailureReason::Protocol, format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"));
+        return (FailureReason::Protocol, format!("the answer is longer than {RESPONSE_BYTES_MAX} bytes"));
     }
     if find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some() {
         return (FailureReason::Connect, format!("the answer broke off: {}", chain(error)));
@@ -175,7 +178,7 @@ fn unreadable(response: &HttpResponse) -> String {
 
 fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    // The last is what SSO's portal says of a session that it has ended.
+    // SSO's portal returns the last one for a session that has ended.
     if ["SSO", "sso", "UnauthorizedException"].iter().any(|word| chain.contains(word)) {
         let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
         return format!("{chain} (run `aws sso login{profile}`)");
@@ -186,7 +189,7 @@ fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
 fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
     let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none());
-    // In the words of hyper-util, whose types for these are not public, and of rustls.
+    // The wording of hyper-util, whose error types for these are not public, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
         "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port".to_owned()
     } else if chain.contains("tunnel error") {
@@ -203,8 +206,8 @@ fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     format!("{chain} ({advice})")
 }
 
-/// How long the service asks to wait: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. What
-/// cannot be read is not there.
+/// The wait that the service asks for: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. An unreadable
+/// value is ignored.
 fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     let headers = response.headers();
     if let Some(millis) = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse().ok()) {
@@ -218,12 +221,11 @@ fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     Duration::try_from(date.duration_since(wall)).ok()
 }
 
-/// The first error of type `T` in the chain.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// What the SDK and the HTTP stack wrap around what happened.
+/// Links of an error chain that only wrap the next one.
 const WRAPPERS: [&str; 8] = [
     "dispatch failure",
     "response error",
@@ -235,7 +237,7 @@ const WRAPPERS: [&str; 8] = [
     "client error (SendRequest)",
 ];
 
-/// The chain as one line. A link that wraps, or repeats the one before, adds nothing.
+/// The chain as one line, without links that only wrap or repeat another.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     for cause in causes(error) {
