@@ -135,9 +135,8 @@ impl Instruments {
     pub fn operation(&self, target: &str, operation: Operation) -> OperationInstruments {
         let operation = operation.as_str();
         let labels = [target, operation];
-        let failures = FailureReason::ALL.map(|reason| {
-            (reason, self.api_request_failures.with_label_values(&[target, operation, reason.label()]))
-        });
+        let failures = FailureReason::ALL
+            .map(|reason| (reason, self.api_request_failures.with_label_values(&[target, operation, reason.label()])));
         let (allowed, configured) =
             (self.quota_allowed.with_label_values(&labels), self.quota_configured.with_label_values(&labels));
         let rate = (allowed.clone(), configured.clone());
@@ -156,7 +155,8 @@ impl Instruments {
     #[must_use]
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
         let rates = self.lock_rates();
-        let read = |(allowed, configured): &(Gauge, Gauge)| Rate { allowed: allowed.get(), configured: configured.get() };
+        let read =
+            |(allowed, configured): &(Gauge, Gauge)| Rate { allowed: allowed.get(), configured: configured.get() };
         rates.iter().map(|(labels, gauges)| (labels.clone(), read(gauges))).collect()
     }
 

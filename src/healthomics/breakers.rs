@@ -1,7 +1,7 @@
 //! The circuit breakers of one target: requests wait here while theirs is open.
 //!
-//! There is one breaker for the target, and one for each operation on each store, since IAM policies name stores. The rules
-//! are in [`CircuitBreaker`]; this module feeds them with responses, makes callers wait, logs changes and publishes health.
+//! The rules are in `core::breaker`. This module feeds them with the outcome of every request, makes callers wait, logs each change
+//! and publishes the target's health.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,41 +11,39 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::core::backoff::BackoffPolicy;
-use crate::core::breaker::CircuitBreaker;
-use crate::core::failure::{Operation, PollFailure, QuotaEvidence, Scope};
+use crate::core::breaker::{BreakerEvent, BreakerKey, TargetBreakers};
+use crate::core::failure::{Operation, PollFailure};
 use crate::core::job::ReferenceStoreId;
 use crate::core::time::Monotonic;
 
 #[derive(Debug)]
 pub(super) struct Breakers {
-    name: Arc<str>,
-    backoff: BackoffPolicy,
+    target: Arc<str>,
     clock: Clock,
-    target: Arc<Breaker>,
-    stores: Mutex<BTreeMap<(Operation, ReferenceStoreId), Arc<Breaker>>>,
+    state: Mutex<State>,
     /// Notified when any breaker closes.
     closed: Notify,
     health: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
-struct Breaker {
-    state: Mutex<CircuitBreaker>,
-    /// The queue for the one probe.
-    probe: Arc<Semaphore>,
+struct State {
+    breakers: TargetBreakers,
+    /// The queue for the one probe of each breaker that has been open.
+    probes: BTreeMap<BreakerKey, Arc<Semaphore>>,
 }
 
 /// A request's way past one breaker. A probe holds its permit until the response.
 #[derive(Debug)]
 pub(super) struct Pass {
-    breaker: Arc<Breaker>,
+    key: BreakerKey,
     probe: Option<OwnedSemaphorePermit>,
 }
 
 impl Breakers {
-    pub(super) fn new(name: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
-        let (target, health) = (Arc::new(Breaker::new(backoff)), watch::Sender::new(None));
-        Self { name, backoff, clock, target, stores: Mutex::default(), closed: Notify::new(), health }
+    pub(super) fn new(target: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
+        let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probes: BTreeMap::new() });
+        Self { target, clock, state, closed: Notify::new(), health: watch::Sender::new(None) }
     }
 
     /// See [`super::Target::health`].
@@ -55,22 +53,23 @@ impl Breakers {
 
     /// Waits until both breakers are closed, or until the caller becomes the probe of an open one.
     pub(super) async fn pass(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
-        let store = self.pass_one(self.store(operation, store)).await;
-        [store, self.pass_one(Arc::clone(&self.target)).await]
+        let store = self.pass_one(BreakerKey::Store(operation, store.clone())).await;
+        [store, self.pass_one(BreakerKey::Target).await]
     }
 
-    async fn pass_one(&self, breaker: Arc<Breaker>) -> Pass {
-        if breaker.probe_at().is_none() {
-            return Pass { breaker, probe: None };
+    async fn pass_one(&self, key: BreakerKey) -> Pass {
+        if self.probe_at(&key).is_none() {
+            return Pass { key, probe: None };
         }
+        let queue = self
+            .with(|state| Arc::clone(state.probes.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(1)))));
         // An error means that the semaphore is closed, and it never is.
-        let probe = Arc::clone(&breaker.probe).acquire_owned().await.ok();
+        let probe = queue.acquire_owned().await.ok();
         loop {
             let closed = self.closed.notified();
-            let Some(probe_at) = breaker.probe_at() else { break };
+            let Some(probe_at) = self.probe_at(&key) else { return Pass { key, probe: None } };
             if self.clock.now().monotonic >= probe_at {
-                drop(closed);
-                return Pass { breaker, probe };
+                return Pass { key, probe };
             }
             tokio::select! {
                 biased;
@@ -78,7 +77,11 @@ impl Breakers {
                 () = self.clock.sleep_until(probe_at) => {}
             }
         }
-        Pass { breaker, probe: None }
+    }
+
+    /// False once a breaker has opened for which this request is not the probe.
+    pub(super) fn allow(&self, passes: &[Pass]) -> bool {
+        passes.iter().all(|pass| pass.probe.is_some() || self.probe_at(&pass.key).is_none())
     }
 
     /// Takes in how the request that was sent at `sent` ended.
@@ -86,118 +89,61 @@ impl Breakers {
         &self,
         operation: Operation,
         store: &ReferenceStoreId,
+        failure: Option<&PollFailure>,
         sent: Monotonic,
         now: Monotonic,
-        failure: Option<&PollFailure>,
     ) {
-        let class = failure.map(|failure| failure.reason.class());
-        // A throttled request may have been rejected before anything else was checked.
-        if class.is_some_and(|class| class.quota == QuotaEvidence::Exceeded) {
-            return;
+        let (events, down) = self.with(|state| {
+            let events = state.breakers.request_ended(operation, store, failure, sent, now);
+            (events, state.breakers.down().map(str::to_owned))
+        });
+        self.health.send_if_modified(|health| std::mem::replace(health, down.clone()) != down);
+        if events.iter().any(|event| !event.opened) {
+            self.closed.notify_waiters();
         }
-        match (failure, class.map_or(Scope::Job, |class| class.scope)) {
-            (Some(failure), Scope::Target) => self.target_failed(failure, sent, now),
-            (Some(failure), Scope::Store) => {
-                self.target_succeeded(now);
-                // The store's lister logs a rejected listing.
-                if self.store(operation, store).with(|breaker| breaker.failed(failure, sent, now))
-                    && operation == Operation::GetReferenceImportJob
-                {
-                    warn!(event = "access_refused", target = %self.name, reference_store_id = %store,
-                        "access denied to all jobs of this store; probing with one request at a time: {failure}");
-                }
+        for event in events {
+            self.log(&event, failure.map_or("", |failure| &failure.message));
+        }
+    }
+
+    fn log(&self, BreakerEvent { key, opened, unreachable }: &BreakerEvent, message: &str) {
+        let target = &self.target;
+        match (key, opened, unreachable) {
+            (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
+                "every request fails; probing with one request at a time: {message}"),
+            (BreakerKey::Target, true, false) => warn!(event = "identity_refused", %target,
+                "credentials rejected; probing with one request at a time: {message}"),
+            (BreakerKey::Target, false, true) => info!(event = "target_reachable", %target, "requests succeed again"),
+            (BreakerKey::Target, false, false) => {
+                info!(event = "identity_accepted", %target, "credentials accepted again")
             }
-            (_, Scope::Job) | (None, _) => {
-                self.target_succeeded(now);
-                if self.store(operation, store).with(|breaker| breaker.succeeded(now)).is_some() {
-                    self.closed.notify_waiters();
-                    if operation == Operation::GetReferenceImportJob {
-                        info!(event = "access_granted", target = %self.name, reference_store_id = %store,
-                            "access to the jobs of this store is allowed again");
-                    }
-                }
-            }
+            (BreakerKey::Store(Operation::GetReferenceImportJob, store), true, _) => warn!(event = "access_refused",
+                %target, reference_store_id = %store,
+                "access denied to every job of this store; probing with one request at a time: {message}"),
+            (BreakerKey::Store(Operation::GetReferenceImportJob, store), false, _) => info!(event = "access_granted",
+                %target, reference_store_id = %store, "access to the jobs of this store is allowed again"),
+            // The store's lister logs what follows from a denied listing.
+            (BreakerKey::Store(Operation::ListReferenceImportJobs, _), ..) => {}
         }
-        let reason = self.down();
-        self.health.send_if_modified(|health| std::mem::replace(health, reason.clone()) != reason);
-    }
-
-    fn target_failed(&self, failure: &PollFailure, sent: Monotonic, now: Monotonic) {
-        if !self.target.with(|breaker| breaker.failed(failure, sent, now)) {
-            return;
-        }
-        if failure.reason.class().needs_operator {
-            warn!(event = "identity_refused", target = %self.name,
-                "credentials rejected; probing with one request at a time: {failure}");
-        } else {
-            warn!(event = "target_unreachable", target = %self.name,
-                "every request fails; probing with one request at a time: {failure}");
-        }
-    }
-
-    fn target_succeeded(&self, now: Monotonic) {
-        let Some(open) = self.target.with(|breaker| breaker.succeeded(now)) else { return };
-        self.closed.notify_waiters();
-        if open.unreachable {
-            info!(event = "target_reachable", target = %self.name, "requests through this target succeed again");
-        } else {
-            info!(event = "identity_accepted", target = %self.name, "the credentials of this target are accepted again");
-        }
-    }
-
-    /// Why the target is down: its own breaker is open, or access is denied to every store that it polls, or lists if it polls none.
-    fn down(&self) -> Option<String> {
-        let open = |breaker: &Breaker| breaker.with(|breaker| breaker.open().map(|open| open.message.clone()));
-        open(&self.target).or_else(|| {
-            let stores = self.lock_stores();
-            let of = |operation| stores.iter().filter(move |((of, _), _)| *of == operation);
-            let used = Operation::ALL.into_iter().find(|&operation| of(operation).next().is_some())?;
-            of(used).map(|(_, breaker)| open(breaker)).collect::<Option<Vec<_>>>()?.pop()
-        })
     }
 
     /// Waits until a breaker in the way of polls of `store` closes after `sent`.
     pub(super) async fn closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
-        let store = self.store(Operation::GetReferenceImportJob, store);
         loop {
             let closed = self.closed.notified();
-            if [&store, &self.target].iter().any(|breaker| breaker.with(|breaker| breaker.closed_after(sent))) {
+            if self.with(|state| state.breakers.closed_after(store, sent)) {
                 return;
             }
             closed.await;
         }
     }
 
-    fn store(&self, operation: Operation, store: &ReferenceStoreId) -> Arc<Breaker> {
-        let mut stores = self.lock_stores();
-        let breaker = stores.entry((operation, store.clone()));
-        Arc::clone(breaker.or_insert_with(|| Arc::new(Breaker::new(self.backoff))))
-    }
-
-    // No panic can leave the map half changed.
-    fn lock_stores(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Operation, ReferenceStoreId), Arc<Breaker>>> {
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Breaker {
-    fn new(backoff: BackoffPolicy) -> Self {
-        Self { state: Mutex::new(CircuitBreaker::new(backoff)), probe: Arc::new(Semaphore::new(1)) }
-    }
-
-    fn probe_at(&self) -> Option<Monotonic> {
-        self.with(|breaker| breaker.probe_at())
+    fn probe_at(&self, key: &BreakerKey) -> Option<Monotonic> {
+        self.with(|state| Some(state.breakers.open(key)?.probe_at))
     }
 
     // No panic can leave the state half changed.
-    fn with<T>(&self, use_it: impl FnOnce(&mut CircuitBreaker) -> T) -> T {
+    fn with<T>(&self, use_it: impl FnOnce(&mut State) -> T) -> T {
         use_it(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Pass {
-    /// False once the breaker has opened, unless this is its probe.
-    pub(super) fn is_valid(&self) -> bool {
-        self.probe.is_some() || self.breaker.probe_at().is_none()
     }
 }

@@ -57,8 +57,7 @@ impl Target {
         let service = connect.connect(config).await?;
         let scheduler =
             |operation| Scheduler::new(config.quota.allowed(), clock, instruments.operation(&config.name, operation));
-        let (get, list) =
-            (scheduler(Operation::GetReferenceImportJob), scheduler(Operation::ListReferenceImportJobs));
+        let (get, list) = (scheduler(Operation::GetReferenceImportJob), scheduler(Operation::ListReferenceImportJobs));
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
         Ok(Self { service, clock, get, list, breakers })
     }
@@ -124,7 +123,7 @@ impl Target {
         loop {
             let passes = self.breakers.pass(operation, store).await;
             // A breaker that opens moves its requests from the queue of the quota to its own.
-            let wanted = || passes.iter().all(Pass::is_valid);
+            let wanted = || self.breakers.allow(&passes);
             if let Some(in_flight) = self.scheduler(operation).acquire(priority, wanted).await {
                 return RequestPermit { _passes: passes, _in_flight: in_flight };
             }
@@ -142,7 +141,7 @@ impl Target {
         let now = self.clock.now().monotonic;
         let failure = outcome.as_ref().err();
         self.scheduler(operation).request_ended(sent, now, failure.map(|failure| failure.reason));
-        self.breakers.request_ended(operation, store, sent, now, failure);
+        self.breakers.request_ended(operation, store, failure, sent, now);
         outcome
     }
 

@@ -356,7 +356,8 @@ impl Sweeper {
             self.board.publish_store(finder.view.clone());
         }
         self.with_the_target = failure.reason.class().scope == Scope::Target && failure.retry_after.is_none();
-        let recheck = failure.reason == FailureReason::AccessDenied || failure.reason.class().retry != RetryClass::Backoff;
+        let recheck =
+            failure.reason == FailureReason::AccessDenied || failure.reason.class().retry != RetryClass::Backoff;
         // Where nothing else finds a job, listing is not given up for so long.
         let rare = recheck && self.finder.is_none();
         let delay = if rare { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) };

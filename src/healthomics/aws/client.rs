@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -56,21 +57,16 @@ pub struct Aws {
 struct AwsTarget {
     config: TargetConfig,
     aws_region: Arc<str>,
-    connection: Mutex<CurrentConnection>,
+    connection: Mutex<Connection>,
     clock: Clock,
 }
 
-#[derive(Debug)]
-struct CurrentConnection {
-    connection: Arc<Connection>,
-    /// True once the service has rejected its credentials.
-    rejected: bool,
-}
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Connection {
     sdk: SdkConfig,
     client: Client,
+    /// True once the service has rejected its credentials.
+    rejected: Arc<AtomicBool>,
 }
 
 /// Uses a configured endpoint verbatim, whether it comes from our file or from AWS's own (`AWS_ENDPOINT_URL`). The SDK would put
@@ -105,42 +101,37 @@ impl Connect for Aws {
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
-            let connection = Mutex::new(CurrentConnection::new(&config, sdk));
+            let connection = Mutex::new(Connection::new(&config, sdk));
             Ok(Arc::new(AwsTarget { config, aws_region, connection, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
     }
 }
 
-impl CurrentConnection {
+impl Connection {
     fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
-        let client = client(config, &sdk);
-        Self { connection: Arc::new(Connection { sdk, client }), rejected: false }
+        let client = aws_sdk_omics::config::Builder::from(&sdk);
+        let mut client = client.interceptor(ResponseLimit).interceptor(EndpointVerbatim);
+        client.set_endpoint_url(config.endpoint_url.clone().or_else(|| sdk.endpoint_url().map(str::to_owned)));
+        Self { client: Client::from_conf(client.build()), sdk, rejected: Arc::default() }
     }
 }
 
 impl AwsTarget {
-    async fn connection(&self) -> Arc<Connection> {
-        let mut current = self.connection.lock().await;
-        if current.rejected {
-            *current = CurrentConnection::new(&self.config, sdk_config(&self.config).await);
+    async fn connection(&self) -> Connection {
+        let mut connection = self.connection.lock().await;
+        if connection.rejected.load(Ordering::Relaxed) {
+            *connection = Connection::new(&self.config, sdk_config(&self.config).await);
         }
-        Arc::clone(&current.connection)
+        connection.clone()
     }
 
-    async fn failed<E>(
-        &self,
-        operation: Operation,
-        used: &Arc<Connection>,
-        error: &SdkError<E, HttpResponse>,
-    ) -> PollFailure
+    fn failed<E>(&self, operation: Operation, used: &Connection, error: &SdkError<E, HttpResponse>) -> PollFailure
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
-            let mut current = self.connection.lock().await;
-            // Requests in flight together had the same credentials: replace them once.
-            current.rejected |= Arc::ptr_eq(&current.connection, used);
+            used.rejected.store(true, Ordering::Relaxed);
         }
         failure
     }
@@ -157,7 +148,7 @@ impl HealthOmics for AwsTarget {
             let request = connection.client.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(response) => responses::snapshot(key, &response),
-                Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &connection, &error).await),
+                Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &connection, &error)),
             }
         })
     }
@@ -180,7 +171,7 @@ impl HealthOmics for AwsTarget {
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
                 Ok(response) => responses::list_page(store, response),
-                Err(error) => Err(self.failed(Operation::ListReferenceImportJobs, &connection, &error).await),
+                Err(error) => Err(self.failed(Operation::ListReferenceImportJobs, &connection, &error)),
             }
         })
     }
@@ -222,15 +213,6 @@ impl Intercept for ResponseLimit {
         *body = SdkBody::from_body_1_x(Limited::new(whole, RESPONSE_BYTES_MAX));
         Ok(())
     }
-}
-
-fn client(config: &TargetConfig, sdk: &SdkConfig) -> Client {
-    let client = aws_sdk_omics::config::Builder::from(sdk);
-    let mut client = client.interceptor(ResponseLimit).interceptor(EndpointVerbatim);
-    if let Some(endpoint) = &config.endpoint_url {
-        client = client.endpoint_url(endpoint);
-    }
-    Client::from_conf(client.build())
 }
 
 async fn sdk_config(config: &TargetConfig) -> SdkConfig {

@@ -272,20 +272,3 @@ impl Watcher {
 fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
     now.wall.checked_add(at.since(now.monotonic)).ok()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::tracker::Known;
-
-    #[test]
-    fn a_watch_that_sleeps_is_small() {
-        fn size_of_task<A, B, F>(_: fn(A, B) -> F) -> usize {
-            size_of::<F>()
-        }
-        // 104 bytes more are a task of tokio's, which comes in steps of 128.
-        assert!(size_of_task(Watcher::run) <= 384 - 104, "{} bytes", size_of_task(Watcher::run));
-        let (watcher, view, known) = (size_of::<Watcher>(), size_of::<WatchView>(), size_of::<Known>());
-        assert!(watcher + view + known <= 600, "{watcher} + {view} + {known} bytes");
-    }
-}
