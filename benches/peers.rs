@@ -23,7 +23,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use refwatch::clock::Clock;
 use refwatch::core::job::JobStatus;
 use refwatch::core::time::Timestamp;
-use refwatch::healthomics::EndpointVerbatim;
+use refwatch::healthomics::WireRules;
 use refwatch::http::client;
 use refwatch::simulator::{Options, SimulatedJob, Simulator};
 use serde_json::Value;
@@ -257,7 +257,7 @@ where
         .credentials_provider(Credentials::new(CREDENTIALS, CREDENTIALS, None, None, CREDENTIALS))
         .load()
         .await;
-    let client = aws_sdk_omics::config::Builder::from(&sdk).interceptor(EndpointVerbatim).build();
+    let client = aws_sdk_omics::config::Builder::from(&sdk).interceptor(WireRules).build();
     let client = Client::from_conf(client);
     let mut waits = JoinSet::new();
     for job in simulator.jobs() {

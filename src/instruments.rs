@@ -39,7 +39,8 @@ pub struct Instruments {
     quota_wait: HistogramVec,
     quota_allowed: GaugeVec,
     quota_configured: GaugeVec,
-    rates: Arc<Mutex<BTreeMap<(String, String), (Gauge, Gauge)>>>,
+    /// By target and operation.
+    operations: Arc<Mutex<BTreeMap<(String, String), OperationInstruments>>>,
 }
 
 /// The instruments of one operation on one target.
@@ -126,7 +127,7 @@ impl Instruments {
                 "refwatch_quota_configured_requests_per_second",
                 "Requests per second that the configuration allows: the quota and refwatch's share of it.",
             )?,
-            rates: Arc::default(),
+            operations: Arc::default(),
         })
     }
 
@@ -137,27 +138,26 @@ impl Instruments {
         let labels = [target, operation];
         let failures = FailureReason::ALL
             .map(|reason| (reason, self.api_request_failures.with_label_values(&[target, operation, reason.label()])));
-        let (allowed, configured) =
-            (self.quota_allowed.with_label_values(&labels), self.quota_configured.with_label_values(&labels));
-        let rate = (allowed.clone(), configured.clone());
-        self.lock_rates().insert((target.to_owned(), operation.to_owned()), rate);
-        OperationInstruments {
+        let instruments = OperationInstruments {
             requests: self.api_requests.with_label_values(&labels),
             failures: failures.into(),
             duration: self.api_request_duration.with_label_values(&labels),
             quota_wait: self.quota_wait.with_label_values(&labels),
-            quota_allowed: allowed,
-            quota_configured: configured,
-        }
+            quota_allowed: self.quota_allowed.with_label_values(&labels),
+            quota_configured: self.quota_configured.with_label_values(&labels),
+        };
+        let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        operations.insert((target.to_owned(), operation.to_owned()), instruments.clone());
+        instruments
     }
 
     /// How fast each operation may be called, by target and operation.
     #[must_use]
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
-        let rates = self.lock_rates();
-        let read =
-            |(allowed, configured): &(Gauge, Gauge)| Rate { allowed: allowed.get(), configured: configured.get() };
-        rates.iter().map(|(labels, gauges)| (labels.clone(), read(gauges))).collect()
+        let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate =
+            |of: &OperationInstruments| Rate { allowed: of.quota_allowed.get(), configured: of.quota_configured.get() };
+        operations.iter().map(|(labels, instruments)| (labels.clone(), rate(instruments))).collect()
     }
 
     /// Removes the series of a target that is no longer configured.
@@ -174,7 +174,8 @@ impl Instruments {
                 drop(self.api_request_failures.remove_label_values(&[target, operation, reason]));
             }
         }
-        self.lock_rates().retain(|(name, _), _| name != target);
+        let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        operations.retain(|(name, _), _| name != target);
     }
 
     /// # Errors
@@ -196,11 +197,6 @@ impl Instruments {
             Box::new(all.quota_configured),
         ];
         families.into_iter().try_for_each(|family| registry.register(family))
-    }
-
-    // No panic can leave the map half changed.
-    fn lock_rates(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), (Gauge, Gauge)>> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

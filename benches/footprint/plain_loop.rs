@@ -10,7 +10,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_omics::Client;
 use aws_sdk_omics::config::Credentials;
 use refwatch::clock::Clock;
-use refwatch::healthomics::EndpointVerbatim;
+use refwatch::healthomics::WireRules;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -28,7 +28,7 @@ pub(super) async fn run(endpoint: &str, jobs: &Path, interval: Duration) -> Resu
         .retry_config(RetryConfig::disabled())
         .load()
         .await;
-    let client = Client::from_conf(aws_sdk_omics::config::Builder::from(&sdk).interceptor(EndpointVerbatim).build());
+    let client = Client::from_conf(aws_sdk_omics::config::Builder::from(&sdk).interceptor(WireRules).build());
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for job in std::fs::read_to_string(jobs)?.lines() {

@@ -23,7 +23,8 @@ pub(super) struct Breakers {
     state: Mutex<State>,
     /// Notified when any breaker closes.
     closed: Notify,
-    health: watch::Sender<Option<String>>,
+    /// See [`super::Target::health`].
+    pub(super) health: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -46,11 +47,6 @@ impl Breakers {
         Self { target, clock, state, closed: Notify::new(), health: watch::Sender::new(None) }
     }
 
-    /// See [`super::Target::health`].
-    pub(super) fn health(&self) -> watch::Receiver<Option<String>> {
-        self.health.subscribe()
-    }
-
     /// Waits until both breakers are closed, or until the caller becomes the probe of an open one.
     pub(super) async fn pass(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
         let store = self.pass_one(BreakerKey::Store(operation, store.clone())).await;
@@ -58,16 +54,17 @@ impl Breakers {
     }
 
     async fn pass_one(&self, key: BreakerKey) -> Pass {
-        if self.probe_at(&key).is_none() {
-            return Pass { key, probe: None };
-        }
-        let queue = self
-            .with(|state| Arc::clone(state.probes.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(1)))));
-        // An error means that the semaphore is closed, and it never is.
-        let probe = queue.acquire_owned().await.ok();
+        let new = || Arc::new(Semaphore::new(1));
+        let mut probe = None;
         loop {
             let closed = self.closed.notified();
             let Some(probe_at) = self.probe_at(&key) else { return Pass { key, probe: None } };
+            if probe.is_none() {
+                let queue = self.with(|state| Arc::clone(state.probes.entry(key.clone()).or_insert_with(new)));
+                // An error means that the semaphore is closed, and it never is.
+                probe = queue.acquire_owned().await.ok();
+                continue;
+            }
             if self.clock.now().monotonic >= probe_at {
                 return Pass { key, probe };
             }

@@ -9,7 +9,7 @@ mod scheduler;
 mod service;
 mod target;
 
-pub use aws::{Aws, CallerIdentity, EndpointVerbatim};
+pub use aws::{Aws, CallerIdentity, WireRules};
 pub use scheduler::Priority;
 pub use service::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
 pub use target::{RequestPermit, Target, TargetError};

@@ -55,10 +55,7 @@ impl Scheduler {
     /// `wanted` returns false. Cancel safe: a caller that stops waiting leaves the queue and uses no quota.
     pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let due = self.clock.now().monotonic;
-        let head = match priority {
-            Priority::Routine => Some(self.routine.lock().await),
-            Priority::Hinted => None,
-        };
+        let head = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
         let slot = self.next_slot.lock().await;
         // An error means that the semaphore is closed, and it never is.
         let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();

@@ -81,7 +81,7 @@ impl Target {
     /// The target's health: `None` while requests succeed, else why the target is down.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
-        self.breakers.health()
+        self.breakers.health.subscribe()
     }
 
     /// Waits until the circuit breakers and the quota allow a poll of a job of `store`.

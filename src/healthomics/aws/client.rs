@@ -69,14 +69,11 @@ struct Connection {
     rejected: Arc<AtomicBool>,
 }
 
-/// Uses a configured endpoint verbatim, whether it comes from our file or from AWS's own (`AWS_ENDPOINT_URL`). The SDK would put
-/// `control-storage-` before its host, and that name seldom exists.
+/// Changes two of the SDK's defaults. A configured endpoint is used verbatim, whether it comes from our file or from AWS's own
+/// (`AWS_ENDPOINT_URL`): the SDK would put `control-storage-` before its host, and that name seldom exists. And a response is read
+/// up to [`RESPONSE_BYTES_MAX`].
 #[derive(Debug)]
-pub struct EndpointVerbatim;
-
-/// Stops reading a response at [`RESPONSE_BYTES_MAX`].
-#[derive(Debug)]
-struct ResponseLimit;
+pub struct WireRules;
 
 impl Aws {
     /// `clock` is needed for a `Retry-After` that is a date.
@@ -110,7 +107,7 @@ impl Connect for Aws {
 impl Connection {
     fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
         let client = aws_sdk_omics::config::Builder::from(&sdk);
-        let mut client = client.interceptor(ResponseLimit).interceptor(EndpointVerbatim);
+        let mut client = client.interceptor(WireRules);
         client.set_endpoint_url(config.endpoint_url.clone().or_else(|| sdk.endpoint_url().map(str::to_owned)));
         Self { client: Client::from_conf(client.build()), sdk, rejected: Arc::default() }
     }
@@ -125,10 +122,12 @@ impl AwsTarget {
         connection.clone()
     }
 
-    fn failed<E>(&self, operation: Operation, used: &Connection, error: &SdkError<E, HttpResponse>) -> PollFailure
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-    {
+    fn failed<E: ProvideErrorMetadata + Error + 'static>(
+        &self,
+        operation: Operation,
+        used: &Connection,
+        error: &SdkError<E, HttpResponse>,
+    ) -> PollFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
             used.rejected.store(true, Ordering::Relaxed);
@@ -164,7 +163,8 @@ impl HealthOmics for AwsTarget {
         token: Option<String>,
     ) -> Asked<'a, ListPage> {
         Box::pin(async move {
-            let after = created_after.map(|time| DateTime::from_secs_and_nanos(time.as_second(), subsec_nanos(time)));
+            // Rounded down to a second: the page may contain older jobs.
+            let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
             let connection = self.connection().await;
             let request = connection.client.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
@@ -178,9 +178,9 @@ impl HealthOmics for AwsTarget {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for EndpointVerbatim {
+impl Intercept for WireRules {
     fn name(&self) -> &'static str {
-        "EndpointVerbatim"
+        "WireRules"
     }
 
     fn modify_before_serialization(
@@ -193,13 +193,6 @@ impl Intercept for EndpointVerbatim {
             cfg.interceptor_state().unset::<EndpointPrefix>();
         }
         Ok(())
-    }
-}
-
-#[dyn_dispatch_hint]
-impl Intercept for ResponseLimit {
-    fn name(&self) -> &'static str {
-        "ResponseLimit"
     }
 
     fn modify_before_deserialization(
@@ -242,9 +235,4 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     }
     let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
     sdk.into_builder().credentials_provider(provider).build()
-}
-
-/// A time before 1970 has a negative fraction, which the SDK does not take.
-fn subsec_nanos(time: Timestamp) -> u32 {
-    u32::try_from(time.subsec_nanosecond()).unwrap_or(0)
 }

@@ -28,15 +28,12 @@ const QUOTED_BYTES_MAX: usize = 250;
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
 /// Classifies the error of an operation on a target, or of STS (`None`). `wall` is the current time, for dates in headers.
-pub(super) fn classify<E>(
+pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     operation: Option<Operation>,
     target: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
-) -> PollFailure
-where
-    E: ProvideErrorMetadata + Error + 'static,
-{
+) -> PollFailure {
     let (reason, message) = match error {
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => broken_answer(error, context.raw()),
@@ -49,33 +46,29 @@ where
     PollFailure { reason, message, retry_after }
 }
 
-/// The reason for an error code; `None` if the HTTP status says as much.
-fn reason_of_code(code: &str) -> Option<FailureReason> {
+const PERMISSION: &str = "allow this identity {action}";
+const SIGNATURE: &str = "check the secret key and this machine's clock";
+const EXPIRED: &str = "renew the credentials; check this machine's clock";
+const KEY: &str = "check the access key and the target's region";
+
+/// The reason for an error code, and what a person can do about it; `None` if the HTTP status says as much.
+fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
+    use FailureReason::{AccessDenied, Credentials, Internal, NotFound, Throttled, Timeout, Validation};
     Some(match code {
-        "ThrottlingException"
-        | "Throttling"
-        | "ThrottledException"
-        | "TooManyRequestsException"
-        | "RequestLimitExceeded" => FailureReason::Throttled,
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "OptInRequired" => FailureReason::AccessDenied,
-        "ResourceNotFoundException" => FailureReason::NotFound,
-        "ValidationException" | "ValidationError" => FailureReason::Validation,
-        "RequestTimeoutException" | "RequestTimeout" => FailureReason::Timeout,
-        "InternalServerException" | "InternalFailure" | "ServiceUnavailable" | "ServiceUnavailableException" => {
-            FailureReason::Internal
-        }
-        "ExpiredTokenException"
-        | "ExpiredToken"
-        | "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "IncompleteSignature"
-        | "IncompleteSignatureException"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "RequestExpired"
-        | "RequestTimeTooSkewed" => FailureReason::Credentials,
+        "ThrottlingException" | "Throttling" | "ThrottledException" => (Throttled, ""),
+        "TooManyRequestsException" | "RequestLimitExceeded" => (Throttled, ""),
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (AccessDenied, PERMISSION),
+        "OptInRequired" => (AccessDenied, "enable AWS HealthOmics for this account"),
+        "ResourceNotFoundException" => (NotFound, ""),
+        "ValidationException" | "ValidationError" => (Validation, ""),
+        "RequestTimeoutException" | "RequestTimeout" => (Timeout, ""),
+        "InternalServerException" | "InternalFailure" => (Internal, ""),
+        "ServiceUnavailable" | "ServiceUnavailableException" => (Internal, ""),
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, EXPIRED),
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => (Credentials, SIGNATURE),
+        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, KEY),
+        "IncompleteSignature" | "IncompleteSignatureException" => (Credentials, ""),
+        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Credentials, ""),
         _ => return None,
     })
 }
@@ -94,30 +87,6 @@ fn reason_of_status(status: u16) -> FailureReason {
     }
 }
 
-/// What a person can do about an error code.
-fn advice(operation: Option<Operation>, code: &str) -> Option<&'static str> {
-    Some(match code {
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => match operation {
-            None => return None,
-            Some(Operation::GetReferenceImportJob) => {
-                "allow this identity omics:GetReferenceImportJob on the reference store"
-            }
-            Some(Operation::ListReferenceImportJobs) => {
-                "allow this identity omics:ListReferenceImportJobs on the reference store"
-            }
-        },
-        "OptInRequired" => "enable AWS HealthOmics for this account",
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
-            "renew the credentials; check this machine's clock"
-        }
-        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
-            "check the secret key and this machine's clock"
-        }
-        "UnrecognizedClientException" | "InvalidClientTokenId" => "check the access key and the target's region",
-        _ => return None,
-    })
-}
-
 fn service_error(
     operation: Option<Operation>,
     error: &impl ProvideErrorMetadata,
@@ -129,14 +98,16 @@ fn service_error(
     let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
         return (reason_of_status(status), unreadable(response));
     };
-    let reason = reason_of_code(code).unwrap_or_else(|| reason_of_status(status));
+    let (reason, advice) = reason_of_code(code).unwrap_or_else(|| (reason_of_status(status), ""));
     let mut message = excerpt(code, EXCERPT_MAX);
     if let Some(said) = error.message().filter(|said| !said.is_empty()) {
         message = format!("{message}: {}", excerpt(&redacted(said), EXCERPT_MAX));
     }
-    if let Some(advice) = advice(operation, code) {
-        let skew = if advice.contains("clock") { skew(response, wall) } else { None };
-        message = format!("{message} ({advice}{})", skew.unwrap_or_default());
+    if !advice.is_empty() {
+        let of_store = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
+        let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), of_store);
+        let skew = skew(response, wall).filter(|_| advice.contains("clock")).unwrap_or_default();
+        message = format!("{message} ({}{skew})", advice.replace("{action}", &action));
     }
     (reason, message)
 }
@@ -157,8 +128,7 @@ fn broken_answer(error: &(dyn Error + 'static), response: &HttpResponse) -> (Fai
     if find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some() {
         return (FailureReason::Connect, format!("the answer broke off: {}", chain(error)));
     }
-    let status = response.status().as_u16();
-    (reason_of_status(status), unreadable(response))
+    (reason_of_status(response.status().as_u16()), unreadable(response))
 }
 
 fn unreadable(response: &HttpResponse) -> String {
@@ -188,20 +158,17 @@ fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
 
 fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none());
+    let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none() && chain.contains("dns error"));
     // The wording of hyper-util, whose error types for these are not public, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
-        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port".to_owned()
+        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
     } else if chain.contains("tunnel error") {
-        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there".to_owned()
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
     } else if chain.contains("invalid peer certificate") {
-        "nothing is asked of a server that is not who it should be: check this machine's clock, and the authorities it trusts \
+        "the server's certificate is not trusted: check this machine's clock and its certificate authorities \
          (ca-certificates, SSL_CERT_FILE)"
-            .to_owned()
-    } else if let Some(region) = region.filter(|_| chain.contains("dns error")) {
-        format!("is HealthOmics offered in the region {region}?")
     } else {
-        return chain;
+        return region.map_or(chain.clone(), |name| format!("{chain} (is HealthOmics offered in the region {name}?)"));
     };
     format!("{chain} ({advice})")
 }
@@ -210,15 +177,11 @@ fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
 /// value is ignored.
 fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     let headers = response.headers();
-    if let Some(millis) = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse().ok()) {
-        return Some(Duration::from_millis(millis));
-    }
-    let text = headers.get("retry-after")?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Duration::try_from(date.duration_since(wall)).ok()
+    let number = |name| headers.get(name)?.trim().parse().ok();
+    let date = || jiff::fmt::rfc2822::parse(headers.get("retry-after")?.trim()).ok();
+    let until_date = || Duration::try_from(date()?.timestamp().duration_since(wall)).ok();
+    let seconds = || number("retry-after").map(Duration::from_secs);
+    number("x-amz-retry-after").map(Duration::from_millis).or_else(seconds).or_else(until_date)
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
@@ -239,18 +202,14 @@ const WRAPPERS: [&str; 8] = [
 
 /// The chain as one line, without links that only wrap or repeat another.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut line = String::new();
+    let mut links: Vec<String> = Vec::new();
     for cause in causes(error) {
         let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if WRAPPERS.contains(&text.as_str()) || line.ends_with(&text) {
-            continue;
+        if !WRAPPERS.contains(&text.as_str()) && !links.join(": ").ends_with(&text) {
+            links.push(text);
         }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&text);
     }
-    excerpt(&redacted(&line), 2 * EXCERPT_MAX)
+    excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_MAX)
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -24,7 +24,8 @@ pub(super) async fn caller_identity(
     config: &TargetConfig,
     clock: Clock,
 ) -> Result<Option<CallerIdentity>, PollFailure> {
-    if !has_sts(config) {
+    let named = || std::env::var_os(STS_ENDPOINT).is_some_and(|url| !url.is_empty());
+    if !config.endpoint_url.as_deref().is_none_or(is_of_aws) && !named() {
         return Ok(None);
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
@@ -40,15 +41,9 @@ pub(super) async fn caller_identity(
     }
 }
 
-fn has_sts(config: &TargetConfig) -> bool {
-    let named = || std::env::var_os(STS_ENDPOINT).is_some_and(|url| !url.is_empty());
-    config.endpoint_url.as_deref().is_none_or(is_of_aws) || named()
-}
-
 /// True for AWS's endpoints, VPC endpoints included.
 fn is_of_aws(url: &str) -> bool {
-    let authority = url.split('/').nth(2).unwrap_or_default();
-    let host = authority.split(':').next().unwrap_or_default();
+    let host = url.split('/').nth(2).and_then(|authority| authority.split(':').next()).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))
 }
 

@@ -6,5 +6,5 @@ mod identity;
 mod redact;
 mod responses;
 
-pub use client::{Aws, EndpointVerbatim};
+pub use client::{Aws, WireRules};
 pub use identity::CallerIdentity;
