@@ -134,10 +134,9 @@ impl Instruments {
     /// The instruments of one operation on one target. All their series exist from now on.
     #[must_use]
     pub fn operation(&self, target: &str, operation: Operation) -> OperationInstruments {
-        let operation = operation.as_str();
-        let labels = [target, operation];
-        let failures = FailureReason::ALL
-            .map(|reason| (reason, self.api_request_failures.with_label_values(&[target, operation, reason.label()])));
+        let labels = [target, operation.as_str()];
+        let count = |label| self.api_request_failures.with_label_values(&[labels[0], labels[1], label]);
+        let failures = FailureReason::ALL.map(|reason| (reason, count(reason.label())));
         let instruments = OperationInstruments {
             requests: self.api_requests.with_label_values(&labels),
             failures: failures.into(),
@@ -147,7 +146,7 @@ impl Instruments {
             quota_configured: self.quota_configured.with_label_values(&labels),
         };
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
-        operations.insert((target.to_owned(), operation.to_owned()), instruments.clone());
+        operations.insert(labels.map(str::to_owned).into(), instruments.clone());
         instruments
     }
 
@@ -163,15 +162,14 @@ impl Instruments {
     /// Removes the series of a target that is no longer configured.
     pub fn forget_target(&self, target: &str) {
         // An error means that a series did not exist.
-        for operation in Operation::ALL.map(Operation::as_str) {
-            let labels = [target, operation];
+        for labels in Operation::ALL.map(|operation| [target, operation.as_str()]) {
             drop(self.api_requests.remove_label_values(&labels));
             drop(self.api_request_duration.remove_label_values(&labels));
             drop(self.quota_wait.remove_label_values(&labels));
             drop(self.quota_allowed.remove_label_values(&labels));
             drop(self.quota_configured.remove_label_values(&labels));
             for reason in FailureReason::ALL.map(FailureReason::label) {
-                drop(self.api_request_failures.remove_label_values(&[target, operation, reason]));
+                drop(self.api_request_failures.remove_label_values(&[labels[0], labels[1], reason]));
             }
         }
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,20 +179,19 @@ impl Instruments {
     /// # Errors
     /// An internal error: two families have the same name.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all = self.clone();
         let families: [Box<dyn Collector>; 12] = [
-            Box::new(all.record_commits),
-            Box::new(all.record_failures),
-            Box::new(all.record_set_aside),
-            Box::new(all.task_restarts),
-            Box::new(all.detection_delay),
-            Box::new(all.log_lines_dropped),
-            Box::new(all.api_requests),
-            Box::new(all.api_request_failures),
-            Box::new(all.api_request_duration),
-            Box::new(all.quota_wait),
-            Box::new(all.quota_allowed),
-            Box::new(all.quota_configured),
+            Box::new(self.record_commits.clone()),
+            Box::new(self.record_failures.clone()),
+            Box::new(self.record_set_aside.clone()),
+            Box::new(self.task_restarts.clone()),
+            Box::new(self.detection_delay.clone()),
+            Box::new(self.log_lines_dropped.clone()),
+            Box::new(self.api_requests.clone()),
+            Box::new(self.api_request_failures.clone()),
+            Box::new(self.api_request_duration.clone()),
+            Box::new(self.quota_wait.clone()),
+            Box::new(self.quota_allowed.clone()),
+            Box::new(self.quota_configured.clone()),
         ];
         families.into_iter().try_for_each(|family| registry.register(family))
     }

@@ -57,7 +57,7 @@ impl Target {
         let service = connect.connect(config).await?;
         let scheduler =
             |operation| Scheduler::new(config.quota.allowed(), clock, instruments.operation(&config.name, operation));
-        let (get, list) = (scheduler(Operation::GetReferenceImportJob), scheduler(Operation::ListReferenceImportJobs));
+        let [get, list] = Operation::ALL.map(scheduler);
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
         Ok(Self { service, clock, get, list, breakers })
     }

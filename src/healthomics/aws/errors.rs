@@ -47,9 +47,9 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
 }
 
 const PERMISSION: &str = "allow this identity {action}";
+const ACCESS_KEY: &str = "check the access key and the target's region";
 const SIGNATURE: &str = "check the secret key and this machine's clock";
 const EXPIRED: &str = "renew the credentials; check this machine's clock";
-const KEY: &str = "check the access key and the target's region";
 
 /// The reason for an error code, and what a person can do about it; `None` if the HTTP status says as much.
 fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
@@ -66,7 +66,7 @@ fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
         "ServiceUnavailable" | "ServiceUnavailableException" => (Internal, ""),
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, EXPIRED),
         "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => (Credentials, SIGNATURE),
-        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, KEY),
+        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, ACCESS_KEY),
         "IncompleteSignature" | "IncompleteSignatureException" => (Credentials, ""),
         "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Credentials, ""),
         _ => return None,

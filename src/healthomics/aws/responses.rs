@@ -54,8 +54,7 @@ fn protocol(message: String) -> PollFailure {
 
 /// `None` for a time that [`Timestamp`] cannot represent.
 fn timestamp(time: &DateTime) -> Option<Timestamp> {
-    let nanoseconds = i32::try_from(time.subsec_nanos()).ok()?;
-    Timestamp::new(time.secs(), nanoseconds).ok()
+    Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).ok()?).ok()
 }
 
 fn sources<'a>(items: &'a [ImportReferenceSourceItem]) -> Sources {
