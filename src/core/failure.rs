@@ -129,7 +129,7 @@ failure_reasons! {
     /// 429, `ThrottlingException`.
     Throttled: "throttled", Backoff, Job, Exceeded, false, "too many requests",
         "The account's quota is used up. refwatch polls more slowly and speeds up again by itself. If this lasts, lower \
-         `quota.share` or ask AWS for a higher quota.";
+         quota.share or ask AWS for a higher quota.";
     /// 403: the identity lacks a permission.
     AccessDenied: "access_denied", Backoff, Store, Kept, true, "access denied",
         "Allow omics:GetReferenceImportJob on this reference store for the target's identity. The next poll uses the new policy.";
@@ -143,7 +143,7 @@ failure_reasons! {
     /// A deadline passed, on either side (408).
     Timeout: "timeout", Backoff, Target, None, false, "no answer in time",
         "refwatch retries less and less often. If this lasts, check the network path to AWS (proxy, firewall) or raise \
-         `poll.timeout`.";
+         poll.timeout.";
     /// No connection: name, route, TLS, proxy or reset.
     Connect: "connect", Backoff, Target, None, false, "no connection",
         "refwatch retries less and less often. If this lasts, check name resolution, route, proxy and certificate authorities \

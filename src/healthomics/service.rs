@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::aws::CallerIdentity;
-use super::target::TargetError;
 use crate::config::TargetConfig;
 use crate::core::failure::PollFailure;
 use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
@@ -54,4 +53,13 @@ pub struct ListedJob {
     pub job: ImportJobId,
     pub status: JobStatus,
     pub created_at: Option<Timestamp>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Neither the configuration nor AWS's own chain names a region.
+    #[error(
+        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile"
+    )]
+    NoRegion(Arc<str>),
 }

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::breakers::{Breakers, Pass};
 use super::scheduler::{Priority, Scheduler};
-use super::service::{Asked, Connect, HealthOmics, ListPage};
+use super::service::{Asked, Connect, HealthOmics, ListPage, TargetError};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{Operation, PollFailure, PollOutcome};
@@ -32,15 +32,6 @@ pub struct Target {
 pub struct RequestPermit {
     _passes: [Pass; 2],
     _in_flight: OwnedSemaphorePermit,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    /// Neither the configuration nor AWS's own chain names a region.
-    #[error(
-        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile"
-    )]
-    NoRegion(Arc<str>),
 }
 
 impl Target {
