@@ -112,7 +112,7 @@ impl Breakers {
                 "credentials rejected; probing with one request at a time: {message}"),
             (BreakerKey::Target, false, true) => info!(event = "target_reachable", %target, "requests succeed again"),
             (BreakerKey::Target, false, false) => {
-                info!(event = "identity_accepted", %target, "credentials accepted again")
+                info!(event = "identity_accepted", %target, "credentials accepted again");
             }
             (BreakerKey::Store(Operation::GetReferenceImportJob, store), true, _) => warn!(event = "access_refused",
                 %target, reference_store_id = %store,

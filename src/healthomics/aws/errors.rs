@@ -52,6 +52,7 @@ const SIGNATURE: &str = "check the secret key and this machine's clock";
 const EXPIRED: &str = "renew the credentials; check this machine's clock";
 
 /// The reason for an error code, and what a person can do about it; `None` if the HTTP status says as much.
+#[expect(clippy::match_same_arms, reason = "a line for each family of names")]
 fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
     use FailureReason::{AccessDenied, Credentials, Internal, NotFound, Throttled, Timeout, Validation};
     Some(match code {
