@@ -203,15 +203,15 @@ pub struct DaemonView {
     pub config_in_force: InForce,
     /// Why the record cannot be written; `None` while it can.
     pub record_error: Option<String>,
-    /// The targets through which AWS lets nothing be seen, and what it says.
+    /// The targets that are down (unreachable or rejected), and why.
     pub refused_targets: BTreeMap<Arc<str>, String>,
     /// Whether the daemon is on its way out.
     pub stopping: bool,
 }
 
 impl DaemonView {
-    /// Whether the daemon does its work: a configuration is in force, the record can be written, AWS lets every target through, and it is
-    /// not stopping.
+    /// Whether the daemon does its work: a configuration is in force, the record can be written, no target is down, and it is not
+    /// stopping.
     ///
     /// # Errors
     /// Why it does not.
@@ -222,8 +222,8 @@ impl DaemonView {
         if let Some(error) = &self.record_error {
             return Err(format!("the record cannot be written: {error}"));
         }
-        if let Some((target, said)) = self.refused_targets.first_key_value() {
-            return Err(format!("AWS refuses all that is asked through target \"{target}\": {said}"));
+        if let Some((target, reason)) = self.refused_targets.first_key_value() {
+            return Err(format!("target \"{target}\" is down: {reason}"));
         }
         match self.config_loaded_at {
             Some(_) => Ok(()),
@@ -319,19 +319,6 @@ impl StatusBoard {
     /// Shows the health of these targets, and of no others, from now on.
     pub fn set_target_health(&self, health: BTreeMap<Arc<str>, Health>) {
         self.write().target_health = health;
-    }
-
-    /// Takes note of why nothing can be seen through a target, if so.
-    pub fn target_stands(&self, target: &Arc<str>, refused: Option<String>) {
-        // Nearly always there is nothing new, and readers need not wait.
-        if self.read().daemon.refused_targets.get(target) == refused.as_ref() {
-            return;
-        }
-        let refused_targets = &mut self.write().daemon.refused_targets;
-        match refused {
-            Some(said) => drop(refused_targets.insert(Arc::clone(target), said)),
-            None => drop(refused_targets.remove(target)),
-        }
     }
 
     /// Changes the state of the daemon.

@@ -39,6 +39,9 @@ pub struct Args {
     /// Requests per second that each operation allows
     #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = requests_per_second)]
     quota: f64,
+    /// Get and List share one quota instead of having one each
+    #[arg(long)]
+    shared_quota: bool,
     /// How long a job takes on average, in seconds; none takes less than a quarter of it or more than one and three quarters
     #[arg(long, value_name = "S", default_value = "60", value_parser = mean)]
     mean_seconds: Duration,
@@ -69,6 +72,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         seed: args.seed,
         mean: args.mean_seconds,
         requests_per_second: args.quota,
+        shared_quota: args.shared_quota,
         faults: args.fault,
         ..Options::default()
     };

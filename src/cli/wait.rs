@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{Exit, Failure, print, remark};
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
-use crate::core::failure::{FailureReason, PollFailure};
+use crate::core::failure::{FailureReason, PollFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Printable;
 use crate::core::time::{Monotonic, parse_duration};
@@ -144,15 +144,9 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
 /// Whether more patience would not help. Nobody watches a pipeline that waits for a typing mistake; and what worked once may
 /// work again.
 fn is_final(failure: &PollFailure, known: Option<&Known>) -> bool {
-    match failure.reason {
-        FailureReason::NotFound | FailureReason::Validation => true,
-        FailureReason::AccessDenied | FailureReason::Credentials | FailureReason::Other => known.is_none(),
-        FailureReason::Throttled
-        | FailureReason::Timeout
-        | FailureReason::Connect
-        | FailureReason::Internal
-        | FailureReason::Protocol => false,
-    }
+    let class = failure.reason.class();
+    let unknown = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
+    unknown || (class.needs_operator && known.is_none())
 }
 
 /// Shows how things stand: lines redrawn in place on a terminal, a line for each change elsewhere.

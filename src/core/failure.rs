@@ -1,20 +1,20 @@
-//! Every way in which one poll can end.
+//! Every way in which a poll can fail, in one table.
+//!
+//! Each reason has one row: metric label, retry class, scope, quota evidence, summary and advice. No other module matches on
+//! all reasons, so a new reason is one new row here.
 
 use std::time::Duration;
 
 use super::job::Snapshot;
 
-/// An operation of the service that refwatch calls. Each has a quota of its own.
+/// An operation of the service that refwatch calls. Each has its own quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Reads one job.
     GetReferenceImportJob,
-    /// Lists the jobs of a store, a page at a time.
     ListReferenceImportJobs,
 }
 
 impl Operation {
-    /// Every operation.
     pub const ALL: [Self; 2] = [Self::GetReferenceImportJob, Self::ListReferenceImportJobs];
 
     /// The API's name: the metric label.
@@ -27,112 +27,146 @@ impl Operation {
     }
 }
 
-/// How one poll ended.
 pub type PollOutcome = Result<Snapshot, PollFailure>;
 
-/// A poll that brought no snapshot.
+/// A poll that returned no snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PollFailure {
-    /// Its class.
     pub reason: FailureReason,
-    /// What happened and, where a person can mend it, what to do. It may quote the service.
+    /// What happened and what a person can do about it. It may quote the service.
     pub message: String,
     /// How long the service asked to wait (`Retry-After`, `x-amz-retry-after`).
     pub retry_after: Option<Duration>,
 }
 
-/// The class of a failed poll: the metric label `reason`, and what follows for the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FailureReason {
-    /// The request rate was over the quota (429, `ThrottlingException`).
-    Throttled,
-    /// The identity may not do this (403).
-    AccessDenied,
-    /// The service does not know the job (404).
-    NotFound,
-    /// The service calls the request malformed (400 `ValidationException`).
-    Validation,
-    /// A deadline passed, here or there (408).
-    Timeout,
-    /// No connection: name, route, TLS, proxy, reset.
-    Connect,
-    /// The service failed (5xx).
-    Internal,
-    /// An answer that is none: not JSON, cut short, too long, or about another job.
-    Protocol,
-    /// There are no credentials, or the service does not accept them.
-    Credentials,
-    /// Anything else: the request is refused for a reason that refwatch does not know.
-    Other,
-}
-
-/// What a failed poll means for the next one.
+/// What a failed poll means for the job's next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// It will pass, or a person will mend it: come back after an exponential backoff.
+pub enum RetryClass {
+    /// Retry after an exponential backoff.
     Backoff,
-    /// It is not likely to change: look again at the longest backoff.
+    /// Unlikely to change: retry after the longest backoff.
     Recheck,
-    /// It cannot change while the configuration stays as it is.
+    /// Cannot change while the configuration stays the same: do not retry.
     Park,
 }
 
-impl FailureReason {
-    /// Every reason.
-    pub const ALL: [Self; 10] = [
-        Self::Throttled,
-        Self::AccessDenied,
-        Self::NotFound,
-        Self::Validation,
-        Self::Timeout,
-        Self::Connect,
-        Self::Internal,
-        Self::Protocol,
-        Self::Credentials,
-        Self::Other,
-    ];
+/// What fails together with the poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This job alone: the response shows that the target works.
+    Job,
+    /// Every request of the same operation to the same store.
+    Store,
+    /// Every request through the same target.
+    Target,
+}
 
+/// What a response shows about the request rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaEvidence {
+    /// The rate is over the quota.
+    Exceeded,
+    /// The service accepted the request rate.
+    Kept,
+    /// Nothing: the request did not reach the quota.
+    None,
+}
+
+/// Everything that follows from a failure's reason.
+#[derive(Clone, Copy, Debug)]
+pub struct FailureClass {
+    /// The metric label.
+    pub label: &'static str,
+    /// What happens to the job.
+    pub retry: RetryClass,
+    /// What else fails.
+    pub scope: Scope,
+    /// What the pacer learns.
+    pub quota: QuotaEvidence,
+    /// True if only a person can end it.
+    pub needs_operator: bool,
+    /// The reason in two to four words, for people.
+    pub summary: &'static str,
+    /// What a person can do, and what refwatch does without one.
+    pub advice: &'static str,
+}
+
+/// Defines every reason once: its variant and its class.
+macro_rules! failure_reasons {
+    ($($(#[$doc:meta])* $reason:ident: $label:literal, $retry:ident, $scope:ident, $quota:ident, $needs_operator:literal,
+        $summary:literal, $advice:literal;)*) => {
+        /// Why a poll failed. [`FailureReason::class`] says what follows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum FailureReason {
+            $($(#[$doc])* $reason,)*
+        }
+
+        impl FailureReason {
+            pub const ALL: [Self; [$($label),*].len()] = [$(Self::$reason),*];
+
+            /// The reason's row of the table.
+            #[must_use]
+            pub const fn class(self) -> FailureClass {
+                match self {
+                    $(Self::$reason => FailureClass {
+                        label: $label,
+                        retry: RetryClass::$retry,
+                        scope: Scope::$scope,
+                        quota: QuotaEvidence::$quota,
+                        needs_operator: $needs_operator,
+                        summary: $summary,
+                        advice: $advice,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+// Reason: label, retry class, scope, quota evidence, needs an operator, summary, advice.
+failure_reasons! {
+    /// 429, `ThrottlingException`.
+    Throttled: "throttled", Backoff, Job, Exceeded, false, "too many requests",
+        "The account's quota is used up. refwatch polls more slowly and speeds up again by itself. If this lasts, lower \
+         quota.share or ask AWS for a higher quota.";
+    /// 403: the identity lacks a permission.
+    AccessDenied: "access_denied", Backoff, Store, Kept, true, "access denied",
+        "Allow omics:GetReferenceImportJob on this reference store for the target's identity. The next poll uses the new policy.";
+    /// 404 with the service's own error code.
+    NotFound: "not_found", Recheck, Job, Kept, true, "not found",
+        "Check the entry's reference_store_id and id, and the target's region and account. If the job was deleted, remove its \
+         entry.";
+    /// 400 `ValidationException`.
+    Validation: "validation", Park, Job, Kept, true, "malformed request",
+        "AWS rejects these ids. Correct the entry and reload.";
+    /// A deadline passed, on either side (408).
+    Timeout: "timeout", Backoff, Target, None, false, "no answer in time",
+        "refwatch retries less and less often. If this lasts, check the network path to AWS (proxy, firewall) or raise \
+         poll.timeout.";
+    /// No connection: name, route, TLS, proxy or reset.
+    Connect: "connect", Backoff, Target, None, false, "no connection",
+        "refwatch retries less and less often. If this lasts, check name resolution, route, proxy and certificate authorities \
+         on this host, and endpoint_url.";
+    /// 5xx.
+    Internal: "internal", Backoff, Target, Kept, false, "AWS error",
+        "refwatch retries less and less often. Check the AWS Health Dashboard for an outage.";
+    /// A response that is not HealthOmics's: not JSON, truncated, too long, or about another job.
+    Protocol: "protocol", Backoff, Target, Kept, false, "not a HealthOmics response",
+        "Something other than HealthOmics answers, most often a proxy or a captive portal. Check HTTPS_PROXY and endpoint_url.";
+    /// No credentials, or credentials that the service rejects.
+    Credentials: "credentials", Backoff, Target, None, true, "no valid credentials",
+        "Check the target's credentials: profile, role, instance role. refwatch uses corrected credentials without a restart.";
+    /// Rejected for a reason that refwatch does not know.
+    Other: "other", Recheck, Job, Kept, true, "rejected",
+        "AWS rejects the request for a reason that refwatch does not know. Read its message.";
+}
+
+impl FailureReason {
     /// The metric label.
     #[must_use]
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::Throttled => "throttled",
-            Self::AccessDenied => "access_denied",
-            Self::NotFound => "not_found",
-            Self::Validation => "validation",
-            Self::Timeout => "timeout",
-            Self::Connect => "connect",
-            Self::Internal => "internal",
-            Self::Protocol => "protocol",
-            Self::Credentials => "credentials",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether this may befall every request to the service alike, and end for all of them at once.
-    #[must_use]
-    pub const fn may_be_an_outage(self) -> bool {
-        match self {
-            Self::Timeout | Self::Connect | Self::Internal | Self::Protocol | Self::Credentials => true,
-            Self::Throttled | Self::AccessDenied | Self::NotFound | Self::Validation | Self::Other => false,
-        }
-    }
-
-    /// What follows for the job.
-    #[must_use]
-    pub const fn remedy(self) -> Remedy {
-        match self {
-            Self::Throttled
-            | Self::AccessDenied
-            | Self::Timeout
-            | Self::Connect
-            | Self::Internal
-            | Self::Protocol
-            | Self::Credentials => Remedy::Backoff,
-            Self::NotFound | Self::Other => Remedy::Recheck,
-            Self::Validation => Remedy::Park,
-        }
+        self.class().label
     }
 }
 

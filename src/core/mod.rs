@@ -4,12 +4,11 @@
 //! done goes out as a value. So every rule here is tested by a list of inputs and a list of answers.
 
 pub mod backoff;
+pub mod breaker;
 pub mod failure;
 pub mod job;
 pub mod listing;
-pub mod outage;
 pub mod pacer;
-pub mod refusal;
 pub mod sanitize;
 pub mod time;
 pub mod tracker;

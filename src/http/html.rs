@@ -78,8 +78,8 @@ pub(super) fn alerts(daemon: &DaemonView) -> Markup {
             (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))
         }
         @if let Some(error) = &daemon.record_error { (alert("The record cannot be written; polling waits for it", error)) }
-        @for (target, said) in &daemon.refused_targets {
-            (alert(&format!("AWS refuses all that is asked through target {target}; one request at a time asks again"), said))
+        @for (target, reason) in &daemon.refused_targets {
+            (alert(&format!("Target {target} is down; refwatch probes it with one request at a time"), reason))
         }
         @if daemon.stopping { section.alert role="alert" { h2 { "The daemon is stopping" } } }
     }

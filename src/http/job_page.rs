@@ -229,10 +229,10 @@ fn failures(watch: &WatchView, now: Timestamp) -> Markup {
                 @for (nth, failure) in failures().enumerate() {
                     tr {
                         th scope="row" { (moment(failure.at)) small { (distance(failure.at, now)) " ago" } }
-                        td data-label="Reason" { (words::reason(failure.reason)) small { code { (failure.reason.label()) } } }
+                        td data-label="Reason" { (failure.reason.class().summary) small { code { (failure.reason.label()) } } }
                         td data-label="What happened" {
                             (Printable(&failure.message))
-                            @if is_first(nth, failure) { small { (words::remedy(failure.reason)) } }
+                            @if is_first(nth, failure) { small { (failure.reason.class().advice) } }
                         }
                     }
                 }

@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use super::html::{Refresh, alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Selection, Sort, TEXT_MAX};
 use super::timeline::{Scale, Sighting, timeline};
-use super::{AppState, quota, rendered, stores, words};
+use super::{AppState, quota, rendered, stores};
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
@@ -281,7 +281,7 @@ fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timesta
 /// Whether polls fail, or did lately, and why.
 fn poll_trouble(watch: &WatchView, now: Timestamp) -> Markup {
     let Some(last) = watch.recent_failures.back() else { return html! {} };
-    let reason = words::reason(last.reason);
+    let reason = last.reason.class().summary;
     html! {
         @if watch.up == Some(false) {
             small.bad { "Polls fail: " (reason) ", " (distance(last.at, now)) " ago" }

@@ -1,64 +1,8 @@
 //! Plain words for what a person on call meets in our labels and AWS's: what is wrong, and what to do about it.
 
-use crate::core::failure::FailureReason;
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::transition::{Anomaly, DetailKind};
 use crate::state::{WatchState, WatchView};
-
-/// What a failed poll was about: "A poll failed: …".
-pub(super) fn reason(reason: FailureReason) -> &'static str {
-    match reason {
-        FailureReason::Throttled => "too many requests",
-        FailureReason::AccessDenied => "access denied",
-        FailureReason::NotFound => "no such job",
-        FailureReason::Validation => "a malformed request",
-        FailureReason::Timeout => "no answer in time",
-        FailureReason::Connect => "no connection",
-        FailureReason::Internal => "a fault at AWS",
-        FailureReason::Protocol => "no answer of HealthOmics",
-        FailureReason::Credentials => "no valid credentials",
-        FailureReason::Other => "refused",
-    }
-}
-
-/// What a person can do about polls that fail so, and what refwatch does by itself.
-pub(super) fn remedy(reason: FailureReason) -> &'static str {
-    match reason {
-        FailureReason::Throttled => {
-            "The account's quota is used up. refwatch has slowed down and will speed up again by itself. If it lasts: \
-             lower quota.share, or ask AWS for a higher quota."
-        }
-        FailureReason::AccessDenied => {
-            "Allow omics:GetReferenceImportJob on this reference store to the identity of the target. It is taken up at the \
-             next poll."
-        }
-        FailureReason::NotFound => {
-            "Check reference_store_id and id of the entry, and region and account of its target. A job that was deleted \
-             stays unknown: take its entry out."
-        }
-        FailureReason::Validation => "AWS does not accept these ids. Correct the entry and reload.",
-        FailureReason::Timeout => {
-            "It is tried again, less and less often. If it lasts: check the way to AWS (proxy, firewall), or raise \
-             poll.timeout."
-        }
-        FailureReason::Connect => {
-            "It is tried again, less and less often. If it lasts: check name resolution, route, proxy and certificate \
-             authorities on this host, and endpoint_url."
-        }
-        FailureReason::Internal => {
-            "Nothing to do here: it is tried again, less and less often. AWS tells of outages in its Health Dashboard."
-        }
-        FailureReason::Protocol => {
-            "Something else than HealthOmics answers, most often a proxy or a captive portal. Check HTTPS_PROXY and \
-             endpoint_url."
-        }
-        FailureReason::Credentials => {
-            "Check the credentials of the target: profile, role, instance role. Once they are mended they are taken up \
-             without a restart."
-        }
-        FailureReason::Other => "AWS refuses for a reason that refwatch does not know: its message says more.",
-    }
-}
 
 /// What a person should know or do about a watch as it stands; `None` where nothing is wrong.
 pub(super) fn advice(watch: &WatchView) -> Option<&'static str> {
@@ -66,7 +10,7 @@ pub(super) fn advice(watch: &WatchView) -> Option<&'static str> {
         return Some("It is not polled any more. Correct its entry and reload.");
     }
     if let (Some(false), Some(last)) = (watch.up, watch.recent_failures.back()) {
-        return Some(remedy(last.reason));
+        return Some(last.reason.class().advice);
     }
     match &watch.known.as_ref()?.status {
         JobStatus::Failed => Some(

@@ -36,7 +36,7 @@ pub(super) fn families(
             "Watched jobs by their last known status; a job not yet seen has none.",
             counts("status", JobStatus::labels(), statuses),
         ),
-        gauges("refwatch_target_up", "Whether AWS lets anything be seen through the target.", target_up),
+        gauges("refwatch_target_up", "1 if requests through this target succeed, 0 otherwise.", target_up),
         gauges(
             "refwatch_record_up",
             "Whether the record can be written.",

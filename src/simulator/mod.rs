@@ -61,6 +61,8 @@ pub struct Options {
     pub mean: Duration,
     /// The quota of each operation. A second's worth of requests may come at once.
     pub requests_per_second: f64,
+    /// Whether both operations share one quota.
+    pub shared_quota: bool,
     /// The faults, tried in this order; the first that hits a request strikes it.
     pub faults: Vec<FaultRate>,
 }
@@ -76,6 +78,7 @@ impl Default for Options {
             seed: 1,
             mean: Duration::from_mins(1),
             requests_per_second: 5.0,
+            shared_quota: false,
             faults: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Options;
 use super::faults::{Fault, FaultRate};
 
-/// An operation of the API. Each has a quota of its own.
+/// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     GetReferenceImportJob,
@@ -28,15 +28,10 @@ pub(super) enum Verdict {
 pub(super) struct Traffic {
     faults: Vec<FaultRate>,
     rng: Rng,
-    get: Lane,
-    list: Lane,
-}
-
-/// The requests of one operation.
-#[derive(Debug)]
-struct Lane {
-    bucket: TokenBucket,
-    calls: Calls,
+    get_quota: TokenBucket,
+    /// `None`: both operations use `get_quota`.
+    list_quota: Option<TokenBucket>,
+    calls: AllCalls,
 }
 
 /// How many requests there were, by what happened to them. An error that the request deserved counts as an answer.
@@ -48,7 +43,7 @@ struct Calls {
 }
 
 /// The calls of both operations, by the API's names.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct AllCalls {
     get_reference_import_job: Calls,
@@ -65,32 +60,40 @@ struct TokenBucket {
 
 impl Traffic {
     pub(super) fn new(options: &Options) -> Self {
-        let lane = || Lane { bucket: TokenBucket::new(options.requests_per_second), calls: Calls::default() };
-        let rng = Rng::with_seed(options.seed);
-        Self { faults: options.faults.clone(), rng, get: lane(), list: lane() }
+        let quota = || TokenBucket::new(options.requests_per_second);
+        Self {
+            faults: options.faults.clone(),
+            rng: Rng::with_seed(options.seed),
+            get_quota: quota(),
+            list_quota: (!options.shared_quota).then(quota),
+            calls: AllCalls::default(),
+        }
     }
 
     /// Decides about a request that comes in at `now`, the time since the simulator's start.
     pub(super) fn admit(&mut self, operation: Operation, now: Duration) -> Verdict {
-        let lane = match operation {
-            Operation::GetReferenceImportJob => &mut self.get,
-            Operation::ListReferenceImportJobs => &mut self.list,
+        let (calls, quota) = match operation {
+            Operation::GetReferenceImportJob => (&mut self.calls.get_reference_import_job, &mut self.get_quota),
+            Operation::ListReferenceImportJobs => {
+                let quota = self.list_quota.as_mut().unwrap_or(&mut self.get_quota);
+                (&mut self.calls.list_reference_import_jobs, quota)
+            }
         };
-        if !lane.bucket.take(now) {
-            lane.calls.throttled += 1;
+        if !quota.take(now) {
+            calls.throttled += 1;
             return Verdict::Throttle;
         }
         let mut hits = |rate: f64| self.rng.f64() < rate;
         if let Some(hit) = self.faults.iter().find(|fault| concerns(fault.fault, operation) && hits(fault.rate)) {
-            lane.calls.faulted += 1;
+            calls.faulted += 1;
             return Verdict::Fault(hit.fault);
         }
-        lane.calls.answered += 1;
+        calls.answered += 1;
         Verdict::Answer
     }
 
     pub(super) fn calls(&self) -> AllCalls {
-        AllCalls { get_reference_import_job: self.get.calls, list_reference_import_jobs: self.list.calls }
+        self.calls
     }
 }
 
@@ -132,6 +135,20 @@ mod tests {
         let calls = traffic.calls();
         assert_eq!((calls.get_reference_import_job.answered, calls.get_reference_import_job.throttled), (4, 3));
         assert_eq!(calls.list_reference_import_jobs.answered, 1);
+    }
+
+    #[test]
+    fn a_shared_quota_counts_both_operations() {
+        let options = Options { requests_per_second: 2.0, shared_quota: true, ..Options::default() };
+        let mut traffic = Traffic::new(&options);
+        let (get, list) = (Operation::GetReferenceImportJob, Operation::ListReferenceImportJobs);
+        let script = [(get, 0, true), (list, 0, true), (list, 0, false), (get, 0, false), (list, 500, true)];
+        for (operation, millis, expected) in script {
+            let admitted = traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Answer;
+            assert_eq!(admitted, expected, "{operation:?} at {millis} ms");
+        }
+        let calls = traffic.calls();
+        assert_eq!((calls.get_reference_import_job.throttled, calls.list_reference_import_jobs.throttled), (1, 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::failure::{FailureReason, PollFailure, Remedy};
+use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
 use crate::core::listing::{Search, Sweep, is_swept, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
@@ -177,9 +177,7 @@ impl Sweeper {
             None if !replaces_polls => return SWEEP_INTERVAL_MIN,
             Some(_) | None => SWEEP_INTERVAL_MIN,
         };
-        let listed = self.list(&live, found).await;
-        self.board.target_stands(&self.store.target, self.target.refused());
-        match listed {
+        match self.list(&live, found).await {
             Ok(unseen) => {
                 self.note_success(unseen.clone());
                 if replaces_polls {
@@ -357,11 +355,9 @@ impl Sweeper {
             finder.view.trouble = Some(format!("it cannot be listed: {message}"));
             self.board.publish_store(finder.view.clone());
         }
-        self.with_the_target = failure.reason.may_be_an_outage() && failure.retry_after.is_none();
-        let recheck = match failure.reason.remedy() {
-            Remedy::Backoff => failure.reason == FailureReason::AccessDenied,
-            Remedy::Recheck | Remedy::Park => true,
-        };
+        self.with_the_target = failure.reason.class().scope == Scope::Target && failure.retry_after.is_none();
+        let recheck =
+            failure.reason == FailureReason::AccessDenied || failure.reason.class().retry != RetryClass::Backoff;
         // Where nothing else finds a job, listing is not given up for so long.
         let rare = recheck && self.finder.is_none();
         let delay = if rare { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) };

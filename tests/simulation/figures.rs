@@ -96,8 +96,8 @@ fn throttled<'a>(calls: impl IntoIterator<Item = &'a Call>) -> f64 {
     as_f64(throttled) / as_f64(all)
 }
 
-/// From one poll to the next: the least and the longest, of the jobs with an interval of their own and of the others, where there
-/// are 20 of the one, each 30 s, and 1,000 of the other.
+/// From one poll to the next: the shortest and the longest, of the jobs with an interval of their own and of the others. There
+/// are 20 of the former, with 30 s each, and 1,000 of the latter.
 pub(crate) fn rounds() -> [Range<Duration>; 2] {
     let mut scenario = endless(1_020, Duration::from_mins(30));
     for job in &mut scenario.jobs[..20] {

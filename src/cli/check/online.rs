@@ -154,20 +154,9 @@ impl Answer {
             Ok(()) => return "allowed".to_owned(),
             Err(failure) => failure,
         };
-        let class = match failure.reason {
-            FailureReason::AccessDenied => "denied",
-            FailureReason::NotFound => "not found",
-            FailureReason::Connect | FailureReason::Timeout => "unreachable",
-            FailureReason::Credentials => "no good credentials",
-            FailureReason::Throttled
-            | FailureReason::Validation
-            | FailureReason::Internal
-            | FailureReason::Protocol
-            | FailureReason::Other => "not known",
-        };
         let optional = !self.needed && failure.reason == FailureReason::AccessDenied;
         let without = if optional { " — its jobs are polled one by one instead" } else { "" };
-        format!("{class}: {failure}{without}")
+        format!("{}: {failure}{without}", failure.reason.class().summary)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::failure::{FailureReason, PollFailure, PollOutcome, Remedy};
+use super::failure::{FailureReason, PollFailure, PollOutcome, RetryClass};
 use super::job::{JobStatus, Snapshot, Sources};
 use super::time::{Monotonic, Now, Timestamp};
 use super::transition::{Anomaly, Change, Detail, DetailKind, SourceTransition, Transition};
@@ -17,7 +17,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 pub struct PollPolicy {
     /// From a good answer to the next poll.
     pub interval: Duration,
-    /// Whether that is the user's own wish, which no sweep stretches.
+    /// True if the user set the interval: a listing does not stretch it, but the quota may.
     pub fixed: bool,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
@@ -146,10 +146,10 @@ impl JobWatch {
     fn retry(&mut self, failure: PollFailure, now: Now) -> Next {
         // One that was never seen may be so new that not every part of the service knows it.
         let may_be_new = failure.reason == FailureReason::NotFound && self.known.is_none();
-        let delay = match failure.reason.remedy() {
-            Remedy::Recheck if !may_be_new => self.policy.backoff.max,
-            Remedy::Backoff | Remedy::Recheck => self.backoff.next_delay(self.jitter.f64()),
-            Remedy::Park => return Next::Parked(failure.message),
+        let delay = match failure.reason.class().retry {
+            RetryClass::Recheck if !may_be_new => self.policy.backoff.max,
+            RetryClass::Backoff | RetryClass::Recheck => self.backoff.next_delay(self.jitter.f64()),
+            RetryClass::Park => return Next::Parked(failure.message),
         };
         let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
         Next::PollAt(now.monotonic + delay.max(asked))

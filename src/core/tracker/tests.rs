@@ -214,10 +214,10 @@ fn a_job_that_was_seen_and_is_gone_has_vanished_once_and_may_return() {
 fn every_failure_has_its_own_way_on() {
     for reason in FailureReason::ALL {
         let next = play([Ok(snapshot("SUBMITTED")), Err(failure(reason))]).remove(1);
-        match reason.remedy() {
-            Remedy::Backoff => assert_eq!(next, "1 s", "{reason:?}"),
-            Remedy::Recheck => assert_eq!(next.trim_start_matches("+vanished "), "300 s", "{reason:?}"),
-            Remedy::Park => assert_eq!(next, "parked validation", "{reason:?}"),
+        match reason.class().retry {
+            RetryClass::Backoff => assert_eq!(next, "1 s", "{reason:?}"),
+            RetryClass::Recheck => assert_eq!(next.trim_start_matches("+vanished "), "300 s", "{reason:?}"),
+            RetryClass::Park => assert_eq!(next, "parked validation", "{reason:?}"),
         }
     }
 }

@@ -163,7 +163,6 @@ impl Watcher {
     /// Shows what is in the record by now: board, metrics, log.
     fn tell(&mut self, polled: Polled) {
         let now = polled.now;
-        self.workplace.board.target_stands(&self.view.id.target, self.poller.target_refused());
         match polled.failure {
             None => {
                 if self.view.up == Some(false) {
@@ -255,21 +254,4 @@ impl Watcher {
 /// A time on the monotonic clock as the wall clock will show it, if nobody sets that one meanwhile.
 fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
     now.wall.checked_add(at.since(now.monotonic)).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::tracker::Known;
-
-    #[test]
-    fn a_watch_that_sleeps_is_small() {
-        fn size_of_task<A, B, F>(_: fn(A, B) -> F) -> usize {
-            size_of::<F>()
-        }
-        // 104 bytes more are a task of tokio's, which comes in steps of 128.
-        assert!(size_of_task(Watcher::run) <= 384 - 104, "{} bytes", size_of_task(Watcher::run));
-        let (watcher, view, known) = (size_of::<Watcher>(), size_of::<WatchView>(), size_of::<Known>());
-        assert!(watcher + view + known <= 600, "{watcher} + {view} + {known} bytes");
-    }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::core::failure::{FailureReason, PollFailure};
+use crate::core::failure::{FailureReason, PollFailure, Scope};
 use crate::core::job::WatchId;
 use crate::core::listing::is_swept;
 use crate::core::time::{Monotonic, Now};
 use crate::core::tracker::{JobWatch, Known, Next, PollPolicy};
 use crate::core::transition::{Change, DetailKind};
-use crate::healthomics::{Target, Turn, Urgency};
+use crate::healthomics::{Priority, RequestPermit, Target};
 use crate::tasks::hints::{JobHints, Told};
 
 /// Asks for one job. It neither records nor shows anything.
@@ -82,12 +82,6 @@ impl Poller {
         self.target.aws_region()
     }
 
-    /// Why nothing can be seen through the job's target, if AWS refuses all of it.
-    #[must_use]
-    pub fn target_refused(&self) -> Option<String> {
-        self.target.refused()
-    }
-
     /// The latest that is known of the job.
     #[must_use]
     pub fn known(&self) -> Option<&Known> {
@@ -122,16 +116,15 @@ impl Poller {
     /// comes back with, is boxed: whoever waits for it, for most of its life, would have room for it.
     pub async fn poll(&mut self) -> Option<Box<Polled>> {
         let due = self.due()?;
-        let turn = self.wait_for_turn(due).await?;
+        let permit = self.wait_for_permit(due).await?;
         let sent = self.target.clock().now().monotonic;
-        let outcome = Box::pin(self.target.poll(&self.id.key)).await;
-        drop(turn);
+        let outcome = self.target.poll(&self.id.key).await;
+        drop(permit);
         let now = self.target.clock().now();
         let failure = outcome.as_ref().err().cloned();
         self.failing = failure.as_ref().map(|failure| {
-            // What the service asked for is kept to.
-            let like_others = failure.reason.may_be_an_outage() || failure.reason == FailureReason::AccessDenied;
-            let with_the_target = like_others && failure.retry_after.is_none();
+            // A wait that the service asked for is not cut short.
+            let with_the_target = failure.reason.class().scope != Scope::Job && failure.retry_after.is_none();
             Failing { sent, with_the_target }
         });
         if failure.is_none() {
@@ -151,19 +144,16 @@ impl Poller {
         self.next = Next::PollAt(self.target.clock().now().monotonic);
     }
 
-    /// Steps 1 and 2: returns when it is this job's turn, or with `None` when it comes at another time. A hint makes it urgent,
-    /// unless the job is backing off; a backoff ends early where the target's outage does.
-    async fn wait_for_turn(&mut self, due: Monotonic) -> Option<Turn> {
-        // Until it was seen there is no interval to be kept.
-        let timed = self.watch.policy().fixed && self.watch.known().is_some();
-        let urgency = if timed { Urgency::Timed } else { Urgency::Routine };
+    /// Waits until the job may be polled. Returns `None` if it is due at another time now. A hint gives it priority unless the job
+    /// is backing off. A backoff ends early when the circuit breaker closes.
+    async fn wait_for_permit(&mut self, due: Monotonic) -> Option<RequestPermit> {
         if let Some(Failing { sent, with_the_target }) = self.failing {
             tokio::select! {
                 biased;
-                () = Box::pin(self.target.recovered_after(&self.id.key.store, sent)), if with_the_target => {}
+                () = self.target.recovered_after(&self.id.key.store, sent), if with_the_target => {}
                 () = self.target.clock().sleep_until(due) => {}
             }
-            return Some(self.target.poll_turn(&self.id.key.store, urgency).await);
+            return Some(self.target.poll_permit(&self.id.key.store, Priority::Routine).await);
         }
         let told = tokio::select! {
             biased;
@@ -174,17 +164,14 @@ impl Poller {
             return None;
         }
         if told.is_none() {
-            // Once due it stays in the queue: for a safety interval that comes and goes it would lose its place each time.
-            let turn = tokio::select! {
+            // A job that is due stays in the queue: it would lose its place whenever the safety interval changes.
+            tokio::select! {
                 biased;
-                () = self.hints.looks_changed() => None,
-                turn = self.target.poll_turn(&self.id.key.store, urgency) => Some(turn),
-            };
-            if turn.is_some() {
-                return turn;
+                () = self.hints.looks_changed() => {}
+                permit = self.target.poll_permit(&self.id.key.store, Priority::Routine) => return Some(permit),
             }
         }
-        Some(self.target.poll_turn(&self.id.key.store, Urgency::Urgent).await)
+        Some(self.target.poll_permit(&self.id.key.store, Priority::Hinted).await)
     }
 }
 

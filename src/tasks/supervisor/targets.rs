@@ -1,6 +1,6 @@
-//! The targets in use: which there are, and what of them the board is told.
+//! The targets in use: builds them and publishes their health.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Supervisor, Targets, Workplace};
@@ -10,7 +10,7 @@ use crate::state::WatchState;
 
 impl Supervisor {
     pub(super) async fn build_targets(&self, config: &Config) -> Result<Targets, TargetError> {
-        // One that nothing uses at present keeps its place under the quota all the same.
+        // A target that nothing uses keeps its found rate.
         let unchanged = self.targets.iter().filter(|(name, (standing, _))| config.targets.get(*name) == Some(standing));
         let mut targets: Targets = unchanged.map(|(name, target)| (Arc::clone(name), target.clone())).collect();
         for name in config.watch_list.targets() {
@@ -24,15 +24,14 @@ impl Supervisor {
         Ok(targets)
     }
 
-    /// Has readiness depend on those targets alone through which something is asked: where nothing is, no answer would end a refusal.
+    /// Publishes the health of the targets that have live jobs or stores. Without requests, no success would bring one back up.
     pub(super) fn tell_targets(&self) {
         let Workplace { board, .. } = &*self.workplace;
-        let live = board.watches().into_iter().filter(|watch| watch.state == WatchState::Live);
+        let (watches, stores) = (board.watches(), board.stores());
+        let live = watches.into_iter().filter(|watch| watch.state == WatchState::Live);
         let live = live.map(|watch| Arc::clone(&watch.id.target));
-        let used: BTreeSet<_> = live.chain(board.stores().iter().map(|store| Arc::clone(&store.id.target))).collect();
-        let refused = |name: &Arc<str>| self.targets.get(name).filter(|_| used.contains(name))?.1.refused();
-        for name in board.daemon().refused_targets.keys().chain(&used) {
-            board.target_stands(name, refused(name));
-        }
+        let used = live.chain(stores.iter().map(|store| Arc::clone(&store.id.target)));
+        let health = |name: Arc<str>| self.targets.get(&name).map(|(_, target)| (name, target.health()));
+        board.set_target_health(used.filter_map(health).collect::<BTreeMap<_, _>>());
     }
 }

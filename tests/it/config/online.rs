@@ -80,7 +80,7 @@ fn a_listing_that_is_denied_counts_where_a_store_is_watched() {
     let store = between(&simulated, "reference_store_id = \"", "\"").to_owned();
     let (status, shown) = check(&scene, &simulated, |_| ());
     assert_eq!(status, 0, "jobs can be polled one by one: {shown}");
-    assert!(shown.contains("denied: AccessDeniedException: "), "{shown}");
+    assert!(shown.contains("access denied: AccessDeniedException: "), "{shown}");
     assert!(shown.contains("its jobs are polled one by one instead"), "{shown}");
 
     let with_store = format!("{simulated}\n[[store]]\nreference_store_id = \"{store}\"\n");
@@ -97,7 +97,7 @@ fn what_is_denied_not_found_or_unreachable_is_told_apart_and_fails() {
     let (_denying, _, denied) = elsewhere.simulate(&["--jobs", "1", "--fault", "access_denied=1"]);
     let (status, shown) = check(&scene, &denied, |_| ());
     assert_eq!(status, 1, "{shown}");
-    assert!(rows(&shown).iter().all(|row| row[3].starts_with("denied: AccessDeniedException")), "{shown}");
+    assert!(rows(&shown).iter().all(|row| row[3].starts_with("access denied: AccessDeniedException")), "{shown}");
 
     let unknown_store = "[[store]]\nreference_store_id = \"0000000000\"\n";
     let (status, shown) = check(&scene, &config(&format!("http://{address}"), unknown_store), |_| ());
@@ -109,7 +109,7 @@ fn what_is_denied_not_found_or_unreachable_is_told_apart_and_fails() {
     let unreachable = config(&format!("http://{nobody}"), &format!("[[job]]{watches}"));
     let (status, shown) = check(&scene, &unreachable, |_| ());
     assert_eq!(status, 1, "{shown}");
-    assert!(rows(&shown).iter().all(|row| row[3].starts_with("unreachable: ")), "{shown}");
+    assert!(rows(&shown).iter().all(|row| row[3].starts_with("no connection: ")), "{shown}");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_silent_service_ends_at_the_deadline_and_no_region_is_told() {
     let two = "[poll]\ntimeout = \"1s\"\n[[store]]\nreference_store_id = \"1234567890\"\n[[store]]\nreference_store_id = \"1234567891\"\n";
     let (status, shown) = check(&scene, &config(&url, two), |_| ());
     assert_eq!(status, 1, "{shown}");
-    assert_eq!(shown.matches("unreachable: no whole answer before poll.timeout").count(), 4, "{shown}");
+    assert_eq!(shown.matches("no answer in time: no whole answer before poll.timeout").count(), 4, "{shown}");
 
     let no_region =
         config(&url, "[[store]]\nreference_store_id = \"1234567890\"\n").replace("region = \"us-west-2\"\n", "");

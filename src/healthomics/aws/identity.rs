@@ -1,32 +1,31 @@
-//! Who the credentials of a target are: STS's `GetCallerIdentity`, which every identity may call.
+//! The identity behind a target's credentials: STS's `GetCallerIdentity`, which every identity may call.
 
 use aws_config::SdkConfig;
 
-use super::failure;
+use super::errors;
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::PollFailure;
 
-/// The SDK's own variable for the endpoint of STS.
+/// The SDK's variable for the endpoint of STS.
 const STS_ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
 
-/// Whose credentials they are, in STS's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallerIdentity {
     /// The ARN of the user, or of the session of a role.
     pub arn: String,
-    /// The account that they belong to.
     pub account: String,
 }
 
-/// Asks STS, once, whose credentials a target has. `None`: there is nobody to ask, since the target's endpoint is none of AWS's,
-/// and STS is told of no credentials that may be meant for another service.
+/// Asks STS once. Returns `None` if the target's endpoint is not AWS's: its credentials may belong to another service, so STS must
+/// not see them.
 pub(super) async fn caller_identity(
     sdk: &SdkConfig,
     config: &TargetConfig,
     clock: Clock,
 ) -> Result<Option<CallerIdentity>, PollFailure> {
-    if !has_sts(config) {
+    let named = || std::env::var_os(STS_ENDPOINT).is_some_and(|url| !url.is_empty());
+    if !config.endpoint_url.as_deref().is_none_or(is_of_aws) && !named() {
         return Ok(None);
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
@@ -35,22 +34,16 @@ pub(super) async fn caller_identity(
             Ok(Some(CallerIdentity { arn: text(answer.arn), account: text(answer.account) }))
         }
         Err(error) => {
-            // Where HealthOmics is offered is no reason why STS was not found.
+            // Without a region, a DNS error of STS does not ask whether HealthOmics is offered there.
             let config = TargetConfig { region: None, ..config.clone() };
-            Err(failure::classify(None, &config, &error, clock.now().wall))
+            Err(errors::classify(None, &config, &error, clock.now().wall))
         }
     }
 }
 
-fn has_sts(config: &TargetConfig) -> bool {
-    let named = || std::env::var_os(STS_ENDPOINT).is_some_and(|url| !url.is_empty());
-    config.endpoint_url.as_deref().is_none_or(is_of_aws) || named()
-}
-
-/// Whether an endpoint is AWS's, as a VPC endpoint is.
+/// True for AWS's endpoints, VPC endpoints included.
 fn is_of_aws(url: &str) -> bool {
-    let authority = url.split('/').nth(2).unwrap_or_default();
-    let host = authority.split(':').next().unwrap_or_default();
+    let host = url.split('/').nth(2).and_then(|authority| authority.split(':').next()).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))
 }
 

@@ -1,0 +1,218 @@
+//! Converts the SDK's errors to a [`PollFailure`].
+//!
+//! It knows every error of the API page and of AWS's page of common errors. Quoted text is redacted and shortened. What follows
+//! from a reason is in the table of `core::failure`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_omics::config::http::HttpResponse;
+use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
+use http_body_util::LengthLimitError;
+
+use super::client::RESPONSE_BYTES_MAX;
+use super::redact::redacted;
+use crate::config::TargetConfig;
+use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::sanitize::{Printable, excerpt};
+use crate::core::time::Timestamp;
+
+/// The longest quote of a message, in characters.
+const EXCERPT_MAX: usize = 200;
+
+/// The longest quote of an unreadable body, in bytes after escaping.
+const QUOTED_BYTES_MAX: usize = 250;
+
+/// The smallest clock skew that is reported. AWS allows five minutes for most services.
+const SKEW_MIN: Duration = Duration::from_mins(1);
+
+/// Classifies the error of an operation on a target, or of STS (`None`). `wall` is the current time, for dates in headers.
+pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
+    operation: Option<Operation>,
+    target: &TargetConfig,
+    error: &SdkError<E, HttpResponse>,
+    wall: Timestamp,
+) -> PollFailure {
+    let (reason, message) = match error {
+        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
+        SdkError::ResponseError(context) => broken_answer(error, context.raw()),
+        SdkError::TimeoutError(_) => (FailureReason::Timeout, "no whole answer before poll.timeout".to_owned()),
+        _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(target, error)),
+        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect(target, error)),
+        _ => (FailureReason::Other, chain(error)),
+    };
+    let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
+    PollFailure { reason, message, retry_after }
+}
+
+const PERMISSION: &str = "allow this identity {action}";
+const ACCESS_KEY: &str = "check the access key and the target's region";
+const SIGNATURE: &str = "check the secret key and this machine's clock";
+const EXPIRED: &str = "renew the credentials; check this machine's clock";
+
+/// The reason for an error code, and what a person can do about it; `None` if the HTTP status says as much.
+#[expect(clippy::match_same_arms, reason = "a line for each family of names")]
+fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
+    use FailureReason::{AccessDenied, Credentials, Internal, NotFound, Throttled, Timeout, Validation};
+    Some(match code {
+        "ThrottlingException" | "Throttling" | "ThrottledException" => (Throttled, ""),
+        "TooManyRequestsException" | "RequestLimitExceeded" => (Throttled, ""),
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (AccessDenied, PERMISSION),
+        "OptInRequired" => (AccessDenied, "enable AWS HealthOmics for this account"),
+        "ResourceNotFoundException" => (NotFound, ""),
+        "ValidationException" | "ValidationError" => (Validation, ""),
+        "RequestTimeoutException" | "RequestTimeout" => (Timeout, ""),
+        "InternalServerException" | "InternalFailure" => (Internal, ""),
+        "ServiceUnavailable" | "ServiceUnavailableException" => (Internal, ""),
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, EXPIRED),
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => (Credentials, SIGNATURE),
+        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, ACCESS_KEY),
+        "IncompleteSignature" | "IncompleteSignatureException" => (Credentials, ""),
+        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Credentials, ""),
+        _ => return None,
+    })
+}
+
+/// The reason for a response without a readable code, most often from a proxy or a load balancer. Their 404 does not mean that
+/// the job does not exist.
+fn reason_of_status(status: u16) -> FailureReason {
+    match status {
+        429 => FailureReason::Throttled,
+        408 => FailureReason::Timeout,
+        401 | 403 => FailureReason::AccessDenied,
+        407 => FailureReason::Connect,
+        500..=599 => FailureReason::Internal,
+        100..=399 | 404 => FailureReason::Protocol,
+        _ => FailureReason::Other,
+    }
+}
+
+fn service_error(
+    operation: Option<Operation>,
+    error: &impl ProvideErrorMetadata,
+    response: &HttpResponse,
+    wall: Timestamp,
+) -> (FailureReason, String) {
+    let status = response.status().as_u16();
+    // A code with a 2xx status is part of an unreadable body, not an error of the service.
+    let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
+        return (reason_of_status(status), unreadable(response));
+    };
+    let (reason, advice) = reason_of_code(code).unwrap_or_else(|| (reason_of_status(status), ""));
+    let mut message = excerpt(code, EXCERPT_MAX);
+    if let Some(said) = error.message().filter(|said| !said.is_empty()) {
+        message = format!("{message}: {}", excerpt(&redacted(said), EXCERPT_MAX));
+    }
+    if !advice.is_empty() {
+        let of_store = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
+        let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), of_store);
+        let skew = skew(response, wall).filter(|_| advice.contains("clock")).unwrap_or_default();
+        message = format!("{message} ({}{skew})", advice.replace("{action}", &action));
+    }
+    (reason, message)
+}
+
+/// The difference between this machine's clock and the service's, if it is large enough to invalidate signatures.
+fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
+    let date = jiff::fmt::rfc2822::parse(response.headers().get("date")?).ok()?.timestamp();
+    let ahead = wall.duration_since(date);
+    let (by, where_to) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
+    (by >= SKEW_MIN).then(|| format!(": it is {} s {where_to} the service's", by.as_secs()))
+}
+
+/// A response that began and cannot be read: the connection broke, or it is not what the API page says.
+fn broken_answer(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
+    if find::<LengthLimitError>(error).is_some() {
+        return (FailureReason::Protocol, format!("the answer is longer than {RESPONSE_BYTES_MAX} bytes"));
+    }
+    if find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some() {
+        return (FailureReason::Connect, format!("the answer broke off: {}", chain(error)));
+    }
+    (reason_of_status(response.status().as_u16()), unreadable(response))
+}
+
+fn unreadable(response: &HttpResponse) -> String {
+    let status = response.status().as_u16();
+    let hint = match status {
+        407 => "the proxy asks for credentials: ",
+        300..=399 => "redirects are not followed: ",
+        _ => "",
+    };
+    let body = response.body().bytes().unwrap_or_default();
+    let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
+    let shown = Printable(&redacted(&start)).to_string();
+    let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
+    let more = if quoted.len() < shown.len() || start.len() < body.len() { "…" } else { "" };
+    format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
+}
+
+fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+    let chain = chain(error);
+    // SSO's portal returns the last one for a session that has ended.
+    if ["SSO", "sso", "UnauthorizedException"].iter().any(|word| chain.contains(word)) {
+        let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
+        return format!("{chain} (run `aws sso login{profile}`)");
+    }
+    format!("no AWS credentials; give the service an instance role, a profile, or the environment ({chain})")
+}
+
+fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+    let chain = chain(error);
+    let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none() && chain.contains("dns error"));
+    // The wording of hyper-util, whose error types for these are not public, and of rustls.
+    let advice = if chain.contains("tunnel error: proxy authorization required") {
+        "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
+    } else if chain.contains("tunnel error") {
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
+    } else if chain.contains("invalid peer certificate") {
+        "the server's certificate is not trusted: check this machine's clock and its certificate authorities \
+         (ca-certificates, SSL_CERT_FILE)"
+    } else {
+        return region.map_or(chain.clone(), |name| format!("{chain} (is HealthOmics offered in the region {name}?)"));
+    };
+    format!("{chain} ({advice})")
+}
+
+/// The wait that the service asks for: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. An unreadable
+/// value is ignored.
+fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
+    let headers = response.headers();
+    let number = |name| headers.get(name)?.trim().parse().ok();
+    let date = || jiff::fmt::rfc2822::parse(headers.get("retry-after")?.trim()).ok();
+    let until_date = || Duration::try_from(date()?.timestamp().duration_since(wall)).ok();
+    let seconds = || number("retry-after").map(Duration::from_secs);
+    number("x-amz-retry-after").map(Duration::from_millis).or_else(seconds).or_else(until_date)
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// Links of an error chain that only wrap the next one.
+const WRAPPERS: [&str; 8] = [
+    "dispatch failure",
+    "response error",
+    "service error",
+    "failed to construct request",
+    "other",
+    "io error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+];
+
+/// The chain as one line, without links that only wrap or repeat another.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut links: Vec<String> = Vec::new();
+    for cause in causes(error) {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !WRAPPERS.contains(&text.as_str()) && !links.join(": ").ends_with(&text) {
+            links.push(text);
+        }
+    }
+    excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_MAX)
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}

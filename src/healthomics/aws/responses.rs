@@ -1,0 +1,71 @@
+//! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], after checking that they answer the request.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_omics::operation::get_reference_import_job::GetReferenceImportJobOutput;
+use aws_sdk_omics::operation::list_reference_import_jobs::ListReferenceImportJobsOutput;
+use aws_sdk_omics::primitives::DateTime;
+use aws_sdk_omics::types::ImportReferenceSourceItem;
+
+use crate::core::failure::{FailureReason, PollFailure, PollOutcome};
+use crate::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
+use crate::core::time::Timestamp;
+use crate::healthomics::service::{ListPage, ListedJob};
+
+/// The SDK's substitute for a missing status (`correct_errors` in its `serde_util`).
+const SDK_NO_VALUE: &str = "no value was set";
+
+pub(super) fn snapshot(requested: &JobKey, response: &GetReferenceImportJobOutput) -> PollOutcome {
+    let (store, job) = (response.reference_store_id(), response.id());
+    if store != requested.store.as_str() || job != requested.job.as_str() {
+        return Err(protocol(format!("the answer is about job {store:?}/{job:?}, asked was {requested}")));
+    }
+    let status = response.status().as_str();
+    if status == SDK_NO_VALUE {
+        return Err(protocol("the answer has no status".to_owned()));
+    }
+    Ok(Snapshot {
+        status: JobStatus::from(status),
+        status_message: response.status_message().map(str::to_owned),
+        created_at: timestamp(response.creation_time()).filter(|&time| time != Timestamp::UNIX_EPOCH),
+        completed_at: response.completion_time().and_then(timestamp),
+        sources: sources(response.sources()),
+    })
+}
+
+pub(super) fn list_page(
+    requested: &ReferenceStoreId,
+    response: ListReferenceImportJobsOutput,
+) -> Result<ListPage, PollFailure> {
+    let listed = response.import_jobs().iter().map(|job| {
+        let (store, id) = (job.reference_store_id(), job.id());
+        let job_id = id.parse().ok().filter(|_| store == requested.as_str());
+        let job_id = job_id
+            .ok_or_else(|| protocol(format!("store {requested} was listed, and the answer names {store:?}/{id:?}")))?;
+        let status = JobStatus::from(job.status().as_str());
+        Ok(ListedJob { job: job_id, status, created_at: timestamp(job.creation_time()) })
+    });
+    Ok(ListPage { jobs: listed.collect::<Result<_, _>>()?, next_token: response.next_token })
+}
+
+fn protocol(message: String) -> PollFailure {
+    PollFailure { reason: FailureReason::Protocol, message, retry_after: None }
+}
+
+/// `None` for a time that [`Timestamp`] cannot represent.
+fn timestamp(time: &DateTime) -> Option<Timestamp> {
+    Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).ok()?).ok()
+}
+
+fn sources<'a>(items: &'a [ImportReferenceSourceItem]) -> Sources {
+    let mut alike: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let source = |item: &'a ImportReferenceSourceItem| {
+        let (name, source_file) = (item.name().unwrap_or_default(), item.source_file().unwrap_or_default());
+        let count = alike.entry((name, source_file)).or_default();
+        let key = SourceKey { name: name.into(), source_file: source_file.into(), nth: *count };
+        *count += 1;
+        let status = SourceStatus::from(item.status().as_str());
+        (key, Source { status, status_message: item.status_message().map(Into::into) })
+    };
+    items.iter().map(source).collect()
+}

@@ -1,0 +1,158 @@
+//! The scheduler: decides whose request is next under the quota of one operation on one target.
+//!
+//! Hinted requests go first, then the one that has waited longest. The locks are fair and are held while their owner waits, so
+//! each is a queue. It paces requests but sends none.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{self, OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Clock;
+use crate::core::failure::{FailureReason, QuotaEvidence};
+use crate::core::pacer::Pacer;
+use crate::core::time::Monotonic;
+use crate::instruments::OperationInstruments;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Before all routine requests: a listing shows that the job has changed.
+    Hinted,
+    Routine,
+}
+
+/// Requests in flight at a time. Each has a connection and about 40 KiB of memory. AWS's default quota reaches a hundred if every
+/// request hangs until the default timeout.
+const IN_FLIGHT_MAX: usize = 128;
+
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    /// The queue of routine requests. Only its head competes for `next_slot`.
+    routine: sync::Mutex<()>,
+    /// Its owner waits for the pacer.
+    next_slot: sync::Mutex<()>,
+    in_flight: Arc<Semaphore>,
+    pacer: Mutex<Pacer>,
+    clock: Clock,
+    instruments: OperationInstruments,
+}
+
+impl Scheduler {
+    pub(super) fn new(requests_per_second: f64, clock: Clock, instruments: OperationInstruments) -> Self {
+        let pacer = Pacer::new(requests_per_second);
+        instruments.quota_allowed.set(pacer.requests_per_second());
+        instruments.quota_configured.set(requests_per_second);
+        Self {
+            routine: sync::Mutex::default(),
+            next_slot: sync::Mutex::default(),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            pacer: Mutex::new(pacer),
+            clock,
+            instruments,
+        }
+    }
+
+    /// Waits until the quota allows the caller's request. The permit must be held until the response. Returns `None` as soon as
+    /// `wanted` returns false. Cancel safe: a caller that stops waiting leaves the queue and uses no quota.
+    pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+        let due = self.clock.now().monotonic;
+        let head = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
+        let slot = self.next_slot.lock().await;
+        // An error means that the semaphore is closed, and it never is.
+        let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
+        loop {
+            if !wanted() {
+                return None;
+            }
+            let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
+            self.clock.sleep(wait).await;
+        }
+        drop((slot, head));
+        self.instruments.quota_wait.observe(self.clock.now().monotonic.since(due).as_secs_f64());
+        permit
+    }
+
+    /// The configured rate, in requests per second.
+    pub(super) fn limit(&self) -> f64 {
+        self.with_pacer(|pacer| pacer.limit())
+    }
+
+    /// Counts the request that was sent at `sent`, and adapts the rate.
+    pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
+        self.instruments.request_ended(now.since(sent), failure);
+        let allowed = self.with_pacer(|pacer| {
+            match failure.map_or(QuotaEvidence::Kept, |reason| reason.class().quota) {
+                QuotaEvidence::Exceeded => pacer.throttled(sent, now),
+                QuotaEvidence::Kept => pacer.answered(),
+                QuotaEvidence::None => {}
+            }
+            pacer.requests_per_second()
+        });
+        self.instruments.quota_allowed.set(allowed);
+    }
+
+    // No panic can leave the pacer half changed.
+    fn with_pacer<T>(&self, use_it: impl FnOnce(&mut Pacer) -> T) -> T {
+        use_it(&mut self.pacer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::core::failure::Operation;
+    use crate::instruments::Instruments;
+
+    fn scheduler() -> Scheduler {
+        let instruments = Instruments::new().expect("metrics").operation("a", Operation::GetReferenceImportJob);
+        Scheduler::new(1.0, Clock::system(), instruments)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hinted_requests_go_first_and_the_others_in_the_order_they_came() {
+        let scheduler = Arc::new(scheduler());
+        let (sent, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let mut requests = JoinSet::new();
+        let (routine, hinted) = (Priority::Routine, Priority::Hinted);
+        for (nth, priority) in [routine, routine, routine, routine, hinted, hinted].into_iter().enumerate() {
+            let (scheduler, sent) = (Arc::clone(&scheduler), sent.clone());
+            requests.spawn(async move {
+                assert!(scheduler.acquire(priority, || true).await.is_some());
+                sent.send(nth).expect("it is read");
+            });
+            // Each request comes before the next one.
+            tokio::task::yield_now().await;
+        }
+        requests.join_all().await;
+        let order: Vec<usize> = std::iter::from_fn(|| order.try_recv().ok()).collect();
+        // The second one was waiting for the pacer before the hints came.
+        assert_eq!(order, [0, 1, 4, 5, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_no_longer_wanted_leaves_the_queue_without_using_the_quota() {
+        let scheduler = scheduler();
+        assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
+        assert!(scheduler.acquire(Priority::Routine, || false).await.is_none());
+        let before = scheduler.clock.now().monotonic;
+        assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
+        assert!(scheduler.clock.now().monotonic.since(before).as_secs_f64() < 1.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_while_too_many_are_in_flight() {
+        let scheduler = scheduler();
+        let mut in_flight = Vec::new();
+        for _ in 0..IN_FLIGHT_MAX {
+            in_flight.push(scheduler.acquire(Priority::Hinted, || true).await.expect("a permit"));
+        }
+        let mut next = std::pin::pin!(scheduler.acquire(Priority::Hinted, || true));
+        let an_hour = std::time::Duration::from_hours(1);
+        tokio::time::timeout(an_hour, &mut next).await.expect_err("no permit");
+        drop(in_flight.pop());
+        assert!(next.await.is_some());
+    }
+}
