@@ -74,7 +74,7 @@ fn of_job(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
         }
     }
     if let Some(job) = &mut job {
-        job.known.sources = Arc::new(sources.into_iter().collect());
+        job.known.sources = sources;
     }
     Ok(job)
 }
@@ -86,7 +86,7 @@ fn play_transition(row: &Row<'_>, job: &mut Option<Remembered>) -> Result<()> {
         status_message: row.get("status_message")?,
         created_at: parsed_if_there(row, "created_at")?,
         completed_at: parsed_if_there(row, "completed_at")?,
-        sources: Arc::default(),
+        sources: BTreeMap::new(),
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,

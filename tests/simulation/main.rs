@@ -20,7 +20,8 @@ use std::thread;
 use std::time::Duration;
 
 use figures::{
-    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, outage, rounds, two_daemons,
+    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, delays_on_shared_quota, outage,
+    polls_with_throttled_listings, rounds, two_daemons,
 };
 use met::Met;
 use run::run;
@@ -100,13 +101,26 @@ fn with_sweeps_an_end_is_known_within_seconds() {
 }
 
 #[test]
-fn an_interval_of_its_own_is_kept_and_the_others_come_round_as_fast_as_is_left() {
+fn a_fixed_interval_is_a_minimum_and_the_quota_stretches_it_as_it_does_for_the_other_jobs() {
     let [own, others] = rounds();
-    let seconds = Duration::from_secs;
-    assert!(own.start >= seconds(30) && own.end <= seconds(33), "{own:?}");
-    // 1,000 jobs at 5 a second, less 20 every 30 s.
-    let round = Duration::from_secs_f64(1_000.0 / (5.0 - 20.0 / 30.0));
-    assert!(others.start >= round.mul_f64(0.95) && others.end <= round.mul_f64(1.05), "{others:?}, not {round:?}");
+    let interval = Duration::from_secs(30);
+    // All jobs wait in one queue: 1,020 jobs at 5 a second.
+    let round = Duration::from_secs(1_020 / 5);
+    assert!(own.start >= interval && own.end <= (round + interval).mul_f64(1.05), "{own:?}");
+    assert!(others.start >= round.mul_f64(0.8) && others.end <= round.mul_f64(1.05), "{others:?}, not {round:?}");
+}
+
+#[test]
+fn with_one_quota_for_get_and_list_an_end_is_known_within_seconds() {
+    let seen = delays_on_shared_quota();
+    let (mean, p99) = (Duration::from_millis(1200), Duration::from_secs(3));
+    assert!(seen.mean <= mean && seen.p99 <= p99 && seen.throttled <= 0.01, "{seen:?}");
+}
+
+#[test]
+fn a_throttled_listing_does_not_send_the_jobs_back_to_single_polls() {
+    let [polls, safety] = polls_with_throttled_listings();
+    assert!(polls <= 1.15 * safety, "{polls} polls a second, and {safety} are for safety");
 }
 
 #[test]
