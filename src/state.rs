@@ -1,26 +1,26 @@
-//! The board: the latest published state of every watch and of the daemon. Pages, metrics and commands read it and nothing
-//! else; what stands here is already in the record.
+//! The latest published status of every job, every store and the daemon.
+//!
+//! Pages, metrics and commands read it. Tasks write it and never read it: no decision depends on it. Everything published here
+//! is already committed to the database.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch};
 
 use crate::core::failure::FailureReason;
-use crate::core::job::{ImportJobId, StoreId, WatchId};
+use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
 use crate::core::transition::Transition;
 
-/// Failed polls kept for each watch. Old ones give way, so that a job in trouble for days costs no more than one in trouble
-/// for minutes.
+/// Failed polls kept for each watch; the oldest is removed first.
 pub const RECENT_FAILURES_MAX: usize = 20;
 
-/// Transitions held for a follower that is slow to read. One that falls further behind is told how many it missed.
+/// Transitions buffered for a slow subscriber. One that falls further behind receives the number that it missed.
 const FOLLOWER_BACKLOG_MAX: usize = 1024;
 
-/// The latest published state of everything. Cheap to clone: clones share one board.
+/// The latest published status of everything. Clones share it.
 #[derive(Clone, Debug)]
 pub struct StatusBoard {
     inner: Arc<RwLock<Inner>>,
@@ -30,14 +30,12 @@ pub struct StatusBoard {
 /// The health that one part of the daemon publishes about itself: `None` while it works, else what is wrong.
 pub type Health = watch::Receiver<Option<String>>;
 
-/// A transition that is in the record.
+/// A committed transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
     /// The `watch` label.
     pub name: Arc<str>,
-    /// Which job, through which target.
     pub id: Arc<WatchId>,
-    /// The transition.
     pub transition: Transition,
 }
 
@@ -56,33 +54,29 @@ struct Inner {
     target_health: BTreeMap<Arc<str>, Health>,
 }
 
-/// The latest published state of one watch.
+/// The latest published status of one watch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WatchView {
-    /// Which job, through which target.
     pub id: Arc<WatchId>,
     /// The `watch` label.
     pub name: Arc<str>,
-    /// The target's AWS region; empty where the configured endpoint stands for one.
+    /// The target's AWS region; empty if the target has an endpoint and no region.
     pub aws_region: Arc<str>,
-    /// Whether it is being polled.
     pub state: WatchState,
-    /// The latest that is known of the job; `None` before the first good answer.
+    /// `None` before the first successful poll.
     pub known: Option<Arc<Known>>,
     /// Whether the last poll succeeded; `None` before the first one.
     pub up: Option<bool>,
-    /// When a poll last succeeded.
     pub last_successful_poll: Option<Timestamp>,
-    /// When the next poll is due.
     pub next_poll: Option<Timestamp>,
-    /// How many transitions the record holds, by the index of the status they lead to (`JobStatus::index`).
+    /// The number of committed transitions to each status, by `JobStatus::index`.
     pub transitions: [u32; 8],
-    /// The latest failed polls, the oldest first, at most [`RECENT_FAILURES_MAX`].
+    /// The oldest first, at most [`RECENT_FAILURES_MAX`].
     pub recent_failures: VecDeque<FailedPoll>,
 }
 
 impl WatchView {
-    /// A watch of which nothing is known yet but how many transitions the record holds.
+    /// A watch before its first poll, with the number of transitions that the database holds.
     #[must_use]
     pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>, transitions: [u32; 8]) -> Self {
         Self {
@@ -103,16 +97,14 @@ impl WatchView {
 /// Whether a watch is being polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {
-    /// It is polled.
     Live,
-    /// Its job has ended.
+    /// The job has ended.
     Finished,
-    /// It is not polled until the configuration changes, for this reason.
+    /// The job is not polled until the configuration changes, for this reason.
     Parked(String),
 }
 
 impl WatchState {
-    /// Every label there is.
     pub const LABELS: [&'static str; 3] = ["live", "finished", "parked"];
 
     /// The metric label.
@@ -126,95 +118,59 @@ impl WatchState {
     }
 }
 
-/// The latest published state of a store of which every job is watched.
+/// The latest published status of a store whose jobs are discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreView {
-    /// Which store, through which target.
     pub id: StoreId,
     /// The `watch` label of its jobs.
     pub name: Arc<str>,
-    /// When it was last listed; `None` before the first time.
+    /// When it was last listed completely.
     pub listed_at: Option<Timestamp>,
-    /// Why no new job of it can be found; `None` while they can. It may quote the service.
+    /// Why new jobs cannot be discovered, if they cannot. It may quote the service.
     pub trouble: Option<String>,
-    /// Why some jobs were not found and will not be; `None` where nothing speaks for it.
+    /// Why some jobs were not discovered and will not be.
     pub missed: Option<String>,
 }
 
 /// A poll that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedPoll {
-    /// When.
     pub at: Timestamp,
-    /// Its class.
     pub reason: FailureReason,
-    /// What happened. It may quote the service.
+    /// It may quote the service.
     pub message: String,
 }
 
-/// What is wrong with the configuration as it was last read.
+/// The errors of the configuration that was last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// What is in force all the same.
+    /// Which configuration runs despite the errors.
     pub in_force: &'static str,
-    /// The first mistake and how many more there are, on one line.
+    /// The first error and the number of the others, on one line.
     pub summary: String,
-    /// The mistakes, each with its place.
+    /// Every error, each with its location.
     pub details: String,
 }
 
-/// The configuration in force, which is written out when somebody asks: of a hundred thousand jobs it takes ten mebibytes.
-#[derive(Clone)]
-pub struct InForce(Arc<dyn Fn() -> String + Send + Sync>);
-
-impl InForce {
-    /// What `write` writes out as TOML, its secrets hidden.
-    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self(Arc::new(write))
-    }
-
-    /// As TOML, its secrets hidden.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        (self.0)()
-    }
-}
-
-impl Default for InForce {
-    fn default() -> Self {
-        Self::new(String::new)
-    }
-}
-
-impl fmt::Debug for InForce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InForce").finish_non_exhaustive()
-    }
-}
-
-/// The state of the daemon itself.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonView {
-    /// When the configuration in force was loaded; `None` before the first one.
+    /// When the running configuration was loaded; `None` before the first one.
     pub config_loaded_at: Option<Timestamp>,
-    /// What is wrong with the configuration as it was last read; `None` where nothing is.
     pub config_error: Option<ConfigError>,
-    /// The configuration in force.
-    pub config_in_force: InForce,
-    /// Why the record cannot be written; `None` while it can.
+    /// The running configuration as TOML, its secrets hidden.
+    pub config_in_force: Arc<str>,
+    /// Why the database cannot be written; `None` while it can.
     pub record_error: Option<String>,
-    /// The targets that are down (unreachable or rejected), and why.
+    /// The targets that are down, and why.
     pub refused_targets: BTreeMap<Arc<str>, String>,
-    /// Whether the daemon is on its way out.
     pub stopping: bool,
 }
 
 impl DaemonView {
-    /// Whether the daemon does its work: a configuration is in force, the record can be written, no target is down, and it is not
-    /// stopping.
+    /// The readiness of the daemon.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Why it is not ready.
     pub fn ready(&self) -> Result<(), String> {
         if self.stopping {
             return Err("stopping".to_owned());
@@ -233,72 +189,67 @@ impl DaemonView {
 }
 
 impl StatusBoard {
-    /// Publishes the state of one watch.
     pub fn publish(&self, view: impl Into<Arc<WatchView>>) {
         let view = view.into();
         self.write().watches.insert(Arc::clone(&view.id), view);
     }
 
-    /// Tells whoever follows of a transition.
+    /// Sends a transition to every subscriber.
     pub fn announce(&self, announced: Announced) {
-        // An error means that nobody follows.
+        // An error means that there is no subscriber.
         drop(self.transitions.send(Arc::new(announced)));
     }
 
-    /// Every transition from now on.
+    /// Subscribes to every transition from now on.
     #[must_use]
     pub fn follow(&self) -> broadcast::Receiver<Arc<Announced>> {
         self.transitions.subscribe()
     }
 
-    /// Takes a watch off the board.
     pub fn remove(&self, id: &WatchId) {
         self.write().watches.remove(id);
     }
 
-    /// One watch.
     #[must_use]
     pub fn watch(&self, id: &WatchId) -> Option<Arc<WatchView>> {
         self.read().watches.get(id).cloned()
     }
 
-    /// Every watch, ordered by target, store and job: one consistent picture.
+    /// A consistent snapshot of every watch, ordered by target, store and job.
     #[must_use]
     pub fn watches(&self) -> Vec<Arc<WatchView>> {
         self.read().watches.values().cloned().collect()
     }
 
-    /// Every watch of a store, ordered by job.
-    #[must_use]
-    pub fn watches_of(&self, store: &StoreId) -> Vec<Arc<WatchView>> {
-        let inner = self.read();
-        let from = inner.watches.range(store.watch(ImportJobId::least())..);
-        from.take_while(|(id, _)| id.is_of(store)).map(|(_, watch)| Arc::clone(watch)).collect()
-    }
-
-    /// One store.
-    #[must_use]
-    pub fn store(&self, id: &StoreId) -> Option<Arc<StoreView>> {
-        self.read().stores.get(id).cloned()
-    }
-
-    /// Publishes the state of one store.
     pub fn publish_store(&self, view: StoreView) {
         self.write().stores.insert(view.id.clone(), Arc::new(view));
     }
 
-    /// Takes a store off the board.
+    /// Changes the published status of one store. A store that was not published before starts with an empty status.
+    pub fn update_store(&self, id: &StoreId, change: impl FnOnce(&mut StoreView)) {
+        let mut inner = self.write();
+        let new = || StoreView { id: id.clone(), name: "".into(), listed_at: None, trouble: None, missed: None };
+        change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
+    }
+
+    /// Shows that a watch is not polled any more, for this reason.
+    pub fn park(&self, id: &WatchId, reason: String) {
+        if let Some(watch) = self.write().watches.get_mut(id) {
+            let watch = Arc::make_mut(watch);
+            (watch.state, watch.next_poll) = (WatchState::Parked(reason), None);
+        }
+    }
+
     pub fn remove_store(&self, id: &StoreId) {
         self.write().stores.remove(id);
     }
 
-    /// Every store of which every job is watched, ordered by target and store.
+    /// A snapshot of every store whose jobs are discovered, ordered by target and store.
     #[must_use]
     pub fn stores(&self) -> Vec<Arc<StoreView>> {
         self.read().stores.values().cloned().collect()
     }
 
-    /// The state of the daemon.
     #[must_use]
     pub fn daemon(&self) -> DaemonView {
         let inner = self.read();
@@ -321,12 +272,11 @@ impl StatusBoard {
         self.write().target_health = health;
     }
 
-    /// Changes the state of the daemon.
     pub fn update_daemon(&self, change: impl FnOnce(&mut DaemonView)) {
         change(&mut self.write().daemon);
     }
 
-    // A panic while the lock was held leaves whole values behind: each write above is one assignment.
+    // A poisoned lock is still usable: each write is one assignment.
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -77,7 +77,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let mut followers = JoinSet::new();
     for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
-        let (target, hints, line) = (Arc::clone(&target), JobHints::none(), progress.line(&key));
+        let (target, hints, line) = (Arc::clone(&target), JobHints::default(), progress.line(&key));
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
         let poller = Poller::new(target, id.into(), policy, None, hints, fastrand::u64(..));
         followers.spawn(async move { (follow(poller, &key, &line, clock, deadline).await, key) });
@@ -127,7 +127,7 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
         };
         if let Some(answer) = done {
             match (answer.failure, poller.known()) {
-                (Some(failure), known) if is_final(&failure, known) => return End::Lost(failure.message),
+                (Some(failure), known) if is_final(&failure, known.is_some()) => return End::Lost(failure.message),
                 (Some(failure), _) => line.trouble(key, &failure),
                 (None, Some(known)) => line.seen(key, known, answer.change.transition.is_some()),
                 (None, None) => {}
@@ -143,10 +143,10 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, dea
 
 /// Whether more patience would not help. Nobody watches a pipeline that waits for a typing mistake; and what worked once may
 /// work again.
-fn is_final(failure: &PollFailure, known: Option<&Known>) -> bool {
+fn is_final(failure: &PollFailure, was_seen: bool) -> bool {
     let class = failure.reason.class();
     let unknown = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
-    unknown || (class.needs_operator && known.is_none())
+    unknown || (class.needs_operator && !was_seen)
 }
 
 /// Shows how things stand: lines redrawn in place on a terminal, a line for each change elsewhere.

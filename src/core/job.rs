@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::mem;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -66,7 +65,7 @@ id!(
 );
 
 impl ImportJobId {
-    /// What orders before every id.
+    /// Orders before every id.
     #[must_use]
     pub fn least() -> Self {
         Self(Arc::default())
@@ -118,12 +117,6 @@ pub struct WatchId {
 }
 
 impl WatchId {
-    /// Whether it is a job of this store, through the same target.
-    #[must_use]
-    pub fn is_of(&self, store: &StoreId) -> bool {
-        self.target == store.target && self.key.store == store.store
-    }
-
     /// The job's store, through the same target.
     #[must_use]
     pub fn store_id(&self) -> StoreId {
@@ -265,62 +258,8 @@ pub struct Source {
     pub status_message: Option<Box<str>>,
 }
 
-/// The sources of a job, ordered by what tells them apart. Most jobs have a few, and of a hundred thousand each is kept: a map's
-/// first node alone has room for eleven.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(Box<[(SourceKey, Source)]>);
-
-impl Sources {
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What is known of one of them.
-    #[must_use]
-    pub fn get(&self, key: &SourceKey) -> Option<&Source> {
-        let at = self.0.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
-        Some(&self.0[at].1)
-    }
-
-    /// Each of them, and what is known of it.
-    pub fn iter(&self) -> impl Iterator<Item = (&SourceKey, &Source)> {
-        self.0.iter().map(|(key, source)| (key, source))
-    }
-
-    /// What is known of each of them.
-    pub fn values(&self) -> impl Iterator<Item = &Source> {
-        self.0.iter().map(|(_, source)| source)
-    }
-
-    /// Takes in what is known of them by now.
-    pub fn update(&mut self, newer: impl IntoIterator<Item = (SourceKey, Source)>) {
-        *self = mem::take(self).0.into_iter().chain(newer).collect();
-    }
-}
-
-/// Of one that comes several times the last counts.
-impl FromIterator<(SourceKey, Source)> for Sources {
-    fn from_iter<T: IntoIterator<Item = (SourceKey, Source)>>(sources: T) -> Self {
-        Self(BTreeMap::from_iter(sources).into_iter().collect())
-    }
-}
-
-impl IntoIterator for Sources {
-    type Item = (SourceKey, Source);
-    type IntoIter = <Box<[(SourceKey, Source)]> as IntoIterator>::IntoIter;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
+/// The sources of a job.
+pub type Sources = BTreeMap<SourceKey, Source>;
 
 /// What one answer said of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -357,19 +296,6 @@ mod tests {
         assert_eq!(key.to_string(), "1234567890/9876543210");
         assert_eq!("1234567890".parse::<JobKey>(), Err(InvalidJobKey::NoSlash));
         assert!("1234567890/9876543210/1".parse::<JobKey>().is_err());
-    }
-
-    #[test]
-    fn a_job_is_of_a_store_where_both_target_and_store_are_the_same() {
-        let id = |target: &str, key: &str| WatchId { target: target.into(), key: key.parse().expect("a key") };
-        let store = id("default", "1234567890/9876543210").store_id();
-        for (target, key, is_of) in [
-            ("default", "1234567890/9876543211", true),
-            ("default", "1234567899/9876543210", false),
-            ("other", "1234567890/9876543210", false),
-        ] {
-            assert_eq!(id(target, key).is_of(&store), is_of, "{target} {key}");
-        }
     }
 
     #[test]

@@ -1,21 +1,23 @@
-//! What a listing says of jobs: which of those that are watched look changed, and which are there that nobody watches.
+//! The rules of listings: which watched jobs look changed, which jobs are new, how rarely other jobs are polled, and what a
+//! failed listing means. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::failure::{FailureClass, PollFailure, QuotaEvidence, Scope};
 use super::job::{ImportJobId, JobStatus};
 use super::time::Timestamp;
 use super::tracker::Known;
 
-/// The part of the polls' quota that goes to jobs of which a sweep sees no change: it keeps their sources fresh, and finds what
-/// a listing does not tell. Hinted jobs go before them, so it costs those nothing.
+/// The share of the quota that polls jobs without a hint. It keeps their sources fresh and covers what a listing does not
+/// show. Hinted jobs are polled first.
 const SAFETY_SHARE: f64 = 0.5;
 
-/// How old a job may be for sweeps to take the place of its polls. A listing goes back to the oldest of these, and imports take
-/// hours at most: one that hangs for days is left to its own polls, so that not every sweep has to list what came since.
+/// The greatest age of a job whose polls a listing replaces. Imports take hours at most. If a job hangs for days, listing back
+/// to its creation would take more and more pages.
 const SWEPT_AGE_MAX: Duration = Duration::from_hours(24);
 
-/// Whether sweeps take the place of polls for a live job of which this is known, if anything.
+/// Whether listings replace the polls of a live job.
 #[must_use]
 pub fn is_swept(known: Option<&Known>, now: Timestamp) -> bool {
     let Some(known) = known else { return true };
@@ -23,8 +25,8 @@ pub fn is_swept(known: Option<&Known>, now: Timestamp) -> bool {
     known.vanished_at.is_none() && age.is_none_or(|age| age <= SWEPT_AGE_MAX)
 }
 
-/// How long a job of a swept store may go without a poll, where `live` jobs share `polls_per_second`. It steps by doubling, so
-/// that it does not become another whenever a job ends.
+/// How long a job without a hint may go without a poll, if `live` jobs share `polls_per_second`. It moves in powers of two, so
+/// it does not change with every job that ends.
 #[must_use]
 pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     let live = u32::try_from(live).ok().and_then(u32::checked_next_power_of_two).map_or(f64::from(u32::MAX), f64::from);
@@ -32,20 +34,48 @@ pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// What was seen of the jobs of one store that a listing shows otherwise than it is known. A listing may lag behind a poll, or a
-/// poll behind a listing, so such a job is hinted again and again, ever more rarely: at the first sweep, the second, the fourth,
-/// the eighth, and so on.
+/// How a failed listing goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListingFailure {
+    /// The same page is requested with the next permit. Jobs are not polled more often meanwhile.
+    RepeatRequest,
+    /// The store is listed again after a backoff. Jobs are not polled more often meanwhile.
+    RetryLater,
+    /// The jobs are polled one by one until a listing succeeds.
+    EndListing,
+}
+
+/// Consecutive failures after which listing ends.
+const LASTING_FAILURES: u32 = 4;
+
+/// The longest `Retry-After` that the jobs wait out without polls of their own.
+const SHORT_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What follows from the `consecutive`th failed request in a row.
+#[must_use]
+pub fn after_failure(failure: &PollFailure, consecutive: u32) -> ListingFailure {
+    let long_wait = failure.retry_after.is_some_and(|wait| wait > SHORT_RETRY_AFTER);
+    match failure.reason.class() {
+        _ if long_wait => ListingFailure::EndListing,
+        FailureClass { quota: QuotaEvidence::Exceeded, .. } => ListingFailure::RepeatRequest,
+        FailureClass { scope: Scope::Target, .. } if consecutive < LASTING_FAILURES => ListingFailure::RetryLater,
+        _ => ListingFailure::EndListing,
+    }
+}
+
+/// The jobs whose listed status differs from the known one. Either may lag behind the other, so such a job is hinted again and
+/// again: at the first listing, the second, the fourth, the eighth, and so on.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// The listed status, `None` where the job was not listed at all; and at how many sweeps it was seen.
+    /// The listed status, `None` if the job was not listed; and the number of listings that showed it.
     differing: BTreeMap<ImportJobId, (Option<JobStatus>, u32)>,
 }
 
 impl Sweep {
-    /// Whether to hint a job whose last known status is `known` and that is listed with the status `listed`, or not at all.
+    /// Whether to hint a job. `listed` is `None` if the job was not listed.
     pub fn looks_changed(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
         let changed = match (known, listed) {
-            // Its first poll is on its way, and urgent only if there is an end to be seen.
+            // The first poll is in the queue, and is urgent only if the job has ended.
             (None, listed) => listed.is_some_and(JobStatus::is_terminal),
             (Some(known), listed) => listed != Some(known),
         };
@@ -61,43 +91,41 @@ impl Sweep {
         times.is_power_of_two()
     }
 
-    /// Whether to hint a job that ended as `known` and is listed otherwise: once, for such a listing most often lags behind.
+    /// Whether to hint an ended job that is listed with another status: once, because such a listing usually lags behind.
     pub fn looks_reopened(&mut self, job: &ImportJobId, known: &JobStatus, listed: &JobStatus) -> bool {
         self.looks_changed(job, Some(known), Some(listed))
             && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
     }
 
-    /// Forgets the jobs that are not `watched`.
     pub fn retain(&mut self, watched: impl Fn(&ImportJobId) -> bool) {
         self.differing.retain(|job, _| watched(job));
     }
 }
 
-/// How long after a younger one a job may first be listed. Whether a listing can lag behind is not documented.
+/// How much later than a younger job a job may first be listed. It is not documented whether listings lag.
 const LATE: Duration = Duration::from_mins(10);
 
-/// The search for jobs of one store that nobody watches yet. Its times are the service's, but for the first.
+/// The search for jobs of one store that are not watched yet. Its times are the service's, except the first.
 #[derive(Debug)]
 pub struct Search {
-    /// Jobs created before this are not looked for.
+    /// Jobs created earlier are ignored.
     from: Timestamp,
-    /// The latest creation that a whole listing told.
+    /// The latest creation time in a complete listing.
     newest: Option<Timestamp>,
-    /// The same, but for the last listing. What is listed begins there, so that one listing that leaves a job out loses none.
+    /// The same before the last listing. Listings begin here, so a job that one listing leaves out is not lost.
     newest_before: Option<Timestamp>,
-    /// The jobs told to whoever watches: when they were created, and how they were listed then.
+    /// The jobs handed to the supervisor: creation time and listed status.
     told: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
 }
 
 impl Search {
-    /// A search for jobs created at `from` or later.
     #[must_use]
     pub fn new(from: Timestamp) -> Self {
         Self { from, newest: None, newest_before: None, told: BTreeMap::new() }
     }
 
-    /// From which creation on jobs have to be listed, so that no new one is missed, and none that is live, of which the oldest was
-    /// created at `oldest_live`.
+    /// The creation time to list from, so that no new job and no live job is missed. `oldest_live` is the creation time of the
+    /// oldest live job.
     #[must_use]
     pub fn list_from(&self, oldest_live: Option<Timestamp>) -> Timestamp {
         let new = self
@@ -107,38 +135,37 @@ impl Search {
         oldest_live.map_or(new, |live| live.min(new))
     }
 
-    /// Whether a listed job that nobody watches has to be told: once where it has ended.
+    /// Whether to watch a listed job that is not watched. An ended job is handed over once.
     #[must_use]
     pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>, status: &JobStatus) -> bool {
         created_at.is_none_or(|created| created >= self.from) && !(status.is_terminal() && self.told.contains_key(job))
     }
 
-    /// Takes note that a job was told, so that it is not told again however often it is listed.
+    /// Records that a job was handed over.
     pub fn told(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
         self.told.insert(job, (created_at, status));
     }
 
-    /// How a job was listed when it was told.
+    /// The listed status of a job when it was handed over.
     #[must_use]
     pub fn status_when_told(&self, job: &ImportJobId) -> Option<&JobStatus> {
         self.told.get(job).map(|(_, status)| status)
     }
 
-    /// Takes note that all jobs created at `from` or later were listed at `now`, each told, the newest created at `newest`.
+    /// Records that all jobs created since `from` were listed at `now` and handed over. The newest was created at `newest`.
     pub fn listed(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
-        // A creation in the future must not hide those that are still to come.
+        // A creation time in the future must not hide later jobs.
         self.newest_before = self.newest;
         self.newest = self.newest.max(newest.map(|newest| newest.min(now)));
-        // What is no longer listed cannot be new.
+        // Jobs that are not listed any more cannot be new.
         self.told.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::core::failure::FailureReason;
 
     fn at(minutes: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + 60 * minutes).expect("in range")
@@ -235,6 +262,29 @@ mod tests {
     }
 
     #[test]
+    fn a_throttled_listing_is_repeated_and_only_denial_absence_and_lasting_failure_end_it() {
+        use ListingFailure::{EndListing, RepeatRequest, RetryLater};
+        let minute = Some(Duration::from_mins(1));
+        for (reason, retry_after, consecutive, expected) in [
+            (FailureReason::Throttled, None, 1, RepeatRequest),
+            (FailureReason::Throttled, None, 3, RepeatRequest),
+            (FailureReason::Throttled, None, 9, RepeatRequest),
+            (FailureReason::Throttled, Some(Duration::from_secs(1)), 1, RepeatRequest),
+            (FailureReason::Throttled, minute, 1, EndListing),
+            (FailureReason::Internal, None, 1, RetryLater),
+            (FailureReason::Connect, None, 3, RetryLater),
+            (FailureReason::Connect, None, 4, EndListing),
+            (FailureReason::Internal, minute, 1, EndListing),
+            (FailureReason::AccessDenied, None, 1, EndListing),
+            (FailureReason::NotFound, None, 1, EndListing),
+            (FailureReason::Validation, None, 1, EndListing),
+        ] {
+            let failure = PollFailure { reason, message: String::new(), retry_after };
+            assert_eq!(after_failure(&failure, consecutive), expected, "{failure:?} {consecutive}");
+        }
+    }
+
+    #[test]
     fn the_safety_net_takes_half_of_the_polls_and_does_not_change_with_every_job() {
         assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
         assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));
@@ -248,7 +298,7 @@ mod tests {
             status_message: None,
             created_at: Some(at(-60 * hours)),
             completed_at: None,
-            sources: Arc::default(),
+            sources: BTreeMap::new(),
             since: at(0),
             last_seen: at(0),
             vanished_at,

@@ -18,7 +18,7 @@ use super::errors::OpenError;
 use super::rows::milliseconds;
 use super::{Jobs, Remembered, file, schema};
 use crate::core::job::{
-    ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, StoreId, WatchId,
+    ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId,
 };
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
@@ -262,7 +262,7 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
         }
     }
     if let Some(job) = &mut job {
-        job.known.sources = Arc::new(sources.into_iter().collect());
+        job.known.sources = sources;
     }
     Ok(job)
 }
@@ -277,7 +277,7 @@ fn replay_transition(transition: Transition, job: &mut Option<Remembered>) {
         status_message,
         created_at: created_at.or_else(|| before?.known.created_at),
         completed_at,
-        sources: Arc::default(),
+        sources: Sources::default(),
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,

@@ -99,7 +99,7 @@ impl Model {
     }
 
     fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
-        let change = self.watch.handle_outcome(outcome.clone(), now).record;
+        let change = self.watch.handle_outcome(outcome.clone(), now).change;
         let seen = |kind| matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged);
         if change.transition.is_some() || !change.sources.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
             self.last_seen = Some(now.wall);
@@ -115,7 +115,7 @@ impl Model {
         let known = self.watch.known()?;
         let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
         let vanished_at = known.vanished_at.map(to_milliseconds);
-        let known = Known { since, last_seen, vanished_at, ..known.clone() };
+        let known = Known { since, last_seen, vanished_at, ..Known::clone(known) };
         Some(Remembered { known, transitions: self.transitions })
     }
 }
@@ -161,7 +161,7 @@ proptest! {
             prop_assert_eq!(remembered.cloned(), model.expected());
             if let Some((outcome, now)) = &model.last_outcome {
                 let mut watch = JobWatch::new(POLICY, remembered.map(|remembered| remembered.known.clone().into()), 1);
-                let change = watch.handle_outcome(outcome.clone(), *now).record;
+                let change = watch.handle_outcome(outcome.clone(), *now).change;
                 prop_assert_eq!(change, Change::default(), "what was said before is no news after a restart");
             }
         }

@@ -108,7 +108,7 @@ impl From<&WatchView> for Watch {
             completed_at: known.and_then(|known| known.completed_at).map(rfc3339),
             since: known.map(|known| rfc3339(known.since)),
             last_seen: known.map(|known| rfc3339(known.last_seen)),
-            sources: known.map(|known| WatchSources::from(&*known.sources)),
+            sources: known.map(|known| WatchSources::from(&known.sources)),
             up: view.up,
             last_successful_poll: view.last_successful_poll.map(rfc3339),
             next_poll: view.next_poll.map(rfc3339),

@@ -1,149 +1,152 @@
-//! What the sweep of a store tells the watchers of its jobs: "this one looks changed, poll it now", and "all of them are looked
-//! at". A hint never records anything; whoever gets one asks for itself.
+//! The registry of one store, shared by its lister and its job watchers.
+//!
+//! Job watchers report the state of their jobs here, and the lister reads which jobs are live. The lister sends hints back:
+//! "this job looks changed, poll it now", and how rarely jobs without a hint need a poll. A hint never changes a status: the
+//! job's own task polls. Each job has its own `Notify`, so tasks wake in a fixed order and a simulation can be replayed.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::core::job::ImportJobId;
+use tokio::sync::Notify;
 
-/// The sweeping side: one for each store. The default is that of a store that nobody sweeps yet.
+use crate::core::job::{ImportJobId, JobStatus};
+use crate::core::listing::is_swept;
+use crate::core::time::Timestamp;
+use crate::core::tracker::{Known, Next};
+
 #[derive(Debug, Default)]
-pub struct StoreHints {
+pub(crate) struct StoreRegistry {
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     safety_interval: Option<Duration>,
-    // Ordered, and each with a bell of its own, so that watchers wake in the same order every time.
-    jobs: BTreeMap<ImportJobId, Arc<Slot>>,
+    jobs: BTreeMap<ImportJobId, Arc<JobSlot>>,
 }
 
-/// What is there to be told about one job.
+/// What the lister and one job watcher share.
 #[derive(Debug, Default)]
-struct Slot(Mutex<Said>);
+struct JobSlot {
+    state: Mutex<SlotState>,
+    changed: Notify,
+}
 
 #[derive(Debug, Default)]
-struct Said {
+struct SlotState {
     looks_changed: bool,
-    rescheduled: bool,
     safety_interval: Option<Duration>,
-    /// Wakes the one who listens. A plain waker: of a hundred thousand who wait, each would have room for a `Notified`.
-    bell: Option<Waker>,
+    /// What the job's watcher reported last; `None` before the first report.
+    report: Option<(Next, Option<Arc<Known>>)>,
 }
 
-/// What a watcher is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// A listing differs from what is known of the job.
-    LooksChanged,
-    /// [`JobHints::safety_interval`] has become another.
-    SafetyInterval,
-}
+/// The job watcher's side of a [`JobSlot`].
+#[derive(Debug, Default)]
+pub(crate) struct JobHints(Arc<JobSlot>);
 
-/// The watching side: one for each job.
-#[derive(Debug)]
-pub struct JobHints(Arc<Slot>);
-
-impl StoreHints {
-    /// Begins to take hints for `job`.
-    pub fn listen(&self, job: &ImportJobId) -> JobHints {
-        let mut inner = self.inner();
+impl StoreRegistry {
+    /// Adds `job` to the watched jobs, or takes it over from the task before.
+    pub(crate) fn subscribe(&self, job: &ImportJobId) -> JobHints {
+        let mut inner = lock(&self.inner);
         let safety_interval = inner.safety_interval;
         let slot = Arc::clone(inner.jobs.entry(job.clone()).or_default());
-        slot.said().safety_interval = safety_interval;
+        lock(&slot.state).safety_interval = safety_interval;
         JobHints(slot)
     }
 
-    /// Takes no more hints for `job`.
-    pub fn forget(&self, job: &ImportJobId) {
-        self.inner().jobs.remove(job);
+    pub(crate) fn unsubscribe(&self, job: &ImportJobId) {
+        lock(&self.inner).jobs.remove(job);
     }
 
-    /// Says that `job` looks changed. It holds until its watcher has heard it.
-    pub fn hint(&self, job: &ImportJobId) {
-        if let Some(slot) = self.inner().jobs.get(job) {
-            slot.say(|said| said.looks_changed = true);
+    pub(crate) fn is_watched(&self, job: &ImportJobId) -> bool {
+        lock(&self.inner).jobs.contains_key(job)
+    }
+
+    /// Every watched job, ordered by id.
+    pub(crate) fn watched(&self) -> Vec<ImportJobId> {
+        lock(&self.inner).jobs.keys().cloned().collect()
+    }
+
+    /// Whether a watched job is still polled.
+    pub(crate) fn has_live_jobs(&self) -> bool {
+        lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.state).report, Some((Next::PollAt(_), _))))
+    }
+
+    /// The live jobs that a listing can replace polls of, with their last known state.
+    pub(crate) fn live(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<Known>>> {
+        self.collect(|next, known| {
+            (matches!(next, Next::PollAt(_)) && is_swept(known.map(AsRef::as_ref), now)).then(|| known.cloned())
+        })
+    }
+
+    /// The watched jobs that have ended, with their status.
+    pub(crate) fn finished(&self) -> BTreeMap<ImportJobId, JobStatus> {
+        self.collect(|next, _| if let Next::Finished(status) = next { Some(status.clone()) } else { None })
+    }
+
+    /// Asks the watcher of `job` to poll at once. The hint is kept until the watcher has received it.
+    pub(crate) fn hint(&self, job: &ImportJobId) {
+        if let Some(slot) = lock(&self.inner).jobs.get(job) {
+            lock(&slot.state).looks_changed = true;
+            slot.changed.notify_one();
         }
     }
 
-    /// Says whether the store is swept, and how long a job without a hint may then go without a poll.
-    pub fn set_safety_interval(&self, interval: Option<Duration>) {
-        let mut inner = self.inner();
-        if mem::replace(&mut inner.safety_interval, interval) == interval {
+    /// Sets how long a job without a hint may go without a poll; `None`: the store is not listed.
+    pub(crate) fn set_safety_interval(&self, interval: Option<Duration>) {
+        let mut inner = lock(&self.inner);
+        if inner.safety_interval == interval {
             return;
         }
+        inner.safety_interval = interval;
         for slot in inner.jobs.values() {
-            slot.say(|said| (said.rescheduled, said.safety_interval) = (true, interval));
+            lock(&slot.state).safety_interval = interval;
+            slot.changed.notify_one();
         }
     }
 
-    // A panic while the lock was held leaves a whole map behind.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    fn say(&self, what: impl FnOnce(&mut Said)) {
-        let mut said = self.said();
-        what(&mut said);
-        let bell = said.bell.take();
-        drop(said);
-        if let Some(bell) = bell {
-            bell.wake();
-        }
-    }
-
-    // A panic while the lock was held leaves whole values behind.
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn collect<T>(&self, select: impl Fn(&Next, Option<&Arc<Known>>) -> Option<T>) -> BTreeMap<ImportJobId, T> {
+        let inner = lock(&self.inner);
+        let selected = inner.jobs.iter().filter_map(|(job, slot)| {
+            let state = lock(&slot.state);
+            let (next, known) = state.report.as_ref()?;
+            Some((job.clone(), select(next, known.as_ref())?))
+        });
+        selected.collect()
     }
 }
 
 impl JobHints {
-    /// Of a job that no sweep looks at.
-    #[must_use]
-    pub fn none() -> Self {
-        Self(Arc::default())
+    /// Reports the state of the job to the lister.
+    pub(crate) fn report(&self, next: Next, known: Option<Arc<Known>>) {
+        lock(&self.0.state).report = Some((next, known));
     }
 
-    /// How long the job may go without a poll while its store is swept; `None` where it is not.
-    #[must_use]
-    pub fn safety_interval(&self) -> Option<Duration> {
-        self.0.said().safety_interval
+    /// How long the job may go without a poll; `None` if its store is not listed.
+    pub(crate) fn safety_interval(&self) -> Option<Duration> {
+        lock(&self.0.state).safety_interval
     }
 
-    /// Returns when there is something new. Whoever stops waiting does not miss it.
-    pub fn told(&mut self) -> impl Future<Output = Told> {
-        poll_fn(|context| self.poll_told(context))
+    /// Returns when there may be a hint or another safety interval. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.0.changed.notified().await;
     }
 
-    fn poll_told(&mut self, context: &Context) -> Poll<Told> {
-        let mut said = self.0.said();
-        if mem::take(&mut said.looks_changed) {
-            return Poll::Ready(Told::LooksChanged);
+    /// Takes the hint, if there is one.
+    pub(crate) fn take_hint(&self) -> bool {
+        std::mem::take(&mut lock(&self.0.state).looks_changed)
+    }
+
+    /// Returns when the job looks changed. Cancel safe.
+    pub(crate) async fn looks_changed(&self) {
+        while !self.take_hint() {
+            self.changed().await;
         }
-        if mem::take(&mut said.rescheduled) {
-            return Poll::Ready(Told::SafetyInterval);
-        }
-        said.bell = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Returns once the job looks changed. Whoever stops waiting does not miss it.
-    pub async fn looks_changed(&mut self) {
-        while self.told().await != Told::LooksChanged {}
     }
 }
 
-/// A waker keeps the memory of its task, which may have ended long before hints for its job are forgotten.
-impl Drop for JobHints {
-    fn drop(&mut self) {
-        self.0.said().bell = None;
-    }
+// A poisoned lock is still usable: each write is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

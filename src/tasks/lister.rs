@@ -1,9 +1,8 @@
-//! The task of one store: list its jobs again and again, hint those that look changed, and tell of those that nobody watches yet,
-//! where every job of the store is to be watched.
+//! The task of one store. It lists the jobs again and again, hints those that look changed, and hands new jobs to the supervisor
+//! if the store's jobs are discovered.
 //!
-//! A page of a listing tells the status of up to 100 jobs for one request, so where several jobs of a store are watched it
-//! replaces most polls. It writes nothing: a hinted job's own task polls it, and the supervisor starts the watch of one that is
-//! new. Where listing is denied or fails, the jobs are polled one by one as before.
+//! One request lists up to 100 jobs, so it replaces most polls of a store with several live jobs. The lister never saves a
+//! status: the hinted job's own task polls it. Where listing is denied or fails for long, the jobs are polled one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,365 +15,365 @@ use crate::clock::Clock;
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
-use crate::core::listing::{Search, Sweep, is_swept, safety_interval};
+use crate::core::listing::{ListingFailure, Search, Sweep, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
-use crate::core::tracker::RETRY_AFTER_MAX;
+use crate::core::tracker::{Known, RETRY_AFTER_MAX};
 use crate::healthomics::{ListPage, ListedJob, Target};
-use crate::state::{StatusBoard, StoreView, WatchState};
-use crate::tasks::hints::StoreHints;
+use crate::state::StatusBoard;
+use crate::tasks::hints::StoreRegistry;
 
-/// Live watches in a store from which on one listing is cheaper than their polls.
-const WORTH_A_SWEEP: usize = 2;
+/// The live jobs from which on a listing is cheaper than their polls.
+const MIN_JOBS_FOR_LISTING: usize = 2;
 
-/// The least time between the beginnings of two sweeps, and between two looks at whether one is worth it. A fifth of the
-/// default quota, where one page is enough.
-const SWEEP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// From the start of one listing to the start of the next: a fifth of the default quota if one page is enough.
+const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// How often a listing that is denied is tried again: a policy may have been mended.
+/// From a denied listing to the next attempt: somebody may have changed the policy.
 const DENIED_RECHECK: Duration = Duration::from_mins(15);
 
-/// From a failed listing to the next one.
+/// From a failed listing to the next attempt.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
-/// Pages of one sweep: 10,000 jobs, and an end to a listing that has none.
+/// Pages of one listing: 10,000 jobs.
 const PAGES_MAX: u32 = 100;
 
-/// Times of creation are compared with some slack: whether the filter takes in its own time is not documented.
+/// It is not documented whether `createdAfter` includes the time itself.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
-/// Jobs told at once: a page of them.
-const TOLD_AT_ONCE: usize = 100;
+/// Ended jobs that are handed to the supervisor at a time.
+const DISCOVERY_BATCH: usize = 100;
 
-/// What the sweeps of a store are for.
+/// Why a store is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SweepPolicy {
-    /// Whether they take the place of polls where several jobs are live.
-    pub replace_polls: bool,
-    /// How jobs are looked for that nobody watches yet, if they are.
-    pub find: Option<FindPolicy>,
+pub(crate) struct ListingPolicy {
+    /// Whether listings replace polls if several jobs are live.
+    pub(crate) replaces_polls: bool,
+    pub(crate) discovery: Option<DiscoveryPolicy>,
 }
 
-/// How jobs are looked for that nobody watches yet.
+/// How jobs are discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FindPolicy {
+pub(crate) struct DiscoveryPolicy {
     /// The store's `watch` label.
-    pub name: Arc<str>,
-    /// Jobs count that were created at most so long before the search began.
-    pub since: Duration,
-    /// From one listing to the next where it does not take the place of polls.
-    pub interval: Duration,
+    pub(crate) name: Arc<str>,
+    /// The greatest age of a job when the search begins.
+    pub(crate) since: Duration,
+    /// From one listing to the next if listings do not replace polls.
+    pub(crate) interval: Duration,
 }
 
-/// Jobs of a store that nobody watches yet.
+/// Jobs that are not watched yet.
 #[derive(Debug)]
-pub struct Found {
-    /// The store.
+pub struct DiscoveredJobs {
     pub store: StoreId,
-    /// The jobs.
     pub jobs: Vec<ImportJobId>,
-    /// To be told once they are seen to, or why not: then they are told again at another sweep. Closed, they were found for a
-    /// configuration that is no longer in force.
-    pub seen_to: oneshot::Sender<Result<(), String>>,
+    /// Receives whether the jobs are watched now, or why not. It is closed if their lister has been stopped.
+    pub ack: oneshot::Sender<Result<(), String>>,
 }
 
-/// Sweeps one store, until told to stop.
+/// What every lister works with.
+#[derive(Clone, Debug)]
+pub(crate) struct ListerContext {
+    pub(crate) clock: Clock,
+    pub(crate) board: StatusBoard,
+    pub(crate) discovered: mpsc::Sender<DiscoveredJobs>,
+}
+
 #[derive(Debug)]
-pub struct Sweeper {
-    clock: Clock,
-    board: StatusBoard,
+pub(crate) struct Lister {
+    context: ListerContext,
     target: Arc<Target>,
     store: StoreId,
-    hints: Arc<StoreHints>,
-    policy: SweepPolicy,
-    sweep: Sweep,
-    finder: Option<Finder>,
+    registry: Arc<StoreRegistry>,
+    policy: ListingPolicy,
+    differences: Sweep,
+    search: Option<Search>,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    failing: Option<FailureReason>,
-    /// Whether the last listing failed with the whole target, and the service asked for no wait of its own.
-    with_the_target: bool,
+    /// Consecutive failed requests.
+    failures: u32,
+    /// The logged reason why listing has ended.
+    ended_by: Option<FailureReason>,
+    /// Whether the pause ends early when the target recovers.
+    ends_with_outage: bool,
+    /// The logged reason why discovered jobs are not watched.
+    unhandled: Option<String>,
+    /// Whether it was logged that the store has too many pages.
+    cut_short: bool,
 }
 
-/// What goes with [`FindPolicy`].
-#[derive(Debug)]
-struct Finder {
-    search: Search,
-    view: StoreView,
-}
+/// The live jobs of the store.
+type Live = BTreeMap<ImportJobId, Option<Arc<Known>>>;
 
-/// The live watches of the store: the status that is known of each, and when it was created.
-type Live = BTreeMap<ImportJobId, Option<(JobStatus, Option<Timestamp>)>>;
-
-impl Sweeper {
-    /// A sweeper that looks at the watches on `board` and tells `hints`. `seed` sets its jitter.
-    #[must_use]
-    pub fn new(
-        clock: Clock,
-        board: StatusBoard,
+impl Lister {
+    /// `seed` sets the jitter of the backoff.
+    pub(crate) fn new(
+        context: ListerContext,
         target: Arc<Target>,
         store: StoreId,
-        hints: Arc<StoreHints>,
-        policy: SweepPolicy,
+        registry: Arc<StoreRegistry>,
+        policy: ListingPolicy,
         seed: u64,
     ) -> Self {
-        let finder = policy.find.as_ref().map(|FindPolicy { name, since, .. }| {
-            let (id, name, before) = (store.clone(), Arc::clone(name), board.store(&store));
-            let (listed_at, trouble) = before.map(|view| (view.listed_at, view.trouble.clone())).unwrap_or_default();
-            let view = StoreView { id, name, listed_at, trouble, missed: None };
-            board.publish_store(view.clone());
-            let from = clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN);
-            Finder { search: Search::new(from), view }
+        let search = policy.discovery.as_ref().map(|DiscoveryPolicy { name, since, .. }| {
+            context.board.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
+            Search::new(context.clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN))
         });
-        let (sweep, backoff) = (Sweep::default(), Backoff::new(BACKOFF));
-        let jitter = fastrand::Rng::with_seed(seed);
         Self {
-            clock,
-            board,
+            context,
             target,
             store,
-            hints,
+            registry,
             policy,
-            sweep,
-            finder,
-            backoff,
-            jitter,
-            failing: None,
-            with_the_target: false,
+            differences: Sweep::default(),
+            search,
+            backoff: Backoff::new(BACKOFF),
+            jitter: fastrand::Rng::with_seed(seed),
+            failures: 0,
+            ended_by: None,
+            ends_with_outage: false,
+            unhandled: None,
+            cut_short: false,
         }
     }
 
-    /// Runs until `stop`; then the store is not swept any more. What it finds goes to `found`.
-    pub async fn run(mut self, found: mpsc::Sender<Found>, stop: oneshot::Receiver<()>) {
-        let hints = Arc::clone(&self.hints);
-        let sweeps = async {
-            loop {
-                let began = self.clock.now().monotonic;
-                let pause = self.pass(began, &found).await;
-                tokio::select! {
-                    biased;
-                    () = self.target.recovered_after(&self.store.store, began), if self.with_the_target => {}
-                    () = self.clock.sleep(pause) => {}
-                }
-            }
-        };
+    /// Runs until `stop` is signalled. Then the jobs are polled one by one.
+    pub(crate) async fn run(mut self, stop: oneshot::Receiver<()>) {
+        let registry = Arc::clone(&self.registry);
         tokio::select! {
             biased;
             _ = stop => {}
-            () = sweeps => {}
+            () = self.list_repeatedly() => {}
         }
-        hints.set_safety_interval(None);
+        registry.set_safety_interval(None);
     }
 
-    /// Sweeps once, where that is worth it. Returns how long to wait then.
-    async fn pass(&mut self, began: Monotonic, found: &mpsc::Sender<Found>) -> Duration {
-        let live = self.live();
-        let replaces_polls = self.policy.replace_polls && live.len() >= WORTH_A_SWEEP;
-        if !replaces_polls {
-            self.hints.set_safety_interval(None);
+    async fn list_repeatedly(&mut self) {
+        let clock = self.context.clock;
+        loop {
+            let began = clock.now().monotonic;
+            let pause = self.list_once(began).await;
+            tokio::select! {
+                biased;
+                () = self.target.recovered_after(&self.store.store, began), if self.ends_with_outage => {}
+                () = clock.sleep(pause) => {}
+            }
         }
-        let interval = match &self.policy.find {
-            Some(find) if !replaces_polls => find.interval.max(SWEEP_INTERVAL_MIN),
-            None if !replaces_polls => return SWEEP_INTERVAL_MIN,
-            Some(_) | None => SWEEP_INTERVAL_MIN,
+    }
+
+    /// Lists the store if that is worth it. Returns the pause until the next listing.
+    async fn list_once(&mut self, began: Monotonic) -> Duration {
+        let now = self.context.clock.now().wall;
+        let live = self.registry.live(now);
+        let replaces_polls = self.policy.replaces_polls && live.len() >= MIN_JOBS_FOR_LISTING;
+        if !replaces_polls {
+            self.registry.set_safety_interval(None);
+        }
+        let interval = match &self.policy.discovery {
+            None if !replaces_polls => return LISTING_INTERVAL_MIN,
+            Some(discovery) if !replaces_polls => discovery.interval.max(LISTING_INTERVAL_MIN),
+            Some(_) | None => LISTING_INTERVAL_MIN,
         };
-        match self.list(&live, found).await {
-            Ok(unseen) => {
-                self.note_success(unseen.clone());
+        let listed = self.list(&live).await;
+        match listed {
+            Ok(unhandled) => {
                 if replaces_polls {
                     let interval = safety_interval(live.len(), self.target.polls_per_second());
-                    self.hints.set_safety_interval(Some(interval));
+                    self.registry.set_safety_interval(Some(interval));
                 }
-                if unseen.is_some() {
-                    return self.backoff.next_delay(self.jitter.f64());
+                if self.on_success(unhandled) {
+                    self.backoff.reset();
+                    return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
                 }
-                self.backoff.reset();
-                interval.saturating_sub(self.clock.now().monotonic.since(began))
+                self.backoff.next_delay(self.jitter.f64())
             }
-            Err(failure) => self.note(&failure),
+            Err(failure) => self.on_failure(&failure),
         }
     }
 
-    fn live(&self) -> Live {
-        let (watches, now) = (self.board.watches_of(&self.store), self.clock.now().wall);
-        let live = watches.iter().filter(|watch| matches!(watch.state, WatchState::Live));
-        let known = live.filter(|watch| is_swept(watch.known.as_deref(), now)).map(|watch| {
-            let known = watch.known.as_ref().map(|known| (known.status.clone(), known.created_at));
-            (watch.id.key.job.clone(), known)
-        });
-        known.collect()
-    }
-
-    /// The jobs of the store that have ended and are still in sight, and how.
-    fn over(&self) -> BTreeMap<ImportJobId, JobStatus> {
-        // Only what is found stays in sight with somebody to hear a hint.
-        let watches = if self.finder.is_some() { self.board.watches_of(&self.store) } else { Vec::new() };
-        let over = watches.iter().filter(|watch| matches!(watch.state, WatchState::Finished));
-        over.filter_map(|watch| Some((watch.id.key.job.clone(), watch.known.as_ref()?.status.clone()))).collect()
-    }
-
-    /// Lists page by page until there are no more, or, where nothing new is looked for, until every live job was listed. Returns why
-    /// new jobs were not seen to, if they were not.
-    async fn list(&mut self, live: &Live, found: &mpsc::Sender<Found>) -> Result<Option<String>, PollFailure> {
-        let (created_after, over) = (self.created_after(live), self.over());
+    /// Lists all pages, or until every live job was listed if jobs are not discovered. Returns why discovered jobs are not
+    /// watched, if they are not.
+    async fn list(&mut self, live: &Live) -> Result<Option<String>, PollFailure> {
+        let created_after = self.created_after(live);
+        let finished = if self.search.is_some() { self.registry.finished() } else { BTreeMap::new() };
         let mut unlisted: BTreeMap<_, _> = live.iter().collect();
-        self.sweep.retain(|job| live.contains_key(job) || over.contains_key(job));
-        let (mut newest, mut unseen, mut ended) = (None, None, Vec::new());
+        self.differences.retain(|job| live.contains_key(job) || finished.contains_key(job));
+        let (mut newest, mut unhandled, mut ended) = (None, None, Vec::new());
         let mut token = None;
         for _ in 0..PAGES_MAX {
-            let ListPage { jobs, next_token } = self.target.list(&self.store.store, created_after, token).await?;
+            let ListPage { jobs, next_token } = self.list_page(created_after, token).await?;
             let mut going_on = Vec::new();
             for listed in jobs {
                 newest = newest.max(listed.created_at);
                 if let Some(known) = unlisted.remove(&listed.job) {
-                    self.look_at_listed(&listed, known.as_ref());
-                } else if let Some(known) = over.get(&listed.job) {
-                    if self.sweep.looks_reopened(&listed.job, known, &listed.status) {
-                        self.hints.hint(&listed.job);
+                    self.compare_live(&listed, known.as_deref());
+                } else if let Some(status) = finished.get(&listed.job) {
+                    if self.differences.looks_reopened(&listed.job, status, &listed.status) {
+                        self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) {
                     if listed.status.is_terminal() { &mut ended } else { &mut going_on }.push(listed);
                 }
             }
-            unseen = self.tell(found, &going_on).await.err().or(unseen);
+            unhandled = self.hand_over(&going_on).await.err().or(unhandled);
             token = next_token;
-            if token.is_none() || (unlisted.is_empty() && self.finder.is_none()) {
+            if token.is_none() || (unlisted.is_empty() && self.search.is_none()) {
                 break;
             }
         }
         for (job, known) in unlisted {
-            self.look(job, known.as_ref().map(|(status, _)| status), None);
+            self.compare(job, known.as_ref().map(|known| &known.status), None);
         }
-        // After all that goes on, which is so polled first: at the beginning there may be much that has ended.
-        for some in ended.chunks(TOLD_AT_ONCE) {
-            unseen = self.tell(found, some).await.err().or(unseen);
+        // Live jobs are polled first: many jobs may have ended before the search began.
+        for some in ended.chunks(DISCOVERY_BATCH) {
+            unhandled = self.hand_over(some).await.err().or(unhandled);
         }
-        if let Some(finder) = &mut self.finder {
-            let now = self.clock.now().wall;
-            finder.view.listed_at = Some(now);
+        let now = self.context.clock.now().wall;
+        if let Some(search) = &mut self.search {
+            if unhandled.is_none() {
+                search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
+            }
+            self.context.board.update_store(&self.store, |view| view.listed_at = Some(now));
             if token.is_some() {
-                finder.note_cut_short();
-            }
-            if unseen.is_none() {
-                finder.search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
+                self.on_cut_short();
             }
         }
-        Ok(unseen)
+        Ok(unhandled)
     }
 
-    /// Since when the jobs to list were created, where that is known: it saves the pages of older ones.
+    /// Requests one page. A throttled request is repeated with the next permit: the pacer has lowered the rate.
+    async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, PollFailure> {
+        loop {
+            match self.target.list(&self.store.store, after, token.clone()).await {
+                Ok(page) => {
+                    self.failures = 0;
+                    return Ok(page);
+                }
+                Err(failure) => {
+                    self.failures += 1;
+                    if after_failure(&failure, self.failures) != ListingFailure::RepeatRequest {
+                        return Err(failure);
+                    }
+                    self.context.clock.sleep(failure.retry_after.unwrap_or_default()).await;
+                }
+            }
+        }
+    }
+
+    /// The creation time of the oldest job to list, if it is known: older jobs fill pages for nothing.
     fn created_after(&self, live: &Live) -> Option<Timestamp> {
-        let created = live.values().map(|known| known.as_ref()?.1);
-        let from = if let Some(finder) = &self.finder {
-            // The first poll of a job of which nothing is known is on its way.
-            finder.search.list_from(created.flatten().min())
+        let created = live.values().map(|known| known.as_ref()?.created_at);
+        let from = if let Some(search) = &self.search {
+            search.list_from(created.flatten().min())
         } else {
             created.collect::<Option<BTreeSet<_>>>()?.first().copied()?
         };
         from.checked_sub(CREATED_SLACK).ok()
     }
 
-    fn look_at_listed(&mut self, listed: &ListedJob, known: Option<&(JobStatus, Option<Timestamp>)>) {
-        let search = self.finder.as_ref().map(|finder| &finder.search);
-        // A job that had ended when it was found is in no hurry: its first poll has its turn.
-        let when_told = || search?.status_when_told(&listed.job);
-        let known = known.map(|(status, _)| status).or_else(when_told).cloned();
-        self.look(&listed.job, known.as_ref(), Some(&listed.status));
+    fn compare_live(&mut self, listed: &ListedJob, known: Option<&Known>) {
+        // A job that had ended when it was discovered is not urgent.
+        let when_discovered = || self.search.as_ref()?.status_when_told(&listed.job).cloned();
+        let status = known.map(|known| known.status.clone()).or_else(when_discovered);
+        self.compare(&listed.job, status.as_ref(), Some(&listed.status));
     }
 
-    fn look(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) {
-        if self.sweep.looks_changed(job, known, listed) {
-            self.hints.hint(job);
+    fn compare(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) {
+        if self.differences.looks_changed(job, known, listed) {
+            self.registry.hint(job);
         }
     }
 
-    /// Whether a listed job that is not live has to be told.
-    fn is_new(&self, listed: &ListedJob) -> bool {
-        let new = self
-            .finder
-            .as_ref()
-            .is_some_and(|finder| finder.search.is_new(&listed.job, listed.created_at, &listed.status));
-        new && self.board.watch(&self.store.watch(listed.job.clone())).is_none()
+    fn is_new(&self, ListedJob { job, created_at, status }: &ListedJob) -> bool {
+        self.search.as_ref().is_some_and(|search| search.is_new(job, *created_at, status))
+            && !self.registry.is_watched(job)
     }
 
-    /// Tells of new jobs.
+    /// Hands new jobs to the supervisor.
     ///
     /// # Errors
-    /// Why they were not seen to.
-    async fn tell(&mut self, found: &mpsc::Sender<Found>, jobs: &[ListedJob]) -> Result<(), String> {
-        let Some(finder) = self.finder.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
-        let (seen_to, answer) = oneshot::channel();
+    /// Why they are not watched.
+    async fn hand_over(&mut self, jobs: &[ListedJob]) -> Result<(), String> {
+        let Some(search) = self.search.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
+        let (ack, handled) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
-        // An error, here and in the answer: nobody is there to see to anything, and this task is about to be stopped.
-        drop(found.send(Found { store: self.store.clone(), jobs: ids, seen_to }).await);
-        answer.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
+        // An error, here and below: the supervisor has gone, and this task is about to be stopped.
+        drop(self.context.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
+        handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
-            finder.search.told(job.clone(), *created_at, status.clone());
+            search.told(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {
-                // Before what ended long ago.
-                self.hints.hint(job);
+                self.registry.hint(job);
             }
         }
         Ok(())
     }
 
-    /// Takes note that listing works, and why what it shows is not seen to, if it is not.
-    fn note_success(&mut self, unseen: Option<String>) {
-        self.with_the_target = false;
-        let StoreId { target, store } = &self.store;
-        if self.failing.take().is_some() {
-            info!(event = "sweep_recovered", %target, reference_store_id = %store, "listing works again");
+    /// Reports once that the store has more pages than are read.
+    fn on_cut_short(&mut self) {
+        if !self.cut_short {
+            self.cut_short = true;
+            let StoreId { target, store } = &self.store;
+            let missed = format!(
+                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not found: set a shorter `since`"
+            );
+            warn!(event = "listing_cut_short", %target, reference_store_id = %store, "{missed}");
+            self.context.board.update_store(&self.store, |view| view.missed = Some(missed));
         }
-        let Some(finder) = &mut self.finder else { return };
-        if let Some(reason) = unseen.as_ref().filter(|_| finder.view.trouble.is_none()) {
-            warn!(event = "find_failed", %target, reference_store_id = %store, watch = &*finder.view.name,
-                "new jobs of this store cannot be watched until this is mended: {reason}");
-        }
-        finder.view.trouble = unseen;
-        self.board.publish_store(finder.view.clone());
     }
 
-    /// Hands the jobs back to their own polls, says once what follows, and says when to try again.
-    fn note(&mut self, failure: &PollFailure) -> Duration {
-        self.hints.set_safety_interval(None);
-        let not_found = failure.reason == FailureReason::NotFound;
+    /// Returns whether all discovered jobs are watched.
+    fn on_success(&mut self, unhandled: Option<String>) -> bool {
+        self.ends_with_outage = false;
+        let StoreId { target, store } = &self.store;
+        if self.ended_by.take().is_some() {
+            info!(event = "sweep_recovered", %target, reference_store_id = %store, "listing works again");
+        }
+        if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
+            if let (Some(reason), None) = (&unhandled, &self.unhandled) {
+                warn!(event = "find_failed", %target, reference_store_id = %store, watch = &**name,
+                    "new jobs of this store cannot be watched until this is mended: {reason}");
+            }
+            self.unhandled.clone_from(&unhandled);
+            self.context.board.update_store(&self.store, |view| view.trouble = unhandled);
+        }
+        self.unhandled.is_none()
+    }
+
+    /// Ends listing if the failure is lasting. Returns the pause until the next attempt.
+    fn on_failure(&mut self, failure: &PollFailure) -> Duration {
+        let PollFailure { reason, retry_after, .. } = *failure;
+        if after_failure(failure, self.failures) == ListingFailure::EndListing {
+            self.end_listing(failure);
+        }
+        self.ends_with_outage = reason.class().scope == Scope::Target && retry_after.is_none();
+        let unlikely_to_pass = reason == FailureReason::AccessDenied || reason.class().retry != RetryClass::Backoff;
+        // Only a listing discovers jobs, so such a store is tried more often.
+        let rare = unlikely_to_pass && self.search.is_none();
+        let delay = if rare { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) };
+        delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// Has the jobs polled one by one, and logs the reason once.
+    fn end_listing(&mut self, PollFailure { reason, message, .. }: &PollFailure) {
+        self.registry.set_safety_interval(None);
+        let not_found = *reason == FailureReason::NotFound;
         let advice =
             if not_found { " (check reference_store_id, and the region and account of the target)" } else { "" };
-        let message = format!("{}{advice}", failure.message);
-        if self.failing != Some(failure.reason) {
-            self.failing = Some(failure.reason);
-            let follows = if self.finder.is_some() {
+        let discovery = self.policy.discovery.as_ref();
+        if self.ended_by.replace(*reason) != Some(*reason) {
+            let follows = if discovery.is_some() {
                 "none of its jobs can be found until it can be listed, and those that were are polled one by one"
             } else {
                 "its jobs are polled one by one"
             };
             warn!(event = "sweep_failed", target = %self.store.target, reference_store_id = %self.store.store,
-                watch = self.finder.as_ref().map(|finder| &*finder.view.name),
-                reason = failure.reason.label(), "this store cannot be listed: {follows}: {message}");
+                watch = discovery.map(|discovery| &*discovery.name), reason = reason.label(),
+                "this store cannot be listed: {follows}: {message}{advice}");
         }
-        if let Some(finder) = &mut self.finder {
-            finder.view.trouble = Some(format!("it cannot be listed: {message}"));
-            self.board.publish_store(finder.view.clone());
-        }
-        self.with_the_target = failure.reason.class().scope == Scope::Target && failure.retry_after.is_none();
-        let recheck =
-            failure.reason == FailureReason::AccessDenied || failure.reason.class().retry != RetryClass::Backoff;
-        // Where nothing else finds a job, listing is not given up for so long.
-        let rare = recheck && self.finder.is_none();
-        let delay = if rare { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) };
-        delay.max(failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
-    }
-}
-
-impl Finder {
-    /// Says once that a listing had more pages than are read.
-    fn note_cut_short(&mut self) {
-        if self.view.missed.is_none() {
-            let StoreId { target, store } = &self.view.id;
-            let missed = format!(
-                "it was listed up to page {PAGES_MAX}: of the jobs behind that none is found; a shorter `since` makes it fewer"
-            );
-            warn!(event = "listing_cut_short", %target, reference_store_id = %store, watch = &*self.view.name, "{missed}");
-            self.view.missed = Some(missed);
+        if discovery.is_some() {
+            let trouble = format!("it cannot be listed: {message}{advice}");
+            self.context.board.update_store(&self.store, |view| view.trouble = Some(trouble));
         }
     }
 }

@@ -1,6 +1,9 @@
-//! Every task that watches: the supervisor owns them, a job watcher polls one job, a lister lists one store.
+//! The tasks that watch jobs. The supervisor starts and stops them, a job watcher polls one job, and a lister lists one store.
+//!
+//! Tasks write the published status (`state`) and never read it: `hints` and the supervisor keep what decisions need.
 
-pub mod hints;
+pub(crate) mod hints;
 pub mod job_watcher;
 pub mod lister;
+mod plan;
 pub mod supervisor;

@@ -236,8 +236,7 @@ fn view(text: &str) -> WatchView {
         status_message: Some(own()),
         created_at: None,
         completed_at: None,
-        sources: Sources::from_iter([(SourceKey { name: own().into(), source_file: own().into(), nth: 0 }, source)])
-            .into(),
+        sources: Sources::from_iter([(SourceKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         vanished_at: None,

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
+use refwatch::config::Quota;
 use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::JobStatus;
 
@@ -43,6 +44,32 @@ pub(crate) fn delays(jobs: usize, stores: usize, sweep: bool) -> Delays {
     let ends: Vec<End> = reports.iter().flat_map(|report| &report.ends).copied().collect();
     let calls: Vec<Call> = reports.into_iter().flat_map(|report| report.calls).collect();
     of(ends, throttled(&calls))
+}
+
+/// The delays of 200 live jobs with listings, where Get and List share a bucket of 10 requests a second.
+pub(crate) fn delays_on_shared_quota() -> Delays {
+    let reports: Vec<Report> = (0..ENDS_LEAST.div_ceil(200 / ENDING))
+        .map(|seed| {
+            let mut scenario = Scenario { shared_quota: true, ..live(seed as u64, 200, 1) };
+            scenario.configured = Quota { requests_per_second: 10.0, ..Quota::default() };
+            scenario.quota = vec![(Duration::ZERO, 10.0)];
+            run_of(&scenario)
+        })
+        .collect();
+    let ends: Vec<End> = reports.iter().flat_map(|report| &report.ends).copied().collect();
+    let calls: Vec<Call> = reports.into_iter().flat_map(|report| report.calls).collect();
+    of(ends, throttled(&calls))
+}
+
+/// Polls a second of 250 jobs, where one listing request in ten is throttled; and as many as the safety interval asks for.
+pub(crate) fn polls_with_throttled_listings() -> [f64; 2] {
+    let mut scenario = endless(250, Duration::from_mins(20));
+    scenario.poll.sweep = true;
+    scenario.listing = Listing::Throttles(10);
+    let during = Duration::from_mins(5)..scenario.end;
+    let polls = as_f64(within(&run_of(&scenario).calls, during.clone()).count());
+    let safety = refwatch::core::listing::safety_interval(250, scenario.configured.allowed());
+    [polls / during.end.saturating_sub(during.start).as_secs_f64(), 250.0 / safety.as_secs_f64()]
 }
 
 /// The least mean that polling alone can reach: a job is asked for once in what all of them take.

@@ -20,7 +20,8 @@ use std::thread;
 use std::time::Duration;
 
 use figures::{
-    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, outage, rounds, two_daemons,
+    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, delays_on_shared_quota, outage,
+    polls_with_throttled_listings, rounds, two_daemons,
 };
 use met::Met;
 use run::run;
@@ -105,6 +106,19 @@ fn an_interval_of_its_own_is_a_minimum_and_no_job_waits_longer_than_a_round() {
     let (interval, round) = (Duration::from_secs(30), Duration::from_secs_f64(1_020.0 / 5.0));
     assert!(own.start >= interval && own.end <= interval + round.mul_f64(1.1), "{own:?}");
     assert!(others.start >= round.mul_f64(0.8) && others.end <= round.mul_f64(1.1), "{others:?}, not {round:?}");
+}
+
+#[test]
+fn with_one_quota_for_get_and_list_an_end_is_known_within_seconds() {
+    let seen = delays_on_shared_quota();
+    let (mean, p99) = (Duration::from_millis(1200), Duration::from_secs(3));
+    assert!(seen.mean <= mean && seen.p99 <= p99 && seen.throttled <= 0.01, "{seen:?}");
+}
+
+#[test]
+fn a_throttled_listing_does_not_send_the_jobs_back_to_single_polls() {
+    let [polls, safety] = polls_with_throttled_listings();
+    assert!(polls <= 1.15 * safety, "{polls} polls a second, and {safety} are for safety");
 }
 
 #[test]

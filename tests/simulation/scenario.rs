@@ -22,6 +22,8 @@ pub(crate) struct Scenario {
     pub poll: PollConfig,
     /// The service's quota for each operation, in requests per second, and since when; the first stands from the start.
     pub quota: Vec<(Duration, f64)>,
+    /// Whether Get and List share one bucket of that quota.
+    pub shared_quota: bool,
     /// How long a request takes.
     pub latency: Range<Duration>,
     /// The deadline of a request.
@@ -76,6 +78,8 @@ pub(crate) enum Listing {
     Denied,
     /// It fails, and asks to be left alone for this long.
     Busy(Duration),
+    /// Each request in so many is throttled.
+    Throttles(u64),
 }
 
 /// What is done to a daemon.
@@ -132,6 +136,7 @@ impl Scenario {
             configured: Quota { share: 1.0, ..Quota::default() },
             poll: PollConfig::default(),
             quota: vec![(Duration::ZERO, Quota::default().requests_per_second)],
+            shared_quota: false,
             latency: Duration::from_millis(20)..Duration::from_millis(120),
             timeout: Duration::from_secs(20),
             faults: Faults::default(),
@@ -151,6 +156,8 @@ impl Scenario {
             return self.end;
         }
         let quota = self.quota.iter().map(|(_, rate)| *rate).fold(f64::INFINITY, f64::min);
+        // Listings may take half of a shared quota.
+        let quota = if self.shared_quota { quota / 2.0 } else { quota };
         // A pacer that has to find a lower quota uses nine tenths of it, or less where each of its few requests is news to it;
         // several daemons share it.
         let used = if quota < 1.0 { 0.5 } else { 0.9 };

@@ -45,6 +45,7 @@ struct Seen {
     /// The quota of each operation.
     buckets: [Bucket; 2],
     daemons: Vec<Client>,
+    listings: u64,
     calls: Vec<Call>,
     met: Met,
 }
@@ -90,6 +91,7 @@ impl Service {
             violation: None,
             buckets: [Bucket::full(full), Bucket::full(full)],
             daemons: (0..scenario.daemons).map(|_| client()).collect(),
+            listings: 0,
             calls: Vec::new(),
             met: Met::default(),
         };
@@ -233,7 +235,8 @@ impl Service {
         let (throttled, fate, retry_after) = {
             let (now, seen) = (self.now(), &mut *self.seen());
             let quota = self.quota(now);
-            let throttled = !seen.buckets[operation as usize].take(now, quota, quota.max(1.0));
+            let bucket = if self.scenario.shared_quota { 0 } else { operation as usize };
+            let throttled = !seen.buckets[bucket].take(now, quota, quota.max(1.0));
             let faults = self.scenario.faults;
             (throttled, faults.fate(&mut seen.rng, now), faults.wait(&mut seen.rng))
         };
@@ -358,8 +361,12 @@ impl HealthOmics for Access {
     ) -> Asked<'a, ListPage> {
         Box::pin(async move {
             let lies = self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
+            self.service.seen().listings += 1;
+            let nth = self.service.seen().listings;
             match self.service.scenario.listing {
-                Listing::Lags(lag) => {
+                Listing::Throttles(each) if nth.is_multiple_of(each) => Err(failed(FailureReason::Throttled)),
+                Listing::Lags(_) | Listing::Throttles(_) => {
+                    let lag = if let Listing::Lags(lag) = self.service.scenario.listing { lag } else { Duration::ZERO };
                     let mut page = self.service.page(store, created_after, token.as_deref(), lag);
                     if lies {
                         self.service.meet(|met| &mut met.lies);

@@ -1,4 +1,7 @@
-//! The life of one watch: what an outcome adds to the record, and when to ask again.
+//! The state machine of one watched job.
+//!
+//! [`JobWatch`] takes the outcome of a poll and the time, and returns a [`Decision`]: what to save and when to poll next. It
+//! keeps the latest known state of the job. It never sends, saves or publishes anything, so scripts of outcomes test it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +12,13 @@ use super::job::{JobStatus, Snapshot, Sources};
 use super::time::{Monotonic, Now, Timestamp};
 use super::transition::{Anomaly, Change, Detail, DetailKind, SourceTransition, Transition};
 
-/// The longest wait that the service can ask for. It protects against an absurd `Retry-After`.
+/// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 
 /// How often to poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollPolicy {
-    /// From a good answer to the next poll.
+    /// From a successful poll to the next one.
     pub interval: Duration,
     /// True if the user set the interval: a listing does not stretch it, but the quota may.
     pub fixed: bool,
@@ -23,34 +26,30 @@ pub struct PollPolicy {
     pub backoff: BackoffPolicy,
 }
 
-/// The latest that is known of a job.
+/// The latest known state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Its status.
     pub status: JobStatus,
-    /// The service's remark on it.
     pub status_message: Option<String>,
-    /// When the job was created.
     pub created_at: Option<Timestamp>,
-    /// When the service says that it ended.
+    /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// Its sources. Shared: all else changes at every poll, and they hardly ever do.
-    pub sources: Arc<Sources>,
-    /// When the status was first seen.
+    pub sources: Sources,
+    /// When the status was first observed.
     pub since: Timestamp,
-    /// When the status was last seen.
+    /// When the status was last observed.
     pub last_seen: Timestamp,
-    /// When the service has since said that it knows no such job.
+    /// When the service first returned 404 for the job, if the last response was a 404.
     pub vanished_at: Option<Timestamp>,
 }
 
 impl Known {
-    /// How long it is until `after` has passed since the job's end, which cannot have come later than it was seen, or since the
-    /// service said that it no longer knows it; zero where that is over. `None`: it is there and goes on.
+    /// The time left until `after` has passed since the job ended or vanished, zero if it has passed. `None`: the job is live.
+    /// A job cannot have ended later than its end was observed.
     #[must_use]
     pub fn forgotten_in(&self, after: Duration, now: Timestamp) -> Option<Duration> {
         let gone_at = if self.status.is_terminal() {
-            self.completed_at.map_or(self.since, |said| said.min(self.since))
+            self.completed_at.map_or(self.since, |completed| completed.min(self.since))
         } else {
             self.vanished_at?
         };
@@ -59,19 +58,39 @@ impl Known {
     }
 }
 
-/// What follows from one outcome.
+/// Everything that follows from the outcome of one poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What to record before anything is shown.
-    pub record: Change,
-    /// When to ask again.
+    /// When the outcome was handled.
+    pub at: Now,
+    /// Why the poll failed, if it failed.
+    pub failure: Option<PollFailure>,
+    /// What to commit before anything is published.
+    pub change: Change,
+    /// When to poll next.
     pub next: Next,
 }
 
-/// When to ask again.
+impl Decision {
+    /// Whether the watch of a discovered job may end once its retention has expired. `known` is the state after this poll.
+    /// A dropped job may never be listed again, so a known job needs a second 404, and an unseen one a 404 or 403.
+    #[must_use]
+    pub fn can_be_dropped(&self, known: Option<&Known>) -> bool {
+        let reason = self.failure.as_ref().map(|failure| failure.reason);
+        let not_found = reason == Some(FailureReason::NotFound);
+        match known {
+            None => not_found || reason == Some(FailureReason::AccessDenied),
+            Some(known) if known.vanished_at.is_some() => {
+                not_found && !self.change.details.iter().any(|detail| detail.kind == DetailKind::Vanished)
+            }
+            Some(_) => true,
+        }
+    }
+}
+
+/// When to poll next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// At this time.
     PollAt(Monotonic),
     /// Never: the job has ended.
     Finished(JobStatus),
@@ -79,62 +98,57 @@ pub enum Next {
     Parked(String),
 }
 
-/// One watched job: the latest that is known of it and how its polls fare.
+/// One watched job.
 #[derive(Debug)]
 pub struct JobWatch {
-    policy: Arc<PollPolicy>,
+    policy: PollPolicy,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    /// Shared with whoever publishes it.
     known: Option<Arc<Known>>,
-    /// A job that had ended was seen to go on, once. One more answer has to confirm it.
+    /// One response showed that an ended job is live again. A second one has to confirm it.
     reopening: bool,
 }
 
 impl JobWatch {
-    /// A watch that starts from what the record knows of the job. `seed` sets its jitter.
+    /// Starts from the state that the database holds. `seed` sets the jitter of the backoff.
     #[must_use]
-    pub fn new(policy: impl Into<Arc<PollPolicy>>, known: Option<Arc<Known>>, seed: u64) -> Self {
-        let policy = policy.into();
+    pub fn new(policy: PollPolicy, known: Option<Arc<Known>>, seed: u64) -> Self {
         let (backoff, jitter) = (Backoff::new(policy.backoff), fastrand::Rng::with_seed(seed));
         Self { policy, backoff, jitter, known, reopening: false }
     }
 
-    /// How often to poll.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
-        *self.policy
+        self.policy
     }
 
-    /// The latest that is known of the job.
+    /// The latest known state; `None` before the first successful poll.
     #[must_use]
-    pub fn known(&self) -> Option<&Known> {
-        self.known.as_deref()
+    pub fn known(&self) -> Option<&Arc<Known>> {
+        self.known.as_ref()
     }
 
-    /// The same, to be kept.
-    #[must_use]
-    pub fn shared_known(&self) -> Option<Arc<Known>> {
-        self.known.clone()
-    }
-
-    /// What to do first: nothing where the record says that the job has ended, else poll.
+    /// What to do before the first outcome.
     #[must_use]
     pub fn first(&self, now: Now) -> Next {
         self.finished().unwrap_or(Next::PollAt(now.monotonic))
     }
 
-    /// Takes in how a poll ended. The watch knows it from here on; whoever calls sees to it that it is recorded.
-    pub fn handle_outcome(&mut self, outcome: PollOutcome, now: Now) -> Decision {
+    /// Handles the outcome of a poll. The caller commits the change.
+    pub fn handle_outcome(&mut self, outcome: PollOutcome, at: Now) -> Decision {
         match outcome {
             Ok(snapshot) => {
                 self.backoff.reset();
-                let record = self.learn(snapshot, now.wall);
+                let change = self.apply_snapshot(snapshot, at.wall);
                 let next = self.finished().filter(|_| !self.reopening);
-                let next = next.unwrap_or(Next::PollAt(now.monotonic + self.policy.interval));
-                Decision { record, next }
+                let next = next.unwrap_or(Next::PollAt(at.monotonic + self.policy.interval));
+                Decision { at, failure: None, change, next }
             }
-            Err(failure) => Decision { record: self.learn_failure(&failure, now.wall), next: self.retry(failure, now) },
+            Err(failure) => {
+                let change = self.apply_failure(&failure, at.wall);
+                let next = self.retry(&failure, at);
+                Decision { at, failure: Some(failure), change, next }
+            }
         }
     }
 
@@ -143,19 +157,19 @@ impl JobWatch {
         status.is_terminal().then(|| Next::Finished(status.clone()))
     }
 
-    fn retry(&mut self, failure: PollFailure, now: Now) -> Next {
-        // One that was never seen may be so new that not every part of the service knows it.
+    fn retry(&mut self, failure: &PollFailure, now: Now) -> Next {
+        // A job that was never seen may be new: HealthOmics may not find it everywhere yet.
         let may_be_new = failure.reason == FailureReason::NotFound && self.known.is_none();
         let delay = match failure.reason.class().retry {
             RetryClass::Recheck if !may_be_new => self.policy.backoff.max,
             RetryClass::Backoff | RetryClass::Recheck => self.backoff.next_delay(self.jitter.f64()),
-            RetryClass::Park => return Next::Parked(failure.message),
+            RetryClass::Park => return Next::Parked(failure.message.clone()),
         };
-        let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-        Next::PollAt(now.monotonic + delay.max(asked))
+        let retry_after = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        Next::PollAt(now.monotonic + delay.max(retry_after))
     }
 
-    fn learn_failure(&mut self, failure: &PollFailure, observed_at: Timestamp) -> Change {
+    fn apply_failure(&mut self, failure: &PollFailure, observed_at: Timestamp) -> Change {
         let mut change = Change::default();
         if let (FailureReason::NotFound, Some(known)) = (failure.reason, &mut self.known)
             && known.vanished_at.is_none()
@@ -166,7 +180,7 @@ impl JobWatch {
         change
     }
 
-    fn learn(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
+    fn apply_snapshot(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let Some(known) = &mut self.known else {
             return self.first_sighting(snapshot, observed_at);
         };
@@ -184,7 +198,7 @@ impl JobWatch {
         change.sources = source_transitions(&known.sources, &snapshot.sources, observed_at);
         change.details.extend(details(known, &snapshot, observed_at));
         if known.status != snapshot.status {
-            // A wall clock that was set back must not make the change end before it began.
+            // The wall clock may have been set back: the change must not end before it began.
             let not_before = Some(known.last_seen.min(observed_at));
             let anomaly = anomaly(Some(&known.status), &snapshot);
             change.transition =
@@ -196,9 +210,8 @@ impl JobWatch {
         known.completed_at = snapshot.completed_at;
         known.status = snapshot.status;
         known.status_message = snapshot.status_message;
-        if snapshot.sources.iter().any(|(key, source)| known.sources.get(key) != Some(source)) {
-            Arc::make_mut(&mut known.sources).update(snapshot.sources);
-        }
+        // Sources that the response leaves out keep their last known status.
+        known.sources.extend(snapshot.sources);
         change
     }
 
@@ -214,7 +227,7 @@ impl JobWatch {
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
-            sources: snapshot.sources.into(),
+            sources: snapshot.sources,
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,
@@ -243,7 +256,7 @@ fn transition(
     }
 }
 
-/// Sources that are new or have another status. One that is no longer named is no news: the last that is known of it stands.
+/// Sources that are new or have another status.
 fn source_transitions(known: &Sources, seen: &Sources, observed_at: Timestamp) -> Vec<SourceTransition> {
     seen.iter()
         .filter_map(|(key, source)| {
@@ -267,7 +280,7 @@ fn details(known: &Known, snapshot: &Snapshot, observed_at: Timestamp) -> impl I
     message.into_iter().chain(recreated)
 }
 
-/// What the life cycle does not allow about the way from one status to the one in the snapshot.
+/// The rule of the life cycle that the change of status breaks, if any.
 fn anomaly(from: Option<&JobStatus>, snapshot: &Snapshot) -> Option<Anomaly> {
     let to = &snapshot.status;
     match from {
@@ -280,7 +293,7 @@ fn anomaly(from: Option<&JobStatus>, snapshot: &Snapshot) -> Option<Anomaly> {
     }
 }
 
-/// How far along its life a job is; `None` for a status that the API page does not have.
+/// The place of a status in the life cycle; `None` for a status that the API page does not list.
 fn stage(status: &JobStatus) -> Option<u8> {
     match status {
         JobStatus::Submitted => Some(0),

@@ -41,12 +41,12 @@ fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
 
 fn describe(decision: &Decision, now: Now) -> String {
     let mut words = Vec::new();
-    if let Some(Transition { from, to, anomaly, .. }) = &decision.record.transition {
+    if let Some(Transition { from, to, anomaly, .. }) = &decision.change.transition {
         words.push(format!("{}>{to}", from.as_ref().map_or("", JobStatus::as_str)));
         words.extend(anomaly.map(|anomaly| anomaly.as_str().to_owned()));
     }
-    words.extend(decision.record.details.iter().map(|detail| format!("+{}", detail.kind.as_str())));
-    for SourceTransition { key, from, to, .. } in &decision.record.sources {
+    words.extend(decision.change.details.iter().map(|detail| format!("+{}", detail.kind.as_str())));
+    for SourceTransition { key, from, to, .. } in &decision.change.sources {
         let from = from.as_ref().map_or("", SourceStatus::as_str);
         words.push(format!("{}#{} {from}>{}", key.name, key.nth, to.status));
     }
@@ -117,7 +117,7 @@ fn a_job_is_forgotten_so_long_after_its_end_as_the_service_says_it_but_never_bef
         let completed_at = completed_at.map(|at| now(at).wall);
         let mut watch = JobWatch::new(POLICY, None, 1);
         let decision = watch.handle_outcome(Ok(Snapshot { completed_at, ..snapshot(status) }), now(seen));
-        assert!(decision.record.transition.is_some());
+        assert!(decision.change.transition.is_some());
         let wait = watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(asked).wall);
         wait.map(|wait| wait.as_secs())
     };
@@ -157,12 +157,12 @@ fn an_end_without_a_time_is_an_end_and_marked() {
 fn a_change_lies_between_the_last_sight_of_the_old_status_and_the_first_of_the_new() {
     let mut watch = JobWatch::new(POLICY, None, 1);
     for (at, status) in [(0, "SUBMITTED"), (30, "SUBMITTED"), (50, "IN_PROGRESS")] {
-        let change = watch.handle_outcome(Ok(snapshot(status)), now(at)).record.transition;
+        let change = watch.handle_outcome(Ok(snapshot(status)), now(at)).change.transition;
         if let Some(Transition { from: Some(_), observed_at, not_before, .. }) = change {
             assert_eq!((not_before, observed_at), (Some(now(30).wall), now(50).wall));
         }
     }
-    let clock_set_back = watch.handle_outcome(Ok(snapshot("FAILED")), now(20)).record.transition.expect("a change");
+    let clock_set_back = watch.handle_outcome(Ok(snapshot("FAILED")), now(20)).change.transition.expect("a change");
     assert_eq!(clock_set_back.not_before, Some(clock_set_back.observed_at));
 }
 
@@ -234,13 +234,35 @@ fn a_wish_of_the_service_to_wait_is_kept_within_bounds() {
 fn a_watch_goes_on_from_the_record() {
     let mut before = JobWatch::new(POLICY, None, 1);
     before.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(0));
-    let mut after = JobWatch::new(POLICY, before.shared_known(), 2);
+    let mut after = JobWatch::new(POLICY, before.known().cloned(), 2);
     assert_eq!(after.first(now(50)), Next::PollAt(now(50).monotonic));
     let same = after.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(50));
-    assert!(same.record.is_empty());
+    assert!(same.change.is_empty());
     let end = after.handle_outcome(Ok(snapshot("COMPLETED")), now(60));
     assert_eq!(describe(&end, now(60)), "IN_PROGRESS>COMPLETED finished COMPLETED");
-    assert_eq!(JobWatch::new(POLICY, after.shared_known(), 3).first(now(70)), end.next);
+    assert_eq!(JobWatch::new(POLICY, after.known().cloned(), 3).first(now(70)), end.next);
+}
+
+#[test]
+fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_known_job_after_two_404s() {
+    let mut watch = JobWatch::new(POLICY, None, 1);
+    for (reason, dropped) in
+        [(FailureReason::Timeout, false), (FailureReason::AccessDenied, true), (FailureReason::NotFound, true)]
+    {
+        assert_eq!(watch.handle_outcome(Err(failure(reason)), now(1)).can_be_dropped(None), dropped, "{reason:?}");
+    }
+    let script = [
+        (Ok(snapshot("FAILED")), true),
+        (Err(failure(FailureReason::Timeout)), true),
+        (Err(failure(FailureReason::NotFound)), false),
+        (Err(failure(FailureReason::Protocol)), false),
+        (Err(failure(FailureReason::NotFound)), true),
+    ];
+    for (outcome, dropped) in script {
+        let case = format!("{outcome:?}");
+        let decision = watch.handle_outcome(outcome, now(2));
+        assert_eq!(decision.can_be_dropped(watch.known().map(AsRef::as_ref)), dropped, "{case}");
+    }
 }
 
 fn any_outcome() -> impl Strategy<Value = PollOutcome> {
@@ -261,7 +283,7 @@ proptest! {
             let now = now(step as u64);
             let said = outcome.as_ref().ok().map(|snapshot| snapshot.status.clone());
             let decision = watch.handle_outcome(outcome, now);
-            if let Some(transition) = decision.record.transition {
+            if let Some(transition) = decision.change.transition {
                 prop_assert_eq!(&transition.from, &last, "each transition begins where the last one ended");
                 prop_assert_ne!(transition.from.as_ref(), Some(&transition.to), "no transition leads to itself");
                 prop_assert_eq!(Some(&transition.to), said.as_ref(), "nothing is recorded that was not said");

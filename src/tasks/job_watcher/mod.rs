@@ -1,4 +1,7 @@
-//! The task of one job: wait, pace, ask, decide; then record, and only then publish.
+//! The task of one job. It polls, commits what changed, and then publishes it: status, metrics and log.
+//!
+//! Nothing is published before its commit. While the database cannot be written the task does not poll, so nothing is observed
+//! that could not be saved.
 
 mod poller;
 
@@ -9,57 +12,49 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::core::failure::{FailureReason, PollFailure};
+use crate::core::failure::PollFailure;
 use crate::core::job::WatchId;
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::core::tracker::Next;
+use crate::core::tracker::{Decision, Next};
 use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition};
 use crate::database::{CommitError, Record};
 use crate::instruments::Instruments;
 use crate::state::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
-pub use poller::{Polled, Poller};
+pub(crate) use poller::Poller;
 
-/// How long after a failed commit it is tried again. Polling of the job pauses meanwhile, so that nothing is seen that could
-/// not be kept.
+/// From a failed commit to the next attempt.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
 
-/// How long a job that was found and never seen is asked for at least: a policy that is not everywhere yet loses no job.
+/// The shortest time that a discovered job is polled before it was ever seen. A new IAM policy takes a while to apply.
 const UNSEEN_MIN: Duration = Duration::from_hours(1);
 
-/// What every watcher works with.
+/// What every task works with.
 #[derive(Clone, Debug)]
 pub struct Workplace {
-    /// The clocks.
     pub clock: Clock,
-    /// The durable log.
     pub record: Record,
-    /// Where the latest state is published.
     pub board: StatusBoard,
-    /// What is counted.
     pub instruments: Instruments,
 }
 
-/// The record can no longer take anything: the process has to end, and its supervisor to start it anew.
+/// The database writer has ended. The process has to end, and systemd starts it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that writes the record has ended")]
 pub struct RecordGone;
 
-/// Watches one job to its end, or until `stop`.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     workplace: Arc<Workplace>,
     poller: Poller,
-    /// What the board has, too.
-    view: Arc<WatchView>,
+    view: WatchView,
     started: Monotonic,
+    /// How long a discovered job is retained after its end; `None`: the job has an entry of its own.
     forget_after: Option<Duration>,
 }
 
 impl Watcher {
-    /// A watcher that asks through `poller`; its watch is on the board from now on. `transitions` counts those that the record
-    /// holds already; `forget_after` says how long after the job's end there is still something to watch, if that is limited.
-    #[must_use]
-    pub fn new(
+    /// Publishes the watch. `transitions` counts those that the database holds.
+    pub(crate) fn new(
         workplace: Arc<Workplace>,
         poller: Poller,
         id: Arc<WatchId>,
@@ -69,164 +64,154 @@ impl Watcher {
     ) -> Self {
         let view = WatchView::new(id, name, Arc::clone(poller.aws_region()), transitions);
         let now = workplace.clock.now();
-        let mut watcher = Self { workplace, poller, view: Arc::new(view), started: now.monotonic, forget_after };
+        let mut watcher = Self { workplace, poller, view, started: now.monotonic, forget_after };
         watcher.publish(now);
         watcher
     }
 
-    /// Runs to the job's end and on until it is to be forgotten, or until `stop`; a commit that is under way ends first. What lasts
-    /// for a moment is boxed: a hundred thousand tasks sleep, and each is as large as the largest of its steps.
+    /// Runs until the job has ended and its retention has expired, or until `stop` is signalled. A commit in progress ends first.
     ///
     /// # Errors
-    /// The record is gone.
-    pub async fn run(mut self: Box<Self>, mut stop: oneshot::Receiver<()>) -> Result<(), RecordGone> {
+    /// The database writer has ended.
+    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), RecordGone> {
         loop {
             if self.poller.due().is_none() {
-                let left = self.left_in_sight();
+                let retained = self.retained_without_polls();
                 tokio::select! {
                     biased;
                     _ = &mut stop => return Ok(()),
-                    () = self.workplace.clock.sleep(left) => return Ok(()),
-                    () = self.poller.asked_again() => {}
+                    () = self.workplace.clock.sleep(retained) => return Ok(()),
+                    () = self.poller.wait_reopened() => {}
                 }
             }
-            let polled = tokio::select! {
+            let decision = tokio::select! {
                 biased;
-                _ = &mut stop => break,
-                polled = self.poller.poll() => polled,
+                _ = &mut stop => return self.save_last_seen().await,
+                decision = self.poller.poll() => decision,
             };
-            let Some(polled) = polled else {
+            let Some(decision) = decision else {
                 self.publish(self.workplace.clock.now());
                 continue;
             };
-            if !polled.change.is_empty() && !Box::pin(self.record(&polled.change, &mut stop)).await? {
+            if !self.commit(&decision.change, &mut stop).await? {
                 return Ok(());
             }
-            let lets_go = polled.lets_go(self.poller.known());
-            self.tell(*polled);
-            if lets_go && self.forgotten_in() == Some(Duration::ZERO) {
+            let can_be_dropped = decision.can_be_dropped(self.poller.known().map(AsRef::as_ref));
+            self.show(decision);
+            if can_be_dropped && self.remaining_retention() == Some(Duration::ZERO) {
                 return Ok(());
             }
         }
-        Box::pin(self.leave()).await
     }
 
-    /// How long a job that is not polled any more has to be in sight yet.
-    fn left_in_sight(&self) -> Duration {
-        // Parked: that has to be seen until the configuration changes.
-        let seen = self.forget_after.map(|_| self.forgotten_in().unwrap_or(Duration::MAX));
-        seen.unwrap_or_default()
+    /// How long the task of a job that is not polled goes on. A parked job is retained until the configuration changes.
+    fn retained_without_polls(&self) -> Duration {
+        let discovered = self.forget_after.map(|_| self.remaining_retention().unwrap_or(Duration::MAX));
+        discovered.unwrap_or_default()
     }
 
-    /// How long the job stays in sight yet, where that is known. One that was never seen does not stay for ever.
-    fn forgotten_in(&self) -> Option<Duration> {
+    /// `None`: the job is live, or it has an entry of its own.
+    fn remaining_retention(&self) -> Option<Duration> {
         let (after, now) = (self.forget_after?, self.workplace.clock.now());
-        match &self.view.known {
+        match self.poller.known() {
             Some(known) => known.forgotten_in(after, now.wall),
             None => Some(after.max(UNSEEN_MIN).saturating_sub(now.monotonic.since(self.started))),
         }
     }
 
-    /// Notes when the status was last seen, so that its next change, which somebody else may see, is not said to have come sooner.
-    /// It is tried once: without it that change lies between wider bounds, and is no less true.
-    async fn leave(&self) -> Result<(), RecordGone> {
-        let seen = self.view.last_successful_poll.and(self.view.known.as_ref());
-        let Some(known) = seen.filter(|known| !known.status.is_terminal() && known.vanished_at.is_none()) else {
+    /// Saves when the status was last observed, which bounds the time of the next transition. It is tried once: without it the
+    /// bounds are wider and still correct.
+    async fn save_last_seen(&self) -> Result<(), RecordGone> {
+        let polled = self.view.last_successful_poll.and(self.poller.known());
+        let Some(known) = polled.filter(|known| !known.status.is_terminal() && known.vanished_at.is_none()) else {
             return Ok(());
         };
         let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: known.last_seen };
-        let change = Change { details: vec![detail], ..Change::default() };
-        match self.workplace.record.append(&self.view.id, &change).await {
-            Err(CommitError::WriterGone) => Err(RecordGone),
-            Ok(()) | Err(CommitError::Sqlite(_) | CommitError::Reopen(_)) => Ok(()),
-        }
+        self.try_commit(&Change { details: vec![detail], ..Change::default() }).await?;
+        Ok(())
     }
 
-    /// Commits, again and again until it holds. `false`: told to stop before it did, so nothing may be shown of it.
-    async fn record(&self, change: &Change, stop: &mut oneshot::Receiver<()>) -> Result<bool, RecordGone> {
-        loop {
-            let committed = self.workplace.record.append(&self.view.id, change).await;
-            if let Err(CommitError::WriterGone) = committed {
-                return Err(RecordGone);
-            }
-            if committed.is_ok() {
-                return Ok(true);
-            }
+    /// Commits, with retries. Returns whether `change` is saved; if not, `stop` was signalled.
+    async fn commit(&self, change: &Change, stop: &mut oneshot::Receiver<()>) -> Result<bool, RecordGone> {
+        while !change.is_empty() && !self.try_commit(change).await? {
             tokio::select! {
                 biased;
                 _ = &mut *stop => return Ok(false),
                 () = self.workplace.clock.sleep(COMMIT_RETRY) => {}
             }
         }
+        Ok(true)
     }
 
-    /// Shows what is in the record by now: board, metrics, log.
-    fn tell(&mut self, polled: Polled) {
-        let now = polled.now;
-        match polled.failure {
+    async fn try_commit(&self, change: &Change) -> Result<bool, RecordGone> {
+        let committed = self.workplace.record.append(&self.view.id, change).await;
+        if let Err(CommitError::WriterGone) = committed {
+            return Err(RecordGone);
+        }
+        Ok(committed.is_ok())
+    }
+
+    /// Publishes a committed decision.
+    fn show(&mut self, decision: Decision) {
+        let Decision { at, failure, change, .. } = decision;
+        match failure {
             None => {
                 if self.view.up == Some(false) {
                     info!(event = "poll_recovered", watch = &*self.view.name, target = %self.view.id.target,
                         reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
                         "polls succeed again");
                 }
-                let view = Arc::make_mut(&mut self.view);
-                view.up = Some(true);
-                view.last_successful_poll = Some(now.wall);
+                self.view.up = Some(true);
+                self.view.last_successful_poll = Some(at.wall);
             }
-            Some(failure) => self.note_failure(failure, now.wall),
+            Some(failure) => self.show_failure(failure, at.wall),
         }
-        if let Some(transition) = &polled.change.transition {
-            Arc::make_mut(&mut self.view).transitions[transition.to.index()] += 1;
+        if let Some(transition) = &change.transition {
+            self.view.transitions[transition.to.index()] += 1;
         }
-        // The board first: whoever hears of the transition finds it there.
-        self.publish(now);
-        if let Some(transition) = polled.change.transition {
-            self.tell_transition(transition);
+        // Subscribers of transitions expect to find the new status.
+        self.publish(at);
+        if let Some(transition) = change.transition {
+            self.announce(transition);
         }
     }
 
-    fn note_failure(&mut self, failure: PollFailure, at: Timestamp) {
-        let reason: FailureReason = failure.reason;
-        // One line when trouble begins or changes its kind; the counters tell the rest.
-        if self.view.up != Some(false) || self.view.recent_failures.back().is_none_or(|last| last.reason != reason) {
-            warn!(event = "poll_failed", watch = &*self.view.name, target = %self.view.id.target,
-                reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
-                reason = reason.label(), "{}", failure.message);
+    /// Logs a failure if it is the first, or of another class than the one before.
+    fn show_failure(&mut self, PollFailure { reason, message, .. }: PollFailure, at: Timestamp) {
+        let WatchView { id, name, up, recent_failures, .. } = &mut self.view;
+        if *up != Some(false) || recent_failures.back().is_none_or(|last| last.reason != reason) {
+            warn!(event = "poll_failed", watch = &**name, target = %id.target, reference_store_id = %id.key.store,
+                import_job_id = %id.key.job, reason = reason.label(), "{message}");
         }
-        let view = Arc::make_mut(&mut self.view);
-        view.up = Some(false);
-        if view.recent_failures.len() == RECENT_FAILURES_MAX {
-            view.recent_failures.pop_front();
+        *up = Some(false);
+        if recent_failures.len() == RECENT_FAILURES_MAX {
+            recent_failures.pop_front();
         }
-        view.recent_failures.push_back(FailedPoll { at, reason, message: failure.message });
+        recent_failures.push_back(FailedPoll { at, reason, message });
     }
 
     fn publish(&mut self, now: Now) {
-        let view = Arc::make_mut(&mut self.view);
-        view.known = self.poller.shared_known();
-        view.next_poll = self.poller.due().and_then(|due| wall(due, now));
-        view.state = match self.poller.next() {
+        self.view.known = self.poller.known().cloned();
+        self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
+        self.view.state = match self.poller.next() {
             Next::PollAt(_) => WatchState::Live,
             Next::Finished(_) => WatchState::Finished,
             Next::Parked(reason) => WatchState::Parked(reason.clone()),
         };
-        self.workplace.board.publish(Arc::clone(&self.view));
+        self.poller.report();
+        self.workplace.board.publish(self.view.clone());
     }
 
-    /// The watch as people tell it from others: those found in a store share its name.
-    fn title(&self) -> String {
-        let WatchView { name, id, .. } = &*self.view;
-        if self.forget_after.is_some() { format!("{name}/{}", id.key.job) } else { name.to_string() }
-    }
-
-    fn tell_transition(&self, transition: Transition) {
-        let WatchId { target, key } = &*self.view.id;
+    fn announce(&self, transition: Transition) {
+        let WatchView { name, id, .. } = &self.view;
+        let WatchId { target, key } = &**id;
         let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
             &transition;
+        // Discovered jobs share the name of their store.
+        let title = if self.forget_after.is_some() { format!("{name}/{}", key.job) } else { name.to_string() };
         info!(
             event = "transition",
-            watch = &*self.view.name,
+            watch = &**name,
             target = %target,
             reference_store_id = %key.store,
             import_job_id = %key.job,
@@ -238,20 +223,19 @@ impl Watcher {
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),
             anomaly = anomaly.map(Anomaly::as_str),
-            "{}: {}{to}", self.title(), from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
+            "{title}: {}{to}", from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         );
-        // At a first sighting the job may have ended long before anyone watched it.
+        // A job may have ended long before its first poll.
         if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)
             && let Ok(delay) = Duration::try_from(self.workplace.clock.now().wall.duration_since(*completed_at))
         {
             self.workplace.instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        let announced = Announced { name: Arc::clone(&self.view.name), id: Arc::clone(&self.view.id), transition };
-        self.workplace.board.announce(announced);
+        self.workplace.board.announce(Announced { name: Arc::clone(name), id: Arc::clone(id), transition });
     }
 }
 
-/// A time on the monotonic clock as the wall clock will show it, if nobody sets that one meanwhile.
+/// The expected wall clock time of a time on the monotonic clock.
 fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
     now.wall.checked_add(at.since(now.monotonic)).ok()
 }

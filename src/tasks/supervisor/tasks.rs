@@ -1,48 +1,57 @@
-//! Tasks by key: each has one owner, can be told to stop, and may be started again where it panics.
+//! The running tasks by key. Each task can be stopped, and is started again a few times if it panics.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio_util::task::JoinMap;
 
-/// How often one task is started again. A fault that comes back this often does not go away by itself.
+use crate::core::job::{StoreId, WatchId};
+
+/// How often one task is started again after panics.
 pub(super) const RESTARTS_MAX: u32 = 5;
 
-/// The tasks of a supervisor.
+/// What a task is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskKey {
+    Watch(Arc<WatchId>),
+    Lister(StoreId),
+}
+
 #[derive(Debug)]
 pub(super) struct Tasks<K, E> {
     set: JoinMap<K, Result<(), E>>,
     running: BTreeMap<K, Running>,
-    /// Ends that came in while only others were waited for.
-    ended: VecDeque<Ended<K, E>>,
+    /// Ends that arrived while `stop` waited for other tasks.
+    ended: VecDeque<TaskEnd<K, E>>,
 }
 
 #[derive(Debug)]
 struct Running {
-    /// Tells the task to stop, as dropping it does.
     stop: oneshot::Sender<()>,
     restarts: u32,
 }
 
-/// How a task ended that nobody had told to.
+/// How a task ended that was not stopped.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended<K, E> {
-    /// It has done what it was for.
+pub enum TaskEnd<K, E> {
     Done(K),
-    /// It says that the daemon cannot go on.
+    /// The daemon cannot go on.
     Failed(E),
-    /// It panicked, and may be started again for the `restarts`th time.
-    Panicked { key: K, restarts: u32 },
-    /// It panicked once more than [`RESTARTS_MAX`] times.
+    /// The task panicked. The next start is the `restarts`th restart.
+    Panicked {
+        key: K,
+        restarts: u32,
+    },
+    /// The task panicked more than [`RESTARTS_MAX`] times.
     GivenUp(K),
 }
 
-impl<K, E> Ended<K, E> {
-    /// Whose end asks for something.
+impl<K, E> TaskEnd<K, E> {
     fn key(&self) -> Option<&K> {
         match self {
             Self::Done(key) | Self::Panicked { key, .. } | Self::GivenUp(key) => Some(key),
@@ -56,7 +65,6 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         Self { set: JoinMap::new(), running: BTreeMap::new(), ended: VecDeque::new() }
     }
 
-    /// Whether there is a task of `key`.
     pub(super) fn runs(&self, key: &K) -> bool {
         self.running.contains_key(key)
     }
@@ -71,8 +79,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         self.running.insert(key, Running { stop, restarts });
     }
 
-    /// The next end of a task that nobody told to; never returns while there is none to end.
-    pub(super) async fn next_end(&mut self) -> Ended<K, E> {
+    /// Returns the next end of a task that was not stopped. Cancel safe.
+    pub(super) async fn next_end(&mut self) -> TaskEnd<K, E> {
         loop {
             if let Some(ended) = self.ended.pop_front() {
                 return ended;
@@ -84,18 +92,17 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         }
     }
 
-    /// Tells the tasks of `keys` to stop and waits for them, at most `patience`; what then runs on is cut off.
-    pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, patience: Duration) {
+    /// Stops the tasks of `keys` and waits until they have ended. After `timeout` they are aborted.
+    pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, timeout: Duration) {
         let keys: BTreeSet<K> = keys.into_iter().collect();
-        // Whoever stops a task wants no more of it, an end that is still to be told included.
+        // The end of a stopped task is of no interest.
         self.ended.retain(|ended| !ended.key().is_some_and(|key| keys.contains(key)));
         let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.set.contains_key(key)).collect();
         for task in waiting.iter().filter_map(|key| self.running.remove(key)) {
-            // An error: it has ended meanwhile.
+            // An error: the task has ended meanwhile.
             let _ = task.stop.send(());
         }
-        // The patience is a bound on a wait, not a schedule: no one's turn depends on it.
-        let all_ended = tokio::time::timeout(patience, async {
+        let all_ended = tokio::time::timeout(timeout, async {
             while !waiting.is_empty() {
                 let Some((key, end)) = self.set.join_next().await else { return };
                 waiting.retain(|other| *other != key);
@@ -109,20 +116,19 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         }
     }
 
-    /// Stops every task.
-    pub(super) async fn stop_all(&mut self, patience: Duration) {
+    pub(super) async fn stop_all(&mut self, timeout: Duration) {
         let all: Vec<K> = self.running.keys().cloned().collect();
-        self.stop(all, patience).await;
+        self.stop(all, timeout).await;
     }
 
     fn take(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
-        // A task that was told to stop is no longer among the running; only its word that nothing can go on still counts.
+        // A stopped task is not in `running` any more. Only its error still counts.
         let restarts = self.running.remove(&key).map(|task| task.restarts);
         match (end, restarts) {
-            (Ok(Err(error)), _) => self.ended.push_back(Ended::Failed(error)),
-            (Ok(Ok(())), Some(_)) => self.ended.push_back(Ended::Done(key)),
-            (Err(_), Some(RESTARTS_MAX..)) => self.ended.push_back(Ended::GivenUp(key)),
-            (Err(_), Some(restarts)) => self.ended.push_back(Ended::Panicked { key, restarts: restarts + 1 }),
+            (Ok(Err(error)), _) => self.ended.push_back(TaskEnd::Failed(error)),
+            (Ok(Ok(())), Some(_)) => self.ended.push_back(TaskEnd::Done(key)),
+            (Err(_), Some(RESTARTS_MAX..)) => self.ended.push_back(TaskEnd::GivenUp(key)),
+            (Err(_), Some(restarts)) => self.ended.push_back(TaskEnd::Panicked { key, restarts: restarts + 1 }),
             (Ok(Ok(())) | Err(_), None) => {}
         }
     }
@@ -140,10 +146,10 @@ mod tests {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("a", 0, |_| async { panic!("a fault") });
         for restarts in 1..=RESTARTS_MAX {
-            assert_eq!(tasks.next_end().await, Ended::Panicked { key: "a", restarts });
+            assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts });
             tasks.start("a", restarts, |_| async { panic!("a fault") });
         }
-        assert_eq!(tasks.next_end().await, Ended::GivenUp("a"));
+        assert_eq!(tasks.next_end().await, TaskEnd::GivenUp("a"));
     }
 
     #[tokio::test]
@@ -162,8 +168,8 @@ mod tests {
         tokio::task::yield_now().await;
         tasks.stop(["stopped"], LONG).await;
         let mut ends = [tasks.next_end().await, tasks.next_end().await];
-        ends.sort_by_key(|end| matches!(end, Ended::Failed(_)));
-        assert_eq!(ends, [Ended::Panicked { key: "panics", restarts: 1 }, Ended::Failed("no record")]);
+        ends.sort_by_key(|end| matches!(end, TaskEnd::Failed(_)));
+        assert_eq!(ends, [TaskEnd::Panicked { key: "panics", restarts: 1 }, TaskEnd::Failed("no record")]);
         tasks.stop_all(LONG).await;
         assert!(tasks.set.is_empty());
     }

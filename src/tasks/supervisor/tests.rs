@@ -7,15 +7,15 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::PollConfig;
 use crate::config::watch_list::{StoreEntry, WatchList};
+use crate::config::{PollConfig, TargetConfig};
 use crate::core::job::JobStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Transition};
 use crate::database::Record;
 use crate::healthomics::Aws;
 use crate::instruments::Instruments;
-use crate::state::StatusBoard;
+use crate::state::{StatusBoard, WatchState};
 
 /// A supervisor of one job whose endpoint nobody listens on, and the folder of its record.
 async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
@@ -66,7 +66,7 @@ async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_bo
     record.append(&id, &sighting(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(board.watch(&id).expect("a watch").known, None);
 
-    let panicked = Ended::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
+    let panicked = TaskEnd::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
     supervisor.handle_end(panicked).await.expect("the daemon goes on");
     let view = board.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
@@ -78,7 +78,7 @@ async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_bo
 #[tokio::test]
 async fn a_watch_that_is_given_up_is_parked_in_sight() {
     let (mut supervisor, id, _folder) = supervisor().await;
-    let given_up = Ended::GivenUp(TaskKey::Watch(id.clone()));
+    let given_up = TaskEnd::GivenUp(TaskKey::Watch(id.clone()));
     supervisor.handle_end(given_up).await.expect("the daemon goes on");
     let view = supervisor.workplace.board.watch(&id).expect("a watch");
     assert!(
@@ -101,18 +101,18 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
     record.append(&ended, &sighting(JobStatus::Completed)).await.expect("a commit");
     record.append(&goes_on, &sighting(JobStatus::InProgress)).await.expect("a commit");
 
-    let found = |seen_to| {
+    let found = |ack| {
         let jobs = [&own, &ended, &goes_on, &new].map(|id| id.key.job.clone()).into();
-        Event::Found(Found { store: store.clone(), jobs, seen_to })
+        Event::Discovered(DiscoveredJobs { store: store.clone(), jobs, ack })
     };
-    let (seen_to, answer) = oneshot::channel();
+    let (ack, answer) = oneshot::channel();
     drop(answer);
-    supervisor.handle_event(found(seen_to)).await.expect("the daemon goes on");
+    supervisor.handle_event(found(ack)).await.expect("the daemon goes on");
     assert_eq!(board.watches().len(), 1, "what a sweeper found that was stopped is of no concern any more");
 
-    let (seen_to, answer) = oneshot::channel();
-    supervisor.handle_event(found(seen_to)).await.expect("the daemon goes on");
-    answer.await.expect("an answer").expect("they are seen to");
+    let (ack, answer) = oneshot::channel();
+    supervisor.handle_event(found(ack)).await.expect("the daemon goes on");
+    answer.await.expect("an answer").expect("they are watched");
     let watches = board.watches();
     let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
     assert_eq!(watches, [("all", &goes_on), ("all", &new), ("1234567890/9876543210", &own)]);

@@ -23,7 +23,7 @@ use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
-use refwatch::state::{ConfigError, FailedPoll, InForce, StatusBoard, StoreView, WatchState, WatchView};
+use refwatch::state::{ConfigError, FailedPoll, StatusBoard, StoreView, WatchState, WatchView};
 use stores::store_view;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -155,8 +155,7 @@ fn known(status: JobStatus) -> Known {
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
-        sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)])
-            .into(),
+        sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]),
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
         vanished_at: None,
@@ -185,7 +184,7 @@ fn hostile_view() -> WatchView {
     known.status_message = Some(text());
     let key = SourceKey { name: text().into(), source_file: text().into(), nth: 0 };
     let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
-    known.sources = Sources::from_iter([(key, source)]).into();
+    known.sources = Sources::from_iter([(key, source)]);
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchView {
         id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),
@@ -219,7 +218,7 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
     server.board.publish_store(store_view(STORE, None));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
-        daemon.config_in_force = InForce::new(|| "[http]\nlisten = \"127.0.0.1:10210\"".to_owned());
+        daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".into();
     });
     for (path, content_type, content) in [
         ("/", "text/html; charset=utf-8", "<!DOCTYPE html>"),
@@ -353,7 +352,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
             details: HOSTILE.to_owned(),
         });
         daemon.record_error = Some(HOSTILE.to_owned());
-        daemon.config_in_force = InForce::new(|| HOSTILE.to_owned());
+        daemon.config_in_force = HOSTILE.into();
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
     });
     for path in [

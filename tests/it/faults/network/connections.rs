@@ -26,7 +26,7 @@ fn waits(failure: PollFailure) -> Option<Duration> {
     let policy = PollPolicy { interval: Duration::from_secs(5), fixed: false, backoff };
     let now = Clock::system().now();
     let decision = JobWatch::new(policy, None, 1).handle_outcome(Err(failure), now);
-    assert!(decision.record.is_empty(), "{:?}", decision.record);
+    assert!(decision.change.is_empty(), "{:?}", decision.change);
     match decision.next {
         Next::PollAt(at) => Some(at.since(now.monotonic)),
         Next::Parked(_) => None,

@@ -1,0 +1,173 @@
+//! Compares what runs with what a configuration asks for: which tasks stop, which start, and which are left alone.
+//!
+//! Pure, and the only place that decides whether an entry or a target has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::config::watch_list::{JobEntry, StoreEntry, WatchList};
+use crate::core::job::{StoreId, WatchId};
+use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
+
+/// What runs.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    pub(crate) config: &'a Config,
+    /// Watched jobs without an entry of their own.
+    pub(crate) discovered: BTreeSet<Arc<WatchId>>,
+    pub(crate) listers: BTreeSet<StoreId>,
+}
+
+/// What has to change: first stop, then start. Everything else is kept.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// Targets that came, left or changed.
+    pub(crate) changed_targets: BTreeSet<Arc<str>>,
+    /// Watches to stop. Those that only changed start again.
+    pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
+    pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
+    pub(crate) stop_listers: BTreeSet<StoreId>,
+    pub(crate) start_listers: BTreeMap<StoreId, ListingPolicy>,
+}
+
+pub(crate) fn plan(running: &Running<'_>, wanted: &Config) -> Plan {
+    let (old, new) = (&running.config.watch_list, &wanted.watch_list);
+    let targets = running.config.targets.keys().chain(wanted.targets.keys());
+    let changed_targets: BTreeSet<Arc<str>> =
+        targets.filter(|name| running.config.targets.get(*name) != wanted.targets.get(*name)).cloned().collect();
+    let same_job = |id: &WatchId| old.jobs.get(id) == new.jobs.get(id) && !changed_targets.contains(&id.target);
+    let same_store = |id: &StoreId| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
+
+    let orphaned = |id: &Arc<WatchId>| !same_store(&id.store_id()) || new.jobs.contains_key(id);
+    let discovered = running.discovered.iter().filter(|id| orphaned(id));
+    let stop_jobs: BTreeSet<_> = old.jobs.keys().filter(|id| !same_job(id)).chain(discovered).cloned().collect();
+    let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
+    let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
+
+    // A job that lost its own entry has to be discovered again, by a new search.
+    let lost_entry = |store: &StoreId| {
+        new.stores.contains_key(store)
+            && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.store_id() == *store)
+    };
+    let (old_listers, mut start_listers) = (listers(running.config), listers(wanted));
+    let same_lister = |store: &&StoreId| {
+        old_listers.get(store) == start_listers.get(store) && same_store(store) && !lost_entry(store)
+    };
+    let keep: BTreeSet<StoreId> = running.listers.iter().filter(same_lister).cloned().collect();
+    let stop_listers = running.listers.difference(&keep).cloned().collect();
+    start_listers.retain(|store, _| !keep.contains(store));
+    Plan { changed_targets, stop_jobs, start_jobs, stop_listers, start_listers }
+}
+
+/// The stores to list: those whose jobs are discovered, and those with several jobs of their own.
+pub(crate) fn listers(config: &Config) -> BTreeMap<StoreId, ListingPolicy> {
+    let (replaces_polls, WatchList { jobs, stores }) = (config.poll.sweep, &config.watch_list);
+    let mut listers = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for id in jobs.keys().filter(|_| replaces_polls) {
+        if !seen.insert(id.store_id()) {
+            listers.insert(id.store_id(), ListingPolicy { replaces_polls, discovery: None });
+        }
+    }
+    for (store, StoreEntry { since, each }) in stores {
+        let name = Arc::clone(&each.name);
+        let discovery = DiscoveryPolicy { name, since: *since, interval: config.poll.min_interval };
+        listers.insert(store.clone(), ListingPolicy { replaces_polls, discovery: Some(discovery) });
+    }
+    listers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{PollConfig, Quota, TargetConfig};
+
+    /// Jobs as `STORE/JOB`, with an entry of their own each, and stores whose jobs are discovered.
+    fn config(jobs: &[&str], stores: &[&str]) -> Config {
+        let policy = PollConfig::default().policy();
+        let jobs = jobs.iter().map(|job| id(job).key.clone());
+        let mut config = Config { watch_list: WatchList::of_jobs(jobs, policy), ..Config::new("refwatch.db".into()) };
+        let stores = stores.iter().map(|store| (store_id(store), StoreEntry::new((*store).into(), policy)));
+        config.watch_list.stores = stores.collect();
+        config
+    }
+
+    /// Written with one digit each: `1/2` is job 1000000002 of store 1000000001.
+    fn id(text: &str) -> Arc<WatchId> {
+        let (store, job) = text.split_once('/').expect("STORE/JOB");
+        store_id(store).watch(format!("100000000{job}").parse().expect("an id"))
+    }
+
+    fn store_id(text: &str) -> StoreId {
+        StoreId { target: TargetConfig::DEFAULT.into(), store: format!("100000000{text}").parse().expect("an id") }
+    }
+
+    /// The plan as `-job +job -[store] +[store]`, where a discovered job runs for each name in `discovered`.
+    fn planned(old: &Config, discovered: &[&str], new: &Config) -> String {
+        let discovered = discovered.iter().map(|text| id(text)).collect();
+        let running = Running { config: old, discovered, listers: listers(old).into_keys().collect() };
+        let plan = plan(&running, new);
+        let digit = |id: &str| id.chars().last().expect("a digit");
+        let job = |id: &Arc<WatchId>| format!("{}/{}", digit(id.key.store.as_str()), digit(id.key.job.as_str()));
+        let store = |id: &StoreId| format!("[{}]", digit(id.store.as_str()));
+        let stop = plan.stop_jobs.iter().map(job).chain(plan.stop_listers.iter().map(store));
+        let start = plan.start_jobs.keys().map(job).chain(plan.start_listers.keys().map(store));
+        let words = stop.map(|it| format!("-{it}")).chain(start.map(|it| format!("+{it}")));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn only_what_came_left_or_changed_is_stopped_and_started() {
+        let none: &[&str] = &[];
+        // Old jobs and stores, discovered jobs, new jobs and stores.
+        for (old, discovered, new, expected) in [
+            ((none, none), none, (none, none), ""),
+            ((&["1/1"], none), none, (&["1/1"], none), ""),
+            ((none, none), none, (&["1/1"], none), "+1/1"),
+            ((&["1/1", "1/2"], none), none, (&["1/2", "1/3"], none), "-1/1 +1/3"),
+            ((&["1/1"], none), none, (&["1/1", "1/2"], none), "+1/2 +[1]"),
+            ((&["1/1", "1/2"], none), none, (&["1/1", "2/2"], none), "-1/2 -[1] +2/2"),
+            ((none, &["1"]), &["1/1", "1/2"], (none, &["1"]), ""),
+            ((none, &["1", "2"]), &["1/1", "2/2"], (none, &["2", "3"]), "-1/1 -[1] +[3]"),
+            // An own entry overrides the store's; a job that loses it is discovered again.
+            ((none, &["1"]), &["1/1", "1/2"], (&["1/1"], &["1"]), "-1/1 +1/1"),
+            ((&["1/1"], &["1"]), &["1/2"], (none, &["1"]), "-1/1 -[1] +[1]"),
+            ((&["1/1", "1/2"], none), none, (&["1/1", "1/2"], &["1"]), "-[1] +[1]"),
+        ] {
+            let plan = planned(&config(old.0, old.1), discovered, &config(new.0, new.1));
+            assert_eq!(plan, expected, "{old:?} {discovered:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn everything_of_a_changed_target_entry_or_policy_starts_again() {
+        let old = config(&["1/1", "2/1", "2/2"], &["3"]);
+        let mut target = old.clone();
+        target.targets.get_mut(TargetConfig::DEFAULT).expect("a target").quota =
+            Quota { share: 0.5, ..Quota::default() };
+        let all = "-1/1 -2/1 -2/2 -3/9 -[2] -[3] +1/1 +2/1 +2/2 +[2] +[3]";
+        assert_eq!(planned(&old, &["3/9"], &target), all);
+
+        let mut renamed = old.clone();
+        Arc::make_mut(&mut renamed.watch_list.jobs).get_mut(&id("1/1")).expect("a job").name = "renamed".into();
+        assert_eq!(planned(&old, &["3/9"], &renamed), "-1/1 +1/1");
+
+        let mut longer = old.clone();
+        longer.watch_list.stores.get_mut(&store_id("3")).expect("a store").since = Duration::from_hours(1);
+        assert_eq!(planned(&old, &["3/9"], &longer), "-3/9 -[3] +[3]");
+
+        let mut polls = old.clone();
+        polls.poll.sweep = false;
+        assert_eq!(planned(&old, &["3/9"], &polls), "-[2] -[3] +[3]");
+    }
+
+    #[test]
+    fn a_lister_that_does_not_run_is_started_at_the_next_reload() {
+        let config = config(&[], &["1"]);
+        let running = Running { config: &config, discovered: BTreeSet::new(), listers: BTreeSet::new() };
+        assert_eq!(plan(&running, &config).start_listers, listers(&config));
+    }
+}
