@@ -2,7 +2,6 @@
 //! else; what stands here is already in the record.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch};
@@ -159,37 +158,8 @@ pub struct ConfigError {
     pub in_force: &'static str,
     /// The first mistake and how many more there are, on one line.
     pub summary: String,
-    /// The mistakes, each with its place.
+    /// A line for each mistake, with its place. It never holds a line of the file, which may have a password in it.
     pub details: String,
-}
-
-/// The configuration in force, which is written out when somebody asks: of a hundred thousand jobs it takes ten mebibytes.
-#[derive(Clone)]
-pub struct InForce(Arc<dyn Fn() -> String + Send + Sync>);
-
-impl InForce {
-    /// What `write` writes out as TOML, its secrets hidden.
-    pub fn new(write: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self(Arc::new(write))
-    }
-
-    /// As TOML, its secrets hidden.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        (self.0)()
-    }
-}
-
-impl Default for InForce {
-    fn default() -> Self {
-        Self::new(String::new)
-    }
-}
-
-impl fmt::Debug for InForce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InForce").finish_non_exhaustive()
-    }
 }
 
 /// The state of the daemon itself.
@@ -199,8 +169,8 @@ pub struct DaemonView {
     pub config_loaded_at: Option<Timestamp>,
     /// What is wrong with the configuration as it was last read; `None` where nothing is.
     pub config_error: Option<ConfigError>,
-    /// The configuration in force.
-    pub config_in_force: InForce,
+    /// The configuration in force as TOML, without secrets.
+    pub config_in_force: Arc<str>,
     /// Why the record cannot be written; `None` while it can.
     pub record_error: Option<String>,
     /// The targets through which AWS lets nothing be seen, and what it says.

@@ -9,7 +9,7 @@ use super::systemd;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::reload::Reloaded;
-use crate::state::{ConfigError, InForce};
+use crate::state::ConfigError;
 use crate::tasks::job_watcher::Workplace;
 use crate::tasks::supervisor::ApplyError;
 
@@ -94,7 +94,7 @@ impl Daemon {
 
 /// `problems` are those of included files; where there are any, `in_force` says what is in force all the same.
 pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems, in_force: &'static str) {
-    let (loaded_at, config) = (workplace.clock.now().wall, config.clone());
+    let (loaded_at, in_force_toml) = (workplace.clock.now().wall, config.in_force().into());
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
         error!(event = "include_failed", "{in_force}");
@@ -103,14 +103,14 @@ pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &
     workplace.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = error;
-        daemon.config_in_force = InForce::new(move || config.in_force());
+        daemon.config_in_force = in_force_toml;
     });
 }
 
-/// One line for each mistake; the picture of it is on the page and in what `refwatch check` prints.
+/// One line for each mistake. `refwatch check` prints the lines of the file, too.
 fn log_problems(problems: &Problems) {
     for problem in &problems.0 {
-        error!(event = "config_problem", "{}", problem.summary());
+        error!(event = "config_problem", "{problem}");
     }
 }
 

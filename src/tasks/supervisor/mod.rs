@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use crate::config::watch_list::{Difference, JobEntry, StoreEntry, WatchList};
-use crate::config::{Config, TargetConfig};
+use crate::config::watch_list::{JobEntry, StoreEntry, WatchList};
+use crate::config::{Config, Difference, TargetConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;

@@ -125,8 +125,7 @@ async fn fault_103_a_reader_that_does_not_read_is_cut() {
     let server = Server::with(limits, []).await;
     // More than the socket buffers of both ends can take.
     let config = "# a line of the configuration in force\n".repeat(300_000);
-    let shown = config.clone();
-    server.board.update_daemon(|daemon| daemon.config_in_force = InForce::new(move || shown.clone()));
+    server.board.update_daemon(|daemon| daemon.config_in_force = config.as_str().into());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     // Waits, without reading, until the server has cut the connection: writing to it fails then.

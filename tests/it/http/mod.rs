@@ -23,7 +23,7 @@ use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
-use refwatch::state::{ConfigError, FailedPoll, InForce, StatusBoard, StoreView, WatchState, WatchView};
+use refwatch::state::{ConfigError, FailedPoll, StatusBoard, StoreView, WatchState, WatchView};
 use stores::store_view;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -219,7 +219,7 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
     server.board.publish_store(store_view(STORE, None));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
-        daemon.config_in_force = InForce::new(|| "[http]\nlisten = \"127.0.0.1:10210\"".to_owned());
+        daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".into();
     });
     for (path, content_type, content) in [
         ("/", "text/html; charset=utf-8", "<!DOCTYPE html>"),
@@ -353,7 +353,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
             details: HOSTILE.to_owned(),
         });
         daemon.record_error = Some(HOSTILE.to_owned());
-        daemon.config_in_force = InForce::new(|| HOSTILE.to_owned());
+        daemon.config_in_force = HOSTILE.into();
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
     });
     for path in [
