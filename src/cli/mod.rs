@@ -117,9 +117,16 @@ impl Failure {
         Self::new(Exit::Config, error)
     }
 
-    /// Wrong configuration, with each place.
+    /// Wrong configuration: a line for each problem. It may go to the journal, so it holds no line of the file.
     #[must_use]
     pub fn problems(problems: &Problems) -> Self {
+        let lines: Vec<String> = problems.0.iter().map(|problem| format!("error: {problem}")).collect();
+        Self { exit: Exit::Config, message: lines.join("\n") }
+    }
+
+    /// Wrong configuration: each problem with its line of the file.
+    #[must_use]
+    pub fn problems_with_source(problems: &Problems) -> Self {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { exit: Exit::Config, message: problems.render(colours) }
     }

@@ -28,11 +28,10 @@ impl FromStr for PasswordHash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts: HashParts = text
-            .parse()
-            .map_err(|_| "a password is written as its bcrypt hash: htpasswd -nBC 10 NAME prints NAME:HASH")?;
+        let parts: HashParts =
+            text.parse().map_err(|_| "must be a bcrypt hash, as `htpasswd -nBC 10 NAME` prints it after the colon")?;
         if parts.get_cost() > PASSWORD_COST_MAX {
-            return Err("a bcrypt hash of a cost over 16 takes too long to verify");
+            return Err("must be a bcrypt hash of a cost up to 16");
         }
         Ok(Self(text.to_owned()))
     }

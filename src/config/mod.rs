@@ -1,24 +1,23 @@
-//! The configuration, valid by construction: whoever holds a [`Config`] need not ask again whether a value makes sense.
+//! The configuration. A [`Config`] is valid: no other module checks its values again.
 //!
-//! A file becomes one in steps: `source` reads it, `parse` turns its text into the tables of `file` and the values of `value`,
-//! `check` puts the files together, `comparison` compares their entries with one another, `effective` fills in what is not
-//! written. `problem` is what any of them has to complain of; `syntax`, `key` and `hint` know what was likely meant. `schema` tells
-//! editors what may be written.
+//! `load` reads the files, `reader` turns each document into the tables of `raw`, `cross_check` checks the files against one another,
+//! and `resolve` applies the defaults. Each of them reports to `diagnostics`. `diff` compares two configurations, `render` writes one
+//! as TOML, and `schema` describes the file for editors.
 
 mod access;
-mod check;
-mod comparison;
-mod effective;
-mod file;
-mod hint;
-mod in_force;
-mod key;
-mod parse;
-mod problem;
+mod cross_check;
+mod diagnostics;
+mod diff;
+mod files;
+mod load;
+mod raw;
+mod reader;
+mod render;
+mod resolve;
 mod schema;
-mod source;
+mod suggest;
 mod syntax;
-mod value;
+mod values;
 pub mod watch_list;
 
 use std::collections::BTreeMap;
@@ -29,12 +28,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{PasswordHash, TlsConfig};
-pub use check::{Loaded, load, load_with};
-pub use problem::{Problem, Problems};
+pub use diagnostics::{Problem, Problems};
+pub use files::{FILE_SIZE_MAX, digest, includes};
+pub use load::{Loaded, load, load_with};
 pub use schema::schema;
-pub use source::{FILE_SIZE_MAX, digest, includes};
-pub use value::parse_endpoint_url;
-use watch_list::{Difference, WatchList};
+pub use values::parse_endpoint_url;
+use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;
 use crate::core::tracker::PollPolicy;
@@ -69,32 +68,6 @@ impl Config {
             http: HttpConfig::default(),
             log: LogConfig::default(),
         }
-    }
-
-    /// What has to happen while the daemon runs for this configuration to become `new`.
-    #[must_use]
-    pub fn difference(&self, new: &Self) -> Difference {
-        let same = |name: &str| self.targets.get(name) == new.targets.get(name);
-        self.watch_list.difference(&new.watch_list, same)
-    }
-
-    /// Adds the jobs, stores and targets of `before` that this configuration lacks. A file with a mistake, which was left out, may
-    /// have named them, and a mistake must not end a watch. A name that another watch has by now gives way to the default one.
-    pub fn keep_of(&mut self, before: &Self) {
-        self.watch_list.keep_of(&before.watch_list);
-        for name in self.watch_list.targets() {
-            if let (false, Some(target)) = (self.targets.contains_key(name), before.targets.get(name)) {
-                self.targets.insert(Arc::clone(name), target.clone());
-            }
-        }
-    }
-
-    /// The tables in which `new` differs and that count only from the next start on.
-    #[must_use]
-    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let tables =
-            [("record", self.record != new.record), ("http", self.http != new.http), ("log", self.log != new.log)];
-        tables.into_iter().filter(|(_, differs)| *differs).map(|(table, _)| table).collect()
     }
 }
 
@@ -268,7 +241,7 @@ impl Default for LogConfig {
 }
 
 /// The format of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -278,7 +251,7 @@ pub enum LogFormat {
 }
 
 /// When a new log file is begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogRotation {
     Hourly,

@@ -1,154 +1,79 @@
-//! What is no TOML at all: the parser's words where they are good, ours where people make the mistake often.
+//! Text that is no TOML: the parser's own message, and advice from a look at the line.
 
-use toml::de::Error;
+use toml::de::{DeTable, Error};
 
-use super::problem::Problem;
-use super::source::Source;
+use super::files::Source;
+use super::reader::Reader;
 
-/// What the parser says of a word that is no value, by what it took the first letter for.
-const BARE_WORDS: [&str; 3] =
-    ["string values must be quoted", "invalid float, expected `", "invalid boolean, expected `"];
+const ENDS_WITH_VALUE: &str = "a line has one key and one value, and ends with the value";
 
-/// What is said of a line in a language that the file as a whole looks like.
-const NO_TOML: &str = "this is no TOML";
-
-/// The problems of TOML itself, one for each line, since what follows on it follows from the first; and one for each other
-/// language that the file looks like.
-pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
-    let mut errors: Vec<&Error> = errors.iter().collect();
-    errors.sort_by_key(|error| error.span().unwrap_or_default().start);
-    let mut problems: Vec<Problem> = Vec::new();
-    for found in errors.into_iter().map(|error| problem(source, error)) {
-        let told =
-            |earlier: &Problem| earlier.line() == found.line() || (found.says(NO_TOML) && earlier.repeats(&found));
-        if !problems.iter().any(told) {
-            problems.push(found);
+/// Reports the errors of the parser, at most one a line and one for each other language that the file seems to be in.
+pub(super) fn report(reader: &mut Reader<'_>, source: &Source, errors: &[Error]) {
+    let mut places: Vec<(usize, &Error)> = errors.iter().map(|error| (start(source, error), error)).collect();
+    places.sort_by_key(|(start, _)| *start);
+    let mut last_line = None;
+    let mut other_language = None;
+    for (start, error) in places {
+        let (line, before, rest) = line_at(source, start);
+        let advice = advice(&source.text, before, rest);
+        let is_language = advice.is_some_and(|advice| advice.starts_with("it looks like"));
+        if last_line == Some(line) || (is_language && other_language == advice) {
+            continue;
         }
+        last_line = Some(line);
+        other_language = other_language.or(advice.filter(|_| is_language));
+        let end = error.span().map_or(start, |span| span.end.max(start));
+        reader.report(start..end, error.message(), advice.map(str::to_owned));
     }
-    problems
 }
 
-/// Whether nobody knows what the lines below the error are about: it breaks a header.
-pub(super) fn breaks_header(source: &Source, error: &Error) -> bool {
-    let (_, before, _) = place(source, error);
-    before.trim_start().starts_with('[') && error.message() != "duplicate key"
+/// Whether the error is in a header, so that the table of the lines below is unknown.
+pub(super) fn is_in_header(source: &Source, error: &Error) -> bool {
+    let (line_start, before, rest) = line_at(source, start(source, error));
+    let line = &source.text[line_start..line_start + before.len() + rest.len()];
+    // A header that is right by itself is a duplicate.
+    line.trim_start().starts_with('[') && DeTable::parse(line).is_err()
 }
 
-/// The offset of an error, and its line before and from there on.
-fn place<'a>(source: &'a Source, error: &Error) -> (usize, &'a str, &'a str) {
+/// Where an error is. A string in three quotes without an end is found at the end of the file, but is wrong at its begin.
+fn start(source: &Source, error: &Error) -> usize {
     let text = &source.text;
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
-    let before = text[..start].rsplit('\n').next().unwrap_or_default();
-    (start, before, text[start..].lines().next().unwrap_or_default())
+    let quotes = || text.rfind("\"\"\"").max(text.rfind("'''"));
+    if start >= text.trim_end().len() { quotes().unwrap_or(start) } else { start }
 }
 
-fn problem(source: &Source, error: &Error) -> Problem {
-    let (start, before, rest) = place(source, error);
-    let span = error.span().unwrap_or(start..start);
-    let problem = |message: &str, help: Option<&str>| {
-        Problem::new(source.place(span.clone()), message).help(help.map(str::to_owned))
-    };
-    let line = before.trim_start();
-    match error.message() {
-        "duplicate key" => duplicate(source, start, problem),
-        message if BARE_WORDS.into_iter().any(|word| message.starts_with(word)) => problem_of_word(rest, problem),
-        message if message.starts_with("invalid multi-line ") => {
-            let quotes = if message.starts_with("invalid multi-line literal") { "'''" } else { "\"\"\"" };
-            let begin = source.text[..start].rfind(quotes).unwrap_or(start);
-            Problem::new(
-                source.place(begin..begin + quotes.len()),
-                &format!("this string has no end: {quotes} is missing"),
-            )
+/// The start of a line, and the line before and after an offset.
+fn line_at(Source { text, .. }: &Source, offset: usize) -> (usize, &str, &str) {
+    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    (line_start, &text[line_start..offset], text[offset..].lines().next().unwrap_or_default())
+}
+
+fn advice(text: &str, before: &str, rest: &str) -> Option<&'static str> {
+    let (line, value) = (before.trim_start(), before.trim_end().ends_with(['=', '[', ',']));
+    let word = rest.split(['#', ',', ']', '}']).next().unwrap_or_default().trim().to_lowercase();
+    Some(match rest.chars().next() {
+        _ if line.starts_with("//") || rest.starts_with("//") || (line.is_empty() && rest.starts_with(';')) => {
+            "a comment begins with `#`"
         }
-        message if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") => {
-            let quote = if message.starts_with("invalid literal") { "'" } else { "\"" };
-            match rest {
-                "" => problem(&format!("this string has no end: {quote} is missing"), None),
-                _ => problem("a string must not hold control characters", None),
-            }
+        _ if text.trim_start().starts_with('{') => "it looks like JSON: TOML has `key = value` and [table]",
+        _ if rest.starts_with(':') || before.trim_end().ends_with(':') => {
+            "it looks like YAML: TOML has `key = value` and [table]"
         }
-        _ if line.is_empty() && rest.starts_with(';') || rest.starts_with("//") || line.starts_with("//") => {
-            problem("a comment begins with `#`", None)
-        }
-        _ if source.text.trim_start().starts_with('{') => {
-            problem(NO_TOML, Some("it looks like JSON: TOML writes `key = value`, and a table as [table]"))
-        }
-        message
-            if rest.starts_with(':')
-                || (message.starts_with("key with no value") && before.trim_end().ends_with(':')) =>
-        {
-            problem(NO_TOML, Some("it looks like YAML: TOML writes `key = value`, and a table as [table]"))
-        }
-        message if message.starts_with("unexpected key or value") => match rest.chars().next() {
-            Some(',') if before.ends_with(|c: char| c.is_ascii_digit()) => {
-                problem("there is more after the value", Some("a number's fraction begins with `.`"))
-            }
-            Some(',' | ';') => problem("there is more after the value", Some("a line ends with its value")),
-            _ => problem("there is more after the value", Some("a line has one key and one value")),
+        _ if value => match word.as_str() {
+            "" => "write a value",
+            "yes" | "no" | "on" | "off" | "true" | "false" => "a boolean is `true` or `false`",
+            "null" | "none" | "nil" => "leave the key out",
+            _ if word.contains(['“', '”', '„', '‘', '’']) => "write straight quotes: \" or '",
+            _ if word.starts_with('.') => "write 0 before the point",
+            _ if word.starts_with('0') => "write an id in quotes",
+            _ => "write it in quotes",
         },
-        "unexpected leading zero, expected nothing" => {
-            problem("a number must not begin with 0", Some("write an id in quotes"))
+        Some(',') if before.ends_with(|c: char| c.is_ascii_digit()) => "a number's fraction begins with `.`",
+        Some(',' | ';') => ENDS_WITH_VALUE,
+        _ if before.contains('\\') || rest.starts_with('\\') => {
+            "a backslash begins an escape: write the text in single quotes"
         }
-        message if message.starts_with("invalid mantissa") => {
-            problem("a number must begin with a digit", Some("write 0 before the point"))
-        }
-        message if message.contains("escape") => problem(
-            "this is no escape",
-            Some("a backslash begins an escape: write `\\\\`, or the text in single quotes"),
-        ),
-        message if message.starts_with("unclosed table") => problem("this header has no end: ] is missing", None),
-        message if message.starts_with("unclosed array table") => {
-            problem("this header has no end: ]] is missing", None)
-        }
-        message if message.starts_with("extra `=`") => problem("one `=` is enough", None),
-        // The parser also expects a string in quotes of the other kind, which says no more.
-        message => problem(message.strip_suffix(", expected literal string").unwrap_or(message), None),
-    }
-}
-
-/// A value that is a bare word, or none.
-fn problem_of_word(rest: &str, problem: impl Fn(&str, Option<&str>) -> Problem) -> Problem {
-    let word = rest.split(['#', ',', ']', '}']).next().unwrap_or_default().trim();
-    match word.to_lowercase().as_str() {
-        "" => problem("the value is missing", None),
-        "yes" | "no" | "on" | "off" | "true" | "false" => problem("a boolean is `true` or `false`", None),
-        "null" | "none" | "nil" => problem("TOML has no null", Some("leave the key out")),
-        _ if word.contains(['“', '”', '„', '‘', '’']) => {
-            problem("a string must be quoted", Some("write straight quotes: \" or '"))
-        }
-        _ => problem("a string must be quoted", Some("write it in quotes")),
-    }
-}
-
-/// A key or a table that stands twice, with both places where the first can be found.
-fn duplicate(source: &Source, start: usize, problem: impl Fn(&str, Option<&str>) -> Problem) -> Problem {
-    let text = &source.text;
-    let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[line_start..].lines().next().unwrap_or_default();
-    let is_header = line.trim_start().starts_with('[');
-    let name = |line: &str| {
-        let key = if is_header { line.split('#').next() } else { line.split('=').next() };
-        key.unwrap_or_default().trim().to_owned()
-    };
-    let mut offset = 0;
-    let mut first = None;
-    for earlier in text[..line_start].split_inclusive('\n') {
-        if !is_header && earlier.trim_start().starts_with('[') {
-            first = None;
-        }
-        if first.is_none() && name(earlier) == name(line) {
-            let begin = offset + earlier.len() - earlier.trim_start().len();
-            first = Some(begin..begin + name(line).len());
-        }
-        offset += earlier.len();
-    }
-    let found = if is_header {
-        problem("this table is in the file twice", Some("put its keys together"))
-    } else {
-        problem("this key is in its table twice", None)
-    };
-    match first {
-        Some(span) => found.related("first written here", source.place(span)),
-        None => found,
-    }
+        _ => return None,
+    })
 }

@@ -107,10 +107,10 @@ pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &
     });
 }
 
-/// One line for each mistake; the picture of it is on the page and in what `refwatch check` prints.
+/// One line for each mistake. `refwatch check` prints the lines of the file, too.
 fn log_problems(problems: &Problems) {
     for problem in &problems.0 {
-        error!(event = "config_problem", "{}", problem.summary());
+        error!(event = "config_problem", "{problem}");
     }
 }
 

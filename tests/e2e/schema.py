@@ -10,17 +10,17 @@ import jsonschema
 # What a schema cannot know: how long a duration is, what other entries and files say.
 BEYOND = re.compile(
     r"""error:\ (?:
-      this\ must\ be\ from\ \d+(?:ms|s|m|h|d)\ to
-    | (?:backoff_initial|since|forget_after),\ .*\ must\ not\ be\ longer\ than
-    | this\ is\ shorter\ than\ min_interval
+      .*\ must\ be\ between\ \d+(?:ms|s|m|h|d)\ and
+    | `(?:backoff_initial|since|forget_after)`,\ .*\ must\ not\ be\ longer\ than
+    | `interval`\ must\ not\ be\ shorter\ than
     | there\ is\ no\ target
     | this\ (?:job|store)\ is\ in\ the\ watch\ list\ twice
     | this\ target\ is\ defined\ twice
     | two\ watches\ have\ the\ name
-    | an\ external\ id\ is\ for\ a\ role
+    | `external_id`\ needs\ `role_arn`
     | this\ is\ the\ id\ of\ a\ reference\ store
-    | `\w+`\ belongs\ in\ the\ main\ file
-    | this\ must\ be\ a\ duration(?s:.*)"\d{15,}
+    | `\w+`\ is\ only\ allowed\ in\ the\ main\ file
+    | .*\ must\ be\ a\ duration(?s:.*)"\d{15,}
     )""",
     re.VERBOSE,
 )

@@ -49,6 +49,8 @@ impl Scenario {
             scenario.add_trouble(&mut rng);
         }
         let outages: Duration = scenario.outages.iter().map(Outage::lasts).sum();
+        // A tight quota that is also shared would need more than a day.
+        scenario.shared_quota &= EVENING + scenario.patience().saturating_sub(outages) < DAY;
         let in_the_evening = scenario.patience().saturating_sub(outages);
         assert!(EVENING + in_the_evening < DAY, "the day is too short to wait {in_the_evening:?} in its evening");
         if let Some(found) = &mut scenario.found {

@@ -4,8 +4,8 @@ mod online;
 
 use std::path::Path;
 
-use super::{Exit, Failure, load, print, remark};
-use crate::config::Loaded;
+use super::{Exit, Failure, print, remark};
+use crate::config::{self, Loaded};
 use crate::core::sanitize::Printable;
 
 /// Its arguments.
@@ -24,16 +24,17 @@ pub struct Args {
 ///
 /// # Errors
 /// Every problem of the configuration, included files counted in.
-pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
-    let Loaded { config: loaded, problems, .. } = load(config)?;
+pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
+    let loaded = config::load(path).map_err(|problems| Failure::problems_with_source(&problems))?;
+    let Loaded { config: loaded, problems, .. } = loaded;
     if !problems.is_empty() {
-        return Err(Failure::problems(&problems));
+        return Err(Failure::problems_with_source(&problems));
     }
     let targets = match loaded.watch_list.targets().len() {
         1 => "1 target".to_owned(),
         targets => format!("{targets} targets"),
     };
-    let file = config.to_string_lossy();
+    let file = path.to_string_lossy();
     print(format_args!("{}: {} on {targets}, no problems\n", Printable(&file), loaded.watch_list))?;
     if let Some(exposed) = loaded.http.exposed() {
         remark(format_args!("warning: {exposed}"));

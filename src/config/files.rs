@@ -1,24 +1,23 @@
-//! The files that a configuration is read from: one snapshot of each, and which files an `include` names.
+//! Reads the files of a configuration, each once, and finds those that an `include` names.
 //!
-//! Reading never blocks: what is not a regular file is opened without waiting for it, and refused.
+//! Reading never blocks: the file is opened without waiting, and anything but a regular file is rejected.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
-use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::problem::{Place, Problem};
+use super::diagnostics::{Location, Problem};
 
-/// Bytes of one file: room for over 10,000 jobs. What is longer is no configuration.
+/// Bytes of one file: enough for over 10,000 jobs.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
-/// The text of one file, read once.
+/// One snapshot of one file.
 #[derive(Debug)]
 pub(super) struct Source {
     pub path: Arc<Path>,
@@ -26,41 +25,37 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads a file. One that cannot be read has no text, and a problem that says why.
+    /// Reads a file. If it cannot be read, the text is empty and the problem says why.
     pub(super) fn read(path: &Path) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
-        let whole = |message: &str| Some(Problem::new(Place::file(&path), message));
+        let whole = |message: &str, help: Option<&str>| {
+            Some(Problem::new(Location::file(&path), message, help.map(str::to_owned)))
+        };
         let (text, problem) = match read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => (text, None),
-            Ok(Err(error)) => {
-                (String::new(), Some(not_utf8(&path, error.as_bytes(), error.utf8_error().valid_up_to())))
-            }
-            Err(message) => (String::new(), whole(&message)),
+            Ok(Err(error)) => match error.as_bytes() {
+                [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                    (String::new(), whole("this file is UTF-16, not UTF-8", Some("save it as UTF-8")))
+                }
+                bytes if bytes.contains(&0) => (String::new(), whole("this is a binary file, not TOML", None)),
+                bytes => {
+                    let text = String::from_utf8_lossy(bytes).into_owned();
+                    let source = Self { path: path.clone(), text };
+                    let start = error.utf8_error().valid_up_to();
+                    let location = Location::new(&source, start..start + char::REPLACEMENT_CHARACTER.len_utf8());
+                    let help = Some("save the file as UTF-8".to_owned());
+                    (String::new(), Some(Problem::new(location, "this is not UTF-8", help)))
+                }
+            },
+            Err(message) => (String::new(), whole(&message, None)),
         };
         (Self { path, text }, problem)
     }
-
-    pub(super) fn place(&self, span: Range<usize>) -> Place {
-        Place::new(&self.path, &self.text, span)
-    }
-}
-
-/// A file that is not UTF-8 from byte `valid` on. What lies before that can be shown.
-fn not_utf8(path: &Arc<Path>, bytes: &[u8], valid: usize) -> Problem {
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Problem::new(Place::file(path), "this file is UTF-16, not UTF-8").help("save it as UTF-8".to_owned());
-    }
-    if bytes.contains(&0) {
-        return Problem::new(Place::file(path), "this is a binary file, not TOML");
-    }
-    let place =
-        Place::new(path, &String::from_utf8_lossy(bytes), valid..valid + char::REPLACEMENT_CHARACTER.len_utf8());
-    Problem::new(place, "this is not UTF-8").help("save the file as UTF-8".to_owned())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("this file cannot be read: {error}");
-    // What is asked and what is read is the one file that was opened, whatever stands at the path by then.
+    // The checks below are on the opened file: the path may be replaced at any time.
     let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(without_waiting).open(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
@@ -74,7 +69,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     if metadata.len() > FILE_SIZE_MAX {
         return Err(too_long());
     }
-    // The file may have grown since it was measured.
+    // The file may have grown since.
     let mut bytes = Vec::new();
     file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_SIZE_MAX {
@@ -83,8 +78,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What stands in the files that these patterns name, and which files those are, as one number: another one where anything is
-/// different.
+/// A hash of the names and contents of the files that these patterns name.
 #[must_use]
 pub fn digest(patterns: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -96,8 +90,8 @@ pub fn digest(patterns: &[PathBuf]) -> u64 {
     hasher.finish()
 }
 
-/// The files that `pattern` names, ordered by name. A name without a star names one file, whether it exists or not; a pattern
-/// matches no hidden file unless it begins with a dot itself, and none where its directory does not exist.
+/// The files that `pattern` names, ordered by name. A name without a star names one file, whether it exists or not. A pattern
+/// matches hidden files only if it begins with a dot, and nothing if its directory does not exist.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -127,7 +121,7 @@ fn matches((head, tail): (&str, &str), name: &str) -> bool {
     matches && (head.starts_with('.') || !name.starts_with('.'))
 }
 
-/// Whether `pattern` is one that includes a file of this name in its directory, if one is put there.
+/// Whether `pattern` has a star and matches a file of this name in its directory.
 #[must_use]
 pub fn includes(pattern: &Path, name: &str) -> bool {
     let written = pattern.file_name().map(OsStr::to_string_lossy).unwrap_or_default();

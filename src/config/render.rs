@@ -1,65 +1,61 @@
-//! The configuration in force, as TOML: every default filled in, every secret hidden. Read again, it gives the same
-//! configuration, but for what is hidden.
+//! Writes a [`Config`] as TOML, with every default and without secrets. Loading it gives the same configuration, except for secrets.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::value::Written;
+use super::values::DurationText;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
-use super::{Config, HttpConfig, LogConfig, PasswordHash, PollConfig, RecordConfig, TargetConfig, TlsConfig};
+use super::{Config, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// What stands for a secret.
+/// Replaces a secret.
 const HIDDEN: &str = "(hidden)";
 
 impl Config {
-    /// The configuration in force as TOML, secrets hidden: what `/config` shows.
+    /// This configuration as TOML without secrets, as `/config` shows it.
     #[must_use]
     pub fn in_force(&self) -> String {
         let Self { targets, watch_list: WatchList { jobs, stores }, poll, record, http, log } = self;
-        let RecordConfig { path, keep } = record;
-        let HttpConfig { listen, tls, users } = http;
-        let LogConfig { level, format, directory, rotation, keep_files } = log;
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
-        let top = [
+        let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
+        let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
+        let stores = stores.iter().map(|(id, entry)| store_table(id, entry, poll));
+        entries([
             ("poll", Some(poll_table(poll, timeout))),
-            (
-                "record",
-                Some(table([("path", Some(path.to_string_lossy().as_ref().into())), ("keep", Some(duration(*keep)))])),
-            ),
-            (
-                "http",
-                Some(table([
-                    ("listen", Some(listen.to_string().into())),
-                    ("tls", tls.as_ref().map(tls_table)),
-                    ("users", (!users.is_empty()).then(|| users_table(users))),
-                ])),
-            ),
-            (
-                "log",
-                Some(table([
-                    ("level", Some(level.as_str().to_lowercase().into())),
-                    ("format", Value::try_from(format).ok()),
-                    ("directory", directory.as_ref().map(|directory| directory.to_string_lossy().as_ref().into())),
-                    ("rotation", Value::try_from(rotation).ok()),
-                    ("keep_files", i64::try_from(*keep_files).ok().map(Value::from)),
-                ])),
-            ),
-            (
-                "target",
-                Some(Value::Table(
-                    targets.iter().map(|(name, target)| (name.to_string(), target_table(target))).collect(),
-                )),
-            ),
-            ("job", Some(Value::Array(jobs.iter().map(|(id, entry)| job_table(id, entry, poll)).collect()))),
-            ("store", Some(Value::Array(stores.iter().map(|(id, entry)| store_table(id, entry, poll)).collect()))),
-        ];
-        entries(top).to_string()
+            ("record", Some(table([("path", Some(path(&record.path))), ("keep", Some(duration(record.keep)))]))),
+            ("http", Some(http_table(http))),
+            ("log", Some(log_table(log))),
+            ("target", Some(Value::Table(targets.collect()))),
+            ("job", Some(Value::Array(jobs.collect()))),
+            ("store", Some(Value::Array(stores.collect()))),
+        ])
+        .to_string()
     }
+}
+
+fn path(path: &Path) -> Value {
+    path.to_string_lossy().as_ref().into()
+}
+
+fn http_table(HttpConfig { listen, tls, users }: &HttpConfig) -> Value {
+    let tls = tls.as_ref().map(|TlsConfig { cert, key, client_ca }| {
+        table([("cert", Some(path(cert))), ("key", Some(path(key))), ("client_ca", client_ca.as_deref().map(path))])
+    });
+    let users = (!users.is_empty()).then(|| users.keys().map(|user| (user.clone(), HIDDEN.into())).collect());
+    table([("listen", Some(listen.to_string().into())), ("tls", tls), ("users", users.map(Value::Table))])
+}
+
+fn log_table(LogConfig { level, format, directory, rotation, keep_files }: &LogConfig) -> Value {
+    table([
+        ("level", Some(level.as_str().to_lowercase().into())),
+        ("format", Value::try_from(format).ok()),
+        ("directory", directory.as_deref().map(path)),
+        ("rotation", Value::try_from(rotation).ok()),
+        ("keep_files", i64::try_from(*keep_files).ok().map(Value::from)),
+    ])
 }
 
 fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
@@ -72,15 +68,6 @@ fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
         ("backoff_max", Some(duration(backoff.max))),
         ("sweep", Some((*sweep).into())),
     ])
-}
-
-fn tls_table(TlsConfig { cert, key, client_ca }: &TlsConfig) -> Value {
-    let path = |path: &Path| Value::from(path.to_string_lossy().as_ref());
-    table([("cert", Some(path(cert))), ("key", Some(path(key))), ("client_ca", client_ca.as_deref().map(path))])
-}
-
-fn users_table(users: &BTreeMap<String, PasswordHash>) -> Value {
-    Value::Table(users.keys().map(|user| (user.clone(), HIDDEN.into())).collect())
 }
 
 fn target_table(target: &TargetConfig) -> Value {
@@ -128,7 +115,7 @@ fn own_interval(policy: &PollPolicy, poll: &PollConfig) -> Option<Value> {
 }
 
 fn duration(duration: Duration) -> Value {
-    Written(duration).to_string().into()
+    DurationText(duration).to_string().into()
 }
 
 fn table<const N: usize>(values: [(&str, Option<Value>); N]) -> Value {

@@ -1,0 +1,230 @@
+//! Checks the entries of all files against one another: duplicates, undefined targets, limits that depend on other tables.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::TargetConfig;
+use super::diagnostics::{Location, Problem};
+use super::raw::ConfigFile;
+use super::resolve::too_short;
+use super::suggest::nearest;
+use super::values::DurationText;
+use super::watch_list::StoreEntry;
+use crate::core::job::{ImportJobId, ReferenceStoreId};
+
+/// A part of a file, by the file's index.
+type Place = (usize, Range<usize>);
+
+/// A `[[job]]`, or a `[[store]]` if `job` is `None`.
+struct Watch<'a> {
+    file: usize,
+    store: &'a Spanned<ReferenceStoreId>,
+    job: Option<&'a Spanned<ImportJobId>>,
+    name: Option<&'a Spanned<String>>,
+    target: Option<&'a Spanned<String>>,
+    interval: Option<&'a Spanned<Option<Duration>>>,
+}
+
+/// Repeats the checks until the files without a problem need no entry of a file with one.
+pub(super) fn cross_check(files: &mut [ConfigFile], min_interval: Duration, keep: Duration) {
+    let mut includes_bad_files = true;
+    loop {
+        let is_checked = |file: &ConfigFile| file.is_toml && (includes_bad_files || file.problems.is_empty());
+        let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
+        // A duplicate is reported in the later file, or in the one that is left out anyway.
+        order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
+        let mut checker = Checker { files, found: Vec::new(), targets: BTreeMap::new() };
+        for &index in &order {
+            checker.check_targets(index);
+            checker.check_limits(index, keep);
+        }
+        let watches: Vec<Watch<'_>> = order.iter().flat_map(|&index| watches(index, &files[index])).collect();
+        checker.check_watches(&watches, min_interval);
+        checker.check_swapped_ids(&watches);
+        let found = checker.found;
+        if found.is_empty() && !includes_bad_files {
+            return;
+        }
+        for (index, problem) in found {
+            files[index].problems.push(problem);
+        }
+        if !files[0].problems.is_empty() {
+            return;
+        }
+        includes_bad_files = false;
+    }
+}
+
+/// The watches of one file in the order in which they are written.
+fn watches(index: usize, file: &ConfigFile) -> Vec<Watch<'_>> {
+    let jobs = file.tables.job.iter().filter_map(|job| {
+        Some(Watch {
+            file: index,
+            store: job.reference_store_id.as_ref()?,
+            job: Some(job.id.as_ref()?),
+            name: job.name.as_ref(),
+            target: job.target.as_ref(),
+            interval: job.interval.as_ref(),
+        })
+    });
+    let stores = file.tables.store.iter().filter_map(|store| {
+        Some(Watch {
+            file: index,
+            store: store.reference_store_id.as_ref()?,
+            job: None,
+            name: store.name.as_ref(),
+            target: store.target.as_ref(),
+            interval: store.interval.as_ref(),
+        })
+    });
+    let mut watches: Vec<Watch<'_>> = jobs.chain(stores).collect();
+    watches.sort_by_key(|watch| watch.place().1.start);
+    watches
+}
+
+impl Watch<'_> {
+    /// Where its own id is written.
+    fn place(&self) -> Place {
+        (self.file, self.job.map_or_else(|| self.store.span(), Spanned::span))
+    }
+
+    fn target(&self) -> &str {
+        self.target.map_or(TargetConfig::DEFAULT, |target| target.get_ref())
+    }
+
+    fn ids(&self) -> (&str, Option<&str>) {
+        (self.store.get_ref().as_str(), self.job.map(|job| job.get_ref().as_str()))
+    }
+
+    fn name(&self) -> (String, Place) {
+        let default = || match self.ids() {
+            (store, Some(job)) => format!("{store}/{job}"),
+            (store, None) => store.to_owned(),
+        };
+        let name = self.name.map(|name| (name.get_ref().clone(), (self.file, name.span())));
+        name.unwrap_or_else(|| (default(), self.place()))
+    }
+}
+
+struct Checker<'a> {
+    files: &'a [ConfigFile],
+    /// Each with the index of its file.
+    found: Vec<(usize, Problem)>,
+    targets: BTreeMap<&'a str, Place>,
+}
+
+impl<'a> Checker<'a> {
+    fn location(&self, (file, span): Place) -> Location {
+        Location::new(&self.files[file].source, span)
+    }
+
+    fn report(&mut self, place: Place, message: &str, help: Option<String>) {
+        self.found.push((place.0, Problem::new(self.location(place), message, help)));
+    }
+
+    fn report_second(&mut self, place: Place, message: &str, help: &str, first: Place) {
+        let (index, first) = (place.0, self.location(first));
+        let problem = Problem::new(self.location(place), message, Some(help.to_owned()));
+        self.found.push((index, problem.related("the first one is here", first)));
+    }
+
+    fn check_targets(&mut self, index: usize) {
+        let files = self.files;
+        for (name, target) in &files[index].tables.target {
+            match self.targets.get(name.get_ref().as_str()).cloned() {
+                Some(first) => {
+                    let help = "remove one of them, or give it another name";
+                    self.report_second((index, name.span()), "this target is defined twice", help, first);
+                }
+                None => drop(self.targets.insert(name.get_ref(), (index, name.span()))),
+            }
+            if let (Some(id), None) = (&target.external_id, &target.role_arn) {
+                self.report((index, id.span()), "`external_id` needs `role_arn`", None);
+            }
+        }
+    }
+
+    fn check_watches(&mut self, watches: &[Watch<'_>], min_interval: Duration) {
+        let (mut watched, mut names) = (BTreeMap::new(), BTreeMap::new());
+        for watch in watches {
+            self.check_target(watch);
+            if let Some((span, message)) = watch.interval.and_then(|interval| too_short(interval, min_interval)) {
+                self.report((watch.file, span), &message, None);
+            }
+            if let Some(first) = watched.get(&(watch.target(), watch.ids())).cloned() {
+                let kind = if watch.job.is_some() { "job" } else { "store" };
+                let message = format!("this {kind} is in the watch list twice");
+                self.report_second(watch.place(), &message, "remove one of them", first);
+                continue;
+            }
+            watched.insert((watch.target(), watch.ids()), watch.place());
+            let (name, place) = watch.name();
+            match names.get(&name).cloned() {
+                Some(first) => {
+                    let message = format!("two watches have the name \"{name}\"");
+                    self.report_second(place, &message, "give one of them another `name`", first);
+                }
+                None => drop(names.insert(name, place)),
+            }
+        }
+    }
+
+    fn check_target(&mut self, watch: &Watch<'_>) {
+        let Some(written) = watch.target else { return };
+        let target = watch.target();
+        if target == TargetConfig::DEFAULT || self.targets.contains_key(target) {
+            return;
+        }
+        let help = match nearest(target, self.targets.keys().copied().chain([TargetConfig::DEFAULT])) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("define it: [target.{target}]"),
+        };
+        self.report((watch.file, written.span()), &format!("there is no target \"{target}\""), Some(help));
+    }
+
+    /// A job that the database no longer has would count as new if it were still listed.
+    fn check_limits(&mut self, index: usize, keep: Duration) {
+        for store in &self.files[index].tables.store {
+            let Some(id) = &store.reference_store_id else { continue };
+            for (key, written, default) in [
+                ("since", &store.since, StoreEntry::SINCE),
+                ("forget_after", &store.forget_after, StoreEntry::FORGET_AFTER),
+            ] {
+                let (length, span) = written.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
+                if length > keep {
+                    let by_default = if written.is_some() { "" } else { " by default" };
+                    let (length, keep) = (DurationText(length), DurationText(keep));
+                    let message =
+                        format!("`{key}`, {length}{by_default}, must not be longer than `keep` in [record], {keep}");
+                    let help = format!("set `{key}` to \"{keep}\" or less, or `keep` to \"{length}\" or more");
+                    self.report((index, span), &message, Some(help));
+                }
+            }
+        }
+    }
+
+    /// Looks for jobs that have the id of a store. Ids are long and random, so equal ones are a mistake.
+    fn check_swapped_ids(&mut self, watches: &[Watch<'_>]) {
+        let mut stores: BTreeMap<&str, (usize, Place)> = BTreeMap::new();
+        for watch in watches {
+            stores.entry(watch.ids().0).or_insert_with(|| (0, (watch.file, watch.store.span()))).0 += 1;
+        }
+        for watch in watches {
+            let (store, Some(job)) = watch.ids() else { continue };
+            let Some((count, first)) = stores.get(job) else { continue };
+            let help = if store == job {
+                "the job's own id is in the response of StartReferenceImportJob"
+            } else if *count < stores.get(store).map_or(0, |(count, _)| *count) {
+                // The other entry has its ids swapped.
+                continue;
+            } else {
+                "are `reference_store_id` and `id` swapped?"
+            };
+            let message = "this is the id of a reference store, not of a job";
+            self.report_second(watch.place(), message, help, first.clone());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What is wrong with a configuration, and where.
+//!
+//! A diagnostic has two forms. One line, `FILE:LINE:COLUMN: MESSAGE`, goes to log, page, API and other commands; it never holds a
+//! line of the file, which may have a password in it. [`Problems::render`] adds the line itself and is for `refwatch check` only.
+//! All text is sanitized when a diagnostic is made.
+
+use std::fmt::{self, Display};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use super::files::Source;
+use crate::core::sanitize::{Printable, excerpt, is_hostile};
+
+/// Characters of a line that a snippet shows: more than the widest terminal has. A line may be as long as the file.
+const LINE_LENGTH_MAX: usize = 1000;
+
+/// Characters of a message. It may quote a value as long as the file.
+const MESSAGE_LENGTH_MAX: usize = 300;
+
+/// One problem: the rule that is broken, the place, and what to do if that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    message: String,
+    location: Location,
+    help: Option<String>,
+    related: Option<(&'static str, Location)>,
+}
+
+/// A place in a file, or the file as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Location {
+    file: Arc<Path>,
+    mark: Option<Mark>,
+}
+
+/// A part of one line.
+#[derive(Clone, PartialEq, Eq)]
+struct Mark {
+    /// From 1.
+    line: usize,
+    /// From 1, in characters.
+    column: usize,
+    /// The line, or its beginning.
+    text: String,
+    /// What is marked, in bytes of `text`.
+    marked: Range<usize>,
+}
+
+/// Without the text: a debug output is no place for a line of the file.
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// Every problem of a configuration, by file and place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl std::error::Error for Problems {}
+
+impl Problems {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those of one file.
+    #[must_use]
+    pub fn of(&self, file: &Path) -> Self {
+        Self(self.0.iter().filter(|problem| *problem.location.file == *file).cloned().collect())
+    }
+
+    /// The first problem on one line, and how many more there are.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self.0.as_slice() {
+            [] => "no problems".to_owned(),
+            [only] => only.summary(),
+            [first, others @ ..] => format!("{} (and {} more)", first.summary(), others.len()),
+        }
+    }
+
+    /// Every problem with its line of the file, in the style of rustc. `colours` is for a terminal.
+    #[must_use]
+    pub fn render(&self, colours: bool) -> String {
+        let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
+        let problems: Vec<String> = self.0.iter().map(|problem| problem.render(&renderer)).collect();
+        problems.join("\n\n")
+    }
+}
+
+/// A line for each problem.
+impl Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl Problem {
+    pub(super) fn new(location: Location, message: &str, help: Option<String>) -> Self {
+        Self { message: sanitized(message), location, help: help.as_deref().map(sanitized), related: None }
+    }
+
+    pub(super) fn with_help(self, help: &str) -> Self {
+        Self { help: Some(sanitized(help)), ..self }
+    }
+
+    pub(super) fn related(mut self, why: &'static str, location: Location) -> Self {
+        self.related = Some((why, location));
+        self
+    }
+
+    /// Line and column; `None` if the problem is about the file as a whole.
+    pub(super) fn position(&self) -> Option<(usize, usize)> {
+        self.location.mark.as_ref().map(|mark| (mark.line, mark.column))
+    }
+
+    /// `FILE:LINE:COLUMN: MESSAGE`
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("{}: {}", self.location, self.message)
+    }
+
+    fn render(&self, renderer: &Renderer) -> String {
+        let mut group = self.location.show(Group::with_title(Level::ERROR.primary_title(&self.message)));
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        let related = self.related.as_ref();
+        let related =
+            related.map(|(why, location)| location.show(Group::with_title(Level::NOTE.secondary_title(*why))));
+        let report: Vec<Group<'_>> = [group].into_iter().chain(related).collect();
+        renderer.render(&report)
+    }
+}
+
+/// The summary, the help and the related place on one line.
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary())?;
+        if let Some(help) = &self.help {
+            write!(f, " ({help})")?;
+        }
+        if let Some((why, location)) = &self.related {
+            write!(f, " ({why}: {location})")?;
+        }
+        Ok(())
+    }
+}
+
+impl Location {
+    pub(super) fn file(file: &Arc<Path>) -> Self {
+        Self { file: file.clone(), mark: None }
+    }
+
+    /// The part of the file at `span`, as far as it is on the span's first line.
+    pub(super) fn new(Source { path, text }: &Source, span: Range<usize>) -> Self {
+        let start = text.floor_char_boundary(span.start.min(text.len()));
+        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = text[line_start..].lines().next().unwrap_or_default();
+        // An error at the end of a line may point past it.
+        let before = line.get(..start - line_start).unwrap_or(line).chars().count();
+        let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
+        let length = text[start..end].lines().next().unwrap_or_default().chars().count();
+        let printable = |c: char| match c {
+            '\t' => ' ',
+            c if is_hostile(c) => char::REPLACEMENT_CHARACTER,
+            c => c,
+        };
+        let shown: String = line.chars().take(LINE_LENGTH_MAX).map(printable).collect();
+        let byte = |nth: usize| shown.char_indices().nth(nth).map_or(shown.len(), |(index, _)| index);
+        let marked = byte(before)..byte(before + length);
+        let line = text[..start].matches('\n').count() + 1;
+        Self { file: path.clone(), mark: Some(Mark { line, column: before + 1, text: shown, marked }) }
+    }
+
+    fn show<'a>(&'a self, group: Group<'a>) -> Group<'a> {
+        let path = sanitized(&self.file.to_string_lossy());
+        match &self.mark {
+            None => group.element(Origin::path(path)),
+            Some(mark) if mark.column > LINE_LENGTH_MAX => {
+                group.element(Origin::path(path).line(mark.line).char_column(mark.column))
+            }
+            Some(mark) => {
+                let snippet = Snippet::source(&mark.text).line_start(mark.line).path(path);
+                group.element(snippet.annotation(AnnotationKind::Primary.span(mark.marked.clone())))
+            }
+        }
+    }
+}
+
+impl Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Printable(&self.file.to_string_lossy()))?;
+        match &self.mark {
+            Some(Mark { line, column, .. }) => write!(f, ":{line}:{column}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn sanitized(text: &str) -> String {
+    Printable(&excerpt(text, MESSAGE_LENGTH_MAX)).to_string()
+}

@@ -1,0 +1,161 @@
+//! The tables as they are written. Nothing here knows a default.
+//!
+//! The comments on tables and keys are the descriptions that editors show, from the JSON Schema.
+
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use super::diagnostics::{Location, Problem};
+use super::files::Source;
+use super::reader::{Field, Key, List, Many, Named, One, Reader, Table, tables};
+use super::values::{
+    BackoffInitial, BackoffMax, Boolean, EndpointUrl, ExternalId, FilePath, ForgetAfter, IncludePattern, Interval,
+    JobId, Keep, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Profile,
+    Region, RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName, WatchName,
+};
+
+/// The keys that an included file can have.
+pub(super) const INCLUDED_KEYS: [&str; 3] = ["target", "job", "store"];
+
+tables! {
+    File, "the part before the first [table]" requires [] {
+        /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
+        include: List<IncludePattern>,
+        /// How jobs are polled.
+        poll: One<Poll>,
+        /// How many requests refwatch may send, for each target and operation.
+        quota: One<Quota>,
+        /// The database of all transitions: an SQLite file.
+        record: One<Record>,
+        /// The status page, the metrics and the API.
+        http: One<Http>,
+        /// The log.
+        log: One<Log>,
+        /// Accounts and regions, by name. A watch without a target uses `[target.default]`.
+        target: Named<TargetName, One<Target>>,
+        /// The jobs to watch.
+        job: Many<Job>,
+        /// The stores whose jobs are all watched.
+        store: Many<Store>,
+    }
+
+    Poll, "[poll]" requires [] {
+        /// "auto" polls every job as often as the quota allows. A duration is a fixed interval.
+        interval: Interval,
+        /// The minimum time between two polls of one job.
+        min_interval: MinInterval,
+        /// The timeout of one request, from credentials to response.
+        timeout: Timeout,
+        /// The delay after a failed poll. It doubles with each failure.
+        backoff_initial: BackoffInitial,
+        /// The maximum delay after a failed poll.
+        backoff_max: BackoffMax,
+        /// Whether to list a store's jobs if that saves polls. Requires omics:ListReferenceImportJobs.
+        sweep: Boolean,
+    }
+
+    Quota, "[quota] or [target.NAME.quota]" requires [] {
+        /// The account's quota for the region. AWS's default is 5. Service Quotas shows yours.
+        requests_per_second: RequestsPerSecond,
+        /// The part of the quota that refwatch may use. The rest is for other callers of the account.
+        share: Share,
+    }
+
+    Record, "[record]" requires [] {
+        /// The file. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
+        path: FilePath,
+        /// How long a job's rows are kept after its end.
+        keep: Keep,
+    }
+
+    Http, "[http]" requires [] {
+        /// The IP address and port to listen on.
+        listen: Listen,
+        /// TLS on the listener. The files are reloaded when they change.
+        tls: One<Tls>,
+        /// The users that have access, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.
+        users: Named<UserName, Password>,
+    }
+
+    Tls, "[http.tls]" requires ["cert", "key"] {
+        /// The certificate and its intermediates, in PEM.
+        cert: FilePath,
+        /// The private key, in PEM.
+        key: FilePath,
+        /// The authorities of client certificates, in PEM. Without it, no client certificate is requested.
+        client_ca: FilePath,
+    }
+
+    Log, "[log]" requires [] {
+        /// The minimum level of logged events.
+        level: LogLevelWord,
+        /// The format of a line.
+        format: LogFormatWord,
+        /// The directory of rolling log files. Without it, refwatch logs to standard error only.
+        directory: FilePath,
+        /// When a new file is started.
+        rotation: LogRotationWord,
+        /// How many files are kept.
+        keep_files: KeepFiles,
+    }
+
+    Target, "[target.NAME]" requires [] {
+        /// The AWS region, such as us-west-2. Without it, the AWS SDK decides: environment, shared configuration files, instance.
+        region: Region,
+        /// A profile of the shared AWS configuration files.
+        profile: Profile,
+        /// A role to assume.
+        role_arn: RoleArn,
+        /// The external id that the role requires.
+        external_id: ExternalId,
+        /// An endpoint to use as it is in place of AWS's.
+        endpoint_url: EndpointUrl,
+        /// The quota of this target, if it differs from `[quota]`.
+        quota: One<Quota>,
+    }
+
+    Job, "[[job]]" requires ["reference_store_id", "id"] {
+        /// The label `watch` of its metrics. The default is `REFERENCE_STORE_ID/ID`.
+        name: WatchName,
+        /// The id of the reference store that the job imports into.
+        reference_store_id: StoreId,
+        /// The id of the import job, as `StartReferenceImportJob` returned it.
+        id: JobId,
+        /// The target to watch it through.
+        target: TargetName,
+        /// Its own interval in place of that in `[poll]`.
+        interval: Interval,
+    }
+
+    Store, "[[store]]" requires ["reference_store_id"] {
+        /// The label `watch` of the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
+        name: WatchName,
+        /// The id of the reference store.
+        reference_store_id: StoreId,
+        /// The maximum age of a job when refwatch first lists the store.
+        since: Since,
+        /// How long a job stays on the page and in the metrics after its end.
+        forget_after: ForgetAfter,
+        /// The target to watch it through.
+        target: TargetName,
+        /// Its jobs' own interval in place of that in `[poll]`.
+        interval: Interval,
+    }
+}
+
+/// A file as it was read.
+pub(super) struct ConfigFile {
+    pub source: Source,
+    /// Without the values that have problems.
+    pub tables: File,
+    pub problems: Vec<Problem>,
+    /// Whether it is TOML at all. If not, it is not compared with other files.
+    pub is_toml: bool,
+}
+
+impl ConfigFile {
+    pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
+        self.problems.push(Problem::new(Location::new(&self.source, span), message, help));
+    }
+}

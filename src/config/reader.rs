@@ -1,0 +1,253 @@
+//! Reads the tables of one file in a single pass and collects every problem on the way.
+//!
+//! A table declares its keys with [`tables!`]: from that one declaration come its struct, its reader and its JSON Schema.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use serde_json::{Value as Json, json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostics::{Location, Problem};
+use super::files::Source;
+use super::suggest::meant;
+use super::values::{Invalid, Kind};
+
+/// A table with a fixed set of keys.
+pub(super) trait Table: Default {
+    /// How it is written: "[poll]".
+    const WRITTEN: &'static str;
+    const KEYS: &'static [Key];
+    const REQUIRED: &'static [&'static str];
+
+    fn read(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self;
+}
+
+/// A key of a table, as the schema describes it.
+pub(super) struct Key {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub schema: fn() -> Json,
+}
+
+/// Declares tables. `K` in `key: K` is a kind of `values`, or one of the shapes below.
+macro_rules! tables {
+    ($($name:ident, $written:literal requires $required:tt {
+        $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
+    })*) => {
+        /// Every table, by the way it is written.
+        pub(super) const TABLES: &[(&str, &[Key])] = &[$(($written, $name::KEYS),)*];
+
+        $(
+            #[derive(Debug, Default)]
+            pub(super) struct $name {
+                $($(#[doc = $doc])* pub $key: <$field as Field>::Read,)*
+            }
+
+            impl Table for $name {
+                const WRITTEN: &'static str = $written;
+                const KEYS: &'static [Key] = &[
+                    $(Key { name: stringify!($key), about: concat!($($doc),*), schema: <$field as Field>::schema },)*
+                ];
+                const REQUIRED: &'static [&'static str] = &$required;
+
+                fn read(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self {
+                    Self { $($key: reader.field::<$field>(stringify!($key), table),)* }
+                }
+            }
+        )*
+    };
+}
+pub(super) use tables;
+
+/// What the value of a key can be. An absent or wrong value reads as the default.
+pub(super) trait Field {
+    type Read: Default;
+
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read;
+
+    fn schema() -> Json;
+}
+
+/// One value.
+impl<K: Kind> Field for K {
+    type Read = Option<Spanned<K::Value>>;
+
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
+        reader.value::<K>(&format!("`{key}`"), value.span(), value.get_ref())
+    }
+
+    fn schema() -> Json {
+        K::schema()
+    }
+}
+
+/// An array of values.
+pub(super) struct List<K>(PhantomData<K>);
+
+impl<K: Kind> Field for List<K> {
+    type Read = Option<Vec<Spanned<K::Value>>>;
+
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
+        let DeValue::Array(array) = value.get_ref() else {
+            let help = value.get_ref().as_str().map(|text| format!("write [\"{text}\"]"));
+            reader.wrong_type(key, "an array", value, help);
+            return None;
+        };
+        Some(array.iter().filter_map(|value| <K as Field>::read(reader, key, value)).collect())
+    }
+
+    fn schema() -> Json {
+        json!({"type": "array", "items": K::schema()})
+    }
+}
+
+/// A table.
+pub(super) struct One<T>(PhantomData<T>);
+
+impl<T: Table> Field for One<T> {
+    type Read = T;
+
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> T {
+        if let DeValue::Table(table) = value.get_ref() {
+            return reader.table(table, value.span());
+        }
+        reader.wrong_type(key, "a table", value, Some(format!("write {}", T::WRITTEN)));
+        T::default()
+    }
+
+    fn schema() -> Json {
+        table_schema::<T>()
+    }
+}
+
+/// An array of tables.
+pub(super) struct Many<T>(PhantomData<T>);
+
+impl<T: Table> Field for Many<T> {
+    type Read = Vec<T>;
+
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Vec<T> {
+        if let DeValue::Array(array) = value.get_ref() {
+            return array.iter().map(|value| One::<T>::read(reader, key, value)).collect();
+        }
+        reader.wrong_type(key, "an array of tables", value, Some(format!("write {}", T::WRITTEN)));
+        Vec::new()
+    }
+
+    fn schema() -> Json {
+        json!({"type": "array", "items": table_schema::<T>()})
+    }
+}
+
+/// A table whose keys are names of kind `N`.
+pub(super) struct Named<N, F>(PhantomData<(N, F)>);
+
+impl<N: Kind, F: Field> Field for Named<N, F> {
+    type Read = Vec<(Spanned<N::Value>, F::Read)>;
+
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
+        let DeValue::Table(table) = value.get_ref() else {
+            reader.wrong_type(key, "a table", value, None);
+            return Vec::new();
+        };
+        let named = table.iter().map(|(name, value)| {
+            let text = DeValue::String(name.get_ref().clone());
+            (
+                reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text),
+                F::read(reader, name.get_ref(), value),
+            )
+        });
+        named.filter_map(|(name, read)| Some((name?, read))).collect()
+    }
+
+    fn schema() -> Json {
+        let pattern = N::schema()["pattern"].as_str().unwrap_or_default().to_owned();
+        json!({"type": "object", "patternProperties": {pattern: F::schema()}, "additionalProperties": false})
+    }
+}
+
+pub(super) fn table_schema<T: Table>() -> Json {
+    let keys = T::KEYS.iter().map(|key| {
+        let mut schema = (key.schema)();
+        let inner = schema["description"].as_str().unwrap_or_default();
+        schema["description"] = format!("{} {inner}", key.about.trim()).trim().into();
+        (key.name.to_owned(), schema)
+    });
+    let properties: serde_json::Map<String, Json> = keys.collect();
+    let mut schema = json!({"type": "object", "properties": properties});
+    schema["additionalProperties"] = false.into();
+    if !T::REQUIRED.is_empty() {
+        schema["required"] = json!(T::REQUIRED);
+    }
+    schema
+}
+
+/// Reads one file.
+pub(super) struct Reader<'a> {
+    source: &'a Source,
+    /// Every table, for the suggestion that a key belongs to another one.
+    tables: &'a [(&'static str, &'static [Key])],
+    /// Whether a missing key is a problem. It is none in a file with lines that are no TOML.
+    is_toml: bool,
+    pub problems: Vec<(Range<usize>, Problem)>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: &'a Source, tables: &'a [(&'static str, &'static [Key])], is_toml: bool) -> Self {
+        Self { source, tables, is_toml, problems: Vec::new() }
+    }
+
+    pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
+        let problem = Problem::new(Location::new(self.source, span.clone()), message, help);
+        self.problems.push((span, problem));
+    }
+
+    /// Reads the keys of a table that starts at `span`.
+    pub(super) fn table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
+        let known: Vec<&str> = T::KEYS.iter().map(|key| key.name).collect();
+        let mut missing: Vec<&str> = T::REQUIRED.to_vec();
+        missing.retain(|key| self.is_toml && !table.contains_key(*key));
+        for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
+            let name = key.get_ref();
+            let elsewhere = self.elsewhere(name);
+            let meant = meant(name, &known, elsewhere.is_some(), |key| table.contains_key(key));
+            missing.retain(|key| Some(*key) != meant);
+            let help = meant.map(|meant| format!("did you mean `{meant}`?")).or(elsewhere);
+            let help = help.unwrap_or_else(|| format!("the keys here are `{}`", known.join("`, `")));
+            self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
+        }
+        for key in missing {
+            let help = format!("{} needs `{}`", T::WRITTEN, T::REQUIRED.join("` and `"));
+            self.report(span.clone(), &format!("the key `{key}` is missing"), Some(help));
+        }
+        T::read(self, table)
+    }
+
+    pub(super) fn field<F: Field>(&mut self, key: &str, table: &DeTable<'_>) -> F::Read {
+        table.get(key).map(|value| F::read(self, key, value)).unwrap_or_default()
+    }
+
+    fn value<K: Kind>(&mut self, subject: &str, span: Range<usize>, value: &DeValue<'_>) -> Option<Spanned<K::Value>> {
+        match K::read(value) {
+            Ok(value) => Some(Spanned::new(span, value)),
+            Err(Invalid { rule, help }) => {
+                self.report(span, &format!("{subject} {rule}"), help);
+                None
+            }
+        }
+    }
+
+    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, help: Option<String>) {
+        let Invalid { rule, help } = Invalid::wrong_type(expected, value.get_ref(), help);
+        self.report(value.span(), &format!("`{key}` {rule}"), help);
+    }
+
+    /// Which tables have this key.
+    fn elsewhere(&self, name: &str) -> Option<String> {
+        let has = |keys: &[Key]| keys.iter().any(|key| key.name == name);
+        let tables: Vec<&str> = self.tables.iter().filter(|(_, keys)| has(keys)).map(|(written, _)| *written).collect();
+        (!tables.is_empty()).then(|| format!("`{name}` is a key of {}", tables.join(", ")))
+    }
+}

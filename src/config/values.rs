@@ -1,0 +1,409 @@
+//! The kinds of values that keys can have: for each one the rule, suggestions for a value that breaks it, and its JSON Schema.
+//!
+//! Rules are worded so that they follow the key's name: "`timeout` must be between 1s and 5m". Neither rules nor suggestions quote a
+//! password: suggestions are only made of text that keeps the rule.
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::http::Uri;
+use regex_lite::Regex;
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+use tracing::Level;
+
+use super::suggest::nearest;
+use super::{LogFormat, LogRotation, PasswordHash};
+use crate::core::job::{ImportJobId, ReferenceStoreId};
+use crate::core::sanitize::is_hostile;
+use crate::core::time::parse_duration;
+
+/// A kind of value.
+pub(super) trait Kind {
+    type Value;
+
+    fn read(value: &DeValue<'_>) -> Result<Self::Value, Invalid>;
+
+    fn schema() -> Json;
+}
+
+/// Why a value is rejected.
+pub(super) struct Invalid {
+    /// What the value must be.
+    pub rule: String,
+    pub help: Option<String>,
+}
+
+impl Invalid {
+    pub(super) fn wrong_type(expected: &str, found: &DeValue<'_>, help: Option<String>) -> Self {
+        let found = match found {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "an array",
+            DeValue::Table(_) => "a table",
+        };
+        Self { rule: format!("must be {expected}, not {found}"), help }
+    }
+}
+
+/// Declares a kind.
+macro_rules! kind {
+    ($name:ident, $value:ty, $schema:expr, $read:expr) => {
+        pub(super) enum $name {}
+
+        impl Kind for $name {
+            type Value = $value;
+
+            fn read(value: &DeValue<'_>) -> Result<$value, Invalid> {
+                let read: fn(&DeValue<'_>) -> Result<$value, Invalid> = $read;
+                read(value)
+            }
+
+            fn schema() -> Json {
+                $schema
+            }
+        }
+    };
+}
+
+/// Declares a kind that is a duration within limits.
+macro_rules! duration {
+    ($name:ident, $min:expr, $max:expr) => {
+        kind!($name, Duration, duration_schema(&($min..=$max)), |value| {
+            text(value, |text| duration_between(text, &($min..=$max)), duration_candidates)
+        });
+    };
+}
+
+/// Declares a kind whose rule is a regular expression, which the schema shares.
+macro_rules! pattern {
+    ($name:ident, $pattern:literal, $rule:literal, $candidates:expr) => {
+        kind!($name, String, pattern_schema($pattern), |value| {
+            static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
+            let matches = |text: &str| REGEX.as_ref().is_some_and(|regex| regex.is_match(text));
+            text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), $candidates)
+        });
+    };
+}
+
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+// Jobs end within hours, and more than 10 polls a second of one job show nothing new.
+duration!(MinInterval, MIN_INTERVAL, HOUR);
+duration!(Timeout, SECOND, 5 * MINUTE);
+duration!(BackoffInitial, MIN_INTERVAL, 5 * MINUTE);
+duration!(BackoffMax, SECOND, HOUR);
+duration!(Keep, DAY, 36_500 * DAY);
+// Clocks differ, so not less than a minute.
+duration!(Since, MINUTE, 3_650 * DAY);
+duration!(ForgetAfter, SECOND, 365 * DAY);
+kind!(Interval, Option<Duration>, interval_schema(), |value| text(value, interval, duration_candidates));
+
+pattern!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores", none);
+pattern!(Region, "^[a-z]{2,}(-[a-z]+)+-[0-9]+$", "must be a region such as us-west-2", region_candidates);
+pattern!(
+    RoleArn,
+    "^arn:aws[^:]*:iam::[0-9]{12}:role/[!-9;-~]+$",
+    "must be an ARN such as arn:aws:iam::123456789012:role/NAME",
+    none
+);
+// API page of AssumeRole.
+pattern!(
+    ExternalId,
+    "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
+    "must be 2 to 1224 letters, digits or characters of =,.@:/-_+",
+    none
+);
+kind!(WatchName, String, label_schema(), |value| text(value, label, none));
+kind!(Profile, String, label_schema(), |value| text(value, label, none));
+kind!(UserName, String, pattern_schema("^[^:]{1,128}$"), |value| text(value, user_name, none));
+kind!(StoreId, ReferenceStoreId, pattern_schema("^[0-9]{10,36}$"), |value| text(value, store_id, ids));
+kind!(JobId, ImportJobId, pattern_schema("^[0-9]{10,36}$"), |value| text(value, job_id, job_candidates));
+kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| text(value, path, none));
+kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
+    text(value, include_pattern, none)
+});
+kind!(
+    Listen,
+    SocketAddr,
+    pattern_schema(
+        "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):0*([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
+    ),
+    |value| text(value, listen, listen_candidates)
+);
+kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
+    text(value, parse_endpoint_url, endpoint_candidates)
+});
+kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
+    text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), none)
+});
+kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
+kind!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
+kind!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| word(value, &ROTATIONS));
+kind!(RequestsPerSecond, f64, number_schema(0.01, 100_000.0), |value| number(value, &(0.01..=100_000.0)));
+kind!(Share, f64, number_schema(0.01, 1.0), |value| number(value, &(0.01..=1.0)));
+kind!(KeepFiles, usize, json!({"type": "integer", "minimum": 1, "maximum": 10_000}), |value| {
+    let number = value.as_integer().map(|number| number.to_string().parse().unwrap_or(0));
+    let files = number.ok_or_else(|| Invalid::wrong_type("a whole number", value, number_in(value)))?;
+    let rule = || Invalid { rule: "must be from 1 to 10000".to_owned(), help: None };
+    Some(files).filter(|files| (1..=10_000).contains(files)).ok_or_else(rule)
+});
+kind!(Boolean, bool, json!({"type": "boolean"}), |value| {
+    let text = value.as_str().filter(|text| matches!(*text, "true" | "false"));
+    let help = text.map(|text| format!("write {text}, without quotes"));
+    value.as_bool().ok_or_else(|| Invalid::wrong_type("a boolean", value, help))
+});
+
+const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::ERROR),
+    ("warn", Level::WARN),
+    ("info", Level::INFO),
+    ("debug", Level::DEBUG),
+    ("trace", Level::TRACE),
+];
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const ROTATIONS: [(&str, LogRotation); 3] =
+    [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
+
+/// Reads a string. A number gets the rule if it breaks the rule in quotes, too.
+fn text<T>(
+    value: &DeValue<'_>,
+    parse: impl Fn(&str) -> Result<T, String>,
+    candidates: fn(&str) -> Vec<String>,
+) -> Result<T, Invalid> {
+    let parse = |text: &str| {
+        parse(text).map_err(|rule| {
+            let good = candidates(text).into_iter().find(|candidate| parse(candidate).is_ok());
+            Invalid { rule, help: good.map(|good| format!("did you mean \"{good}\"?")) }
+        })
+    };
+    let number = match value {
+        DeValue::String(text) => return parse(text),
+        DeValue::Integer(number) => number.as_str(),
+        DeValue::Float(number) => number.as_str(),
+        _ => return Err(Invalid::wrong_type("a string", value, None)),
+    };
+    parse(number)?;
+    Err(Invalid::wrong_type("a string", value, Some("write it in quotes".to_owned())))
+}
+
+fn none(_: &str) -> Vec<String> {
+    Vec::new()
+}
+
+fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Invalid> {
+    let text = value.as_str().ok_or_else(|| Invalid::wrong_type("a string", value, None))?;
+    let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let help = nearest(text, words.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+        Invalid { rule: format!("must be one of \"{}\"", words.join("\", \"")), help }
+    })
+}
+
+fn words_schema<T>(words: &[(&str, T)]) -> Json {
+    json!({"type": "string", "enum": words.iter().map(|(word, _)| *word).collect::<Vec<_>>()})
+}
+
+fn number_schema(min: f64, max: f64) -> Json {
+    json!({"type": "number", "minimum": min, "maximum": max})
+}
+
+fn number(value: &DeValue<'_>, limits: &RangeInclusive<f64>) -> Result<f64, Invalid> {
+    let number: Option<f64> = match value {
+        DeValue::Integer(number) => number.to_string().parse().ok(),
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        _ => return Err(Invalid::wrong_type("a number", value, number_in(value))),
+    };
+    let rule = || format!("must be a number from {} to {}", limits.start(), limits.end());
+    number.filter(|number| limits.contains(number)).ok_or_else(|| Invalid { rule: rule(), help: None })
+}
+
+/// How to write the number that is in a string.
+fn number_in(value: &DeValue<'_>) -> Option<String> {
+    let number = value.as_str().filter(|text| text.parse::<f64>().is_ok());
+    number.map(|number| format!("write {number}, without quotes"))
+}
+
+fn check(holds: bool, rule: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+fn pattern_schema(pattern: &str) -> Json {
+    json!({"type": "string", "pattern": pattern})
+}
+
+/// The units of humantime.
+const DURATION_PATTERN: &str = "( *[0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|\
+                                wks?|w|months?|M|years?|yrs?|y))+ *";
+
+/// No keyword of JSON Schema limits a duration, so the limits are in the description.
+fn duration_schema(limits: &RangeInclusive<Duration>) -> Json {
+    let limits = format!("From {} to {}.", DurationText(*limits.start()), DurationText(*limits.end()));
+    json!({"type": "string", "pattern": format!("^{DURATION_PATTERN}$"), "description": limits})
+}
+
+fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    let rule = "must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"";
+    let duration = parse_duration(text).map_err(|_| rule.to_owned())?;
+    let (min, max) = (DurationText(*limits.start()), DurationText(*limits.end()));
+    check(limits.contains(&duration), &format!("must be between {min} and {max}")).map(|()| duration)
+}
+
+/// Other notations of a duration: no unit, capitals, `PT5M`.
+fn duration_candidates(text: &str) -> Vec<String> {
+    let lower = text.trim().trim_end_matches(".0").to_lowercase();
+    let iso = lower.trim_start_matches('p').replace('t', "");
+    vec![lower.clone(), format!("{lower}s"), format!("{lower}d"), iso]
+}
+
+fn interval_schema() -> Json {
+    let mut schema = duration_schema(&(MIN_INTERVAL..=DAY));
+    schema["pattern"] = format!("^(auto|{DURATION_PATTERN})$").into();
+    schema
+}
+
+fn interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
+}
+
+/// A duration in the largest unit that needs no fraction, as the configuration file takes it.
+pub(super) struct DurationText(pub Duration);
+
+impl Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+        let millis = self.0.as_millis();
+        match units.into_iter().find(|(_, length)| millis >= *length && millis.is_multiple_of(*length)) {
+            Some((unit, length)) => write!(f, "{}{unit}", millis / length),
+            None => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+fn label_schema() -> Json {
+    json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "\\S"})
+}
+
+/// A label of metrics.
+fn label(text: &str) -> Result<String, String> {
+    let is_label = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_hostile);
+    check(is_label, "must be 1 to 128 visible characters").map(|()| text.to_owned())
+}
+
+/// HTTP's basic authentication separates name and password by a colon.
+fn user_name(text: &str) -> Result<String, String> {
+    check(!text.contains(':') && label(text).is_ok(), "must be 1 to 128 visible characters without a colon")?;
+    Ok(text.to_owned())
+}
+
+fn region_candidates(text: &str) -> Vec<String> {
+    let lower = text.trim().to_lowercase().replace(['_', ' '], "-");
+    // An availability zone is a region and a letter.
+    let zone = lower.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned();
+    vec![lower, zone]
+}
+
+fn store_id(text: &str) -> Result<ReferenceStoreId, String> {
+    text.parse().map_err(|_| "must be 10 to 36 digits, as ListReferenceStores returns them".to_owned())
+}
+
+fn job_id(text: &str) -> Result<ImportJobId, String> {
+    text.parse().map_err(|_| "must be 10 to 36 digits, as StartReferenceImportJob returned them".to_owned())
+}
+
+/// The ids in an ARN, in a URL of the console, or in STORE/JOB.
+fn ids(text: &str) -> Vec<String> {
+    // The number between two colons is the account.
+    let path = if text.starts_with("arn:") { text.rsplit(':').next().unwrap_or_default() } else { text };
+    path.split(|c: char| !c.is_ascii_digit()).filter(|part| part.len() >= 10).map(str::to_owned).collect()
+}
+
+/// The first id in the name of a store is the store's.
+fn job_candidates(text: &str) -> Vec<String> {
+    let of_store = usize::from(text.contains("eference"));
+    ids(text).into_iter().skip(of_store).rev().collect()
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    check(!text.trim().is_empty(), "must not be empty")?;
+    check(
+        !text.contains(|c: char| c.is_control()),
+        "must not have control characters; a backslash begins an escape, so write the path in single quotes",
+    )?;
+    check(!text.starts_with(['~', '$']), "must be the path itself: `~` and `$` are not expanded")?;
+    Ok(text.into())
+}
+
+fn include_pattern(text: &str) -> Result<PathBuf, String> {
+    let path = path(text)?;
+    let (directory, name) = text.rsplit_once('/').unwrap_or(("", text));
+    let is_pattern = !name.is_empty() && !directory.contains('*') && name.matches('*').count() <= 1;
+    check(is_pattern, "must name files, with at most one `*`, in the last part of the path")?;
+    Ok(path)
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
+    text.parse().map_err(|_| rule.to_owned())
+}
+
+fn listen_candidates(text: &str) -> Vec<String> {
+    let bare = text.trim().trim_start_matches("http://").trim_end_matches('/');
+    let bare = bare.replace("localhost", "127.0.0.1").replace('*', "0.0.0.0");
+    let port = format!("127.0.0.1:{}", bare.trim_start_matches(':'));
+    let v6 = bare.rsplit_once(':').map(|(host, port)| format!("[{host}]:{port}"));
+    [port, format!("{bare}:10210"), format!("[{bare}]:10210"), bare].into_iter().chain(v6).collect()
+}
+
+/// Parses an endpoint's URL.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<Uri>().ok();
+    let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let uri = uri.filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let uri = uri.ok_or("must be a URL such as \"http://127.0.0.1:4566\"")?;
+    let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    check(!has_userinfo, "must not have a user name or password: use `profile` or `role_arn`")?;
+    check(uri.query().is_none() && !text.contains('#'), "must not have a query or fragment")?;
+    Ok(text.to_owned())
+}
+
+fn endpoint_candidates(text: &str) -> Vec<String> {
+    let bare = text.trim();
+    let is_local = ["localhost", "127.", "[::1]"].into_iter().any(|host| bare.starts_with(host));
+    let scheme = if is_local { "http" } else { "https" };
+    // Nothing is suggested that may have a password in it.
+    let candidate = if bare.contains("//") { bare.to_owned() } else { format!("{scheme}://{bare}") };
+    if bare.contains(['@', '?', '#']) { Vec::new() } else { vec![candidate] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_is_a_regular_expression_and_accepts_a_good_value() {
+        let read = |text: &'static str| DeValue::String(text.into());
+        assert!(TargetName::read(&read("eu-west")).is_ok());
+        assert!(Region::read(&read("us-gov-west-1")).is_ok());
+        assert!(RoleArn::read(&read("arn:aws-us-gov:iam::123456789012:role/lab/refwatch")).is_ok());
+        assert!(ExternalId::read(&read("lab:42")).is_ok());
+    }
+}

@@ -1,0 +1,44 @@
+//! A password on a broken line of the configuration is on no page, in no log and in no answer.
+
+use std::fs;
+
+use crate::process::{Scene, eventually, get, json, metric};
+
+const GOOD: &str = "[record]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
+
+const BROKEN: [&str; 6] = [
+    "[http.users]\nada = \"hunter2\"\n",
+    "[http.users]\n\"ada:hunter2\" = \"hunter2\"\n",
+    "[http.users]\nada = hunter2\n",
+    "[http]\nusers = \"ada:hunter2\"\n",
+    "[target.eu]\nendpoint_url = \"https://ada:hunter2@example.org\"\n",
+    "[target.eu]\nexternal_id = \"hunter2 hunter2\"\nendpointurl = \"https://ada:hunter2@example.org\"\n",
+];
+
+#[test]
+fn a_password_on_a_broken_line_is_shown_nowhere() {
+    let scene = Scene::new();
+    let file = scene.write("refwatch.toml", GOOD);
+    let (daemon, address) = scene.daemon(&file);
+    let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
+    for broken in BROKEN {
+        let (record, http) = GOOD.split_once("[http]\n").expect("two tables");
+        let text = match broken.strip_prefix("[http]\n") {
+            Some(rest) => format!("{record}[http]\n{rest}{http}"),
+            None => format!("{GOOD}{broken}"),
+        };
+        fs::write(&file, text).expect("a file");
+        let (status, _, answer) = scene.run(&["--config", file.to_str().expect("text"), "reload"]);
+        assert!(status == 78 && answer.contains("refwatch.toml:"), "{answer}");
+        eventually("the metric", || (reload() == Some(0.0)).then_some(()));
+        let api = json(address, "/api/v1/daemon").to_string();
+        for (place, shown) in
+            [("page", get(address, "/").1), ("API", api), ("log", daemon.stderr()), ("answer", answer)]
+        {
+            assert!(shown.contains("refwatch.toml:"), "{place}: {shown}");
+            assert!(!shown.contains("hunter2"), "{place} of {broken}: {shown}");
+        }
+        let (status, _, error) = scene.run(&["--config", file.to_str().expect("text"), "run"]);
+        assert!(status == 78 && !error.contains("hunter2"), "{error}");
+    }
+}
