@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use axum::http::StatusCode;
+use http::StatusCode;
 
 use super::{Exit, Failure, load, print};
 use crate::config::Loaded;
