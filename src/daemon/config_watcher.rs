@@ -251,9 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let (mut watcher, _requests) = watcher(&folder.path().join("refwatch.toml"));
         watcher.loaded = Some(Vec::new());
-        let stamps = |size| {
-            vec![Stamp { path: "a".into(), target: None, metadata: Some((1, 1, size, [0; 4])) }]
-        };
+        let stamps = |size| vec![Stamp { path: "a".into(), target: None, metadata: Some((1, 1, size, [0; 4])) }];
         for (size, loads) in [(1, false), (2, false)] {
             let check = Check { stamps: stamps(size), outcome: None, requests: Vec::new() };
             assert_eq!(watcher.finish_check(check).is_some(), loads);
