@@ -9,7 +9,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::{Exit, Failure, print, remark, simulate};
+use super::exit::{Exit, Failure, print, remark};
+use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use http::StatusCode;
 
-use super::{Exit, Failure, load, print};
+use super::exit::{Exit, Failure, load, print};
 use crate::config::Loaded;
 use crate::http::client::{self, RequestError};
 use crate::http::control;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Exit, Failure, load};
+use super::exit::{Exit, Failure, load};
 use crate::config;
 use crate::daemon::signals::{Asked, Signals};
 use crate::daemon::{Daemon, DaemonError};

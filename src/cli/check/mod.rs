@@ -4,7 +4,7 @@ mod online;
 
 use std::path::Path;
 
-use super::{Exit, Failure, load, print, remark};
+use super::exit::{Exit, Failure, load, print, remark};
 use crate::config::Loaded;
 use crate::core::sanitize::Printable;
 

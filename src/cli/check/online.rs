@@ -10,7 +10,7 @@ use std::sync::Arc;
 use comfy_table::{Table, presets};
 use tokio::task::JoinSet;
 
-use super::super::{Exit, Failure, print};
+use super::super::exit::{Exit, Failure, print};
 use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, PollFailure};
