@@ -1,46 +1,39 @@
-//! Requests for a reload: where they are left, whoever makes them, and how they are answered. However many come before one begins,
-//! it is one.
+//! Requests to reload the configuration, from signals and from the control socket to the daemon.
+//!
+//! All requests that arrive before a load begins share that load.
 
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
 
-use tokio::sync::{Notify, oneshot};
+/// Requests that may wait. A further signal is dropped: a load is due already.
+const QUEUE_LENGTH: usize = 64;
 
-/// What came of a reload: what is in force now, or what is wrong, for people.
+/// The result of a reload, for people: the running configuration, or the diagnostics.
 pub type Reloaded = Result<String, String>;
 
-/// Where reloads are asked for. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct ReloadRequests(Arc<Requests>);
+/// Where the result of one request goes.
+pub type ReloadRequest = oneshot::Sender<Reloaded>;
 
-#[derive(Debug, Default)]
-struct Requests {
-    made: Notify,
-    to_answer: Mutex<Vec<oneshot::Sender<Reloaded>>>,
-}
+/// The sending half of the queue.
+#[derive(Clone, Debug)]
+pub struct ReloadRequests(mpsc::Sender<ReloadRequest>);
 
 impl ReloadRequests {
-    /// Asks for a reload, and waits for no answer.
-    pub fn ask(&self) {
-        self.0.made.notify_one();
-    }
-
-    /// Asks for a reload, and returns what came of it; `None` where the process is on its way out.
-    pub async fn answered(&self) -> Option<Reloaded> {
-        let (to_answer, answer) = oneshot::channel();
-        self.0.to_answer.lock().unwrap_or_else(PoisonError::into_inner).push(to_answer);
-        self.ask();
-        answer.await.ok()
-    }
-
-    /// Returns when there is a request.
-    pub async fn made(&self) {
-        self.0.made.notified().await;
-    }
-
-    /// Those who wait for an answer, each of which is for the reload that begins now.
     #[must_use]
-    pub fn take(&self) -> Vec<oneshot::Sender<Reloaded>> {
-        mem::take(&mut *self.0.to_answer.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+        (Self(sender), receiver)
+    }
+
+    /// Requests a reload without waiting for its result.
+    pub fn ask(&self) {
+        // An error: the queue is full, so a load is due, or the daemon is stopping.
+        drop(self.0.try_send(oneshot::channel().0));
+    }
+
+    /// Requests a reload and waits for its result; `None` if the daemon is stopping.
+    pub async fn answered(&self) -> Option<Reloaded> {
+        let (request, result) = oneshot::channel();
+        self.0.send(request).await.ok()?;
+        result.await.ok()
     }
 }

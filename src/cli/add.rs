@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use toml::{Table, Value};
 
-use super::{Exit, Failure, load, print};
+use super::exit::{Exit, Failure, load, print};
 use crate::config::{self, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::sanitize::Printable;

@@ -3,7 +3,8 @@
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 
-use super::{CommandLine, Exit, Failure, print};
+use super::CommandLine;
+use super::exit::{Exit, Failure, print};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! `refwatch demo`: a simulated HealthOmics, the daemon on it, and each transition as it is seen.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::{Exit, Failure, print, remark, simulate};
+use super::exit::{Exit, Failure, print, remark};
+use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::sanitize::Printable;
 use crate::core::time::Monotonic;
 use crate::daemon::signals::{Asked, Signals};
-use crate::daemon::{Daemon, DaemonError, Source};
+use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
 use crate::simulator::{Options, Simulator};
 use crate::state::{Announced, StatusBoard, WatchState, WatchView};
@@ -50,10 +51,10 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
     let file = directory.path().join("refwatch.toml");
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
-    let source = DemoFile { path: file, listen: args.listen };
-    let loaded = source.load().map_err(|problems| Failure::problems(&problems))?;
+    let loader = Arc::new(move || load(&file, args.listen));
+    let loaded = loader().map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
-    let daemon = Daemon::start(loaded, log).await.map_err(|error| match error {
+    let daemon = Daemon::start(loaded, loader, log).await.map_err(|error| match error {
         DaemonError::Listen { address, error } => Failure::running(format_args!(
             "--listen {address}: {error} (try --listen 127.0.0.1:0, which is always free)"
         )),
@@ -67,16 +68,13 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         endpoint = simulator.address(),
     ))?;
     let mut show = Show::new(daemon.board().clone(), Duration::from_secs(args.seconds));
-    let ended = Box::pin(daemon.run(
-        async || {
-            tokio::select! {
-                asked = signals.next() => asked,
-                () = show.transitions() => Asked::Stop,
-            }
-        },
-        source,
-    ))
-    .await;
+    let asked = async || {
+        tokio::select! {
+            asked = signals.next() => asked,
+            () = show.transitions() => Asked::Stop,
+        }
+    };
+    let ended = Box::pin(daemon.run(asked)).await;
     simulator.stop().await;
     ended?;
     show.summary()?;
@@ -150,25 +148,13 @@ impl Show {
     }
 }
 
-/// The file that `refwatch simulate` writes, read as the daemon reads it; and what only a demonstration may do.
-#[derive(Clone, Debug)]
-struct DemoFile {
-    path: PathBuf,
-    listen: SocketAddr,
-}
-
-impl Source for DemoFile {
-    fn path(&self) -> &Path {
-        &self.path
+/// Loads the file that `refwatch simulate` writes, with settings that only a demo may use.
+fn load(path: &Path, listen: SocketAddr) -> Result<Loaded, Problems> {
+    let mut loaded = config::load(path)?;
+    loaded.config.http.listen = listen;
+    loaded.config.log.level = Level::WARN;
+    for target in loaded.config.targets.values_mut() {
+        target.simulated = true;
     }
-
-    fn load(&self) -> Result<Loaded, Problems> {
-        let mut loaded = config::load(&self.path)?;
-        loaded.config.http.listen = self.listen;
-        loaded.config.log.level = Level::WARN;
-        for target in loaded.config.targets.values_mut() {
-            target.simulated = true;
-        }
-        Ok(loaded)
-    }
+    Ok(loaded)
 }

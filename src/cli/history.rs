@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Exit, Failure, table};
+use super::exit::{Exit, Failure, load, print, remark};
+use super::table;
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::sanitize::{Printable, excerpt};
@@ -70,16 +71,16 @@ impl Since {
 pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     let record = match args.record {
         Some(record) => record,
-        None => super::load(config)?.config.record.path,
+        None => load(config)?.config.record.path,
     };
     let since = args.since.map(|since| since.at(Clock::system().now().wall));
     let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };
     let read = tokio::task::spawn_blocking(move || RecordReader::new(&record).rows::<Transition>(&filter));
     let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
     if rows.is_empty() {
-        super::remark("the record holds no such transition");
+        remark("the record holds no such transition");
     }
-    super::print(if args.json { json(&rows)? } else { table(&rows, table::width()) })?;
+    print(if args.json { json(&rows)? } else { table(&rows, table::width()) })?;
     Ok(Exit::Done)
 }
 

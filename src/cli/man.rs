@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 
-use super::{CommandLine, Exit, Failure, print};
+use super::CommandLine;
+use super::exit::{Exit, Failure, print};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]

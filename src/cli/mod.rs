@@ -1,9 +1,10 @@
-//! The commands: one file each, and what they share: the command line, the exit status, the way a failure is told.
+//! The command line. Each subcommand has its own file; `exit` holds the exit status and the output that they share.
 
 pub mod add;
 pub mod check;
 pub mod completions;
 pub mod demo;
+mod exit;
 pub mod history;
 pub mod man;
 pub mod reload;
@@ -14,16 +15,11 @@ pub mod status;
 mod table;
 pub mod wait;
 
-use std::fmt::Display;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use tracing::Level;
 
-use crate::config::{self, Loaded, Problems};
-use crate::core::sanitize::Printable;
-use crate::logging::journal;
+pub use exit::{Exit, Failure, complain};
 
 /// Watches AWS HealthOmics reference import jobs until they end.
 #[derive(Debug, Parser)]
@@ -77,66 +73,6 @@ pub enum Command {
     Man(man::Args),
 }
 
-/// The exit statuses that scripts rely on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done; for `wait`: every job is COMPLETED.
-    Done = 0,
-    /// Failed while running.
-    Failed = 1,
-    /// `wait`: at least one job ended otherwise than COMPLETED.
-    EndedOtherwise = 3,
-    /// Wrong use (`EX_USAGE` of sysexits.h).
-    Usage = 64,
-    /// A fault of refwatch (`EX_SOFTWARE`).
-    Fault = 70,
-    /// Wrong configuration (`EX_CONFIG`). The unit does not restart on it.
-    Config = 78,
-    /// `wait`: time ran out, as with timeout(1).
-    TimedOut = 124,
-}
-
-/// Why a command failed: what to tell on standard error, and the exit status.
-#[derive(Debug)]
-pub struct Failure {
-    /// The exit status.
-    pub exit: Exit,
-    /// What to tell, on one line or, for diagnostics, on many.
-    pub message: String,
-}
-
-impl Failure {
-    /// A failure while running.
-    pub fn running(error: impl Display) -> Self {
-        Self::new(Exit::Failed, error)
-    }
-
-    /// Wrong configuration.
-    pub fn config(error: impl Display) -> Self {
-        Self::new(Exit::Config, error)
-    }
-
-    /// Wrong configuration: a line for each problem. It may go to the journal, so it holds no line of the file.
-    #[must_use]
-    pub fn problems(problems: &Problems) -> Self {
-        let lines: Vec<String> = problems.0.iter().map(|problem| format!("error: {problem}")).collect();
-        Self { exit: Exit::Config, message: lines.join("\n") }
-    }
-
-    /// Wrong configuration: each problem with its line of the file.
-    #[must_use]
-    pub fn problems_with_source(problems: &Problems) -> Self {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { exit: Exit::Config, message: problems.render(colours) }
-    }
-
-    /// A failure with this exit status.
-    pub fn new(exit: Exit, error: impl Display) -> Self {
-        Self { exit, message: format!("error: {}", Printable(&error.to_string())) }
-    }
-}
-
 impl CommandLine {
     /// Runs the command.
     ///
@@ -158,38 +94,4 @@ impl CommandLine {
             Command::Man(args) => man::run(args).await,
         }
     }
-}
-
-/// Reads the configuration.
-///
-/// # Errors
-/// Every problem that keeps it from being put in force.
-pub fn load(path: &Path) -> Result<Loaded, Failure> {
-    config::load(path).map_err(|problems| Failure::problems(&problems))
-}
-
-/// Writes a result to standard output. A reader that has gone (`refwatch history | head`) is no failure of ours.
-///
-/// # Errors
-/// Standard output cannot be written.
-pub fn print(text: impl Display) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::running(format_args!("standard output: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Writes a remark to standard error: progress, hints. Where it cannot be written, the results still can.
-pub fn remark(text: impl Display) {
-    drop(writeln!(io::stderr().lock(), "{}", Printable(&text.to_string())));
-}
-
-/// Tells on standard error what no log is told: why a command fails. Where it leads to the journal, that learns how severe it is.
-pub fn complain(level: Level, message: &str) {
-    let text = if journal::is_standard_error() { journal::prefixed(level, message) } else { format!("{message}\n") };
-    // Where standard error cannot be written either, the exit status has to do.
-    drop(io::stderr().lock().write_all(text.as_bytes()));
 }

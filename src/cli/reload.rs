@@ -3,9 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use axum::http::StatusCode;
+use http::StatusCode;
 
-use super::{Exit, Failure, load, print};
+use super::exit::{Exit, Failure, load, print};
 use crate::config::Loaded;
 use crate::http::client::{self, RequestError};
 use crate::http::control;

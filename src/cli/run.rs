@@ -1,8 +1,10 @@
 //! `refwatch run`: the daemon, in the foreground, as systemd wants it.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Exit, Failure, load};
+use super::exit::{Exit, Failure, load};
+use crate::config;
 use crate::daemon::signals::{Asked, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::database::{CommitError, OpenError};
@@ -21,11 +23,13 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
+    let main = path.to_owned();
+    let loader = Arc::new(move || config::load(&main));
     let daemon = tokio::select! {
-        daemon = Daemon::start(loaded, log) => daemon?,
+        daemon = Daemon::start(loaded, loader, log) => daemon?,
         () = told_to_stop(&mut signals) => return Ok(Exit::Done),
     };
-    Box::pin(daemon.run(async || signals.next().await, path.to_owned())).await?;
+    Box::pin(daemon.run(async || signals.next().await)).await?;
     Ok(Exit::Done)
 }
 

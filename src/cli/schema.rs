@@ -1,6 +1,6 @@
 //! `refwatch schema`: the JSON Schema of the configuration, which editors complete and check by.
 
-use super::{Exit, Failure, print};
+use super::exit::{Exit, Failure, print};
 use crate::config;
 
 /// Runs it.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Exit, Failure, print};
+use super::exit::{Exit, Failure, print};
 use crate::daemon::signals::{Asked, Signals};
 use crate::simulator::{Fault, FaultRate, Options, Simulator};
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Exit, Failure, print, remark, table};
+use super::exit::{Exit, Failure, print, remark};
+use super::table;
 use crate::clock::Clock;
 use crate::config::{self, Config, HttpConfig, Loaded};
 use crate::core::sanitize::Printable;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::{Exit, Failure, print, remark};
+use super::exit::{Exit, Failure, print, remark};
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass};

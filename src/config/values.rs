@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use axum::http::Uri;
+use http::Uri;
 use regex_lite::Regex;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;

@@ -1,129 +1,263 @@
-//! Edits of the configuration: when its files are worth reading again. inotify tells of what changes in their directories; what it
-//! cannot see, as on a network file system or where a directory far up was swapped, is found because they are read every so often
-//! whatever it says. This reads none of them itself.
+//! Decides when the configuration is loaded again: on request, and when its files have changed.
 //!
-//! Any event is a reason to look and none says more than that: a missed one, or one too many, costs nothing but time.
+//! Twice a second it compares names, link targets, inodes, sizes and times of the files. Unlike inotify this also works on network
+//! file systems and for swapped links, as Kubernetes makes them. A change must be stable for one check, so that a half-written file
+//! is not loaded. A failed load is repeated every 30 seconds, since its cause may lie outside of the files.
+//!
+//! File systems can hang. Checks and loads therefore run on a blocking thread, one at a time. It never applies a configuration.
 
-use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
+use std::fmt;
+use std::fs;
+use std::mem;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
-use inotify::{EventStream, Inotify, WatchMask};
-use tracing::warn;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
+use crate::config::{self, Loaded, Problems};
 use crate::core::time::Monotonic;
+use crate::reload::ReloadRequest;
 
-/// From one look to the next where nothing tells of an edit.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// An edit applies after two to three checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// From the first sign of an edit to the look: an editor writes a file in several steps.
-const SETTLE: Duration = Duration::from_millis(200);
+/// The shortest time between a load and the next requested one.
+const REQUEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes of events that are taken at a time.
-const BUFFER: usize = 4096;
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Directories that are watched. A configuration lies in one or two.
-const DIRECTORIES_MAX: usize = 64;
+/// Loads the configuration.
+pub type Loader = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
-/// Tells when the files of a configuration may have been edited.
+/// A configuration that was loaded again, and the requests that wait for it.
 #[derive(Debug)]
-pub struct Edits {
+pub(super) struct ConfigLoad {
+    pub outcome: Result<Loaded, Problems>,
+    pub requests: Vec<ReloadRequest>,
+}
+
+/// Identifies the content of one file without reading it; `None` if the file cannot be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    path: PathBuf,
+    target: Option<PathBuf>,
+    /// Device, inode, size, and modification and change times with their nanoseconds.
+    metadata: Option<(u64, u64, u64, [i64; 4])>,
+}
+
+struct Check {
+    stamps: Vec<Stamp>,
+    outcome: Option<Result<Loaded, Problems>>,
+    requests: Vec<ReloadRequest>,
+}
+
+pub(super) struct ConfigWatcher {
+    loader: Loader,
     clock: Clock,
-    /// Where the system refuses it, only the regular look is left.
-    inotify: Option<EventStream<Vec<u8>>>,
-    directories: BTreeSet<PathBuf>,
-    settled_at: Option<Monotonic>,
-    next_look: Monotonic,
+    queue: mpsc::Receiver<ReloadRequest>,
+    /// Requests for the next load.
+    requests: Vec<ReloadRequest>,
+    /// The main file and the include patterns.
+    patterns: Vec<PathBuf>,
+    /// Stamps at the last check.
+    checked: Vec<Stamp>,
+    /// Stamps at the last load; `None` if a load is due.
+    loaded: Option<Vec<Stamp>>,
+    next_check: Monotonic,
+    next_requested_load: Monotonic,
+    retry_at: Option<Monotonic>,
+    running: JoinSet<Check>,
 }
 
-impl Edits {
-    /// Watches nothing yet.
-    #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        let inotify = Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; BUFFER]));
-        let inotify = inotify.map_err(|error| told_of(&error)).ok();
-        let next_look = clock.now().monotonic + LOOK_EVERY;
-        Self { clock, inotify, directories: BTreeSet::new(), settled_at: None, next_look }
+impl fmt::Debug for ConfigWatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigWatcher").field("patterns", &self.patterns).finish_non_exhaustive()
     }
+}
 
-    /// Watches the directories of these files, which need not exist, and may be patterns. If one of them is new, an edit may have been
-    /// missed, and a look is due.
-    pub fn watch<'a>(&mut self, files: impl IntoIterator<Item = &'a Path>) {
-        let Some(inotify) = &self.inotify else { return };
-        for directory in files.into_iter().flat_map(directories) {
-            if self.directories.len() >= DIRECTORIES_MAX && !self.directories.contains(&directory) {
-                continue;
-            }
-            // What replaces, fills, removes or opens up a file; reading one is no event.
-            let events = WatchMask::CLOSE_WRITE
-                | WatchMask::CREATE
-                | WatchMask::DELETE
-                | WatchMask::MOVE
-                | WatchMask::ATTRIB
-                | WatchMask::ONLYDIR;
-            match inotify.watches().add(&directory, events) {
-                // One that is watched is asked for again: it may have been removed and made anew, and its watch have gone with it.
-                Ok(_) if self.directories.insert(directory) => self.settled_at = Some(self.clock.now().monotonic),
-                Ok(_) => {}
-                // It has just gone, or is not ours to read.
-                Err(error)
-                    if [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::PermissionDenied]
-                        .contains(&error.kind()) => {}
-                Err(error) => {
-                    told_of(&error);
-                    self.inotify = None;
-                    return;
-                }
-            }
+impl ConfigWatcher {
+    pub(super) fn new(
+        loader: Loader,
+        patterns: Vec<PathBuf>,
+        queue: mpsc::Receiver<ReloadRequest>,
+        clock: Clock,
+    ) -> Self {
+        let now = clock.now().monotonic;
+        Self {
+            loader,
+            clock,
+            queue,
+            requests: Vec::new(),
+            patterns,
+            checked: Vec::new(),
+            loaded: None,
+            next_check: now,
+            next_requested_load: now,
+            retry_at: None,
+            running: JoinSet::new(),
         }
     }
 
-    /// Returns when the files are worth reading. Whoever stops waiting misses nothing.
-    pub async fn next(&mut self) {
+    /// Waits for the next load. Cancel safe.
+    ///
+    /// # Errors
+    /// The loader panicked.
+    pub(super) async fn next(&mut self) -> Result<ConfigLoad, JoinError> {
         loop {
-            let due = self.settled_at.map_or(self.next_look, |settled| settled.min(self.next_look));
+            let due = if self.requests.is_empty() { self.next_check } else { self.next_requested_load };
             tokio::select! {
+                // In this order: all requests in the queue share the load that begins.
                 biased;
-                () = self.clock.sleep_until(due) => break,
-                () = seen(self.inotify.as_mut()), if self.settled_at.is_none() => {
-                    self.settled_at = Some(self.clock.now().monotonic + SETTLE);
+                Some(request) = self.queue.recv() => self.requests.push(request),
+                Some(check) = self.running.join_next() => {
+                    if let Some(load) = self.finish_check(check?) {
+                        return Ok(load);
+                    }
                 }
+                () = self.clock.sleep_until(due), if self.running.is_empty() => self.begin_check(),
             }
         }
-        self.drain();
-        self.settled_at = None;
-        self.next_look = self.clock.now().monotonic + LOOK_EVERY;
     }
 
-    /// Takes what was told so far. A directory that was removed has no watch any more, and another may come in its place.
-    fn drain(&mut self) {
-        let Some(inotify) = &mut self.inotify else { return };
-        while inotify.next().now_or_never().flatten().is_some() {}
-        self.directories.retain(|directory| directory.is_dir());
+    /// Repeats the load later, even if no file changes.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = Some(self.clock.now().monotonic + RETRY_INTERVAL);
+    }
+
+    fn begin_check(&mut self) {
+        if self.retry_at.is_some_and(|at| at <= self.clock.now().monotonic) {
+            self.loaded = None;
+        }
+        let (loader, requests) = (Arc::clone(&self.loader), mem::take(&mut self.requests));
+        let (patterns, checked, loaded) = (self.patterns.clone(), self.checked.clone(), self.loaded.clone());
+        self.running.spawn_blocking(move || {
+            // Before the load: a change during the load is found by the next check.
+            let stamps = stamps(&patterns);
+            let edited = stamps == checked && Some(&stamps) != loaded.as_ref();
+            let outcome = (edited || !requests.is_empty()).then(|| loader());
+            Check { stamps, outcome, requests }
+        });
+    }
+
+    fn finish_check(&mut self, Check { stamps, outcome, requests }: Check) -> Option<ConfigLoad> {
+        let now = self.clock.now().monotonic;
+        self.next_check = now + CHECK_INTERVAL;
+        self.checked.clone_from(&stamps);
+        let outcome = outcome?;
+        self.next_requested_load = now + REQUEST_PAUSE;
+        (self.loaded, self.retry_at) = (Some(stamps), None);
+        match &outcome {
+            Ok(Loaded { files, .. }) if *files != self.patterns => {
+                self.patterns.clone_from(files);
+                self.loaded = None;
+            }
+            Ok(_) => {}
+            Err(_) => self.retry(),
+        }
+        Some(ConfigLoad { outcome, requests })
     }
 }
 
-fn told_of(error: &io::Error) {
-    warn!(event = "edits_unwatched", %error,
-        "edits of the configuration are seen within {} s, and not at once", LOOK_EVERY.as_secs());
+fn stamps(patterns: &[PathBuf]) -> Vec<Stamp> {
+    patterns.iter().flat_map(|pattern| files(pattern)).map(stamp).collect()
 }
 
-/// Returns when something was told.
-async fn seen(inotify: Option<&mut EventStream<Vec<u8>>>) {
-    match inotify {
-        Some(inotify) => drop(inotify.next().await),
-        None => std::future::pending().await,
+/// The files that a pattern includes, or the path itself if it has no star.
+fn files(pattern: &Path) -> Vec<PathBuf> {
+    let Some(directory) = pattern.parent().filter(|_| pattern.to_string_lossy().contains('*')) else {
+        return vec![pattern.to_owned()];
+    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    // A directory that cannot be read has no files. The load reports the error.
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let included = entries.filter(|entry| config::includes(pattern, &entry.file_name().to_string_lossy()));
+    let mut files: Vec<PathBuf> = included.map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+fn stamp(path: PathBuf) -> Stamp {
+    let metadata = fs::metadata(&path).ok();
+    let metadata = metadata.map(|file| {
+        (file.dev(), file.ino(), file.size(), [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()])
+    });
+    Stamp { target: path.canonicalize().ok(), path, metadata }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::reload::ReloadRequests;
+
+    fn watcher(path: &Path) -> (ConfigWatcher, ReloadRequests) {
+        let (requests, queue) = ReloadRequests::new();
+        let (clock, main) = (Clock::system(), path.to_owned());
+        let loader: Loader = Arc::new(move || config::load(&main));
+        (ConfigWatcher::new(loader, vec![path.to_owned()], queue, clock), requests)
     }
-}
 
-/// Where an edit of `file` can be seen: in its directory, or the nearest that is there; and where it really lies, if it is a link.
-fn directories(file: &Path) -> impl Iterator<Item = PathBuf> {
-    let there = file.ancestors().skip(1).find(|directory| directory.is_dir()).map(Path::to_owned);
-    // The directory of a relative path may be no path at all.
-    let there = there.map(|directory| if directory.as_os_str().is_empty() { ".".into() } else { directory });
-    let beyond = file.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned()));
-    there.into_iter().chain(beyond)
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_is_loaded_within_two_seconds_and_unchanged_files_never() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("refwatch.toml");
+        fs::write(&path, "record.path = \"refwatch.db\"\n").expect("a file");
+        let (mut watcher, requests) = watcher(&path);
+        let mut loads = async |wait: u64| {
+            let mut loads = 0;
+            while let Ok(load) = timeout(Duration::from_secs(wait), watcher.next()).await {
+                assert!(load.expect("a load").outcome.is_ok());
+                loads += 1;
+            }
+            loads
+        };
+        // The patterns are known after the first load.
+        assert_eq!(loads(60).await, 2);
+        for edit in ["record.path = \"other.db\"\n", "record.path = \"third.db\"\n"] {
+            fs::write(&path, edit).expect("a file");
+            assert_eq!(loads(2).await, 1, "{edit}");
+        }
+        let new = folder.path().join("new");
+        fs::write(&new, "record.path = \"third.db\"\n").expect("a file");
+        fs::rename(&new, &path).expect("a file");
+        assert_eq!(loads(2).await, 1, "replaced");
+        fs::create_dir(folder.path().join("conf.d")).expect("a directory");
+        assert_eq!(loads(60).await, 0, "no file has changed");
+        fs::write(folder.path().join("conf.d/a.toml"), "").expect("a file");
+        assert_eq!(loads(2).await, 1, "a new included file");
+        for _ in 0..1_000 {
+            requests.ask();
+        }
+        assert_eq!(loads(60).await, 1, "fault 90: requests before a load share it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_load_is_repeated() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let (mut watcher, _requests) = watcher(&folder.path().join("missing.toml"));
+        for _ in 0..2 {
+            let load = timeout(Duration::from_secs(31), watcher.next()).await.expect("in time").expect("a load");
+            assert!(load.outcome.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_being_written_is_loaded_when_it_is_complete() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let (mut watcher, _requests) = watcher(&folder.path().join("refwatch.toml"));
+        watcher.loaded = Some(Vec::new());
+        let stamps = |size| vec![Stamp { path: "a".into(), target: None, metadata: Some((1, 1, size, [0; 4])) }];
+        for (size, loads) in [(1, false), (2, false)] {
+            let check = Check { stamps: stamps(size), outcome: None, requests: Vec::new() };
+            assert_eq!(watcher.finish_check(check).is_some(), loads);
+        }
+        watcher.begin_check();
+        let check = watcher.running.join_next().await.expect("a check").expect("no panic");
+        assert!(check.outcome.is_none(), "these stamps differ from those of the check before");
+    }
 }

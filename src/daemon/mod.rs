@@ -1,7 +1,10 @@
-//! The daemon, put together: build, run, stop.
+//! The daemon: builds all parts, runs the main loop, and stops in order.
+//!
+//! The main loop owns the running configuration and the supervisor. It handles events one at a time and never waits for a file
+//! system. `reload` applies configurations, `maintenance` does periodic work, `config_watcher` loads the files.
 
 pub mod config_watcher;
-mod reader;
+mod maintenance;
 mod reload;
 pub mod signals;
 mod status_line;
@@ -9,18 +12,18 @@ pub mod systemd;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
-use crate::core::time::{Monotonic, Timestamp};
 use crate::database::{CommitError, OpenError, Record, RecordReader};
 use crate::healthomics::Aws;
 use crate::http::server::{Access, Limits};
@@ -33,91 +36,72 @@ use crate::reload::ReloadRequests;
 use crate::state::StatusBoard;
 use crate::tasks::job_watcher::Workplace;
 use crate::tasks::supervisor::{ApplyError, Supervisor};
-use reader::Reader;
-pub use reader::Source;
-use reload::{LEFT_OUT, any, publish_config};
+use config_watcher::{ConfigWatcher, Loader};
+use maintenance::Maintenance;
+use reload::{LEFT_OUT, publish_config};
 use signals::Asked;
 use status_line::status_line;
 
-/// How often the daemon looks after itself: status line, watchdog, counters. A shorter watchdog makes it more often.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Together with the time that the tasks get, this stays below the 5 s that a stop may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long closing the record may take, after the tasks have had theirs: together they stay under the 5 s that a stop takes.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long after a failed try a record in trouble is opened again.
+/// The pause between two attempts to open the database.
 const OPEN_RETRY: Duration = Duration::from_secs(2);
 
-/// How long systemd is asked to be patient, at each try: longer than a try and the pause after it.
-const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+/// The extension of systemd's start timeout at each attempt. It covers an attempt and the pause after it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often rows past `record.keep` are removed.
-const PRUNE_EVERY: Duration = Duration::from_hours(24);
-
-/// A daemon whose configuration, record and listener stand.
+/// A daemon that has a configuration, a database and a listener.
 #[derive(Debug)]
 pub struct Daemon {
-    /// What is in force.
+    /// The running configuration.
     config: Config,
-    /// What was read last, in force or not.
-    read: Option<Result<Loaded, Problems>>,
+    /// The last load, applied or not; `None` if the next one is new in any case.
+    last_load: Option<Result<Loaded, Problems>>,
+    config_watcher: ConfigWatcher,
     requests: ReloadRequests,
     address: SocketAddr,
-    tls: Option<Arc<Tls>>,
     workplace: Workplace,
     supervisor: Supervisor,
+    maintenance: Maintenance,
     server: JoinSet<()>,
-    /// What is looked after beside the main loop; one task of a kind at most.
-    chores: JoinSet<Result<(), CommitError>>,
     server_stop: CancellationToken,
-    log: Log,
 }
 
-/// Why the daemon could not start, or go on.
+/// Why the daemon cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The record cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The listener cannot be set up.
     #[error("http.listen: {address}: {error}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The system's word.
-        error: std::io::Error,
-    },
-    /// The listener's TLS cannot be set up.
+    Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The configuration cannot be put in force, or the record is gone.
+    /// The configuration cannot be applied, or the writer of the database has stopped.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// A fault of ours: two metrics of one name.
+    /// An internal error: two metrics have one name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    /// A fault of ours: reading the configuration panicked.
+    /// An internal error: the loader panicked.
     #[error("reading the configuration: {0}")]
     Reading(#[from] tokio::task::JoinError),
-    /// A fault of ours: the HTTP server ended.
+    /// An internal error.
     #[error("the HTTP server has ended")]
     ServerGone,
 }
 
 impl Daemon {
-    /// Brings everything up: the listener, the record, then the watches. AWS need not be reachable. A record in trouble that may pass,
-    /// as on a full disk, is waited for, and what serves says so.
+    /// Starts the listener, then the database, then the watches. AWS need not be reachable. If the database cannot be opened for a
+    /// reason that may pass, such as a full disk, it retries and the listener says so.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn start(loaded: Loaded, log: Log) -> Result<Self, DaemonError> {
-        let Loaded { config, problems, .. } = loaded.clone();
+    pub async fn start(loaded: Loaded, loader: Loader, log: Log) -> Result<Self, DaemonError> {
+        let Loaded { config, problems, files } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
-        let mut chores = JoinSet::new();
-        chores.spawn_blocking(|| {
-            Aws::read_authorities();
-            Ok(())
-        });
+        // The first target needs them. Reading them takes a tenth of a second.
+        drop(spawn_blocking(Aws::read_authorities));
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
@@ -136,97 +120,83 @@ impl Daemon {
             host_names: tls.is_none().then(|| host_names(address)),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
-        let serving = http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone());
-        server.spawn(serving);
-        let record = loop {
-            match Record::open(&config.record.path, &instruments) {
-                Err(error) if error.may_pass() => {
-                    let trouble = CommitError::Reopen(Arc::new(error));
-                    wait_for_record(&trouble, &board, &instruments, clock).await;
-                }
-                opened => break opened?,
-            }
-        };
-        let (control, requests) = (control::path(&config.record.path), ReloadRequests::default());
+        server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
+        let record = open_database(&config.record.path, &board, &instruments, clock).await?;
+        let (control, (requests, queue)) = (control::path(&config.record.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
             Err(error) => warn!(event = "no_control_socket", %error,
-                "refwatch reload cannot ask this process: {}", control.display()),
+                "refwatch reload cannot reach this process at {}", control.display()),
         }
         board.set_database_health(record.health());
         let workplace = Workplace { clock, record, board, instruments };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
-            // Nothing was taken up so far.
             let ApplyError::Record(trouble @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) = error else {
                 return Err(error.into());
             };
-            wait_for_record(&trouble, &workplace.board, &workplace.instruments, clock).await;
+            wait_for_database(&trouble, &workplace.board, &workplace.instruments, clock).await;
         }
         if workplace.board.daemon().record_error.is_some() {
             info!(event = "record_recovered", "the record can be written again");
             workplace.board.update_daemon(|daemon| daemon.record_error = None);
         }
         publish_config(&workplace, &config, &problems, LEFT_OUT);
-        let read = Some(Ok(loaded));
-        Ok(Self { config, read, requests, address, tls, workplace, supervisor, server, chores, server_stop, log })
+        let config_watcher = ConfigWatcher::new(loader, files, queue, clock);
+        let maintenance = Maintenance::new(workplace.clone(), log, tls, config.record.keep);
+        let last_load = Some(Ok(loaded));
+        Ok(Self {
+            config,
+            last_load,
+            config_watcher,
+            requests,
+            address,
+            workplace,
+            supervisor,
+            maintenance,
+            server,
+            server_stop,
+        })
     }
 
-    /// Where the listener is.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The latest published state.
     #[must_use]
     pub fn board(&self) -> &StatusBoard {
         &self.workplace.board
     }
 
-    /// Runs until told to stop, then stops: commits that are under way end, polls are dropped. `asked` must be safe to drop
-    /// and call again; `source` is where the configuration is read anew.
+    /// Runs until `asked` returns [`Asked::Stop`], then stops: pending commits are completed, polls are dropped. `asked` must be
+    /// cancel safe.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(mut self, asked: impl AsyncFnMut() -> Asked, source: impl Source) -> Result<(), DaemonError> {
-        // Beside everything else: a stop must not wait for a reload that a disk keeps waiting.
+    pub async fn run(mut self, asked: impl AsyncFnMut() -> Asked) -> Result<(), DaemonError> {
+        // Concurrent with the main loop: a stop does not wait for a reload that a slow disk delays.
         let requests = self.requests.clone();
         let end = tokio::select! {
             biased;
-            () = told_to_stop(asked, &requests) => Ok(()),
-            end = self.work(source) => end,
+            () = wait_for_stop(asked, &requests) => Ok(()),
+            end = self.run_main_loop() => end,
         };
         self.stop().await;
         end
     }
 
-    /// Works until something makes it impossible.
-    async fn work(&mut self, source: impl Source) -> Result<(), DaemonError> {
-        let clock = self.workplace.clock;
-        systemd::ready(&status_line(&self.workplace.board, clock.now()));
+    async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
+        systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
         let WatchList { jobs, stores } = &self.config.watch_list;
-        info!(event = "started", address = %self.address, jobs = jobs.len(), stores = any(stores.len()),
+        info!(event = "started", address = %self.address, jobs = jobs.len(), stores = nonzero(stores.len()),
             version = env!("CARGO_PKG_VERSION"), "watching");
-        let look_every = systemd::watchdog_interval().map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
-        let mut next_look = clock.now().monotonic + look_every;
-        let mut next_prune = clock.now().monotonic;
-        let mut reader = Reader::new(source, clock, self.requests.clone());
         loop {
             tokio::select! {
                 biased;
-                reading = reader.next() => {
-                    self.take_up(reading?).await?;
-                    if self.read.is_none() {
-                        reader.forget();
-                    }
-                }
+                load = self.config_watcher.next() => self.handle_load(load?).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
-                Some(Ok(done)) = self.chores.join_next() => done.map_err(ApplyError::Lost)?,
-                () = clock.sleep_until(next_look) => {
-                    self.look_after_itself(&mut next_prune);
-                    next_look = clock.now().monotonic + look_every;
-                }
+                error = self.maintenance.run() => return Err(ApplyError::Lost(error).into()),
                 event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
             }
         }
@@ -237,82 +207,64 @@ impl Daemon {
         info!(event = "stopping", "stopping: commits under way are finished, polls are dropped");
         self.workplace.board.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
-        // One that stays says that nobody is there, just as well.
+        // An error changes nothing: a socket without a listener rejects connections, too.
         drop(fs::remove_file(control::path(&self.config.record.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
-        if tokio::time::timeout(CLOSE_PATIENCE, self.workplace.record.close()).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.workplace.record.close()).await.is_err() {
             warn!(event = "record_not_closed", "nothing that was announced is lost; the next start completes the file");
         }
     }
-
-    /// Looks after itself, in a task beside: a record that does not answer must not keep the main loop waiting. systemd hears of
-    /// progress when the main loop got here, a task of the runtime ran, and the record answered it.
-    fn look_after_itself(&mut self, next_prune: &mut Monotonic) {
-        let workplace = self.workplace.clone();
-        let now = workplace.clock.now();
-        let dropped = &workplace.instruments.log_lines_dropped;
-        dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
-        systemd::status(&status_line(&workplace.board, now));
-        if !self.chores.is_empty() {
-            return;
-        }
-        let prune = (now.monotonic >= *next_prune).then(|| {
-            *next_prune = now.monotonic + PRUNE_EVERY;
-            // A time before all times keeps everything.
-            let before = now.wall.checked_sub(self.config.record.keep).unwrap_or(Timestamp::MIN);
-            (before, workplace.board.watches().iter().map(|watch| watch.id.clone()).collect())
-        });
-        if let Some(tls) = self.tls.clone() {
-            self.chores.spawn_blocking(move || {
-                tls.refresh();
-                Ok(())
-            });
-        }
-        self.chores.spawn(async move {
-            let record = &workplace.record;
-            let stands = record.check().await;
-            // An answer is progress, be it that the disk is full.
-            systemd::alive();
-            if let Err(CommitError::WriterGone) = stands {
-                return stands;
-            }
-            if let Some((before, watched)) = prune.filter(|_| stands.is_ok())
-                && let Err(error) = record.delete_ended_before(before, watched).await
-            {
-                warn!(event = "prune_failed", %error, "rows past record.keep stay until tomorrow");
-            }
-            Ok(())
-        });
-    }
 }
 
-/// Returns when the process is to stop. Until then it hands on that a reload is asked for.
-async fn told_to_stop(mut asked: impl AsyncFnMut() -> Asked, requests: &ReloadRequests) {
+/// Passes reload signals on, and returns when the process is to stop.
+async fn wait_for_stop(mut asked: impl AsyncFnMut() -> Asked, requests: &ReloadRequests) {
     while asked().await == Asked::Reload {
         requests.ask();
     }
 }
 
-/// Publishes why the database cannot be used at the start, and waits before the next attempt.
-async fn wait_for_record(trouble: &CommitError, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
-    instruments.record_failures.inc();
-    let error = Some(trouble.to_string());
-    if board.daemon().record_error != error {
-        warn!(event = "record_failed", error, "cannot write to the record; polling is paused");
-        board.update_daemon(|daemon| daemon.record_error = error);
+/// Opens the database. Retries errors that may pass.
+async fn open_database(
+    path: &Path,
+    board: &StatusBoard,
+    instruments: &Instruments,
+    clock: Clock,
+) -> Result<Record, OpenError> {
+    loop {
+        match Record::open(path, instruments) {
+            Err(error) if error.may_pass() => {
+                let trouble = CommitError::Reopen(Arc::new(error));
+                wait_for_database(&trouble, board, instruments, clock).await;
+            }
+            opened => return opened,
+        }
     }
-    systemd::waiting(&format!("not ready: the record: {trouble}"), OPEN_PATIENCE);
+}
+
+/// Publishes the database error, asks systemd for more time, and waits until the next attempt is due.
+async fn wait_for_database(error: &CommitError, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
+    instruments.record_failures.inc();
+    let message = Some(error.to_string());
+    if board.daemon().record_error != message {
+        warn!(event = "record_failed", %error, "cannot write to the record; polling is paused");
+        board.update_daemon(|daemon| daemon.record_error = message);
+    }
+    systemd::waiting(&format!("not ready: the record: {error}"), OPEN_TIMEOUT);
     clock.sleep(OPEN_RETRY).await;
 }
 
-/// The names that the listener may be called by, beside IP addresses and `localhost`. From elsewhere, people and Prometheus
-/// use the machine's.
+/// The names that clients may use beside IP addresses and `localhost`: the machine's, unless the listener is on loopback.
 fn host_names(listen: SocketAddr) -> Arc<[String]> {
     if listen.ip().is_loopback() {
         return [].into();
     }
     [rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()].into()
+}
+
+/// Log fields leave out a count of zero.
+fn nonzero(count: usize) -> Option<usize> {
+    Some(count).filter(|count| *count > 0)
 }
 
 #[cfg(test)]

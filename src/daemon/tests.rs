@@ -1,7 +1,9 @@
-//! The daemon from inside: what it says of itself, and what becomes of it where a part of it dies.
+//! Tests of the daemon from inside.
 
 use super::*;
+use crate::config;
 use crate::core::job::StoreId;
+use crate::core::time::Timestamp;
 use crate::state::StoreView;
 
 #[test]
@@ -27,9 +29,11 @@ async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
     let mut config = Config::new(directory.path().join("refwatch.db"));
     config.http.listen = "127.0.0.1:0".parse().expect("an address");
     let loaded = Loaded { config, problems: Problems::default(), files: Vec::new() };
-    let daemon = Daemon::start(loaded, Log::default()).await.expect("a start");
+    let main = directory.path().join("refwatch.toml");
+    let loader: Loader = Arc::new(move || config::load(&main));
+    let daemon = Daemon::start(loaded, loader, Log::default()).await.expect("a start");
     daemon.workplace.record.clone().close().await;
-    let end = daemon.run(async || std::future::pending::<Asked>().await, directory.path().join("refwatch.toml")).await;
+    let end = daemon.run(async || std::future::pending::<Asked>().await).await;
     let end = end.expect_err("nothing can be recorded any more");
     assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))), "{end}");
 }

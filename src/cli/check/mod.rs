@@ -4,7 +4,7 @@ mod online;
 
 use std::path::Path;
 
-use super::{Exit, Failure, print, remark};
+use super::exit::{Exit, Failure, print, remark};
 use crate::config::{self, Loaded};
 use crate::core::sanitize::Printable;
 

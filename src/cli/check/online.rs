@@ -4,13 +4,12 @@
 //! allows, each with the target's deadline, so the whole has one, too.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::sync::Arc;
 
-use comfy_table::{Table, presets};
 use tokio::task::JoinSet;
 
-use super::super::{Exit, Failure, print};
+use super::super::exit::{Exit, Failure, print};
+use super::super::table;
 use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, PollFailure};
@@ -160,22 +159,23 @@ impl Answer {
     }
 }
 
-/// A line for each target, then a table of what may be done in its stores.
-fn shown<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> impl Display {
-    let identities: Vec<String> = reports.clone().map(|report| Printable(&report.identity()).to_string()).collect();
-    let identities = identities.join("\n");
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["TARGET", "REFERENCE STORE", "OPERATION", "ANSWER"]);
+/// A line for each target, then a table with the result of each operation on its stores.
+fn shown<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> String {
+    let identities = reports.clone().map(|report| format!("{}\n", Printable(&report.identity())));
+    let mut text: String = identities.collect();
+    let mut rows = Vec::new();
     for report in reports {
-        let stores = report.reached.iter().flat_map(|reached| &reached.stores);
-        for (store, answer) in stores.flat_map(|(store, answers)| answers.iter().map(move |answer| (store, answer))) {
-            let answer_text = Printable(&answer.text()).to_string();
-            table.add_row([&*report.target.name, store.as_str(), answer.operation.as_str(), &answer_text]);
+        for (store, answers) in report.reached.iter().flat_map(|reached| &reached.stores) {
+            rows.extend(answers.iter().map(|answer| {
+                let result = Printable(&answer.text()).to_string();
+                let operation = answer.operation.as_str().to_owned();
+                ([report.target.name.to_string(), store.to_string(), operation, result], None)
+            }));
         }
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+    if !rows.is_empty() {
+        text += "\n";
+        text += &table::lines(["TARGET", "REFERENCE STORE", "OPERATION", "ANSWER"], rows, usize::MAX);
     }
-    let table = if table.row_count() == 0 { String::new() } else { format!("\n{}\n", table.trim_fmt()) };
-    format!("{identities}\n{table}")
+    text
 }

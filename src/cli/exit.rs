@@ -1,0 +1,100 @@
+//! Exit statuses, failures, and output to the terminal, for all subcommands.
+//!
+//! Text from outside is sanitized before it reaches the terminal.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use tracing::Level;
+
+use crate::config::{self, Loaded, Problems};
+use crate::core::sanitize::Printable;
+use crate::logging::journal;
+
+/// The exit statuses that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// For `wait`: every job is COMPLETED.
+    Done = 0,
+    Failed = 1,
+    /// `wait`: at least one job ended otherwise than COMPLETED.
+    EndedOtherwise = 3,
+    /// `EX_USAGE` of sysexits.h.
+    Usage = 64,
+    /// `EX_SOFTWARE`: an internal error.
+    Fault = 70,
+    /// `EX_CONFIG`. systemd does not restart the daemon after it.
+    Config = 78,
+    /// `wait`: time ran out, as with timeout(1).
+    TimedOut = 124,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    /// One line for standard error, or many for diagnostics.
+    pub message: String,
+}
+
+impl Failure {
+    pub fn running(error: impl Display) -> Self {
+        Self::new(Exit::Failed, error)
+    }
+
+    pub fn config(error: impl Display) -> Self {
+        Self::new(Exit::Config, error)
+    }
+
+    /// A line for each problem. It may go to the journal, so it holds no line of the file.
+    #[must_use]
+    pub fn problems(problems: &Problems) -> Self {
+        let lines: Vec<String> = problems.0.iter().map(|problem| format!("error: {problem}")).collect();
+        Self { exit: Exit::Config, message: lines.join("\n") }
+    }
+
+    /// Each problem with its line of the file.
+    #[must_use]
+    pub fn problems_with_source(problems: &Problems) -> Self {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { exit: Exit::Config, message: problems.render(colours) }
+    }
+
+    pub fn new(exit: Exit, error: impl Display) -> Self {
+        Self { exit, message: format!("error: {}", Printable(&error.to_string())) }
+    }
+}
+
+/// # Errors
+/// Every problem of the main file.
+pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
+    config::load(path).map_err(|problems| Failure::problems(&problems))
+}
+
+/// Writes a result to standard output. A closed pipe (`refwatch history | head`) is not an error.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(super) fn print(text: impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::running(format_args!("standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes progress or a hint to standard error. Errors are ignored, so that results can still be written.
+pub(super) fn remark(text: impl Display) {
+    drop(writeln!(io::stderr().lock(), "{}", Printable(&text.to_string())));
+}
+
+/// Writes why a command failed to standard error, with a priority if that is the journal.
+pub fn complain(level: Level, message: &str) {
+    let text = if journal::is_standard_error() { journal::prefixed(level, message) } else { format!("{message}\n") };
+    // If this fails, the exit status still reports the failure.
+    drop(io::stderr().lock().write_all(text.as_bytes()));
+}

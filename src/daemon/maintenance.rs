@@ -1,0 +1,104 @@
+//! Periodic work of the daemon: the status line, the systemd watchdog, the count of dropped log lines, TLS files and old rows.
+//!
+//! It sends a watchdog ping only after the main loop, a task and the database have made progress. Work that may wait for a disk
+//! runs in tasks of its own, so that it never delays the main loop. A round is skipped while the last one still runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::status_line::status_line;
+use super::systemd;
+use crate::core::time::{Monotonic, Timestamp};
+use crate::database::CommitError;
+use crate::http::tls::Tls;
+use crate::logging::Log;
+use crate::tasks::job_watcher::Workplace;
+
+/// The longest interval. A shorter watchdog shortens it.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
+
+#[derive(Debug)]
+pub(super) struct Maintenance {
+    workplace: Workplace,
+    log: Log,
+    tls: Option<Arc<Tls>>,
+    /// How long rows are kept after the end of their job.
+    keep: Duration,
+    interval: Duration,
+    next_round: Monotonic,
+    next_prune: Monotonic,
+    tasks: JoinSet<Result<(), CommitError>>,
+}
+
+impl Maintenance {
+    pub(super) fn new(workplace: Workplace, log: Log, tls: Option<Arc<Tls>>, keep: Duration) -> Self {
+        let now = workplace.clock.now().monotonic;
+        let interval = systemd::watchdog_interval().map_or(INTERVAL, |interval| interval.min(INTERVAL));
+        let tasks = JoinSet::new();
+        Self { workplace, log, tls, keep, interval, next_round: now + interval, next_prune: now, tasks }
+    }
+
+    /// Runs until the database's writer has stopped. Cancel safe. It must be polled by the main loop, whose progress the watchdog
+    /// supervises.
+    pub(super) async fn run(&mut self) -> CommitError {
+        let clock = self.workplace.clock;
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next() => {
+                    // The panic hook has logged a panic. The next round tries again.
+                    if let Ok(Err(error)) = done {
+                        return error;
+                    }
+                }
+                () = clock.sleep_until(self.next_round) => {
+                    self.begin_round();
+                    self.next_round = clock.now().monotonic + self.interval;
+                }
+            }
+        }
+    }
+
+    fn begin_round(&mut self) {
+        let workplace = self.workplace.clone();
+        let now = workplace.clock.now();
+        let dropped = &workplace.instruments.log_lines_dropped;
+        dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
+        systemd::status(&status_line(&workplace.board, now));
+        if !self.tasks.is_empty() {
+            return;
+        }
+        if let Some(tls) = self.tls.clone() {
+            self.tasks.spawn_blocking(move || {
+                tls.refresh();
+                Ok(())
+            });
+        }
+        let prune_before = (now.monotonic >= self.next_prune).then(|| {
+            self.next_prune = now.monotonic + PRUNE_INTERVAL;
+            now.wall.checked_sub(self.keep).unwrap_or(Timestamp::MIN)
+        });
+        self.tasks.spawn(maintain_database(workplace, prune_before));
+    }
+}
+
+async fn maintain_database(workplace: Workplace, prune_before: Option<Timestamp>) -> Result<(), CommitError> {
+    let result = workplace.record.check().await;
+    // A full disk is an answer, too: a restart would not help.
+    systemd::alive();
+    if let Err(CommitError::WriterGone) = result {
+        return result;
+    }
+    if let Some(before) = prune_before.filter(|_| result.is_ok()) {
+        let watched = workplace.board.watches().iter().map(|watch| watch.id.clone()).collect();
+        if let Err(error) = workplace.record.delete_ended_before(before, watched).await {
+            warn!(event = "prune_failed", %error, "rows older than record.keep stay until tomorrow");
+        }
+    }
+    Ok(())
+}
