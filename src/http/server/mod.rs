@@ -7,6 +7,11 @@
 //! Where all connections are taken, a new one takes the place of the one that has waited longest for its other end: for a
 //! request, or for an answer to be read. So connections that only hold their place, however many, keep no scrape out.
 
+pub mod control;
+mod guard;
+pub mod tls;
+mod users;
+
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,11 +34,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::tls::Tls;
-use super::users::{Users, authenticate};
-use super::{AppState, router};
+use self::guard::guarded;
+use self::tls::Tls;
+use self::users::{Users, authenticate};
 use crate::clock::Clock;
 use crate::config::PasswordHash;
+use crate::http::app_state::AppState;
+use crate::http::router::router;
 
 /// Bytes of one request's head. A browser's is under 2 KiB; every open connection may hold this much.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -132,7 +139,7 @@ pub async fn serve(
 ) {
     let clock = state.clock;
     let users = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
-    let service = TowerToHyperService::new(router(state).layer(users));
+    let service = TowerToHyperService::new(guarded(router(state.clone()), state.host_names).layer(users));
     let turns = Arc::new(Turns::default());
     let mut connections = JoinSet::new();
     let mut open: HashMap<Id, Arc<Waiting>> = HashMap::new();

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::page::{Rank, rank};
+use super::severity::{Severity, severity};
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::sanitize::excerpt;
 use crate::state::{WatchState, WatchView};
@@ -60,15 +60,15 @@ impl Sort {
     }
 
     /// What orders a watch; `None` puts it last, whichever way the table is sorted.
-    fn key(self, watch: &WatchView) -> Option<(Rank, i64, String)> {
+    fn key(self, watch: &WatchView) -> Option<(Severity, i64, String)> {
         let known = watch.known.as_ref();
-        let number = |number: i64| (Rank::Attention, number, String::new());
+        let number = |number: i64| (Severity::Attention, number, String::new());
         match self {
             Self::Attention => {
                 let since = known.map_or(i64::MAX, |known| -known.since.as_millisecond());
-                Some((rank(watch), since, String::new()))
+                Some((severity(watch), since, String::new()))
             }
-            Self::Name => Some((Rank::Attention, 0, watch.name.to_lowercase())),
+            Self::Name => Some((Severity::Attention, 0, watch.name.to_lowercase())),
             Self::Status => known.and_then(|known| i64::try_from(known.status.index()).ok()).map(number),
             Self::Duration => known.map(|known| number(-known.since.as_millisecond())),
             Self::Sources => {
@@ -163,7 +163,7 @@ impl Selection {
     fn holds(&self, watch: &WatchView, text: &str) -> bool {
         let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
         let state = |wished| match wished {
-            ATTENTION => rank(watch) == Rank::Attention,
+            ATTENTION => severity(watch) == Severity::Attention,
             wished => watch.state.label() == wished,
         };
         let found = || {

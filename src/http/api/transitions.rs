@@ -6,8 +6,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::{AppState, json, json_error, rendered};
 use crate::database::Filter;
+use crate::http::app_state::AppState;
+use crate::http::response::{json, json_error, rendered};
 
 /// Rows in one answer where no limit is asked for.
 const LIMIT_DEFAULT: u32 = 1_000;
@@ -26,7 +27,7 @@ pub(super) struct Parameters {
     limit: Option<String>,
 }
 
-pub(super) async fn list(
+pub(in crate::http) async fn list(
     State(state): State<AppState>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
