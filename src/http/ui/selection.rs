@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::severity::{Severity, severity};
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::sanitize::excerpt;
@@ -19,6 +21,9 @@ pub(super) const TEXT_MAX: usize = 100;
 
 /// Characters shown of a parameter that makes no sense.
 const SHOWN: usize = 40;
+
+/// Everything but the unreserved characters of RFC 3986 is encoded.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// In place of a status: the job was not seen yet.
 pub(super) const NOT_SEEN: &str = "not_seen";
@@ -203,18 +208,13 @@ impl Selection {
     pub(super) fn link(&self, change: impl FnOnce(&mut Self)) -> String {
         let mut changed = Self { page: 0, ..self.clone() };
         change(&mut changed);
-        let parameters: Vec<String> =
-            changed.query().iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        let parameters: Vec<String> = changed
+            .query()
+            .iter()
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, UNRESERVED)))
+            .collect();
         if parameters.is_empty() { "/".to_owned() } else { format!("/?{}", parameters.join("&")) }
     }
-}
-
-fn escaped(value: &str) -> String {
-    let escaped = |byte| match byte {
-        b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    value.bytes().map(escaped).collect()
 }
 
 #[cfg(test)]
