@@ -20,7 +20,7 @@ const LIMIT_MAX: u32 = 10_000;
 /// otherwise widen what is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(in crate::http) struct Parameters {
     since: Option<String>,
     reference_store_id: Option<String>,
     import_job_id: Option<String>,

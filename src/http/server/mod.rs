@@ -1,34 +1,29 @@
-//! The listener: how many may connect, and for how long. It owns every connection's task.
+//! The listener: it accepts connections, limits them and owns their tasks.
 //!
-//! A connection has one bound on its whole life, whatever its other end does or leaves undone: a response that is never read,
-//! headers that trickle, a connection held for nothing. When its time is up, or the daemon stops, it ends the same way: no
-//! new request is taken, the one under way has [`Limits::drain`] to be answered, and then it is cut.
-//!
-//! Where all connections are taken, a new one takes the place of the one that has waited longest for its other end: for a
-//! request, or for an answer to be read. So connections that only hold their place, however many, keep no scrape out.
+//! Every connection has a maximum age, so a client that never reads its response cannot hold a connection for ever. When the
+//! age is reached or the daemon stops, the connection takes no new request, has [`Limits::drain`] to finish the current one,
+//! and is then cut. At the limit, new connections wait in the kernel's queue. When a quarter of the connections is in use,
+//! new ones get a shorter header timeout, so slow clients cannot keep scrapes waiting for long.
 
 pub mod control;
 mod guard;
 pub mod tls;
 mod users;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -57,15 +52,23 @@ const CONNECTIONS_MAX: usize = 64;
 /// The bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once. A pair of Prometheus servers, a few people and their scripts need a handful, and each connection
-    /// may hold a whole response in memory. One over it makes another give way; where all are being answered, it waits.
+    /// Connections at once. Two Prometheus servers, some people and their scripts need about ten, and each connection may
+    /// hold a whole response in memory.
     pub connections: usize,
-    /// From the wait for a request to the end of its headers; so a connection may idle for as long.
+    /// Time from the start of the wait for a request to the end of its headers; also the keep-alive timeout.
     pub header_read: Duration,
     /// The age at which a connection takes no further request.
     pub connection_age: Duration,
-    /// What a connection has to end after that. Shutdown waits for it within its own 5 s.
+    /// Time to finish the current request after that. Shutdown includes it in its own 5 s.
     pub drain: Duration,
+}
+
+impl Limits {
+    /// The limits of a new connection while `open` connections are in use.
+    fn under_load(self, open: usize) -> Self {
+        let busy = open > self.connections / 4;
+        Self { header_read: if busy { self.header_read / 20 } else { self.header_read }, ..self }
+    }
 }
 
 impl Default for Limits {
@@ -78,45 +81,6 @@ impl Default for Limits {
             connection_age: Duration::from_secs(20),
             drain: Duration::from_secs(3),
         }
-    }
-}
-
-/// What [`Waiting::since`] says of a connection that is being answered: it waits for us.
-const ANSWERING: u64 = u64::MAX;
-
-/// Who has waited how long for the other end of a connection, in turns and not in time: all that counts is who was first.
-#[derive(Debug, Default)]
-struct Turns {
-    next: AtomicU64,
-    /// Rings when a connection begins to wait.
-    waits: Notify,
-}
-
-/// One connection, as the listener sees it.
-#[derive(Debug)]
-struct Waiting {
-    /// The turn from which on it has waited for its other end, or [`ANSWERING`].
-    since: AtomicU64,
-    turns: Arc<Turns>,
-    /// Ends it.
-    give_way: CancellationToken,
-}
-
-impl Waiting {
-    fn new(turns: &Arc<Turns>) -> Self {
-        let waiting =
-            Self { since: AtomicU64::new(ANSWERING), turns: Arc::clone(turns), give_way: CancellationToken::new() };
-        waiting.begin();
-        waiting
-    }
-
-    fn begin(&self) {
-        self.since.store(self.turns.next.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        self.turns.waits.notify_one();
-    }
-
-    fn end(&self) {
-        self.since.store(ANSWERING, Ordering::Relaxed);
     }
 }
 
@@ -140,56 +104,28 @@ pub async fn serve(
     let clock = state.clock;
     let users = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
     let service = TowerToHyperService::new(guarded(router(state.clone()), state.host_names).layer(users));
-    let turns = Arc::new(Turns::default());
     let mut connections = JoinSet::new();
-    let mut open: HashMap<Id, Arc<Waiting>> = HashMap::new();
-    let mut at_the_door = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next_with_id() => {
-                open.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
-                report(ended.map(|_| ()));
-            }
-            () = turns.waits.notified(), if at_the_door.is_some() => {}
-            stream = accept(&listener, clock), if at_the_door.is_none() => at_the_door = Some(stream),
-        }
-        if open.len() < limits.connections {
-            if let Some(stream) = at_the_door.take() {
-                let waiting = Arc::new(Waiting::new(&turns));
+            Some(ended) = connections.join_next() => report(ended),
+            stream = accept(&listener, clock), if connections.len() < limits.connections => {
+                let limits = limits.under_load(connections.len());
                 let (service, stop) = (service.clone(), stop.clone());
-                let task = match tls.as_ref().map(|tls| tls.acceptor()) {
-                    None => connections.spawn(converse(stream, service, limits, clock, stop, Arc::clone(&waiting))),
-                    Some(acceptor) => {
-                        let waiting = Arc::clone(&waiting);
-                        connections.spawn(async move {
-                            // A connection that is cut here is not told: there is no common language yet.
-                            if let Some(stream) = shake_hands(acceptor, stream, limits, clock, &waiting, &stop).await {
-                                converse(stream, service, limits, clock, stop, waiting).await;
-                            }
-                        })
-                    }
+                match tls.as_ref().map(|tls| tls.acceptor()) {
+                    None => connections.spawn(serve_connection(stream, service, limits, clock, stop)),
+                    Some(acceptor) => connections.spawn(async move {
+                        if let Some(stream) = accept_tls(acceptor, stream, limits, clock, &stop).await {
+                            serve_connection(stream, service, limits, clock, stop).await;
+                        }
+                    }),
                 };
-                open.insert(task.id(), waiting);
             }
-        } else if at_the_door.is_some() {
-            make_room(&open);
         }
     }
-    drop((listener, at_the_door));
+    drop(listener);
     while let Some(ended) = connections.join_next().await {
         report(ended);
-    }
-}
-
-/// Ends the connection that has waited longest, unless one is ending for this already.
-fn make_room(open: &HashMap<Id, Arc<Waiting>>) {
-    if open.values().any(|connection| connection.give_way.is_cancelled()) {
-        return;
-    }
-    let longest = open.values().min_by_key(|connection| connection.since.load(Ordering::Relaxed));
-    if let Some(longest) = longest.filter(|connection| connection.since.load(Ordering::Relaxed) != ANSWERING) {
-        longest.give_way.cancel();
     }
 }
 
@@ -206,49 +142,36 @@ async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
     }
 }
 
-/// The stream once both ends agree on TLS; `None` where they do not in the time of a request's headers.
-async fn shake_hands(
+/// Returns `None` if the TLS handshake fails or takes longer than the headers of a request may.
+async fn accept_tls(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     limits: Limits,
     clock: Clock,
-    waiting: &Waiting,
     stop: &CancellationToken,
 ) -> Option<TlsStream<TcpStream>> {
     tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        () = waiting.give_way.cancelled() => None,
         () = clock.sleep(limits.header_read) => None,
-        shaken = acceptor.accept(stream) => shaken.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok(),
+        accepted = acceptor.accept(stream) => accepted.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok(),
     }
 }
 
-async fn converse(
+async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     service: TowerToHyperService<Router>,
     limits: Limits,
     clock: Clock,
     stop: CancellationToken,
-    waiting: Arc<Waiting>,
 ) {
-    let give_way = waiting.give_way.clone();
-    let service = service_fn(move |request| {
-        waiting.end();
-        let (answer, waiting) = (service.call(request), Arc::clone(&waiting));
-        async move {
-            let answer = answer.await;
-            waiting.begin();
-            answer
-        }
-    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_read)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let last_call = async {
+    let expiry = async {
         tokio::select! {
             () = stop.cancelled() => {}
             () = clock.sleep(limits.connection_age) => {}
@@ -256,8 +179,7 @@ async fn converse(
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = give_way.cancelled() => None,
-        () = last_call => {
+        () = expiry => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => Some(ended),
@@ -265,11 +187,11 @@ async fn converse(
             }
         }
     };
-    // What goes wrong here is between the other end and itself; on an ordinary day it is worth no line.
+    // Clients cause these failures, so they are logged at debug level only.
     match ended {
         Some(Ok(())) => {}
         Some(Err(error)) => debug!(%error, "an HTTP connection failed"),
-        None => debug!("an HTTP connection was cut at its deadline, or gave way to another"),
+        None => debug!("an HTTP connection was cut at its deadline"),
     }
 }
 

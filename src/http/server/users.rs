@@ -1,7 +1,8 @@
-//! Who may ask: users with a password, by HTTP's basic authentication (RFC 7617), known by bcrypt hashes alone.
+//! Authentication of users: HTTP Basic (RFC 7617) against bcrypt hashes.
 //!
-//! A name that nobody has costs as much time as a wrong password. One password is verified at a time, since bcrypt is slow on purpose:
-//! guessing takes no core from the polls. What was verified is remembered, as a digest, because Prometheus asks again and again.
+//! An unknown user takes as long as a wrong password. One password is checked at a time, because bcrypt is slow on purpose and
+//! polls need the processor. Few requests may wait for a check; all others get 503, so wrong logins cannot take the
+//! connections that scrapes need. Verified passwords are cached as digests, because Prometheus sends its own with every scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,56 +15,81 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
+use tracing::error;
 
 use crate::config::PasswordHash;
 
-/// Passwords that are remembered. A user has one; what is over it was changed meanwhile.
+/// Digests in the cache. Each user has one.
 const VERIFIED_MAX: usize = 100;
 
-/// What a client is told to send.
+/// Requests that wait for a password check, including the one that is being checked.
+const CHECKS_MAX: usize = 8;
+
 const CHALLENGE: &str = r#"Basic realm="refwatch", charset="UTF-8""#;
 
-/// The users of the listener.
 #[derive(Debug)]
-pub struct Users {
+pub(super) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
     verified: Mutex<BTreeSet<[u8; 32]>>,
-    turn: Semaphore,
+    checks: Arc<Semaphore>,
+    checking: Arc<Semaphore>,
 }
 
-/// What a client says that it is.
 struct Credentials {
     user: String,
     password: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Login {
+    Accepted,
+    Rejected,
+    /// Too many requests wait for a password check.
+    Busy,
+}
+
 impl Users {
-    /// These, each with the hash of a password.
     #[must_use]
-    pub fn new(hashes: BTreeMap<String, PasswordHash>) -> Self {
-        Self { hashes, verified: Mutex::default(), turn: Semaphore::new(1) }
+    pub(super) fn new(hashes: BTreeMap<String, PasswordHash>) -> Self {
+        Self {
+            hashes,
+            verified: Mutex::default(),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            checking: Arc::new(Semaphore::new(1)),
+        }
     }
 
-    async fn lets_in(self: &Arc<Self>, Credentials { user, password }: Credentials) -> bool {
-        // One of somebody else, so that a name that nobody has takes as long.
-        let hash = self.hashes.get(&user).or_else(|| self.hashes.values().next());
-        let Some(hash) = hash.cloned() else { return false };
-        let known = self.hashes.contains_key(&user);
+    async fn check(&self, Credentials { user, password }: Credentials) -> Login {
+        // An unknown user is checked against another user's hash, so that it takes as long.
+        let Some(hash) = self.hashes.get(&user).or_else(|| self.hashes.values().next()).cloned() else {
+            return Login::Rejected;
+        };
         let digest = digest(&user, &hash, &password);
-        if self.verified().contains(&digest) {
-            return known;
+        let is_known = self.hashes.contains_key(&user);
+        if is_known && self.verified().contains(&digest) {
+            return Login::Accepted;
         }
-        // An error means that nobody is let in any more, which is never so.
-        let Ok(_turn) = self.turn.acquire().await else { return false };
-        let verified = tokio::task::spawn_blocking(move || hash.verify(&password)).await.unwrap_or(false);
-        if verified && known {
-            let mut all = self.verified();
-            if all.len() >= VERIFIED_MAX {
-                all.clear();
-            }
-            all.insert(digest);
+        let Ok(waiting) = Arc::clone(&self.checks).try_acquire_owned() else { return Login::Busy };
+        let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
+        // The thread holds both permits: a client that hangs up does not free them while bcrypt still runs.
+        let checked = tokio::task::spawn_blocking(move || {
+            let verified = hash.verify(&password);
+            drop((checking, waiting));
+            verified
+        });
+        let verified = checked.await.unwrap_or_else(|error| {
+            error!(%error, "a password check failed");
+            false
+        });
+        if !(verified && is_known) {
+            return Login::Rejected;
         }
-        verified && known
+        let mut cached = self.verified();
+        if cached.len() >= VERIFIED_MAX {
+            cached.clear();
+        }
+        cached.insert(digest);
+        Login::Accepted
     }
 
     // A panic while the lock was held leaves a whole set behind.
@@ -72,18 +98,24 @@ impl Users {
     }
 }
 
-/// Lets a request through that comes from a user, where there are any.
 pub(super) async fn authenticate(State(users): State<Arc<Users>>, request: Request, next: Next) -> Response {
-    let allowed = match credentials(request.headers()) {
-        _ if users.hashes.is_empty() => true,
-        Some(credentials) => users.lets_in(credentials).await,
-        None => false,
+    let login = match credentials(request.headers()) {
+        _ if users.hashes.is_empty() => Login::Accepted,
+        Some(credentials) => users.check(credentials).await,
+        None => Login::Rejected,
     };
-    if allowed {
-        return next.run(request).await;
+    let no_store = (header::CACHE_CONTROL, "no-store");
+    match login {
+        Login::Accepted => next.run(request).await,
+        Login::Rejected => {
+            let headers = [(header::WWW_AUTHENTICATE, CHALLENGE), no_store];
+            (StatusCode::UNAUTHORIZED, headers, "a user and a password are needed: see [http] users\n").into_response()
+        }
+        Login::Busy => {
+            let headers = [(header::RETRY_AFTER, "5"), no_store];
+            (StatusCode::SERVICE_UNAVAILABLE, headers, "too many logins at once: try again in 5 s\n").into_response()
+        }
     }
-    let headers = [(header::WWW_AUTHENTICATE, CHALLENGE), (header::CACHE_CONTROL, "no-store")];
-    (StatusCode::UNAUTHORIZED, headers, "a user and a password are needed: see [http] users\n").into_response()
 }
 
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
