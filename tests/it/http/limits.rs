@@ -1,5 +1,8 @@
 //! What the server does not take, and what it does not wait for.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::*;
 
 #[tokio::test]
@@ -141,28 +144,41 @@ async fn fault_103_a_reader_that_does_not_read_is_cut() {
 }
 
 #[tokio::test]
-async fn fault_101_a_connection_over_the_cap_takes_the_place_of_the_one_that_waited_longest() {
-    let server = Server::with(Limits { connections: 2, header_read: DEADLINE * 3, ..Limits::default() }, []).await;
-    let (mut silent, mut in_use) = (server.connect().await, server.connect().await);
-    // Each connection over the cap is answered, and each time it is the other that goes.
-    ask(&mut in_use).await;
-    let mut third = server.connect().await;
-    ask(&mut third).await;
-    assert_eq!(read_to_end(&mut silent).await, "", "it was there first, and has said nothing");
-    ask(&mut in_use).await;
+async fn fault_101_a_connection_over_the_cap_waits_until_a_silent_one_times_out() {
+    let limits = Limits { connections: 2, header_read: Duration::from_millis(100), ..Limits::default() };
+    let server = Server::with(limits, []).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
     assert_eq!(server.get("/-/healthy").await.status, 200);
-    assert_eq!(read_to_end(&mut third).await, "", "its last request is older than the other's");
-    ask(&mut in_use).await;
+    assert!(!read_to_end(&mut first).await.contains("200 OK"));
+    assert!(!read_to_end(&mut second).await.contains("200 OK"));
 }
 
-/// Asks over a connection that stays, and reads the whole answer.
-async fn ask(stream: &mut TcpStream) {
-    stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\nhealthy\n") {
-        answer.push(stream.read_u8().await.unwrap());
+#[tokio::test]
+async fn a_verified_login_is_answered_while_a_hundred_wrong_logins_are_checked() {
+    let hash = |password: &str| bcrypt::hash(password, 10).unwrap().parse().unwrap();
+    let users = BTreeMap::from([("prometheus".to_owned(), hash("open sesame"))]);
+    let server = Server::with_users(Limits::default(), [], users).await;
+    let login = |password: &str| {
+        let credentials = BASE64_STANDARD.encode(format!("prometheus:{password}"));
+        format!(
+            "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {credentials}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    assert_eq!(Answer::parse(&server.raw(&login("open sesame")).await).status, 200);
+    let mut wrong = Vec::new();
+    for nth in 0..100 {
+        let mut stream = server.connect().await;
+        stream.write_all(login(&format!("guess {nth}")).as_bytes()).await.unwrap();
+        wrong.push(stream);
     }
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    assert_eq!(Answer::parse(&server.raw(&login("open sesame")).await).status, 200);
+    let mut statuses = BTreeMap::new();
+    for stream in &mut wrong {
+        let answer = Answer::parse(&read_to_end(stream).await);
+        assert_eq!(answer.headers.contains_key("retry-after"), answer.status == 503);
+        *statuses.entry(answer.status).or_insert(0) += 1;
+    }
+    assert!(statuses[&503] > 0 && statuses[&401] > 0 && statuses.len() == 2, "{statuses:?}");
 }
 
 #[tokio::test]

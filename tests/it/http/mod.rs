@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refwatch::clock::Clock;
+use refwatch::config::PasswordHash;
 use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use refwatch::core::time::Timestamp;
@@ -62,6 +63,14 @@ impl Server {
     }
 
     async fn with(limits: Limits, rows: impl IntoIterator<Item = (WatchId, Change)>) -> Self {
+        Self::with_users(limits, rows, BTreeMap::new()).await
+    }
+
+    async fn with_users(
+        limits: Limits,
+        rows: impl IntoIterator<Item = (WatchId, Change)>,
+        users: BTreeMap<String, PasswordHash>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (board, stop) = (StatusBoard::default(), CancellationToken::new());
@@ -85,7 +94,7 @@ impl Server {
             host_names: Some(["refwatch.example".to_owned()].into()),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Access::default(), state, limits, stop.clone()));
+        tasks.spawn(serve(listener, Access { tls: None, users }, state, limits, stop.clone()));
         Self { address, board, instruments, stop, tasks, _folder: folder }
     }
 

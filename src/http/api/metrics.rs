@@ -10,7 +10,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tokio::sync::OnceCell;
 
-use super::{AppState, broken, negotiation};
+use super::negotiation;
+use crate::http::app_state::AppState;
+use crate::http::response::internal_error;
 use crate::metrics::{Format, Metrics};
 
 /// The bytes of a scrape, or why there are none.
@@ -25,7 +27,7 @@ struct Form {
 
 /// The rendering under way in each form, for as long as a scrape waits for it.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay(Mutex<Vec<(Form, Weak<OnceCell<Scrape>>)>>);
+pub(in crate::http) struct UnderWay(Mutex<Vec<(Form, Weak<OnceCell<Scrape>>)>>);
 
 impl UnderWay {
     /// The rendering to wait for: one that has ended is an old picture.
@@ -42,7 +44,7 @@ impl UnderWay {
     }
 }
 
-pub(super) async fn show(under_way: Arc<UnderWay>, state: AppState, headers: HeaderMap) -> Response {
+pub(in crate::http) async fn show(under_way: Arc<UnderWay>, state: AppState, headers: HeaderMap) -> Response {
     let form = Form { format: negotiation::format(&headers), gzip: negotiation::gzip(&headers) };
     match under_way.join(form).get_or_init(|| render(state.metrics, form)).await {
         Ok(bytes) => {
@@ -51,7 +53,7 @@ pub(super) async fn show(under_way: Arc<UnderWay>, state: AppState, headers: Hea
             let encoded = form.gzip.then_some((header::CONTENT_ENCODING, "gzip"));
             (AppendHeaders(encoded), described, bytes.clone()).into_response()
         }
-        Err(fault) => broken(fault.as_ref()),
+        Err(fault) => internal_error(fault.as_ref()),
     }
 }
 

@@ -11,13 +11,15 @@ use maud::{Markup, html};
 use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, source_badge};
 use super::page::{next_poll, status};
 use super::timeline::{Scale, Sighting, timeline};
-use super::watches::{SOURCES_LISTED_MAX, listed};
-use super::{AppState, distance as length, rendered, words};
+use super::words;
 use crate::core::job::{JobKey, SourceKey, Sources};
 use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Detail, SourceTransition, Transition};
 use crate::database::{Filter, ReadError, Row};
+use crate::http::api::watches::{SOURCES_LISTED_MAX, listed};
+use crate::http::app_state::AppState;
+use crate::http::response::{distance as length, rendered};
 use crate::state::{FailedPoll, RECENT_FAILURES_MAX, WatchView};
 
 /// Rows shown of each kind: the latest. A job has a handful in its life; only one that goes to and fro has more.
@@ -53,7 +55,10 @@ impl History {
     }
 }
 
-pub(super) async fn show(State(state): State<AppState>, Path((store, job)): Path<(String, String)>) -> Response {
+pub(in crate::http) async fn show(
+    State(state): State<AppState>,
+    Path((store, job)): Path<(String, String)>,
+) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "no such job is watched\n").into_response();
     let (Ok(store), Ok(job)) = (store.parse(), job.parse()) else { return unknown() };
     let key = JobKey { store, job };

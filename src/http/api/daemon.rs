@@ -5,7 +5,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, json, rfc3339};
+use crate::http::app_state::AppState;
+use crate::http::response::{json, rfc3339};
 
 /// The daemon. What is not so is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ pub struct ConfigError {
     pub details: String,
 }
 
-pub(super) async fn show(State(state): State<AppState>) -> Response {
+pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
     let daemon = state.board.daemon();
     let config_error = daemon.config_error.as_ref().map(|error| ConfigError {
         in_force: error.in_force.to_owned(),

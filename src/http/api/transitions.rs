@@ -6,9 +6,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::{AppState, json, json_error, rendered};
 use crate::core::transition::Transition;
 use crate::database::Filter;
+use crate::http::app_state::AppState;
+use crate::http::response::{json, json_error, rendered};
 
 /// Rows in one answer where no limit is asked for.
 const LIMIT_DEFAULT: u32 = 1_000;
@@ -20,14 +21,14 @@ const LIMIT_MAX: u32 = 10_000;
 /// otherwise widen what is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(in crate::http) struct Parameters {
     since: Option<String>,
     reference_store_id: Option<String>,
     import_job_id: Option<String>,
     limit: Option<String>,
 }
 
-pub(super) async fn list(
+pub(in crate::http) async fn list(
     State(state): State<AppState>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {

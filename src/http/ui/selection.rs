@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::page::{Rank, rank};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::severity::{Severity, severity};
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::sanitize::excerpt;
 use crate::state::{WatchState, WatchView};
@@ -19,6 +21,9 @@ pub(super) const TEXT_MAX: usize = 100;
 
 /// Characters shown of a parameter that makes no sense.
 const SHOWN: usize = 40;
+
+/// Everything but the unreserved characters of RFC 3986 is encoded.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// In place of a status: the job was not seen yet.
 pub(super) const NOT_SEEN: &str = "not_seen";
@@ -60,15 +65,15 @@ impl Sort {
     }
 
     /// What orders a watch; `None` puts it last, whichever way the table is sorted.
-    fn key(self, watch: &WatchView) -> Option<(Rank, i64, String)> {
+    fn key(self, watch: &WatchView) -> Option<(Severity, i64, String)> {
         let known = watch.known.as_ref();
-        let number = |number: i64| (Rank::Attention, number, String::new());
+        let number = |number: i64| (Severity::Attention, number, String::new());
         match self {
             Self::Attention => {
                 let since = known.map_or(i64::MAX, |known| -known.since.as_millisecond());
-                Some((rank(watch), since, String::new()))
+                Some((severity(watch), since, String::new()))
             }
-            Self::Name => Some((Rank::Attention, 0, watch.name.to_lowercase())),
+            Self::Name => Some((Severity::Attention, 0, watch.name.to_lowercase())),
             Self::Status => known.and_then(|known| i64::try_from(known.status.index()).ok()).map(number),
             Self::Duration => known.map(|known| number(-known.since.as_millisecond())),
             Self::Sources => {
@@ -163,7 +168,7 @@ impl Selection {
     fn holds(&self, watch: &WatchView, text: &str) -> bool {
         let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
         let state = |wished| match wished {
-            ATTENTION => rank(watch) == Rank::Attention,
+            ATTENTION => severity(watch) == Severity::Attention,
             wished => watch.state.label() == wished,
         };
         let found = || {
@@ -203,18 +208,13 @@ impl Selection {
     pub(super) fn link(&self, change: impl FnOnce(&mut Self)) -> String {
         let mut changed = Self { page: 0, ..self.clone() };
         change(&mut changed);
-        let parameters: Vec<String> =
-            changed.query().iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        let parameters: Vec<String> = changed
+            .query()
+            .iter()
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, UNRESERVED)))
+            .collect();
         if parameters.is_empty() { "/".to_owned() } else { format!("/?{}", parameters.join("&")) }
     }
-}
-
-fn escaped(value: &str) -> String {
-    let escaped = |byte| match byte {
-        b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    value.bytes().map(escaped).collect()
 }
 
 #[cfg(test)]

@@ -7,17 +7,17 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, html};
 
 use super::words::{job_tone, source_tone};
-use super::{printable_lines, rfc3339};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
+use crate::http::response::{self, printable_lines, rfc3339};
 use crate::state::{DaemonView, WatchView};
 
 /// Characters shown of a status: more than the longest that is known has.
 pub(super) const WORD: usize = 40;
 
 /// `/style.css`.
-pub(super) async fn style() -> Response {
+pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
@@ -134,7 +134,7 @@ pub(super) fn moment(time: Timestamp) -> Markup {
 /// How long ago a time was, or how far off it is; the time itself where the mouse rests.
 pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (super::distance(time, now)) }
+        time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (response::distance(time, now)) }
     }
 }
 

@@ -7,11 +7,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::core::sanitize::Printable;
@@ -21,8 +22,13 @@ use crate::core::sanitize::Printable;
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
+/// The router behind the guard.
+pub(super) fn guarded(router: Router, host_names: Option<Arc<[String]>>) -> Router {
+    router.layer(from_fn_with_state(host_names, guard))
+}
+
 /// Lets a request through, or says why not; either way the answer gets its headers.
-pub(super) async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request, next: Next) -> Response {
+async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&request, host_names.as_deref()) {
         Some(refusal) => refusal,
         None => next.run(request).await,

@@ -15,7 +15,10 @@ use axum::{Router, serve as serve_http};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppState, printable_lines, router};
+use super::guard::guarded;
+use crate::http::app_state::AppState;
+use crate::http::response::printable_lines;
+use crate::http::router::router;
 use crate::reload::ReloadRequests;
 
 /// Where a reload is asked for.
@@ -58,7 +61,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves until `stop`.
 pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequests, stop: CancellationToken) {
-    let router = Router::new().route(RELOAD, post(reload)).with_state(requests).merge(router(state));
+    let router = Router::new()
+        .route(RELOAD, post(reload))
+        .with_state(requests)
+        .merge(guarded(router(state.clone()), state.host_names));
     // It goes on over any error.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;
 }

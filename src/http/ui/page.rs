@@ -9,13 +9,17 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::html::{Refresh, alert, alerts, badge, distance, job_badge, job_path, page, progress, shortened};
+use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Selection, Sort, TEXT_MAX};
+use super::severity::{Severity, severity};
 use super::timeline::{Scale, Sighting, timeline};
-use super::{AppState, quota, rendered, stores};
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
 use crate::database::ReadError;
+use crate::http::api::stores;
+use crate::http::app_state::AppState;
+use crate::http::response::{self, rendered};
 use crate::state::{StoreView, WatchState, WatchView};
 
 /// Characters shown of a message; the job's own page has it whole.
@@ -27,18 +31,7 @@ const TRANSITIONS_DRAWN_MAX: u32 = 12;
 /// Parameters answered with a word; more of them are left out without.
 const NOTES_MAX: usize = 5;
 
-/// Where a watch stands in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    /// A person should look.
-    Attention,
-    /// Its job has not ended.
-    UnderWay,
-    /// Its job has ended as it was meant to.
-    Ended,
-}
-
-pub(super) async fn show(
+pub(in crate::http) async fn show(
     State(state): State<AppState>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
@@ -80,7 +73,7 @@ fn unlisted(store: &StoreView, now: Timestamp) -> Markup {
         return html! { @if let Some((title, missed)) = &missed { (alert(title, missed)) } };
     };
     let last = store.listed_at.map_or("It was never listed.".to_owned(), |at| {
-        format!("It was last listed {} ago.", super::distance(at, now))
+        format!("It was last listed {} ago.", response::distance(at, now))
     });
     let title = format!("No new job of the store {} can be found", name(store));
     alert(&title, &format!("{trouble}\n{last}"))
@@ -88,21 +81,6 @@ fn unlisted(store: &StoreView, now: Timestamp) -> Markup {
 
 fn name(store: &StoreView) -> String {
     stores::name(&store.name, store.id.store.as_str())
-}
-
-/// Where a watch stands in the table.
-pub(super) fn rank(watch: &WatchView) -> Rank {
-    let parked = matches!(watch.state, WatchState::Parked(_));
-    match &watch.known {
-        _ if parked || watch.up == Some(false) => Rank::Attention,
-        Some(known) if known.vanished_at.is_some() => Rank::Attention,
-        Some(known) => match known.status {
-            JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Rank::Attention,
-            JobStatus::Completed | JobStatus::Cancelled => Rank::Ended,
-            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Rank::UnderWay,
-        },
-        None => Rank::UnderWay,
-    }
 }
 
 /// "12 jobs: 3 in progress, 9 finished", and how many of them need a person.
@@ -121,7 +99,7 @@ fn summary(watches: &[Arc<WatchView>]) -> Markup {
         .map(|group| (watches.iter().filter(|watch| word(watch) == group).count(), group));
     let parts: Vec<String> =
         counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-    let attention = watches.iter().filter(|watch| rank(watch) == Rank::Attention).count();
+    let attention = watches.iter().filter(|watch| severity(watch) == Severity::Attention).count();
     html! {
         p.summary {
             (watches.len()) @if watches.len() == 1 { " job" } @else { " jobs" }
@@ -137,7 +115,7 @@ fn choice(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for watch in watches {
         let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
-        let attention = (rank(watch) == Rank::Attention).then_some(ATTENTION);
+        let attention = (severity(watch) == Severity::Attention).then_some(ATTENTION);
         for group in [status, watch.state.label()].into_iter().chain(attention) {
             *counts.entry(group).or_default() += 1;
         }
@@ -259,7 +237,7 @@ fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timesta
     let scale = known
         .and_then(|known| Scale::of_job(life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
     html! {
-        tr.attention[rank(watch) == Rank::Attention] {
+        tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
                 a href=(job_path(watch)) { (Printable(&watch.name)) }
                 small { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }

@@ -5,8 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, json, rendered, rfc3339};
 use crate::core::sanitize::Printable;
+use crate::http::app_state::AppState;
+use crate::http::response::{json, rendered, rfc3339};
 
 /// One store. What is not known is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct Store {
     pub trouble: Option<String>,
 }
 
-pub(super) async fn list(State(state): State<AppState>) -> Response {
+pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     rendered(move || {
         let watches = state.board.watches();
         let through = |target: &str| watches.iter().find(|watch| *watch.id.target == *target);

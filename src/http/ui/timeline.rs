@@ -6,13 +6,13 @@
 
 use maud::{Markup, html};
 
-use super::distance;
 use super::html::WORD;
 use super::words::{job_tone, source_tone};
 use crate::core::job::SourceStatus;
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
 use crate::core::transition::{SourceTransition, Transition};
+use crate::http::response::distance;
 
 /// States told in words: a life has a handful, and nobody listens to more.
 const WORDS_MAX: usize = 12;

@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 
-use super::{AppState, printable_lines};
+use crate::http::app_state::AppState;
+use crate::http::response::printable_lines;
 
-pub(super) async fn show(State(state): State<AppState>) -> String {
+pub(in crate::http) async fn show(State(state): State<AppState>) -> String {
     printable_lines(&state.board.daemon().config_in_force) + "\n"
 }

@@ -7,8 +7,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, json, rendered, rfc3339};
 use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
+use crate::http::app_state::AppState;
+use crate::http::response::{json, rendered, rfc3339};
 use crate::state::{FailedPoll, WatchState, WatchView};
 
 /// Sources listed of one job, those that failed first: as many as one start request may name. A service that says more is
@@ -72,7 +73,7 @@ pub struct WatchFailure {
     pub message: String,
 }
 
-pub(super) async fn list(State(state): State<AppState>) -> Response {
+pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     rendered(move || {
         let watches: Vec<Watch> = state.board.watches().iter().map(|watch| Watch::from(&**watch)).collect();
         json(StatusCode::OK, &watches)
@@ -81,7 +82,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Response {
 }
 
 /// The sources that are listed of a job: those that failed, then the others.
-pub(super) fn listed(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
+pub(in crate::http) fn listed(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
     let failed =
         |failed: bool| sources.iter().filter(move |(_, source)| (source.status == SourceStatus::Failed) == failed);
     failed(true).chain(failed(false)).take(SOURCES_LISTED_MAX)

@@ -1,0 +1,75 @@
+//! What the endpoints share: how a response is rendered, and how JSON, times and foreign text are written.
+//!
+//! A response is rendered whole and on a blocking thread: ten thousand watches take a while, and polls must not wait for it.
+
+use std::time::Duration;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tracing::error;
+
+use crate::core::sanitize::Printable;
+use crate::core::time::Timestamp;
+
+/// Responses rendered at once. Each may read the database, which takes three descriptors.
+static RENDERINGS: Semaphore = Semaphore::const_new(8);
+
+/// The answer that `render` makes, on a thread that may block.
+pub(super) async fn rendered<R: IntoResponse + Send + 'static>(
+    render: impl FnOnce() -> R + Send + 'static,
+) -> Response {
+    // An error means that the semaphore is closed, which it never is.
+    let turn = RENDERINGS.acquire().await.ok();
+    let render = move || {
+        let answer = render();
+        drop(turn);
+        answer
+    };
+    match tokio::task::spawn_blocking(render).await {
+        Ok(answer) => answer.into_response(),
+        Err(fault) => internal_error(&fault),
+    }
+}
+
+/// The answer where a fault of ours stands in the way of one.
+pub(super) fn internal_error(fault: &dyn std::error::Error) -> Response {
+    error!(%fault, "an HTTP answer failed");
+    (StatusCode::INTERNAL_SERVER_ERROR, "a fault of refwatch: see its log\n").into_response()
+}
+
+/// An answer in JSON. Foreign text that could act on a display is escaped the JSON way, so it is still the same string to
+/// whoever parses it.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(json) => {
+            (status, [(header::CONTENT_TYPE, "application/json")], Printable(&json).to_string()).into_response()
+        }
+        Err(fault) => internal_error(&fault),
+    }
+}
+
+/// An error in JSON.
+pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Response {
+    json(status, &serde_json::json!({ "error": error.into() }))
+}
+
+/// A time as the record writes it: UTC, with milliseconds.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+/// How long ago a time was, or how far off it is, in its two largest units: "2h 5m", "3days 4h".
+#[must_use]
+pub fn distance(time: Timestamp, now: Timestamp) -> String {
+    let seconds = time.duration_until(now).unsigned_abs().as_secs();
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Text of several lines, each safe to show.
+pub(super) fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| Printable(line).to_string()).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,29 @@
+//! Every path, and the endpoint that answers it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+
+use super::app_state::AppState;
+use super::{api, ui};
+
+pub(super) fn router(state: AppState) -> Router {
+    let in_flight = Arc::default();
+    Router::new()
+        .route("/", get(ui::page::show))
+        .route("/watch/{reference_store_id}/{import_job_id}", get(ui::job_page::show))
+        .route("/style.css", get(ui::html::style))
+        .route("/metrics", get(move |State(state), headers| api::metrics::show(Arc::clone(&in_flight), state, headers)))
+        .route("/-/healthy", get(api::health::healthy))
+        .route("/-/ready", get(api::health::ready))
+        .route("/api/v1/daemon", get(api::daemon::show))
+        .route("/api/v1/watches", get(api::watches::list))
+        .route("/api/v1/stores", get(api::stores::list))
+        .route("/api/v1/transitions", get(api::transitions::list))
+        .route("/config", get(api::config::show))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
+        .with_state(state)
+}
