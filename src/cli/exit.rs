@@ -55,10 +55,13 @@ impl Failure {
         Self { exit: Exit::Config, message: lines.join("\n") }
     }
 
-    /// Each problem with its line of the file.
+    /// On a terminal, each problem with its line of the file: its user may read the file.
     #[must_use]
     pub fn problems_with_source(problems: &Problems) -> Self {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        if !io::stderr().is_terminal() {
+            return Self::problems(problems);
+        }
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { exit: Exit::Config, message: problems.render(colours) }
     }
 

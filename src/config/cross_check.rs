@@ -8,10 +8,10 @@ use toml::Spanned;
 
 use super::TargetConfig;
 use super::diagnostics::{Location, Problem};
+use super::duration_text::DurationText;
 use super::raw::ConfigFile;
 use super::resolve::too_short;
 use super::suggest::nearest;
-use super::values::DurationText;
 use super::watch_list::StoreEntry;
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 

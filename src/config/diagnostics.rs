@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::files::Source;
 use crate::core::sanitize::{Printable, excerpt, is_hostile};
 
 /// Characters of a line that a snippet shows: more than the widest terminal has. A line may be as long as the file.
@@ -19,6 +18,13 @@ const LINE_LENGTH_MAX: usize = 1000;
 
 /// Characters of a message. It may quote a value as long as the file.
 const MESSAGE_LENGTH_MAX: usize = 300;
+
+/// One snapshot of one file.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub path: Arc<Path>,
+    pub text: String,
+}
 
 /// One problem: the rule that is broken, the place, and what to do if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

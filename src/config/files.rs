@@ -12,17 +12,10 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::diagnostics::{Location, Problem};
+use super::diagnostics::{Location, Problem, Source};
 
 /// Bytes of one file: enough for over 10,000 jobs.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
-
-/// One snapshot of one file.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub path: Arc<Path>,
-    pub text: String,
-}
 
 impl Source {
     /// Reads a file. If it cannot be read, the text is empty and the problem says why.

@@ -14,8 +14,8 @@ use toml::de::DeTable;
 
 use super::Config;
 use super::cross_check::cross_check;
-use super::diagnostics::{Problem, Problems};
-use super::files::{Source, matching_files};
+use super::diagnostics::{Problem, Problems, Source};
+use super::files::matching_files;
 use super::raw::{ConfigFile, File, INCLUDED_KEYS, TABLES};
 use super::reader::{Reader, Table as _};
 use super::resolve::{self, Settings};

@@ -8,6 +8,7 @@ mod access;
 mod cross_check;
 mod diagnostics;
 mod diff;
+mod duration_text;
 mod files;
 mod load;
 mod raw;

@@ -6,8 +6,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::diagnostics::{Location, Problem};
-use super::files::Source;
+use super::diagnostics::{Location, Problem, Source};
 use super::reader::{Field, Key, List, Many, Named, One, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, EndpointUrl, ExternalId, FilePath, ForgetAfter, IncludePattern, Interval,

@@ -9,8 +9,7 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Location, Problem};
-use super::files::Source;
+use super::diagnostics::{Location, Problem, Source};
 use super::suggest::meant;
 use super::values::{Invalid, Kind};
 
@@ -154,12 +153,11 @@ impl<N: Kind, F: Field> Field for Named<N, F> {
         };
         let named = table.iter().map(|(name, value)| {
             let text = DeValue::String(name.get_ref().clone());
-            (
-                reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text),
-                F::read(reader, name.get_ref(), value),
-            )
+            // What stands behind a wrong name is not read: the name may hold a password, as in "NAME:PASSWORD".
+            let read_name = reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
+            Some((read_name, F::read(reader, name.get_ref(), value)))
         });
-        named.filter_map(|(name, read)| Some((name?, read))).collect()
+        named.flatten().collect()
     }
 
     fn schema() -> Json {

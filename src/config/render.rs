@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::values::DurationText;
+use super::duration_text::DurationText;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
 use crate::core::job::{StoreId, WatchId};

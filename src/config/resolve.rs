@@ -9,8 +9,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
+use super::duration_text::DurationText;
 use super::raw::{ConfigFile, File, Http, Job, Log, Poll, Quota as RawQuota, Record, Store, Target};
-use super::values::DurationText;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig, TlsConfig};
 use crate::core::backoff::BackoffPolicy;

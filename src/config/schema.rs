@@ -4,9 +4,9 @@
 
 use serde_json::{Value as Json, json};
 
+use super::duration_text::DurationText;
 use super::raw::File;
 use super::reader::table_schema;
-use super::values::DurationText;
 use super::watch_list::StoreEntry;
 use super::{Config, Quota, TargetConfig};
 

@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, Error};
 
-use super::files::Source;
+use super::diagnostics::Source;
 use super::reader::Reader;
 
 const ENDS_WITH_VALUE: &str = "a line has one key and one value, and ends with the value";

@@ -3,7 +3,6 @@
 //! Rules are worded so that they follow the key's name: "`timeout` must be between 1s and 5m". Neither rules nor suggestions quote a
 //! password: suggestions are only made of text that keeps the rule.
 
-use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -16,6 +15,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 use tracing::Level;
 
+use super::duration_text::DurationText;
 use super::suggest::nearest;
 use super::{LogFormat, LogRotation, PasswordHash};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
@@ -145,7 +145,7 @@ kind!(
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
     text(value, parse_endpoint_url, endpoint_candidates)
 });
-kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
+kind!(Password, PasswordHash, password_schema(), |value| {
     text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), none)
 });
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
@@ -281,18 +281,10 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
-/// A duration in the largest unit that needs no fraction, as the configuration file takes it.
-pub(super) struct DurationText(pub Duration);
-
-impl Display for DurationText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-        let millis = self.0.as_millis();
-        match units.into_iter().find(|(_, length)| millis >= *length && millis.is_multiple_of(*length)) {
-            Some((unit, length)) => write!(f, "{}{unit}", millis / length),
-            None => write!(f, "{millis}ms"),
-        }
-    }
+fn password_schema() -> Json {
+    let mut schema = pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$");
+    schema["description"] = "The bcrypt hash of the user's password.".into();
+    schema
 }
 
 fn label_schema() -> Json {

@@ -15,7 +15,7 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tracing::warn;
 
 use super::errors::OpenError;
-use super::rows::milliseconds;
+use super::rows::{JOB, milliseconds};
 use super::{Jobs, Remembered, file, schema};
 use crate::core::job::{
     ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId,
@@ -23,9 +23,6 @@ use crate::core::job::{
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
 use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
-
-/// The rows of one job; an index serves it. The database may hold a year of jobs that nobody watches any more.
-pub(super) const JOB: &str = "reference_store_id = ? AND import_job_id = ? AND target = ?";
 
 /// Reads the database at a path. Every call opens the file, reads one consistent state and closes it: a connection that stays would
 /// hold up the write-ahead log, or read a file that was replaced. Calls block on the disk.

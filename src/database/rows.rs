@@ -6,10 +6,12 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
-use super::queries::JOB;
 use crate::core::job::{JobStatus, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Anomaly, Change, Detail, SourceTransition, Transition};
+
+/// The rows of one job; an index serves it. The database may hold a year of jobs that nobody watches any more.
+pub(super) const JOB: &str = "reference_store_id = ? AND import_job_id = ? AND target = ?";
 
 /// Every table with rows of jobs.
 const TABLES: [&str; 3] = ["transitions", "source_transitions", "details"];

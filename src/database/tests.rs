@@ -39,7 +39,7 @@ fn the_rows_of_a_job_are_found_by_index() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
     for table in ["transitions", "source_transitions", "details"] {
-        let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", queries::JOB);
+        let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", rows::JOB);
         let step: String = connection.query_one(&plan, ["", "", ""], |row| row.get("detail")).expect("a step");
         assert!(step.contains("_of_job (reference_store_id=? AND "), "{step}");
     }
