@@ -51,10 +51,10 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
     let file = directory.path().join("refwatch.toml");
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
-    let loader = Arc::new(move || load(&file, args.listen));
-    let loaded = loader().map_err(|problems| Failure::problems(&problems))?;
+    let load_config = Arc::new(move || load(&file, args.listen));
+    let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
-    let daemon = Daemon::start(loaded, loader, log).await.map_err(|error| match error {
+    let daemon = Daemon::start(loaded, load_config, log).await.map_err(|error| match error {
         DaemonError::Listen { address, error } => Failure::running(format_args!(
             "--listen {address}: {error} (try --listen 127.0.0.1:0, which is always free)"
         )),

@@ -24,9 +24,9 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
     let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let main = path.to_owned();
-    let loader = Arc::new(move || config::load(&main));
+    let load_config = Arc::new(move || config::load(&main));
     let daemon = tokio::select! {
-        daemon = Daemon::start(loaded, loader, log) => daemon?,
+        daemon = Daemon::start(loaded, load_config, log) => daemon?,
         () = told_to_stop(&mut signals) => return Ok(Exit::Done),
     };
     Box::pin(daemon.run(async || signals.next().await)).await?;

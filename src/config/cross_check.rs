@@ -116,7 +116,7 @@ struct Checker<'a> {
     targets: BTreeMap<&'a str, Place>,
 }
 
-impl<'a> Checker<'a> {
+impl Checker<'_> {
     fn location(&self, (file, span): Place) -> Location {
         Location::new(&self.files[file].source, span)
     }
@@ -148,19 +148,19 @@ impl<'a> Checker<'a> {
     }
 
     fn check_watches(&mut self, watches: &[Watch<'_>], min_interval: Duration) {
-        let (mut watched, mut names) = (BTreeMap::new(), BTreeMap::new());
+        let (mut seen, mut names) = (BTreeMap::new(), BTreeMap::new());
         for watch in watches {
             self.check_target(watch);
             if let Some((span, message)) = watch.interval.and_then(|interval| too_short(interval, min_interval)) {
                 self.report((watch.file, span), &message, None);
             }
-            if let Some(first) = watched.get(&(watch.target(), watch.ids())).cloned() {
+            if let Some(first) = seen.get(&(watch.target(), watch.ids())).cloned() {
                 let kind = if watch.job.is_some() { "job" } else { "store" };
                 let message = format!("this {kind} is in the watch list twice");
                 self.report_second(watch.place(), &message, "remove one of them", first);
                 continue;
             }
-            watched.insert((watch.target(), watch.ids()), watch.place());
+            seen.insert((watch.target(), watch.ids()), watch.place());
             let (name, place) = watch.name();
             match names.get(&name).cloned() {
                 Some(first) => {

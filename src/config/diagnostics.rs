@@ -109,7 +109,7 @@ impl Display for Problems {
 
 impl Problem {
     pub(super) fn new(location: Location, message: &str, help: Option<String>) -> Self {
-        Self { message: sanitized(message), location, help: help.as_deref().map(sanitized), related: None }
+        Self { message: sanitized(message), location, help: help.map(|help| sanitized(&help)), related: None }
     }
 
     pub(super) fn with_help(self, help: &str) -> Self {

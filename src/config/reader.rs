@@ -162,7 +162,11 @@ impl<N: Kind, F: Field> Field for Named<N, F> {
 
     fn schema() -> Json {
         let pattern = N::schema()["pattern"].as_str().unwrap_or_default().to_owned();
-        json!({"type": "object", "patternProperties": {pattern: F::schema()}, "additionalProperties": false})
+        let mut entry = F::schema();
+        if entry["description"].is_null() {
+            entry["description"] = "One entry; its key is the name.".into();
+        }
+        json!({"type": "object", "patternProperties": {pattern: entry}, "additionalProperties": false})
     }
 }
 

@@ -145,7 +145,7 @@ kind!(
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
     text(value, parse_endpoint_url, endpoint_candidates)
 });
-kind!(Password, PasswordHash, password_schema(), |value| {
+kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
     text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), none)
 });
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
@@ -279,12 +279,6 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
         return Ok(None);
     }
     duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
-}
-
-fn password_schema() -> Json {
-    let mut schema = pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$");
-    schema["description"] = "The bcrypt hash of the user's password.".into();
-    schema
 }
 
 fn label_schema() -> Json {

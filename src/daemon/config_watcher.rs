@@ -132,13 +132,13 @@ impl ConfigWatcher {
         if self.retry_at.is_some_and(|at| at <= self.clock.now().monotonic) {
             self.loaded = None;
         }
-        let (loader, requests) = (Arc::clone(&self.loader), mem::take(&mut self.requests));
+        let (load_config, requests) = (Arc::clone(&self.loader), mem::take(&mut self.requests));
         let (patterns, checked, loaded) = (self.patterns.clone(), self.checked.clone(), self.loaded.clone());
         self.running.spawn_blocking(move || {
             // Before the load: a change during the load is found by the next check.
             let stamps = stamps(&patterns);
             let edited = stamps == checked && Some(&stamps) != loaded.as_ref();
-            let outcome = (edited || !requests.is_empty()).then(|| loader());
+            let outcome = (edited || !requests.is_empty()).then(|| load_config());
             Check { stamps, outcome, requests }
         });
     }

@@ -97,7 +97,7 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn start(loaded: Loaded, loader: Loader, log: Log) -> Result<Self, DaemonError> {
+    pub async fn start(loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
         let Loaded { config, problems, files } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
         // The first target needs them. Reading them takes a tenth of a second.
@@ -142,7 +142,7 @@ impl Daemon {
             workplace.board.update_daemon(|daemon| daemon.record_error = None);
         }
         publish_config(&workplace, &config, &problems, LEFT_OUT);
-        let config_watcher = ConfigWatcher::new(loader, files, queue, clock);
+        let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
         let maintenance = Maintenance::new(workplace.clone(), log, tls, config.record.keep);
         let last_load = Some(Ok(loaded));
         Ok(Self {

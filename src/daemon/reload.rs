@@ -72,8 +72,9 @@ impl Daemon {
         self.supervisor.apply(&config).await?;
         let mut later = String::new();
         for table in self.config.needs_restart(&config) {
-            warn!(event = "restart_needed", "changes in [{table}] take effect at the next start");
-            later += &format!("; changes in [{table}] take effect at the next start");
+            let note = format!("changes in [{table}] take effect at the next start");
+            warn!(event = "restart_needed", "{note}");
+            later.extend(["; ", note.as_str()]);
         }
         let Config { record, http, log, .. } = self.config.clone();
         self.config = Config { record, http, log, ..config };

@@ -30,8 +30,8 @@ async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
     config.http.listen = "127.0.0.1:0".parse().expect("an address");
     let loaded = Loaded { config, problems: Problems::default(), files: Vec::new() };
     let main = directory.path().join("refwatch.toml");
-    let loader: Loader = Arc::new(move || config::load(&main));
-    let daemon = Daemon::start(loaded, loader, Log::default()).await.expect("a start");
+    let load_config: Loader = Arc::new(move || config::load(&main));
+    let daemon = Daemon::start(loaded, load_config, Log::default()).await.expect("a start");
     daemon.workplace.record.clone().close().await;
     let end = daemon.run(async || std::future::pending::<Asked>().await).await;
     let end = end.expect_err("nothing can be recorded any more");

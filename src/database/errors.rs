@@ -95,7 +95,7 @@ impl OpenError {
         }
     }
 
-    /// SQLite reports a damaged file by three codes. `Unknown` and `SqlInputError` are SQLITE_ERROR: a format or a column that
+    /// SQLite reports a damaged file by three codes. `Unknown` and `SqlInputError` are `SQLITE_ERROR`: a format or a column that
     /// refwatch did not write. No error of a disk, a lock or a permission has one of these.
     pub(super) fn of_sqlite(path: &Path, error: rusqlite::Error) -> Self {
         if let rusqlite::Error::SqlInputError { .. } = error {

@@ -313,7 +313,7 @@ fn select<T: Table>(connection: &Connection, condition: &str, values: impl Param
         match read(row) {
             Ok(value) => values.push(value),
             Err(error) => {
-                warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped")
+                warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped");
             }
         }
     }

@@ -138,8 +138,8 @@ target = "defalt"
     assert_eq!((status, results.as_str()), (78, ""), "{said}");
     for (place, word) in [
         ("refwatch.toml:2:1", "interval"),
-        ("refwatch.toml:3:11", "soon"),
-        ("refwatch.toml:6:10", "localhost"),
+        ("refwatch.toml:3:11", "duration"),
+        ("refwatch.toml:6:10", "IP address"),
         ("refwatch.toml:9:22", "10 to 36 digits"),
         ("refwatch.toml:15:10", "default"),
     ] {
