@@ -17,7 +17,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{FILES, OpenError, beside};
-use super::{queries, schema};
+use super::schema;
 use crate::core::time::Timestamp;
 
 /// How long to wait for a lock of another process: a person in the sqlite3 shell, a backup. Longer than either takes, shorter
@@ -120,8 +120,6 @@ impl LockedFile {
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
         schema::migrate(&mut connection, path)?;
-        // Somebody may have changed the tables by hand.
-        queries::probe(&connection).map_err(failed)?;
         if killed {
             // The killed process may have left a commit that is in the page cache and not on disk. Its rows are shown from now on.
             [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;

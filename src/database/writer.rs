@@ -72,11 +72,11 @@ impl Writer {
     /// As [`super::Record::open`] says.
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let mut file = LockedFile::lock(path)?;
-        let mut connection = file.connect();
+        let mut connection = connect(&mut file);
         if let Err(OpenError::NotARecord { .. }) = connection {
             // SQLite calls a file damaged whose disk fails to read, too.
             file.read_through()?;
-            connection = file.connect();
+            connection = connect(&mut file);
         }
         if let Err(OpenError::NotARecord { path, reason }) = &connection {
             let aside = file.move_aside(Clock::system().now().wall)?;
@@ -84,7 +84,7 @@ impl Writer {
             error!(event = "record_set_aside", record = %path.display(), moved_to = %aside.display(), %reason,
                 "no record of refwatch, or a damaged one: it was moved aside and a new one begun. To read what is left of it: \
                 sqlite3 FILE .recover");
-            connection = file.connect();
+            connection = connect(&mut file);
         }
         let identity = file.identity();
         let connection = Some(connection?);
@@ -204,7 +204,7 @@ impl Writer {
         let mut connection = if let Some(connection) = present {
             connection
         } else {
-            let opened = self.file.connect();
+            let opened = connect(&mut self.file);
             self.identity = self.file.identity();
             opened.map_err(|error| CommitError::Reopen(Arc::new(error)))?
         };
@@ -236,4 +236,11 @@ impl Writer {
             Some(_) | None => {}
         }
     }
+}
+
+/// Opens the file, and tests that nobody has changed its tables by hand.
+fn connect(file: &mut LockedFile) -> Result<Connection, OpenError> {
+    let connection = file.connect()?;
+    queries::probe(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
+    Ok(connection)
 }

@@ -122,9 +122,15 @@ fn module_path(file: &Path) -> Vec<String> {
     parts.into_iter().filter(|part| part != "mod").collect()
 }
 
-/// Every path with `::` outside comments, with its line number. A braced import counts by what stands before the brace.
+/// Every path with `::` outside comments, with its line number. `use a::{b, c}` on one line counts as `a::b` and `a::c`.
 fn paths(file: &Path) -> Vec<(usize, Vec<String>)> {
-    let text = text(file);
+    let braced = |line: &str| {
+        let Some((before, names)) = line.strip_prefix("use ").and_then(|line| line.split_once('{')) else {
+            return line.to_owned();
+        };
+        names.split(',').map(|name| format!("{before}{} ", name.trim())).collect()
+    };
+    let text = text(file).lines().map(braced).collect::<Vec<_>>().join("\n");
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"));
     let words = lines.flat_map(|(number, line)| {
         line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).map(move |word| (number, word))

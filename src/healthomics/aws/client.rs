@@ -28,6 +28,7 @@ use aws_types::endpoint_config::EndpointUrl;
 use http_body_util::Limited;
 use tokio::sync::Mutex;
 
+use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::{self, CallerIdentity};
 use super::{errors, responses};
 use crate::clock::Clock;
@@ -43,9 +44,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// Jobs on a page of a listing: the API's maximum.
 const LIST_PAGE_JOBS: i32 = 100;
-
-/// The longest response that is read. A job has at most 100 sources of a few hundred bytes each.
-pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Connects targets through AWS's SDK.
 #[derive(Clone, Copy, Debug)]

@@ -11,12 +11,14 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
-use super::client::RESPONSE_BYTES_MAX;
 use super::redact::redacted;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
+
+/// The longest response that is read. A job has at most 100 sources of a few hundred bytes each.
+pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest quote of a message, in characters.
 const EXCERPT_MAX: usize = 200;
