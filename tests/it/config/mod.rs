@@ -135,6 +135,17 @@ fn the_shipped_schema_is_generated_and_the_shipped_file_names_it() {
 }
 
 #[test]
+fn on_a_terminal_check_marks_the_place_in_its_line() {
+    let text = "record.path = \"a.db\"\n[poll]\nintervall = \"30s\"\n";
+    let shown = load_text(text).expect_err("a problem").render(false);
+    for part in
+        ["unknown key `intervall`", "3 | intervall = \"30s\"", "  | ^^^^^^^^^", "help: did you mean `interval`?"]
+    {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
 fn the_schema_tells_of_every_key_what_it_is_for_and_of_every_default_the_right_one() {
     fn keys(table: &serde_json::Value, path: &str, found: &mut Vec<(String, serde_json::Value)>) {
         let (properties, named) = (table["properties"].as_object(), table["patternProperties"].as_object());
