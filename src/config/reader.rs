@@ -15,7 +15,7 @@ use super::values::{Invalid, Kind};
 
 /// A table with a fixed set of keys.
 pub(super) trait Table: Default {
-    /// How it is written: "[poll]".
+    /// How it is written: `[poll]`.
     const WRITTEN: &'static str;
     const KEYS: &'static [Key];
     const REQUIRED: &'static [&'static str];

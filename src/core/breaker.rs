@@ -1,6 +1,6 @@
 //! The circuit breaker: stops requests that are certain to fail.
 //!
-//! A breaker guards one target, or one operation on one store. It opens after [`FAILURES_MIN`] consecutive failures without a
+//! A breaker guards one target, or one operation on one store. It opens after `FAILURES_MIN` consecutive failures without a
 //! success. While it is open, one probe at a time goes out, with a growing delay between probes. The first success closes it.
 //! It sends nothing and reads no clock: `healthomics` reports how requests ended and makes the others wait.
 

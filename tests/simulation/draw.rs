@@ -41,16 +41,12 @@ impl Scenario {
         }
         let configured = Quota { requests_per_second, share };
         let quota = vec![(Duration::ZERO, requests_per_second)];
-        // Not drawn, so that the seeds that found bugs stay as they were.
-        let shared_quota = seed % 5 == 4;
-        let calm = Self { shared_quota, keeps_calls: false, ..Self::calm(seed, jobs, DAY) };
+        let calm = Self { keeps_calls: false, ..Self::calm(seed, jobs, DAY) };
         let mut scenario = Self { found, configured, poll, quota, ..calm };
         if rng.u8(0..5) > 0 {
             scenario.add_trouble(&mut rng);
         }
         let outages: Duration = scenario.outages.iter().map(Outage::lasts).sum();
-        // A tight quota that is also shared would need more than a day.
-        scenario.shared_quota &= EVENING + scenario.patience().saturating_sub(outages) < DAY;
         let in_the_evening = scenario.patience().saturating_sub(outages);
         assert!(EVENING + in_the_evening < DAY, "the day is too short to wait {in_the_evening:?} in its evening");
         if let Some(found) = &mut scenario.found {

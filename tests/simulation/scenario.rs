@@ -156,8 +156,6 @@ impl Scenario {
             return self.end;
         }
         let quota = self.quota.iter().map(|(_, rate)| *rate).fold(f64::INFINITY, f64::min);
-        // Listings may take half of a shared quota.
-        let quota = if self.shared_quota { quota / 2.0 } else { quota };
         // A pacer that has to find a lower quota uses nine tenths of it, or less where each of its few requests is news to it;
         // several daemons share it.
         let used = if quota < 1.0 { 0.5 } else { 0.9 };

@@ -69,7 +69,7 @@ struct Connection {
 
 /// Changes two of the SDK's defaults. A configured endpoint is used verbatim, whether it comes from our file or from AWS's own
 /// (`AWS_ENDPOINT_URL`): the SDK would put `control-storage-` before its host, and that name seldom exists. And a response is read
-/// up to [`RESPONSE_BYTES_MAX`].
+/// up to `RESPONSE_BYTES_MAX`.
 #[derive(Debug)]
 pub struct WireRules;
 

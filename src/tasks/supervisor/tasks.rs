@@ -47,7 +47,7 @@ pub enum TaskEnd<K, E> {
         key: K,
         restarts: u32,
     },
-    /// The task panicked more than [`RESTARTS_MAX`] times.
+    /// The task panicked more than `RESTARTS_MAX` times.
     GivenUp(K),
 }
 
