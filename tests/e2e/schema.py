@@ -20,7 +20,7 @@ BEYOND = re.compile(
     | `external_id`\ needs\ `role_arn`
     | this\ is\ the\ id\ of\ a\ reference\ store
     | `\w+`\ is\ only\ allowed\ in\ the\ main\ file
-    | .*\ must\ be\ a\ duration(?s:.*)"\d{15,}
+    | `keep`\ must\ be\ a\ duration  # One that overflows.
     )""",
     re.VERBOSE,
 )
@@ -57,13 +57,11 @@ def files(table_path):
     for row in rows:
         title, *sections = row.split("\n## ")
         *sections, (_, told) = (section.partition("\n")[::2] for section in sections)
-        problems = re.split(r"\n\n(?=error: )", told)
+        problems = re.split(r"\n(?=error: )", told.strip())
         for name, text in sections:
             if not name.endswith(", escaped"):
-                place = re.compile(rf"^ *--> {re.escape(name)}(:|$)", re.MULTILINE)
-                # The first place is the problem's own.
-                own = (problem for problem in problems if "-->" in problem)
-                yield title, name, text, [p for p in own if place.match(p[p.index("\n") + 1 :])]
+                place = re.compile(rf"error: {re.escape(name)}(?::\d+:\d+)?: ")
+                yield title, name, text, [place.sub("error: ", p, count=1) for p in problems if place.match(p)]
 
 
 main(*sys.argv[1:])
