@@ -128,7 +128,7 @@ fn paths(file: &Path) -> Vec<(usize, Vec<String>)> {
         let Some((before, names)) = line.strip_prefix("use ").and_then(|line| line.split_once('{')) else {
             return line.to_owned();
         };
-        names.split(',').map(|name| format!("{before}{} ", name.trim())).collect()
+        names.split(',').flat_map(|name| [before, name.trim(), " "]).collect()
     };
     let text = text(file).lines().map(braced).collect::<Vec<_>>().join("\n");
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"));
