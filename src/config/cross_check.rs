@@ -86,7 +86,7 @@ fn watches(index: usize, file: &ConfigFile) -> Vec<Watch<'_>> {
 }
 
 impl Watch<'_> {
-    /// Where its own id is written.
+    /// The place of its own id.
     fn place(&self) -> Place {
         (self.file, self.job.map_or_else(|| self.store.span(), Spanned::span))
     }

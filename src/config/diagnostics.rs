@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! Diagnostics: the problems of a configuration, each with its place.
 //!
 //! A diagnostic has two forms. One line, `FILE:LINE:COLUMN: MESSAGE`, goes to log, page, API and other commands; it never holds a
 //! line of the file, which may have a password in it. [`Problems::render`] adds the line itself and is for `refwatch check` only.
@@ -51,7 +51,7 @@ struct Mark {
     column: usize,
     /// The line, or its beginning.
     text: String,
-    /// What is marked, in bytes of `text`.
+    /// The marked part, in bytes of `text`.
     marked: Range<usize>,
 }
 

@@ -1,6 +1,6 @@
 //! Two configurations together: what a partly read one retains of the one before, and which changes need a restart.
 //!
-//! What a reload starts and stops is `tasks::plan`'s decision.
+//! `tasks::plan` decides which tasks a reload starts and stops.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

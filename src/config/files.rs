@@ -4,7 +4,6 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -71,24 +70,12 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A hash of the names and contents of the files that these patterns name.
-#[must_use]
-pub fn digest(patterns: &[PathBuf]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for pattern in patterns {
-        let files = matching_files(pattern).map_err(|error| error.to_string());
-        let read = |file: &PathBuf| (file.clone(), read(file));
-        files.map(|files| files.iter().map(read).collect::<Vec<_>>()).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
 /// The files that `pattern` names, ordered by name. A name without a star names one file, whether it exists or not. A pattern
 /// matches hidden files only if it begins with a dot, and nothing if its directory does not exist.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
+pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
     let Some((head, tail)) = name.split_once('*') else {
         return Ok(vec![pattern.to_owned()]);
@@ -124,27 +111,6 @@ pub fn includes(pattern: &Path, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_digest_is_another_where_a_file_is_or_says_something_else() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| directory.path().join(name);
-        let now = || digest(&[at("main.toml"), at("*.d.toml")]);
-        let mut before = now();
-        let mut changes = |what: &str| assert_ne!(std::mem::replace(&mut before, now()), now(), "{what}");
-        fs::write(at("main.toml"), "a").expect("a file");
-        changes("a file came");
-        fs::write(at("main.toml"), "b").expect("a file");
-        changes("it says something else");
-        fs::write(at("1.d.toml"), "").expect("a file");
-        changes("an empty one came");
-        fs::rename(at("1.d.toml"), at("2.d.toml")).expect("a file");
-        changes("it is called otherwise");
-        fs::remove_file(at("main.toml")).expect("a file");
-        changes("a file is gone");
-        fs::write(at("other"), "").expect("a file");
-        assert_eq!(before, now(), "what is not named does not count");
-    }
 
     #[test]
     fn an_include_takes_files_by_name_and_no_hidden_ones() {

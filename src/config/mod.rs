@@ -30,7 +30,7 @@ use std::time::Duration;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
-pub use files::{FILE_SIZE_MAX, digest, includes};
+pub use files::{FILE_SIZE_MAX, includes, matching_files};
 pub use load::{Loaded, load, load_with};
 pub use schema::schema;
 pub use values::parse_endpoint_url;

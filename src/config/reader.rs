@@ -60,7 +60,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// What the value of a key can be. An absent or wrong value reads as the default.
+/// The type of a key's value. An absent or wrong value reads as the default.
 pub(super) trait Field {
     type Read: Default;
 
@@ -153,7 +153,7 @@ impl<N: Kind, F: Field> Field for Named<N, F> {
         };
         let named = table.iter().map(|(name, value)| {
             let text = DeValue::String(name.get_ref().clone());
-            // What stands behind a wrong name is not read: the name may hold a password, as in "NAME:PASSWORD".
+            // The value of a wrong name is not read: the name may hold a password, as in "NAME:PASSWORD".
             let read_name = reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
             Some((read_name, F::read(reader, name.get_ref(), value)))
         });

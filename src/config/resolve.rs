@@ -59,7 +59,7 @@ impl Settings {
     }
 }
 
-/// What is wrong with a fixed interval, if anything.
+/// The error in a fixed interval, if there is one.
 pub(super) fn too_short(
     interval: &Spanned<Option<Duration>>,
     min_interval: Duration,

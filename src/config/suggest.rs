@@ -3,7 +3,7 @@
 /// Longer words are no typing errors, and the search takes quadratic time.
 const WORD_LENGTH_MAX: usize = 64;
 
-/// What other programs call our keys.
+/// Other programs' names for our keys.
 fn synonym(word: &str) -> Option<&'static str> {
     Some(match word {
         "address" | "bind" | "host" | "port" => "listen",

@@ -33,7 +33,7 @@ pub(super) trait Kind {
 
 /// Why a value is rejected.
 pub(super) struct Invalid {
-    /// What the value must be.
+    /// The rule, worded to follow the key's name.
     pub rule: String,
     pub help: Option<String>,
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs;
 use std::mem;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,21 +163,8 @@ impl ConfigWatcher {
 }
 
 fn stamps(patterns: &[PathBuf]) -> Vec<Stamp> {
-    patterns.iter().flat_map(|pattern| files(pattern)).map(stamp).collect()
-}
-
-/// The files that a pattern includes, or the path itself if it has no star.
-fn files(pattern: &Path) -> Vec<PathBuf> {
-    let Some(directory) = pattern.parent().filter(|_| pattern.to_string_lossy().contains('*')) else {
-        return vec![pattern.to_owned()];
-    };
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     // A directory that cannot be read has no files. The load reports the error.
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let included = entries.filter(|entry| config::includes(pattern, &entry.file_name().to_string_lossy()));
-    let mut files: Vec<PathBuf> = included.map(|entry| entry.path()).collect();
-    files.sort();
-    files
+    patterns.iter().flat_map(|pattern| config::matching_files(pattern).unwrap_or_default()).map(stamp).collect()
 }
 
 fn stamp(path: PathBuf) -> Stamp {
@@ -190,6 +177,8 @@ fn stamp(path: PathBuf) -> Stamp {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use tokio::time::timeout;
 
     use super::*;
