@@ -11,6 +11,7 @@ mod file;
 mod queries;
 mod rows;
 mod schema;
+mod tables;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,8 @@ use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
 pub use errors::{CommitError, OpenError};
-pub use queries::{Filter, ReadError, RecordReader, Row};
+pub use queries::{Filter, ReadError, RecordReader};
+pub use tables::Row;
 
 use writer::{Append, Reply, Request, Writer};
 

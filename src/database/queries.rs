@@ -4,25 +4,20 @@
 //! and logged: it must not stop the daemon. A reader needs only the right to read, beside a running daemon or without one.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, Params, Result, params_from_iter};
-use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tracing::warn;
 
 use super::errors::OpenError;
-use super::rows::{JOB, milliseconds};
+use super::rows::{JOB, job_values};
+use super::tables::{Row, Table, milliseconds};
 use super::{Jobs, Remembered, file, schema};
-use crate::core::job::{
-    ImportJobId, JobKey, JobStatus, ReferenceStoreId, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId,
-};
+use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, Sources, StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
-use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
+use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
 
 /// Reads the database at a path. Every call opens the file, reads one consistent state and closes it: a connection that stays would
 /// hold up the write-ahead log, or read a file that was replaced. Calls block on the disk.
@@ -46,101 +41,6 @@ impl Filter {
     #[must_use]
     pub fn of_job(key: JobKey) -> Self {
         Self { store: Some(key.store), job: Some(key.job), ..Self::default() }
-    }
-}
-
-/// A row of one table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row<T> {
-    /// The order in which rows were written, over all tables.
-    pub id: i64,
-    pub job: WatchId,
-    pub value: T,
-}
-
-/// A value that has a table.
-pub trait Table: Sized {
-    const NAME: &str;
-    /// The columns after those of the job.
-    const COLUMNS: &str;
-
-    /// # Errors
-    /// A column does not hold what refwatch writes.
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
-}
-
-impl Table for Transition {
-    const NAME: &str = "transitions";
-    const COLUMNS: &str =
-        "from_status, to_status, observed_at, not_before, status_message, created_at, completed_at, anomaly";
-
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let status = |text: &str| JobStatus::from(text);
-        Ok(Self {
-            from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
-            to: status(&row.get::<_, Box<str>>("to_status")?),
-            observed_at: parsed(row, "observed_at")?,
-            not_before: parsed_if_set(row, "not_before")?,
-            status_message: row.get("status_message")?,
-            created_at: parsed_if_set(row, "created_at")?,
-            completed_at: parsed_if_set(row, "completed_at")?,
-            anomaly: row.get::<_, Option<Box<str>>>("anomaly")?.and_then(|text| Anomaly::from_name(&text)),
-        })
-    }
-}
-
-impl Table for SourceTransition {
-    const NAME: &str = "source_transitions";
-    const COLUMNS: &str = "name, source_file, nth, from_status, to_status, status_message, observed_at";
-
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let status = |text: &str| SourceStatus::from(text);
-        Ok(Self {
-            key: SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? },
-            from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
-            to: Source {
-                status: status(&row.get::<_, Box<str>>("to_status")?),
-                status_message: row.get("status_message")?,
-            },
-            observed_at: parsed(row, "observed_at")?,
-        })
-    }
-}
-
-impl Table for Detail {
-    const NAME: &str = "details";
-    const COLUMNS: &str = "kind, value, observed_at";
-
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let kind = row.get::<_, Box<str>>("kind")?;
-        let kind = DetailKind::ALL.into_iter().find(|known| known.as_str() == &*kind);
-        Ok(Self {
-            kind: kind.ok_or_else(|| unreadable(row, "kind", &"an unknown kind"))?,
-            value: row.get("value")?,
-            observed_at: parsed(row, "observed_at")?,
-        })
-    }
-}
-
-/// As the API and `history --json` show it: the columns of the table.
-impl Serialize for Row<Transition> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
-            &self.value;
-        let mut columns = serializer.serialize_struct("transition", 12)?;
-        columns.serialize_field("id", &self.id)?;
-        columns.serialize_field("target", &*self.job.target)?;
-        columns.serialize_field("reference_store_id", self.job.key.store.as_str())?;
-        columns.serialize_field("import_job_id", self.job.key.job.as_str())?;
-        columns.serialize_field("from_status", &from.as_ref().map(JobStatus::as_str))?;
-        columns.serialize_field("to_status", to.as_str())?;
-        columns.serialize_field("observed_at", &milliseconds(*observed_at))?;
-        columns.serialize_field("not_before", &not_before.map(milliseconds))?;
-        columns.serialize_field("status_message", status_message)?;
-        columns.serialize_field("created_at", created_at)?;
-        columns.serialize_field("completed_at", completed_at)?;
-        columns.serialize_field("anomaly", &anomaly.map(Anomaly::as_str))?;
-        columns.end()
     }
 }
 
@@ -304,13 +204,13 @@ pub(super) fn probe(connection: &Connection) -> Result<()> {
 }
 
 fn select<T: Table>(connection: &Connection, condition: &str, values: impl Params) -> Result<Vec<Row<T>>> {
-    let columns = "id, target, reference_store_id, import_job_id";
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {columns}, {} FROM {} {condition}", T::COLUMNS, T::NAME))?;
+    let columns = T::COLUMNS.join(", ");
+    let sql = format!("SELECT id, target, reference_store_id, import_job_id, {columns} FROM {} {condition}", T::NAME);
+    let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(values)?;
     let mut values = Vec::new();
     while let Some(row) = rows.next()? {
-        match read(row) {
+        match Row::read(row) {
             Ok(value) => values.push(value),
             Err(error) => {
                 warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped");
@@ -320,33 +220,9 @@ fn select<T: Table>(connection: &Connection, condition: &str, values: impl Param
     Ok(values)
 }
 
-fn read<T: Table>(row: &rusqlite::Row<'_>) -> Result<Row<T>> {
-    let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
-    let job = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
-    Ok(Row { id: row.get("id")?, job, value: T::read(row)? })
-}
-
 fn latest_last<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {
     rows.map(|mut rows| {
         rows.reverse();
         rows
     })
-}
-
-fn job_values(id: &WatchId) -> [&str; 3] {
-    [id.key.store.as_str(), id.key.job.as_str(), &id.target]
-}
-
-fn parsed<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<T> {
-    row.get::<_, Box<str>>(column)?.parse().map_err(|error| unreadable(row, column, &error))
-}
-
-fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<Option<T>> {
-    let text = row.get::<_, Option<Box<str>>>(column)?;
-    text.map(|text| text.parse().map_err(|error| unreadable(row, column, &error))).transpose()
-}
-
-fn unreadable(row: &rusqlite::Row<'_>, column: &str, error: &dyn Display) -> rusqlite::Error {
-    let place = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
-    place.map_or_else(|error| error, |what| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, what.into()))
 }

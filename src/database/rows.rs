@@ -6,29 +6,23 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
-use crate::core::job::{JobStatus, SourceStatus, WatchId};
+use super::tables::{Table, milliseconds};
+use crate::core::job::{JobStatus, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Anomaly, Change, Detail, SourceTransition, Transition};
+use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 
 /// The rows of one job; an index serves it. The database may hold a year of jobs that nobody watches any more.
 pub(super) const JOB: &str = "reference_store_id = ? AND import_job_id = ? AND target = ?";
 
 /// Every table with rows of jobs.
-const TABLES: [&str; 3] = ["transitions", "source_transitions", "details"];
+const TABLES: [&str; 3] = [Transition::NAME, SourceTransition::NAME, Detail::NAME];
 
 /// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A row without its id. The first three columns name the job.
-struct Row {
-    table: &'static str,
-    columns: Vec<(&'static str, Value)>,
-}
-
-/// A time of refwatch's own, as text that sorts as the times do. Times of the service keep all their digits: they are compared
-/// with those in its next response.
-pub(super) fn milliseconds(time: Timestamp) -> String {
-    format!("{time:.3}")
+/// The values of [`JOB`].
+pub(super) fn job_values(id: &WatchId) -> [&str; 3] {
+    [id.key.store.as_str(), id.key.job.as_str(), &id.target]
 }
 
 /// The id of the last row of all tables; 0 for an empty database.
@@ -40,15 +34,47 @@ pub(super) fn last_id(transaction: &Transaction<'_>) -> Result<i64> {
 
 /// Adds a change after the row `last_id`, unless it is there already from an attempt that failed late. Returns the new last id.
 pub(super) fn append(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, change: &Change) -> Result<i64> {
-    let rows = rows(id, change);
+    let Change { transition, sources, details } = change;
     // A change is there whole or not at all, and no new change repeats the last row of its table: its last row decides.
-    if rows.last().map_or(Ok(true), |row| row.is_last(transaction))? {
+    let is_there = match (transition, sources.last(), details.last()) {
+        (_, _, Some(detail)) => is_last(transaction, id, detail)?,
+        (_, Some(source), None) => is_last(transaction, id, source)?,
+        (Some(transition), None, None) => is_last(transaction, id, transition)?,
+        (None, None, None) => true,
+    };
+    if is_there {
         return Ok(last_id);
     }
-    rows.iter().try_fold(last_id, |last_id, row| {
-        row.insert(transaction, last_id + 1)?;
-        Ok(last_id + 1)
-    })
+    let last_id = insert(transaction, last_id, id, transition.as_slice())?;
+    let last_id = insert(transaction, last_id, id, sources)?;
+    insert(transaction, last_id, id, details)
+}
+
+/// Inserts a row for each value. Returns the new last id.
+fn insert<T: Table>(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, values: &[T]) -> Result<i64> {
+    let mut last_id = last_id;
+    for value in values {
+        last_id += 1;
+        let row = [vec![last_id.into()], job_values(id).map(str::to_owned).map(Value::Text).into(), value.values()];
+        let row = row.concat();
+        let sql = format!(
+            "INSERT INTO {} (id, reference_store_id, import_job_id, target, {}) VALUES ({})",
+            T::NAME,
+            T::COLUMNS.join(", "),
+            vec!["?"; row.len()].join(", ")
+        );
+        transaction.prepare_cached(&sql)?.insert(params_from_iter(row))?;
+    }
+    Ok(last_id)
+}
+
+/// Whether `value` is in the last row of its job in its table.
+fn is_last<T: Table>(transaction: &Transaction<'_>, id: &WatchId, value: &T) -> Result<bool> {
+    let sql = format!("SELECT {} FROM {} WHERE {JOB} ORDER BY id DESC LIMIT 1", T::COLUMNS.join(", "), T::NAME);
+    let mut last = transaction.prepare_cached(&sql)?;
+    let columns = |row: &rusqlite::Row<'_>| (0..T::COLUMNS.len()).map(|column| row.get(column)).collect();
+    let last: Option<Vec<Value>> = last.query_row(job_values(id), columns).optional()?;
+    Ok(last == Some(value.values()))
 }
 
 /// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `instant` and that are not `watched`.
@@ -80,91 +106,4 @@ pub(super) fn delete_ended(
         }
     }
     Ok(jobs.len())
-}
-
-/// The rows of a change, in the order in which they are written.
-fn rows(id: &WatchId, change: &Change) -> Vec<Row> {
-    let row = |table, columns: &[(&'static str, Value)]| {
-        let job = [
-            ("target", text(&id.target)),
-            ("reference_store_id", text(id.key.store.as_str())),
-            ("import_job_id", text(id.key.job.as_str())),
-        ];
-        Row { table, columns: [&job, columns].concat() }
-    };
-    let transition = change.transition.iter().map(|transition| row("transitions", &of_transition(transition)));
-    let sources = change.sources.iter().map(|source| row("source_transitions", &of_source_transition(source)));
-    let details = change.details.iter().map(|detail| row("details", &of_detail(detail)));
-    transition.chain(sources).chain(details).collect()
-}
-
-fn of_transition(transition: &Transition) -> [(&'static str, Value); 8] {
-    let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
-        transition;
-    [
-        ("from_status", from.as_ref().map(|from| from.as_str().to_owned()).into()),
-        ("to_status", text(to.as_str())),
-        ("observed_at", milliseconds(*observed_at).into()),
-        ("not_before", not_before.map(milliseconds).into()),
-        ("status_message", status_message.clone().into()),
-        ("created_at", created_at.as_ref().map(Timestamp::to_string).into()),
-        ("completed_at", completed_at.as_ref().map(Timestamp::to_string).into()),
-        ("anomaly", anomaly.map(|anomaly| Anomaly::as_str(anomaly).to_owned()).into()),
-    ]
-}
-
-fn of_source_transition(transition: &SourceTransition) -> [(&'static str, Value); 7] {
-    let SourceTransition { key, from, to, observed_at } = transition;
-    [
-        ("name", text(&key.name)),
-        ("source_file", text(&key.source_file)),
-        ("nth", i64::from(key.nth).into()),
-        ("from_status", from.as_ref().map(|from| SourceStatus::as_str(from).to_owned()).into()),
-        ("to_status", text(to.status.as_str())),
-        ("status_message", to.status_message.as_deref().map(str::to_owned).into()),
-        ("observed_at", milliseconds(*observed_at).into()),
-    ]
-}
-
-fn of_detail(detail: &Detail) -> [(&'static str, Value); 3] {
-    let Detail { kind, value, observed_at } = detail;
-    [("kind", text(kind.as_str())), ("value", value.clone().into()), ("observed_at", milliseconds(*observed_at).into())]
-}
-
-fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
-}
-
-impl Row {
-    fn insert(&self, transaction: &Transaction<'_>, id: i64) -> Result<()> {
-        let sql = format!("INSERT INTO {} ({}, id) VALUES ({}, ?)", self.table, self.names(), self.marks());
-        transaction.prepare_cached(&sql)?.insert(params_from_iter(self.values().chain(&[Value::from(id)])))?;
-        Ok(())
-    }
-
-    /// Whether it is the last row of its job in its table.
-    fn is_last(&self, transaction: &Transaction<'_>) -> Result<bool> {
-        let sql = format!(
-            "SELECT ({}) IS ({}) FROM {} WHERE target = ?1 AND reference_store_id = ?2 AND import_job_id = ?3
-             ORDER BY id DESC LIMIT 1",
-            self.names(),
-            self.marks(),
-            self.table
-        );
-        let mut last = transaction.prepare_cached(&sql)?;
-        let same = last.query_row(params_from_iter(self.values()), |row| row.get(0)).optional()?;
-        Ok(same.unwrap_or(false))
-    }
-
-    fn names(&self) -> String {
-        self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-    }
-
-    fn marks(&self) -> String {
-        (1..=self.columns.len()).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ")
-    }
-
-    fn values(&self) -> impl Iterator<Item = &Value> {
-        self.columns.iter().map(|(_, value)| value)
-    }
 }
