@@ -1,0 +1,184 @@
+//! The tables: which value of `core` each one holds, how it is written as columns and read again.
+//!
+//! The first columns of every table are `id` and the job's target, store and id.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use rusqlite::Result;
+use rusqlite::types::{Type, Value};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+
+use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use crate::core::time::Timestamp;
+use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
+
+/// A value that has a table.
+pub trait Table: Sized {
+    const NAME: &str;
+    /// The columns after those of the job.
+    const COLUMNS: &[&str];
+
+    /// The values of `COLUMNS`.
+    fn values(&self) -> Vec<Value>;
+
+    /// # Errors
+    /// A column does not hold what refwatch writes.
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
+}
+
+/// A row of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row<T> {
+    /// The order in which rows were written, over all tables.
+    pub id: i64,
+    pub job: WatchId,
+    pub value: T,
+}
+
+impl<T: Table> Row<T> {
+    /// # Errors
+    /// As [`Table::read`].
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
+        let job = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
+        Ok(Self { id: row.get("id")?, job, value: T::read(row)? })
+    }
+}
+
+impl Table for Transition {
+    const NAME: &str = "transitions";
+    const COLUMNS: &[&str] = &[
+        "from_status",
+        "to_status",
+        "observed_at",
+        "not_before",
+        "status_message",
+        "created_at",
+        "completed_at",
+        "anomaly",
+    ];
+
+    fn values(&self) -> Vec<Value> {
+        let Self { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } = self;
+        vec![
+            from.as_ref().map(|from| from.as_str().to_owned()).into(),
+            text(to.as_str()),
+            milliseconds(*observed_at).into(),
+            not_before.map(milliseconds).into(),
+            status_message.clone().into(),
+            created_at.as_ref().map(Timestamp::to_string).into(),
+            completed_at.as_ref().map(Timestamp::to_string).into(),
+            anomaly.map(|anomaly| anomaly.as_str().to_owned()).into(),
+        ]
+    }
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let status = |text: &str| JobStatus::from(text);
+        Ok(Self {
+            from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
+            to: status(&row.get::<_, Box<str>>("to_status")?),
+            observed_at: parsed(row, "observed_at")?,
+            not_before: parsed_if_set(row, "not_before")?,
+            status_message: row.get("status_message")?,
+            created_at: parsed_if_set(row, "created_at")?,
+            completed_at: parsed_if_set(row, "completed_at")?,
+            anomaly: row.get::<_, Option<Box<str>>>("anomaly")?.and_then(|text| Anomaly::from_name(&text)),
+        })
+    }
+}
+
+impl Table for SourceTransition {
+    const NAME: &str = "source_transitions";
+    const COLUMNS: &[&str] =
+        &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
+
+    fn values(&self) -> Vec<Value> {
+        let Self { key, from, to, observed_at } = self;
+        vec![
+            text(&key.name),
+            text(&key.source_file),
+            i64::from(key.nth).into(),
+            from.as_ref().map(|from| from.as_str().to_owned()).into(),
+            text(to.status.as_str()),
+            to.status_message.as_deref().map(str::to_owned).into(),
+            milliseconds(*observed_at).into(),
+        ]
+    }
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let status = |text: &str| SourceStatus::from(text);
+        let to = Source {
+            status: status(&row.get::<_, Box<str>>("to_status")?),
+            status_message: row.get("status_message")?,
+        };
+        Ok(Self {
+            key: SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? },
+            from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
+            to,
+            observed_at: parsed(row, "observed_at")?,
+        })
+    }
+}
+
+impl Table for Detail {
+    const NAME: &str = "details";
+    const COLUMNS: &[&str] = &["kind", "value", "observed_at"];
+
+    fn values(&self) -> Vec<Value> {
+        vec![text(self.kind.as_str()), self.value.clone().into(), milliseconds(self.observed_at).into()]
+    }
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+        let kind = row.get::<_, Box<str>>("kind")?;
+        let kind = DetailKind::ALL.into_iter().find(|known| known.as_str() == &*kind);
+        Ok(Self {
+            kind: kind.ok_or_else(|| unreadable(row, "kind", &"an unknown kind"))?,
+            value: row.get("value")?,
+            observed_at: parsed(row, "observed_at")?,
+        })
+    }
+}
+
+/// As the API and `history --json` show it: the columns of the table.
+impl<T: Table> Serialize for Row<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut columns = serializer.serialize_map(None)?;
+        columns.serialize_entry("id", &self.id)?;
+        columns.serialize_entry("target", &*self.job.target)?;
+        columns.serialize_entry("reference_store_id", self.job.key.store.as_str())?;
+        columns.serialize_entry("import_job_id", self.job.key.job.as_str())?;
+        for (column, value) in T::COLUMNS.iter().zip(self.value.values()) {
+            match value {
+                Value::Integer(number) => columns.serialize_entry(column, &number)?,
+                Value::Text(text) => columns.serialize_entry(column, &text)?,
+                Value::Null | Value::Real(_) | Value::Blob(_) => columns.serialize_entry(column, &())?,
+            }
+        }
+        columns.end()
+    }
+}
+
+/// A time of refwatch's own, as text that sorts as the times do. Times of the service keep all their digits: they are compared
+/// with those in its next response.
+pub(super) fn milliseconds(time: Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn parsed<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<T> {
+    row.get::<_, Box<str>>(column)?.parse().map_err(|error| unreadable(row, column, &error))
+}
+
+fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<Option<T>> {
+    let text = row.get::<_, Option<Box<str>>>(column)?;
+    text.map(|text| text.parse().map_err(|error| unreadable(row, column, &error))).transpose()
+}
+
+fn unreadable(row: &rusqlite::Row<'_>, column: &str, error: &dyn Display) -> rusqlite::Error {
+    let place = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
+    place.map_or_else(|error| error, |what| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, what.into()))
+}
