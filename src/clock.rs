@@ -1,4 +1,4 @@
-//! The only reader of clocks, and the only sleeper. Everything else is handed a [`Now`].
+//! The clocks. Only this module reads them and sleeps; a lint forbids it elsewhere. All other code receives a [`Now`].
 
 use std::time::{Duration, SystemTime};
 
@@ -6,31 +6,30 @@ use tokio::time::{Instant, Sleep};
 
 use crate::core::time::{Monotonic, Now, Timestamp};
 
-/// A pair of clocks with a common origin.
+/// A monotonic clock and a wall clock, read together.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    /// What the wall clock shows at the origin, where it is simulated.
+    /// The wall clock time at the origin, if the wall clock is simulated.
     simulated: Option<Timestamp>,
 }
 
 impl Clock {
-    /// The machine's clocks, counted from now.
+    /// The machine's clocks. The monotonic clock starts at zero.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one room that reads clocks")]
+    #[expect(clippy::disallowed_methods, reason = "the one module that reads clocks")]
     pub fn system() -> Self {
         Self { origin: Instant::now(), simulated: None }
     }
 
-    /// Clocks that agree: the wall clock shows `start` now, and goes as tokio's does, which a simulation pauses.
+    /// A wall clock that shows `start` now and runs as tokio's clock does. A simulation pauses tokio's clock.
     #[must_use]
     pub fn simulated(start: Timestamp) -> Self {
         Self { simulated: Some(start), ..Self::system() }
     }
 
-    /// Both clocks, read together.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one room that reads clocks")]
+    #[expect(clippy::disallowed_methods, reason = "the one module that reads clocks")]
     pub fn now(self) -> Now {
         let elapsed = self.origin.elapsed();
         // A wall clock out of range (before year -9999 or after 9999) reads as the Unix epoch: schedules do not use it.
@@ -41,14 +40,13 @@ impl Clock {
         Now { monotonic: Monotonic::at(elapsed), wall }
     }
 
-    /// Returns at `at`, at once if that has passed.
-    #[expect(clippy::disallowed_methods, reason = "the one room that sleeps")]
+    /// Returns at `at`, or at once if that time has passed.
+    #[expect(clippy::disallowed_methods, reason = "the one module that sleeps")]
     pub fn sleep_until(self, at: Monotonic) -> Sleep {
         tokio::time::sleep_until(self.origin + at.elapsed())
     }
 
-    /// Returns after `duration`.
-    #[expect(clippy::disallowed_methods, reason = "the one room that sleeps")]
+    #[expect(clippy::disallowed_methods, reason = "the one module that sleeps")]
     pub fn sleep(self, duration: Duration) -> Sleep {
         tokio::time::sleep(duration)
     }

@@ -1,4 +1,4 @@
-//! The command line: parse it, run one command, turn its answer into an exit status.
+//! The process: parses the command line, runs one command and returns its exit status.
 
 use std::process::ExitCode;
 
@@ -9,12 +9,10 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use tokio::runtime::Builder;
 use tracing::Level;
 
-/// Threads for tasks. A poll takes less than a tenth of a millisecond, so hardly a quota keeps one of them busy. One for each of many
-/// cores would keep memory and wake for nothing.
+/// Threads for tasks. A poll takes less than 0.1 ms of CPU time, so two are enough for any quota.
 const WORKERS: usize = 2;
 
-/// Threads for what blocks: looking names up, reading files, rendering. The default of 512 would not fit under the unit's
-/// `TasksMax=`; what finds none free waits.
+/// Threads for blocking work: name resolution, files, rendering. The default of 512 would exceed the unit's `TasksMax=`.
 const BLOCKING: usize = 64;
 
 fn main() -> ExitCode {
@@ -22,7 +20,7 @@ fn main() -> ExitCode {
         complain(Level::WARN, &format!("warning: core dumps could not be switched off: {error}"));
     }
     let exit = match CommandLine::try_parse() {
-        // A panic has been told by its hook.
+        // The panic hook has logged it.
         Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
             Ok(Ok(exit)) => exit,
             Ok(Err(failure)) => {
@@ -31,10 +29,10 @@ fn main() -> ExitCode {
             }
             Err(_) => Exit::Fault,
         },
-        Err(answer) => {
-            let asked_for = matches!(answer.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            match answer.print() {
-                Ok(()) if asked_for => Exit::Done,
+        Err(error) => {
+            let is_requested = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            match error.print() {
+                Ok(()) if is_requested => Exit::Done,
                 Ok(()) => Exit::Usage,
                 Err(_) => Exit::Failed,
             }
@@ -43,8 +41,8 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Memory holds credentials. The limit keeps a core out of files; what a `core_pattern` pipes to a program knows no limit, and is
-/// kept back by the other.
+/// A core dump would contain credentials. The limit prevents files; the process flag also prevents a dump that `core_pattern` pipes
+/// to a program.
 fn forbid_core_dumps() -> std::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
@@ -55,7 +53,7 @@ fn run(command_line: CommandLine) -> Result<Exit, Failure> {
     builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all();
     let runtime = builder.build().map_err(Failure::running)?;
     let exit = runtime.block_on(command_line.run());
-    // Tasks that are cut off here have no commit under way: whoever owned one has waited for it.
+    // No commit is in progress: each command waits for its own.
     runtime.shutdown_background();
     exit
 }

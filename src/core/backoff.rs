@@ -1,56 +1,51 @@
-//! The delay after failed polls: exponential, with jitter, and with an upper bound that holds.
+//! The delay after failed polls: exponential, with jitter and a maximum.
 //!
-//! The policy is the `backoff` crate's `ExponentialBackoff`; this file is the only one that knows. The crate is no longer
-//! maintained, so it is held to one task, the sequence of steps, and its traps are closed here: it gives up after 15 minutes
-//! unless told not to, it adds jitter after the cap, it draws that jitter from a global generator, and it reads a clock.
+//! Only this file uses the `backoff` crate. The crate is unmaintained, so refwatch uses its sequence of intervals and nothing else.
+//! Its defaults are overridden here: it gives up after 15 minutes, it adds jitter beyond the maximum, it draws the jitter from a
+//! global generator, and it reads a clock.
 
 use std::time::Duration;
 
 use ::backoff::backoff::Backoff as _;
 use ::backoff::exponential::ExponentialBackoff;
 
-/// Doubling is what AWS's own guidance uses ("Exponential backoff and jitter").
+/// From AWS's guidance ("Exponential backoff and jitter").
 const MULTIPLIER: f64 = 2.0;
 
-/// The bounds of the delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackoffPolicy {
     /// The delay after the first failure.
     pub initial: Duration,
-    /// The longest delay.
     pub max: Duration,
 }
 
-/// The state of one backoff: how far it has grown.
 #[derive(Debug)]
 pub struct Backoff {
     policy: BackoffPolicy,
-    /// `None` while nothing fails, as it is for nearly every job nearly always: there is one of these for each of them.
-    steps: Option<Box<ExponentialBackoff<StandingClock>>>,
+    /// `None` after a success.
+    intervals: Option<Box<ExponentialBackoff<StoppedClock>>>,
 }
 
-/// The crate asks a clock how long it has been at it, only to give up in time; ours never gives up, so it stands still.
+/// The crate reads a clock only to give up after a time. refwatch never gives up.
 #[derive(Debug)]
-struct StandingClock(std::time::Instant);
+struct StoppedClock(std::time::Instant);
 
-impl ::backoff::Clock for StandingClock {
+impl ::backoff::Clock for StoppedClock {
     fn now(&self) -> std::time::Instant {
         self.0
     }
 }
 
 impl Backoff {
-    /// A backoff that has not begun.
     #[must_use]
     pub fn new(policy: BackoffPolicy) -> Self {
-        Self { policy, steps: None }
+        Self { policy, intervals: None }
     }
 
-    /// The next delay: between half the step and the whole of it, by `jitter` from 0 to 1, so that jobs which failed
-    /// together do not come back together, and never over the maximum.
+    /// The next delay. `jitter`, from 0 to 1, takes up to half of it off, so that jobs that failed together are not retried together.
     pub fn next_delay(&mut self, jitter: f64) -> Duration {
         let BackoffPolicy { initial, max } = self.policy;
-        let steps = self.steps.get_or_insert_with(|| {
+        let intervals = self.intervals.get_or_insert_with(|| {
             let origin = ::backoff::ExponentialBackoff::default().start_time;
             Box::new(ExponentialBackoff {
                 current_interval: initial,
@@ -60,16 +55,16 @@ impl Backoff {
                 max_interval: max,
                 start_time: origin,
                 max_elapsed_time: None,
-                clock: StandingClock(origin),
+                clock: StoppedClock(origin),
             })
         });
-        let step = steps.next_backoff().unwrap_or(max).min(max);
-        step.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+        let interval = intervals.next_backoff().unwrap_or(max).min(max);
+        interval.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Begins anew: something succeeded.
+    /// Restarts at the initial delay.
     pub fn reset(&mut self) {
-        self.steps = None;
+        self.intervals = None;
     }
 }
 
@@ -81,10 +76,10 @@ mod tests {
     const POLICY: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) };
 
     #[test]
-    fn the_delay_doubles_up_to_the_maximum_and_starts_anew_after_a_success() {
+    fn the_delay_doubles_up_to_the_maximum_and_restarts_after_a_success() {
         let mut backoff = Backoff::new(POLICY);
-        let steps: Vec<u64> = (0..11).map(|_| backoff.next_delay(0.0).as_secs()).collect();
-        assert_eq!(steps, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        let intervals: Vec<u64> = (0..11).map(|_| backoff.next_delay(0.0).as_secs()).collect();
+        assert_eq!(intervals, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         backoff.reset();
         assert_eq!(backoff.next_delay(0.0), POLICY.initial);
     }

@@ -204,7 +204,7 @@ mod tests {
         PollFailure { reason, message: format!("no: {}", reason.label()), retry_after: None }
     }
 
-    /// Sent, failed, whether that is news, the next probe.
+    /// Seconds at which the request was sent and failed, whether it caused an event, the next probe.
     type Step = (u64, u64, bool, Option<u64>);
 
     fn play(breaker: &mut CircuitBreaker, reason: FailureReason, script: &[Step]) {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn three_rejections_open_it_and_probes_become_rarer_until_one_succeeds() {
+    fn three_rejections_open_the_breaker_and_probes_become_rarer_until_one_succeeds() {
         let mut breaker = CircuitBreaker::new(POLICY);
         play(&mut breaker, FailureReason::Credentials, &[(0, 0, false, None), (0, 0, false, None)]);
         assert!(breaker.succeeded(at(0)).is_none() && breaker.closed_at.is_none(), "two failures do not open it");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_target_opens_it_after_half_a_minute_and_is_probed_every_15_seconds() {
+    fn an_unreachable_target_opens_the_breaker_after_30_seconds_and_is_probed_every_15() {
         let mut breaker = CircuitBreaker::new(POLICY);
         let script = [
             (0, 20, false, None),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_in_between_keeps_it_closed() {
+    fn a_success_between_failures_keeps_the_breaker_closed() {
         let mut breaker = CircuitBreaker::new(POLICY);
         for second in 0..200 {
             assert!(!breaker.failed(&failure(FailureReason::Connect), at(second), at(second)));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_against_its_scope_and_shows_that_the_wider_ones_work() {
+    fn a_failure_counts_against_its_scope_and_closes_the_wider_breakers() {
         use FailureReason::{AccessDenied, Connect, Credentials, NotFound, Throttled};
         let (get, list) = (Operation::GetReferenceImportJob, Operation::ListReferenceImportJobs);
         let mut breakers = TargetBreakers::new(POLICY);

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operations_and_reasons_have_the_names_that_users_rely_on() {
+    fn operations_and_reasons_keep_their_labels() {
         assert_eq!(Operation::ALL.map(Operation::as_str), ["GetReferenceImportJob", "ListReferenceImportJobs"]);
         let reasons =
             "throttled access_denied not_found validation timeout connect internal protocol credentials other";

@@ -1,6 +1,6 @@
-//! The words of the service: ids, statuses, and what one answer says of a job.
+//! The service's data: ids, statuses, and the snapshot of a job that one response holds.
 //!
-//! Patterns and values are those of the API page of `GetReferenceImportJob`.
+//! Patterns and values are from the API page of `GetReferenceImportJob`. A status that the page does not list is kept as text.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use super::time::Timestamp;
 
+/// The kind of every watched job, as metrics, the database and paths show it.
+pub const KIND: &str = "reference_import";
+
 /// Ids are `[0-9]+`, 10 to 36 characters (API page, "Length Constraints").
 const ID_LENGTH: std::ops::RangeInclusive<usize> = 10..=36;
 
-/// A text that is no id of the service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {min} to {max} digits", min = ID_LENGTH.start(), max = ID_LENGTH.end())]
 pub struct InvalidId {
@@ -20,13 +22,11 @@ pub struct InvalidId {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
+    ($name:ident, $what:literal) => {
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The digits.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -53,16 +53,8 @@ macro_rules! id {
     };
 }
 
-id!(
-    /// The id of a reference store.
-    ReferenceStoreId,
-    "a reference store id"
-);
-id!(
-    /// The id of a reference import job.
-    ImportJobId,
-    "an import job id"
-);
+id!(ReferenceStoreId, "a reference store id");
+id!(ImportJobId, "an import job id");
 
 impl ImportJobId {
     /// Orders before every id.
@@ -72,12 +64,10 @@ impl ImportJobId {
     }
 }
 
-/// A job within one target. Written `STORE/JOB`.
+/// A job of one target. Its text form is `STORE/JOB`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
-    /// The reference store that the job imports into.
     pub store: ReferenceStoreId,
-    /// The import job.
     pub job: ImportJobId,
 }
 
@@ -96,45 +86,38 @@ impl FromStr for JobKey {
     }
 }
 
-/// A text that names no job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJobKey {
-    /// The two ids are not told apart.
     #[error("a job is written REFERENCE_STORE_ID/IMPORT_JOB_ID")]
     NoSlash,
-    /// One of the ids is none.
     #[error(transparent)]
     Id(#[from] InvalidId),
 }
 
-/// A job and the target it is read through: what one watch is about, across the whole daemon.
+/// A job and the target that it is polled through. It identifies a watch in the whole daemon.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId {
-    /// The name of the target, from the configuration.
+    /// The target's name in the configuration.
     pub target: Arc<str>,
-    /// The job.
     pub key: JobKey,
 }
 
 impl WatchId {
-    /// The job's store, through the same target.
     #[must_use]
     pub fn store_id(&self) -> StoreId {
         StoreId { target: Arc::clone(&self.target), store: self.key.store.clone() }
     }
 }
 
-/// A store and the target it is read through.
+/// A store and the target that it is listed through.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId {
-    /// The name of the target, from the configuration.
+    /// The target's name in the configuration.
     pub target: Arc<str>,
-    /// The store.
     pub store: ReferenceStoreId,
 }
 
 impl StoreId {
-    /// A job of the store, through the same target.
     #[must_use]
     pub fn watch(&self, job: ImportJobId) -> Arc<WatchId> {
         Arc::new(WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } })
@@ -145,15 +128,14 @@ macro_rules! status {
     ($(#[$doc:meta])* $name:ident [$count:literal] { $($status:ident = $word:literal),+ }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-        #[allow(missing_docs, reason = "the API's own values")]
         pub enum $name {
             $($status,)+
-            /// A value that the API does not have. The enumeration may grow, so it is kept as it came.
+            /// A status that the API page does not list, unchanged. AWS may add statuses.
             Unknown(Box<str>),
         }
 
         impl $name {
-            /// The API's statuses, in the order of a life.
+            /// The API's statuses, in the order of the life cycle.
             pub const KNOWN: [Self; $count] = [$(Self::$status),+];
 
             /// The status as the service writes it.
@@ -165,18 +147,18 @@ macro_rules! status {
                 }
             }
 
-            /// Every metric label there is: a closed set, whatever the service says.
+            /// Every metric label: the API's statuses and `UNKNOWN`.
             pub fn labels() -> impl Iterator<Item = &'static str> {
                 [$($word,)+ UNKNOWN_LABEL].into_iter()
             }
 
-            /// The status as a metric label.
+            /// The metric label.
             #[must_use]
             pub fn label(&self) -> &'static str {
                 Self::labels().nth(self.index()).unwrap_or(UNKNOWN_LABEL)
             }
 
-            /// The place of this status's label in [`Self::labels`].
+            /// The position of the label in [`Self::labels`].
             #[must_use]
             pub fn index(&self) -> usize {
                 Self::KNOWN.iter().position(|known| known == self).unwrap_or(Self::KNOWN.len())
@@ -223,11 +205,11 @@ status!(
     }
 );
 
-/// The metric label for every status that the API does not have.
+/// The metric label of every status that the API page does not list.
 pub const UNKNOWN_LABEL: &str = "UNKNOWN";
 
 impl JobStatus {
-    /// Whether a job with this status has ended.
+    /// True if a job with this status has ended.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         match self {
@@ -237,42 +219,33 @@ impl JobStatus {
     }
 }
 
-/// Which source of a job is meant. The API gives sources no id, so what the requester said of one tells it from the others,
-/// and `nth` (from 0) tells apart those that are alike.
+/// Identifies a source of a job. The API gives sources no id, so the requester's name and file identify them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey {
-    /// The reference's name.
     pub name: Box<str>,
-    /// The source file's location.
+    /// The location of the source file.
     pub source_file: Box<str>,
-    /// Which of several with the same name and file.
+    /// Counts the sources with the same name and file, from 0.
     pub nth: u32,
 }
 
-/// What is known of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Its status.
     pub status: SourceStatus,
-    /// The service's remark on it.
     pub status_message: Option<Box<str>>,
 }
 
-/// The sources of a job.
 pub type Sources = BTreeMap<SourceKey, Source>;
 
-/// What one answer said of a job.
+/// The state of a job in one response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The job's status.
     pub status: JobStatus,
-    /// The service's remark on it.
     pub status_message: Option<String>,
-    /// When the job was created.
     pub created_at: Option<Timestamp>,
-    /// When the service says that it ended.
+    /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// Its sources; empty where the answer named none, which the API page does not allow.
+    /// Empty if the response has no sources, which the API page does not allow.
     pub sources: Sources,
 }
 
@@ -291,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_written_store_slash_job() {
+    fn the_text_form_of_a_job_is_store_slash_job() {
         let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
         assert_eq!(key.to_string(), "1234567890/9876543210");
         assert_eq!("1234567890".parse::<JobKey>(), Err(InvalidJobKey::NoSlash));
@@ -299,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_survives_the_way_through_text() {
+    fn a_status_converts_to_text_and_back() {
         for status in JobStatus::KNOWN {
             assert_eq!(JobStatus::from(status.as_str()), status);
             assert_eq!(status.label(), status.as_str());

@@ -1,5 +1,5 @@
-//! The rules of listings: which watched jobs look changed, which jobs are new, how rarely other jobs are polled, and what a
-//! failed listing means. Pure.
+//! The rules of listings: which watched jobs look changed, which jobs are new, how rarely the other jobs are polled, and what a
+//! failed listing means.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,14 +15,14 @@ const SAFETY_SHARE: f64 = 0.5;
 
 /// The greatest age of a job whose polls a listing replaces. Imports take hours at most. If a job hangs for days, listing back
 /// to its creation would take more and more pages.
-const SWEPT_AGE_MAX: Duration = Duration::from_hours(24);
+const LISTED_AGE_MAX: Duration = Duration::from_hours(24);
 
-/// Whether listings replace the polls of a live job.
+/// True if listings replace the polls of a live job.
 #[must_use]
-pub fn is_swept(known: Option<&Known>, now: Timestamp) -> bool {
+pub fn is_listed(known: Option<&Known>, now: Timestamp) -> bool {
     let Some(known) = known else { return true };
     let age = known.created_at.and_then(|created| Duration::try_from(now.duration_since(created)).ok());
-    known.vanished_at.is_none() && age.is_none_or(|age| age <= SWEPT_AGE_MAX)
+    known.vanished_at.is_none() && age.is_none_or(|age| age <= LISTED_AGE_MAX)
 }
 
 /// How long a job without a hint may go without a poll, if `live` jobs share `polls_per_second`. It moves in powers of two, so
@@ -34,7 +34,7 @@ pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// How a failed listing goes on.
+/// What follows from a failed listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListingFailure {
     /// The same page is requested with the next permit. Jobs are not polled more often meanwhile.
@@ -66,13 +66,13 @@ pub fn after_failure(failure: &PollFailure, consecutive: u32) -> ListingFailure 
 /// The jobs whose listed status differs from the known one. Either may lag behind the other, so such a job is hinted again and
 /// again: at the first listing, the second, the fourth, the eighth, and so on.
 #[derive(Debug, Default)]
-pub struct Sweep {
+pub struct StatusDifferences {
     /// The listed status, `None` if the job was not listed; and the number of listings that showed it.
     differing: BTreeMap<ImportJobId, (Option<JobStatus>, u32)>,
 }
 
-impl Sweep {
-    /// Whether to hint a job. `listed` is `None` if the job was not listed.
+impl StatusDifferences {
+    /// True if a job needs a hint. `listed` is `None` if the job was not listed.
     pub fn looks_changed(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
         let changed = match (known, listed) {
             // The first poll is in the queue, and is urgent only if the job has ended.
@@ -91,7 +91,7 @@ impl Sweep {
         times.is_power_of_two()
     }
 
-    /// Whether to hint an ended job that is listed with another status: once, because such a listing usually lags behind.
+    /// True if an ended job that is listed with another status needs a hint. It gets one hint: such a listing usually lags behind.
     pub fn looks_reopened(&mut self, job: &ImportJobId, known: &JobStatus, listed: &JobStatus) -> bool {
         self.looks_changed(job, Some(known), Some(listed))
             && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
@@ -102,12 +102,12 @@ impl Sweep {
     }
 }
 
-/// How much later than a younger job a job may first be listed. It is not documented whether listings lag.
-const LATE: Duration = Duration::from_mins(10);
+/// A job may appear in listings this much later than a younger job. AWS does not document whether listings lag.
+const LISTING_LAG: Duration = Duration::from_mins(10);
 
 /// The search for jobs of one store that are not watched yet. Its times are the service's, except the first.
 #[derive(Debug)]
-pub struct Search {
+pub struct DiscoveryWindow {
     /// Jobs created earlier are ignored.
     from: Timestamp,
     /// The latest creation time in a complete listing.
@@ -115,13 +115,13 @@ pub struct Search {
     /// The same before the last listing. Listings begin here, so a job that one listing leaves out is not lost.
     newest_before: Option<Timestamp>,
     /// The jobs handed to the supervisor: creation time and listed status.
-    told: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
+    handed_over: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
 }
 
-impl Search {
+impl DiscoveryWindow {
     #[must_use]
     pub fn new(from: Timestamp) -> Self {
-        Self { from, newest: None, newest_before: None, told: BTreeMap::new() }
+        Self { from, newest: None, newest_before: None, handed_over: BTreeMap::new() }
     }
 
     /// The creation time to list from, so that no new job and no live job is missed. `oldest_live` is the creation time of the
@@ -130,26 +130,27 @@ impl Search {
     pub fn list_from(&self, oldest_live: Option<Timestamp>) -> Timestamp {
         let new = self
             .newest_before
-            .and_then(|newest| newest.checked_sub(LATE).ok())
+            .and_then(|newest| newest.checked_sub(LISTING_LAG).ok())
             .map_or(self.from, |new| new.max(self.from));
         oldest_live.map_or(new, |live| live.min(new))
     }
 
-    /// Whether to watch a listed job that is not watched. An ended job is handed over once.
+    /// True if a listed job that is not watched should be watched. An ended job is handed over once.
     #[must_use]
     pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>, status: &JobStatus) -> bool {
-        created_at.is_none_or(|created| created >= self.from) && !(status.is_terminal() && self.told.contains_key(job))
+        created_at.is_none_or(|created| created >= self.from)
+            && !(status.is_terminal() && self.handed_over.contains_key(job))
     }
 
     /// Records that a job was handed over.
-    pub fn told(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
-        self.told.insert(job, (created_at, status));
+    pub fn hand_over(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
+        self.handed_over.insert(job, (created_at, status));
     }
 
     /// The listed status of a job when it was handed over.
     #[must_use]
-    pub fn status_when_told(&self, job: &ImportJobId) -> Option<&JobStatus> {
-        self.told.get(job).map(|(_, status)| status)
+    pub fn status_at_hand_over(&self, job: &ImportJobId) -> Option<&JobStatus> {
+        self.handed_over.get(job).map(|(_, status)| status)
     }
 
     /// Records that all jobs created since `from` were listed at `now` and handed over. The newest was created at `newest`.
@@ -158,7 +159,7 @@ impl Search {
         self.newest_before = self.newest;
         self.newest = self.newest.max(newest.map(|newest| newest.min(now)));
         // Jobs that are not listed any more cannot be new.
-        self.told.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
+        self.handed_over.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
     }
 }
 
@@ -172,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn a_search_lists_from_its_beginning_and_then_only_what_may_be_new_or_is_live() {
-        let mut search = Search::new(at(0));
+    fn a_discovery_window_starts_at_its_beginning_and_then_at_the_oldest_job_that_is_live_or_may_be_new() {
+        let mut search = DiscoveryWindow::new(at(0));
         assert_eq!(search.list_from(None), at(0));
         assert_eq!(search.list_from(Some(at(-60))), at(-60), "a live job that is older must not seem to be gone");
         search.listed(at(0), None, at(60));
@@ -193,25 +194,25 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_told_once_for_as_long_as_it_is_listed() {
+    fn an_ended_job_is_handed_over_once() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
-        let mut search = Search::new(at(0));
-        let is_new = |search: &Search, created| search.is_new(&job, created, &JobStatus::Completed);
+        let mut search = DiscoveryWindow::new(at(0));
+        let is_new = |search: &DiscoveryWindow, created| search.is_new(&job, created, &JobStatus::Completed);
         assert!(!is_new(&search, Some(at(-1))));
         assert!(is_new(&search, Some(at(0))) && is_new(&search, None));
-        search.told(job.clone(), Some(at(3)), JobStatus::Completed);
+        search.hand_over(job.clone(), Some(at(3)), JobStatus::Completed);
         search.listed(at(0), Some(at(60)), at(60));
         assert!(!is_new(&search, Some(at(3))));
         assert!(search.is_new(&job, Some(at(3)), &JobStatus::InProgress), "it goes on, and nobody watches it");
-        assert_eq!(search.status_when_told(&job), Some(&JobStatus::Completed));
+        assert_eq!(search.status_at_hand_over(&job), Some(&JobStatus::Completed));
         search.listed(at(50), Some(at(60)), at(60));
-        assert_eq!(search.status_when_told(&job), None, "what is not listed any more takes no room");
+        assert_eq!(search.status_at_hand_over(&job), None, "what is not listed any more takes no room");
     }
 
     #[test]
-    fn a_job_that_is_listed_otherwise_than_known_is_hinted_ever_more_rarely() {
+    fn a_job_with_another_listed_status_is_hinted_at_growing_intervals() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
-        let mut sweep = Sweep::default();
+        let mut sweep = StatusDifferences::default();
         let script = [
             // Known, listed, hint.
             ("", "SUBMITTED", false),
@@ -240,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_of_a_job_that_is_no_longer_live_is_forgotten() {
+    fn differences_of_jobs_that_are_not_live_are_removed() {
         let [gone, live]: [ImportJobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
-        let mut sweep = Sweep::default();
-        let hints = |sweep: &mut Sweep, job| sweep.looks_changed(job, Some(&JobStatus::Submitted), None);
+        let mut sweep = StatusDifferences::default();
+        let hints = |sweep: &mut StatusDifferences, job| sweep.looks_changed(job, Some(&JobStatus::Submitted), None);
         for job in [&gone, &live] {
             assert!((0..2).all(|_| hints(&mut sweep, job)) && !hints(&mut sweep, job));
         }
@@ -253,16 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_job_that_is_listed_otherwise_is_hinted_once() {
+    fn an_ended_job_with_another_listed_status_is_hinted_once() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
-        let (mut sweep, known) = (Sweep::default(), JobStatus::Failed);
+        let (mut sweep, known) = (StatusDifferences::default(), JobStatus::Failed);
         let listed = [JobStatus::Failed, JobStatus::InProgress, JobStatus::InProgress, JobStatus::Completed];
         let hints = listed.map(|listed| sweep.looks_reopened(&job, &known, &listed));
         assert_eq!(hints, [false, true, false, true]);
     }
 
     #[test]
-    fn a_throttled_listing_is_repeated_and_only_denial_absence_and_lasting_failure_end_it() {
+    fn a_throttled_listing_is_repeated_and_denial_absence_or_lasting_failure_ends_listing() {
         use ListingFailure::{EndListing, RepeatRequest, RetryLater};
         let minute = Some(Duration::from_mins(1));
         for (reason, retry_after, consecutive, expected) in [
@@ -285,14 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn the_safety_net_takes_half_of_the_polls_and_does_not_change_with_every_job() {
+    fn the_safety_interval_uses_half_of_the_quota_and_changes_in_powers_of_two() {
         assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
         assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));
         assert_eq!(safety_interval(1_000, 5.0), safety_interval(600, 5.0));
     }
 
     #[test]
-    fn a_job_that_hangs_for_days_or_is_gone_is_left_to_its_own_polls() {
+    fn listings_do_not_replace_polls_of_old_or_vanished_jobs() {
         let known = |hours: i64, vanished_at| Known {
             status: JobStatus::InProgress,
             status_message: None,
@@ -303,8 +304,8 @@ mod tests {
             last_seen: at(0),
             vanished_at,
         };
-        assert!(is_swept(None, at(0)) && is_swept(Some(&known(24, None)), at(0)));
-        assert!(!is_swept(Some(&known(25, None)), at(0)) && !is_swept(Some(&known(1, Some(at(0)))), at(0)));
-        assert!(is_swept(Some(&known(-9_000, None)), at(0)), "a clock that is ahead");
+        assert!(is_listed(None, at(0)) && is_listed(Some(&known(24, None)), at(0)));
+        assert!(!is_listed(Some(&known(25, None)), at(0)) && !is_listed(Some(&known(1, Some(at(0)))), at(0)));
+        assert!(is_listed(Some(&known(-9_000, None)), at(0)), "a clock that is ahead");
     }
 }

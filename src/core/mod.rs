@@ -1,7 +1,7 @@
-//! The rules of watching a job, and nothing else.
+//! The rules of watching a job.
 //!
-//! Pure: no clock, no I/O, no log, no AWS and no SQL. Time comes in as [`time::Now`], chance as a seed, and what is to be
-//! done goes out as a value. So every rule here is tested by a list of inputs and a list of answers.
+//! Pure: no clock, no I/O, no log, no AWS and no SQL. Time and random seeds are arguments, and decisions are return values. Tests
+//! are lists of inputs and expected outputs.
 
 pub mod backoff;
 pub mod breaker;

@@ -1,10 +1,9 @@
-//! The one sanitiser between text that others wrote and whatever prints it: log, page, terminal, metrics, diagnostics.
+//! The sanitiser of untrusted text. Logs, pages, terminals, metrics and diagnostics all use it.
 
 use std::fmt::{self, Display, Write};
 
-/// Shows `text` on one line and without a character that could act on what displays it: control characters, line and
-/// paragraph separators, bidirectional marks and other invisible format characters become `\uXXXX` (UTF-16, as in JSON, so a
-/// JSON string that passes through stays one).
+/// Writes text on one line. Characters that could affect a display become `\uXXXX`: control characters, line and paragraph
+/// separators, bidirectional marks and other invisible format characters. The escapes are JSON's, so JSON stays valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a>(pub &'a str);
 
@@ -23,7 +22,7 @@ impl Display for Printable<'_> {
     }
 }
 
-/// The first `limit` characters of `text`, and a mark where more followed.
+/// The first `limit` characters of `text`, then `…` if there are more.
 #[must_use]
 pub fn excerpt(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
@@ -32,8 +31,7 @@ pub fn excerpt(text: &str, limit: usize) -> String {
     }
 }
 
-/// Whether `c` must not reach a display as it is: Unicode's control and format characters (categories Cc and Cf), its line
-/// and paragraph separators.
+/// True for Unicode's control and format characters (categories Cc and Cf) and its line and paragraph separators.
 #[must_use]
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
@@ -49,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_that_acts_on_a_display_is_written_out() {
+    fn control_and_format_characters_are_escaped() {
         let shown = |text| Printable(text).to_string();
         assert_eq!(shown("a\nb\x1b[31m\u{202e}c"), r"a\u000ab\u001b[31m\u202ec");
         assert_eq!(shown("\u{e0041}"), r"\udb40\udc41");
@@ -57,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_is_cut_between_characters_and_says_so() {
+    fn an_excerpt_is_cut_between_characters_and_ends_with_an_ellipsis() {
         assert_eq!(excerpt("äöü", 2), "äö…");
         assert_eq!(excerpt("äöü", 3), "äöü");
     }

@@ -1,29 +1,27 @@
-//! Readings of the clocks, as values. `crate::clock` is the one place that takes them.
+//! Readings of the clocks, as values, and durations as text. Only `crate::clock` reads the clocks.
 
 use std::ops::Add;
 use std::time::Duration;
 
 pub use jiff::Timestamp;
 
-/// A reading of the monotonic clock: time since the process first looked at it. Schedules follow this one, so a wall clock
-/// that jumps moves no poll.
+/// A reading of the monotonic clock: the time since the clock was created. Schedules use it, so a jump of the wall clock moves
+/// no poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Monotonic(Duration);
 
 impl Monotonic {
-    /// The reading `elapsed` after the process's first look at the clock.
     #[must_use]
     pub const fn at(elapsed: Duration) -> Self {
         Self(elapsed)
     }
 
-    /// How long after the origin this reading was taken.
     #[must_use]
     pub const fn elapsed(self) -> Duration {
         self.0
     }
 
-    /// How long after `earlier` this reading was taken; zero where it was not after it.
+    /// The time from `earlier` to this reading, or zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -38,29 +36,28 @@ impl Add<Duration> for Monotonic {
     }
 }
 
-/// Characters of a duration. It also keeps out those near 2^64 seconds, on which humantime's sum overflows in a panic.
+/// In characters. Near 2^64 seconds, humantime overflows and panics.
 const DURATION_LENGTH_MAX: usize = 20;
 
-/// A text that is no duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"")]
 pub struct InvalidDuration;
 
-/// A duration as people write one: `90s`, `5m`, `2h 30m`, `7d`.
+/// Parses a duration such as `90s`, `5m`, `2h 30m` or `7d`.
 ///
 /// # Errors
-/// It is none, or it is longer than anybody writes one.
+/// The text is no duration, or longer than [`DURATION_LENGTH_MAX`].
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let duration = if text.len() <= DURATION_LENGTH_MAX { humantime::parse_duration(text).ok() } else { None };
     duration.ok_or(InvalidDuration)
 }
 
-/// Both clocks, read together.
+/// Readings of both clocks, taken together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// For schedules.
     pub monotonic: Monotonic,
-    /// For people and for the record. It may jump.
+    /// For people and for the database. It may jump.
     pub wall: Timestamp,
 }
 
@@ -69,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_read_as_people_write_it_up_to_the_length_that_anybody_writes() {
+    fn common_notations_of_durations_are_parsed_up_to_a_maximum_length() {
         let seconds = Duration::from_secs;
         assert_eq!(parse_duration("90s"), Ok(seconds(90)));
         assert_eq!(parse_duration("2h 30m"), Ok(seconds(9_000)));

@@ -1,74 +1,66 @@
-//! What of an answer is worth a row in the record: transitions of a job and of its sources, and what else was seen.
+//! The difference between two snapshots of a job: status transitions of the job and of its sources, and other details.
+//!
+//! A [`Change`] holds everything that one response adds to the database.
 
 use super::job::{JobStatus, Source, SourceKey, SourceStatus};
 use super::time::Timestamp;
 
-/// One job's status, seen to change.
+/// A change of a job's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// The status before; `None` at the first sighting.
+    /// `None` at the first observation of the job.
     pub from: Option<JobStatus>,
-    /// The status now.
     pub to: JobStatus,
-    /// When the new status was seen.
+    /// When the new status was first observed.
     pub observed_at: Timestamp,
-    /// The last time that the old status was seen: the change lies between the two.
+    /// When the old status was last observed. The change lies between this time and `observed_at`.
     pub not_before: Option<Timestamp>,
-    /// The service's remark.
     pub status_message: Option<String>,
-    /// When the job was created.
     pub created_at: Option<Timestamp>,
-    /// When the service says that it ended.
+    /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// What the life cycle does not allow about it.
+    /// The rule of the life cycle that the change breaks.
     pub anomaly: Option<Anomaly>,
 }
 
-/// One source's status, seen to change.
+/// A change of a source's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceTransition {
-    /// Which source.
     pub key: SourceKey,
-    /// The status before; `None` at the first sighting.
+    /// `None` at the first observation of the source.
     pub from: Option<SourceStatus>,
-    /// The status now, and the remark with it.
     pub to: Source,
-    /// When it was seen.
     pub observed_at: Timestamp,
 }
 
-/// Something seen of a job whose status did not change.
+/// An observation other than a change of status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
-    /// What was seen.
     pub kind: DetailKind,
     /// The new value, as text.
     pub value: Option<String>,
-    /// When it was seen.
     pub observed_at: Timestamp,
 }
 
-/// What a [`Detail`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DetailKind {
-    /// The status message became another.
+    /// The status message changed.
     StatusMessage,
-    /// The creation time became another, which the API does not allow.
+    /// The creation time changed. The API page does not allow that.
     CreationTimeChanged,
-    /// The service no longer knows a job that it knew.
+    /// The service returned 404 for a job that it had returned before.
     Vanished,
-    /// A job that had vanished is there again.
+    /// The service returned a job again that had vanished.
     Returned,
-    /// The status was still the same when watching stopped.
+    /// The status had not changed when watching stopped.
     StillSeen,
 }
 
 impl DetailKind {
-    /// Every kind.
     pub const ALL: [Self; 5] =
         [Self::StatusMessage, Self::CreationTimeChanged, Self::Vanished, Self::Returned, Self::StillSeen];
 
-    /// The name in the record.
+    /// The name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -81,24 +73,23 @@ impl DetailKind {
     }
 }
 
-/// A transition that the life cycle does not allow. It is kept and marked, never hidden.
+/// A rule of the life cycle that a transition breaks. The transition is kept and marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anomaly {
     /// The status went back to an earlier one.
     Regressed,
-    /// A job that had ended goes on.
+    /// An ended job is live again.
     Reopened,
-    /// A job that had ended one way ended another way.
+    /// An ended job has another terminal status.
     EndChanged,
-    /// A job ended and the service did not say when.
+    /// An ended job has no `completionTime`.
     NoCompletionTime,
 }
 
 impl Anomaly {
-    /// Every anomaly.
     pub const ALL: [Self; 4] = [Self::Regressed, Self::Reopened, Self::EndChanged, Self::NoCompletionTime];
 
-    /// The name in the record.
+    /// The name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -109,26 +100,21 @@ impl Anomaly {
         }
     }
 
-    /// The anomaly with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|anomaly| anomaly.as_str() == name)
     }
 }
 
-/// All that one answer adds to the record of a job. It is committed whole or not at all.
+/// Everything that one response adds to the database. It is committed whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The job's own transition.
     pub transition: Option<Transition>,
-    /// Its sources' transitions.
     pub sources: Vec<SourceTransition>,
-    /// What else was seen.
     pub details: Vec<Detail>,
 }
 
 impl Change {
-    /// Whether there is nothing to record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.transition.is_none() && self.sources.is_empty() && self.details.is_empty()

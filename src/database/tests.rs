@@ -1,4 +1,4 @@
-//! The settings that durability stands on, and the way of what is known through the file and back.
+//! The settings that durability needs, and properties of what is written and read again.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn the_rows_of_a_job_are_found_by_index() {
     }
 }
 
-/// A time with digits that milliseconds lose.
+/// A time with more digits than milliseconds have.
 fn time(seconds: i64, nanosecond: i32) -> Timestamp {
     Timestamp::new(1_700_000_000 + seconds, nanosecond).expect("in range")
 }
@@ -54,9 +54,8 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// What the service may say of a job. What can change without a transition or a detail is tied to what cannot: the time
-/// of creation is always there, that of completion goes with the status, the message of a source with the source's
-/// status.
+/// An outcome of a poll. Values that are saved only together with a transition depend on its status: the completion time, and the
+/// message of a source. The creation time is always set.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
     let source = (0..3_u32, 0..SourceStatus::KNOWN.len()).prop_map(|(nth, status)| {
         let status = SourceStatus::KNOWN[status].clone();
@@ -82,7 +81,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
     prop_oneof![4 => snapshot.prop_map(Ok), 1 => failure.prop_map(Err)]
 }
 
-/// One watch, and what the record should come to know of its job.
+/// One watch and the expected content of the database.
 struct Model {
     id: Arc<WatchId>,
     watch: JobWatch,
@@ -123,10 +122,9 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Two targets have a job of the same ids, every change is appended twice, and the wall clock goes wherever it
-    /// likes.
+    /// Two targets have a job with the same ids, every change is appended twice, and the wall clock jumps.
     #[test]
-    fn what_is_known_survives_the_process(
+    fn the_state_of_jobs_survives_a_restart(
         script in proptest::collection::vec((0..2_usize, outcome(), 0..100_000_i64, 0..1_000_000_000_i32), 1..16),
     ) {
         let directory = tempfile::tempdir()?;
@@ -197,7 +195,7 @@ fn an_unclean_stop_is_recognised_by_the_process_id_or_the_log() {
     assert_eq!(lock(), "", "closed");
     drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
     assert_eq!(lock().trim_end(), std::process::id().to_string(), "not closed by the writer");
-    // SQLite's check reads every page; opening the file reads the schema alone.
+    // SQLite's check reads every page. Opening the file reads the schema only.
     let pages = std::fs::metadata(&path).expect("a file").len();
     let file = std::fs::File::options().write(true).open(&path).expect("a file");
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 512], pages - 4096).expect("damage");

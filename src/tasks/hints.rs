@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::core::job::{ImportJobId, JobStatus};
-use crate::core::listing::is_swept;
+use crate::core::listing::is_listed;
 use crate::core::time::Timestamp;
 use crate::core::tracker::{Known, Next};
 
@@ -76,7 +76,7 @@ impl StoreRegistry {
     /// The live jobs that a listing can replace polls of, with their last known state.
     pub(crate) fn live(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<Known>>> {
         self.collect(|next, known| {
-            (matches!(next, Next::PollAt(_)) && is_swept(known.map(AsRef::as_ref), now)).then(|| known.cloned())
+            (matches!(next, Next::PollAt(_)) && is_listed(known.map(AsRef::as_ref), now)).then(|| known.cloned())
         })
     }
 

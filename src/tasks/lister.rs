@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
-use crate::core::listing::{ListingFailure, Search, Sweep, after_failure, safety_interval};
+use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::{Known, RETRY_AFTER_MAX};
 use crate::healthomics::{ListPage, ListedJob, Target};
@@ -86,8 +86,8 @@ pub(crate) struct Lister {
     store: StoreId,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
-    differences: Sweep,
-    search: Option<Search>,
+    differences: StatusDifferences,
+    search: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
     /// Consecutive failed requests.
@@ -117,7 +117,7 @@ impl Lister {
     ) -> Self {
         let search = policy.discovery.as_ref().map(|DiscoveryPolicy { name, since, .. }| {
             context.board.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
-            Search::new(context.clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN))
+            DiscoveryWindow::new(context.clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN))
         });
         Self {
             context,
@@ -125,7 +125,7 @@ impl Lister {
             store,
             registry,
             policy,
-            differences: Sweep::default(),
+            differences: StatusDifferences::default(),
             search,
             backoff: Backoff::new(BACKOFF),
             jitter: fastrand::Rng::with_seed(seed),
@@ -273,7 +273,7 @@ impl Lister {
 
     fn compare_live(&mut self, listed: &ListedJob, known: Option<&Known>) {
         // A job that had ended when it was discovered is not urgent.
-        let when_discovered = || self.search.as_ref()?.status_when_told(&listed.job).cloned();
+        let when_discovered = || self.search.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(when_discovered);
         self.compare(&listed.job, status.as_ref(), Some(&listed.status));
     }
@@ -301,7 +301,7 @@ impl Lister {
         drop(self.context.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
-            search.told(job.clone(), *created_at, status.clone());
+            search.hand_over(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {
                 self.registry.hint(job);
             }

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_came_left_or_changed_is_stopped_and_started() {
+    fn only_new_removed_and_changed_entries_are_stopped_and_started() {
         let none: &[&str] = &[];
         // Old jobs and stores, discovered jobs, new jobs and stores.
         for (old, discovered, new, expected) in [
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_of_a_changed_target_entry_or_policy_starts_again() {
+    fn a_changed_target_entry_or_policy_restarts_its_tasks() {
         let old = config(&["1/1", "2/1", "2/2"], &["3"]);
         let mut target = old.clone();
         target.targets.get_mut(TargetConfig::DEFAULT).expect("a target").quota =

@@ -1,4 +1,4 @@
-//! Properties of one pacer, and several of them against a quota that they do not know.
+//! Properties of one pacer, and of several pacers on one quota that they do not know.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn at(millis: u64) -> Monotonic {
 #[test]
 fn requests_go_out_evenly_spaced_and_idle_time_is_not_saved_up() {
     let mut pacer = Pacer::new(4.0);
-    // After a pause only what a late waking may be owed.
+    // After a pause, the bucket holds the allowance for a late wake-up only.
     let script = [(0, Ok(())), (0, Err(255)), (100, Err(155)), (256, Ok(())), (60_000, Ok(())), (60_000, Err(250))];
     for (millis, expected) in script {
         assert_eq!(pacer.take(at(millis)).map_err(|wait| wait.as_millis()), expected, "at {millis} ms");
@@ -19,7 +19,7 @@ fn requests_go_out_evenly_spaced_and_idle_time_is_not_saved_up() {
 }
 
 #[test]
-fn whoever_wakes_some_milliseconds_late_loses_no_turn() {
+fn a_caller_that_wakes_5_ms_late_keeps_its_rate() {
     let mut pacer = Pacer::new(10.0);
     let (mut now, mut sent) = (0, 0);
     while now < 60_000 {
@@ -35,7 +35,7 @@ fn whoever_wakes_some_milliseconds_late_loses_no_turn() {
 }
 
 #[test]
-fn throttles_of_requests_in_flight_together_cut_once() {
+fn throttles_of_requests_in_flight_together_decrease_the_rate_once() {
     let mut pacer = Pacer::new(10.0);
     for _ in 0..8 {
         pacer.throttled(at(100), at(200));
@@ -47,7 +47,7 @@ fn throttles_of_requests_in_flight_together_cut_once() {
 }
 
 #[test]
-fn the_rate_grows_by_the_same_part_each_second_however_fast_the_answers_come() {
+fn the_rate_grows_per_second_and_not_per_response() {
     for cuts in [1, 3, 5] {
         let mut pacer = Pacer::new(8.0);
         for cut in 0..cuts {
@@ -61,13 +61,13 @@ fn the_rate_grows_by_the_same_part_each_second_however_fast_the_answers_come() {
 }
 
 #[test]
-fn a_storm_of_throttles_leaves_a_rate_that_finds_its_way_back() {
+fn the_rate_recovers_after_many_throttles() {
     let mut pacer = Pacer::new(5.0);
     for second in 0..1_000 {
         pacer.throttled(at(second * 1_000), at(second * 1_000));
     }
     assert!(pacer.requests_per_second() >= 0.1 - 1e-9);
-    // Five minutes at the pacer's own pace.
+    // Five minutes of requests at the pacer's rate.
     let mut elapsed = 0.0;
     while elapsed < 300.0 {
         elapsed += 1.0 / pacer.requests_per_second();
@@ -76,7 +76,7 @@ fn a_storm_of_throttles_leaves_a_rate_that_finds_its_way_back() {
     assert!((pacer.requests_per_second() - 5.0).abs() < 1e-9, "{}", pacer.requests_per_second());
 }
 
-/// A service's quota as most are made: a token bucket with a second's burst.
+/// A service's quota: a token bucket with a burst of one second.
 struct Service {
     rate: f64,
     tokens: f64,
@@ -95,7 +95,7 @@ impl Service {
     }
 }
 
-/// A service and the clients on it, who send whenever their pacers let them.
+/// A service and its clients, which send as often as their pacers allow.
 struct World {
     service: Service,
     clients: Vec<Client>,
@@ -108,7 +108,7 @@ struct Client {
     throttled: f64,
 }
 
-/// How long an answer takes, and how finely the world is stepped.
+/// The time until a response, and the step of the simulation.
 const LATENCY: Duration = Duration::from_millis(40);
 const STEP: Duration = Duration::from_millis(7);
 
@@ -119,7 +119,7 @@ impl World {
         Self { service, clients: limits.iter().map(client).collect(), now: at(0) }
     }
 
-    /// Lets time pass and counts anew.
+    /// Advances the time, and resets the counts first.
     fn run(&mut self, time: Duration) {
         for client in &mut self.clients {
             (client.answered, client.throttled) = (0.0, 0.0);
@@ -127,7 +127,7 @@ impl World {
         let (end, count) = (self.now + time, self.clients.len());
         let mut first = 0;
         while self.now < end {
-            // Nobody is always the first to ask.
+            // No client is always the first.
             first += 1;
             for nth in 0..count {
                 let client = &mut self.clients[(first + nth) % count];
@@ -159,14 +159,14 @@ impl World {
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[test]
-fn a_quota_of_ones_own_is_used_up_without_a_throttle() {
+fn a_quota_that_nobody_else_uses_is_used_without_a_throttle() {
     let mut world = World::new(5.0, &[5.0]);
     world.run(10 * MINUTE);
     assert!(world.throttled_share() == 0.0 && world.answered() >= 0.95 * 3_000.0, "{}", world.answered());
 }
 
 #[test]
-fn fault_048_a_quota_that_is_lowered_is_found_within_a_minute_and_left_again_within_five() {
+fn fault_048_the_rate_follows_a_lowered_quota_within_one_minute_and_a_raised_one_within_five() {
     let mut world = World::new(5.0, &[5.0]);
     world.run(MINUTE);
     world.service.rate = 2.0;
@@ -223,7 +223,7 @@ fn smaller_share_of_two(rate: f64, offset: Duration, seconds: u64, seed: u64) ->
 }
 
 #[test]
-fn two_that_start_up_to_50_ms_apart_each_get_a_third_of_the_responses() {
+fn two_callers_that_start_up_to_50_ms_apart_each_get_a_third_of_the_responses() {
     for rate in [4.0, 5.0, 10.0] {
         for seed in 0..50 {
             let offset = Duration::from_millis(seed);
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_waits_as_long_as_told_gets_a_turn(limit in 0.1_f64..50.0, cuts in 0_u8..5, idle in 0_u64..5_000) {
+    fn a_token_is_available_after_the_returned_wait(limit in 0.1_f64..50.0, cuts in 0_u8..5, idle in 0_u64..5_000) {
         let mut pacer = Pacer::new(limit);
         prop_assert_eq!(pacer.take(at(0)), Ok(()));
         for _ in 0..cuts {

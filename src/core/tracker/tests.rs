@@ -1,4 +1,4 @@
-//! Scripts: outcomes in, decisions out. And properties over any script.
+//! Scripts: lists of outcomes and the expected decisions. Properties that hold for any script.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ const POLICY: PollPolicy = PollPolicy {
     backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
 };
 
-/// Both clocks `seconds` into the script.
+/// `seconds` after the start of the script.
 fn now(seconds: u64) -> Now {
     let wall = Timestamp::from_second(i64::try_from(seconds).expect("small")).expect("in range");
     Now { monotonic: Monotonic::at(Duration::from_secs(seconds)), wall }
@@ -63,7 +63,7 @@ fn statuses(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_job_is_followed_from_its_first_sighting_to_its_end() {
+fn a_job_is_tracked_from_its_first_observation_to_its_end() {
     assert_eq!(
         statuses(&["SUBMITTED", "SUBMITTED", "IN_PROGRESS", "COMPLETED"]),
         [">SUBMITTED 10 s", "10 s", "SUBMITTED>IN_PROGRESS 10 s", "IN_PROGRESS>COMPLETED finished COMPLETED"]
@@ -79,13 +79,13 @@ fn every_terminal_status_ends_the_watch_and_no_other_does() {
 }
 
 #[test]
-fn states_may_be_skipped_and_a_cancelling_job_may_complete() {
+fn statuses_may_be_skipped_and_a_cancelling_job_may_complete() {
     assert_eq!(statuses(&["SUBMITTED", "FAILED"])[1], "SUBMITTED>FAILED finished FAILED");
     assert_eq!(statuses(&["CANCELLING", "COMPLETED"])[1], "CANCELLING>COMPLETED finished COMPLETED");
 }
 
 #[test]
-fn a_status_that_the_api_page_does_not_have_is_kept_and_is_no_end() {
+fn a_status_that_the_api_page_does_not_list_is_kept_and_is_not_terminal() {
     assert_eq!(
         statuses(&["IN_PROGRESS", "PAUSED", "IN_PROGRESS"])[1..],
         ["IN_PROGRESS>PAUSED 10 s", "PAUSED>IN_PROGRESS 10 s"]
@@ -93,12 +93,12 @@ fn a_status_that_the_api_page_does_not_have_is_kept_and_is_no_end() {
 }
 
 #[test]
-fn a_status_that_goes_back_is_recorded_and_marked() {
+fn a_status_that_goes_back_is_saved_and_marked() {
     assert_eq!(statuses(&["IN_PROGRESS", "SUBMITTED"])[1], "IN_PROGRESS>SUBMITTED regressed 10 s");
 }
 
 #[test]
-fn a_job_that_goes_on_after_its_end_must_say_so_twice() {
+fn an_ended_job_is_reopened_by_two_responses_in_a_row() {
     assert_eq!(
         statuses(&["FAILED", "IN_PROGRESS", "IN_PROGRESS", "COMPLETED"]),
         [
@@ -112,7 +112,7 @@ fn a_job_that_goes_on_after_its_end_must_say_so_twice() {
 }
 
 #[test]
-fn a_job_is_forgotten_so_long_after_its_end_as_the_service_says_it_but_never_before_it_was_seen_to_end() {
+fn retention_starts_at_the_completion_time_or_at_the_observed_end_if_that_is_earlier() {
     let forgotten_in = |status, completed_at: Option<u64>, seen: u64, asked: u64| {
         let completed_at = completed_at.map(|at| now(at).wall);
         let mut watch = JobWatch::new(POLICY, None, 1);
@@ -130,7 +130,7 @@ fn a_job_is_forgotten_so_long_after_its_end_as_the_service_says_it_but_never_bef
 }
 
 #[test]
-fn a_job_that_the_service_no_longer_knows_is_forgotten_so_long_after_it_said_so() {
+fn the_retention_of_a_vanished_job_starts_at_the_first_404() {
     let mut watch = JobWatch::new(POLICY, None, 1);
     watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(100));
     watch.handle_outcome(Err(failure(FailureReason::NotFound)), now(130));
@@ -143,18 +143,18 @@ fn a_job_that_the_service_no_longer_knows_is_forgotten_so_long_after_it_said_so(
 }
 
 #[test]
-fn one_end_after_another_is_recorded_and_marked() {
+fn a_second_terminal_status_is_saved_and_marked() {
     assert_eq!(statuses(&["FAILED", "COMPLETED"])[1], "FAILED>COMPLETED end_changed finished COMPLETED");
 }
 
 #[test]
-fn an_end_without_a_time_is_an_end_and_marked() {
+fn an_end_without_completion_time_is_saved_and_marked() {
     let ended = Snapshot { completed_at: None, ..snapshot("COMPLETED") };
     assert_eq!(play([Ok(ended)]), [">COMPLETED no_completion_time finished COMPLETED"]);
 }
 
 #[test]
-fn a_change_lies_between_the_last_sight_of_the_old_status_and_the_first_of_the_new() {
+fn a_change_lies_between_the_last_observation_of_the_old_status_and_the_first_of_the_new() {
     let mut watch = JobWatch::new(POLICY, None, 1);
     for (at, status) in [(0, "SUBMITTED"), (30, "SUBMITTED"), (50, "IN_PROGRESS")] {
         let change = watch.handle_outcome(Ok(snapshot(status)), now(at)).change.transition;
@@ -177,7 +177,7 @@ fn a_new_message_or_creation_time_is_a_detail_and_no_transition() {
 }
 
 #[test]
-fn sources_are_told_apart_by_name_file_and_count() {
+fn name_file_and_count_identify_a_source() {
     let with = |sources: &[(&str, u32, &str)]| {
         let source = |&(name, nth, status): &(&str, u32, &str)| {
             let key = SourceKey { name: name.into(), source_file: format!("s3://b/{name}").into(), nth };
@@ -202,7 +202,7 @@ fn sources_are_told_apart_by_name_file_and_count() {
 }
 
 #[test]
-fn a_job_that_was_seen_and_is_gone_has_vanished_once_and_may_return() {
+fn a_known_job_vanishes_once_and_may_return() {
     let gone = || Err(failure(FailureReason::NotFound));
     assert_eq!(
         play([gone(), Ok(snapshot("SUBMITTED")), gone(), gone(), Ok(snapshot("SUBMITTED"))]),
@@ -211,7 +211,7 @@ fn a_job_that_was_seen_and_is_gone_has_vanished_once_and_may_return() {
 }
 
 #[test]
-fn every_failure_has_its_own_way_on() {
+fn each_retry_class_has_its_own_next_action() {
     for reason in FailureReason::ALL {
         let next = play([Ok(snapshot("SUBMITTED")), Err(failure(reason))]).remove(1);
         match reason.class().retry {
@@ -223,7 +223,7 @@ fn every_failure_has_its_own_way_on() {
 }
 
 #[test]
-fn a_wish_of_the_service_to_wait_is_kept_within_bounds() {
+fn retry_after_is_honoured_up_to_its_maximum() {
     for (asked, waited) in [(0, 1), (60, 60), (u64::MAX, 900)] {
         let asked = PollFailure { retry_after: Some(Duration::from_secs(asked)), ..failure(FailureReason::Throttled) };
         assert_eq!(play([Err(asked)]), [format!("{waited} s")]);
@@ -231,7 +231,7 @@ fn a_wish_of_the_service_to_wait_is_kept_within_bounds() {
 }
 
 #[test]
-fn a_watch_goes_on_from_the_record() {
+fn a_tracker_continues_from_the_database() {
     let mut before = JobWatch::new(POLICY, None, 1);
     before.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(0));
     let mut after = JobWatch::new(POLICY, before.known().cloned(), 2);
@@ -276,7 +276,7 @@ fn any_outcome() -> impl Strategy<Value = PollOutcome> {
 
 proptest! {
     #[test]
-    fn any_script_keeps_the_chain_whole(script in prop::collection::vec(any_outcome(), 1..60)) {
+    fn transitions_form_a_chain_after_any_script(script in prop::collection::vec(any_outcome(), 1..60)) {
         let mut watch = JobWatch::new(POLICY, None, 7);
         let mut last: Option<JobStatus> = None;
         for (step, outcome) in script.into_iter().enumerate() {

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_shown_to_sts_where_the_endpoint_is_of_aws() {
+    fn sts_is_requested_only_if_the_endpoint_is_an_aws_endpoint() {
         assert!(is_of_aws("https://vpce-1-a.omics.us-west-2.vpce.amazonaws.com"));
         assert!(is_of_aws("https://omics.cn-north-1.amazonaws.com.cn:443/"));
         assert!(!is_of_aws("http://127.0.0.1:4566"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::core::failure::{PollFailure, Scope};
 use crate::core::job::WatchId;
-use crate::core::listing::is_swept;
+use crate::core::listing::is_listed;
 use crate::core::time::Monotonic;
 use crate::core::tracker::{Decision, JobWatch, Known, Next, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
@@ -67,7 +67,7 @@ impl Poller {
     /// needs a poll only once in a safety interval.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let Next::PollAt(due) = self.next else { return None };
-        let listed = is_swept(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
+        let listed = is_listed(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
         let stretches = listed && self.failing.is_none() && !self.watch.policy().fixed;
         let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))

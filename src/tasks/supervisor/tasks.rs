@@ -138,11 +138,11 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
 mod tests {
     use super::*;
 
-    /// Patience that no test runs out of.
+    /// Longer than any test.
     const LONG: Duration = Duration::from_mins(10);
 
     #[tokio::test]
-    async fn a_task_that_panics_is_started_again_until_it_is_given_up() {
+    async fn a_task_that_panics_is_restarted_until_it_has_failed_permanently() {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("a", 0, |_| async { panic!("a fault") });
         for restarts in 1..=RESTARTS_MAX {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_that_comes_while_others_are_stopped_is_not_lost() {
+    async fn an_end_during_the_stop_of_other_tasks_is_not_lost() {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("stopped", 0, |stop| async move {
             let _ = stop.await;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_that_is_still_to_be_told_dies_with_its_task() {
+    async fn a_pending_end_of_a_stopped_task_is_dropped() {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("runs", 0, |stop| async move {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_does_not_stop_in_time_is_cut_off() {
+    async fn a_task_that_does_not_stop_within_the_timeout_is_aborted() {
         let mut tasks: Tasks<&str, &str> = Tasks::new();
         tasks.start("deaf", 0, |_| std::future::pending());
         tasks.stop_all(LONG).await;

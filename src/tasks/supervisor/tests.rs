@@ -1,4 +1,4 @@
-//! What becomes of a watch whose task panicked, and of jobs that were found.
+//! Watchers that panic, and jobs that are discovered.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::healthomics::Aws;
 use crate::instruments::Instruments;
 use crate::state::{StatusBoard, WatchState};
 
-/// A supervisor of one job whose endpoint nobody listens on, and the folder of its record.
+/// A supervisor of one job whose endpoint does not listen, and the directory of its database.
 async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("refwatch.db");
@@ -43,7 +43,7 @@ async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
     (supervisor, id, folder)
 }
 
-/// A first sighting of a job, long ago.
+/// The first observation of a job, at the Unix epoch.
 fn sighting(status: JobStatus) -> Change {
     let transition = Transition {
         from: None,
@@ -59,7 +59,7 @@ fn sighting(status: JobStatus) -> Change {
 }
 
 #[tokio::test]
-async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_board() {
+async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_published_state() {
     let (mut supervisor, id, _folder) = supervisor().await;
     let Workplace { record, board, instruments, .. } = Workplace::clone(&supervisor.workplace);
     // The panic came between the commit and its publication.
@@ -76,7 +76,7 @@ async fn a_watch_whose_task_panicked_goes_on_from_the_record_and_not_from_the_bo
 }
 
 #[tokio::test]
-async fn a_watch_that_is_given_up_is_parked_in_sight() {
+async fn a_watch_that_failed_permanently_is_parked_and_stays_visible() {
     let (mut supervisor, id, _folder) = supervisor().await;
     let given_up = TaskEnd::GivenUp(TaskKey::Watch(id.clone()));
     supervisor.handle_end(given_up).await.expect("the daemon goes on");
@@ -89,7 +89,7 @@ async fn a_watch_that_is_given_up_is_parked_in_sight() {
 }
 
 #[tokio::test]
-async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_have_not_been_forgotten() {
+async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_has_expired() {
     let (mut supervisor, own, _folder) = supervisor().await;
     let (store, mut config) = (own.store_id(), supervisor.config.clone());
     let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
@@ -121,7 +121,7 @@ async fn of_jobs_that_are_found_those_are_watched_that_nobody_watches_and_that_h
 }
 
 #[tokio::test]
-async fn a_store_is_not_taken_up_while_the_record_cannot_be_read_and_what_is_watched_goes_on() {
+async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_watches_continue() {
     let (mut supervisor, own, folder) = supervisor().await;
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
