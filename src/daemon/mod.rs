@@ -233,7 +233,7 @@ async fn open_database(
 ) -> Result<Record, OpenError> {
     loop {
         match Record::open(path, instruments) {
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_transient() => {
                 let trouble = CommitError::Reopen(Arc::new(error));
                 wait_for_database(&trouble, board, instruments, clock).await;
             }

@@ -35,10 +35,15 @@ pub enum OpenError {
     OlderSchema { path: PathBuf, found: usize, known: usize },
     /// The file is unchanged. Only the start of a daemon moves it aside.
     #[error("{path}: no record of refwatch, or a damaged one: {reason}")]
-    NotARecord { path: PathBuf, reason: String },
+    Damaged { path: PathBuf, reason: String },
     /// SQLite ignores a setting that durability needs, as on some network file systems.
     #[error("{path}: {setting} is {found:?} after it was set to {wanted:?}")]
-    NotInForce { path: PathBuf, setting: &'static str, wanted: rusqlite::types::Value, found: rusqlite::types::Value },
+    PragmaRejected {
+        path: PathBuf,
+        setting: &'static str,
+        wanted: rusqlite::types::Value,
+        found: rusqlite::types::Value,
+    },
     /// A system call failed.
     #[error("{path}: {needed}: {error}")]
     System {
@@ -49,7 +54,7 @@ pub enum OpenError {
     },
     /// The file or directory belongs to another user.
     #[error("{path}: {needed}: {whose}: give it to that user with chown, or run as its owner")]
-    NotOurs { path: PathBuf, needed: &'static str, whose: String },
+    PermissionDenied { path: PathBuf, needed: &'static str, whose: String },
     /// SQLite may not open the file or one of its companions.
     #[error(
         "{path}: cannot be opened: this user must be able to read it, \
@@ -82,7 +87,7 @@ pub enum CommitError {
 impl OpenError {
     /// Whether the error is one of the disk or of a lock, and may pass without a change to this process or its files.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Sqlite { .. } => true,
             Self::System { error, .. } => {
@@ -111,13 +116,15 @@ impl OpenError {
     }
 
     pub(super) fn damaged(path: &Path, reason: &dyn Display) -> Self {
-        Self::NotARecord { path: path.into(), reason: reason.to_string() }
+        Self::Damaged { path: path.into(), reason: reason.to_string() }
     }
 
     /// A system call on `path` failed, which had to allow what `needed` says.
     pub(super) fn of_system(path: &Path, needed: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::NotOurs { path: path.into(), needed, whose: owners(path) },
+            io::ErrorKind::PermissionDenied => {
+                Self::PermissionDenied { path: path.into(), needed, whose: owners(path) }
+            }
             _ => Self::System { path: path.into(), needed, error },
         }
     }

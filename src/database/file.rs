@@ -115,7 +115,7 @@ impl LockedFile {
             connection.pragma_update(None, setting, &wanted).map_err(failed)?;
             let found = connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(failed)?;
             if found != wanted {
-                return Err(OpenError::NotInForce { path: path.into(), setting, wanted, found });
+                return Err(OpenError::PragmaRejected { path: path.into(), setting, wanted, found });
             }
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
@@ -175,7 +175,7 @@ impl LockedFile {
     ///
     /// # Errors
     /// The system refuses. The files that were moved stay moved; the next start moves the rest.
-    pub(super) fn move_aside(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
+    pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let aside = beside(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
         let failed = |error| OpenError::of_system(&aside, "the damaged record must be moved there")(error);
         if self.path.exists() && !self.path.is_file() {

@@ -46,10 +46,10 @@ pub struct Record {
 
 /// The jobs of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Jobs {
+pub enum JobQuery {
     These(Vec<Arc<WatchId>>),
     /// Those of a store that have not ended, or whose end was observed at `ended_since` or later.
-    InSight {
+    Recent {
         store: StoreId,
         ended_since: Timestamp,
     },
@@ -57,7 +57,7 @@ pub enum Jobs {
 
 /// What the database knows of one job.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Remembered {
+pub struct RestoredJob {
     pub known: Known,
     /// The number of transitions, by the index of the status they lead to (`JobStatus::index`).
     pub transitions: [u32; 8],
@@ -102,11 +102,11 @@ impl Record {
     ///
     /// # Errors
     /// The database cannot be read, or the writer has ended.
-    pub async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>, CommitError> {
-        if jobs == Jobs::These(Vec::new()) {
+    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, RestoredJob>, CommitError> {
+        if jobs == JobQuery::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }
-        self.request(|done| Request::Remembered { jobs, done }).await
+        self.request(|done| Request::Restore { jobs, done }).await
     }
 
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.

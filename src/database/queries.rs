@@ -13,7 +13,7 @@ use tracing::warn;
 use super::errors::OpenError;
 use super::rows::{JOB, job_values};
 use super::tables::{Row, Table, milliseconds};
-use super::{Jobs, Remembered, file, schema};
+use super::{JobQuery, RestoredJob, file, schema};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, Sources, StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
@@ -68,8 +68,8 @@ impl RecordReader {
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
             ("observed_at >= ?", since.map(milliseconds)),
-            ("reference_store_id = ?", store.as_ref().map(|store| store.as_str().to_owned())),
-            ("import_job_id = ?", job.as_ref().map(|job| job.as_str().to_owned())),
+            ("store_id = ?", store.as_ref().map(|store| store.as_str().to_owned())),
+            ("job_id = ?", job.as_ref().map(|job| job.as_str().to_owned())),
         ] {
             if let Some(value) = value {
                 conditions.push(condition);
@@ -110,10 +110,10 @@ impl RecordReader {
 }
 
 /// What the database knows of some jobs: their rows, replayed in the order written.
-pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>> {
+pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, RestoredJob>> {
     let jobs = match jobs {
-        Jobs::These(jobs) => jobs,
-        Jobs::InSight { store, ended_since } => recent_jobs(connection, &store, ended_since)?,
+        JobQuery::These(jobs) => jobs,
+        JobQuery::Recent { store, ended_since } => recent_jobs(connection, &store, ended_since)?,
     };
     let known = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|job| (id, job))));
     known.filter_map(Result::transpose).collect()
@@ -122,7 +122,7 @@ pub(super) fn remembered(connection: &Connection, jobs: Jobs) -> Result<BTreeMap
 /// The jobs of a store that have not ended, or that ended at `ended_since` or later.
 fn recent_jobs(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
-        SELECT max(id) FROM transitions WHERE reference_store_id = ? AND target = ? GROUP BY import_job_id)";
+        SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
     let rows: Vec<Row<Transition>> = select(connection, latest, [store.store.as_str(), &*store.target])?;
     let recent = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= ended_since);
     Ok(recent.map(|row| Arc::new(row.job)).collect())
@@ -135,7 +135,7 @@ enum Entry {
     Detail(Detail),
 }
 
-fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
+fn replay(connection: &Connection, id: &WatchId) -> Result<Option<RestoredJob>> {
     let condition = format!("WHERE {JOB}");
     let mut entries: BTreeMap<i64, Entry> = BTreeMap::new();
     let rows = select(connection, &condition, job_values(id))?;
@@ -144,7 +144,7 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Source(row.value))));
     let rows = select(connection, &condition, job_values(id))?;
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Detail(row.value))));
-    let mut job: Option<Remembered> = None;
+    let mut job: Option<RestoredJob> = None;
     let mut sources = BTreeMap::new();
     for entry in entries.into_values() {
         match (entry, &mut job) {
@@ -164,7 +164,7 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Remembered>> {
     Ok(job)
 }
 
-fn replay_transition(transition: Transition, job: &mut Option<Remembered>) {
+fn replay_transition(transition: Transition, job: &mut Option<RestoredJob>) {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
     let before = job.take();
     let mut transitions = before.as_ref().map(|before| before.transitions).unwrap_or_default();
@@ -179,7 +179,7 @@ fn replay_transition(transition: Transition, job: &mut Option<Remembered>) {
         last_seen: observed_at,
         vanished_at: None,
     };
-    *job = Some(Remembered { known, transitions });
+    *job = Some(RestoredJob { known, transitions });
 }
 
 /// A job that vanished or returned was not seen to have its status. These two leave `last_seen` alone, because a later change may
@@ -205,7 +205,7 @@ pub(super) fn probe(connection: &Connection) -> Result<()> {
 
 fn select<T: Table>(connection: &Connection, condition: &str, values: impl Params) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
-    let sql = format!("SELECT id, target, reference_store_id, import_job_id, {columns} FROM {} {condition}", T::NAME);
+    let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {condition}", T::NAME);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(values)?;
     let mut values = Vec::new();

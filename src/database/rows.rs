@@ -7,12 +7,12 @@ use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
 use super::tables::{Table, milliseconds};
-use crate::core::job::{JobStatus, WatchId};
+use crate::core::job::{JobStatus, KIND, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 
 /// The rows of one job; an index serves it. The database may hold a year of jobs that nobody watches any more.
-pub(super) const JOB: &str = "reference_store_id = ? AND import_job_id = ? AND target = ?";
+pub(super) const JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
 /// Every table with rows of jobs.
 const TABLES: [&str; 3] = [Transition::NAME, SourceTransition::NAME, Detail::NAME];
@@ -21,8 +21,8 @@ const TABLES: [&str; 3] = [Transition::NAME, SourceTransition::NAME, Detail::NAM
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
 /// The values of [`JOB`].
-pub(super) fn job_values(id: &WatchId) -> [&str; 3] {
-    [id.key.store.as_str(), id.key.job.as_str(), &id.target]
+pub(super) fn job_values(id: &WatchId) -> [&str; 4] {
+    [id.key.store.as_str(), id.key.job.as_str(), KIND, &id.target]
 }
 
 /// The id of the last row of all tables; 0 for an empty database.
@@ -58,7 +58,7 @@ fn insert<T: Table>(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, v
         let row = [vec![last_id.into()], job_values(id).map(str::to_owned).map(Value::Text).into(), value.values()];
         let row = row.concat();
         let sql = format!(
-            "INSERT INTO {} (id, reference_store_id, import_job_id, target, {}) VALUES ({})",
+            "INSERT INTO {} (id, store_id, job_id, kind, target, {}) VALUES ({})",
             T::NAME,
             T::COLUMNS.join(", "),
             vec!["?"; row.len()].join(", ")
@@ -86,23 +86,22 @@ pub(super) fn delete_ended(
 ) -> Result<usize> {
     let ends: Vec<_> = JobStatus::KNOWN.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut ended = transaction.prepare(&format!(
-        "SELECT target, reference_store_id, import_job_id FROM transitions AS ended
+        "SELECT store_id, job_id, kind, target FROM transitions AS ended
          WHERE observed_at < ? AND to_status IN ('{}') AND NOT EXISTS (
-             SELECT 1 FROM transitions WHERE id > ended.id AND reference_store_id = ended.reference_store_id
-                 AND import_job_id = ended.import_job_id AND target = ended.target)
+             SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
+                 AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
          ORDER BY observed_at",
         ends.join("', '")
     ))?;
-    let job = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]);
+    let job = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
     let ended = ended.query_map([milliseconds(instant)], job)?.collect::<Result<Vec<_>>>()?;
-    let watched: BTreeSet<[&str; 3]> =
-        watched.iter().map(|id| [&*id.target, id.key.store.as_str(), id.key.job.as_str()]).collect();
+    let watched: BTreeSet<[&str; 4]> = watched.iter().map(|id| job_values(id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
-    let jobs: Vec<&[String; 3]> = unwatched.take(DELETED_JOBS_MAX).collect();
+    let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
     for table in TABLES {
         let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE {JOB}"))?;
-        for [target, store, job] in &jobs {
-            delete.execute([store, job, target])?;
+        for job in &jobs {
+            delete.execute(job.each_ref())?;
         }
     }
     Ok(jobs.len())

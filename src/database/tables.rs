@@ -1,6 +1,6 @@
 //! The tables: which value of `core` each one holds, how it is written as columns and read again.
 //!
-//! The first columns of every table are `id` and the job's target, store and id.
+//! Every table starts with the same columns: `id`, `target`, `kind`, `store_id`, `job_id`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use rusqlite::Result;
 use rusqlite::types::{Type, Value};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use crate::core::job::{JobKey, JobStatus, KIND, Source, SourceKey, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
 
@@ -40,7 +40,7 @@ impl<T: Table> Row<T> {
     /// # Errors
     /// As [`Table::read`].
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let key = JobKey { store: parsed(row, "reference_store_id")?, job: parsed(row, "import_job_id")? };
+        let key = JobKey { store: parsed(row, "store_id")?, job: parsed(row, "job_id")? };
         let job = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
         Ok(Self { id: row.get("id")?, job, value: T::read(row)? })
     }
@@ -89,7 +89,7 @@ impl Table for Transition {
 }
 
 impl Table for SourceTransition {
-    const NAME: &str = "source_transitions";
+    const NAME: &str = "item_transitions";
     const COLUMNS: &[&str] =
         &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
 
@@ -123,17 +123,17 @@ impl Table for SourceTransition {
 
 impl Table for Detail {
     const NAME: &str = "details";
-    const COLUMNS: &[&str] = &["kind", "value", "observed_at"];
+    const COLUMNS: &[&str] = &["detail", "value", "observed_at"];
 
     fn values(&self) -> Vec<Value> {
         vec![text(self.kind.as_str()), self.value.clone().into(), milliseconds(self.observed_at).into()]
     }
 
     fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let kind = row.get::<_, Box<str>>("kind")?;
+        let kind = row.get::<_, Box<str>>("detail")?;
         let kind = DetailKind::ALL.into_iter().find(|known| known.as_str() == &*kind);
         Ok(Self {
-            kind: kind.ok_or_else(|| unreadable(row, "kind", &"an unknown kind"))?,
+            kind: kind.ok_or_else(|| unreadable(row, "detail", &"an unknown detail"))?,
             value: row.get("value")?,
             observed_at: parsed(row, "observed_at")?,
         })
@@ -146,8 +146,9 @@ impl<T: Table> Serialize for Row<T> {
         let mut columns = serializer.serialize_map(None)?;
         columns.serialize_entry("id", &self.id)?;
         columns.serialize_entry("target", &*self.job.target)?;
-        columns.serialize_entry("reference_store_id", self.job.key.store.as_str())?;
-        columns.serialize_entry("import_job_id", self.job.key.job.as_str())?;
+        columns.serialize_entry("kind", KIND)?;
+        columns.serialize_entry("store_id", self.job.key.store.as_str())?;
+        columns.serialize_entry("job_id", self.job.key.job.as_str())?;
         for (column, value) in T::COLUMNS.iter().zip(self.value.values()) {
             match value {
                 Value::Integer(number) => columns.serialize_entry(column, &number)?,

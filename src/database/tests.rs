@@ -10,7 +10,7 @@ use crate::core::backoff::BackoffPolicy;
 use crate::core::failure::{FailureReason, PollFailure, PollOutcome};
 use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
 use crate::core::time::{Monotonic, Now};
-use crate::core::tracker::{JobWatch, PollPolicy};
+use crate::core::tracker::{JobTracker, PollPolicy};
 use crate::core::transition::{DetailKind, Transition};
 
 const POLICY: PollPolicy = PollPolicy {
@@ -38,10 +38,10 @@ fn the_writer_syncs_every_commit() {
 fn the_rows_of_a_job_are_found_by_index() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
-    for table in ["transitions", "source_transitions", "details"] {
+    for table in ["transitions", "item_transitions", "details"] {
         let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", rows::JOB);
-        let step: String = connection.query_one(&plan, ["", "", ""], |row| row.get("detail")).expect("a step");
-        assert!(step.contains("_of_job (reference_store_id=? AND "), "{step}");
+        let step: String = connection.query_one(&plan, [""; 4], |row| row.get("detail")).expect("a step");
+        assert!(step.contains("_of_job (store_id=? AND "), "{step}");
     }
 }
 
@@ -84,7 +84,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
 /// One watch and the expected content of the database.
 struct Model {
     id: Arc<WatchId>,
-    watch: JobWatch,
+    watch: JobTracker,
     last_seen: Option<Timestamp>,
     transitions: [u32; 8],
     last_outcome: Option<(PollOutcome, Now)>,
@@ -94,11 +94,11 @@ impl Model {
     fn new(target: &str) -> Self {
         let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
         let id = Arc::new(WatchId { target: target.into(), key });
-        Self { id, watch: JobWatch::new(POLICY, None, 1), last_seen: None, transitions: [0; 8], last_outcome: None }
+        Self { id, watch: JobTracker::new(POLICY, None, 1), last_seen: None, transitions: [0; 8], last_outcome: None }
     }
 
     fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
-        let change = self.watch.handle_outcome(outcome.clone(), now).change;
+        let change = self.watch.handle(outcome.clone(), now).change;
         let seen = |kind| matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged);
         if change.transition.is_some() || !change.sources.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
             self.last_seen = Some(now.wall);
@@ -110,12 +110,12 @@ impl Model {
         change
     }
 
-    fn expected(&self) -> Option<Remembered> {
+    fn expected(&self) -> Option<RestoredJob> {
         let known = self.watch.known()?;
         let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
         let vanished_at = known.vanished_at.map(to_milliseconds);
         let known = Known { since, last_seen, vanished_at, ..Known::clone(known) };
-        Some(Remembered { known, transitions: self.transitions })
+        Some(RestoredJob { known, transitions: self.transitions })
     }
 }
 
@@ -132,7 +132,7 @@ proptest! {
         let instruments = Instruments::new()?;
         let mut models = ["default", "other"].map(Model::new);
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let remembered = runtime.block_on(async {
+        let restored = runtime.block_on(async {
             let record = Record::open(&path, &instruments).expect("a record");
             for (step, (job, outcome, seconds, nanosecond)) in (0..).zip(script) {
                 let monotonic = Monotonic::at(Duration::from_secs(100 * step));
@@ -144,22 +144,22 @@ proptest! {
             record.close().await;
             let ids = models.iter().map(|model| model.id.clone()).collect();
             let record = Record::open(&path, &instruments).expect("the same record");
-            let remembered = record.remembered(Jobs::These(ids)).await.expect("its jobs");
+            let restored = record.restore(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
                 let (store, ended_since) = (model.id.store_id(), time(50_000, 0));
-                let in_sight = record.remembered(Jobs::InSight { store, ended_since }).await.expect("its jobs");
+                let in_sight = record.restore(JobQuery::Recent { store, ended_since }).await.expect("its jobs");
                 let lately = |known: &Known| !known.status.is_terminal() || known.since >= ended_since;
-                let expected = remembered.get_key_value(&model.id).filter(|(_, job)| lately(&job.known));
+                let expected = restored.get_key_value(&model.id).filter(|(_, job)| lately(&job.known));
                 assert_eq!(in_sight.first_key_value(), expected);
             }
-            remembered
+            restored
         });
         for model in &models {
-            let remembered = remembered.get(&model.id);
-            prop_assert_eq!(remembered.cloned(), model.expected());
+            let restored = restored.get(&model.id);
+            prop_assert_eq!(restored.cloned(), model.expected());
             if let Some((outcome, now)) = &model.last_outcome {
-                let mut watch = JobWatch::new(POLICY, remembered.map(|remembered| remembered.known.clone().into()), 1);
-                let change = watch.handle_outcome(outcome.clone(), *now).change;
+                let mut watch = JobTracker::new(POLICY, restored.map(|restored| restored.known.clone().into()), 1);
+                let change = watch.handle(outcome.clone(), *now).change;
                 prop_assert_eq!(change, Change::default(), "what was said before is no news after a restart");
             }
         }
@@ -172,14 +172,28 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
     let path = directory.path().join("record.db");
     for version in 1..schema::VERSION {
         schema::make_older(&path, version);
-        let insert = "INSERT INTO transitions (id, target, reference_store_id, import_job_id, to_status, observed_at)
-            VALUES (1, 'default', '1234567890', '9876543210', 'FAILED', '2023-11-14T22:13:20.000Z')";
+        let insert = "
+            INSERT INTO transitions (id, target, reference_store_id, import_job_id, to_status, observed_at)
+            VALUES (1, 'default', '1234567890', '9876543210', 'IN_PROGRESS', '2023-11-14T22:13:20.000Z');
+            INSERT INTO source_transitions
+                (id, target, reference_store_id, import_job_id, name, source_file, nth, to_status, observed_at)
+            VALUES (2, 'default', '1234567890', '9876543210', 'GRCh38', 's3://a/b', 0, 'FINISHED', '2023-11-14T22:13:20.000Z');
+            INSERT INTO details (id, target, reference_store_id, import_job_id, kind, observed_at)
+            VALUES (3, 'default', '1234567890', '9876543210', 'vanished', '2023-11-14T22:13:21.000Z');";
         rusqlite::Connection::open(&path).expect("a connection").execute_batch(insert).expect("a row");
         let older = RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
         assert!(matches!(older, ReadError::Open(OpenError::OlderSchema { .. })), "{older}");
         drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
-        let rows = RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows");
-        assert_eq!(rows.iter().map(|row| (row.id, row.value.to.as_str())).collect::<Vec<_>>(), [(1, "FAILED")]);
+        let json =
+            serde_json::to_string(&RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows"));
+        let start =
+            r#"[{"id":1,"target":"default","kind":"reference_import","store_id":"1234567890","job_id":"9876543210""#;
+        assert!(json.as_ref().is_ok_and(|json| json.starts_with(start)), "{json:?}");
+        let connection = rusqlite::Connection::open(&path).expect("a connection");
+        let id = Model::new("default").id;
+        let known = &queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job")[&id].known;
+        assert_eq!(known.sources.values().next().map(|source| &source.status), Some(&SourceStatus::Finished));
+        assert!(known.vanished_at.is_some());
         std::fs::remove_file(&path).expect("a file");
     }
 }
@@ -208,11 +222,11 @@ fn a_row_that_cannot_be_read_is_skipped() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
     for (id, observed_at) in [(1, "2023-11-14T22:13:20.000Z"), (2, "damaged"), (3, "2023-11-14T22:13:21.000Z")] {
-        let insert = "INSERT INTO transitions (id, target, reference_store_id, import_job_id, to_status, observed_at)
-            VALUES (?, 'default', '1234567890', '9876543210', 'IN_PROGRESS', ?)";
+        let insert = "INSERT INTO transitions (id, target, kind, store_id, job_id, to_status, observed_at)
+            VALUES (?, 'default', 'reference_import', '1234567890', '9876543210', 'IN_PROGRESS', ?)";
         connection.execute(insert, rusqlite::params![id, observed_at]).expect("a row");
     }
     let id = Model::new("default").id;
-    let known = queries::remembered(&connection, Jobs::These(vec![Arc::clone(&id)])).expect("the job");
+    let known = queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job");
     assert_eq!(known[&id].transitions.iter().sum::<u32>(), 2);
 }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::errors::{CommitError, OpenError};
 use super::file::LockedFile;
-use super::{Jobs, Remembered, queries, rows};
+use super::{JobQuery, RestoredJob, queries, rows};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
@@ -31,9 +31,9 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Box<Append>),
-    Remembered {
-        jobs: Jobs,
-        done: Reply<BTreeMap<Arc<WatchId>, Remembered>>,
+    Restore {
+        jobs: JobQuery,
+        done: Reply<BTreeMap<Arc<WatchId>, RestoredJob>>,
     },
     /// Deletes the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and returns their number.
     DeleteEnded {
@@ -73,13 +73,13 @@ impl Writer {
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let mut file = LockedFile::lock(path)?;
         let mut connection = connect(&mut file);
-        if let Err(OpenError::NotARecord { .. }) = connection {
+        if let Err(OpenError::Damaged { .. }) = connection {
             // SQLite calls a file damaged whose disk fails to read, too.
             file.read_through()?;
             connection = connect(&mut file);
         }
-        if let Err(OpenError::NotARecord { path, reason }) = &connection {
-            let aside = file.move_aside(Clock::system().now().wall)?;
+        if let Err(OpenError::Damaged { path, reason }) = &connection {
+            let aside = file.quarantine(Clock::system().now().wall)?;
             instruments.record_set_aside.inc();
             error!(event = "record_set_aside", record = %path.display(), moved_to = %aside.display(), %reason,
                 "no record of refwatch, or a damaged one: it was moved aside and a new one begun. To read what is left of it: \
@@ -119,11 +119,11 @@ impl Writer {
             for request in requests.drain(..) {
                 match request {
                     Request::Append(append) => group.push(*append),
-                    Request::Remembered { jobs, done } => {
+                    Request::Restore { jobs, done } => {
                         // Changes that were queued before are part of the result.
                         self.append(mem::take(&mut group));
                         // One transaction, so that all jobs are read at one point in time.
-                        let read = self.attempt(|connection| queries::remembered(&*connection.transaction()?, jobs));
+                        let read = self.attempt(|connection| queries::restore(&*connection.transaction()?, jobs));
                         drop(done.send(read));
                     }
                     Request::DeleteEnded { before, watched, done } => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Detail, SourceTransition, Transition};
-use refwatch::database::{Filter, Jobs, OpenError, Record};
+use refwatch::database::{Filter, JobQuery, OpenError, Record};
 
 use crate::campaigns::{number, say};
 use crate::database::{Place, at, full, id, transition};
@@ -67,8 +67,8 @@ fn files(directory: &Path) -> Files {
 async fn read(place: &Place, record: &Record) -> String {
     let jobs = (0..JOBS).map(id).collect();
     let mut all = Vec::new();
-    for jobs in [Jobs::These(jobs), Jobs::InSight { store: id(0).store_id(), ended_since: Timestamp::MIN }] {
-        all.push(format!("{:?}", record.remembered(jobs).await.expect("jobs")));
+    for jobs in [JobQuery::These(jobs), JobQuery::Recent { store: id(0).store_id(), ended_since: Timestamp::MIN }] {
+        all.push(format!("{:?}", record.restore(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));
     for filter in by_job.chain([Filter::default(), Filter { since: Some(at(5)), ..Filter::default() }]) {

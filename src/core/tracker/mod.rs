@@ -1,6 +1,6 @@
 //! The state machine of one watched job.
 //!
-//! [`JobWatch`] takes the outcome of a poll and the time, and returns a [`Decision`]: what to save and when to poll next. It
+//! [`JobTracker`] takes the outcome of a poll and the time, and returns a [`Decision`]: what to save and when to poll next. It
 //! keeps the latest known state of the job. It never sends, saves or publishes anything, so scripts of outcomes test it.
 
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Known {
     /// The time left until `after` has passed since the job ended or vanished, zero if it has passed. `None`: the job is live.
     /// A job cannot have ended later than its end was observed.
     #[must_use]
-    pub fn forgotten_in(&self, after: Duration, now: Timestamp) -> Option<Duration> {
+    pub fn remaining_retention(&self, after: Duration, now: Timestamp) -> Option<Duration> {
         let gone_at = if self.status.is_terminal() {
             self.completed_at.map_or(self.since, |completed| completed.min(self.since))
         } else {
@@ -100,7 +100,7 @@ pub enum Next {
 
 /// One watched job.
 #[derive(Debug)]
-pub struct JobWatch {
+pub struct JobTracker {
     policy: PollPolicy,
     backoff: Backoff,
     jitter: fastrand::Rng,
@@ -109,7 +109,7 @@ pub struct JobWatch {
     reopening: bool,
 }
 
-impl JobWatch {
+impl JobTracker {
     /// Starts from the state that the database holds. `seed` sets the jitter of the backoff.
     #[must_use]
     pub fn new(policy: PollPolicy, known: Option<Arc<Known>>, seed: u64) -> Self {
@@ -135,7 +135,7 @@ impl JobWatch {
     }
 
     /// Handles the outcome of a poll. The caller commits the change.
-    pub fn handle_outcome(&mut self, outcome: PollOutcome, at: Now) -> Decision {
+    pub fn handle(&mut self, outcome: PollOutcome, at: Now) -> Decision {
         match outcome {
             Ok(snapshot) => {
                 self.backoff.reset();
@@ -182,7 +182,7 @@ impl JobWatch {
 
     fn apply_snapshot(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let Some(known) = &mut self.known else {
-            return self.first_sighting(snapshot, observed_at);
+            return self.first_observation(snapshot, observed_at);
         };
         let known = Arc::make_mut(known);
         let mut change = Change::default();
@@ -215,7 +215,7 @@ impl JobWatch {
         change
     }
 
-    fn first_sighting(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
+    fn first_observation(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let anomaly = anomaly(None, &snapshot);
         let change = Change {
             transition: Some(transition(None, &snapshot, observed_at, None, anomaly)),

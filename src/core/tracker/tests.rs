@@ -30,11 +30,11 @@ fn failure(reason: FailureReason) -> PollFailure {
 /// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
 /// `source from>to`, then what is next.
 fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
-    let mut watch = JobWatch::new(POLICY, None, 1);
+    let mut watch = JobTracker::new(POLICY, None, 1);
     let mut lines = Vec::new();
     for (step, outcome) in script.into_iter().enumerate() {
         let now = now(100 * step as u64);
-        lines.push(describe(&watch.handle_outcome(outcome, now), now));
+        lines.push(describe(&watch.handle(outcome, now), now));
     }
     lines
 }
@@ -113,33 +113,41 @@ fn an_ended_job_is_reopened_by_two_responses_in_a_row() {
 
 #[test]
 fn retention_starts_at_the_completion_time_or_at_the_observed_end_if_that_is_earlier() {
-    let forgotten_in = |status, completed_at: Option<u64>, seen: u64, asked: u64| {
+    let remaining_retention = |status, completed_at: Option<u64>, seen: u64, asked: u64| {
         let completed_at = completed_at.map(|at| now(at).wall);
-        let mut watch = JobWatch::new(POLICY, None, 1);
-        let decision = watch.handle_outcome(Ok(Snapshot { completed_at, ..snapshot(status) }), now(seen));
+        let mut watch = JobTracker::new(POLICY, None, 1);
+        let decision = watch.handle(Ok(Snapshot { completed_at, ..snapshot(status) }), now(seen));
         assert!(decision.change.transition.is_some());
-        let wait = watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(asked).wall);
+        let wait = watch.known().expect("a job").remaining_retention(Duration::from_mins(1), now(asked).wall);
         wait.map(|wait| wait.as_secs())
     };
-    assert_eq!(forgotten_in("IN_PROGRESS", Some(10), 10, 1_000), None);
-    assert_eq!(forgotten_in("COMPLETED", Some(100), 110, 110), Some(50));
-    assert_eq!(forgotten_in("COMPLETED", Some(100), 500, 500), Some(0), "it ended before anybody looked");
-    assert_eq!(forgotten_in("FAILED", None, 110, 130), Some(40));
-    assert_eq!(forgotten_in("FAILED", Some(100_000), 110, 130), Some(40), "a clock of the service's that is ahead");
-    assert_eq!(forgotten_in("FAILED", None, 110, 50), Some(60), "a clock of ours that was set back");
+    assert_eq!(remaining_retention("IN_PROGRESS", Some(10), 10, 1_000), None);
+    assert_eq!(remaining_retention("COMPLETED", Some(100), 110, 110), Some(50));
+    assert_eq!(remaining_retention("COMPLETED", Some(100), 500, 500), Some(0), "it ended before anybody looked");
+    assert_eq!(remaining_retention("FAILED", None, 110, 130), Some(40));
+    assert_eq!(
+        remaining_retention("FAILED", Some(100_000), 110, 130),
+        Some(40),
+        "a clock of the service's that is ahead"
+    );
+    assert_eq!(remaining_retention("FAILED", None, 110, 50), Some(60), "a clock of ours that was set back");
 }
 
 #[test]
 fn the_retention_of_a_vanished_job_starts_at_the_first_404() {
-    let mut watch = JobWatch::new(POLICY, None, 1);
-    watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(100));
-    watch.handle_outcome(Err(failure(FailureReason::NotFound)), now(130));
-    let forgotten_in = |watch: &JobWatch| {
-        watch.known().expect("a job").forgotten_in(Duration::from_mins(1), now(140).wall).map(|wait| wait.as_secs())
+    let mut watch = JobTracker::new(POLICY, None, 1);
+    watch.handle(Ok(snapshot("IN_PROGRESS")), now(100));
+    watch.handle(Err(failure(FailureReason::NotFound)), now(130));
+    let remaining_retention = |watch: &JobTracker| {
+        watch
+            .known()
+            .expect("a job")
+            .remaining_retention(Duration::from_mins(1), now(140).wall)
+            .map(|wait| wait.as_secs())
     };
-    assert_eq!(forgotten_in(&watch), Some(50));
-    watch.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(140));
-    assert_eq!(forgotten_in(&watch), None);
+    assert_eq!(remaining_retention(&watch), Some(50));
+    watch.handle(Ok(snapshot("IN_PROGRESS")), now(140));
+    assert_eq!(remaining_retention(&watch), None);
 }
 
 #[test]
@@ -155,14 +163,14 @@ fn an_end_without_completion_time_is_saved_and_marked() {
 
 #[test]
 fn a_change_lies_between_the_last_observation_of_the_old_status_and_the_first_of_the_new() {
-    let mut watch = JobWatch::new(POLICY, None, 1);
+    let mut watch = JobTracker::new(POLICY, None, 1);
     for (at, status) in [(0, "SUBMITTED"), (30, "SUBMITTED"), (50, "IN_PROGRESS")] {
-        let change = watch.handle_outcome(Ok(snapshot(status)), now(at)).change.transition;
+        let change = watch.handle(Ok(snapshot(status)), now(at)).change.transition;
         if let Some(Transition { from: Some(_), observed_at, not_before, .. }) = change {
             assert_eq!((not_before, observed_at), (Some(now(30).wall), now(50).wall));
         }
     }
-    let clock_set_back = watch.handle_outcome(Ok(snapshot("FAILED")), now(20)).change.transition.expect("a change");
+    let clock_set_back = watch.handle(Ok(snapshot("FAILED")), now(20)).change.transition.expect("a change");
     assert_eq!(clock_set_back.not_before, Some(clock_set_back.observed_at));
 }
 
@@ -232,24 +240,24 @@ fn retry_after_is_honoured_up_to_its_maximum() {
 
 #[test]
 fn a_tracker_continues_from_the_database() {
-    let mut before = JobWatch::new(POLICY, None, 1);
-    before.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(0));
-    let mut after = JobWatch::new(POLICY, before.known().cloned(), 2);
+    let mut before = JobTracker::new(POLICY, None, 1);
+    before.handle(Ok(snapshot("IN_PROGRESS")), now(0));
+    let mut after = JobTracker::new(POLICY, before.known().cloned(), 2);
     assert_eq!(after.first(now(50)), Next::PollAt(now(50).monotonic));
-    let same = after.handle_outcome(Ok(snapshot("IN_PROGRESS")), now(50));
+    let same = after.handle(Ok(snapshot("IN_PROGRESS")), now(50));
     assert!(same.change.is_empty());
-    let end = after.handle_outcome(Ok(snapshot("COMPLETED")), now(60));
+    let end = after.handle(Ok(snapshot("COMPLETED")), now(60));
     assert_eq!(describe(&end, now(60)), "IN_PROGRESS>COMPLETED finished COMPLETED");
-    assert_eq!(JobWatch::new(POLICY, after.known().cloned(), 3).first(now(70)), end.next);
+    assert_eq!(JobTracker::new(POLICY, after.known().cloned(), 3).first(now(70)), end.next);
 }
 
 #[test]
 fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_known_job_after_two_404s() {
-    let mut watch = JobWatch::new(POLICY, None, 1);
+    let mut watch = JobTracker::new(POLICY, None, 1);
     for (reason, dropped) in
         [(FailureReason::Timeout, false), (FailureReason::AccessDenied, true), (FailureReason::NotFound, true)]
     {
-        assert_eq!(watch.handle_outcome(Err(failure(reason)), now(1)).can_be_dropped(None), dropped, "{reason:?}");
+        assert_eq!(watch.handle(Err(failure(reason)), now(1)).can_be_dropped(None), dropped, "{reason:?}");
     }
     let script = [
         (Ok(snapshot("FAILED")), true),
@@ -260,7 +268,7 @@ fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_known_job_after_two_404s(
     ];
     for (outcome, dropped) in script {
         let case = format!("{outcome:?}");
-        let decision = watch.handle_outcome(outcome, now(2));
+        let decision = watch.handle(outcome, now(2));
         assert_eq!(decision.can_be_dropped(watch.known().map(AsRef::as_ref)), dropped, "{case}");
     }
 }
@@ -277,12 +285,12 @@ fn any_outcome() -> impl Strategy<Value = PollOutcome> {
 proptest! {
     #[test]
     fn transitions_form_a_chain_after_any_script(script in prop::collection::vec(any_outcome(), 1..60)) {
-        let mut watch = JobWatch::new(POLICY, None, 7);
+        let mut watch = JobTracker::new(POLICY, None, 7);
         let mut last: Option<JobStatus> = None;
         for (step, outcome) in script.into_iter().enumerate() {
             let now = now(step as u64);
             let said = outcome.as_ref().ok().map(|snapshot| snapshot.status.clone());
-            let decision = watch.handle_outcome(outcome, now);
+            let decision = watch.handle(outcome, now);
             if let Some(transition) = decision.change.transition {
                 prop_assert_eq!(&transition.from, &last, "each transition begins where the last one ended");
                 prop_assert_ne!(transition.from.as_ref(), Some(&transition.to), "no transition leads to itself");

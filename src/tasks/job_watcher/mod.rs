@@ -40,10 +40,10 @@ pub struct Workplace {
 /// The database writer has ended. The process has to end, and systemd starts it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that writes the record has ended")]
-pub struct RecordGone;
+pub struct WriterStopped;
 
 #[derive(Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct JobWatcher {
     workplace: Arc<Workplace>,
     poller: Poller,
     view: WatchView,
@@ -52,7 +52,7 @@ pub(crate) struct Watcher {
     forget_after: Option<Duration>,
 }
 
-impl Watcher {
+impl JobWatcher {
     /// Publishes the watch. `transitions` counts those that the database holds.
     pub(crate) fn new(
         workplace: Arc<Workplace>,
@@ -73,7 +73,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The database writer has ended.
-    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), RecordGone> {
+    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
             if self.poller.due().is_none() {
                 let retained = self.retained_without_polls();
@@ -114,14 +114,14 @@ impl Watcher {
     fn remaining_retention(&self) -> Option<Duration> {
         let (after, now) = (self.forget_after?, self.workplace.clock.now());
         match self.poller.known() {
-            Some(known) => known.forgotten_in(after, now.wall),
+            Some(known) => known.remaining_retention(after, now.wall),
             None => Some(after.max(UNSEEN_MIN).saturating_sub(now.monotonic.since(self.started))),
         }
     }
 
     /// Saves when the status was last observed, which bounds the time of the next transition. It is tried once: without it the
     /// bounds are wider and still correct.
-    async fn save_last_seen(&self) -> Result<(), RecordGone> {
+    async fn save_last_seen(&self) -> Result<(), WriterStopped> {
         let polled = self.view.last_successful_poll.and(self.poller.known());
         let Some(known) = polled.filter(|known| !known.status.is_terminal() && known.vanished_at.is_none()) else {
             return Ok(());
@@ -132,7 +132,7 @@ impl Watcher {
     }
 
     /// Commits, with retries. Returns whether `change` is saved; if not, `stop` was signalled.
-    async fn commit(&self, change: &Change, stop: &mut oneshot::Receiver<()>) -> Result<bool, RecordGone> {
+    async fn commit(&self, change: &Change, stop: &mut oneshot::Receiver<()>) -> Result<bool, WriterStopped> {
         while !change.is_empty() && !self.try_commit(change).await? {
             tokio::select! {
                 biased;
@@ -143,10 +143,10 @@ impl Watcher {
         Ok(true)
     }
 
-    async fn try_commit(&self, change: &Change) -> Result<bool, RecordGone> {
+    async fn try_commit(&self, change: &Change) -> Result<bool, WriterStopped> {
         let committed = self.workplace.record.append(&self.view.id, change).await;
         if let Err(CommitError::WriterGone) = committed {
-            return Err(RecordGone);
+            return Err(WriterStopped);
         }
         Ok(committed.is_ok())
     }

@@ -1,4 +1,4 @@
-//! Polls one job when it is due: waits, sends one request, and lets [`JobWatch`] decide. It saves and publishes nothing, so
+//! Polls one job when it is due: waits, sends one request, and lets [`JobTracker`] decide. It saves and publishes nothing, so
 //! `refwatch wait` uses it without a database.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::core::failure::{PollFailure, Scope};
 use crate::core::job::WatchId;
 use crate::core::listing::is_listed;
 use crate::core::time::Monotonic;
-use crate::core::tracker::{Decision, JobWatch, Known, Next, PollPolicy};
+use crate::core::tracker::{Decision, JobTracker, Known, Next, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
 use crate::tasks::hints::JobHints;
 
@@ -15,7 +15,7 @@ use crate::tasks::hints::JobHints;
 pub(crate) struct Poller {
     target: Arc<Target>,
     id: Arc<WatchId>,
-    watch: JobWatch,
+    watch: JobTracker,
     next: Next,
     hints: JobHints,
     /// When the last poll succeeded; `None` before the first one.
@@ -41,7 +41,7 @@ impl Poller {
         hints: JobHints,
         seed: u64,
     ) -> Self {
-        let watch = JobWatch::new(policy, known, seed);
+        let watch = JobTracker::new(policy, known, seed);
         let next = watch.first(target.clock().now());
         Self { target, id, watch, next, hints, fresh_at: None, failing: None }
     }
@@ -85,7 +85,7 @@ impl Poller {
         if outcome.is_ok() {
             self.fresh_at = Some(now.monotonic);
         }
-        let decision = self.watch.handle_outcome(outcome, now);
+        let decision = self.watch.handle(outcome, now);
         self.next = decision.next.clone();
         Some(decision)
     }

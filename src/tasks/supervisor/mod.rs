@@ -18,10 +18,10 @@ use crate::config::watch_list::JobEntry;
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::{Known, Next};
-use crate::database::{CommitError, Jobs, Remembered};
+use crate::database::{CommitError, JobQuery, RestoredJob};
 use crate::healthomics::{Connect, Target, TargetError};
 use crate::tasks::hints::StoreRegistry;
-use crate::tasks::job_watcher::{Poller, RecordGone, Watcher, Workplace};
+use crate::tasks::job_watcher::{JobWatcher, Poller, Workplace, WriterStopped};
 use crate::tasks::lister::{DiscoveredJobs, Lister, ListerContext, ListingPolicy};
 use crate::tasks::plan::{Plan, Running, listers, plan};
 use tasks::{RESTARTS_MAX, Tasks};
@@ -48,7 +48,7 @@ pub struct Supervisor {
     targets: Targets,
     config: Config,
     stores: BTreeMap<StoreId, Arc<StoreRegistry>>,
-    tasks: Tasks<TaskKey, RecordGone>,
+    tasks: Tasks<TaskKey, WriterStopped>,
     discovered: mpsc::Receiver<DiscoveredJobs>,
     lister_context: ListerContext,
 }
@@ -59,7 +59,7 @@ type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 #[derive(Debug)]
 pub enum Event {
     /// A task ended that was not stopped.
-    Ended(TaskEnd<TaskKey, RecordGone>),
+    Ended(TaskEnd<TaskKey, WriterStopped>),
     Discovered(DiscoveredJobs),
 }
 
@@ -104,26 +104,26 @@ impl Supervisor {
         let plan = plan(&self.running(), config);
         let targets = self.build_targets(config, &plan).await?;
         // Nothing may be stopped that could not be started again.
-        let start = Jobs::These(plan.start_jobs.keys().cloned().collect());
+        let start = JobQuery::These(plan.start_jobs.keys().cloned().collect());
         let retained = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
         for jobs in [start.clone()].into_iter().chain(retained.map(|(store, _)| self.retained(store, config))) {
-            self.workplace.record.remembered(jobs).await.map_err(ApplyError::Record)?;
+            self.workplace.record.restore(jobs).await.map_err(ApplyError::Record)?;
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
             self.workplace.instruments.forget_target(name);
         }
         (self.targets, self.config) = (targets, config.clone());
-        let mut remembered = self.remembered(start).await?;
+        let mut restored = self.restore(start).await?;
         for (id, entry) in plan.start_jobs {
-            let remembered = remembered.remove(&id);
-            self.start_watch(id, &entry, remembered, 0);
+            let restored = restored.remove(&id);
+            self.start_watch(id, &entry, restored, 0);
         }
         for (store, policy) in plan.start_listers {
             if policy.discovery.is_some() {
                 // Live and retained jobs start at once: they may be too old to be discovered, and listing may fail. A job that
                 // vanished is polled once more, because one 404 may have been wrong.
-                let jobs = self.remembered(self.retained(&store, &self.config)).await?;
+                let jobs = self.restore(self.retained(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
                 self.start_discovered(&store, jobs, |known| known.status.is_terminal());
             }
@@ -184,12 +184,12 @@ impl Supervisor {
     }
 
     /// The jobs of a store that are live or still retained under `config`.
-    fn retained(&self, store: &StoreId, config: &Config) -> Jobs {
+    fn retained(&self, store: &StoreId, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
         let forget_after = entry.and_then(|entry| entry.each.forget_after).unwrap_or_default();
         let now = self.workplace.clock.now().wall;
         let ended_since = now.checked_sub(forget_after).unwrap_or(Timestamp::MIN);
-        Jobs::InSight { store: store.clone(), ended_since }
+        JobQuery::Recent { store: store.clone(), ended_since }
     }
 
     /// Readiness depends on a target only while live jobs or discovered stores use it: nothing else would end its outage.
@@ -220,7 +220,7 @@ impl Supervisor {
         }
     }
 
-    async fn handle_end(&mut self, end: TaskEnd<TaskKey, RecordGone>) -> Result<(), ApplyError> {
+    async fn handle_end(&mut self, end: TaskEnd<TaskKey, WriterStopped>) -> Result<(), ApplyError> {
         match end {
             TaskEnd::Done(TaskKey::Lister(_)) => {}
             TaskEnd::Done(TaskKey::Watch(id)) => {
@@ -229,7 +229,7 @@ impl Supervisor {
                     self.remove_watch(&id, true);
                 }
             }
-            TaskEnd::Failed(RecordGone) => return Err(ApplyError::Lost(CommitError::WriterGone)),
+            TaskEnd::Failed(WriterStopped) => return Err(ApplyError::Lost(CommitError::WriterGone)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 if let Some(policy) = listers(&self.config).remove(&store) {
@@ -239,9 +239,9 @@ impl Supervisor {
             TaskEnd::Panicked { key: TaskKey::Watch(id), restarts } => {
                 self.workplace.instruments.task_restarts.inc();
                 // The panic may have come between a commit and its publication, so the task starts from the database.
-                let remembered = self.remembered(Jobs::These(vec![id.clone()])).await?.remove(&id);
+                let restored = self.restore(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
-                    self.start_watch(id, &entry, remembered, restarts);
+                    self.start_watch(id, &entry, restored, restarts);
                 }
             }
             TaskEnd::GivenUp(key) => self.give_up(&key),
@@ -258,11 +258,11 @@ impl Supervisor {
             return Ok(());
         }
         let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch(job)).collect();
-        let remembered = self.workplace.record.remembered(Jobs::These(ids.clone()));
+        let restored = self.workplace.record.restore(JobQuery::These(ids.clone()));
         // The other tasks must not wait for a disk that hangs.
-        let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, remembered).await {
-            Ok(Ok(mut remembered)) => {
-                self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), remembered.remove(&id))), |_| true);
+        let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restored).await {
+            Ok(Ok(mut restored)) => {
+                self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }
             Ok(Err(error @ CommitError::WriterGone)) => return Err(ApplyError::Lost(error)),
@@ -280,9 +280,9 @@ impl Supervisor {
     }
 
     /// Reads what the database holds of jobs whose tasks have ended, with retries: without it they cannot start again.
-    async fn remembered(&self, jobs: Jobs) -> Result<BTreeMap<Arc<WatchId>, Remembered>, ApplyError> {
+    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, RestoredJob>, ApplyError> {
         for _ in 0..READ_ATTEMPTS {
-            match self.workplace.record.remembered(jobs.clone()).await {
+            match self.workplace.record.restore(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
                     warn!(event = "record_unreadable", %error, "the record is asked again");
                     self.workplace.clock.sleep(READ_PAUSE).await;
@@ -290,7 +290,7 @@ impl Supervisor {
                 answer => return answer.map_err(ApplyError::Lost),
             }
         }
-        self.workplace.record.remembered(jobs).await.map_err(ApplyError::Lost)
+        self.workplace.record.restore(jobs).await.map_err(ApplyError::Lost)
     }
 
     /// Starts watches of jobs of a store, except those that are watched. Jobs that are `droppable` and whose retention has expired
@@ -298,30 +298,30 @@ impl Supervisor {
     fn start_discovered(
         &mut self,
         store: &StoreId,
-        jobs: impl Iterator<Item = (Arc<WatchId>, Option<Remembered>)>,
+        jobs: impl Iterator<Item = (Arc<WatchId>, Option<RestoredJob>)>,
         droppable: impl Fn(&Known) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
         let now = self.workplace.clock.now().wall;
-        for (id, remembered) in jobs {
-            let known = remembered.as_ref().map(|job| &job.known).filter(|known| droppable(known));
-            let remaining = known.and_then(|known| known.forgotten_in(entry.forget_after?, now));
+        for (id, restored) in jobs {
+            let known = restored.as_ref().map(|job| &job.known).filter(|known| droppable(known));
+            let remaining = known.and_then(|known| known.remaining_retention(entry.forget_after?, now));
             let watched = self.stores.get(store).is_some_and(|jobs| jobs.is_watched(&id.key.job));
             if remaining != Some(Duration::ZERO) && !watched {
-                self.start_watch(id, &entry, remembered, 0);
+                self.start_watch(id, &entry, restored, 0);
             }
         }
     }
 
-    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, remembered: Option<Remembered>, restarts: u32) {
+    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, restored: Option<RestoredJob>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
         let hints = self.stores.entry(id.store_id()).or_default().subscribe(&id.key.job);
-        let (known, transitions) = remembered.map(|job| (Arc::new(job.known), job.transitions)).unzip();
+        let (known, transitions) = restored.map(|job| (Arc::new(job.known), job.transitions)).unzip();
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known, hints, seed);
         let (workplace, name) = (Arc::clone(&self.workplace), Arc::clone(&entry.name));
         let transitions = transitions.unwrap_or_default();
-        let watcher = Watcher::new(workplace, poller, Arc::clone(&id), name, transitions, entry.forget_after);
+        let watcher = JobWatcher::new(workplace, poller, Arc::clone(&id), name, transitions, entry.forget_after);
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 

@@ -11,7 +11,7 @@ use refwatch::clock::Clock;
 use refwatch::core::backoff::BackoffPolicy;
 use refwatch::core::failure::{FailureReason, PollFailure};
 use refwatch::core::job::JobKey;
-use refwatch::core::tracker::{JobWatch, Next, PollPolicy, RETRY_AFTER_MAX};
+use refwatch::core::tracker::{JobTracker, Next, PollPolicy, RETRY_AFTER_MAX};
 use tokio::net::TcpSocket;
 
 use super::head;
@@ -25,7 +25,7 @@ fn waits(failure: PollFailure) -> Option<Duration> {
     let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: BACKOFF_MAX };
     let policy = PollPolicy { interval: Duration::from_secs(5), fixed: false, backoff };
     let now = Clock::system().now();
-    let decision = JobWatch::new(policy, None, 1).handle_outcome(Err(failure), now);
+    let decision = JobTracker::new(policy, None, 1).handle(Err(failure), now);
     assert!(decision.change.is_empty(), "{:?}", decision.change);
     match decision.next {
         Next::PollAt(at) => Some(at.since(now.monotonic)),
