@@ -159,6 +159,8 @@ async fn memory() -> Result<Vec<Row>, Failure> {
         simulator.wait_for_polls(watches as u64).await?;
         Clock::system().sleep(REST).await;
         get(listen, "/metrics").await?;
+        // The buffer of the response is freed once the client has read it.
+        Clock::system().sleep(SETTLE).await;
         let resident = process.resident_mib()?;
         process.kill().await?;
         rows.push(row(&format!("RSS after a scrape, {watches} watches, MiB"), format!("{resident:.1}"), to_reach));
