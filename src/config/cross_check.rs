@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::TargetConfig;
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::ConfigFile;
+use super::raw::{ConfigFile, Job, Store};
 use super::resolve::too_short;
 use super::suggest::nearest;
 use super::watch_list::StoreEntry;
+use super::{Config, TargetConfig};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 
 /// A part of a file, by the file's index.
@@ -23,26 +23,26 @@ struct Watch<'a> {
     file: usize,
     store: &'a Spanned<ReferenceStoreId>,
     job: Option<&'a Spanned<ImportJobId>>,
-    name: Option<&'a Spanned<String>>,
-    target: Option<&'a Spanned<String>>,
-    interval: Option<&'a Spanned<Option<Duration>>>,
+    name: &'a Option<Spanned<String>>,
+    target: &'a Option<Spanned<String>>,
+    interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
 /// Repeats the checks until the files without a problem need no entry of a file with one.
-pub(super) fn cross_check(files: &mut [ConfigFile], min_interval: Duration, keep: Duration) {
+pub(super) fn cross_check(files: &mut [ConfigFile], settings: &Config) {
     let mut includes_bad_files = true;
     loop {
-        let is_checked = |file: &ConfigFile| file.is_toml && (includes_bad_files || file.problems.is_empty());
+        let is_checked = |file: &ConfigFile| includes_bad_files || file.problems.is_empty();
         let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
         // A duplicate is reported in the later file, or in the one that is left out anyway.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, found: Vec::new(), targets: BTreeMap::new() };
         for &index in &order {
             checker.check_targets(index);
-            checker.check_limits(index, keep);
+            checker.check_limits(index, settings.record.keep);
         }
         let watches: Vec<Watch<'_>> = order.iter().flat_map(|&index| watches(index, &files[index])).collect();
-        checker.check_watches(&watches, min_interval);
+        checker.check_watches(&watches, settings.poll.min_interval);
         checker.check_swapped_ids(&watches);
         let found = checker.found;
         if found.is_empty() && !includes_bad_files {
@@ -59,27 +59,16 @@ pub(super) fn cross_check(files: &mut [ConfigFile], min_interval: Duration, keep
 }
 
 /// The watches of one file in the order in which they are written.
-fn watches(index: usize, file: &ConfigFile) -> Vec<Watch<'_>> {
-    let jobs = file.tables.job.iter().filter_map(|job| {
-        Some(Watch {
-            file: index,
-            store: job.reference_store_id.as_ref()?,
-            job: Some(job.id.as_ref()?),
-            name: job.name.as_ref(),
-            target: job.target.as_ref(),
-            interval: job.interval.as_ref(),
-        })
+fn watches(file: usize, ConfigFile { tables, .. }: &ConfigFile) -> Vec<Watch<'_>> {
+    let jobs = tables.job.iter().flatten().filter_map(|Job { name, reference_store_id, id, target, interval }| {
+        let (store, job) = (reference_store_id.as_ref()?, Some(id.as_ref()?));
+        Some(Watch { file, store, job, name, target, interval })
     });
-    let stores = file.tables.store.iter().filter_map(|store| {
-        Some(Watch {
-            file: index,
-            store: store.reference_store_id.as_ref()?,
-            job: None,
-            name: store.name.as_ref(),
-            target: store.target.as_ref(),
-            interval: store.interval.as_ref(),
-        })
-    });
+    let stores =
+        tables.store.iter().flatten().filter_map(|Store { name, reference_store_id, target, interval, .. }| {
+            let store = reference_store_id.as_ref()?;
+            Some(Watch { file, store, job: None, name, target, interval })
+        });
     let mut watches: Vec<Watch<'_>> = jobs.chain(stores).collect();
     watches.sort_by_key(|watch| watch.place().1.start);
     watches
@@ -92,7 +81,7 @@ impl Watch<'_> {
     }
 
     fn target(&self) -> &str {
-        self.target.map_or(TargetConfig::DEFAULT, |target| target.get_ref())
+        self.target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref())
     }
 
     fn ids(&self) -> (&str, Option<&str>) {
@@ -100,12 +89,11 @@ impl Watch<'_> {
     }
 
     fn name(&self) -> (String, Place) {
-        let default = || match self.ids() {
-            (store, Some(job)) => format!("{store}/{job}"),
-            (store, None) => store.to_owned(),
-        };
-        let name = self.name.map(|name| (name.get_ref().clone(), (self.file, name.span())));
-        name.unwrap_or_else(|| (default(), self.place()))
+        match (self.name, self.ids()) {
+            (Some(name), _) => (name.get_ref().clone(), (self.file, name.span())),
+            (None, (store, Some(job))) => (format!("{store}/{job}"), self.place()),
+            (None, (store, None)) => (store.to_owned(), self.place()),
+        }
     }
 }
 
@@ -151,7 +139,7 @@ impl Checker<'_> {
         let (mut seen, mut names) = (BTreeMap::new(), BTreeMap::new());
         for watch in watches {
             self.check_target(watch);
-            if let Some((span, message)) = watch.interval.and_then(|interval| too_short(interval, min_interval)) {
+            if let Some((span, message)) = too_short(watch.interval.as_ref(), min_interval) {
                 self.report((watch.file, span), &message, None);
             }
             if let Some(first) = seen.get(&(watch.target(), watch.ids())).cloned() {
@@ -187,7 +175,7 @@ impl Checker<'_> {
 
     /// A job that the database no longer has would count as new if it were still listed.
     fn check_limits(&mut self, index: usize, keep: Duration) {
-        for store in &self.files[index].tables.store {
+        for store in self.files[index].tables.store.iter().flatten() {
             let Some(id) = &store.reference_store_id else { continue };
             for (key, written, default) in [
                 ("since", &store.since, StoreEntry::SINCE),

@@ -112,10 +112,6 @@ impl Problem {
         Self { message: sanitized(message), location, help: help.map(|help| sanitized(&help)), related: None }
     }
 
-    pub(super) fn with_help(self, help: &str) -> Self {
-        Self { help: Some(sanitized(help)), ..self }
-    }
-
     pub(super) fn related(mut self, why: &'static str, location: Location) -> Self {
         self.related = Some((why, location));
         self

@@ -7,18 +7,15 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, Source};
-use super::reader::{Field, Key, List, Many, Named, One, Reader, Table, tables};
+use super::reader::{Field, Key, List, Named, One, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, EndpointUrl, ExternalId, FilePath, ForgetAfter, IncludePattern, Interval,
     JobId, Keep, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Profile,
     Region, RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName, WatchName,
 };
 
-/// The keys that an included file can have.
-pub(super) const INCLUDED_KEYS: [&str; 3] = ["target", "job", "store"];
-
 tables! {
-    File, "the part before the first [table]" requires [] {
+    File, "the top level of the main file" requires [] {
         /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
         include: List<IncludePattern>,
         /// How jobs are polled.
@@ -34,9 +31,18 @@ tables! {
         /// Accounts and regions, by name. A watch without a target uses `[target.default]`.
         target: Named<TargetName, One<Target>>,
         /// The jobs to watch.
-        job: Many<Job>,
+        job: List<One<Job>>,
         /// The stores whose jobs are all watched.
-        store: Many<Store>,
+        store: List<One<Store>>,
+    }
+
+    IncludedFile, "an included file" requires [] {
+        /// Accounts and regions, by name.
+        target: Named<TargetName, One<Target>>,
+        /// The jobs to watch.
+        job: List<One<Job>>,
+        /// The stores whose jobs are all watched.
+        store: List<One<Store>>,
     }
 
     Poll, "[poll]" requires [] {
@@ -149,8 +155,6 @@ pub(super) struct ConfigFile {
     /// Without the values that have problems.
     pub tables: File,
     pub problems: Vec<Problem>,
-    /// Whether it is TOML at all. If not, it is not compared with other files.
-    pub is_toml: bool,
 }
 
 impl ConfigFile {
