@@ -109,28 +109,26 @@ impl Checker<'_> {
         Location::new(&self.files[file].source, span)
     }
 
-    fn report(&mut self, place: Place, message: &str, help: Option<String>) {
-        self.found.push((place.0, Problem::new(self.location(place), message, help)));
+    fn report(&mut self, place: Place, message: &str, help: Option<&str>) {
+        self.found.push((place.0, Problem::new(self.location(place), message, help.map(str::to_owned))));
     }
 
-    fn report_second(&mut self, place: Place, message: &str, help: &str, first: Place) {
-        let (index, first) = (place.0, self.location(first));
+    fn report_pair(&mut self, place: Place, other: Place, message: &str, help: &str) {
+        let (file, other) = (place.0, self.location(other));
         let problem = Problem::new(self.location(place), message, Some(help.to_owned()));
-        self.found.push((index, problem.related("the first one is here", first)));
+        self.found.push((file, problem.related(other)));
     }
 
-    fn check_targets(&mut self, index: usize) {
+    fn check_targets(&mut self, file: usize) {
         let files = self.files;
-        for (name, target) in &files[index].tables.target {
-            match self.targets.get(name.get_ref().as_str()).cloned() {
-                Some(first) => {
-                    let help = "remove one of them, or give it another name";
-                    self.report_second((index, name.span()), "this target is defined twice", help, first);
-                }
-                None => drop(self.targets.insert(name.get_ref(), (index, name.span()))),
+        for (name, target) in &files[file].tables.target {
+            let place = (file, name.span());
+            if let Some(other) = self.targets.insert(name.get_ref(), place.clone()) {
+                let help = "remove one of them, or give it another name";
+                self.report_pair(place, other, "this target is defined twice", help);
             }
             if let (Some(id), None) = (&target.external_id, &target.role_arn) {
-                self.report((index, id.span()), "`external_id` needs `role_arn`", None);
+                self.report((file, id.span()), "`external_id` needs `role_arn`", None);
             }
         }
     }
@@ -142,20 +140,16 @@ impl Checker<'_> {
             if let Some((span, message)) = too_short(watch.interval.as_ref(), min_interval) {
                 self.report((watch.file, span), &message, None);
             }
-            if let Some(first) = seen.get(&(watch.target(), watch.ids())).cloned() {
+            if let Some(other) = seen.insert((watch.target(), watch.ids()), watch.place()) {
                 let kind = if watch.job.is_some() { "job" } else { "store" };
                 let message = format!("this {kind} is in the watch list twice");
-                self.report_second(watch.place(), &message, "remove one of them", first);
+                self.report_pair(watch.place(), other, &message, "remove one of them");
                 continue;
             }
-            seen.insert((watch.target(), watch.ids()), watch.place());
             let (name, place) = watch.name();
-            match names.get(&name).cloned() {
-                Some(first) => {
-                    let message = format!("two watches have the name \"{name}\"");
-                    self.report_second(place, &message, "give one of them another `name`", first);
-                }
-                None => drop(names.insert(name, place)),
+            if let Some(other) = names.insert(name.clone(), place.clone()) {
+                let message = format!("two watches have the name \"{name}\"");
+                self.report_pair(place, other, &message, "give one of them another `name`");
             }
         }
     }
@@ -170,7 +164,7 @@ impl Checker<'_> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("define it: [target.{target}]"),
         };
-        self.report((watch.file, written.span()), &format!("there is no target \"{target}\""), Some(help));
+        self.report((watch.file, written.span()), &format!("there is no target \"{target}\""), Some(&help));
     }
 
     /// A job that the database no longer has would count as new if it were still listed.
@@ -183,12 +177,9 @@ impl Checker<'_> {
             ] {
                 let (length, span) = written.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
                 if length > keep {
-                    let by_default = if written.is_some() { "" } else { " by default" };
                     let (length, keep) = (DurationText(length), DurationText(keep));
-                    let message =
-                        format!("`{key}`, {length}{by_default}, must not be longer than `keep` in [record], {keep}");
-                    let help = format!("set `{key}` to \"{keep}\" or less, or `keep` to \"{length}\" or more");
-                    self.report((index, span), &message, Some(help));
+                    let message = format!("`{key}`, {length}, must not be longer than `keep` in [record], {keep}");
+                    self.report((index, span), &message, None);
                 }
             }
         }
@@ -202,17 +193,13 @@ impl Checker<'_> {
         }
         for watch in watches {
             let (store, Some(job)) = watch.ids() else { continue };
-            let Some((count, first)) = stores.get(job) else { continue };
-            let help = if store == job {
-                "the job's own id is in the response of StartReferenceImportJob"
-            } else if *count < stores.get(store).map_or(0, |(count, _)| *count) {
-                // The other entry has its ids swapped.
+            let Some((count, other)) = stores.get(job) else { continue };
+            // The other entry has its ids swapped.
+            if store != job && *count < stores.get(store).map_or(0, |(count, _)| *count) {
                 continue;
-            } else {
-                "are `reference_store_id` and `id` swapped?"
-            };
+            }
             let message = "this is the id of a reference store, not of a job";
-            self.report_second(watch.place(), message, help, first.clone());
+            self.report_pair(watch.place(), other.clone(), message, "are `reference_store_id` and `id` swapped?");
         }
     }
 }

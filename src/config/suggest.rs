@@ -8,25 +8,13 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     if word.len() > WORD_LENGTH_MAX {
         return None;
     }
-    let word = snake_case(word);
+    // `role-arn` and `ROLE_ARN` are `role_arn`.
+    let normal = |word: &str| word.to_lowercase().replace('-', "_");
+    let word = normal(word);
     // One wrong character in three ("profil"), or one is a part of the other ("store_id", "warning").
     let is_near = |distance: usize, known: &str| {
         distance <= known.len().max(word.len()) / 3 || known.contains(&*word) || word.contains(known)
     };
-    let distances = known.into_iter().map(|known| (strsim::damerau_levenshtein(&word, &snake_case(known)), known));
+    let distances = known.into_iter().map(|known| (strsim::damerau_levenshtein(&word, &normal(known)), known));
     distances.filter(|(distance, known)| is_near(*distance, known)).min().map(|(_, known)| known)
-}
-
-/// `roleArn`, `role-arn` and `ROLE_ARN` become `role_arn`.
-fn snake_case(word: &str) -> String {
-    let mut snake = String::new();
-    let mut after_lower = false;
-    for c in word.chars() {
-        if c.is_ascii_uppercase() && after_lower {
-            snake.push('_');
-        }
-        after_lower = c.is_ascii_lowercase();
-        snake.push(if c == '-' { '_' } else { c.to_ascii_lowercase() });
-    }
-    snake
 }
