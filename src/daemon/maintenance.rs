@@ -22,7 +22,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
 
-#[derive(Debug)]
 pub(super) struct Maintenance {
     workplace: Workplace,
     log: Log,
