@@ -23,6 +23,8 @@ const DETECTION_DELAY_BUCKETS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 6
 /// Labels of everything that is counted per operation.
 const OPERATION: [&str; 2] = ["target", "operation"];
 
+const OPERATION_AND_REASON: [&str; 3] = ["target", "operation", "reason"];
+
 /// Every counter and histogram of the daemon. Clones share the same numbers.
 #[derive(Clone, Debug)]
 pub struct Instruments {
@@ -86,13 +88,23 @@ impl Instruments {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
         let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &OPERATION));
-        let histograms = |name: &str, help: &str, buckets: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            register(&registry, HistogramVec::new(options, &OPERATION))
-        };
-        let detection_delay = HistogramOpts::new(
+        let options =
+            |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histograms = |options: HistogramOpts| register(&registry, HistogramVec::new(options, &OPERATION));
+        let detection_delay = options(
             "refwatch_detection_delay_seconds",
             "From the service's completionTime of a job to the commit of its end.",
+            DETECTION_DELAY_BUCKETS,
+        );
+        let request_duration = options(
+            "refwatch_api_request_duration_seconds",
+            "Duration of a request to AWS HealthOmics: credentials, connect, headers and body.",
+            REQUEST_BUCKETS,
+        );
+        let quota_wait = options(
+            "refwatch_quota_wait_seconds",
+            "Time from when a request is due until the quota allows it.",
+            QUOTA_WAIT_BUCKETS,
         );
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
@@ -102,29 +114,15 @@ impl Instruments {
             record_failures: counter("refwatch_record_failures_total", "Failed commits of the record.")?,
             record_set_aside: counter("refwatch_record_set_aside_total", "Damaged records that were set aside.")?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
-            detection_delay: register(
-                &registry,
-                Histogram::with_opts(detection_delay.buckets(DETECTION_DELAY_BUCKETS.to_vec())),
-            )?,
+            detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter(
                 "refwatch_log_lines_dropped_total",
                 "Log lines that a log file or the journal lacks.",
             )?,
             api_requests: register(&registry, IntCounterVec::new(requests, &OPERATION))?,
-            api_request_failures: register(
-                &registry,
-                IntCounterVec::new(failures, &["target", "operation", "reason"]),
-            )?,
-            api_request_duration: histograms(
-                "refwatch_api_request_duration_seconds",
-                "Duration of a request to AWS HealthOmics: credentials, connect, headers and body.",
-                REQUEST_BUCKETS,
-            )?,
-            quota_wait: histograms(
-                "refwatch_quota_wait_seconds",
-                "Time from when a request is due until the quota allows it.",
-                QUOTA_WAIT_BUCKETS,
-            )?,
+            api_request_failures: register(&registry, IntCounterVec::new(failures, &OPERATION_AND_REASON))?,
+            api_request_duration: histograms(request_duration)?,
+            quota_wait: histograms(quota_wait)?,
             quota_allowed: gauges(
                 "refwatch_quota_allowed_requests_per_second",
                 "Requests per second that refwatch allows itself at present.",

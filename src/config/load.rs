@@ -12,7 +12,7 @@ use super::Config;
 use super::cross_check::cross_check;
 use super::diagnostics::{Problem, Problems, Source};
 use super::files::matching_files;
-use super::raw::{ConfigFile, File, IncludedFile, TABLES};
+use super::raw::{ConfigFile, File, IncludedFile};
 use super::reader::Reader;
 use super::{resolve, syntax};
 
@@ -81,7 +81,7 @@ fn sorted_problems(file: &ConfigFile) -> Vec<Problem> {
 /// A file that is no TOML has syntax errors only. Its values are checked once it parses.
 fn read_file((source, unreadable): (Source, Option<Problem>), is_main: bool) -> ConfigFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
-    let mut reader = Reader::new(&source, TABLES);
+    let mut reader = Reader::new(&source);
     let mut tables = File::default();
     if !errors.is_empty() {
         reader.problems = syntax::problems(&source, &errors[..errors.len().min(PROBLEMS_MAX)]);

@@ -10,8 +10,8 @@ use super::diagnostics::{Location, Problem, Source};
 use super::reader::{Field, Key, List, Named, One, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, EndpointUrl, ExternalId, FilePath, ForgetAfter, IncludePattern, Interval,
-    JobId, Keep, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Profile,
-    Region, RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName, WatchName,
+    JobId, Keep, KeepFiles, Label, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Region,
+    RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName,
 };
 
 tables! {
@@ -109,7 +109,7 @@ tables! {
         /// The AWS region, such as us-west-2. Without it, the AWS SDK decides: environment, shared configuration files, instance.
         region: Region,
         /// A profile of the shared AWS configuration files.
-        profile: Profile,
+        profile: Label,
         /// A role to assume.
         role_arn: RoleArn,
         /// The external id that the role requires.
@@ -122,7 +122,7 @@ tables! {
 
     Job, "[[job]]" requires ["reference_store_id", "id"] {
         /// The label `watch` of its metrics. The default is `REFERENCE_STORE_ID/ID`.
-        name: WatchName,
+        name: Label,
         /// The id of the reference store that the job imports into.
         reference_store_id: StoreId,
         /// The id of the import job, as `StartReferenceImportJob` returned it.
@@ -135,7 +135,7 @@ tables! {
 
     Store, "[[store]]" requires ["reference_store_id"] {
         /// The label `watch` of the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
-        name: WatchName,
+        name: Label,
         /// The id of the reference store.
         reference_store_id: StoreId,
         /// The maximum age of a job when refwatch first lists the store.

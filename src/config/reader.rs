@@ -35,9 +35,6 @@ macro_rules! tables {
     ($($name:ident, $written:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
     })*) => {
-        /// Every table, by the way it is written.
-        pub(super) const TABLES: &[(&str, &[Key])] = &[$(($written, $name::KEYS),)*];
-
         $(
             #[derive(Debug, Default)]
             pub(super) struct $name {
@@ -174,14 +171,12 @@ pub(super) fn table_schema<T: Table>() -> Json {
 /// Reads one file.
 pub(super) struct Reader<'a> {
     source: &'a Source,
-    /// Every table, for the suggestion that a key belongs to another one.
-    tables: &'a [(&'static str, &'static [Key])],
     pub problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(source: &'a Source, tables: &'a [(&'static str, &'static [Key])]) -> Self {
-        Self { source, tables, problems: Vec::new() }
+    pub(super) fn new(source: &'a Source) -> Self {
+        Self { source, problems: Vec::new() }
     }
 
     pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
@@ -197,7 +192,7 @@ impl<'a> Reader<'a> {
             let name = key.get_ref();
             let near = nearest(name, known.iter().copied().filter(|key| !table.contains_key(*key)));
             missing.retain(|key| Some(*key) != near);
-            let help = near.map(|near| format!("did you mean `{near}`?")).or_else(|| self.elsewhere(name));
+            let help = near.map(|near| format!("did you mean `{near}`?"));
             let help = help.unwrap_or_else(|| format!("the keys here are `{}`", known.join("`, `")));
             self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
         }
@@ -226,12 +221,5 @@ impl<'a> Reader<'a> {
         let help = written.map(|written| format!("write {written}"));
         let Invalid { rule, help } = Invalid::wrong_type(expected, value.get_ref(), help);
         self.report(value.span(), &format!("`{key}` {rule}"), help);
-    }
-
-    /// Which tables have this key.
-    fn elsewhere(&self, name: &str) -> Option<String> {
-        let has = |keys: &[Key]| keys.iter().any(|key| key.name == name);
-        let tables: Vec<&str> = self.tables.iter().filter(|(_, keys)| has(keys)).map(|(written, _)| *written).collect();
-        (!tables.is_empty()).then(|| format!("`{name}` is a key of {}", tables.join(", ")))
     }
 }

@@ -113,8 +113,7 @@ pattern!(
 pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letters, digits or characters of =,.@:/-_+");
 // HTTP's basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
-kind!(WatchName, String, label_schema(), |value| text(value, label, no_candidates));
-kind!(Profile, String, label_schema(), |value| text(value, label, no_candidates));
+kind!(Label, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| text(value, label, no_candidates));
 kind!(StoreId, ReferenceStoreId, pattern_schema(ID_PATTERN), |value| {
     text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), ids)
 });
@@ -261,10 +260,6 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
         return Ok(None);
     }
     duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
-}
-
-fn label_schema() -> Json {
-    json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "\\S"})
 }
 
 /// A label of metrics.

@@ -12,7 +12,7 @@ use std::mem;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -39,9 +39,10 @@ pub(super) struct ConfigLoad {
     pub requests: Vec<ReloadRequest>,
 }
 
-/// Identifies the content of one file without reading it: its path, the link's target, and device, inode, size and modification time.
+/// Identifies the content of one file without reading it: its path, the link's target, and device, inode, size and change time.
+/// A change of permissions counts.
 /// `None` if the file cannot be found.
-type Stamp = (PathBuf, Option<(PathBuf, u64, u64, u64, SystemTime)>);
+type Stamp = (PathBuf, Option<(PathBuf, u64, u64, u64, [i64; 2])>);
 
 struct Check {
     stamps: Vec<Stamp>,
@@ -153,7 +154,7 @@ impl ConfigWatcher {
 fn stamps(patterns: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |path: &Path| -> io::Result<_> {
         let file = fs::metadata(path)?;
-        Ok((path.canonicalize()?, file.dev(), file.ino(), file.len(), file.modified()?))
+        Ok((path.canonicalize()?, file.dev(), file.ino(), file.len(), [file.ctime(), file.ctime_nsec()]))
     };
     // A directory or file that cannot be read has no stamps. The load reports the error.
     let files = patterns.iter().flat_map(|pattern| config::matching_files(pattern).unwrap_or_default());
@@ -224,7 +225,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let (mut watcher, _requests) = watcher(&folder.path().join("refwatch.toml"));
         watcher.loaded = Some(Vec::new());
-        let stamps = |size| vec![("a".into(), Some(("a".into(), 1, 1, size, SystemTime::UNIX_EPOCH)))];
+        let stamps = |size| vec![("a".into(), Some(("a".into(), 1, 1, size, [0; 2])))];
         for (size, loads) in [(1, false), (2, false)] {
             let check = Check { stamps: stamps(size), outcome: None, requests: Vec::new() };
             assert_eq!(watcher.finish_check(check).is_some(), loads);

@@ -7,7 +7,6 @@ pub mod config_watcher;
 mod maintenance;
 mod reload;
 pub mod signals;
-mod status_line;
 pub mod systemd;
 
 use std::error::Error;
@@ -40,7 +39,7 @@ use config_watcher::{ConfigWatcher, Loader};
 use maintenance::Maintenance;
 use reload::publish_config;
 use signals::Asked;
-use status_line::status_line;
+use systemd::status_line;
 
 /// Together with the time that the tasks get, this stays below the 5 s that a stop may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -179,12 +178,17 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(mut self, asked: impl AsyncFnMut() -> Asked) -> Result<(), DaemonError> {
+    pub async fn run(mut self, mut asked: impl AsyncFnMut() -> Asked) -> Result<(), DaemonError> {
         // Concurrent with the main loop: a stop does not wait for a reload that a slow disk delays.
         let requests = self.requests.clone();
+        let stop = async {
+            while asked().await == Asked::Reload {
+                requests.ask();
+            }
+        };
         let end = tokio::select! {
             biased;
-            () = wait_for_stop(asked, &requests) => Ok(()),
+            () = stop => Ok(()),
             end = self.run_main_loop() => end,
         };
         self.stop().await;
@@ -219,13 +223,6 @@ impl Daemon {
         if tokio::time::timeout(CLOSE_TIMEOUT, self.workplace.record.close()).await.is_err() {
             warn!(event = "record_not_closed", "nothing that was announced is lost; the next start completes the file");
         }
-    }
-}
-
-/// Passes reload signals on, and returns when the process is to stop.
-async fn wait_for_stop(mut asked: impl AsyncFnMut() -> Asked, requests: &ReloadRequests) {
-    while asked().await == Asked::Reload {
-        requests.ask();
     }
 }
 

@@ -5,9 +5,9 @@
 
 use tracing::{error, info, warn};
 
+use super::Daemon;
 use super::config_watcher::ConfigLoad;
-use super::status_line::status_line;
-use super::{Daemon, systemd};
+use super::systemd::{self, status_line};
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::reload::Reloaded;
