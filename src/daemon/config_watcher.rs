@@ -39,9 +39,8 @@ pub(super) struct ConfigLoad {
     pub requests: Vec<ReloadRequest>,
 }
 
-/// Identifies the content of one file without reading it: its path, the link's target, and device, inode, size and change time.
-/// A change of permissions counts.
-/// `None` if the file cannot be found.
+/// Identifies the content of one file without reading it: its path, the link's target, and device, inode, size and change time,
+/// which permissions change, too. `None` if the file cannot be found.
 type Stamp = (PathBuf, Option<(PathBuf, u64, u64, u64, [i64; 2])>);
 
 struct Check {
