@@ -23,6 +23,8 @@ const DETECTION_DELAY_BUCKETS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 6
 /// Labels of everything that is counted per operation.
 const OPERATION: [&str; 2] = ["target", "operation"];
 
+const OPERATION_AND_REASON: [&str; 3] = ["target", "operation", "reason"];
+
 /// Every counter and histogram of the daemon. Clones share the same numbers.
 #[derive(Clone, Debug)]
 pub struct Instruments {
@@ -39,6 +41,8 @@ pub struct Instruments {
     quota_wait: HistogramVec,
     quota_allowed: GaugeVec,
     quota_configured: GaugeVec,
+    /// All of the above.
+    pub registry: Registry,
     /// By target and operation.
     operations: Arc<Mutex<BTreeMap<(String, String), OperationInstruments>>>,
 }
@@ -79,54 +83,55 @@ impl OperationInstruments {
 
 impl Instruments {
     /// # Errors
-    /// An internal error: Prometheus does not allow a family's name or label.
+    /// An internal error: Prometheus does not allow a family's name or label, or two families have the same name.
     pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
+        let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &OPERATION));
+        let options =
+            |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histograms = |options: HistogramOpts| register(&registry, HistogramVec::new(options, &OPERATION));
+        let detection_delay = options(
+            "refwatch_detection_delay_seconds",
+            "From the service's completionTime of a job to the commit of its end.",
+            DETECTION_DELAY_BUCKETS,
+        );
+        let request_duration = options(
+            "refwatch_api_request_duration_seconds",
+            "Duration of a request to AWS HealthOmics: credentials, connect, headers and body.",
+            REQUEST_BUCKETS,
+        );
+        let quota_wait = options(
+            "refwatch_quota_wait_seconds",
+            "Time from when a request is due until the quota allows it.",
+            QUOTA_WAIT_BUCKETS,
+        );
+        let requests =
+            Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
+        let failures = Opts::new("refwatch_api_request_failures_total", "Requests to AWS HealthOmics that failed.");
         Ok(Self {
-            record_commits: IntCounter::new("refwatch_record_commits_total", "Commits of the record.")?,
-            record_failures: IntCounter::new("refwatch_record_failures_total", "Failed commits of the record.")?,
-            record_set_aside: IntCounter::new(
-                "refwatch_record_set_aside_total",
-                "Damaged records that were set aside for a new one.",
-            )?,
-            task_restarts: IntCounter::new(
-                "refwatch_task_restarts_total",
-                "Tasks that ended by a fault of refwatch and were started again.",
-            )?,
-            detection_delay: Histogram::with_opts(histogram(
-                "refwatch_detection_delay_seconds",
-                "From the service's completionTime of a job to the commit of its end.",
-                DETECTION_DELAY_BUCKETS,
-            ))?,
-            log_lines_dropped: IntCounter::new(
+            record_commits: counter("refwatch_record_commits_total", "Commits of the record.")?,
+            record_failures: counter("refwatch_record_failures_total", "Failed commits of the record.")?,
+            record_set_aside: counter("refwatch_record_set_aside_total", "Damaged records that were set aside.")?,
+            task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
+            detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
+            log_lines_dropped: counter(
                 "refwatch_log_lines_dropped_total",
-                "Log lines dropped because the log files or the journal did not take them, or not fast enough.",
+                "Log lines that a log file or the journal lacks.",
             )?,
-            api_requests: IntCounterVec::new(
-                Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included."),
-                &OPERATION,
-            )?,
-            api_request_failures: IntCounterVec::new(
-                Opts::new("refwatch_api_request_failures_total", "Requests to AWS HealthOmics that failed."),
-                &["target", "operation", "reason"],
-            )?,
-            api_request_duration: operation_histogram(
-                "refwatch_api_request_duration_seconds",
-                "Duration of a request to AWS HealthOmics: credentials, connect, headers and body.",
-                REQUEST_BUCKETS,
-            )?,
-            quota_wait: operation_histogram(
-                "refwatch_quota_wait_seconds",
-                "Time from when a request is due until the quota allows it.",
-                QUOTA_WAIT_BUCKETS,
-            )?,
-            quota_allowed: operation_gauge(
+            api_requests: register(&registry, IntCounterVec::new(requests, &OPERATION))?,
+            api_request_failures: register(&registry, IntCounterVec::new(failures, &OPERATION_AND_REASON))?,
+            api_request_duration: histograms(request_duration)?,
+            quota_wait: histograms(quota_wait)?,
+            quota_allowed: gauges(
                 "refwatch_quota_allowed_requests_per_second",
                 "Requests per second that refwatch allows itself at present.",
             )?,
-            quota_configured: operation_gauge(
+            quota_configured: gauges(
                 "refwatch_quota_configured_requests_per_second",
                 "Requests per second that the configuration allows: the quota and refwatch's share of it.",
             )?,
+            registry: registry.clone(),
             operations: Arc::default(),
         })
     }
@@ -175,36 +180,13 @@ impl Instruments {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.retain(|(name, _), _| name != target);
     }
-
-    /// # Errors
-    /// An internal error: two families have the same name.
-    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let families: [Box<dyn Collector>; 12] = [
-            Box::new(self.record_commits.clone()),
-            Box::new(self.record_failures.clone()),
-            Box::new(self.record_set_aside.clone()),
-            Box::new(self.task_restarts.clone()),
-            Box::new(self.detection_delay.clone()),
-            Box::new(self.log_lines_dropped.clone()),
-            Box::new(self.api_requests.clone()),
-            Box::new(self.api_request_failures.clone()),
-            Box::new(self.api_request_duration.clone()),
-            Box::new(self.quota_wait.clone()),
-            Box::new(self.quota_allowed.clone()),
-            Box::new(self.quota_configured.clone()),
-        ];
-        families.into_iter().try_for_each(|family| registry.register(family))
-    }
 }
 
-fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
-    HistogramOpts::new(name, help).buckets(buckets.to_vec())
-}
-
-fn operation_histogram(name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
-    HistogramVec::new(histogram(name, help, buckets), &OPERATION)
-}
-
-fn operation_gauge(name: &str, help: &str) -> Result<GaugeVec, prometheus::Error> {
-    GaugeVec::new(Opts::new(name, help), &OPERATION)
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    family: Result<C, prometheus::Error>,
+) -> Result<C, prometheus::Error> {
+    let family = family?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::TargetConfig;
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::ConfigFile;
+use super::raw::{ConfigFile, Job, Store};
 use super::resolve::too_short;
 use super::suggest::nearest;
 use super::watch_list::StoreEntry;
+use super::{Config, TargetConfig};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 
 /// A part of a file, by the file's index.
@@ -23,26 +23,26 @@ struct Watch<'a> {
     file: usize,
     store: &'a Spanned<ReferenceStoreId>,
     job: Option<&'a Spanned<ImportJobId>>,
-    name: Option<&'a Spanned<String>>,
-    target: Option<&'a Spanned<String>>,
-    interval: Option<&'a Spanned<Option<Duration>>>,
+    name: &'a Option<Spanned<String>>,
+    target: &'a Option<Spanned<String>>,
+    interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
 /// Repeats the checks until the files without a problem need no entry of a file with one.
-pub(super) fn cross_check(files: &mut [ConfigFile], min_interval: Duration, keep: Duration) {
+pub(super) fn cross_check(files: &mut [ConfigFile], settings: &Config) {
     let mut includes_bad_files = true;
     loop {
-        let is_checked = |file: &ConfigFile| file.is_toml && (includes_bad_files || file.problems.is_empty());
+        let is_checked = |file: &ConfigFile| includes_bad_files || file.problems.is_empty();
         let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
         // A duplicate is reported in the later file, or in the one that is left out anyway.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, found: Vec::new(), targets: BTreeMap::new() };
         for &index in &order {
             checker.check_targets(index);
-            checker.check_limits(index, keep);
+            checker.check_limits(index, settings.record.keep);
         }
         let watches: Vec<Watch<'_>> = order.iter().flat_map(|&index| watches(index, &files[index])).collect();
-        checker.check_watches(&watches, min_interval);
+        checker.check_watches(&watches, settings.poll.min_interval);
         checker.check_swapped_ids(&watches);
         let found = checker.found;
         if found.is_empty() && !includes_bad_files {
@@ -59,27 +59,16 @@ pub(super) fn cross_check(files: &mut [ConfigFile], min_interval: Duration, keep
 }
 
 /// The watches of one file in the order in which they are written.
-fn watches(index: usize, file: &ConfigFile) -> Vec<Watch<'_>> {
-    let jobs = file.tables.job.iter().filter_map(|job| {
-        Some(Watch {
-            file: index,
-            store: job.reference_store_id.as_ref()?,
-            job: Some(job.id.as_ref()?),
-            name: job.name.as_ref(),
-            target: job.target.as_ref(),
-            interval: job.interval.as_ref(),
-        })
+fn watches(file: usize, ConfigFile { tables, .. }: &ConfigFile) -> Vec<Watch<'_>> {
+    let jobs = tables.job.iter().flatten().filter_map(|Job { name, reference_store_id, id, target, interval }| {
+        let (store, job) = (reference_store_id.as_ref()?, Some(id.as_ref()?));
+        Some(Watch { file, store, job, name, target, interval })
     });
-    let stores = file.tables.store.iter().filter_map(|store| {
-        Some(Watch {
-            file: index,
-            store: store.reference_store_id.as_ref()?,
-            job: None,
-            name: store.name.as_ref(),
-            target: store.target.as_ref(),
-            interval: store.interval.as_ref(),
-        })
-    });
+    let stores =
+        tables.store.iter().flatten().filter_map(|Store { name, reference_store_id, target, interval, .. }| {
+            let store = reference_store_id.as_ref()?;
+            Some(Watch { file, store, job: None, name, target, interval })
+        });
     let mut watches: Vec<Watch<'_>> = jobs.chain(stores).collect();
     watches.sort_by_key(|watch| watch.place().1.start);
     watches
@@ -92,7 +81,7 @@ impl Watch<'_> {
     }
 
     fn target(&self) -> &str {
-        self.target.map_or(TargetConfig::DEFAULT, |target| target.get_ref())
+        self.target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref())
     }
 
     fn ids(&self) -> (&str, Option<&str>) {
@@ -100,12 +89,11 @@ impl Watch<'_> {
     }
 
     fn name(&self) -> (String, Place) {
-        let default = || match self.ids() {
-            (store, Some(job)) => format!("{store}/{job}"),
-            (store, None) => store.to_owned(),
-        };
-        let name = self.name.map(|name| (name.get_ref().clone(), (self.file, name.span())));
-        name.unwrap_or_else(|| (default(), self.place()))
+        match (self.name, self.ids()) {
+            (Some(name), _) => (name.get_ref().clone(), (self.file, name.span())),
+            (None, (store, Some(job))) => (format!("{store}/{job}"), self.place()),
+            (None, (store, None)) => (store.to_owned(), self.place()),
+        }
     }
 }
 
@@ -121,28 +109,26 @@ impl Checker<'_> {
         Location::new(&self.files[file].source, span)
     }
 
-    fn report(&mut self, place: Place, message: &str, help: Option<String>) {
-        self.found.push((place.0, Problem::new(self.location(place), message, help)));
+    fn report(&mut self, place: Place, message: &str, help: Option<&str>) {
+        self.found.push((place.0, Problem::new(self.location(place), message, help.map(str::to_owned))));
     }
 
-    fn report_second(&mut self, place: Place, message: &str, help: &str, first: Place) {
-        let (index, first) = (place.0, self.location(first));
+    fn report_pair(&mut self, place: Place, other: Place, message: &str, help: &str) {
+        let (file, other) = (place.0, self.location(other));
         let problem = Problem::new(self.location(place), message, Some(help.to_owned()));
-        self.found.push((index, problem.related("the first one is here", first)));
+        self.found.push((file, problem.related(other)));
     }
 
-    fn check_targets(&mut self, index: usize) {
+    fn check_targets(&mut self, file: usize) {
         let files = self.files;
-        for (name, target) in &files[index].tables.target {
-            match self.targets.get(name.get_ref().as_str()).cloned() {
-                Some(first) => {
-                    let help = "remove one of them, or give it another name";
-                    self.report_second((index, name.span()), "this target is defined twice", help, first);
-                }
-                None => drop(self.targets.insert(name.get_ref(), (index, name.span()))),
+        for (name, target) in &files[file].tables.target {
+            let place = (file, name.span());
+            if let Some(other) = self.targets.insert(name.get_ref(), place.clone()) {
+                let help = "remove one of them, or give it another name";
+                self.report_pair(place, other, "this target is defined twice", help);
             }
             if let (Some(id), None) = (&target.external_id, &target.role_arn) {
-                self.report((index, id.span()), "`external_id` needs `role_arn`", None);
+                self.report((file, id.span()), "`external_id` needs `role_arn`", None);
             }
         }
     }
@@ -151,23 +137,19 @@ impl Checker<'_> {
         let (mut seen, mut names) = (BTreeMap::new(), BTreeMap::new());
         for watch in watches {
             self.check_target(watch);
-            if let Some((span, message)) = watch.interval.and_then(|interval| too_short(interval, min_interval)) {
+            if let Some((span, message)) = too_short(watch.interval.as_ref(), min_interval) {
                 self.report((watch.file, span), &message, None);
             }
-            if let Some(first) = seen.get(&(watch.target(), watch.ids())).cloned() {
+            if let Some(other) = seen.insert((watch.target(), watch.ids()), watch.place()) {
                 let kind = if watch.job.is_some() { "job" } else { "store" };
                 let message = format!("this {kind} is in the watch list twice");
-                self.report_second(watch.place(), &message, "remove one of them", first);
+                self.report_pair(watch.place(), other, &message, "remove one of them");
                 continue;
             }
-            seen.insert((watch.target(), watch.ids()), watch.place());
             let (name, place) = watch.name();
-            match names.get(&name).cloned() {
-                Some(first) => {
-                    let message = format!("two watches have the name \"{name}\"");
-                    self.report_second(place, &message, "give one of them another `name`", first);
-                }
-                None => drop(names.insert(name, place)),
+            if let Some(other) = names.insert(name.clone(), place.clone()) {
+                let message = format!("two watches have the name \"{name}\"");
+                self.report_pair(place, other, &message, "give one of them another `name`");
             }
         }
     }
@@ -182,12 +164,12 @@ impl Checker<'_> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("define it: [target.{target}]"),
         };
-        self.report((watch.file, written.span()), &format!("there is no target \"{target}\""), Some(help));
+        self.report((watch.file, written.span()), &format!("there is no target \"{target}\""), Some(&help));
     }
 
     /// A job that the database no longer has would count as new if it were still listed.
     fn check_limits(&mut self, index: usize, keep: Duration) {
-        for store in &self.files[index].tables.store {
+        for store in self.files[index].tables.store.iter().flatten() {
             let Some(id) = &store.reference_store_id else { continue };
             for (key, written, default) in [
                 ("since", &store.since, StoreEntry::SINCE),
@@ -195,12 +177,9 @@ impl Checker<'_> {
             ] {
                 let (length, span) = written.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
                 if length > keep {
-                    let by_default = if written.is_some() { "" } else { " by default" };
                     let (length, keep) = (DurationText(length), DurationText(keep));
-                    let message =
-                        format!("`{key}`, {length}{by_default}, must not be longer than `keep` in [record], {keep}");
-                    let help = format!("set `{key}` to \"{keep}\" or less, or `keep` to \"{length}\" or more");
-                    self.report((index, span), &message, Some(help));
+                    let message = format!("`{key}`, {length}, must not be longer than `keep` in [record], {keep}");
+                    self.report((index, span), &message, None);
                 }
             }
         }
@@ -214,17 +193,13 @@ impl Checker<'_> {
         }
         for watch in watches {
             let (store, Some(job)) = watch.ids() else { continue };
-            let Some((count, first)) = stores.get(job) else { continue };
-            let help = if store == job {
-                "the job's own id is in the response of StartReferenceImportJob"
-            } else if *count < stores.get(store).map_or(0, |(count, _)| *count) {
-                // The other entry has its ids swapped.
+            let Some((count, other)) = stores.get(job) else { continue };
+            // The other entry has its ids swapped.
+            if store != job && *count < stores.get(store).map_or(0, |(count, _)| *count) {
                 continue;
-            } else {
-                "are `reference_store_id` and `id` swapped?"
-            };
+            }
             let message = "this is the id of a reference store, not of a job";
-            self.report_second(watch.place(), message, help, first.clone());
+            self.report_pair(watch.place(), other.clone(), message, "are `reference_store_id` and `id` swapped?");
         }
     }
 }

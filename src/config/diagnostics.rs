@@ -19,6 +19,8 @@ const LINE_LENGTH_MAX: usize = 1000;
 /// Characters of a message. It may quote a value as long as the file.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
+const OTHER: &str = "the other one is here";
+
 /// One snapshot of one file.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -32,7 +34,8 @@ pub struct Problem {
     message: String,
     location: Location,
     help: Option<String>,
-    related: Option<(&'static str, Location)>,
+    /// Another place that has a part in the problem, such as the first of two equal names.
+    other: Option<Location>,
 }
 
 /// A place in a file, or the file as a whole.
@@ -109,16 +112,11 @@ impl Display for Problems {
 
 impl Problem {
     pub(super) fn new(location: Location, message: &str, help: Option<String>) -> Self {
-        Self { message: sanitized(message), location, help: help.map(|help| sanitized(&help)), related: None }
+        Self { message: sanitized(message), location, help: help.map(|help| sanitized(&help)), other: None }
     }
 
-    pub(super) fn with_help(self, help: &str) -> Self {
-        Self { help: Some(sanitized(help)), ..self }
-    }
-
-    pub(super) fn related(mut self, why: &'static str, location: Location) -> Self {
-        self.related = Some((why, location));
-        self
+    pub(super) fn related(self, other: Location) -> Self {
+        Self { other: Some(other), ..self }
     }
 
     /// Line and column; `None` if the problem is about the file as a whole.
@@ -137,10 +135,9 @@ impl Problem {
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));
         }
-        let related = self.related.as_ref();
-        let related =
-            related.map(|(why, location)| location.show(Group::with_title(Level::NOTE.secondary_title(*why))));
-        let report: Vec<Group<'_>> = [group].into_iter().chain(related).collect();
+        let note = || Group::with_title(Level::NOTE.secondary_title(OTHER));
+        let other = self.other.as_ref().map(|location| location.show(note()));
+        let report: Vec<Group<'_>> = [group].into_iter().chain(other).collect();
         renderer.render(&report)
     }
 }
@@ -152,8 +149,8 @@ impl Display for Problem {
         if let Some(help) = &self.help {
             write!(f, " ({help})")?;
         }
-        if let Some((why, location)) = &self.related {
-            write!(f, " ({why}: {location})")?;
+        if let Some(location) = &self.other {
+            write!(f, " ({OTHER}: {location})")?;
         }
         Ok(())
     }
@@ -173,12 +170,8 @@ impl Location {
         let before = line.get(..start - line_start).unwrap_or(line).chars().count();
         let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
         let length = text[start..end].lines().next().unwrap_or_default().chars().count();
-        let printable = |c: char| match c {
-            '\t' => ' ',
-            c if is_hostile(c) => char::REPLACEMENT_CHARACTER,
-            c => c,
-        };
-        let shown: String = line.chars().take(LINE_LENGTH_MAX).map(printable).collect();
+        let printable = |c: char| if is_hostile(c) { char::REPLACEMENT_CHARACTER } else { c };
+        let shown: String = line.replace('\t', " ").chars().take(LINE_LENGTH_MAX).map(printable).collect();
         let byte = |nth: usize| shown.char_indices().nth(nth).map_or(shown.len(), |(index, _)| index);
         let marked = byte(before)..byte(before + length);
         let line = text[..start].matches('\n').count() + 1;

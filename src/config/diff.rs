@@ -2,22 +2,23 @@
 //!
 //! `tasks::plan` decides which tasks a reload starts and stops.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
 
 use super::Config;
-use super::watch_list::{JobEntry, StoreEntry, WatchList};
 
 impl Config {
     /// Adds the jobs, stores and targets of `before` that this configuration lacks. An included file that was left out may have them,
     /// and an error in it must not end a watch.
     pub fn keep_of(&mut self, before: &Self) {
-        retain_missing_from(&mut self.watch_list, &before.watch_list);
-        for name in self.watch_list.targets() {
-            if let (false, Some(target)) = (self.targets.contains_key(name), before.targets.get(name)) {
-                self.targets.insert(Arc::clone(name), target.clone());
-            }
+        let jobs = Arc::make_mut(&mut self.watch_list.jobs);
+        for (id, entry) in &*before.watch_list.jobs {
+            jobs.entry(Arc::clone(id)).or_insert_with(|| entry.clone());
+        }
+        for (id, entry) in &before.watch_list.stores {
+            self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
+        }
+        for (name, target) in &before.targets {
+            self.targets.entry(Arc::clone(name)).or_insert_with(|| target.clone());
         }
     }
 
@@ -30,60 +31,41 @@ impl Config {
     }
 }
 
-/// Adds the entries of `before` that `list` lacks, under their default names if their own are in use.
-fn retain_missing_from(list: &mut WatchList, before: &WatchList) {
-    let entries = list.jobs.values().chain(list.stores.values().map(|store| &store.each));
-    let mut used: BTreeSet<Arc<str>> = entries.map(|entry| Arc::clone(&entry.name)).collect();
-    let mut retained = |entry: &JobEntry, default_name: &dyn Display| {
-        let is_free = !used.contains(&entry.name);
-        let name = if is_free { Arc::clone(&entry.name) } else { default_name.to_string().into() };
-        used.insert(Arc::clone(&name));
-        JobEntry { name, ..entry.clone() }
-    };
-    let jobs = Arc::make_mut(&mut list.jobs);
-    for (id, entry) in &*before.jobs {
-        jobs.entry(id.clone()).or_insert_with(|| retained(entry, &id.key));
-    }
-    for (id, entry) in &before.stores {
-        let store = || StoreEntry { each: retained(&entry.each, &id.store), ..entry.clone() };
-        list.stores.entry(id.clone()).or_insert_with(store);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::watch_list::{StoreEntry, WatchList};
     use crate::config::{PollConfig, TargetConfig};
     use crate::core::job::StoreId;
 
-    fn list(jobs: &[&str]) -> WatchList {
+    /// Each entry has the name of its configuration.
+    fn config(name: &str, jobs: &[&str], stores: &[&str], targets: &[&str]) -> Config {
+        let policy = PollConfig::default().policy();
         let jobs = jobs.iter().map(|job| format!("1234567890/{job}").parse().expect("a job"));
-        WatchList::of_jobs(jobs, PollConfig::default().policy())
+        let mut list = WatchList::of_jobs(jobs, policy);
+        for entry in Arc::make_mut(&mut list.jobs).values_mut() {
+            entry.name = name.into();
+        }
+        let id = |store: &&str| StoreId { target: TargetConfig::DEFAULT.into(), store: store.parse().expect("an id") };
+        list.stores = stores.iter().map(|store| (id(store), StoreEntry::new(name.into(), policy))).collect();
+        let target = |target: &&str| {
+            let profile = Some(name.to_owned());
+            ((*target).into(), TargetConfig { profile, ..TargetConfig::new(target) })
+        };
+        let targets = targets.iter().map(target).collect();
+        Config { watch_list: list, targets, ..Config::new("refwatch.db".into()) }
     }
 
     #[test]
-    fn what_stays_for_a_mistake_gives_its_name_up_to_whoever_has_it_by_now() {
-        let store = |id: &str| StoreId { target: TargetConfig::DEFAULT.into(), store: id.parse().expect("an id") };
-        let named = |jobs: &[(&str, &str)], stores: &[(&str, &str)]| {
-            let mut named = list(&jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-            for (entry, (_, name)) in Arc::make_mut(&mut named.jobs).values_mut().zip(jobs) {
-                entry.name = (*name).into();
-            }
-            let policy = PollConfig::default().policy();
-            let entry = |(id, name): &(&str, &str)| (store(id), StoreEntry::new((*name).into(), policy));
-            WatchList { stores: stores.iter().map(entry).collect(), ..named }
-        };
-        let before = named(
-            &[("1000000001", "a"), ("1000000002", "b"), ("1000000003", "c")],
-            &[("1234567891", "d"), ("1234567892", "e"), ("1234567893", "f")],
-        );
-        let mut new =
-            named(&[("1000000003", "d"), ("1000000004", "a")], &[("1234567893", "renamed"), ("1234567894", "c")]);
-        retain_missing_from(&mut new, &before);
-        let jobs =
-            [("1000000001", "1234567890/1000000001"), ("1000000002", "b"), ("1000000003", "d"), ("1000000004", "a")];
-        let stores =
-            [("1234567891", "1234567891"), ("1234567892", "e"), ("1234567893", "renamed"), ("1234567894", "c")];
-        assert_eq!(new, named(&jobs, &stores));
+    fn entries_that_a_new_configuration_lacks_are_retained_and_its_own_replace_those_before() {
+        let before = config("before", &["1000000001", "1000000002"], &["1000000001", "1000000002"], &["eu", "us"]);
+        let mut new = config("new", &["1000000002", "1000000003"], &["1000000002", "1000000003"], &["us", "jp"]);
+        new.keep_of(&before);
+        let jobs: Vec<&str> = new.watch_list.jobs.values().map(|entry| &*entry.name).collect();
+        assert_eq!(jobs, ["before", "new", "new"]);
+        let stores: Vec<&str> = new.watch_list.stores.values().map(|entry| &*entry.each.name).collect();
+        assert_eq!(stores, ["before", "new", "new"]);
+        let targets: Vec<_> = new.targets.iter().map(|(name, target)| (&**name, target.profile.as_deref())).collect();
+        assert_eq!(targets, [("eu", Some("before")), ("jp", Some("new")), ("us", Some("new"))]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Reading never blocks: the file is opened without waiting, and anything but a regular file is rejected.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -18,54 +19,40 @@ pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
 impl Source {
     /// Reads a file. If it cannot be read, the text is empty and the problem says why.
-    pub(super) fn read(path: &Path) -> (Self, Option<Problem>) {
+    pub(super) fn read(path: &Path, help: Option<&str>) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
-        let whole = |message: &str, help: Option<&str>| {
-            Some(Problem::new(Location::file(&path), message, help.map(str::to_owned)))
+        let unreadable = |message: &str| {
+            let problem = Problem::new(Location::file(&path), message, help.map(str::to_owned));
+            (Self { path: path.clone(), text: String::new() }, Some(problem))
         };
-        let (text, problem) = match read(&path).map(String::from_utf8) {
-            Ok(Ok(text)) => (text, None),
-            Ok(Err(error)) => match error.as_bytes() {
-                [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-                    (String::new(), whole("this file is UTF-16, not UTF-8", Some("save it as UTF-8")))
-                }
-                bytes if bytes.contains(&0) => (String::new(), whole("this is a binary file, not TOML", None)),
-                bytes => {
-                    let text = String::from_utf8_lossy(bytes).into_owned();
-                    let source = Self { path: path.clone(), text };
-                    let start = error.utf8_error().valid_up_to();
-                    let location = Location::new(&source, start..start + char::REPLACEMENT_CHARACTER.len_utf8());
-                    let help = Some("save the file as UTF-8".to_owned());
-                    (String::new(), Some(Problem::new(location, "this is not UTF-8", help)))
-                }
-            },
-            Err(message) => (String::new(), whole(&message, None)),
-        };
-        (Self { path, text }, problem)
+        match read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => (Self { path, text }, None),
+            Ok(Err(error)) if error.as_bytes().contains(&0) => unreadable("this is a binary file or UTF-16, not UTF-8"),
+            Ok(Err(error)) => {
+                let start = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let source = Self { path, text };
+                let location = Location::new(&source, start..start + char::REPLACEMENT_CHARACTER.len_utf8());
+                let help = "save the file as UTF-8".to_owned();
+                (source, Some(Problem::new(location, "this is not UTF-8", Some(help))))
+            }
+            Err(message) => unreadable(&message),
+        }
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("this file cannot be read: {error}");
-    // The checks below are on the opened file: the path may be replaced at any time.
+    // The check below is on the opened file: the path may be replaced at any time.
     let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(without_waiting).open(path).map_err(cannot)?;
-    let metadata = file.metadata().map_err(cannot)?;
-    if metadata.is_dir() {
-        return Err("this is a directory, not a file".to_owned());
-    }
-    if !metadata.is_file() {
+    if !file.metadata().map_err(cannot)?.is_file() {
         return Err("this is not a regular file".to_owned());
     }
-    let too_long = || format!("this file is over {} KiB, so it is no configuration", FILE_SIZE_MAX / 1024);
-    if metadata.len() > FILE_SIZE_MAX {
-        return Err(too_long());
-    }
-    // The file may have grown since.
     let mut bytes = Vec::new();
     file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_SIZE_MAX {
-        return Err(too_long());
+        return Err(format!("this file is over {} KiB, so it is no configuration", FILE_SIZE_MAX / 1024));
     }
     Ok(bytes)
 }
@@ -76,10 +63,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// # Errors
 /// The directory cannot be read.
 pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
-    let name = pattern.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
-    let Some((head, tail)) = name.split_once('*') else {
+    if !file_name(pattern).contains('*') {
         return Ok(vec![pattern.to_owned()]);
-    };
+    }
     let directory = pattern.parent().unwrap_or(Path::new(""));
     let entries = match fs::read_dir(if directory.as_os_str().is_empty() { Path::new(".") } else { directory }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -87,25 +73,26 @@ pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     };
     let mut files = Vec::new();
     for entry in entries {
-        let file = entry?.file_name();
-        if matches((head, tail), &file.to_string_lossy()) {
-            files.push(directory.join(&file));
+        let name = entry?.file_name();
+        if includes(pattern, &name.to_string_lossy()) {
+            files.push(directory.join(&name));
         }
     }
     files.sort();
     Ok(files)
 }
 
-fn matches((head, tail): (&str, &str), name: &str) -> bool {
-    let matches = name.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
-    matches && (head.starts_with('.') || !name.starts_with('.'))
-}
-
 /// Whether `pattern` has a star and matches a file of this name in its directory.
 #[must_use]
 pub fn includes(pattern: &Path, name: &str) -> bool {
-    let written = pattern.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
-    written.split_once('*').is_some_and(|parts| matches(parts, name))
+    file_name(pattern).split_once('*').is_some_and(|(head, tail)| {
+        let matches = name.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
+        matches && (head.starts_with('.') || !name.starts_with('.'))
+    })
+}
+
+fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().map(OsStr::to_string_lossy).unwrap_or_default()
 }
 
 #[cfg(test)]

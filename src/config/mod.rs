@@ -28,6 +28,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Level;
+
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, includes, matching_files};
@@ -218,7 +220,7 @@ impl HttpConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least severe level that is logged.
-    pub level: tracing::Level,
+    pub level: Level,
     /// The format of a line.
     pub format: LogFormat,
     /// Where log files go; `None`: nowhere, standard error alone is used.
@@ -232,7 +234,7 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            level: tracing::Level::INFO,
+            level: Level::INFO,
             format: LogFormat::Text,
             directory: None,
             rotation: LogRotation::Daily,
@@ -275,12 +277,8 @@ pub struct PollConfig {
 
 impl Default for PollConfig {
     fn default() -> Self {
-        Self {
-            interval: None,
-            min_interval: Duration::from_secs(5),
-            backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
-            sweep: true,
-        }
+        let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) };
+        Self { interval: None, min_interval: Duration::from_secs(5), backoff, sweep: true }
     }
 }
 
@@ -288,11 +286,8 @@ impl PollConfig {
     /// The policy of one job. Where no interval is fixed, it is the least one, which the pacer's queue stretches.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
-        PollPolicy {
-            interval: self.interval.unwrap_or(self.min_interval),
-            fixed: self.interval.is_some(),
-            backoff: self.backoff,
-        }
+        let interval = self.interval.unwrap_or(self.min_interval);
+        PollPolicy { interval, fixed: self.interval.is_some(), backoff: self.backoff }
     }
 }
 

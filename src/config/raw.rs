@@ -7,18 +7,15 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, Source};
-use super::reader::{Field, Key, List, Many, Named, One, Reader, Table, tables};
+use super::reader::{Field, Key, List, Named, One, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, EndpointUrl, ExternalId, FilePath, ForgetAfter, IncludePattern, Interval,
-    JobId, Keep, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Profile,
-    Region, RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName, WatchName,
+    JobId, Keep, KeepFiles, Label, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Region,
+    RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName,
 };
 
-/// The keys that an included file can have.
-pub(super) const INCLUDED_KEYS: [&str; 3] = ["target", "job", "store"];
-
 tables! {
-    File, "the part before the first [table]" requires [] {
+    File, "the top level of the main file" requires [] {
         /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
         include: List<IncludePattern>,
         /// How jobs are polled.
@@ -34,9 +31,18 @@ tables! {
         /// Accounts and regions, by name. A watch without a target uses `[target.default]`.
         target: Named<TargetName, One<Target>>,
         /// The jobs to watch.
-        job: Many<Job>,
+        job: List<One<Job>>,
         /// The stores whose jobs are all watched.
-        store: Many<Store>,
+        store: List<One<Store>>,
+    }
+
+    IncludedFile, "an included file" requires [] {
+        /// Accounts and regions, by name.
+        target: Named<TargetName, One<Target>>,
+        /// The jobs to watch.
+        job: List<One<Job>>,
+        /// The stores whose jobs are all watched.
+        store: List<One<Store>>,
     }
 
     Poll, "[poll]" requires [] {
@@ -103,7 +109,7 @@ tables! {
         /// The AWS region, such as us-west-2. Without it, the AWS SDK decides: environment, shared configuration files, instance.
         region: Region,
         /// A profile of the shared AWS configuration files.
-        profile: Profile,
+        profile: Label,
         /// A role to assume.
         role_arn: RoleArn,
         /// The external id that the role requires.
@@ -116,7 +122,7 @@ tables! {
 
     Job, "[[job]]" requires ["reference_store_id", "id"] {
         /// The label `watch` of its metrics. The default is `REFERENCE_STORE_ID/ID`.
-        name: WatchName,
+        name: Label,
         /// The id of the reference store that the job imports into.
         reference_store_id: StoreId,
         /// The id of the import job, as `StartReferenceImportJob` returned it.
@@ -129,7 +135,7 @@ tables! {
 
     Store, "[[store]]" requires ["reference_store_id"] {
         /// The label `watch` of the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
-        name: WatchName,
+        name: Label,
         /// The id of the reference store.
         reference_store_id: StoreId,
         /// The maximum age of a job when refwatch first lists the store.
@@ -149,8 +155,6 @@ pub(super) struct ConfigFile {
     /// Without the values that have problems.
     pub tables: File,
     pub problems: Vec<Problem>,
-    /// Whether it is TOML at all. If not, it is not compared with other files.
-    pub is_toml: bool,
 }
 
 impl ConfigFile {

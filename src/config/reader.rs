@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Location, Problem, Source};
-use super::suggest::meant;
+use super::suggest::nearest;
 use super::values::{Invalid, Kind};
 
 /// A table with a fixed set of keys.
@@ -35,9 +35,6 @@ macro_rules! tables {
     ($($name:ident, $written:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
     })*) => {
-        /// Every table, by the way it is written.
-        pub(super) const TABLES: &[(&str, &[Key])] = &[$(($written, $name::KEYS),)*];
-
         $(
             #[derive(Debug, Default)]
             pub(super) struct $name {
@@ -64,6 +61,9 @@ pub(super) use tables;
 pub(super) trait Field {
     type Read: Default;
 
+    /// How a table is written: `[poll]`.
+    const WRITTEN: Option<&'static str> = None;
+
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read;
 
     fn schema() -> Json;
@@ -82,23 +82,22 @@ impl<K: Kind> Field for K {
     }
 }
 
-/// An array of values.
-pub(super) struct List<K>(PhantomData<K>);
+/// An array.
+pub(super) struct List<F>(PhantomData<F>);
 
-impl<K: Kind> Field for List<K> {
-    type Read = Option<Vec<Spanned<K::Value>>>;
+impl<F: Field> Field for List<F> {
+    type Read = Option<Vec<F::Read>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
         let DeValue::Array(array) = value.get_ref() else {
-            let help = value.get_ref().as_str().map(|text| format!("write [\"{text}\"]"));
-            reader.wrong_type(key, "an array", value, help);
+            reader.wrong_type(key, "an array", value, F::WRITTEN);
             return None;
         };
-        Some(array.iter().filter_map(|value| <K as Field>::read(reader, key, value)).collect())
+        Some(array.iter().map(|value| F::read(reader, key, value)).collect())
     }
 
     fn schema() -> Json {
-        json!({"type": "array", "items": K::schema()})
+        json!({"type": "array", "items": F::schema()})
     }
 }
 
@@ -108,35 +107,18 @@ pub(super) struct One<T>(PhantomData<T>);
 impl<T: Table> Field for One<T> {
     type Read = T;
 
+    const WRITTEN: Option<&'static str> = Some(T::WRITTEN);
+
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> T {
         if let DeValue::Table(table) = value.get_ref() {
             return reader.table(table, value.span());
         }
-        reader.wrong_type(key, "a table", value, Some(format!("write {}", T::WRITTEN)));
+        reader.wrong_type(key, "a table", value, Self::WRITTEN);
         T::default()
     }
 
     fn schema() -> Json {
         table_schema::<T>()
-    }
-}
-
-/// An array of tables.
-pub(super) struct Many<T>(PhantomData<T>);
-
-impl<T: Table> Field for Many<T> {
-    type Read = Vec<T>;
-
-    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Vec<T> {
-        if let DeValue::Array(array) = value.get_ref() {
-            return array.iter().map(|value| One::<T>::read(reader, key, value)).collect();
-        }
-        reader.wrong_type(key, "an array of tables", value, Some(format!("write {}", T::WRITTEN)));
-        Vec::new()
-    }
-
-    fn schema() -> Json {
-        json!({"type": "array", "items": table_schema::<T>()})
     }
 }
 
@@ -189,34 +171,28 @@ pub(super) fn table_schema<T: Table>() -> Json {
 /// Reads one file.
 pub(super) struct Reader<'a> {
     source: &'a Source,
-    /// Every table, for the suggestion that a key belongs to another one.
-    tables: &'a [(&'static str, &'static [Key])],
-    /// Whether a missing key is a problem. It is none in a file with lines that are no TOML.
-    is_toml: bool,
-    pub problems: Vec<(Range<usize>, Problem)>,
+    pub problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(source: &'a Source, tables: &'a [(&'static str, &'static [Key])], is_toml: bool) -> Self {
-        Self { source, tables, is_toml, problems: Vec::new() }
+    pub(super) fn new(source: &'a Source) -> Self {
+        Self { source, problems: Vec::new() }
     }
 
     pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
-        let problem = Problem::new(Location::new(self.source, span.clone()), message, help);
-        self.problems.push((span, problem));
+        self.problems.push(Problem::new(Location::new(self.source, span), message, help));
     }
 
     /// Reads the keys of a table that starts at `span`.
     pub(super) fn table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
         let known: Vec<&str> = T::KEYS.iter().map(|key| key.name).collect();
         let mut missing: Vec<&str> = T::REQUIRED.to_vec();
-        missing.retain(|key| self.is_toml && !table.contains_key(*key));
+        missing.retain(|key| !table.contains_key(*key));
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             let name = key.get_ref();
-            let elsewhere = self.elsewhere(name);
-            let meant = meant(name, &known, elsewhere.is_some(), |key| table.contains_key(key));
-            missing.retain(|key| Some(*key) != meant);
-            let help = meant.map(|meant| format!("did you mean `{meant}`?")).or(elsewhere);
+            let near = nearest(name, known.iter().copied().filter(|key| !table.contains_key(*key)));
+            missing.retain(|key| Some(*key) != near);
+            let help = near.map(|near| format!("did you mean `{near}`?"));
             let help = help.unwrap_or_else(|| format!("the keys here are `{}`", known.join("`, `")));
             self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
         }
@@ -241,15 +217,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, help: Option<String>) {
+    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, written: Option<&str>) {
+        let help = written.map(|written| format!("write {written}"));
         let Invalid { rule, help } = Invalid::wrong_type(expected, value.get_ref(), help);
         self.report(value.span(), &format!("`{key}` {rule}"), help);
-    }
-
-    /// Which tables have this key.
-    fn elsewhere(&self, name: &str) -> Option<String> {
-        let has = |keys: &[Key]| keys.iter().any(|key| key.name == name);
-        let tables: Vec<&str> = self.tables.iter().filter(|(_, keys)| has(keys)).map(|(written, _)| *written).collect();
-        (!tables.is_empty()).then(|| format!("`{name}` is a key of {}", tables.join(", ")))
     }
 }

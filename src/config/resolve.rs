@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::take;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,165 +11,142 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::{ConfigFile, File, Http, Job, Log, Poll, Quota as RawQuota, Record, Store, Target};
-use super::watch_list::{JobEntry, StoreEntry, WatchList};
+use super::raw::{ConfigFile, File, Http, Job, Log, Poll, Quota as RawQuota, Store, Target};
+use super::watch_list::{JobEntry, StoreEntry};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig, TlsConfig};
-use crate::core::backoff::BackoffPolicy;
 use crate::core::job::{JobKey, StoreId, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// The main file's tables with their defaults.
-pub(super) struct Settings {
-    pub poll: PollConfig,
-    /// `None` if neither the file nor the environment says where the database is.
-    pub record: Option<RecordConfig>,
-    http: HttpConfig,
-    log: LogConfig,
-    default_target: TargetConfig,
+/// Takes the settings out of the main file and reports their problems. The result has the target `default` and nothing to watch.
+/// `base` is the directory of relative paths.
+pub(super) fn settings(main: &mut ConfigFile, base: &Path) -> Config {
+    let record = take(&mut main.tables.record);
+    let path = value(record.path).map(|path| base.join(path)).or_else(RecordConfig::default_path);
+    if path.is_none() && main.problems.is_empty() {
+        let help = "set `path` in [record], or one of STATE_DIRECTORY, XDG_STATE_HOME and HOME".to_owned();
+        let location = Location::file(&main.source.path);
+        main.problems.push(Problem::new(location, "there is no path for the database", Some(help)));
+    }
+    let mut config = Config::new(path.unwrap_or_default());
+    set(&mut config.record.keep, record.keep);
+    let written = take(&mut main.tables.poll);
+    let timeout = written.timeout.clone();
+    set_poll(&mut config.poll, written, main);
+    set_http(&mut config.http, take(&mut main.tables.http), base);
+    set_log(&mut config.log, take(&mut main.tables.log), base);
+    let mut target = TargetConfig { backoff: config.poll.backoff, ..TargetConfig::new(TargetConfig::DEFAULT) };
+    set_quota(&mut target.quota, take(&mut main.tables.quota));
+    set(&mut target.timeout, timeout);
+    config.targets.insert(target.name.clone(), target);
+    config
 }
 
-impl Settings {
-    /// Takes the tables out of the main file and reports their problems. `base` is the directory of relative paths.
-    pub(super) fn resolve(main: &mut ConfigFile, base: &Path) -> Self {
-        let written = take(&mut main.tables.poll);
-        let backoff_span = written.backoff_initial.as_ref().or(written.backoff_max.as_ref()).map(Spanned::span);
-        let (interval, timeout) = (written.interval.clone(), written.timeout.clone());
-        let poll = poll(written);
-        let BackoffPolicy { initial, max } = poll.backoff;
-        if let Some(span) = backoff_span.filter(|_| initial > max) {
-            let (initial, max) = (DurationText(initial), DurationText(max));
-            let message = format!("`backoff_initial`, {initial}, must not be longer than `backoff_max`, {max}");
-            main.report(span, &message, None);
-        }
-        if let Some((span, message)) = interval.and_then(|interval| too_short(&interval, poll.min_interval)) {
-            main.report(span, &message, None);
-        }
-        let record = record(take(&mut main.tables.record), base);
-        if record.is_none() {
-            let help = "set `path` in [record], or one of STATE_DIRECTORY, XDG_STATE_HOME and HOME".to_owned();
-            let location = Location::file(&main.source.path);
-            main.problems.push(Problem::new(location, "there is no path for the database", Some(help)));
-        }
-        let mut default_target = TargetConfig::new(TargetConfig::DEFAULT);
-        default_target.quota = quota(take(&mut main.tables.quota), default_target.quota);
-        default_target.timeout = or(timeout, default_target.timeout);
-        default_target.backoff = poll.backoff;
-        let http = http(take(&mut main.tables.http), base);
-        let log = log(take(&mut main.tables.log), base);
-        Self { poll, record, http, log, default_target }
+/// Adds the targets, jobs and stores of all files. A target leaves to `default` what it does not say.
+pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = File>) {
+    let default = config.targets[TargetConfig::DEFAULT].clone();
+    let mut jobs = BTreeMap::new();
+    for file in files {
+        config.targets.extend(file.target.into_iter().map(|(name, written)| target(&name, written, &default)));
+        jobs.extend(file.job.into_iter().flatten().filter_map(|written| job(written, &config.poll)));
+        config
+            .watch_list
+            .stores
+            .extend(file.store.into_iter().flatten().filter_map(|written| store(written, &config.poll)));
     }
+    config.watch_list.jobs = Arc::new(jobs);
 }
 
 /// The error in a fixed interval, if there is one.
 pub(super) fn too_short(
-    interval: &Spanned<Option<Duration>>,
+    interval: Option<&Spanned<Option<Duration>>>,
     min_interval: Duration,
-) -> Option<(std::ops::Range<usize>, String)> {
+) -> Option<(Range<usize>, String)> {
+    let interval = interval.filter(|interval| interval.get_ref().is_some_and(|interval| interval < min_interval))?;
     let min = DurationText(min_interval);
-    let message = format!("`interval` must not be shorter than `min_interval` in [poll], {min}");
-    interval.get_ref().filter(|interval| *interval < min_interval).map(|_| (interval.span(), message))
-}
-
-/// Puts the settings and the entries of all files together.
-pub(super) fn config(files: Vec<ConfigFile>, settings: Settings, record: RecordConfig) -> Config {
-    let Settings { poll, http, log, default_target, .. } = settings;
-    let mut targets = BTreeMap::from([(default_target.name.clone(), default_target.clone())]);
-    let (mut jobs, mut stores) = (BTreeMap::new(), BTreeMap::new());
-    for File { target, job, store, .. } in files.into_iter().map(|file| file.tables) {
-        targets.extend(target.into_iter().map(|(name, target)| self::target(&name, target, &default_target)));
-        jobs.extend(job.into_iter().filter_map(|job| self::job(job, &poll)));
-        stores.extend(store.into_iter().filter_map(|store| self::store(store, &poll)));
-    }
-    Config { targets, watch_list: WatchList { jobs: Arc::new(jobs), stores }, poll, record, http, log }
+    Some((interval.span(), format!("`interval` must not be shorter than `min_interval` in [poll], {min}")))
 }
 
 fn value<T>(written: Option<Spanned<T>>) -> Option<T> {
     written.map(Spanned::into_inner)
 }
 
-fn or<T>(written: Option<Spanned<T>>, default: T) -> T {
-    written.map_or(default, Spanned::into_inner)
-}
-
-fn poll(written: Poll) -> PollConfig {
-    let default = PollConfig::default();
-    PollConfig {
-        interval: or(written.interval, default.interval),
-        min_interval: or(written.min_interval, default.min_interval),
-        backoff: BackoffPolicy {
-            initial: or(written.backoff_initial, default.backoff.initial),
-            max: or(written.backoff_max, default.backoff.max),
-        },
-        sweep: or(written.sweep, default.sweep),
+/// Replaces a default by the value that is written.
+fn set<T>(default: &mut T, written: Option<Spanned<T>>) {
+    if let Some(written) = written {
+        *default = written.into_inner();
     }
 }
 
-fn quota(written: RawQuota, default: Quota) -> Quota {
-    Quota {
-        requests_per_second: or(written.requests_per_second, default.requests_per_second),
-        share: or(written.share, default.share),
+fn set_poll(poll: &mut PollConfig, written: Poll, main: &mut ConfigFile) {
+    set(&mut poll.min_interval, written.min_interval);
+    if let Some((span, message)) = too_short(written.interval.as_ref(), poll.min_interval) {
+        main.report(span, &message, None);
     }
+    set(&mut poll.interval, written.interval);
+    let backoff_span = written.backoff_initial.as_ref().or(written.backoff_max.as_ref()).map(Spanned::span);
+    set(&mut poll.backoff.initial, written.backoff_initial);
+    set(&mut poll.backoff.max, written.backoff_max);
+    let (initial, max) = (poll.backoff.initial, poll.backoff.max);
+    if let Some(span) = backoff_span.filter(|_| initial > max) {
+        let (initial, max) = (DurationText(initial), DurationText(max));
+        let message = format!("`backoff_initial`, {initial}, must not be longer than `backoff_max`, {max}");
+        main.report(span, &message, None);
+    }
+    set(&mut poll.sweep, written.sweep);
 }
 
-fn record(written: Record, base: &Path) -> Option<RecordConfig> {
-    let path = value(written.path).map(|path| base.join(path)).or_else(RecordConfig::default_path)?;
-    let default = RecordConfig::new(path);
-    Some(RecordConfig { keep: or(written.keep, default.keep), ..default })
+fn set_quota(quota: &mut Quota, written: RawQuota) {
+    set(&mut quota.requests_per_second, written.requests_per_second);
+    set(&mut quota.share, written.share);
 }
 
-fn http(written: Http, base: &Path) -> HttpConfig {
+fn set_http(http: &mut HttpConfig, written: Http, base: &Path) {
+    set(&mut http.listen, written.listen);
     let tls = written.tls;
-    let tls = value(tls.cert).zip(value(tls.key)).map(|(cert, key)| TlsConfig {
+    http.tls = value(tls.cert).zip(value(tls.key)).map(|(cert, key)| TlsConfig {
         cert: base.join(cert),
         key: base.join(key),
         client_ca: value(tls.client_ca).map(|path| base.join(path)),
     });
     let users = written.users.into_iter().filter_map(|(user, hash)| Some((user.into_inner(), value(hash)?)));
-    HttpConfig { listen: or(written.listen, HttpConfig::default().listen), tls, users: users.collect() }
+    http.users = users.collect();
 }
 
-fn log(written: Log, base: &Path) -> LogConfig {
-    let default = LogConfig::default();
-    LogConfig {
-        level: or(written.level, default.level),
-        format: or(written.format, default.format),
-        directory: value(written.directory).map(|directory| base.join(directory)),
-        rotation: or(written.rotation, default.rotation),
-        keep_files: or(written.keep_files, default.keep_files),
-    }
+fn set_log(log: &mut LogConfig, written: Log, base: &Path) {
+    set(&mut log.level, written.level);
+    set(&mut log.format, written.format);
+    log.directory = value(written.directory).map(|directory| base.join(directory));
+    set(&mut log.rotation, written.rotation);
+    set(&mut log.keep_files, written.keep_files);
 }
 
 fn target(name: &Spanned<String>, written: Target, default: &TargetConfig) -> (Arc<str>, TargetConfig) {
-    let name: Arc<str> = name.get_ref().as_str().into();
-    let target = TargetConfig {
-        name: Arc::clone(&name),
+    let mut target = TargetConfig {
+        name: name.get_ref().as_str().into(),
         region: value(written.region),
         profile: value(written.profile),
         role_arn: value(written.role_arn),
         external_id: value(written.external_id),
         endpoint_url: value(written.endpoint_url),
-        quota: quota(written.quota, default.quota),
         ..default.clone()
     };
-    (name, target)
+    set_quota(&mut target.quota, written.quota);
+    (Arc::clone(&target.name), target)
 }
 
 /// `None` only if a required key is missing, and then its file is left out.
 fn job(written: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let key = JobKey { store: value(written.reference_store_id)?, job: value(written.id)? };
     let name = value(written.name).unwrap_or_else(|| key.to_string()).into();
-    let policy = policy(written.interval, poll);
-    Some((
-        Arc::new(WatchId { target: target_name(written.target), key }),
-        JobEntry { name, policy, forget_after: None },
-    ))
+    let entry = JobEntry { name, policy: policy(written.interval, poll), forget_after: None };
+    Some((Arc::new(WatchId { target: target_name(written.target), key }), entry))
 }
 
 fn store(written: Store, poll: &PollConfig) -> Option<(StoreId, StoreEntry)> {
     let store = value(written.reference_store_id)?;
     let name = value(written.name).unwrap_or_else(|| store.to_string()).into();
     let mut entry = StoreEntry::new(name, policy(written.interval, poll));
-    entry.since = or(written.since, entry.since);
+    set(&mut entry.since, written.since);
     entry.each.forget_after = value(written.forget_after).or(entry.each.forget_after);
     Some((StoreId { target: target_name(written.target), store }, entry))
 }
@@ -178,5 +156,7 @@ fn target_name(written: Option<Spanned<String>>) -> Arc<str> {
 }
 
 fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> Arc<PollPolicy> {
-    Arc::new(PollConfig { interval: or(own_interval, poll.interval), ..*poll }.policy())
+    let mut poll = *poll;
+    set(&mut poll.interval, own_interval);
+    Arc::new(poll.policy())
 }

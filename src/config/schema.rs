@@ -17,16 +17,14 @@ pub fn schema() -> Json {
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema["title"] = "refwatch.toml".into();
     schema["description"] =
-        "The configuration of refwatch. Durations are strings such as \"30s\", \"5m\", \"12h\" or \"7d\". Relative \
-                             paths start at the directory of the file."
+        "The configuration of refwatch. Durations are strings such as \"30s\". Relative paths start at the file."
             .into();
     let default = Config::new("".into());
-    let store = StoreEntry::new("".into(), default.poll.policy());
     let written: toml::Table = default.in_force().parse().unwrap_or_default();
+    let mut defaults = Vec::new();
     for (table, keys) in written.iter().filter(|(table, _)| *table != "target") {
-        for (key, value) in keys.as_table().into_iter().flatten() {
-            set_default(&mut schema, &format!("/properties/{table}/properties/{key}"), json!(value));
-        }
+        let keys = keys.as_table().into_iter().flatten();
+        defaults.extend(keys.map(|(key, value)| (format!("{table}/properties/{key}"), json!(value))));
     }
     let Quota { requests_per_second, share } = Quota::default();
     let duration = |duration| json!(DurationText(duration).to_string());
@@ -35,17 +33,15 @@ pub fn schema() -> Json {
         ("quota/properties/share", json!(share)),
         ("job/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/target", json!(TargetConfig::DEFAULT)),
-        ("store/items/properties/since", duration(store.since)),
-        ("store/items/properties/forget_after", store.each.forget_after.map_or(Json::Null, duration)),
+        ("store/items/properties/since", duration(StoreEntry::SINCE)),
+        ("store/items/properties/forget_after", duration(StoreEntry::FORGET_AFTER)),
     ] {
-        set_default(&mut schema, &format!("/properties/{key}"), value);
+        defaults.push((key.to_owned(), value));
+    }
+    for (key, value) in defaults.into_iter().filter(|(_, value)| value != "") {
+        if let Some(key) = schema.pointer_mut(&format!("/properties/{key}")) {
+            key["default"] = value;
+        }
     }
     schema
-}
-
-fn set_default(schema: &mut Json, pointer: &str, value: Json) {
-    let is_empty = value.as_str().is_some_and(str::is_empty);
-    if let Some(key) = schema.pointer_mut(pointer).filter(|_| !is_empty) {
-        key["default"] = value;
-    }
 }

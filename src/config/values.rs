@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -40,16 +41,7 @@ pub(super) struct Invalid {
 
 impl Invalid {
     pub(super) fn wrong_type(expected: &str, found: &DeValue<'_>, help: Option<String>) -> Self {
-        let found = match found {
-            DeValue::String(_) => "a string",
-            DeValue::Integer(_) => "an integer",
-            DeValue::Float(_) => "a float",
-            DeValue::Boolean(_) => "a boolean",
-            DeValue::Datetime(_) => "a date or time",
-            DeValue::Array(_) => "an array",
-            DeValue::Table(_) => "a table",
-        };
-        Self { rule: format!("must be {expected}, not {found}"), help }
+        Self { rule: format!("must be {expected}, but it is of type {}", found.type_str()), help }
     }
 }
 
@@ -84,11 +76,11 @@ macro_rules! duration {
 
 /// Declares a kind whose rule is a regular expression, which the schema shares.
 macro_rules! pattern {
-    ($name:ident, $pattern:literal, $rule:literal, $candidates:expr) => {
+    ($name:ident, $pattern:literal, $rule:literal) => {
         kind!($name, String, pattern_schema($pattern), |value| {
             static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
             let matches = |text: &str| REGEX.as_ref().is_some_and(|regex| regex.is_match(text));
-            text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), $candidates)
+            text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), no_candidates)
         });
     };
 }
@@ -110,43 +102,38 @@ duration!(Since, MINUTE, 3_650 * DAY);
 duration!(ForgetAfter, SECOND, 365 * DAY);
 kind!(Interval, Option<Duration>, interval_schema(), |value| text(value, interval, duration_candidates));
 
-pattern!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores", none);
-pattern!(Region, "^[a-z]{2,}(-[a-z]+)+-[0-9]+$", "must be a region such as us-west-2", region_candidates);
+pattern!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores");
+pattern!(Region, "^[a-z]{2,}(-[a-z]+)+-[0-9]+$", "must be a region such as us-west-2");
 pattern!(
     RoleArn,
     "^arn:aws[^:]*:iam::[0-9]{12}:role/[!-9;-~]+$",
-    "must be an ARN such as arn:aws:iam::123456789012:role/NAME",
-    none
+    "must be an ARN such as arn:aws:iam::123456789012:role/NAME"
 );
 // API page of AssumeRole.
-pattern!(
-    ExternalId,
-    "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
-    "must be 2 to 1224 letters, digits or characters of =,.@:/-_+",
-    none
-);
-kind!(WatchName, String, label_schema(), |value| text(value, label, none));
-kind!(Profile, String, label_schema(), |value| text(value, label, none));
-kind!(UserName, String, pattern_schema("^[^:]{1,128}$"), |value| text(value, user_name, none));
-kind!(StoreId, ReferenceStoreId, pattern_schema("^[0-9]{10,36}$"), |value| text(value, store_id, ids));
-kind!(JobId, ImportJobId, pattern_schema("^[0-9]{10,36}$"), |value| text(value, job_id, job_candidates));
-kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| text(value, path, none));
-kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
-    text(value, include_pattern, none)
+pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letters, digits or characters of =,.@:/-_+");
+// HTTP's basic authentication separates name and password by a colon.
+pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
+kind!(Label, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| text(value, label, no_candidates));
+kind!(StoreId, ReferenceStoreId, pattern_schema(ID_PATTERN), |value| {
+    text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), ids)
 });
-kind!(
-    Listen,
-    SocketAddr,
-    pattern_schema(
-        "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):0*([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
-    ),
-    |value| text(value, listen, listen_candidates)
-);
+kind!(JobId, ImportJobId, pattern_schema(ID_PATTERN), |value| {
+    let rule = "must be 10 to 36 digits, as StartReferenceImportJob returned them";
+    text(value, |text| parse(text, rule), |text| ids(text).into_iter().rev().collect())
+});
+kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| text(value, path, no_candidates));
+kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
+    text(value, include_pattern, no_candidates)
+});
+kind!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
+    let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
+    text(value, |text| parse(text, rule), listen_candidates)
+});
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
-    text(value, parse_endpoint_url, endpoint_candidates)
+    text(value, parse_endpoint_url, no_candidates)
 });
 kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
-    text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), none)
+    text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
 kind!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
@@ -154,17 +141,15 @@ kind!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| word(value
 kind!(RequestsPerSecond, f64, number_schema(0.01, 100_000.0), |value| number(value, &(0.01..=100_000.0)));
 kind!(Share, f64, number_schema(0.01, 1.0), |value| number(value, &(0.01..=1.0)));
 kind!(KeepFiles, usize, json!({"type": "integer", "minimum": 1, "maximum": 10_000}), |value| {
-    let number = value.as_integer().map(|number| number.to_string().parse().unwrap_or(0));
-    let files = number.ok_or_else(|| Invalid::wrong_type("a whole number", value, number_in(value)))?;
-    let rule = || Invalid { rule: "must be from 1 to 10000".to_owned(), help: None };
-    Some(files).filter(|files| (1..=10_000).contains(files)).ok_or_else(rule)
+    let number: Option<usize> = value.as_integer().and_then(|number| number.to_string().parse().ok());
+    let rule = || Invalid { rule: "must be a whole number from 1 to 10000".to_owned(), help: None };
+    number.filter(|number| (1..=10_000).contains(number)).ok_or_else(rule)
 });
 kind!(Boolean, bool, json!({"type": "boolean"}), |value| {
-    let text = value.as_str().filter(|text| matches!(*text, "true" | "false"));
-    let help = text.map(|text| format!("write {text}, without quotes"));
-    value.as_bool().ok_or_else(|| Invalid::wrong_type("a boolean", value, help))
+    value.as_bool().ok_or_else(|| Invalid::wrong_type("true or false", value, None))
 });
 
+const ID_PATTERN: &str = "^[0-9]{10,36}$";
 const LEVELS: [(&str, Level); 5] = [
     ("error", Level::ERROR),
     ("warn", Level::WARN),
@@ -182,23 +167,21 @@ fn text<T>(
     parse: impl Fn(&str) -> Result<T, String>,
     candidates: fn(&str) -> Vec<String>,
 ) -> Result<T, Invalid> {
-    let parse = |text: &str| {
-        parse(text).map_err(|rule| {
-            let good = candidates(text).into_iter().find(|candidate| parse(candidate).is_ok());
-            Invalid { rule, help: good.map(|good| format!("did you mean \"{good}\"?")) }
-        })
-    };
-    let number = match value {
-        DeValue::String(text) => return parse(text),
+    let text = match value {
+        DeValue::String(text) => text,
         DeValue::Integer(number) => number.as_str(),
         DeValue::Float(number) => number.as_str(),
         _ => return Err(Invalid::wrong_type("a string", value, None)),
     };
-    parse(number)?;
-    Err(Invalid::wrong_type("a string", value, Some("write it in quotes".to_owned())))
+    let parsed = parse(text).map_err(|rule| {
+        let good = candidates(text).into_iter().find(|candidate| parse(candidate).is_ok());
+        Invalid { rule, help: good.map(|good| format!("did you mean \"{good}\"?")) }
+    })?;
+    let quoted = || Invalid::wrong_type("a string", value, Some("write it in quotes".to_owned()));
+    value.is_str().then_some(parsed).ok_or_else(quoted)
 }
 
-fn none(_: &str) -> Vec<String> {
+fn no_candidates(_: &str) -> Vec<String> {
     Vec::new()
 }
 
@@ -221,19 +204,18 @@ fn number_schema(min: f64, max: f64) -> Json {
 }
 
 fn number(value: &DeValue<'_>, limits: &RangeInclusive<f64>) -> Result<f64, Invalid> {
+    let rule = format!("a number from {} to {}", limits.start(), limits.end());
     let number: Option<f64> = match value {
         DeValue::Integer(number) => number.to_string().parse().ok(),
         DeValue::Float(number) => number.as_str().parse().ok(),
-        _ => return Err(Invalid::wrong_type("a number", value, number_in(value))),
+        _ => return Err(Invalid::wrong_type(&rule, value, None)),
     };
-    let rule = || format!("must be a number from {} to {}", limits.start(), limits.end());
-    number.filter(|number| limits.contains(number)).ok_or_else(|| Invalid { rule: rule(), help: None })
+    let invalid = || Invalid { rule: format!("must be {rule}"), help: None };
+    number.filter(|number| limits.contains(number)).ok_or_else(invalid)
 }
 
-/// How to write the number that is in a string.
-fn number_in(value: &DeValue<'_>) -> Option<String> {
-    let number = value.as_str().filter(|text| text.parse::<f64>().is_ok());
-    number.map(|number| format!("write {number}, without quotes"))
+fn parse<T: FromStr>(text: &str, rule: &str) -> Result<T, String> {
+    text.parse().map_err(|_| rule.to_owned())
 }
 
 fn check(holds: bool, rule: &str) -> Result<(), String> {
@@ -261,11 +243,10 @@ fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Dur
     check(limits.contains(&duration), &format!("must be between {min} and {max}")).map(|()| duration)
 }
 
-/// Other notations of a duration: no unit, capitals, `PT5M`.
+/// The same number with a unit.
 fn duration_candidates(text: &str) -> Vec<String> {
-    let lower = text.trim().trim_end_matches(".0").to_lowercase();
-    let iso = lower.trim_start_matches('p').replace('t', "");
-    vec![lower.clone(), format!("{lower}s"), format!("{lower}d"), iso]
+    let number = text.trim_end_matches(".0");
+    vec![format!("{number}s"), format!("{number}d")]
 }
 
 fn interval_schema() -> Json {
@@ -281,35 +262,10 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
-fn label_schema() -> Json {
-    json!({"type": "string", "minLength": 1, "maxLength": 128, "pattern": "\\S"})
-}
-
 /// A label of metrics.
 fn label(text: &str) -> Result<String, String> {
     let is_label = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_hostile);
     check(is_label, "must be 1 to 128 visible characters").map(|()| text.to_owned())
-}
-
-/// HTTP's basic authentication separates name and password by a colon.
-fn user_name(text: &str) -> Result<String, String> {
-    check(!text.contains(':') && label(text).is_ok(), "must be 1 to 128 visible characters without a colon")?;
-    Ok(text.to_owned())
-}
-
-fn region_candidates(text: &str) -> Vec<String> {
-    let lower = text.trim().to_lowercase().replace(['_', ' '], "-");
-    // An availability zone is a region and a letter.
-    let zone = lower.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned();
-    vec![lower, zone]
-}
-
-fn store_id(text: &str) -> Result<ReferenceStoreId, String> {
-    text.parse().map_err(|_| "must be 10 to 36 digits, as ListReferenceStores returns them".to_owned())
-}
-
-fn job_id(text: &str) -> Result<ImportJobId, String> {
-    text.parse().map_err(|_| "must be 10 to 36 digits, as StartReferenceImportJob returned them".to_owned())
 }
 
 /// The ids in an ARN, in a URL of the console, or in STORE/JOB.
@@ -317,12 +273,6 @@ fn ids(text: &str) -> Vec<String> {
     // The number between two colons is the account.
     let path = if text.starts_with("arn:") { text.rsplit(':').next().unwrap_or_default() } else { text };
     path.split(|c: char| !c.is_ascii_digit()).filter(|part| part.len() >= 10).map(str::to_owned).collect()
-}
-
-/// The first id in the name of a store is the store's.
-fn job_candidates(text: &str) -> Vec<String> {
-    let of_store = usize::from(text.contains("eference"));
-    ids(text).into_iter().skip(of_store).rev().collect()
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
@@ -343,17 +293,8 @@ fn include_pattern(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
-    text.parse().map_err(|_| rule.to_owned())
-}
-
 fn listen_candidates(text: &str) -> Vec<String> {
-    let bare = text.trim().trim_start_matches("http://").trim_end_matches('/');
-    let bare = bare.replace("localhost", "127.0.0.1").replace('*', "0.0.0.0");
-    let port = format!("127.0.0.1:{}", bare.trim_start_matches(':'));
-    let v6 = bare.rsplit_once(':').map(|(host, port)| format!("[{host}]:{port}"));
-    [port, format!("{bare}:10210"), format!("[{bare}]:10210"), bare].into_iter().chain(v6).collect()
+    vec![text.replace("localhost", "127.0.0.1"), format!("127.0.0.1:{}", text.trim_start_matches(':'))]
 }
 
 /// Parses an endpoint's URL.
@@ -361,23 +302,11 @@ fn listen_candidates(text: &str) -> Vec<String> {
 /// # Errors
 /// The rule that it breaks.
 pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
-    let uri = text.parse::<Uri>().ok();
-    let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-    let uri = uri.filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    let uri = uri.ok_or("must be a URL such as \"http://127.0.0.1:4566\"")?;
-    let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    check(!has_userinfo, "must not have a user name or password: use `profile` or `role_arn`")?;
-    check(uri.query().is_none() && !text.contains('#'), "must not have a query or fragment")?;
-    Ok(text.to_owned())
-}
-
-fn endpoint_candidates(text: &str) -> Vec<String> {
-    let bare = text.trim();
-    let is_local = ["localhost", "127.", "[::1]"].into_iter().any(|host| bare.starts_with(host));
-    let scheme = if is_local { "http" } else { "https" };
-    // Nothing is suggested that may have a password in it.
-    let candidate = if bare.contains("//") { bare.to_owned() } else { format!("{scheme}://{bare}") };
-    if bare.contains(['@', '?', '#']) { Vec::new() } else { vec![candidate] }
+    let rule = "must be a URL such as \"http://127.0.0.1:4566\", without user name, password, query and fragment";
+    let uri: Uri = parse(text, rule)?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    check(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| text.to_owned())
 }
 
 #[cfg(test)]

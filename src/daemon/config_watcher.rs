@@ -6,11 +6,11 @@
 //!
 //! File systems can hang. Checks and loads therefore run on a blocking thread, one at a time. It never applies a configuration.
 
-use std::fmt;
 use std::fs;
+use std::io;
 use std::mem;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,20 +34,14 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 pub type Loader = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
 /// A configuration that was loaded again, and the requests that wait for it.
-#[derive(Debug)]
 pub(super) struct ConfigLoad {
     pub outcome: Result<Loaded, Problems>,
     pub requests: Vec<ReloadRequest>,
 }
 
-/// Identifies the content of one file without reading it; `None` if the file cannot be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
-    path: PathBuf,
-    target: Option<PathBuf>,
-    /// Device, inode, size, and modification and change times with their nanoseconds.
-    metadata: Option<(u64, u64, u64, [i64; 4])>,
-}
+/// Identifies the content of one file without reading it: its path, the link's target, and device, inode, size and change time,
+/// which permissions change, too. `None` if the file cannot be found.
+type Stamp = (PathBuf, Option<(PathBuf, u64, u64, u64, [i64; 2])>);
 
 struct Check {
     stamps: Vec<Stamp>,
@@ -71,12 +65,6 @@ pub(super) struct ConfigWatcher {
     next_requested_load: Monotonic,
     retry_at: Option<Monotonic>,
     running: JoinSet<Check>,
-}
-
-impl fmt::Debug for ConfigWatcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConfigWatcher").field("patterns", &self.patterns).finish_non_exhaustive()
-    }
 }
 
 impl ConfigWatcher {
@@ -163,22 +151,17 @@ impl ConfigWatcher {
 }
 
 fn stamps(patterns: &[PathBuf]) -> Vec<Stamp> {
-    // A directory that cannot be read has no files. The load reports the error.
-    patterns.iter().flat_map(|pattern| config::matching_files(pattern).unwrap_or_default()).map(stamp).collect()
-}
-
-fn stamp(path: PathBuf) -> Stamp {
-    let metadata = fs::metadata(&path).ok();
-    let metadata = metadata.map(|file| {
-        (file.dev(), file.ino(), file.size(), [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()])
-    });
-    Stamp { target: path.canonicalize().ok(), path, metadata }
+    let stamp = |path: &Path| -> io::Result<_> {
+        let file = fs::metadata(path)?;
+        Ok((path.canonicalize()?, file.dev(), file.ino(), file.len(), [file.ctime(), file.ctime_nsec()]))
+    };
+    // A directory or file that cannot be read has no stamps. The load reports the error.
+    let files = patterns.iter().flat_map(|pattern| config::matching_files(pattern).unwrap_or_default());
+    files.map(|path| (path.clone(), stamp(&path).ok())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -241,7 +224,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let (mut watcher, _requests) = watcher(&folder.path().join("refwatch.toml"));
         watcher.loaded = Some(Vec::new());
-        let stamps = |size| vec![Stamp { path: "a".into(), target: None, metadata: Some((1, 1, size, [0; 4])) }];
+        let stamps = |size| vec![("a".into(), Some(("a".into(), 1, 1, size, [0; 2])))];
         for (size, loads) in [(1, false), (2, false)] {
             let check = Check { stamps: stamps(size), outcome: None, requests: Vec::new() };
             assert_eq!(watcher.finish_check(check).is_some(), loads);

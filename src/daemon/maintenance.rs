@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::status_line::status_line;
-use super::systemd;
+use super::systemd::{self, status_line};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::database::CommitError;
 use crate::http::tls::Tls;
@@ -22,7 +21,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
 
-#[derive(Debug)]
 pub(super) struct Maintenance {
     workplace: Workplace,
     log: Log,

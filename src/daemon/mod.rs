@@ -7,12 +7,11 @@ pub mod config_watcher;
 mod maintenance;
 mod reload;
 pub mod signals;
-mod status_line;
 pub mod systemd;
 
+use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +37,9 @@ use crate::tasks::job_watcher::Workplace;
 use crate::tasks::supervisor::{ApplyError, Supervisor};
 use config_watcher::{ConfigWatcher, Loader};
 use maintenance::Maintenance;
-use reload::{LEFT_OUT, publish_config};
+use reload::publish_config;
 use signals::Asked;
-use status_line::status_line;
+use systemd::status_line;
 
 /// Together with the time that the tasks get, this stays below the 5 s that a stop may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,7 +51,6 @@ const OPEN_RETRY: Duration = Duration::from_secs(2);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A daemon that has a configuration, a database and a listener.
-#[derive(Debug)]
 pub struct Daemon {
     /// The running configuration.
     config: Config,
@@ -121,7 +119,12 @@ impl Daemon {
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
-        let record = open_database(&config.record.path, &board, &instruments, clock).await?;
+        let record = loop {
+            match Record::open(&config.record.path, &instruments) {
+                Err(error) if error.is_transient() => wait_for_database(&error, &board, &instruments, clock).await,
+                opened => break opened?,
+            }
+        };
         let (control, (requests, queue)) = (control::path(&config.record.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
@@ -129,25 +132,26 @@ impl Daemon {
                 "refwatch reload cannot reach this process at {}", control.display()),
         }
         board.set_database_health(record.health());
-        let workplace = Workplace { clock, record, board, instruments };
+        let workplace = Workplace { clock, record, board: board.clone(), instruments: instruments.clone() };
         let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
-            let ApplyError::Record(trouble @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) = error else {
-                return Err(error.into());
-            };
-            wait_for_database(&trouble, &workplace.board, &workplace.instruments, clock).await;
+            match error {
+                ApplyError::Record(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
+                    wait_for_database(&error, &board, &instruments, clock).await;
+                }
+                error => return Err(error.into()),
+            }
         }
-        if workplace.board.daemon().record_error.is_some() {
+        if board.daemon().record_error.is_some() {
             info!(event = "record_recovered", "the record can be written again");
-            workplace.board.update_daemon(|daemon| daemon.record_error = None);
+            board.update_daemon(|daemon| daemon.record_error = None);
         }
-        publish_config(&workplace, &config, &problems, LEFT_OUT);
+        publish_config(&workplace, &config, &problems);
         let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
         let maintenance = Maintenance::new(workplace.clone(), log, tls, config.record.keep);
-        let last_load = Some(Ok(loaded));
         Ok(Self {
             config,
-            last_load,
+            last_load: Some(Ok(loaded)),
             config_watcher,
             requests,
             address,
@@ -174,12 +178,17 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(mut self, asked: impl AsyncFnMut() -> Asked) -> Result<(), DaemonError> {
+    pub async fn run(mut self, mut asked: impl AsyncFnMut() -> Asked) -> Result<(), DaemonError> {
         // Concurrent with the main loop: a stop does not wait for a reload that a slow disk delays.
         let requests = self.requests.clone();
+        let stop = async {
+            while asked().await == Asked::Reload {
+                requests.ask();
+            }
+        };
         let end = tokio::select! {
             biased;
-            () = wait_for_stop(asked, &requests) => Ok(()),
+            () = stop => Ok(()),
             end = self.run_main_loop() => end,
         };
         self.stop().await;
@@ -189,7 +198,7 @@ impl Daemon {
     async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
         systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
         let WatchList { jobs, stores } = &self.config.watch_list;
-        info!(event = "started", address = %self.address, jobs = jobs.len(), stores = nonzero(stores.len()),
+        info!(event = "started", address = %self.address, jobs = jobs.len(), stores = stores.len(),
             version = env!("CARGO_PKG_VERSION"), "watching");
         loop {
             tokio::select! {
@@ -217,37 +226,12 @@ impl Daemon {
     }
 }
 
-/// Passes reload signals on, and returns when the process is to stop.
-async fn wait_for_stop(mut asked: impl AsyncFnMut() -> Asked, requests: &ReloadRequests) {
-    while asked().await == Asked::Reload {
-        requests.ask();
-    }
-}
-
-/// Opens the database. Retries errors that may pass.
-async fn open_database(
-    path: &Path,
-    board: &StatusBoard,
-    instruments: &Instruments,
-    clock: Clock,
-) -> Result<Record, OpenError> {
-    loop {
-        match Record::open(path, instruments) {
-            Err(error) if error.is_transient() => {
-                let trouble = CommitError::Reopen(Arc::new(error));
-                wait_for_database(&trouble, board, instruments, clock).await;
-            }
-            opened => return opened,
-        }
-    }
-}
-
 /// Publishes the database error, asks systemd for more time, and waits until the next attempt is due.
-async fn wait_for_database(error: &CommitError, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
+async fn wait_for_database(error: &dyn Error, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
     instruments.record_failures.inc();
     let message = Some(error.to_string());
     if board.daemon().record_error != message {
-        warn!(event = "record_failed", %error, "cannot write to the record; polling is paused");
+        warn!(event = "record_failed", error = %error, "cannot write to the record; polling is paused");
         board.update_daemon(|daemon| daemon.record_error = message);
     }
     systemd::waiting(&format!("not ready: the record: {error}"), OPEN_TIMEOUT);
@@ -260,11 +244,6 @@ fn host_names(listen: SocketAddr) -> Arc<[String]> {
         return [].into();
     }
     [rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()].into()
-}
-
-/// Log fields leave out a count of zero.
-fn nonzero(count: usize) -> Option<usize> {
-    Some(count).filter(|count| *count > 0)
 }
 
 #[cfg(test)]

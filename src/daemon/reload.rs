@@ -5,9 +5,9 @@
 
 use tracing::{error, info, warn};
 
+use super::Daemon;
 use super::config_watcher::ConfigLoad;
-use super::status_line::status_line;
-use super::{Daemon, nonzero, systemd};
+use super::systemd::{self, status_line};
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::reload::Reloaded;
@@ -16,9 +16,8 @@ use crate::tasks::job_watcher::Workplace;
 use crate::tasks::supervisor::ApplyError;
 
 /// Published where included files have errors.
-pub(super) const LEFT_OUT: &str = "files with mistakes were left out, the rest is in force";
-const LEFT_OUT_AT_RELOAD: &str =
-    "files with mistakes were left out, the rest is in force; what they named before goes on";
+const LEFT_OUT: &str =
+    "files with errors were left out, the rest is in force; their jobs and stores from before are still watched";
 const UNCHANGED: &str = "the one before it stays in force";
 
 impl Daemon {
@@ -70,31 +69,31 @@ impl Daemon {
             config.keep_of(&self.config);
         }
         self.supervisor.apply(&config).await?;
-        let mut later = String::new();
-        for table in self.config.needs_restart(&config) {
-            let note = format!("changes in [{table}] take effect at the next start");
-            warn!(event = "restart_needed", "{note}");
-            later.extend(["; ", note.as_str()]);
+        let restart = self.config.needs_restart(&config);
+        let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
+        let notes: String = notes.collect();
+        if !restart.is_empty() {
+            warn!(event = "restart_needed", "the configuration is in force{notes}");
         }
         let Config { record, http, log, .. } = self.config.clone();
         self.config = Config { record, http, log, ..config };
         let WatchList { jobs, stores } = &self.config.watch_list;
-        info!(event = "reloaded", jobs = jobs.len(), stores = nonzero(stores.len()), "the new watch list is in force");
-        publish_config(&self.workplace, &self.config, &problems, LEFT_OUT_AT_RELOAD);
+        info!(event = "reloaded", jobs = jobs.len(), stores = stores.len(), "the new watch list is in force");
+        publish_config(&self.workplace, &self.config, &problems);
         if problems.is_empty() {
-            return Ok(Ok(format!("in force: {}{later}", self.config.watch_list)));
+            return Ok(Ok(format!("in force: {}{notes}", self.config.watch_list)));
         }
-        Ok(Err(format!("{problems}\n\n{LEFT_OUT_AT_RELOAD}")))
+        Ok(Err(format!("{problems}\n\n{LEFT_OUT}")))
     }
 }
 
-/// `problems` are those of included files. If there are any, `in_force` says what runs nevertheless.
-pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems, in_force: &'static str) {
+/// `problems` are those of included files.
+pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
     let loaded_at = workplace.clock.now().wall;
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
-        error!(event = "include_failed", "{in_force}");
-        ConfigError { in_force, summary: problems.summary(), details: problems.to_string() }
+        error!(event = "include_failed", "{LEFT_OUT}");
+        ConfigError { in_force: LEFT_OUT, summary: problems.summary(), details: problems.to_string() }
     });
     workplace.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);

@@ -7,20 +7,21 @@ use crate::core::time::Timestamp;
 use crate::state::StoreView;
 
 #[test]
-fn the_status_line_counts_stores_where_there_are_any_and_begins_with_what_is_wrong() {
+fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
     let board = StatusBoard::default();
     let line = || status_line(&board, Clock::system().now());
     board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
-    assert_eq!(line(), "0 jobs: 0 in progress, 0 finished");
+    assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 0 stores");
     let store = |id: &str, trouble: Option<&str>| {
         let (name, trouble) = (id.into(), trouble.map(str::to_owned));
         let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
         board.publish_store(StoreView { id, name, listed_at: None, trouble, missed: None });
     };
     store("1000000001", None);
-    assert_eq!(line(), "1 store, 0 jobs: 0 in progress, 0 finished");
+    assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 stores");
     store("1000000002", Some("denied"));
-    assert_eq!(line(), "no new job of the store 1000000002 can be found; 2 stores, 0 jobs: 0 in progress, 0 finished");
+    let jobs = "0 jobs: 0 in progress, 0 finished, 0 parked; 2 stores";
+    assert_eq!(line(), format!("no new job of the store 1000000002 can be found; {jobs}"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,8 +56,7 @@ impl Metrics {
         instruments: &Instruments,
         started_at: Timestamp,
     ) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        instruments.register(&registry)?;
+        let registry = instruments.registry.clone();
         Ok(Self { board, registry, process: process::Process::this(started_at) })
     }
 

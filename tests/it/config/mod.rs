@@ -345,10 +345,10 @@ fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it
     assert!(made.success());
     let table = [
         ("missing", "this file cannot be read: No such file or directory (os error 2)"),
-        ("", "this is a directory, not a file"),
+        ("", "this is not a regular file"),
         ("fifo", "this is not a regular file"),
         ("huge", "this file is over 1024 KiB, so it is no configuration"),
-        ("binary", "this is a binary file, not TOML"),
+        ("binary", "this is a binary file or UTF-16, not UTF-8"),
     ];
     for (name, expected) in table {
         let (path, (sender, receiver)) = (path(name), mpsc::channel());

@@ -23,7 +23,7 @@ fn fault_087_088_a_reload_of_what_is_no_configuration_leaves_the_old_one_in_forc
     let refused = || daemon.stderr().matches("event=\"reload_failed\"").count();
     let table: [(&str, Put); 6] = [
         ("No such file or directory", |_| {}),
-        ("this is a directory", |path| fs::create_dir(path).expect("a directory")),
+        ("this is not a regular file", |path| fs::create_dir(path).expect("a directory")),
         ("this is not a regular file", |path| {
             assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
         }),
