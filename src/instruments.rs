@@ -10,6 +10,7 @@ use prometheus::core::Collector;
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::core::failure::{FailureReason, Operation};
+use crate::core::job::{JobStatus, KIND};
 
 /// Seconds: from a loopback response to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -35,6 +36,7 @@ pub struct Instruments {
     /// From the service's completionTime to our commit.
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
+    transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
     api_request_duration: HistogramVec,
@@ -106,6 +108,7 @@ impl Instruments {
             "Time from when a request is due until the quota allows it.",
             QUOTA_WAIT_BUCKETS,
         );
+        let transitions = Opts::new("refwatch_transitions_total", "Committed transitions of jobs, by the new status.");
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
         let failures = Opts::new("refwatch_api_request_failures_total", "Requests to AWS HealthOmics that failed.");
@@ -119,6 +122,7 @@ impl Instruments {
                 "refwatch_log_lines_dropped_total",
                 "Log lines that a log file or the journal lacks.",
             )?,
+            transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &OPERATION))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &OPERATION_AND_REASON))?,
             api_request_duration: histograms(request_duration)?,
@@ -136,6 +140,11 @@ impl Instruments {
         })
     }
 
+    /// Counts a committed transition.
+    pub fn count_transition(&self, target: &str, to: &JobStatus) {
+        self.transitions.with_label_values(&[target, KIND, to.label()]).inc();
+    }
+
     /// The instruments of one operation on one target. All their series exist from now on.
     #[must_use]
     pub fn operation(&self, target: &str, operation: Operation) -> OperationInstruments {
@@ -150,6 +159,9 @@ impl Instruments {
             quota_allowed: self.quota_allowed.with_label_values(&labels),
             quota_configured: self.quota_configured.with_label_values(&labels),
         };
+        for to in JobStatus::labels() {
+            drop(self.transitions.with_label_values(&[target, KIND, to]));
+        }
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.insert(labels.map(str::to_owned).into(), instruments.clone());
         instruments
@@ -165,7 +177,7 @@ impl Instruments {
     }
 
     /// Removes the series of a target that is no longer configured.
-    pub fn forget_target(&self, target: &str) {
+    pub fn remove_target(&self, target: &str) {
         // An error means that a series did not exist.
         for labels in Operation::ALL.map(|operation| [target, operation.as_str()]) {
             drop(self.api_requests.remove_label_values(&labels));
@@ -176,6 +188,9 @@ impl Instruments {
             for reason in FailureReason::ALL.map(FailureReason::label) {
                 drop(self.api_request_failures.remove_label_values(&[labels[0], labels[1], reason]));
             }
+        }
+        for to in JobStatus::labels() {
+            drop(self.transitions.remove_label_values(&[target, KIND, to]));
         }
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.retain(|(name, _), _| name != target);

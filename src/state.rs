@@ -69,16 +69,14 @@ pub struct WatchView {
     pub up: Option<bool>,
     pub last_successful_poll: Option<Timestamp>,
     pub next_poll: Option<Timestamp>,
-    /// The number of committed transitions to each status, by `JobStatus::index`.
-    pub transitions: [u32; 8],
     /// The oldest first, at most [`RECENT_FAILURES_MAX`].
     pub recent_failures: VecDeque<FailedPoll>,
 }
 
 impl WatchView {
-    /// A watch before its first poll, with the number of transitions that the database holds.
+    /// A watch before its first poll.
     #[must_use]
-    pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>, transitions: [u32; 8]) -> Self {
+    pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>) -> Self {
         Self {
             id,
             name,
@@ -88,7 +86,6 @@ impl WatchView {
             up: None,
             last_successful_poll: None,
             next_poll: None,
-            transitions,
             recent_failures: VecDeque::new(),
         }
     }

@@ -55,14 +55,6 @@ pub enum JobQuery {
     },
 }
 
-/// What the database knows of one job.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RestoredJob {
-    pub known: Known,
-    /// The number of transitions, by the index of the status they lead to (`JobStatus::index`).
-    pub transitions: [u32; 8],
-}
-
 impl Record {
     /// Opens the database at `path`, creates it and its directory where there is none, migrates its schema, and starts its
     /// writer. A damaged file, or one that is no database, is moved aside first. Blocks on the disk.
@@ -98,11 +90,11 @@ impl Record {
         self.health.clone()
     }
 
-    /// What is known of some jobs. Unknown jobs are left out.
+    /// Reads the last known state of jobs. Jobs without rows are left out.
     ///
     /// # Errors
     /// The database cannot be read, or the writer has ended.
-    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, RestoredJob>, CommitError> {
+    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, Known>, CommitError> {
         if jobs == JobQuery::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }

@@ -13,8 +13,8 @@ use tracing::warn;
 use super::errors::OpenError;
 use super::rows::{JOB, job_values};
 use super::tables::{Row, Table, milliseconds};
-use super::{JobQuery, RestoredJob, file, schema};
-use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, Sources, StoreId, WatchId};
+use super::{JobQuery, file, schema};
+use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::Known;
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
@@ -109,13 +109,13 @@ impl RecordReader {
     }
 }
 
-/// What the database knows of some jobs: their rows, replayed in the order written.
-pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, RestoredJob>> {
+/// Reads the state of jobs: their rows are replayed in the order written.
+pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, Known>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
         JobQuery::Recent { store, ended_since } => recent_jobs(connection, &store, ended_since)?,
     };
-    let known = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|job| (id, job))));
+    let known = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|known| (id, known))));
     known.filter_map(Result::transpose).collect()
 }
 
@@ -135,7 +135,7 @@ enum Entry {
     Detail(Detail),
 }
 
-fn replay(connection: &Connection, id: &WatchId) -> Result<Option<RestoredJob>> {
+fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Known>> {
     let condition = format!("WHERE {JOB}");
     let mut entries: BTreeMap<i64, Entry> = BTreeMap::new();
     let rows = select(connection, &condition, job_values(id))?;
@@ -144,42 +144,35 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<RestoredJob>> 
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Source(row.value))));
     let rows = select(connection, &condition, job_values(id))?;
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Detail(row.value))));
-    let mut job: Option<RestoredJob> = None;
-    let mut sources = BTreeMap::new();
+    let mut known: Option<Known> = None;
     for entry in entries.into_values() {
-        match (entry, &mut job) {
-            (Entry::Transition(transition), job) => replay_transition(transition, job),
-            (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(job)) => {
-                job.known.last_seen = observed_at;
-                sources.insert(key, to);
+        match (entry, &mut known) {
+            (Entry::Transition(transition), before) => *before = Some(replay_transition(transition, before.take())),
+            (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(known)) => {
+                known.last_seen = observed_at;
+                known.sources.insert(key, to);
             }
-            (Entry::Detail(detail), Some(job)) => replay_detail(detail, &mut job.known),
+            (Entry::Detail(detail), Some(known)) => replay_detail(detail, known),
             // A job's first row is a transition: somebody deleted it, or it cannot be read.
             (Entry::Source(_) | Entry::Detail(_), None) => {}
         }
     }
-    if let Some(job) = &mut job {
-        job.known.sources = sources;
-    }
-    Ok(job)
+    Ok(known)
 }
 
-fn replay_transition(transition: Transition, job: &mut Option<RestoredJob>) {
+fn replay_transition(transition: Transition, before: Option<Known>) -> Known {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let before = job.take();
-    let mut transitions = before.as_ref().map(|before| before.transitions).unwrap_or_default();
-    transitions[to.index()] += 1;
-    let known = Known {
+    let (created_before, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
+    Known {
         status: to,
         status_message,
-        created_at: created_at.or_else(|| before?.known.created_at),
+        created_at: created_at.or(created_before),
         completed_at,
-        sources: Sources::default(),
+        sources,
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,
-    };
-    *job = Some(RestoredJob { known, transitions });
+    }
 }
 
 /// A job that vanished or returned was not seen to have its status. These two leave `last_seen` alone, because a later change may

@@ -15,10 +15,11 @@ use tracing::{error, info, warn};
 
 use super::errors::{CommitError, OpenError};
 use super::file::LockedFile;
-use super::{JobQuery, RestoredJob, queries, rows};
+use super::{JobQuery, queries, rows};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
+use crate::core::tracker::Known;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
@@ -33,7 +34,7 @@ pub(super) enum Request {
     Append(Box<Append>),
     Restore {
         jobs: JobQuery,
-        done: Reply<BTreeMap<Arc<WatchId>, RestoredJob>>,
+        done: Reply<BTreeMap<Arc<WatchId>, Known>>,
     },
     /// Deletes the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and returns their number.
     DeleteEnded {

@@ -74,16 +74,6 @@ const JOB_FAMILIES: [JobFamily; 10] = [
         series: |watch, series| series.known(watch.up.map(f64::from)),
     },
     JobFamily {
-        name: "refwatch_import_job_transitions_total",
-        help: "Transitions of the job in the record, by the status they lead to.",
-        kind: MetricType::COUNTER,
-        series: |watch, series| {
-            for (to, count) in JobStatus::labels().zip(watch.transitions) {
-                series.labelled("to", to, count.into());
-            }
-        },
-    },
-    JobFamily {
         name: "refwatch_import_job_created_timestamp_seconds",
         help: "When the job was created, as the service says.",
         kind: MetricType::GAUGE,

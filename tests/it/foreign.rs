@@ -251,7 +251,6 @@ fn view(text: &str) -> WatchView {
         up: Some(false),
         last_successful_poll: None,
         next_poll: None,
-        transitions: [0; 8],
         recent_failures: [failure].into(),
     }
 }

@@ -53,16 +53,15 @@ pub(crate) struct JobWatcher {
 }
 
 impl JobWatcher {
-    /// Publishes the watch. `transitions` counts those that the database holds.
+    /// Publishes the watch.
     pub(crate) fn new(
         workplace: Arc<Workplace>,
         poller: Poller,
         id: Arc<WatchId>,
         name: Arc<str>,
-        transitions: [u32; 8],
         forget_after: Option<Duration>,
     ) -> Self {
-        let view = WatchView::new(id, name, Arc::clone(poller.aws_region()), transitions);
+        let view = WatchView::new(id, name, Arc::clone(poller.aws_region()));
         let now = workplace.clock.now();
         let mut watcher = Self { workplace, poller, view, started: now.monotonic, forget_after };
         watcher.publish(now);
@@ -167,7 +166,7 @@ impl JobWatcher {
             Some(failure) => self.show_failure(failure, at.wall),
         }
         if let Some(transition) = &change.transition {
-            self.view.transitions[transition.to.index()] += 1;
+            self.workplace.instruments.count_transition(&self.view.id.target, &transition.to);
         }
         // Subscribers of transitions expect to find the new status.
         self.publish(at);

@@ -18,7 +18,7 @@ use crate::config::watch_list::JobEntry;
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::{Known, Next};
-use crate::database::{CommitError, JobQuery, RestoredJob};
+use crate::database::{CommitError, JobQuery};
 use crate::healthomics::{Connect, Target, TargetError};
 use crate::tasks::hints::StoreRegistry;
 use crate::tasks::job_watcher::{JobWatcher, Poller, Workplace, WriterStopped};
@@ -111,7 +111,7 @@ impl Supervisor {
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
-            self.workplace.instruments.forget_target(name);
+            self.workplace.instruments.remove_target(name);
         }
         (self.targets, self.config) = (targets, config.clone());
         let mut restored = self.restore(start).await?;
@@ -280,7 +280,7 @@ impl Supervisor {
     }
 
     /// Reads what the database holds of jobs whose tasks have ended, with retries: without it they cannot start again.
-    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, RestoredJob>, ApplyError> {
+    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, Known>, ApplyError> {
         for _ in 0..READ_ATTEMPTS {
             match self.workplace.record.restore(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
@@ -298,14 +298,14 @@ impl Supervisor {
     fn start_discovered(
         &mut self,
         store: &StoreId,
-        jobs: impl Iterator<Item = (Arc<WatchId>, Option<RestoredJob>)>,
+        jobs: impl Iterator<Item = (Arc<WatchId>, Option<Known>)>,
         droppable: impl Fn(&Known) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
         let now = self.workplace.clock.now().wall;
         for (id, restored) in jobs {
-            let known = restored.as_ref().map(|job| &job.known).filter(|known| droppable(known));
-            let remaining = known.and_then(|known| known.remaining_retention(entry.forget_after?, now));
+            let droppable = restored.as_ref().filter(|known| droppable(known));
+            let remaining = droppable.and_then(|known| known.remaining_retention(entry.forget_after?, now));
             let watched = self.stores.get(store).is_some_and(|jobs| jobs.is_watched(&id.key.job));
             if remaining != Some(Duration::ZERO) && !watched {
                 self.start_watch(id, &entry, restored, 0);
@@ -313,15 +313,13 @@ impl Supervisor {
         }
     }
 
-    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, restored: Option<RestoredJob>, restarts: u32) {
+    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<Known>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
         let hints = self.stores.entry(id.store_id()).or_default().subscribe(&id.key.job);
-        let (known, transitions) = restored.map(|job| (Arc::new(job.known), job.transitions)).unzip();
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known, hints, seed);
+        let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), hints, seed);
         let (workplace, name) = (Arc::clone(&self.workplace), Arc::clone(&entry.name));
-        let transitions = transitions.unwrap_or_default();
-        let watcher = JobWatcher::new(workplace, poller, Arc::clone(&id), name, transitions, entry.forget_after);
+        let watcher = JobWatcher::new(workplace, poller, Arc::clone(&id), name, entry.forget_after);
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
