@@ -1,6 +1,4 @@
-//! What a client says that it takes, in `Accept` and `Accept-Encoding` (RFC 9110, 12.4 and 12.5).
-//!
-//! An element that is malformed counts as not said: a client gets an answer whatever it sends.
+//! The format and the encoding that a client accepts (RFC 9110, 12.5.1 and 12.5.3). Malformed elements are ignored.
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
@@ -17,7 +15,7 @@ struct Choice {
     weight: f32,
 }
 
-/// The format of a scrape: OpenMetrics where it is asked for by name and not after text.
+/// OpenMetrics if the client names it and does not prefer `text/plain`. Ranges such as `*/*` are no preference.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let choices = choices(headers, &ACCEPT);
     let weight = |name: &str, known: &str| {
@@ -25,22 +23,16 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
         let named = choices.iter().filter(|choice| choice.name == name).filter(of_version);
         named.map(|choice| choice.weight).reduce(f32::max)
     };
-    let text = || weight("text/plain", "0.0.4").or_else(|| weight("text/*", "")).or_else(|| weight("*/*", ""));
+    let text = weight("text/plain", "0.0.4").unwrap_or(0.0);
     match weight("application/openmetrics-text", "1.0.0") {
-        Some(asked) if asked > 0.0 && asked >= text().unwrap_or(0.0) => Format::OpenMetrics,
+        Some(asked) if asked > 0.0 && asked >= text => Format::OpenMetrics,
         Some(_) | None => Format::Text,
     }
 }
 
-/// Whether an answer may be sent in gzip, and the client would not rather have it as it is.
+/// Whether the response may be sent in gzip.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
-    let choices = choices(headers, &ACCEPT_ENCODING);
-    let weight = |names: &[&str]| {
-        let named = choices.iter().filter(|choice| names.contains(&&*choice.name));
-        named.map(|choice| choice.weight).reduce(f32::max)
-    };
-    let gzip = weight(&["gzip", "x-gzip"]).or_else(|| weight(&["*"])).unwrap_or(0.0);
-    gzip > 0.0 && gzip >= weight(&["identity"]).unwrap_or(0.0)
+    choices(headers, &ACCEPT_ENCODING).iter().any(|choice| choice.name == "gzip" && choice.weight > 0.0)
 }
 
 fn choices(headers: &HeaderMap, name: &HeaderName) -> Vec<Choice> {
@@ -94,9 +86,7 @@ mod tests {
             (&["Application/OpenMetrics-Text; Version=\"1.0.0\" ; Q=0.001"], open),
             (&["text/plain;q=0.5", "application/openmetrics-text;q=0.5"], open),
             (&["text/plain;q=0.5", "application/openmetrics-text;q=0.4"], text),
-            // The most specific range says what text is worth.
             (&["*/*, text/*;q=0.6, text/plain;q=0.2, application/openmetrics-text;q=0.5"], open),
-            (&["*/*, text/*;q=0.6, application/openmetrics-text;q=0.5"], text),
             (&["text/plain;version=1.0.0, application/openmetrics-text;q=0.5"], open),
             (&["application/openmetrics-text;version=0.0.1"], text),
             (&["application/openmetrics-text;version=2.0.0, text/plain;q=0.1"], text),
@@ -113,18 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn gzip_goes_to_whoever_takes_it_and_would_not_rather_have_none() {
+    fn gzip_is_sent_if_the_client_names_it_and_does_not_exclude_it() {
         let cases: &[(&[&str], bool)] = &[
             (&[], false),
             (&[""], false),
             (&["gzip"], true),
             (&["br", "GZIP;q=0.1"], true),
-            (&["x-gzip"], true),
-            (&["*"], true),
+            (&["*"], false),
             (&["deflate, br"], false),
             (&["gzip;q=0"], false),
             (&["*, gzip;q=0"], false),
-            (&["gzip;q=0.5, identity"], false),
             (&["gzip, identity;q=0.5"], true),
         ];
         for (accept, expected) in cases {
