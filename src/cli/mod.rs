@@ -48,7 +48,7 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon in the foreground
-    Run(run::Args),
+    Run,
     /// Show everything at work on a simulated HealthOmics: no account, no file, nothing left behind
     Demo(demo::Args),
     /// Serve a simulated HealthOmics
@@ -62,7 +62,7 @@ pub enum Command {
     /// Put one job on the watch list, in a file of its own; the daemon takes it up by itself
     Add(add::Args),
     /// Ask the running daemon to read its configuration again, and wait until it has
-    Reload(reload::Args),
+    Reload,
     /// Show the transitions in the record, whether the daemon runs or not
     History(history::Args),
     /// Follow jobs to their end, without daemon or file
@@ -80,14 +80,14 @@ impl CommandLine {
     /// Why it failed.
     pub async fn run(self) -> Result<Exit, Failure> {
         match self.command {
-            Command::Run(args) => Box::pin(run::run(&self.config, args)).await,
+            Command::Run => Box::pin(run::run(&self.config)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => Box::pin(check::run(&self.config, args)).await,
             Command::Schema => schema::run(),
             Command::Status(args) => status::run(&self.config, args).await,
             Command::Add(args) => add::run(&self.config, args).await,
-            Command::Reload(args) => reload::run(&self.config, args).await,
+            Command::Reload => reload::run(&self.config).await,
             Command::History(args) => history::run(&self.config, args).await,
             Command::Wait(args) => wait::run(args).await,
             Command::Completions(args) => completions::run(args).await,

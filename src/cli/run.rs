@@ -11,15 +11,9 @@ use crate::database::{CommitError, OpenError};
 use crate::logging;
 use crate::tasks::supervisor::ApplyError;
 
-/// Its arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
-/// Runs it.
-///
 /// # Errors
 /// Why it failed.
-pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
+pub async fn run(path: &Path) -> Result<Exit, Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
