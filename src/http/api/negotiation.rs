@@ -2,57 +2,37 @@
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
+use mime::MimeIter;
 
 use crate::metrics::Format;
 
-/// One element of such a header.
-#[derive(Debug, PartialEq)]
-struct Choice {
-    /// In lower case.
-    name: String,
-    version: Option<String>,
-    /// From 0, which is "no", to 1.
-    weight: f32,
-}
-
 /// OpenMetrics if the client names it and does not prefer `text/plain`. Ranges such as `*/*` are no preference.
 pub(super) fn format(headers: &HeaderMap) -> Format {
-    let choices = choices(headers, &ACCEPT);
-    let weight = |name: &str, known: &str| {
-        let of_version = |choice: &&Choice| choice.version.as_deref().is_none_or(|version| version == known);
-        let named = choices.iter().filter(|choice| choice.name == name).filter(of_version);
-        named.map(|choice| choice.weight).reduce(f32::max)
-    };
-    let text = weight("text/plain", "0.0.4").unwrap_or(0.0);
-    match weight("application/openmetrics-text", "1.0.0") {
-        Some(asked) if asked > 0.0 && asked >= text => Format::OpenMetrics,
-        Some(_) | None => Format::Text,
-    }
+    let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
+    let text = weight(headers, "text/plain", "0.0.4");
+    if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
+}
+
+/// The client's preference for a media type, from 0, which means "no", to 1.
+fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
+    let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
+    let named = accepted
+        .filter(|mime| mime.essence_str() == essence && mime.get_param("version").is_none_or(|other| other == version));
+    let weights = named.filter_map(|mime| mime.get_param("q").map_or(Some(1.0), |q| q.as_str().parse().ok()));
+    weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)
 }
 
 /// Whether the response may be sent in gzip.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
-    choices(headers, &ACCEPT_ENCODING).iter().any(|choice| choice.name == "gzip" && choice.weight > 0.0)
+    values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
+        let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
+        let is_excluded = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        coding.trim().eq_ignore_ascii_case("gzip") && !is_excluded
+    })
 }
 
-fn choices(headers: &HeaderMap, name: &HeaderName) -> Vec<Choice> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(choice).collect()
-}
-
-fn choice(element: &str) -> Option<Choice> {
-    let mut parts = element.split(';').map(str::trim);
-    let name = parts.next().filter(|name| !name.is_empty())?.to_ascii_lowercase();
-    let mut choice = Choice { name, version: None, weight: 1.0 };
-    for parameter in parts {
-        let (name, value) = parameter.split_once('=')?;
-        if name.eq_ignore_ascii_case("q") {
-            choice.weight = value.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
-        } else if name.eq_ignore_ascii_case("version") {
-            choice.version = Some(value.trim_matches('"').to_owned());
-        }
-    }
-    Some(choice)
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
 #[cfg(test)]
