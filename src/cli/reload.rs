@@ -11,7 +11,7 @@ use crate::http::control;
 
 /// # Errors
 /// The file has errors, or the daemon does not respond.
-pub async fn run(config: &Path) -> Result<Exit, Failure> {
+pub async fn run(config: &Path) -> Result<(), Failure> {
     // The file says where the daemon's socket is. If it has errors, the daemon reports them without a request.
     let socket = Endpoint::Socket(control::path(&load(config)?.config.record.path));
     let response = client::send(&socket, Method::POST, control::RELOAD).await.map_err(|error| {
@@ -26,7 +26,7 @@ pub async fn run(config: &Path) -> Result<Exit, Failure> {
     })?;
     let body = String::from_utf8_lossy(response.body());
     match response.status() {
-        StatusCode::OK => print(body).map(|()| Exit::Done),
+        StatusCode::OK => print(body),
         StatusCode::UNPROCESSABLE_ENTITY => Err(Failure { exit: Exit::Config, message: body.trim_end().to_owned() }),
         status => Err(Failure::running(format_args!("the daemon answers {status}: {}", body.trim_end()))),
     }

@@ -13,7 +13,7 @@ use crate::tasks::supervisor::ApplyError;
 
 /// # Errors
 /// Why it failed.
-pub async fn run(path: &Path) -> Result<Exit, Failure> {
+pub async fn run(path: &Path) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
@@ -21,14 +21,13 @@ pub async fn run(path: &Path) -> Result<Exit, Failure> {
     let load_config = Arc::new(move || config::load(&main));
     let daemon = tokio::select! {
         daemon = Daemon::start(loaded, load_config, log) => daemon?,
-        () = told_to_stop(&mut signals) => return Ok(Exit::Done),
+        () = wait_for_stop(&mut signals) => return Ok(()),
     };
-    Box::pin(daemon.run(async || signals.next().await)).await?;
-    Ok(Exit::Done)
+    Ok(Box::pin(daemon.run(async || signals.next().await)).await?)
 }
 
-/// Returns when the start is to end. A reload means nothing to it: what it starts with has just been read.
-async fn told_to_stop(signals: &mut Signals) {
+/// Ignores reloads: the configuration has just been read.
+async fn wait_for_stop(signals: &mut Signals) {
     while signals.next().await == Asked::Reload {}
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::exit::{Exit, Failure, print, remark};
+use super::exit::{Failure, print, remark};
 use super::table;
 use crate::clock::Clock;
 use crate::config::{self, Config, HttpConfig, Loaded};
@@ -24,7 +24,6 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// Cursor home, then erase to the end of the screen (ECMA-48 CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[J";
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print the JSON of the daemon's API
@@ -38,11 +37,9 @@ pub struct Args {
     address: Option<String>,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// The daemon does not answer, or the configuration that says where it listens is wrong.
-pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+/// The daemon does not respond.
+pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
     let endpoint = args.address.map_or_else(|| configured(config), Endpoint::Listener);
     let redraw = args.follow && !args.json && stdout().is_terminal();
@@ -50,7 +47,7 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     loop {
         print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
         if !args.follow {
-            return Ok(Exit::Done);
+            return Ok(());
         }
         clock.sleep(FOLLOW_INTERVAL).await;
         // A daemon that answered once is followed through its restarts.
@@ -92,13 +89,12 @@ async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String,
              elsewhere? --address HOST:PORT)",
         ))
     };
-    let watches = client::get(endpoint, "/api/v1/watches").await.map_err(|error| failure(&error))?;
+    let get = async |path| client::get(endpoint, path).await.map_err(|error| failure(&error));
+    let watches = get("/api/v1/watches").await?;
     if json {
-        let watches = str::from_utf8(&watches).map_err(|error| failure(&error))?;
-        return Ok(format!("{watches}\n"));
+        return Ok(format!("{}\n", String::from_utf8_lossy(&watches)));
     }
-    let stores = client::get(endpoint, "/api/v1/stores").await.map_err(|error| failure(&error))?;
-    let daemon = client::get(endpoint, "/api/v1/daemon").await.map_err(|error| failure(&error))?;
+    let (stores, daemon) = (get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
     let daemon: Daemon = serde_json::from_slice(&daemon).map_err(|error| failure(&error))?;
     let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
     let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;
