@@ -35,19 +35,14 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
             DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
-            // A region may come from an instance's metadata service that is not up yet: starting again may help.
-            DaemonError::Open(_)
-            | DaemonError::Listen { .. }
-            | DaemonError::Tls(_)
-            | DaemonError::Apply(
-                ApplyError::Target(_)
-                | ApplyError::Record(_)
-                | ApplyError::Lost(CommitError::Sqlite(_) | CommitError::Reopen(_)),
-            ) => Exit::Failed,
             DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
             | DaemonError::Metrics(_)
             | DaemonError::Reading(_)
             | DaemonError::ServerGone => Exit::Fault,
+            // Starting again may help, even without a region: it may come from a metadata service that is not up yet.
+            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Tls(_) | DaemonError::Apply(_) => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error)
     }

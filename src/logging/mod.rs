@@ -54,7 +54,6 @@ impl Log {
 }
 
 /// Counts the lines that its sink does not take.
-#[derive(Debug)]
 struct Counted<W> {
     sink: W,
     failed: Arc<AtomicU64>,
@@ -79,9 +78,10 @@ impl<W: Write> Write for Counted<W> {
 /// An internal error: it was started before.
 pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
     let (mut log, mut to_files, mut trouble) = (Log::default(), None, None);
-    let to_stderr = match Journal::of_standard_error() {
-        Some(journal) => journal_layer(config.format, log.queue(journal)),
-        None => layer(config.format, io::stderr),
+    let to_stderr = match Journal::new(journal::SOCKET.as_ref(), io::stderr()) {
+        Ok(journal) if journal::is_standard_error() => journal_layer(config.format, log.queue(journal)),
+        // Standard error leads to the journal, too, if no socket can be created.
+        Ok(_) | Err(_) => layer(config.format, io::stderr),
     };
     if let Some(directory) = &config.directory {
         let mut files = LogFiles { config: config.clone(), file: None, torn: false };
@@ -100,7 +100,6 @@ pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
 }
 
 /// The log files, on the thread that writes them.
-#[derive(Debug)]
 struct LogFiles {
     config: LogConfig,
     file: Option<RollingFileAppender>,
@@ -174,7 +173,6 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     error!(event = "panic", place, "a fault of refwatch: {}", info.payload_as_str().unwrap_or("no message"));
 }
 
-#[derive(Debug)]
 struct Sanitised<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Sanitised<W> {

@@ -86,14 +86,13 @@ pub(super) fn alerts(daemon: &DaemonView) -> Markup {
         @for (target, reason) in &daemon.refused_targets {
             (alert(&format!("Target {target} is down; refwatch probes it with one request at a time"), reason))
         }
-        @if daemon.stopping { (alert("The daemon is stopping", "")) }
     }
 }
 
 /// An error that a person should see first.
 pub(super) fn alert(title: &str, text: &str) -> Markup {
     html! {
-        section.alert role="alert" { h2 { (Printable(title)) } @if !text.is_empty() { pre { (printable_lines(text)) } } }
+        section.alert role="alert" { h2 { (Printable(title)) } pre { (printable_lines(text)) } }
     }
 }
 

@@ -87,20 +87,19 @@ fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
         section {
             h2 { "Target " (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
             @if let Some(advice) = words::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
-            @if let (Some(known), Some(scale)) = (known, scale) {
+            @if let Some(scale) = scale {
                 figure {
-                    (timeline(&watch.name, &life, scale, known.last_seen))
+                    (timeline(&watch.name, &life, scale))
                     figcaption {
                         span { (moment(scale.begin)) }
                         span { (length(scale.begin, scale.end)) " in all" }
                         span { @if scale.end == now { "now" } @else { (moment(scale.end)) } }
                     }
-                    small { "Paler where the status changed: somewhere between two polls." }
                 }
             }
             (facts(watch, now))
             @if let Some(known) = known && !known.sources.is_empty() {
-                (sources_table(&known.sources, &through(&history.sources, &watch.id.target), scale, known.last_seen))
+                (sources_table(&known.sources, &through(&history.sources, &watch.id.target), scale))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
@@ -132,12 +131,7 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
     }
 }
 
-fn sources_table(
-    sources: &Sources,
-    transitions: &[&SourceTransition],
-    scale: Option<Scale>,
-    last_seen: Timestamp,
-) -> Markup {
+fn sources_table(sources: &Sources, transitions: &[&SourceTransition], scale: Option<Scale>) -> Markup {
     let mut lives: BTreeMap<&SourceKey, Vec<Sighting>> = BTreeMap::new();
     for transition in transitions {
         lives.entry(&transition.key).or_default().push(Sighting::of_source(transition));
@@ -147,7 +141,7 @@ fn sources_table(
         @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", those that failed first)" }
     };
     let rows = listed(sources).map(|(key, source)| {
-        let picture = lives.get(key).zip(scale).map(|(life, scale)| timeline(&key.name, life, scale, last_seen));
+        let picture = lives.get(key).zip(scale).map(|(life, scale)| timeline(&key.name, life, scale));
         [
             html! { (Printable(&key.name)) small { code { (Printable(&key.source_file)) } } },
             source_badge(&source.status),

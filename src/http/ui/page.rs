@@ -1,6 +1,6 @@
 //! `/`: the status page. Watches that need attention come first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -150,7 +150,7 @@ fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], 
     let page = selection.page.clamp(1, pages);
     let first = (page - 1) * ROWS_MAX;
     let shown = &selected[first..selected.len().min(first + ROWS_MAX)];
-    let targets: BTreeSet<_> = watches.iter().map(|watch| (&watch.id.target, &watch.aws_region)).collect();
+    let several_targets = watches.iter().any(|watch| watch.id.target != watches[0].id.target);
     let lives = lives(state, shown);
     let to_page = |text: &str, page: usize| html! { a href=(selection.link(|link| link.page = page)) { (text) } };
     html! {
@@ -166,7 +166,7 @@ fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], 
                 tbody {
                     @for watch in shown {
                         @let life = lives.as_ref().ok().and_then(|lives| lives.get(&watch.id)).map_or(&[][..], Vec::as_slice);
-                        (row(watch, life, targets.len() > 1, now))
+                        (row(watch, life, several_targets, now))
                     }
                 }
             }
@@ -220,32 +220,26 @@ fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timesta
                     small { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
                 }
             }
-            td data-label="Status" { (status(watch, MESSAGE_LENGTH_MAX)) (poll_trouble(watch, now)) }
+            td data-label="Status" { (status(watch, MESSAGE_LENGTH_MAX)) (poll_failure(watch, now)) }
             td data-label="For" { @if let Some(known) = known { (distance(known.since, now)) } }
-            td data-label="Timeline" {
-                @if let (Some(known), Some(scale)) = (known, scale) { (timeline(&watch.name, life, scale, known.last_seen)) }
-            }
+            td data-label="Timeline" { @if let Some(scale) = scale { (timeline(&watch.name, life, scale)) } }
             td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) (failed_source(watch)) } }
             td data-label="Next poll" { (next_poll(watch, now)) }
         }
     }
 }
 
-/// Whether polls fail, or did lately, and why.
-fn poll_trouble(watch: &WatchView, now: Timestamp) -> Markup {
-    let Some(last) = watch.recent_failures.back() else { return html! {} };
-    let reason = last.reason.class().summary;
+/// Why the last poll failed, if it did.
+fn poll_failure(watch: &WatchView, now: Timestamp) -> Markup {
     html! {
-        @if watch.up == Some(false) {
-            small.bad { "Polls fail: " (reason) ", " (distance(last.at, now)) " ago" }
+        @if watch.up == Some(false) && let Some(last) = watch.recent_failures.back() {
+            small.bad { "Polls fail: " (last.reason.class().summary) ", " (distance(last.at, now)) " ago" }
             small { (shortened(&last.message, MESSAGE_LENGTH_MAX)) }
-        } @else {
-            small { "A poll failed " (distance(last.at, now)) " ago: " (reason) }
         }
     }
 }
 
-/// The first source that failed, and why.
+/// The first failed source, and why.
 fn failed_source(watch: &WatchView) -> Markup {
     let mut sources = watch.known.iter().flat_map(|known| known.sources.iter());
     html! {
@@ -258,7 +252,7 @@ fn failed_source(watch: &WatchView) -> Markup {
     }
 }
 
-/// The status of the job and what stands in the way of a newer one, with so many characters of each message.
+/// The status of the job and why it is not polled, with so many characters of each message.
 pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
     html! {
         @match &watch.known {

@@ -1,8 +1,7 @@
-//! The timeline: the states of a job, or of a source, as a picture along time, and in words for whoever does not see it.
+//! The timeline: the statuses of a job or a source as a picture along time, and as text for screen readers.
 //!
-//! Widths are percentages, so the picture fills its place at any width undistorted; heights and colours are the style
-//! sheet's classes, since the policy of the pages allows no style in an element. A status is seen by polls, so when it gave way is
-//! known between two of them: that stretch is drawn paler.
+//! Widths are percentages, so the picture fits any width. Colours are classes of the style sheet: the content security policy allows
+//! no style in an element.
 
 use maud::{Markup, html};
 
@@ -19,26 +18,18 @@ use crate::http::response::distance;
 const END_WIDTH: u32 = 5;
 const HEIGHT: u32 = 16;
 
-/// A status as the record has it.
+/// A status and when it was first seen.
 #[derive(Clone, Debug)]
 pub(super) struct Sighting {
     tone: &'static str,
     word: String,
     ends: bool,
     seen_at: Timestamp,
-    /// When the status before was last seen.
-    not_before: Option<Timestamp>,
 }
 
 impl Sighting {
-    pub(super) fn of_job(Transition { to, observed_at, not_before, .. }: &Transition) -> Self {
-        Self {
-            tone: job_tone(to),
-            word: status_text(to.as_str()),
-            ends: to.is_terminal(),
-            seen_at: *observed_at,
-            not_before: *not_before,
-        }
+    pub(super) fn of_job(Transition { to, observed_at, .. }: &Transition) -> Self {
+        Self { tone: job_tone(to), word: status_text(to.as_str()), ends: to.is_terminal(), seen_at: *observed_at }
     }
 
     pub(super) fn of_source(SourceTransition { to, observed_at, .. }: &SourceTransition) -> Self {
@@ -47,12 +38,11 @@ impl Sighting {
             word: status_text(to.status.as_str()),
             ends: [SourceStatus::Finished, SourceStatus::Failed].contains(&to.status),
             seen_at: *observed_at,
-            not_before: None,
         }
     }
 }
 
-/// The part of a picture below which nobody sees a stretch.
+/// A narrower part of the picture is invisible and is left out.
 const STRETCH_MIN: f64 = 0.000_5;
 
 /// The time that a picture spans.
@@ -85,8 +75,7 @@ impl Scale {
     }
 }
 
-/// The picture of one life. `last_seen` is when its last status was last seen.
-pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale, last_seen: Timestamp) -> Markup {
+pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale) -> Markup {
     html! {
         svg.timeline role="img" height=(HEIGHT) {
             title { (Printable(name)) ": " (in_words(life, scale)) }
@@ -97,24 +86,21 @@ pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale, last_seen: T
                 @if sighting.ends && next.is_none() {
                     (end(sighting, scale))
                 } @else {
-                    @let until = next.map_or(scale.end, |next| next.seen_at);
-                    @let sure_until = next.map_or(last_seen.min(until), |next| next.not_before.unwrap_or(until));
-                    (stretch(sighting, scale, sighting.seen_at, sure_until, false))
-                    (stretch(sighting, scale, sure_until.max(sighting.seen_at), until, true))
+                    (stretch(sighting, scale, next.map_or(scale.end, |next| next.seen_at)))
                 }
             }
         }
     }
 }
 
-/// A status from one time to another.
-fn stretch(sighting: &Sighting, scale: Scale, from: Timestamp, until: Timestamp, unsure: bool) -> Markup {
-    let (left, right) = (scale.part(from), scale.part(until));
+/// A status from its first sighting to another time.
+fn stretch(sighting: &Sighting, scale: Scale, until: Timestamp) -> Markup {
+    let (left, right) = (scale.part(sighting.seen_at), scale.part(until));
     let height = if sighting.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
     html! {
         @if right - left > STRETCH_MIN {
-            rect class={ (sighting.tone) @if unsure { " unsure" } } x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
-                title { (sighting.word) ", " (distance(from, until)) @if unsure { " until the next sight" } }
+            rect class=(sighting.tone) x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
+                title { (sighting.word) ", " (distance(sighting.seen_at, until)) }
             }
         }
     }
