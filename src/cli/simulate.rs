@@ -109,7 +109,6 @@ min_interval = "1s"
 
 [quota]
 requests_per_second = {requests_per_second:?}
-share = 0.8
 
 [record]
 path = "refwatch.db"

@@ -32,8 +32,8 @@ pub struct Args {
     #[arg(required = true, value_name = "STORE/JOB")]
     jobs: Vec<JobKey>,
     /// Give up after this long (such as 90s or 2h)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
+    #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
+    timeout: Duration,
     /// The AWS region; AWS's own configuration otherwise
     #[arg(long)]
     region: Option<String>,
@@ -66,7 +66,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let target = Target::new(&target, &Aws::new(clock), clock, &instruments).await.map_err(Failure::config)?;
     let target = Arc::new(target);
-    let deadline = args.timeout.map(|timeout| clock.now().monotonic + timeout);
+    let deadline = clock.now().monotonic + args.timeout;
     let policy = PollConfig::default().policy();
     // Hidden unless standard error is a terminal.
     let progress = MultiProgress::new();
@@ -106,27 +106,15 @@ fn worse(one: Exit, other: Exit) -> Exit {
 }
 
 /// Follows one job to its end.
-async fn follow(
-    mut poller: Poller,
-    key: &JobKey,
-    line: &ProgressBar,
-    clock: Clock,
-    deadline: Option<Monotonic>,
-) -> End {
+async fn follow(mut poller: Poller, key: &JobKey, line: &ProgressBar, clock: Clock, deadline: Monotonic) -> End {
     let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {wide_msg}");
     line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     line.set_message(format!("{key} asking"));
     line.enable_steady_tick(Duration::from_millis(250));
     loop {
-        let time_is_up = async {
-            match deadline {
-                Some(deadline) => clock.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         let done = tokio::select! {
             done = poller.poll() => done,
-            () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
+            () = clock.sleep_until(deadline) => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
         if let Some(answer) = done {
             match (answer.failure, poller.known()) {

@@ -1,4 +1,4 @@
-//! Every path, and the endpoint that answers it.
+//! Every path and its endpoint.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! The control socket: a Unix socket beside the record that only its owner and root may use. It serves everything that the
 //! listener serves, and the one request that changes something: a reload.
 
-use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,9 +26,7 @@ pub const RELOAD: &str = "/-/reload";
 /// The socket of the daemon that has this record.
 #[must_use]
 pub fn path(record: &Path) -> PathBuf {
-    let mut path: OsString = record.into();
-    path.push(".sock");
-    path.into()
+    record.with_added_extension("sock")
 }
 
 /// Listens at `path`. A socket that is there belonged to a daemon that was killed, since the caller holds the record's lock.

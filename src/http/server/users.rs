@@ -88,16 +88,17 @@ pub(super) async fn authenticate(State(users): State<Arc<Users>>, request: Reque
         Some((user, password)) => users.check(user, password).await,
         None => Login::Rejected,
     };
-    let no_store = (header::CACHE_CONTROL, "no-store");
     match login {
         Login::Accepted => next.run(request).await,
         Login::Rejected => {
-            let headers = [(header::WWW_AUTHENTICATE, CHALLENGE), no_store];
-            (StatusCode::UNAUTHORIZED, headers, "a user and a password are needed: see [http] users\n").into_response()
+            let challenge = [(header::WWW_AUTHENTICATE, CHALLENGE)];
+            (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed: see [http] users\n")
+                .into_response()
         }
         Login::Busy => {
-            let headers = [(header::RETRY_AFTER, "5"), no_store];
-            (StatusCode::SERVICE_UNAVAILABLE, headers, "too many logins at once: try again in 5 s\n").into_response()
+            let retry_after = [(header::RETRY_AFTER, "5")];
+            (StatusCode::SERVICE_UNAVAILABLE, retry_after, "too many logins at once: try again in 5 s\n")
+                .into_response()
         }
     }
 }

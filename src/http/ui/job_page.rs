@@ -1,4 +1,4 @@
-//! `/watch/{reference_store_id}/{import_job_id}`: all that is known of one job, through every target it is read through.
+//! `/watch/{reference_store_id}/{import_job_id}`: one job, with a section for each target through which it is watched.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{alerts, distance, job_badge, moment, page, progress, source_badge, table};
+use super::html::{alerts, distance, job_badge, moment, page, source_badge, table};
 use super::page::{next_poll, status};
 use super::timeline::{Scale, Sighting, timeline};
 use super::words;
@@ -22,13 +22,13 @@ use crate::http::app_state::AppState;
 use crate::http::response::{distance as length, rendered};
 use crate::state::{RECENT_FAILURES_MAX, WatchView};
 
-/// Rows shown of each kind: the latest. A job has a handful in its life; only one that goes to and fro has more.
+/// Rows shown of each kind, the latest. A normal job has fewer than ten.
 const ROWS_MAX: u32 = 200;
 
-/// Transitions of sources drawn, the latest: four for each source that is listed, and as many again.
+/// Transitions of sources drawn, the latest: eight for each listed source.
 const SOURCE_ROWS_MAX: u32 = 8 * 100;
 
-/// What the record has of one job, through one target.
+/// The rows of one job, seen through any target.
 #[derive(Default)]
 struct History {
     transitions: Vec<Row<Transition>>,
@@ -66,7 +66,6 @@ pub(in crate::http) async fn show(
         let history = History::read(&state, &key);
         let content = html! {
             (alerts(&state.board.daemon()))
-            nav.path aria-label="Path" { a href="/" { "Watches" } }
             h1 { (Printable(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
             @if let Err(error) = &history { p.bad { (Printable(&error.to_string())) } }
@@ -112,7 +111,6 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
     let times = [
         ("Status since", known.map(|known| known.since)),
-        ("Status last seen", known.map(|known| known.last_seen)),
         ("Created", known.and_then(|known| known.created_at)),
         ("Ended", known.and_then(|known| known.completed_at)),
         ("Last successful poll", watch.last_successful_poll),
@@ -124,9 +122,6 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
                 @if let Some(time) = time { div { dt { (name) } dd { (moment(time)) small { (distance(time, now)) " ago" } } } }
             }
             @if watch.next_poll.is_some() { div { dt { "Next poll" } dd { (next_poll(watch, now)) } } }
-            @if let Some(known) = known && !known.sources.is_empty() {
-                div { dt { "Sources done" } dd { (progress(&known.sources)) } }
-            }
         }
     }
 }
