@@ -1,9 +1,9 @@
-//! `refwatch add`: puts one job on the watch list, in a file of its own beside what is there. The daemon takes it up by itself.
+//! `refwatch add`: adds one job to the watch list, in a file of its own. The running daemon reads the file by itself.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 use toml::{Table, Value};
@@ -13,10 +13,9 @@ use crate::config::{self, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::sanitize::Printable;
 
-/// The daemon runs as another user and has to read it; there is nothing secret in it.
+/// The daemon runs as another user and must be able to read the file. It holds no secrets.
 const MODE: u32 = 0o644;
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The import job
@@ -30,19 +29,16 @@ pub struct Args {
     target: String,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// The job is watched already, the configuration has mistakes or includes no such file, or it cannot be written.
-#[expect(clippy::unused_async, reason = "every command is called the same way")]
-pub async fn run(main: &Path, args: Args) -> Result<Exit, Failure> {
+/// The job is watched already, the configuration has errors or includes no such file, or the file cannot be written.
+pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let Loaded { config, files, .. } = load(main)?;
     if !config.targets.contains_key(&*args.target) {
         let targets: Vec<&str> = config.targets.keys().map(|target| &**target).collect();
         let message = format!("there is no [target.{}]; there are: {}", args.target, targets.join(", "));
         return Err(Failure::new(Exit::Usage, message));
     }
-    let name = file_name(&args);
+    let name = file_name(args);
     let directory =
         files.iter().skip(1).find(|pattern| config::includes(pattern, &name)).and_then(|file| file.parent());
     let directory = directory.ok_or_else(|| {
@@ -52,15 +48,14 @@ pub async fn run(main: &Path, args: Args) -> Result<Exit, Failure> {
         ))
     })?;
     let file = directory.join(name);
-    let entry = entry(&args);
+    let entry = entry(args);
     let problems = config::load_with(main, &file, &entry).map_or_else(|problems| problems, |loaded| loaded.problems);
     let problems = problems.of(&file);
     if !problems.is_empty() {
         return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems) });
     }
     write(&file, &entry).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
-    print(format_args!("{}\n", Printable(&file.to_string_lossy())))?;
-    Ok(Exit::Done)
+    print(format_args!("{}\n", Printable(&file.to_string_lossy())))
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {
@@ -80,15 +75,19 @@ fn entry(Args { job, name, target }: &Args) -> String {
     format!("[[job]]\n{entry}")
 }
 
-/// Writes a file that is not there, all of it at once, and on disk before it is said to be there.
-fn write(file: &PathBuf, text: &str) -> io::Result<()> {
+/// Creates the file with its whole text, and returns once it is on disk.
+fn write(file: &Path, text: &str) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
-    // No pattern that includes files takes a hidden one.
-    let mut new = NamedTempFile::with_prefix_in(".", directory)?;
-    new.write_all(text.as_bytes())?;
-    new.as_file().set_permissions(Permissions::from_mode(MODE))?;
-    new.as_file().sync_all()?;
-    new.persist_noclobber(file)?;
+    temporary_file(directory, text)?.persist_noclobber(file)?;
     File::open(directory)?.sync_all()
+}
+
+/// Its name begins with a dot, so no pattern of `include` matches it.
+pub(super) fn temporary_file(directory: &Path, text: &str) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::with_prefix_in(".", directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().set_permissions(Permissions::from_mode(MODE))?;
+    file.as_file().sync_all()?;
+    Ok(file)
 }

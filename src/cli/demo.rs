@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::exit::{Exit, Failure, print, remark};
+use super::exit::{Failure, print, remark};
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
@@ -25,7 +25,6 @@ use crate::state::{Announced, StatusBoard, WatchState, WatchView};
 /// The mean life of a simulated job. Real imports take minutes; nobody watches a demonstration that long.
 const MEAN_LIFE: Duration = Duration::from_secs(16);
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many import jobs there are
@@ -39,11 +38,9 @@ pub struct Args {
     listen: SocketAddr,
 }
 
-/// Runs it.
-///
 /// # Errors
 /// Why it failed.
-pub async fn run(args: Args) -> Result<Exit, Failure> {
+pub async fn run(args: Args) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let options = Options { jobs: args.jobs, mean: MEAN_LIFE, ..Options::default() };
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -67,56 +64,33 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         jobs = args.jobs,
         endpoint = simulator.address(),
     ))?;
-    let mut show = Show::new(daemon.board().clone(), Duration::from_secs(args.seconds));
+    let (board, clock) = (daemon.board().clone(), Clock::system());
+    let mut transitions = board.follow();
+    let ends_at = (args.seconds > 0).then(|| clock.now().monotonic + Duration::from_secs(args.seconds));
     let asked = async || {
         tokio::select! {
+            // First: the last transitions are printed before the demo ends.
+            biased;
+            () = print_transitions(&mut transitions) => Asked::Stop,
             asked = signals.next() => asked,
-            () = show.transitions() => Asked::Stop,
+            () = all_ended(&board, clock, ends_at) => Asked::Stop,
         }
     };
     let ended = Box::pin(daemon.run(asked)).await;
     simulator.stop().await;
     ended?;
-    show.summary()?;
-    directory.close().map_err(Failure::running)?;
-    Ok(Exit::Done)
+    print(summary(&board))?;
+    directory.close().map_err(Failure::running)
 }
 
-/// Prints transitions as they are announced, until every job has ended and the time has passed.
-struct Show {
-    board: StatusBoard,
-    transitions: Receiver<Arc<Announced>>,
-    clock: Clock,
-    /// When it may end; `None`: not of itself.
-    ends_at: Option<Monotonic>,
-}
-
-impl Show {
-    fn new(board: StatusBoard, least: Duration) -> Self {
-        let clock = Clock::system();
-        let ends_at = (!least.is_zero()).then(|| clock.now().monotonic + least);
-        Self { transitions: board.follow(), board, clock, ends_at }
-    }
-
-    /// Returns when the show is over. It may be dropped and called again: nothing that was announced is passed over.
-    async fn transitions(&mut self) {
-        loop {
-            let over = self.ends_at.filter(|_| self.all_ended());
-            tokio::select! {
-                biased;
-                announced = self.transitions.recv() => match announced {
-                    Ok(announced) => print_transition(&announced),
-                    Err(RecvError::Lagged(missed)) => remark(format_args!("{missed} transitions went by too fast to show")),
-                    Err(RecvError::Closed) => return,
-                },
-                () = self.clock.sleep_until(over.unwrap_or_else(|| self.clock.now().monotonic)), if over.is_some() => return,
-            }
+/// Prints transitions as they are published. Cancel-safe. It returns when the daemon is gone.
+async fn print_transitions(transitions: &mut Receiver<Arc<Announced>>) {
+    loop {
+        match transitions.recv().await {
+            Ok(announced) => print_transition(&announced),
+            Err(RecvError::Lagged(missed)) => remark(format_args!("{missed} transitions were too fast to show")),
+            Err(RecvError::Closed) => return,
         }
-    }
-
-    fn all_ended(&self) -> bool {
-        let watches = self.board.watches();
-        !watches.is_empty() && watches.iter().all(|watch| matches!(watch.state, WatchState::Finished))
     }
 }
 
@@ -126,26 +100,30 @@ fn print_transition(announced: &Announced) {
     let message = transition.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
     let time = transition.observed_at.strftime("%H:%M:%S");
     let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = announced.name, to = transition.to);
-    // A reader that has gone ends the show no sooner: Ctrl-C does.
+    // Without a reader the demo continues until Ctrl-C.
     drop(print(format_args!("{}\n", Printable(&line))));
 }
 
-impl Show {
-    /// How many jobs ended, and how.
-    fn summary(&self) -> Result<(), Failure> {
-        let watches = self.board.watches();
-        let status = |watch: &Arc<WatchView>| watch.known.as_ref().map(|known| known.status.clone());
-        let ended: Vec<JobStatus> = watches.iter().filter_map(status).filter(JobStatus::is_terminal).collect();
-        let ends = JobStatus::KNOWN.iter().filter_map(|status| {
-            let count = ended.iter().filter(|end| *end == status).count();
-            (count > 0).then(|| format!("{count} {status}"))
-        });
-        let ends: Vec<String> = ends.collect();
-        if ends.is_empty() {
-            return print("\nno job ended\n");
-        }
-        print(format_args!("\n{} jobs ended: {}\n", ended.len(), ends.join(", ")))
+/// Returns at `ends_at` or, if it comes later, the end of the last job. Without `ends_at` it never returns.
+async fn all_ended(board: &StatusBoard, clock: Clock, ends_at: Option<Monotonic>) {
+    let Some(ends_at) = ends_at else { return std::future::pending().await };
+    clock.sleep_until(ends_at).await;
+    let is_finished = |watch: &Arc<WatchView>| watch.state == WatchState::Finished;
+    while board.watches().is_empty() || !board.watches().iter().all(is_finished) {
+        clock.sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// The number of jobs that ended with each status.
+fn summary(board: &StatusBoard) -> String {
+    let watches = board.watches();
+    let known = watches.iter().filter_map(|watch| watch.known.as_ref());
+    let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();
+    let counts = JobStatus::KNOWN.iter().filter(|status| ended.contains(status)).map(|status| {
+        let count = ended.iter().filter(|end| **end == status).count();
+        format!("{count} {status}")
+    });
+    format!("\n{} jobs ended: {}\n", ended.len(), counts.collect::<Vec<_>>().join(", "))
 }
 
 /// Loads the file that `refwatch simulate` writes, with settings that only a demo may use.

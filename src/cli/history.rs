@@ -1,10 +1,8 @@
 //! `refwatch history`: the transitions in the record, whether the daemon runs or not.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
-use super::exit::{Exit, Failure, load, print, remark};
+use super::exit::{Failure, load, print, remark};
 use super::table;
 use crate::clock::Clock;
 use crate::core::job::JobKey;
@@ -16,7 +14,6 @@ use crate::database::{Filter, RecordReader, Row};
 /// Characters of a cell that are shown. The rest of a longer one is in the JSON.
 const CELL_LENGTH_MAX: usize = 200;
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only this job
@@ -26,94 +23,56 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Only what was seen since: a duration back (7d, 12h) or an RFC 3339 time
-    #[arg(long, value_name = "D")]
-    since: Option<Since>,
+    #[arg(long, value_name = "D", value_parser = |text: &str| since(text, Clock::system().now().wall))]
+    since: Option<Timestamp>,
     /// Read this record, not the one that the configuration names
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 }
 
-/// From when on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
-}
-
-/// A text that is neither.
-#[derive(Debug, thiserror::Error)]
-#[error("neither a duration (7d, 12h 30min) nor an RFC 3339 time (2026-01-31T12:00:00Z)")]
-struct InvalidSince;
-
-impl FromStr for Since {
-    type Err = InvalidSince;
-
-    fn from_str(text: &str) -> Result<Self, InvalidSince> {
-        let ago = parse_duration(text).ok().map(Self::Ago);
-        ago.or_else(|| text.parse().ok().map(Self::At)).ok_or(InvalidSince)
-    }
-}
-
-impl Since {
-    /// As a time. A duration that reaches back beyond all times means all.
-    fn at(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::Ago(duration) => now.checked_sub(duration).unwrap_or(Timestamp::MIN),
-            Self::At(at) => at,
+/// The time that `--since` means.
+fn since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
+    match parse_duration(text) {
+        Ok(ago) => Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN)),
+        Err(_) => {
+            text.parse().map_err(|_| "neither a duration (7d, 12h 30min) nor an RFC 3339 time (2026-01-31T12:00:00Z)")
         }
     }
 }
 
-/// Runs it.
-///
 /// # Errors
 /// There is no record, it cannot be read, or standard output cannot be written.
-pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let record = match args.record {
         Some(record) => record,
         None => load(config)?.config.record.path,
     };
-    let since = args.since.map(|since| since.at(Clock::system().now().wall));
-    let filter = Filter { since, ..args.job.map(Filter::of_job).unwrap_or_default() };
+    let filter = Filter { since: args.since, ..args.job.map(Filter::of_job).unwrap_or_default() };
     let read = tokio::task::spawn_blocking(move || RecordReader::new(&record).rows::<Transition>(&filter));
     let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
     if rows.is_empty() {
         remark("the record holds no such transition");
     }
-    print(if args.json { json(&rows)? } else { table(&rows, table::width()) })?;
-    Ok(Exit::Done)
+    print(if args.json { json(&rows)? } else { table(&rows, table::width()) })
 }
 
-/// One line a transition, with its message in it, or under it where lines would be wider than the terminal. Text of the service's,
-/// which may try to act on one, is shown harmless.
+/// One line for each transition, and its message under it. Untrusted text is sanitized.
 #[must_use]
 pub fn table(rows: &[Row<Transition>], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let beside =
-        table::lines(["OBSERVED AT", "JOB", "STATUS", "MESSAGE"], rows.iter().map(|row| (cells(row), None)), width);
-    if beside.lines().all(|line| line.chars().count() <= width) {
-        return beside;
-    }
-    let under = rows.iter().map(|row| {
-        let [observed_at, job, status, message] = cells(row);
-        ([observed_at, job, status], (!message.is_empty()).then_some(message))
-    });
-    table::lines(["OBSERVED AT", "JOB", "STATUS"], under, width)
+    table::lines(["OBSERVED AT", "JOB", "STATUS"], rows.iter().map(cells), width)
 }
 
-fn cells(row: &Row<Transition>) -> [String; 4] {
+/// The cells of a transition, and its message.
+fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
     let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
     let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
-    let cells = [
-        format!("{observed_at:.3}"),
-        row.job.key.to_string(),
-        format!("{from}{to}{anomaly}"),
-        status_message.clone().unwrap_or_default(),
-    ];
-    cells.map(|cell| Printable(&excerpt(&cell, CELL_LENGTH_MAX)).to_string())
+    let shown = |text: &str| Printable(&excerpt(text, CELL_LENGTH_MAX)).to_string();
+    let cells = [format!("{observed_at:.3}"), row.job.key.to_string(), shown(&format!("{from}{to}{anomaly}"))];
+    (cells, status_message.as_deref().map(shown))
 }
 
 fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
@@ -159,18 +118,12 @@ mod tests {
     #[test]
     fn a_transition_is_a_line_in_which_nothing_acts_on_the_terminal() {
         let expected = r"
-OBSERVED AT               JOB                    STATUS                                   MESSAGE
-2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
-2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)  no such\u000afile \u001b[31m
-";
-        assert_eq!(table(&rows(), 200), &expected[1..]);
-        let expected = r"
 OBSERVED AT               JOB                    STATUS
 2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
 2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)
    no such\u000afile \u001b[31m
 ";
-        assert_eq!(table(&rows(), 80), &expected[1..], "on a terminal that is too narrow for it");
+        assert_eq!(table(&rows(), 80), &expected[1..]);
         assert_eq!(table(&[], 80), "");
         let status_message = Some("x".repeat(100_000));
         let long = Transition { status_message, ..transition("FAILED", "2026-01-31T12:00:00Z") };
@@ -194,9 +147,7 @@ OBSERVED AT               JOB                    STATUS
     #[test]
     fn since_is_a_duration_back_or_a_time() {
         let now: Timestamp = "2026-01-31T12:00:00Z".parse().expect("a time");
-        let since = |text: &str| {
-            text.parse::<Since>().map(|since| since.at(now).to_string()).map_err(|error| error.to_string())
-        };
+        let since = |text: &str| since(text, now).map(|since| since.to_string());
         assert_eq!(since("7d").as_deref(), Ok("2026-01-24T12:00:00Z"));
         assert_eq!(since("1h 30min").as_deref(), Ok("2026-01-31T10:30:00Z"));
         assert_eq!(since("2026-01-30T01:00:00+01:00").as_deref(), Ok("2026-01-30T00:00:00Z"));
@@ -217,7 +168,7 @@ OBSERVED AT               JOB                    STATUS
             let rows = [row(1, transition.clone()), row(2, transition)];
             let shown = table(&rows, usize::MAX);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown:?}");
-            assert_eq!(shown.matches('\n').count(), 3, "a header and two lines: {shown:?}");
+            assert_eq!(shown.matches('\n').count(), 5, "a header, two lines and two messages: {shown:?}");
             let told: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
             assert_eq!(told[0]["status_message"], text);
         }

@@ -2,14 +2,12 @@
 
 pub mod add;
 pub mod check;
-pub mod completions;
 pub mod demo;
 mod exit;
+pub mod generate;
 pub mod history;
-pub mod man;
 pub mod reload;
 pub mod run;
-pub mod schema;
 pub mod simulate;
 pub mod status;
 mod table;
@@ -18,6 +16,7 @@ pub mod wait;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 pub use exit::{Exit, Failure, complain};
 
@@ -48,7 +47,7 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon in the foreground
-    Run(run::Args),
+    Run,
     /// Show everything at work on a simulated HealthOmics: no account, no file, nothing left behind
     Demo(demo::Args),
     /// Serve a simulated HealthOmics
@@ -62,15 +61,19 @@ pub enum Command {
     /// Put one job on the watch list, in a file of its own; the daemon takes it up by itself
     Add(add::Args),
     /// Ask the running daemon to read its configuration again, and wait until it has
-    Reload(reload::Args),
+    Reload,
     /// Show the transitions in the record, whether the daemon runs or not
     History(history::Args),
     /// Follow jobs to their end, without daemon or file
     Wait(wait::Args),
     /// Print what a shell needs to complete the command line
-    Completions(completions::Args),
+    Completions { shell: Shell },
     /// Print the manual, in roff
-    Man(man::Args),
+    Man {
+        /// Write this page and one for each command to a directory
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 impl CommandLine {
@@ -80,18 +83,19 @@ impl CommandLine {
     /// Why it failed.
     pub async fn run(self) -> Result<Exit, Failure> {
         match self.command {
-            Command::Run(args) => Box::pin(run::run(&self.config, args)).await,
+            Command::Check(args) => return Box::pin(check::run(&self.config, args)).await,
+            Command::Wait(args) => return wait::run(args).await,
+            Command::Run => Box::pin(run::run(&self.config)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Simulate(args) => simulate::run(args).await,
-            Command::Check(args) => Box::pin(check::run(&self.config, args)).await,
-            Command::Schema => schema::run(),
             Command::Status(args) => status::run(&self.config, args).await,
-            Command::Add(args) => add::run(&self.config, args).await,
-            Command::Reload(args) => reload::run(&self.config, args).await,
+            Command::Add(args) => add::run(&self.config, &args),
+            Command::Reload => reload::run(&self.config).await,
             Command::History(args) => history::run(&self.config, args).await,
-            Command::Wait(args) => wait::run(args).await,
-            Command::Completions(args) => completions::run(args).await,
-            Command::Man(args) => man::run(args).await,
-        }
+            Command::Schema => generate::schema(),
+            Command::Completions { shell } => generate::completions(shell),
+            Command::Man { directory } => generate::man(directory.as_deref()),
+        }?;
+        Ok(Exit::Done)
     }
 }

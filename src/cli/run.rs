@@ -11,15 +11,9 @@ use crate::database::{CommitError, OpenError};
 use crate::logging;
 use crate::tasks::supervisor::ApplyError;
 
-/// Its arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
-/// Runs it.
-///
 /// # Errors
 /// Why it failed.
-pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
+pub async fn run(path: &Path) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let loaded = load(path)?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
@@ -27,14 +21,13 @@ pub async fn run(path: &Path, Args {}: Args) -> Result<Exit, Failure> {
     let load_config = Arc::new(move || config::load(&main));
     let daemon = tokio::select! {
         daemon = Daemon::start(loaded, load_config, log) => daemon?,
-        () = told_to_stop(&mut signals) => return Ok(Exit::Done),
+        () = wait_for_stop(&mut signals) => return Ok(()),
     };
-    Box::pin(daemon.run(async || signals.next().await)).await?;
-    Ok(Exit::Done)
+    Ok(Box::pin(daemon.run(async || signals.next().await)).await?)
 }
 
-/// Returns when the start is to end. A reload means nothing to it: what it starts with has just been read.
-async fn told_to_stop(signals: &mut Signals) {
+/// Ignores reloads: the configuration has just been read.
+async fn wait_for_stop(signals: &mut Signals) {
     while signals.next().await == Asked::Reload {}
 }
 
@@ -42,19 +35,14 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
             DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
-            // A region may come from an instance's metadata service that is not up yet: starting again may help.
-            DaemonError::Open(_)
-            | DaemonError::Listen { .. }
-            | DaemonError::Tls(_)
-            | DaemonError::Apply(
-                ApplyError::Target(_)
-                | ApplyError::Record(_)
-                | ApplyError::Lost(CommitError::Sqlite(_) | CommitError::Reopen(_)),
-            ) => Exit::Failed,
             DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
             | DaemonError::Metrics(_)
             | DaemonError::Reading(_)
             | DaemonError::ServerGone => Exit::Fault,
+            // Starting again may help, even without a region: it may come from a metadata service that is not up yet.
+            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Tls(_) | DaemonError::Apply(_) => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error)
     }

@@ -1,14 +1,14 @@
 //! `refwatch simulate`: a simulated HealthOmics of its own, until a signal ends it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::exit::{Exit, Failure, print};
+use super::add::temporary_file;
+use super::exit::{Failure, print};
 use crate::daemon::signals::{Asked, Signals};
 use crate::simulator::{Fault, FaultRate, Options, Simulator};
 
@@ -18,7 +18,6 @@ const JOBS_MAX: i64 = 100_000;
 /// Dummy credentials: the simulator wants a signature but does not verify it.
 const CREDENTIALS: &str = "AWS_ACCESS_KEY_ID=simulated AWS_SECRET_ACCESS_KEY=simulated";
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to listen
@@ -31,20 +30,20 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=JOBS_MAX))]
     stuck: u32,
     /// How many more jobs are created each minute from now on, up to 10000 in all
-    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = arrivals_per_minute)]
+    #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = number(0.0..=6000.0))]
     arrivals_per_minute: f64,
     /// The same seed gives the same ids, sources, lives and faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Requests per second that each operation allows
-    #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = requests_per_second)]
+    #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = number(0.01..=1_000_000.0))]
     quota: f64,
     /// Get and List share one quota instead of having one each
     #[arg(long)]
     shared_quota: bool,
     /// How long a job takes on average, in seconds; none takes less than a quarter of it or more than one and three quarters
-    #[arg(long, value_name = "S", default_value = "60", value_parser = mean)]
-    mean_seconds: Duration,
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = number(0.1..=86_400.0))]
+    mean_seconds: f64,
     #[arg(long, value_name = "NAME=RATE", help = fault_help())]
     fault: Vec<FaultRate>,
     /// Write a configuration that watches the jobs; where more are to come, their stores
@@ -59,18 +58,16 @@ fn fault_help() -> String {
     )
 }
 
-/// Runs it.
-///
 /// # Errors
 /// The address cannot be listened on, or the configuration cannot be written.
-pub async fn run(args: Args) -> Result<Exit, Failure> {
+pub async fn run(args: Args) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let options = Options {
         jobs: args.jobs,
         stuck: args.stuck,
         arrivals_per_minute: args.arrivals_per_minute,
         seed: args.seed,
-        mean: args.mean_seconds,
+        mean: Duration::from_secs_f64(args.mean_seconds),
         requests_per_second: args.quota,
         shared_quota: args.shared_quota,
         faults: args.fault,
@@ -81,29 +78,26 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         .map_err(|error| Failure::running(format_args!("cannot listen on {}: {error}", args.listen)))?;
 
     let mut text = format!("Simulated AWS HealthOmics at http://{}, seed {}\n", simulator.address(), args.seed);
-    for job in simulator.jobs() {
-        let line = format_args!("  {}/{}  {}\n", job.reference_store_id, job.id, job.name);
-        text.write_fmt(line).map_err(Failure::running)?;
-    }
+    text.extend(simulator.jobs().map(|job| format!("  {}/{}  {}\n", job.reference_store_id, job.id, job.name)));
     if let Some(path) = &args.config_out {
         write_configuration(path, &simulator, &options)
             .map_err(|error| Failure::running(format_args!("{}: {error}", path.display())))?;
-        let line = format_args!("To watch them: {CREDENTIALS} refwatch --config {} run\n", path.display());
-        text.write_fmt(line).map_err(Failure::running)?;
+        text.extend(["To watch them: ", CREDENTIALS, " refwatch --config ", &path.to_string_lossy(), " run\n"]);
     }
     print(text)?;
 
     while signals.next().await == Asked::Reload {}
     simulator.stop().await;
-    Ok(Exit::Done)
+    Ok(())
 }
 
-/// Writes a configuration that watches every job of `simulator`, those to come included.
+/// Writes a configuration that watches every job of `simulator`, those to come included. A reader finds the whole file or none.
 pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options) -> io::Result<()> {
-    replace(path, &configuration(simulator, options))
+    let directory = path.parent().unwrap_or(Path::new("."));
+    temporary_file(directory, &configuration(simulator, options))?.persist(path)?;
+    Ok(())
 }
 
-/// A configuration that watches every job of `simulator`, those to come included.
 fn configuration(simulator: &Simulator, options: &Options) -> String {
     let requests_per_second = options.requests_per_second;
     let mut toml = format!(
@@ -115,7 +109,6 @@ min_interval = "1s"
 
 [quota]
 requests_per_second = {requests_per_second:?}
-share = 0.8
 
 [record]
 path = "refwatch.db"
@@ -134,45 +127,24 @@ endpoint_url = "http://{}"
         toml.extend(stores.iter().map(|store| format!("\n[[store]]\nreference_store_id = \"{store}\"\n")));
         return toml;
     }
-    for job in simulator.jobs() {
-        toml.extend([
-            "\n[[job]]\n",
-            &format!("name = \"{}\"\n", job.name),
-            &format!("reference_store_id = \"{}\"\n", job.reference_store_id),
-            &format!("id = \"{}\"\n", job.id),
-        ]);
-    }
+    toml.extend(simulator.jobs().map(|job| {
+        let (name, store, id) = (&job.name, &job.reference_store_id, &job.id);
+        format!("\n[[job]]\nname = \"{name}\"\nreference_store_id = \"{store}\"\nid = \"{id}\"\n")
+    }));
     toml
 }
 
-/// Writes `text` to `path` at once: a reader finds the old file or the new one, never a part.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
-}
-
-fn requests_per_second(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "must be a number over 0".to_owned())
-}
-
-fn arrivals_per_minute(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.0..=6000.0).contains(rate));
-    rate.ok_or_else(|| "must be a number from 0 to 6000".to_owned())
-}
-
-fn mean(text: &str) -> Result<Duration, String> {
-    // A day: what takes longer need not be simulated.
-    let seconds = text.parse().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be a number from 0.1 to 86400".to_owned())
+fn number(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]
@@ -181,8 +153,8 @@ mod tests {
         let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await.expect("a free port");
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("refwatch.toml");
-        replace(&path, "of before").expect("written");
-        replace(&path, &configuration(&simulator, &options)).expect("written");
+        fs::write(&path, "of before").expect("written");
+        write_configuration(&path, &simulator, &options).expect("written");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
 
         let toml: toml::Table = fs::read_to_string(&path).expect("text").parse().expect("TOML");

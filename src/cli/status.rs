@@ -1,12 +1,14 @@
 //! `refwatch status`: what the running daemon's API says of every watch, as a table.
 
+use std::error::Error;
 use std::io::{IsTerminal as _, stdout};
 use std::iter;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::exit::{Exit, Failure, print, remark};
+use serde_json::from_slice;
+
+use super::exit::{Failure, print, remark};
 use super::table;
 use crate::clock::Clock;
 use crate::config::{self, Config, HttpConfig, Loaded};
@@ -18,13 +20,11 @@ use crate::http::stores::Store;
 use crate::http::watches::Watch;
 use crate::http::{self, client, control, stores};
 
-/// From one look to the next with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Cursor home, then erase to the end of the screen (ECMA-48 CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[J";
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print the JSON of the daemon's API
@@ -38,11 +38,9 @@ pub struct Args {
     address: Option<String>,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// The daemon does not answer, or the configuration that says where it listens is wrong.
-pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
+/// The daemon does not respond.
+pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
     let endpoint = args.address.map_or_else(|| configured(config), Endpoint::Listener);
     let redraw = args.follow && !args.json && stdout().is_terminal();
@@ -50,7 +48,7 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     loop {
         print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
         if !args.follow {
-            return Ok(Exit::Done);
+            return Ok(());
         }
         clock.sleep(FOLLOW_INTERVAL).await;
         // A daemon that answered once is followed through its restarts.
@@ -58,15 +56,15 @@ pub async fn run(config: &Path, args: Args) -> Result<Exit, Failure> {
     }
 }
 
-/// Where the configuration says that the daemon is: at its listener, or, where that wants a certificate or a password, at its control
-/// socket. One with mistakes, as before a reload that was refused, says nothing; the daemon goes on all the same, most likely at the
-/// usual address.
+/// The address of the daemon: its listener or, if that needs a certificate or a password, its control socket. A listener on every
+/// address is reached on loopback: Linux connects to `0.0.0.0` and `[::]` there. If the configuration has errors, as before a
+/// reload that was rejected, the daemon is most likely at the default address.
 fn configured(path: &Path) -> Endpoint {
     match config::load(path) {
         Ok(Loaded { config: Config { http, record, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
             Endpoint::Socket(control::path(&record.path))
         }
-        Ok(Loaded { config, .. }) => Endpoint::Listener(reachable(config.http.listen).to_string()),
+        Ok(Loaded { config, .. }) => Endpoint::Listener(config.http.listen.to_string()),
         Err(problems) => {
             let usual = HttpConfig::default().listen;
             remark(format_args!("warning: {}; asking at {usual} (refwatch check says more)", problems.summary()));
@@ -75,37 +73,26 @@ fn configured(path: &Path) -> Endpoint {
     }
 }
 
-/// Where to reach a listener from this machine: one on every address is reached on loopback.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
 async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String, Failure> {
-    let failure = |error: &dyn std::fmt::Display| {
+    let failure = |error: &dyn Error| {
         Failure::running(format_args!(
             "the daemon does not answer at {endpoint}: {error} (is it running? see systemctl status refwatch; does it listen \
              elsewhere? --address HOST:PORT)",
         ))
     };
-    let watches = client::get(endpoint, "/api/v1/watches").await.map_err(|error| failure(&error))?;
+    let get = async |path| client::get(endpoint, path).await.map_err(|error| failure(&error));
+    let watches = get("/api/v1/watches").await?;
     if json {
-        let watches = str::from_utf8(&watches).map_err(|error| failure(&error))?;
-        return Ok(format!("{watches}\n"));
+        return Ok(format!("{}\n", String::from_utf8_lossy(&watches)));
     }
-    let stores = client::get(endpoint, "/api/v1/stores").await.map_err(|error| failure(&error))?;
-    let daemon = client::get(endpoint, "/api/v1/daemon").await.map_err(|error| failure(&error))?;
-    let daemon: Daemon = serde_json::from_slice(&daemon).map_err(|error| failure(&error))?;
-    let watches: Vec<Watch> = serde_json::from_slice(&watches).map_err(|error| failure(&error))?;
-    let stores: Vec<Store> = serde_json::from_slice(&stores).map_err(|error| failure(&error))?;
+    let (stores, daemon) = (get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
+    let parsed = || Ok((from_slice(&watches)?, from_slice(&stores)?, from_slice(&daemon)?));
+    let (watches, stores, daemon): (Vec<Watch>, Vec<Store>, Daemon) =
+        parsed().map_err(|error: serde_json::Error| failure(&error))?;
     Ok(trouble(&daemon) + &shown(&watches, &stores, now, table::width()))
 }
 
-/// What is wrong with the daemon as a whole, before anything else.
+/// The errors of the daemon itself.
 fn trouble(daemon: &Daemon) -> String {
     let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Printable(reason)));
     let mistakes = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
@@ -115,7 +102,7 @@ fn trouble(daemon: &Daemon) -> String {
     if trouble.is_empty() { trouble } else { trouble + "\n" }
 }
 
-/// The watches, then a line for each store of which no new job can be found: whole, since what to do about it stands at its end.
+/// The watches, then a line for each store that cannot be listed. The line is not cut: the advice is at its end.
 fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: usize) -> String {
     let watches = match (watches, stores) {
         ([], []) => "Nothing is watched.\n".to_owned(),
@@ -129,7 +116,7 @@ fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: usize) -> S
     iter::once(watches).chain(unlisted).collect()
 }
 
-/// A line for each watch, and under it what a person should know first.
+/// A line for each watch, and its most urgent remark under it.
 #[must_use]
 pub fn table(watches: &[Watch], now: Timestamp, width: usize) -> String {
     let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
@@ -155,7 +142,7 @@ fn row(watch: &Watch, now: Timestamp) -> [String; 6] {
     ]
 }
 
-/// What a person should know first of a watch.
+/// The most urgent of: why it is not polled, why polls fail, that the job vanished, and AWS's message.
 fn remark_of(watch: &Watch) -> Option<String> {
     let failure = watch.recent_failures.last().filter(|_| watch.up == Some(false));
     let remark = match (&watch.parked_reason, failure, &watch.status_message) {
@@ -207,7 +194,6 @@ mod tests {
         let store = Store {
             watch: "shared references".to_owned(),
             target: "default".to_owned(),
-            aws_region: None,
             reference_store_id: "1234567890".to_owned(),
             last_listed_at: None,
             trouble: None,

@@ -1,9 +1,8 @@
 //! `refwatch wait`: follows jobs to their end, in place of `aws omics wait reference-import-job-completed`.
 //!
-//! It stands alone: no daemon, no file, no record. It asks as the daemon does, with the same pacing and the same backoff.
+//! It needs no daemon, no configuration and no record. It polls as the daemon does, with the same pacing and backoff.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ use crate::instruments::Instruments;
 use crate::tasks::hints::JobHints;
 use crate::tasks::job_watcher::Poller;
 
-/// Its arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit status: 0 every job is COMPLETED; 1 a job could not be followed; 3 a job ended otherwise; 124 \
@@ -34,8 +32,8 @@ pub struct Args {
     #[arg(required = true, value_name = "STORE/JOB")]
     jobs: Vec<JobKey>,
     /// Give up after this long (such as 90s or 2h)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
+    #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
+    timeout: Duration,
     /// The AWS region; AWS's own configuration otherwise
     #[arg(long)]
     region: Option<String>,
@@ -47,20 +45,16 @@ pub struct Args {
     endpoint_url: Option<String>,
 }
 
-/// How the following of one job ended.
 enum End {
-    /// The job ended.
     Job(JobStatus),
-    /// Time ran out; the job had this status when it was last seen.
+    /// With the last known status.
     TimedOut(Option<JobStatus>),
-    /// More patience would not help, for this reason.
+    /// The job cannot be followed, for this reason.
     Lost(String),
 }
 
-/// Runs it.
-///
 /// # Errors
-/// There is no way to ask: no region.
+/// There is no region, or another part of AWS's configuration cannot be used.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
@@ -72,12 +66,14 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let target = Target::new(&target, &Aws::new(clock), clock, &instruments).await.map_err(Failure::config)?;
     let target = Arc::new(target);
-    let deadline = args.timeout.map(|timeout| clock.now().monotonic + timeout);
+    let deadline = clock.now().monotonic + args.timeout;
     let policy = PollConfig::default().policy();
-    let progress = Progress::new();
+    // Hidden unless standard error is a terminal.
+    let progress = MultiProgress::new();
     let mut followers = JoinSet::new();
     for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
-        let (target, hints, line) = (Arc::clone(&target), JobHints::default(), progress.line(&key));
+        let (target, hints, line) =
+            (Arc::clone(&target), JobHints::default(), progress.add(ProgressBar::new_spinner()));
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
         let poller = Poller::new(target, id.into(), policy, None, hints, fastrand::u64(..));
         followers.spawn(async move { (follow(poller, &key, &line, clock, deadline).await, key) });
@@ -86,117 +82,80 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     while let Some(end) = followers.join_next().await {
         let (end, key) = end.map_err(Failure::running)?;
         let (status, outcome) = match end {
-            End::Job(status) => (
-                Some(status.to_string()),
-                if status == JobStatus::Completed { Exit::Done } else { Exit::EndedOtherwise },
-            ),
-            End::TimedOut(status) => {
-                (Some(status.map_or("not seen".to_owned(), |status| status.to_string())), Exit::TimedOut)
-            }
+            End::Job(JobStatus::Completed) => (Some(JobStatus::Completed.to_string()), Exit::Done),
+            End::Job(status) => (Some(status.to_string()), Exit::EndedOtherwise),
+            End::TimedOut(None) => (Some("not seen".to_owned()), Exit::TimedOut),
+            End::TimedOut(Some(status)) => (Some(status.to_string()), Exit::TimedOut),
             End::Lost(reason) => {
-                progress.beside(|| remark(format_args!("error: {key}: {reason}")));
+                progress.suspend(|| remark(format_args!("error: {key}: {reason}")));
                 (None, Exit::Failed)
             }
         };
         if let Some(status) = status {
-            progress.beside(|| print(format_args!("{key} {}\n", Printable(&status))))?;
+            progress.suspend(|| print(format_args!("{key} {}\n", Printable(&status))))?;
         }
-        exit = graver(exit, outcome);
+        exit = worse(exit, outcome);
     }
     Ok(exit)
 }
 
-/// The exit status that tells more: a job that could not be followed before time that ran out before another end.
-fn graver(one: Exit, other: Exit) -> Exit {
+/// A job that could not be followed is worse than a timeout, and a timeout is worse than an end other than COMPLETED.
+fn worse(one: Exit, other: Exit) -> Exit {
     let order = [Exit::Failed, Exit::TimedOut, Exit::EndedOtherwise];
     order.into_iter().find(|exit| [one, other].contains(exit)).unwrap_or(Exit::Done)
 }
 
 /// Follows one job to its end.
-async fn follow(mut poller: Poller, key: &JobKey, line: &Line, clock: Clock, deadline: Option<Monotonic>) -> End {
+async fn follow(mut poller: Poller, key: &JobKey, line: &ProgressBar, clock: Clock, deadline: Monotonic) -> End {
+    let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {wide_msg}");
+    line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    line.set_message(format!("{key} asking"));
+    line.enable_steady_tick(Duration::from_millis(250));
     loop {
-        let time_is_up = async {
-            match deadline {
-                Some(deadline) => clock.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         let done = tokio::select! {
             done = poller.poll() => done,
-            () = time_is_up => return End::TimedOut(poller.known().map(|known| known.status.clone())),
+            () = clock.sleep_until(deadline) => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
         if let Some(answer) = done {
             match (answer.failure, poller.known()) {
                 (Some(failure), known) if is_final(&failure, known.is_some()) => return End::Lost(failure.message),
-                (Some(failure), _) => line.trouble(key, &failure),
-                (None, Some(known)) => line.seen(key, known, answer.change.transition.is_some()),
+                (Some(failure), _) => {
+                    let text = format!("{key} {}, trying again: {}", failure.reason.label(), failure.message);
+                    show(line, &text, true);
+                }
+                (None, Some(known)) => show(line, &status_line(key, known), answer.change.transition.is_some()),
                 (None, None) => {}
             }
         }
         match poller.next() {
             Next::PollAt(_) => {}
-            Next::Finished(status) => return End::Job(status.clone()),
+            Next::Finished(status) => {
+                line.finish();
+                return End::Job(status.clone());
+            }
             Next::Parked(reason) => return End::Lost(reason.clone()),
         }
     }
 }
 
-/// Whether more patience would not help. Nobody watches a pipeline that waits for a typing mistake; and what worked once may
-/// work again.
+/// Whether another attempt is useless. Missing permissions may be temporary if they were there before.
 fn is_final(failure: &PollFailure, was_seen: bool) -> bool {
     let class = failure.reason.class();
     let unknown = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
     unknown || (class.needs_operator && !was_seen)
 }
 
-/// Shows how things stand: lines redrawn in place on a terminal, a line for each change elsewhere.
-struct Progress(Option<MultiProgress>);
-
-struct Line(Option<ProgressBar>);
-
-impl Progress {
-    fn new() -> Self {
-        Self(std::io::stderr().is_terminal().then(MultiProgress::new))
-    }
-
-    /// Prints beside the lines that are redrawn.
-    fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
-        match &self.0 {
-            Some(all) => all.suspend(print),
-            None => print(),
-        }
-    }
-
-    fn line(&self, key: &JobKey) -> Line {
-        Line(self.0.as_ref().map(|all| {
-            let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {wide_msg}");
-            let line = all.add(ProgressBar::new_spinner());
-            line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            line.set_message(format!("{key} asking"));
-            line.enable_steady_tick(Duration::from_millis(250));
-            line
-        }))
+/// Redraws a job's line on a terminal; elsewhere prints a line if something has changed.
+fn show(line: &ProgressBar, text: &str, changed: bool) {
+    if !line.is_hidden() {
+        line.set_message(Printable(text).to_string());
+    } else if changed {
+        remark(text);
     }
 }
 
-impl Line {
-    fn seen(&self, key: &JobKey, known: &Known, changed: bool) {
-        let finished = known.sources.values().filter(|source| source.status == SourceStatus::Finished).count();
-        let message = known.status_message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-        let text = format!("{key} {}, {finished} of {} sources finished{message}", known.status, known.sources.len());
-        match &self.0 {
-            Some(line) if known.status.is_terminal() => line.finish_with_message(Printable(&text).to_string()),
-            Some(line) => line.set_message(Printable(&text).to_string()),
-            None if changed => remark(text),
-            None => {}
-        }
-    }
-
-    fn trouble(&self, key: &JobKey, failure: &PollFailure) {
-        let text = format!("{key} {}, trying again: {}", failure.reason.label(), failure.message);
-        match &self.0 {
-            Some(line) => line.set_message(Printable(&text).to_string()),
-            None => remark(text),
-        }
-    }
+fn status_line(key: &JobKey, known: &Known) -> String {
+    let finished = known.sources.values().filter(|source| source.status == SourceStatus::Finished).count();
+    let message = known.status_message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    format!("{key} {}, {finished} of {} sources finished{message}", known.status, known.sources.len())
 }

@@ -38,12 +38,6 @@ impl FromStr for PasswordHash {
 }
 
 impl PasswordHash {
-    /// The hash as it is written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Whether it is the hash of this password. It takes long, by intent.
     #[must_use]
     pub fn verify(&self, password: &str) -> bool {

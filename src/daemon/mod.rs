@@ -111,7 +111,7 @@ impl Daemon {
         }
         let state = AppState {
             board: board.clone(),
-            metrics: Arc::new(Metrics::new(board.clone(), &instruments, clock.now().wall)?),
+            metrics: Arc::new(Metrics::new(board.clone(), &instruments, clock.now().wall)),
             instruments: instruments.clone(),
             record: RecordReader::new(&config.record.path),
             clock,

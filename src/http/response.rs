@@ -16,41 +16,38 @@ use crate::core::time::Timestamp;
 /// Responses rendered at once. Each may read the database, which takes three descriptors.
 static RENDERINGS: Semaphore = Semaphore::const_new(8);
 
-/// The answer that `render` makes, on a thread that may block.
+/// Runs `render` on a blocking thread.
 pub(super) async fn rendered<R: IntoResponse + Send + 'static>(
     render: impl FnOnce() -> R + Send + 'static,
 ) -> Response {
-    // An error means that the semaphore is closed, which it never is.
-    let turn = RENDERINGS.acquire().await.ok();
+    // An error would mean that the semaphore is closed, which it never is.
+    let permit = RENDERINGS.acquire().await.ok();
     let render = move || {
-        let answer = render();
-        drop(turn);
-        answer
+        let response = render();
+        drop(permit);
+        response
     };
     match tokio::task::spawn_blocking(render).await {
-        Ok(answer) => answer.into_response(),
-        Err(fault) => internal_error(&fault),
+        Ok(response) => response.into_response(),
+        Err(error) => internal_error(&error),
     }
 }
 
-/// The answer where a fault of ours stands in the way of one.
-pub(super) fn internal_error(fault: &dyn std::error::Error) -> Response {
-    error!(%fault, "an HTTP answer failed");
-    (StatusCode::INTERNAL_SERVER_ERROR, "a fault of refwatch: see its log\n").into_response()
+pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
+    error!(%error, "an HTTP response failed");
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// An answer in JSON. Foreign text that could act on a display is escaped the JSON way, so it is still the same string to
-/// whoever parses it.
+/// A response in JSON. Untrusted text is escaped as JSON does, so a parser returns the original string.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {
             (status, [(header::CONTENT_TYPE, "application/json")], Printable(&json).to_string()).into_response()
         }
-        Err(fault) => internal_error(&fault),
+        Err(error) => internal_error(&error),
     }
 }
 
-/// An error in JSON.
 pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Response {
     json(status, &serde_json::json!({ "error": error.into() }))
 }

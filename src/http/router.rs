@@ -1,4 +1,4 @@
-//! Every path, and the endpoint that answers it.
+//! Every path and its endpoint.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/watch/{reference_store_id}/{import_job_id}", get(ui::job_page::show))
         .route("/style.css", get(ui::html::style))
         .route("/metrics", get(move |State(state), headers| api::metrics::show(Arc::clone(&in_flight), state, headers)))
-        .route("/-/healthy", get(api::health::healthy))
-        .route("/-/ready", get(api::health::ready))
+        .route("/-/healthy", get(api::daemon::healthy))
+        .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))
         .route("/api/v1/watches", get(api::watches::list))
         .route("/api/v1/stores", get(api::stores::list))
         .route("/api/v1/transitions", get(api::transitions::list))
-        .route("/config", get(api::config::show))
+        .route("/config", get(api::daemon::config))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
         .with_state(state)
 }

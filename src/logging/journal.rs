@@ -1,9 +1,8 @@
-//! The journal, where standard error leads there: each event by journald's native protocol, so that its severity and its fields
-//! are the journal's own, and `journalctl -p err` and `journalctl REFWATCH_EVENT=transition` find it.
+//! The journal, if standard error leads there. Events are sent by journald's native protocol, so their severity and fields are the
+//! journal's own: `journalctl -p err` and `journalctl REFWATCH_EVENT=transition` find them.
 //!
-//! The `tracing-journald` crate would send text of others as it is, and lose what journald does not take. Here every value has
-//! passed the sanitiser, which leaves no line break in it; so an entry is a line for each field, and never needs the protocol's
-//! binary form.
+//! The `tracing-journald` crate sends untrusted text as it is, and loses events that journald does not take. Here every value passes
+//! the sanitiser, which leaves no line break. So an entry is one line for each field and never needs the protocol's binary form.
 
 use std::fmt::{self, Debug};
 use std::io::{self, Write};
@@ -20,10 +19,10 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::core::sanitize::Printable;
 
 /// Where journald listens.
-const SOCKET: &str = "/run/systemd/journal/socket";
+pub const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Whether standard error leads to the journal. systemd says which stream it gave (systemd.exec(5)), and another may have been
-/// put in its place since.
+/// Whether standard error leads to the journal: whether it still is the stream that systemd names in `JOURNAL_STREAM`
+/// (systemd.exec(5)).
 #[must_use]
 pub fn is_standard_error() -> bool {
     let told = std::env::var("JOURNAL_STREAM");
@@ -38,8 +37,7 @@ pub fn prefixed(level: Level, text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("<{priority}>{line}\n") }).collect()
 }
 
-/// The priority of syslog(3): `err`, `warning`, `info`, `debug`. There is none below `debug`, and `notice` is for what is normal
-/// and yet wants to be looked at, which transitions do not.
+/// The priority of syslog(3): `err`, `warning`, `info`, `debug`.
 const fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -50,7 +48,6 @@ const fn priority(level: Level) -> u8 {
 }
 
 /// Writes an event as an entry of the journal. MESSAGE is the line that the format within makes of it.
-#[derive(Debug)]
 pub struct Entry<F>(pub F);
 
 impl<S, N, F> FormatEvent<S, N> for Entry<F>
@@ -79,7 +76,7 @@ struct Fields<'a> {
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() != "message" {
-            // The protocol has capitals, digits and underscores.
+            // The protocol allows capitals, digits and underscores.
             let name = field.name().to_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
             self.written = self.written.and_then(|()| writeln!(self.entry, "REFWATCH_{name}={}", Printable(value)));
         }
@@ -90,37 +87,27 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Hands entries to journald. It waits for that as long as it takes, so it belongs on a thread of its own.
-#[derive(Debug)]
+/// Sends entries to journald. Writes block while journald is busy, so it belongs on a thread of its own.
 pub struct Journal<W> {
     socket: UnixDatagram,
     path: PathBuf,
     stderr: W,
 }
 
-impl Journal<io::Stderr> {
-    /// The journal that standard error leads to.
-    #[must_use]
-    pub fn of_standard_error() -> Option<Self> {
-        is_standard_error().then(|| Self::new(SOCKET.as_ref(), io::stderr()))?.ok()
-    }
-}
-
 impl<W: Write> Journal<W> {
-    /// The journal behind this socket, and the stream to it that takes what the socket does not.
+    /// `stderr` gets the entries that the socket does not take.
     ///
     /// # Errors
-    /// No socket can be made.
+    /// No socket can be created.
     pub fn new(path: &Path, stderr: W) -> io::Result<Self> {
         Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned(), stderr })
     }
 }
 
 impl<W: Write> Write for Journal<W> {
-    /// `entry` is one whole entry.
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        // By its path each time: journald may have been started anew since. An entry that is too long for a datagram (some 200
-        // KiB), or that no journald takes, goes the way of standard error: without fields, and in pieces where it is long.
+        // By its path each time: journald may have been restarted. An entry that is too long for a datagram (about 200 KiB) or that
+        // no journald takes goes to standard error: without fields, and in pieces if it is long.
         if self.socket.send_to(entry, &self.path).is_err() {
             let entry = String::from_utf8_lossy(entry);
             let field = |name| entry.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();

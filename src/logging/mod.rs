@@ -1,8 +1,7 @@
-//! The log: standard error always, or the journal where that leads there; rolling files where a directory is given.
+//! The log: standard error, or the journal if standard error leads there, and rolling files if a directory is configured.
 //!
-//! Every line passes one sanitiser on its way out, so no text of the service's can forge a line or move a cursor. Of the
-//! libraries only errors are let through: what concerns a watch is said by us, once, and their finer levels would print headers,
-//! and signatures with them.
+//! Every line passes one sanitiser, so untrusted text cannot forge a line or move a cursor. Libraries log errors only: their finer
+//! levels would print headers with signatures.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -16,7 +15,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use self::journal::{Entry, Journal};
 use crate::config::{LogConfig, LogFormat, LogRotation};
@@ -24,53 +23,43 @@ use crate::core::sanitize::Printable;
 
 pub mod journal;
 
-/// Lines that wait for log files or for the journal. Further ones are dropped and counted: a poll never waits for a log.
+/// Lines queued for the log files or the journal. Further lines are dropped and counted: a poll never waits for a log.
 const BACKLOG_LINES_MAX: usize = 16_384;
 
-/// Keeps the log going. Dropping it writes out what waits, for a second at most.
+/// Keeps the log going. Dropping it writes the queued lines, for a second at most.
 #[derive(Debug, Default)]
-pub struct Log(Vec<Queue>);
+pub struct Log {
+    queues: Vec<ErrorCounter>,
+    threads: Vec<WorkerGuard>,
+    /// Lines that a file or the journal did not take.
+    failed: Arc<AtomicU64>,
+}
 
 impl Log {
-    /// How many lines have been dropped because they could not be written, or not fast enough.
+    /// The number of lines that were dropped because they could not be written, or not fast enough.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
-        self.0.iter().map(Queue::lines_dropped).sum()
+        let late = self.queues.iter().map(|queue| u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX));
+        late.fold(self.failed.load(Ordering::Relaxed), u64::saturating_add)
     }
 
-    /// What hands lines to a thread that writes them to `sink`.
+    /// A queue whose thread writes to `sink`. The thread may wait for a disk or for journald.
     fn queue(&mut self, sink: impl Write + Send + 'static) -> NonBlocking {
-        let failed = Arc::default();
-        let sink = Counted { sink, failed: Arc::clone(&failed) };
+        let sink = Counted { sink, failed: Arc::clone(&self.failed) };
         let (writer, thread) = NonBlockingBuilder::default().buffered_lines_limit(BACKLOG_LINES_MAX).finish(sink);
-        self.0.push(Queue { late: writer.error_counter(), failed, _thread: thread });
+        self.queues.push(writer.error_counter());
+        self.threads.push(thread);
         writer
     }
 }
 
-/// Lines on their way to a thread that may wait for a disk, or for journald.
-#[derive(Debug)]
-struct Queue {
-    late: ErrorCounter,
-    failed: Arc<AtomicU64>,
-    _thread: WorkerGuard,
-}
-
-impl Queue {
-    fn lines_dropped(&self) -> u64 {
-        u64::try_from(self.late.dropped_lines()).unwrap_or(u64::MAX).saturating_add(self.failed.load(Ordering::Relaxed))
-    }
-}
-
-/// Counts the lines that its sink does not take. The next one is tried again.
-#[derive(Debug)]
+/// Counts the lines that its sink does not take.
 struct Counted<W> {
     sink: W,
     failed: Arc<AtomicU64>,
 }
 
 impl<W: Write> Write for Counted<W> {
-    /// `line` is one whole line, as the thread gets them.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.sink.write_all(line).is_err() {
             self.failed.fetch_add(1, Ordering::Relaxed);
@@ -83,27 +72,20 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-/// The log cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// There is a log already: a fault of ours.
-    #[error(transparent)]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
-}
-
-/// Begins the log of this process.
+/// Starts the log of this process.
 ///
 /// # Errors
-/// See [`LogError`].
-pub fn init(config: &LogConfig) -> Result<Log, LogError> {
+/// An internal error: it was started before.
+pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
     let (mut log, mut to_files, mut trouble) = (Log::default(), None, None);
-    let to_stderr = match Journal::of_standard_error() {
-        Some(journal) => journal_layer(config.format, log.queue(journal)),
-        None => layer(config.format, io::stderr),
+    let to_stderr = match Journal::new(journal::SOCKET.as_ref(), io::stderr()) {
+        Ok(journal) if journal::is_standard_error() => journal_layer(config.format, log.queue(journal)),
+        // Standard error leads to the journal, too, if no socket can be created.
+        Ok(_) | Err(_) => layer(config.format, io::stderr),
     };
     if let Some(directory) = &config.directory {
         let mut files = LogFiles { config: config.clone(), file: None, torn: false };
-        // Standard error has every line; a directory that may be mended is no reason not to watch.
+        // Standard error has every line, so the daemon starts without the files.
         trouble = files.open().err().map(|error| (directory, error));
         to_files = Some(layer(config.format, log.queue(files)));
     }
@@ -118,11 +100,10 @@ pub fn init(config: &LogConfig) -> Result<Log, LogError> {
 }
 
 /// The log files, on the thread that writes them.
-#[derive(Debug)]
 struct LogFiles {
     config: LogConfig,
     file: Option<RollingFileAppender>,
-    /// The last line may stand there in part.
+    /// Whether the last line may be incomplete.
     torn: bool,
 }
 
@@ -132,12 +113,13 @@ impl LogFiles {
             && let Some(directory) = &self.config.directory
         {
             std::fs::create_dir_all(directory)?;
+            let rotation = match self.config.rotation {
+                LogRotation::Hourly => Rotation::HOURLY,
+                LogRotation::Daily => Rotation::DAILY,
+                LogRotation::Never => Rotation::NEVER,
+            };
             let rolling = rolling::Builder::new()
-                .rotation(match self.config.rotation {
-                    LogRotation::Hourly => Rotation::HOURLY,
-                    LogRotation::Daily => Rotation::DAILY,
-                    LogRotation::Never => Rotation::NEVER,
-                })
+                .rotation(rotation)
                 .max_log_files(self.config.keep_files)
                 .filename_prefix("refwatch")
                 .filename_suffix("log");
@@ -160,7 +142,7 @@ impl Write for LogFiles {
     }
 }
 
-/// What writes each event as one line that acts on no display, whoever wrote the text in it.
+/// Writes each event as one sanitized line.
 pub fn layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -173,7 +155,7 @@ where
     }
 }
 
-/// What writes each event as one entry of the journal, which has the time and the severity itself.
+/// Writes each event as one entry of the journal, which has the time and the severity itself.
 pub fn journal_layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -191,8 +173,6 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     error!(event = "panic", place, "a fault of refwatch: {}", info.payload_as_str().unwrap_or("no message"));
 }
 
-/// A writer whose lines have passed the sanitiser.
-#[derive(Debug)]
 struct Sanitised<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Sanitised<W> {

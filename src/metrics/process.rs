@@ -5,19 +5,12 @@
 
 use std::fs;
 
-use prometheus::proto::{MetricFamily, MetricType};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use super::{counter, family, gauge, number};
+use super::exposition::Exposition;
+use super::number;
 use crate::core::time::Timestamp;
-
-/// This process.
-#[derive(Debug)]
-pub(super) struct Process {
-    /// Told by whoever started it: the way there through /proc leads over files that the unit hides (`ProcSubset=pid`).
-    started_at: Timestamp,
-}
 
 /// What /proc/self/stat says, in the kernel's units (proc(5)).
 struct Stat {
@@ -27,38 +20,29 @@ struct Stat {
     resident_pages: u64,
 }
 
-impl Process {
-    /// The process that calls, which began at `started_at`.
-    pub(super) fn this(started_at: Timestamp) -> Self {
-        Self { started_at }
-    }
-
-    /// What can be read at present.
-    pub(super) fn families(&self) -> impl Iterator<Item = MetricFamily> {
-        let stat = Stat::read();
-        let of = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
-        let max_fds = getrlimit(Resource::Nofile).current.map(number);
-        let cpu = of(|stat| seconds(stat.cpu_ticks)).map(|value| {
-            let help = "User and system CPU time spent in seconds.";
-            family("process_cpu_seconds_total", help, MetricType::COUNTER, vec![counter(vec![], value)])
-        });
-        let gauges = [
-            ("process_open_fds", "Open file descriptors.", open_fds()),
-            ("process_max_fds", "Limit of open file descriptors.", max_fds),
-            ("process_resident_memory_bytes", "Resident memory size in bytes.", of(Stat::resident_bytes)),
-            ("process_virtual_memory_bytes", "Virtual memory size in bytes.", of(|stat| number(stat.virtual_bytes))),
-            (
-                "process_start_time_seconds",
-                "When the process started, in seconds since the Unix epoch.",
-                Some(self.started_at.as_duration().as_secs_f64()),
-            ),
-            ("process_threads", "Threads of the process.", of(|stat| number(stat.threads))),
-        ];
-        let gauges = gauges
-            .into_iter()
-            .filter_map(|(name, help, value)| Some(family(name, help, MetricType::GAUGE, vec![gauge(vec![], value?)])));
-        cpu.into_iter().chain(gauges)
-    }
+/// Writes what can be read now. `started_at` is an argument because the unit hides the files in /proc that have it
+/// (`ProcSubset=pid`).
+pub(super) fn write(started_at: Timestamp, exposition: &mut Exposition) {
+    let stat = Stat::read();
+    let of = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
+    exposition.single(
+        "process_cpu_seconds_total",
+        "User and system CPU time spent in seconds.",
+        of(|stat| cpu_seconds(stat.cpu_ticks)),
+    );
+    exposition.single("process_open_fds", "Open file descriptors.", open_fds());
+    let max_fds = getrlimit(Resource::Nofile).current.map(number);
+    exposition.single("process_max_fds", "Limit of open file descriptors.", max_fds);
+    let resident = of(|stat| number(stat.resident_pages) * number(page_size() as u64));
+    exposition.single("process_resident_memory_bytes", "Resident memory size in bytes.", resident);
+    let virtual_bytes = of(|stat| number(stat.virtual_bytes));
+    exposition.single("process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual_bytes);
+    exposition.single(
+        "process_start_time_seconds",
+        "When the process started, in seconds since the Unix epoch.",
+        super::seconds(started_at),
+    );
+    exposition.single("process_threads", "Threads of the process.", of(|stat| number(stat.threads)));
 }
 
 impl Stat {
@@ -78,17 +62,13 @@ impl Stat {
             resident_pages: field(24)?,
         })
     }
-
-    fn resident_bytes(&self) -> f64 {
-        number(self.resident_pages) * number(page_size() as u64)
-    }
 }
 
-fn seconds(ticks: u64) -> f64 {
+fn cpu_seconds(ticks: u64) -> f64 {
     number(ticks) / number(clock_ticks_per_second())
 }
 
-/// The descriptor that the look itself needs is not counted.
+/// The descriptor that reads the folder is not counted.
 fn open_fds() -> Option<f64> {
     let entries = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
     Some(number(entries.saturating_sub(1)))
@@ -108,6 +88,6 @@ mod tests {
 
     #[test]
     fn cpu_time_has_fractions_of_a_second() {
-        assert!((seconds(clock_ticks_per_second() / 4) - 0.25).abs() < 0.01);
+        assert!((cpu_seconds(clock_ticks_per_second() / 4) - 0.25).abs() < 0.01);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Scene, between, eventually, get, json, metric, metric_sum};
+use crate::process::{Scene, between, eventually, get, json, metric};
 use crate::truth::{TransitionRow, assert_true, ended, transitions};
 
 #[test]

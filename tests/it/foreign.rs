@@ -59,7 +59,7 @@ fn world() -> &'static World {
         };
         let target = runtime.block_on(Target::new(&config, &Aws::new(clock), clock, &instruments)).expect("a target");
         let board = StatusBoard::default();
-        let metrics = Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH).expect("metrics");
+        let metrics = Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH);
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(metrics),

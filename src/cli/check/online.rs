@@ -1,7 +1,7 @@
 //! `refwatch check --online`: who the credentials of each target are, and what they may do in the stores that are watched.
 //!
-//! One request of each operation for each store, and one to STS for each target; no retry. Requests leave as the target's quota
-//! allows, each with the target's deadline, so the whole has one, too.
+//! It sends one request of each operation for each store, and one to STS for each target, without retries. The target's quota
+//! spaces the requests, and each has the target's deadline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,29 +17,23 @@ use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Printable;
 use crate::healthomics::{Aws, CallerIdentity, Connect, HealthOmics, TargetError};
 
-/// Asked for in a store of which no job is known. Who may not ask is refused all the same; that there is no such job says nothing else.
+/// Requested in a store without known jobs. Missing permission is an error even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
 
-/// What is to be asked of one store.
+/// What to request of one store.
 #[derive(Clone, Debug, Default)]
 struct Question {
     /// A job of the watch list.
     job: Option<ImportJobId>,
-    /// Whether nothing else than listing finds its jobs.
+    /// Whether only listing finds its jobs.
     needs_listing: bool,
 }
 
-/// What came of one request. `needed` says whether the watch list can do without.
+/// The result of one request. `needed` says whether the watch list depends on it.
 struct Answer {
     operation: Operation,
     outcome: Result<(), PollFailure>,
     needed: bool,
-}
-
-/// What is known of one target.
-struct Report {
-    target: TargetConfig,
-    reached: Result<Reached, TargetError>,
 }
 
 struct Reached {
@@ -48,25 +42,35 @@ struct Reached {
     stores: BTreeMap<ReferenceStoreId, [Answer; 2]>,
 }
 
-/// Runs it.
 pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let in_use = config.watch_list.targets();
-    // The target that exists unwritten counts where it is used, or is all there is.
+    // The implicit target counts if it is used or is the only one.
     let counts =
         |name: &Arc<str>| in_use.contains(name) || **name != *TargetConfig::DEFAULT || config.targets.len() == 1;
-    let mut asking = JoinSet::new();
+    let (mut rows, mut exit) = (Vec::new(), Exit::Done);
     for (name, target) in config.targets.iter().filter(|(name, _)| counts(name)) {
-        let (target, questions) = (target.clone(), questions(config, name));
-        asking.spawn(async move { Report { reached: ask(&target, questions, clock).await, target } });
+        let reached = ask(target, questions(config, name), clock).await;
+        print(format_args!("{}\n", Printable(&format!("{name}{}", identity(&reached)))))?;
+        let Ok(Reached { stores, .. }) = reached else {
+            exit = Exit::Failed;
+            continue;
+        };
+        for (store, answers) in stores {
+            for answer in answers {
+                if answer.needed && answer.outcome.is_err() {
+                    exit = Exit::Failed;
+                }
+                let result = Printable(&answer.text()).to_string();
+                rows.push(([name.to_string(), store.to_string(), answer.operation.as_str().to_owned(), result], None));
+            }
+        }
     }
-    let mut reports = BTreeMap::new();
-    while let Some(report) = asking.join_next().await {
-        let report = report.map_err(Failure::running)?;
-        reports.insert(Arc::clone(&report.target.name), report);
+    if !rows.is_empty() {
+        let table = table::lines(["TARGET", "REFERENCE STORE", "OPERATION", "ANSWER"], rows, usize::MAX);
+        print(format_args!("\n{table}"))?;
     }
-    print(shown(reports.values()))?;
-    Ok(if reports.values().all(Report::is_enough) { Exit::Done } else { Exit::Failed })
+    Ok(exit)
 }
 
 /// The stores that the watch list names on a target.
@@ -103,7 +107,7 @@ async fn ask(
     Ok(Reached { aws_region: Arc::clone(service.aws_region()), identity, stores })
 }
 
-/// A listing first: it may name a job to ask for.
+/// Lists first: the listing may name a job to request.
 async fn ask_store(service: &dyn HealthOmics, store: &ReferenceStoreId, question: Question) -> [Answer; 2] {
     let listed = service.list_reference_import_jobs(store, None, None).await;
     let found = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
@@ -124,26 +128,18 @@ async fn ask_store(service: &dyn HealthOmics, store: &ReferenceStoreId, question
     ]
 }
 
-impl Report {
-    /// Whether all that the watch list needs is allowed. Who the credentials are need not be known.
-    fn is_enough(&self) -> bool {
-        let enough = |answer: &Answer| !answer.needed || answer.outcome.is_ok();
-        self.reached.as_ref().is_ok_and(|reached| reached.stores.values().flatten().all(enough))
-    }
-
-    fn identity(&self) -> String {
-        let name = &self.target.name;
-        match &self.reached {
-            Err(error) => format!("{name}: {error}"),
-            Ok(Reached { aws_region, identity, .. }) => match identity {
-                Ok(Some(CallerIdentity { arn, account })) => format!("{name}, {aws_region}: {arn}, account {account}"),
-                Ok(None) => format!(
-                    "{name}, {aws_region}: who the credentials are is not known: its endpoint is not AWS's, and \
-                     AWS_ENDPOINT_URL_STS names no STS to ask"
-                ),
-                Err(failure) => format!("{name}, {aws_region}: who the credentials are is not known: {failure}"),
-            },
-        }
+/// Who the credentials of a target are, or why that is not known.
+fn identity(reached: &Result<Reached, TargetError>) -> String {
+    match reached {
+        Err(error) => format!(": {error}"),
+        Ok(Reached { aws_region, identity, .. }) => match identity {
+            Ok(Some(CallerIdentity { arn, account })) => format!(", {aws_region}: {arn}, account {account}"),
+            Ok(None) => format!(
+                ", {aws_region}: who the credentials are is not known: its endpoint is not AWS's, and \
+                 AWS_ENDPOINT_URL_STS names no STS to ask"
+            ),
+            Err(failure) => format!(", {aws_region}: who the credentials are is not known: {failure}"),
+        },
     }
 }
 
@@ -157,25 +153,4 @@ impl Answer {
         let without = if optional { " — its jobs are polled one by one instead" } else { "" };
         format!("{}: {failure}{without}", failure.reason.class().summary)
     }
-}
-
-/// A line for each target, then a table with the result of each operation on its stores.
-fn shown<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> String {
-    let identities = reports.clone().map(|report| format!("{}\n", Printable(&report.identity())));
-    let mut text: String = identities.collect();
-    let mut rows = Vec::new();
-    for report in reports {
-        for (store, answers) in report.reached.iter().flat_map(|reached| &reached.stores) {
-            rows.extend(answers.iter().map(|answer| {
-                let result = Printable(&answer.text()).to_string();
-                let operation = answer.operation.as_str().to_owned();
-                ([report.target.name.to_string(), store.to_string(), operation, result], None)
-            }));
-        }
-    }
-    if !rows.is_empty() {
-        text += "\n";
-        text += &table::lines(["TARGET", "REFERENCE STORE", "OPERATION", "ANSWER"], rows, usize::MAX);
-    }
-    text
 }

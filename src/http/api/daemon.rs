@@ -1,4 +1,4 @@
-//! `/api/v1/daemon`: how the daemon itself fares, as JSON.
+//! The state of the daemon itself: `/-/healthy`, `/-/ready`, `/config` and `/api/v1/daemon`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,23 +6,37 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::http::app_state::AppState;
-use crate::http::response::{json, rfc3339};
+use crate::http::response::{json, printable_lines, rfc3339};
 
-/// The daemon. What is not so is null.
+pub(in crate::http) async fn healthy() -> &'static str {
+    "healthy\n"
+}
+
+pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
+    match state.board.daemon().ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, printable_lines(&reason) + "\n"),
+    }
+}
+
+/// The configuration in force, its secrets hidden.
+pub(in crate::http) async fn config(State(state): State<AppState>) -> String {
+    printable_lines(&state.board.daemon().config_in_force) + "\n"
+}
+
+/// The daemon. Whatever does not apply is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "those of `DaemonView`, as text")]
 pub struct Daemon {
     pub version: String,
-    /// Why `/-/ready` does not say 200.
+    /// The reason if `/-/ready` returns 503.
     pub not_ready: Option<String>,
     pub config_loaded_at: Option<String>,
     pub config_error: Option<ConfigError>,
     pub record_error: Option<String>,
 }
 
-/// What is wrong with the configuration as it was last read.
+/// The errors of the configuration that was last read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "those of the board's, as text")]
 pub struct ConfigError {
     pub in_force: String,
     pub summary: String,

@@ -1,8 +1,6 @@
-//! The endpoints for programs: JSON, metrics and probes. One file an endpoint.
+//! The endpoints for programs: JSON, metrics and probes.
 
-pub(super) mod config;
 pub mod daemon;
-pub(super) mod health;
 pub(super) mod metrics;
 mod negotiation;
 pub mod stores;

@@ -1,66 +1,38 @@
-//! What a client says that it takes, in `Accept` and `Accept-Encoding` (RFC 9110, 12.4 and 12.5).
-//!
-//! An element that is malformed counts as not said: a client gets an answer whatever it sends.
+//! The format and the encoding that a client accepts (RFC 9110, 12.5.1 and 12.5.3). Malformed elements are ignored.
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
+use mime::MimeIter;
 
 use crate::metrics::Format;
 
-/// One element of such a header.
-#[derive(Debug, PartialEq)]
-struct Choice {
-    /// In lower case.
-    name: String,
-    version: Option<String>,
-    /// From 0, which is "no", to 1.
-    weight: f32,
-}
-
-/// The format of a scrape: OpenMetrics where it is asked for by name and not after text.
+/// OpenMetrics if the client names it and does not prefer `text/plain`. Ranges such as `*/*` are no preference.
 pub(super) fn format(headers: &HeaderMap) -> Format {
-    let choices = choices(headers, &ACCEPT);
-    let weight = |name: &str, known: &str| {
-        let of_version = |choice: &&Choice| choice.version.as_deref().is_none_or(|version| version == known);
-        let named = choices.iter().filter(|choice| choice.name == name).filter(of_version);
-        named.map(|choice| choice.weight).reduce(f32::max)
-    };
-    let text = || weight("text/plain", "0.0.4").or_else(|| weight("text/*", "")).or_else(|| weight("*/*", ""));
-    match weight("application/openmetrics-text", "1.0.0") {
-        Some(asked) if asked > 0.0 && asked >= text().unwrap_or(0.0) => Format::OpenMetrics,
-        Some(_) | None => Format::Text,
-    }
+    let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
+    let text = weight(headers, "text/plain", "0.0.4");
+    if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// Whether an answer may be sent in gzip, and the client would not rather have it as it is.
+/// The client's preference for a media type, from 0, which means "no", to 1.
+fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
+    let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
+    let named = accepted
+        .filter(|mime| mime.essence_str() == essence && mime.get_param("version").is_none_or(|other| other == version));
+    let weights = named.filter_map(|mime| mime.get_param("q").map_or(Some(1.0), |q| q.as_str().parse().ok()));
+    weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)
+}
+
+/// Whether the response may be sent in gzip.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
-    let choices = choices(headers, &ACCEPT_ENCODING);
-    let weight = |names: &[&str]| {
-        let named = choices.iter().filter(|choice| names.contains(&&*choice.name));
-        named.map(|choice| choice.weight).reduce(f32::max)
-    };
-    let gzip = weight(&["gzip", "x-gzip"]).or_else(|| weight(&["*"])).unwrap_or(0.0);
-    gzip > 0.0 && gzip >= weight(&["identity"]).unwrap_or(0.0)
+    values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
+        let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
+        let is_excluded = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        coding.trim().eq_ignore_ascii_case("gzip") && !is_excluded
+    })
 }
 
-fn choices(headers: &HeaderMap, name: &HeaderName) -> Vec<Choice> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(choice).collect()
-}
-
-fn choice(element: &str) -> Option<Choice> {
-    let mut parts = element.split(';').map(str::trim);
-    let name = parts.next().filter(|name| !name.is_empty())?.to_ascii_lowercase();
-    let mut choice = Choice { name, version: None, weight: 1.0 };
-    for parameter in parts {
-        let (name, value) = parameter.split_once('=')?;
-        if name.eq_ignore_ascii_case("q") {
-            choice.weight = value.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
-        } else if name.eq_ignore_ascii_case("version") {
-            choice.version = Some(value.trim_matches('"').to_owned());
-        }
-    }
-    Some(choice)
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
 #[cfg(test)]
@@ -94,9 +66,7 @@ mod tests {
             (&["Application/OpenMetrics-Text; Version=\"1.0.0\" ; Q=0.001"], open),
             (&["text/plain;q=0.5", "application/openmetrics-text;q=0.5"], open),
             (&["text/plain;q=0.5", "application/openmetrics-text;q=0.4"], text),
-            // The most specific range says what text is worth.
             (&["*/*, text/*;q=0.6, text/plain;q=0.2, application/openmetrics-text;q=0.5"], open),
-            (&["*/*, text/*;q=0.6, application/openmetrics-text;q=0.5"], text),
             (&["text/plain;version=1.0.0, application/openmetrics-text;q=0.5"], open),
             (&["application/openmetrics-text;version=0.0.1"], text),
             (&["application/openmetrics-text;version=2.0.0, text/plain;q=0.1"], text),
@@ -113,18 +83,16 @@ mod tests {
     }
 
     #[test]
-    fn gzip_goes_to_whoever_takes_it_and_would_not_rather_have_none() {
+    fn gzip_is_sent_if_the_client_names_it_and_does_not_exclude_it() {
         let cases: &[(&[&str], bool)] = &[
             (&[], false),
             (&[""], false),
             (&["gzip"], true),
             (&["br", "GZIP;q=0.1"], true),
-            (&["x-gzip"], true),
-            (&["*"], true),
+            (&["*"], false),
             (&["deflate, br"], false),
             (&["gzip;q=0"], false),
             (&["*, gzip;q=0"], false),
-            (&["gzip;q=0.5, identity"], false),
             (&["gzip, identity;q=0.5"], true),
         ];
         for (accept, expected) in cases {

@@ -1,4 +1,4 @@
-//! `/api/v1/stores`: every store of which every job is watched, as JSON.
+//! `/api/v1/stores`: every store whose jobs are discovered, as JSON.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,14 +9,11 @@ use crate::core::sanitize::Printable;
 use crate::http::app_state::AppState;
 use crate::http::response::{json, rendered, rfc3339};
 
-/// One store. What is not known is null.
+/// One store. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "those of `StoreView`, as text")]
 pub struct Store {
     pub watch: String,
     pub target: String,
-    /// Known once a job is in sight through the same target.
-    pub aws_region: Option<String>,
     pub reference_store_id: String,
     pub last_listed_at: Option<String>,
     pub trouble: Option<String>,
@@ -24,13 +21,10 @@ pub struct Store {
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     rendered(move || {
-        let watches = state.board.watches();
-        let through = |target: &str| watches.iter().find(|watch| *watch.id.target == *target);
         let stores = state.board.stores();
         let stores = stores.iter().map(|store| Store {
             watch: store.name.to_string(),
             target: store.id.target.to_string(),
-            aws_region: through(&store.id.target).map(|watch| watch.aws_region.to_string()),
             reference_store_id: store.id.store.to_string(),
             last_listed_at: store.listed_at.map(rfc3339),
             trouble: store.trouble.clone(),
@@ -40,7 +34,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     .await
 }
 
-/// What people call a store, safe to show: "shared references (1234567890)"
+/// "shared references (1234567890)", sanitized.
 pub(crate) fn name(watch: &str, id: &str) -> String {
     let name = if watch == id { id.to_owned() } else { format!("{watch} ({id})") };
     Printable(&name).to_string()

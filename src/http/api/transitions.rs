@@ -6,37 +6,34 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
+use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::database::Filter;
 use crate::http::app_state::AppState;
 use crate::http::response::{json, json_error, rendered};
 
-/// Rows in one answer where no limit is asked for.
+/// Rows in one response to a request without a limit.
 const LIMIT_DEFAULT: u32 = 1_000;
 
-/// Rows that may be asked for: some 4 MB of JSON.
+/// About 4 MB of JSON.
 const LIMIT_MAX: u32 = 10_000;
 
-/// The parameters as they come. A name that is none of these is an error, as in the configuration: a typing error would
-/// otherwise widen what is asked for.
+/// An unknown parameter is an error: otherwise a typing error would return more transitions than the client wants.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Parameters {
-    since: Option<String>,
+    since: Option<Timestamp>,
     reference_store_id: Option<String>,
     import_job_id: Option<String>,
-    limit: Option<String>,
+    limit: Option<u32>,
 }
 
 pub(in crate::http) async fn list(
     State(state): State<AppState>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
-    let filter = match parameters {
-        Ok(Query(parameters)) => parameters.filter(),
-        Err(rejection) => Err(rejection.body_text()),
-    };
-    let filter = match filter {
+    let parameters = parameters.map_err(|rejection| rejection.body_text());
+    let filter = match parameters.and_then(|Query(parameters)| parameters.filter()) {
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
@@ -49,16 +46,12 @@ pub(in crate::http) async fn list(
 
 impl Parameters {
     fn filter(self) -> Result<Filter, String> {
-        let limit = match self.limit {
-            None => LIMIT_DEFAULT,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-                .ok_or_else(|| format!("limit must be a number from 1 to {LIMIT_MAX}"))?,
-        };
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
+        }
         Ok(Filter {
-            since: parsed("since", self.since)?,
+            since: self.since,
             store: parsed("reference_store_id", self.reference_store_id)?,
             job: parsed("import_job_id", self.import_job_id)?,
             limit: Some(limit),

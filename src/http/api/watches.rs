@@ -10,22 +10,19 @@ use serde::{Deserialize, Serialize};
 use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
 use crate::http::app_state::AppState;
 use crate::http::response::{json, rendered, rfc3339};
-use crate::state::{FailedPoll, WatchState, WatchView};
+use crate::state::{WatchState, WatchView};
 
-/// Sources listed of one job, those that failed first: as many as one start request may name. A service that says more is
-/// still counted whole.
+/// Sources listed of one job: as many as one start request may name. All sources are counted.
 pub const SOURCES_LISTED_MAX: usize = 100;
 
-/// One watch. What is not known is null.
+/// One watch. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "those of `WatchView` and `Known`, as text")]
 pub struct Watch {
     pub watch: String,
     pub target: String,
     pub aws_region: String,
     pub reference_store_id: String,
     pub import_job_id: String,
-    /// As the service wrote it.
     pub status: Option<String>,
     /// `live`, `finished` or `parked`.
     pub state: String,
@@ -43,20 +40,16 @@ pub struct Watch {
     pub recent_failures: Vec<WatchFailure>,
 }
 
-/// The sources of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchSources {
-    /// How many there are.
     pub total: usize,
-    /// How many there are of each status; one that the API does not have counts as `UNKNOWN`.
+    /// Statuses that the API does not have count as `UNKNOWN`.
     pub by_status: BTreeMap<String, usize>,
     /// The first [`SOURCES_LISTED_MAX`] of them.
     pub listed: Vec<WatchSource>,
 }
 
-/// One source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "those of `SourceKey` and `Source`")]
 pub struct WatchSource {
     pub name: String,
     pub source_file: String,
@@ -64,9 +57,7 @@ pub struct WatchSource {
     pub status_message: Option<String>,
 }
 
-/// A poll that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "those of `FailedPoll`")]
 pub struct WatchFailure {
     pub at: String,
     pub reason: String,
@@ -91,6 +82,11 @@ pub(in crate::http) fn listed(sources: &Sources) -> impl Iterator<Item = (&Sourc
 impl From<&WatchView> for Watch {
     fn from(view: &WatchView) -> Self {
         let known = view.known.as_ref();
+        let recent_failures = view.recent_failures.iter().map(|failure| WatchFailure {
+            at: rfc3339(failure.at),
+            reason: failure.reason.label().to_owned(),
+            message: failure.message.clone(),
+        });
         Self {
             watch: view.name.to_string(),
             target: view.id.target.to_string(),
@@ -113,32 +109,21 @@ impl From<&WatchView> for Watch {
             up: view.up,
             last_successful_poll: view.last_successful_poll.map(rfc3339),
             next_poll: view.next_poll.map(rfc3339),
-            recent_failures: view.recent_failures.iter().map(WatchFailure::from).collect(),
+            recent_failures: recent_failures.collect(),
         }
     }
 }
 
 impl From<&Sources> for WatchSources {
     fn from(sources: &Sources) -> Self {
-        let mut counts = [0; SourceStatus::KNOWN.len() + 1];
-        for source in sources.values() {
-            counts[source.status.index()] += 1;
-        }
-        let by_status = SourceStatus::labels().map(str::to_owned).zip(counts).collect();
-        let listed = listed(sources)
-            .map(|(key, source)| WatchSource {
-                name: key.name.to_string(),
-                source_file: key.source_file.to_string(),
-                status: source.status.to_string(),
-                status_message: source.status_message.as_deref().map(str::to_owned),
-            })
-            .collect();
-        Self { total: sources.len(), by_status, listed }
-    }
-}
-
-impl From<&FailedPoll> for WatchFailure {
-    fn from(failure: &FailedPoll) -> Self {
-        Self { at: rfc3339(failure.at), reason: failure.reason.label().to_owned(), message: failure.message.clone() }
+        let count = |label| sources.values().filter(|source| source.status.label() == label).count();
+        let by_status = SourceStatus::labels().map(|label| (label.to_owned(), count(label))).collect();
+        let listed = listed(sources).map(|(key, source)| WatchSource {
+            name: key.name.to_string(),
+            source_file: key.source_file.to_string(),
+            status: source.status.to_string(),
+            status_message: source.status_message.as_deref().map(str::to_owned),
+        });
+        Self { total: sources.len(), by_status, listed: listed.collect() }
     }
 }

@@ -1,7 +1,6 @@
-//! The control socket: a Unix socket beside the record that only its owner, and root, may use. It shows all that the listener shows,
-//! and takes requests that change something, of which there is one: to reload.
+//! The control socket: a Unix socket beside the record that only its owner and root may use. It serves everything that the
+//! listener serves, and the one request that changes something: a reload.
 
-use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,41 +20,26 @@ use crate::http::response::printable_lines;
 use crate::http::router::router;
 use crate::reload::ReloadRequests;
 
-/// Where a reload is asked for.
+/// The path of the reload request.
 pub const RELOAD: &str = "/-/reload";
-
-/// What it is called, after the name of the record.
-const SUFFIX: &str = ".sock";
-
-/// For its owner alone.
-const MODE: u32 = 0o600;
 
 /// The socket of the daemon that has this record.
 #[must_use]
 pub fn path(record: &Path) -> PathBuf {
-    let mut path: OsString = record.into();
-    path.push(SUFFIX);
-    path.into()
+    record.with_added_extension("sock")
 }
 
-/// Listens at `path`. What is there belonged to a daemon that was killed, since whoever calls has the record's lock.
+/// Listens at `path`. A socket that is there belonged to a daemon that was killed, since the caller holds the record's lock.
 ///
 /// # Errors
-/// The system refuses it: such a path has 107 bytes at most.
+/// The system's: among others, such a path has 107 bytes at most.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    // It is in nobody's way before it is closed to others.
-    let mut new: OsString = path.into();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    for left in [path, &new] {
-        match fs::remove_file(left) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(&new)?;
-    fs::set_permissions(&new, Permissions::from_mode(MODE))?;
-    fs::rename(&new, path)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
@@ -65,7 +49,7 @@ pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequ
         .route(RELOAD, post(reload))
         .with_state(requests)
         .merge(guarded(router(state.clone()), state.host_names));
-    // It goes on over any error.
+    // It continues after every error, so there is no result.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;
 }
 

@@ -1,8 +1,8 @@
-//! What every request must be, and what every answer carries.
+//! The requirements of every request and the headers of every response.
 //!
-//! The Host is checked because of DNS rebinding: a page on the web can give its own name the address 127.0.0.1 and so make a
-//! visitor's browser read this server for it. The browser then names that page's host here, which is none of ours. An IP
-//! address cannot be rebound, so every address is let in.
+//! The Host is checked because of DNS rebinding: a web page can give its own name the address 127.0.0.1, so that a visitor's
+//! browser reads this server for it. The browser then sends the name of that page as Host. An IP address cannot be rebound, so
+//! every address is accepted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,17 +17,14 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::core::sanitize::Printable;
 
-/// No script, no frame, no style in an element, nothing from elsewhere: the style sheet is all that a page of ours loads, and
-/// its one form, which finds watches, leads back here.
+/// A page may load the style sheet and submit its form, both on this server. It has no scripts and no frames.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// The router behind the guard.
 pub(super) fn guarded(router: Router, host_names: Option<Arc<[String]>>) -> Router {
     router.layer(from_fn_with_state(host_names, guard))
 }
 
-/// Lets a request through, or says why not; either way the answer gets its headers.
 async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&request, host_names.as_deref()) {
         Some(refusal) => refusal,
@@ -45,7 +42,7 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
 }
 
 fn refusal(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
-    // The connection closes where a body is refused: what follows on it could be taken for a request.
+    // The connection closes, because a rejected body could be read as the next request.
     let close = [(header::CONNECTION, "close")];
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         return Some((StatusCode::BAD_REQUEST, close, "a request here has no body\n").into_response());
@@ -66,7 +63,7 @@ fn refusal(request: &Request, host_names: Option<&[String]>) -> Option<Response>
     (!allowed).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
 }
 
-/// The host that the request is for; `None` where it names none, or several.
+/// `None` if the request has no host, or several.
 fn host(request: &Request) -> Option<Authority> {
     let mut named = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (named.next(), named.next()) else { return None };

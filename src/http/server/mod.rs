@@ -84,12 +84,11 @@ impl Default for Limits {
     }
 }
 
-/// Who may connect and ask. By default: everybody, in the clear.
+/// Who may connect. By default: everybody, without TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// TLS, if it is spoken.
     pub tls: Option<Arc<Tls>>,
-    /// The users, if there are any.
+    /// If there are none, no password is needed.
     pub users: BTreeMap<String, PasswordHash>,
 }
 
@@ -103,7 +102,7 @@ pub async fn serve(
 ) {
     let clock = state.clock;
     let users = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
-    let service = TowerToHyperService::new(guarded(router(state.clone()), state.host_names).layer(users));
+    let service = TowerToHyperService::new(guarded(router(state.clone()).layer(users), state.host_names));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

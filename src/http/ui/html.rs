@@ -1,6 +1,6 @@
-//! What the pages share: their frame, and how a status, a time and foreign text look on them.
+//! The frame of the pages, and how statuses, times, tables and untrusted text look on them.
 //!
-//! Server-rendered, without a script. Foreign text goes through `Printable`, and maud escapes what that leaves.
+//! Pages are rendered by the server and have no script. Untrusted text passes `Printable`, and maud escapes the rest.
 
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
@@ -11,28 +11,18 @@ use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Printable, excerpt};
 use crate::core::time::Timestamp;
 use crate::http::response::{self, printable_lines, rfc3339};
-use crate::state::{DaemonView, WatchView};
+use crate::state::DaemonView;
 
-/// Characters shown of a status: more than the longest that is known has.
-pub(super) const WORD: usize = 40;
+/// Characters shown of a status. The longest known status is shorter.
+const STATUS_LENGTH_MAX: usize = 40;
 
 /// `/style.css`.
 pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
-/// Whether a browser asks for a page again by itself.
-pub(super) enum Refresh {
-    /// It does not.
-    Never,
-    /// It does, every 10 s; this link stops that, for whoever reads slowly or by ear.
-    Stoppable(String),
-    /// It was stopped; this link starts it again.
-    Stopped(String),
-}
-
-/// A whole page.
-pub(super) fn page(title: &str, now: Timestamp, refresh: &Refresh, content: &Markup) -> Response {
+/// A whole page. `footer` says whether the browser refreshes it, which it does every 10 s if `refreshed`.
+pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup, content: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -40,7 +30,7 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: &Refresh, content: &Mar
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if let Refresh::Stoppable(_) = refresh { meta http-equiv="refresh" content="10"; }
+                @if refreshed { meta http-equiv="refresh" content="10"; }
                 title { (Printable(title)) " · refwatch" }
                 link rel="stylesheet" href="/style.css";
             }
@@ -55,15 +45,7 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: &Refresh, content: &Mar
                         a href="/api/v1/transitions" { "Transitions as JSON" }
                         a href="/config" { "Configuration" }
                     }
-                    p {
-                        "As of " (moment(now)) ". "
-                        @match refresh {
-                            Refresh::Never => {}
-                            Refresh::Stoppable(stop) => { "Refreshed every 10 s (" a href=(stop) { "stop" } "). " }
-                            Refresh::Stopped(start) => { "Not refreshed (" a href=(start) { "refresh every 10 s" } "). " }
-                        }
-                        "refwatch " (env!("CARGO_PKG_VERSION"))
-                    }
+                    p { "As of " (moment(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
                 }
             }
         }
@@ -71,7 +53,30 @@ pub(super) fn page(title: &str, now: Timestamp, refresh: &Refresh, content: &Mar
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.into_string()).into_response()
 }
 
-/// What is wrong with the daemon itself, where something is: it comes first on every page.
+/// A table whose first column names its rows. On a phone each row becomes a card.
+pub(super) fn table<const N: usize>(
+    caption: &Markup,
+    columns: [&str; N],
+    rows: impl IntoIterator<Item = [Markup; N]>,
+) -> Markup {
+    html! {
+        table.cards {
+            caption { (caption) }
+            thead { tr { @for column in columns { th scope="col" { (column) } } } }
+            tbody {
+                @for row in rows {
+                    tr {
+                        @for (nth, (cell, column)) in row.into_iter().zip(columns).enumerate() {
+                            @if nth == 0 { th scope="row" { (cell) } } @else { td data-label=(column) { (cell) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The errors of the daemon itself. They come first on every page.
 pub(super) fn alerts(daemon: &DaemonView) -> Markup {
     html! {
         @if let Some(error) = &daemon.config_error {
@@ -81,28 +86,31 @@ pub(super) fn alerts(daemon: &DaemonView) -> Markup {
         @for (target, reason) in &daemon.refused_targets {
             (alert(&format!("Target {target} is down; refwatch probes it with one request at a time"), reason))
         }
-        @if daemon.stopping { section.alert role="alert" { h2 { "The daemon is stopping" } } }
     }
 }
 
-/// Something that a person should see first.
+/// An error that a person should see first.
 pub(super) fn alert(title: &str, text: &str) -> Markup {
-    html! { section.alert role="alert" { h2 { (Printable(title)) } pre { (printable_lines(text)) } } }
+    html! {
+        section.alert role="alert" { h2 { (Printable(title)) } pre { (printable_lines(text)) } }
+    }
 }
 
-/// A job's status.
 pub(super) fn job_badge(status: &JobStatus) -> Markup {
     badge(job_tone(status), status.as_str())
 }
 
-/// A source's status.
 pub(super) fn source_badge(status: &SourceStatus) -> Markup {
     badge(source_tone(status), status.as_str())
 }
 
-/// A status in the service's own word, which may be a new one of any length.
-pub(super) fn badge(tone: &str, word: &str) -> Markup {
-    html! { span class={ "badge " (tone) } { (Printable(&excerpt(word, WORD))) } }
+pub(super) fn badge(tone: &str, status: &str) -> Markup {
+    html! { span class={ "badge " (tone) } { (status_text(status)) } }
+}
+
+/// A status in AWS's own word, which may be an unknown one of any length.
+pub(super) fn status_text(status: &str) -> String {
+    shortened(status, STATUS_LENGTH_MAX)
 }
 
 /// How many sources are done, in words and as a bar.
@@ -131,7 +139,7 @@ pub(super) fn moment(time: Timestamp) -> Markup {
     html! { time datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
-/// How long ago a time was, or how far off it is; the time itself where the mouse rests.
+/// The time between `time` and `now`, with `time` itself as the tooltip.
 pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
     html! {
         time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (response::distance(time, now)) }
@@ -141,9 +149,4 @@ pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
 /// The beginning of a message.
 pub(super) fn shortened(message: &str, characters: usize) -> String {
     Printable(&excerpt(message, characters)).to_string()
-}
-
-/// The path of a job's page.
-pub(super) fn job_path(watch: &WatchView) -> String {
-    format!("/watch/{}", watch.id.key)
 }

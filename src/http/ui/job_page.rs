@@ -1,4 +1,4 @@
-//! `/watch/{reference_store_id}/{import_job_id}`: all that is known of one job, through every target it is read through.
+//! `/watch/{reference_store_id}/{import_job_id}`: one job, with a section for each target through which it is watched.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{Refresh, alerts, distance, job_badge, moment, page, progress, source_badge};
+use super::html::{alerts, distance, job_badge, moment, page, source_badge, table};
 use super::page::{next_poll, status};
 use super::timeline::{Scale, Sighting, timeline};
 use super::words;
@@ -20,15 +20,15 @@ use crate::database::{Filter, ReadError, Row};
 use crate::http::api::watches::{SOURCES_LISTED_MAX, listed};
 use crate::http::app_state::AppState;
 use crate::http::response::{distance as length, rendered};
-use crate::state::{FailedPoll, RECENT_FAILURES_MAX, WatchView};
+use crate::state::{RECENT_FAILURES_MAX, WatchView};
 
-/// Rows shown of each kind: the latest. A job has a handful in its life; only one that goes to and fro has more.
+/// Rows shown of each kind, the latest. A normal job has fewer than ten.
 const ROWS_MAX: u32 = 200;
 
-/// Transitions of sources drawn, the latest: four for each source that is listed, and as many again.
+/// Transitions of sources drawn, the latest: eight for each listed source.
 const SOURCE_ROWS_MAX: u32 = 8 * 100;
 
-/// What the record has of one job, through one target.
+/// The rows of one job, seen through any target.
 #[derive(Default)]
 struct History {
     transitions: Vec<Row<Transition>>,
@@ -45,14 +45,11 @@ impl History {
             details: state.record.rows(&latest(ROWS_MAX))?,
         })
     }
+}
 
-    fn through(&self, target: &str) -> Self {
-        Self {
-            transitions: self.transitions.iter().filter(|row| &*row.job.target == target).cloned().collect(),
-            sources: self.sources.iter().filter(|row| &*row.job.target == target).cloned().collect(),
-            details: self.details.iter().filter(|row| &*row.job.target == target).cloned().collect(),
-        }
-    }
+/// The values of a job that were seen through one target.
+fn through<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
+    rows.iter().filter(|row| &*row.job.target == target).map(|row| &row.value).collect()
 }
 
 pub(in crate::http) async fn show(
@@ -69,45 +66,43 @@ pub(in crate::http) async fn show(
         let history = History::read(&state, &key);
         let content = html! {
             (alerts(&state.board.daemon()))
-            nav.path aria-label="Path" { a href="/" { "Watches" } }
             h1 { (Printable(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
             @if let Err(error) = &history { p.bad { (Printable(&error.to_string())) } }
-            @for watch in &watches {
-                @let history = history.as_ref().map(|history| history.through(&watch.id.target)).unwrap_or_default();
-                (section(watch, &history, now))
-            }
+            @for watch in &watches { (section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
         };
-        page(&first.name, now, &Refresh::Never, &content)
+        page(&first.name, now, false, &html! {}, &content)
     })
     .await
 }
 
 fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
-    let life: Vec<_> = history.transitions.iter().map(|row| Sighting::of_job(&row.value)).collect();
+    let transitions = through(&history.transitions, &watch.id.target);
+    let life: Vec<_> = transitions.iter().map(|transition| Sighting::of_job(transition)).collect();
+    let details = through(&history.details, &watch.id.target);
     let known = watch.known.as_ref();
-    let scale = known
-        .and_then(|known| Scale::of_job(&life, known.created_at, known.completed_at, known.vanished_at.unwrap_or(now)));
+    let scale = known.and_then(|known| Scale::of_job(&life, known, now));
     html! {
         section {
             h2 { "Target " (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
             @if let Some(advice) = words::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
-            @if let (Some(known), Some(scale)) = (known, scale) {
+            @if let Some(scale) = scale {
                 figure {
-                    (timeline(&watch.name, &life, scale, known.last_seen))
+                    (timeline(&watch.name, &life, scale))
                     figcaption {
                         span { (moment(scale.begin)) }
                         span { (length(scale.begin, scale.end)) " in all" }
                         span { @if scale.end == now { "now" } @else { (moment(scale.end)) } }
                     }
-                    small { "Paler where the status changed: somewhere between two polls." }
                 }
             }
             (facts(watch, now))
-            @if let Some(known) = known && !known.sources.is_empty() { (sources(&known.sources, history, scale, known.last_seen)) }
-            (transitions(&history.transitions))
-            @if !history.details.is_empty() { (details(&history.details)) }
-            @if !watch.recent_failures.is_empty() { (failures(watch, now)) }
+            @if let Some(known) = known && !known.sources.is_empty() {
+                (sources_table(&known.sources, &through(&history.sources, &watch.id.target), scale))
+            }
+            (transitions_table(&transitions))
+            @if !details.is_empty() { (details_table(&details)) }
+            @if !watch.recent_failures.is_empty() { (failures_table(watch, now)) }
         }
     }
 }
@@ -116,7 +111,6 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
     let times = [
         ("Status since", known.map(|known| known.since)),
-        ("Status last seen", known.map(|known| known.last_seen)),
         ("Created", known.and_then(|known| known.created_at)),
         ("Ended", known.and_then(|known| known.completed_at)),
         ("Last successful poll", watch.last_successful_poll),
@@ -128,71 +122,51 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
                 @if let Some(time) = time { div { dt { (name) } dd { (moment(time)) small { (distance(time, now)) " ago" } } } }
             }
             @if watch.next_poll.is_some() { div { dt { "Next poll" } dd { (next_poll(watch, now)) } } }
-            @if let Some(known) = known && !known.sources.is_empty() {
-                div { dt { "Sources done" } dd { (progress(&known.sources)) } }
-            }
         }
     }
 }
 
-fn sources(sources: &Sources, history: &History, scale: Option<Scale>, last_seen: Timestamp) -> Markup {
-    let mut lives: BTreeMap<SourceKey, Vec<Sighting>> = BTreeMap::new();
-    for row in &history.sources {
-        lives.entry(row.value.key.clone()).or_default().push(Sighting::of_source(&row.value));
+fn sources_table(sources: &Sources, transitions: &[&SourceTransition], scale: Option<Scale>) -> Markup {
+    let mut lives: BTreeMap<&SourceKey, Vec<Sighting>> = BTreeMap::new();
+    for transition in transitions {
+        lives.entry(&transition.key).or_default().push(Sighting::of_source(transition));
     }
-    html! {
-        table.cards {
-            caption {
-                "Sources"
-                @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", those that failed first)" }
-            }
-            thead { tr { @for column in ["Name", "Status", "Timeline", "Message"] { th scope="col" { (column) } } } }
-            tbody {
-                @for (key, source) in listed(sources) {
-                    tr {
-                        th scope="row" { (Printable(&key.name)) small { code { (Printable(&key.source_file)) } } }
-                        td data-label="Status" { (source_badge(&source.status)) }
-                        td data-label="Timeline" {
-                            @if let (Some(life), Some(scale)) = (lives.get(key), scale) { (timeline(&key.name, life, scale, last_seen)) }
-                        }
-                        td data-label="Message" { (Printable(source.status_message.as_deref().unwrap_or_default())) }
-                    }
-                }
-            }
-        }
-    }
+    let caption = html! {
+        "Sources"
+        @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", those that failed first)" }
+    };
+    let rows = listed(sources).map(|(key, source)| {
+        let picture = lives.get(key).zip(scale).map(|(life, scale)| timeline(&key.name, life, scale));
+        [
+            html! { (Printable(&key.name)) small { code { (Printable(&key.source_file)) } } },
+            source_badge(&source.status),
+            picture.unwrap_or_default(),
+            html! { (Printable(source.status_message.as_deref().unwrap_or_default())) },
+        ]
+    });
+    table(&caption, ["Name", "Status", "Timeline", "Message"], rows)
 }
 
-fn transitions(rows: &[Row<Transition>]) -> Markup {
-    html! {
-        table.cards {
-            caption { "Transitions" }
-            thead { tr { @for column in ["Seen", "From", "To", "Changed", "Message"] { th scope="col" { (column) } } } }
-            tbody {
-                @for transition in rows.iter().map(|row| &row.value) {
-                    tr {
-                        th scope="row" { (moment(transition.observed_at)) }
-                        td data-label="From" {
-                            @if let Some(from) = &transition.from { (job_badge(from)) }
-                            @else { span.quiet { "first seen" } }
-                        }
-                        td data-label="To" { (job_badge(&transition.to)) }
-                        td data-label="Changed" { (changed(transition)) }
-                        td data-label="Message" {
-                            @if let Some(message) = &transition.status_message { (Printable(message)) }
-                            @if let Some(anomaly) = transition.anomaly { small.bad { (words::anomaly(anomaly)) } }
-                        }
-                    }
-                }
-            }
-        }
-    }
+fn transitions_table(transitions: &[&Transition]) -> Markup {
+    let rows = transitions.iter().map(|transition| {
+        [
+            moment(transition.observed_at),
+            transition.from.as_ref().map_or(html! { span.quiet { "first seen" } }, job_badge),
+            job_badge(&transition.to),
+            changed(transition),
+            html! {
+                @if let Some(message) = &transition.status_message { (Printable(message)) }
+                @if let Some(anomaly) = transition.anomaly { small.bad { (words::anomaly(anomaly)) } }
+            },
+        ]
+    });
+    table(&html! { "Transitions" }, ["Seen", "From", "To", "Changed", "Message"], rows)
 }
 
-/// Less than a second more: a time that is cut to seconds is no shorter then.
+/// Added before a duration is cut to seconds, so that it is rounded up.
 const PART_OF_A_SECOND: SignedDuration = SignedDuration::from_millis(999);
 
-/// Between which two looks the status changed.
+/// Between which two polls the status changed.
 fn changed(transition: &Transition) -> Markup {
     let Some(before) = transition.not_before else { return html! {} };
     let seen = transition.observed_at;
@@ -200,48 +174,27 @@ fn changed(transition: &Transition) -> Markup {
     html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (moment(before)) } }
 }
 
-/// What was seen beside transitions.
-fn details(rows: &[Row<Detail>]) -> Markup {
-    html! {
-        table.cards {
-            caption { "What else was seen" }
-            thead { tr { @for column in ["Seen", "What", "Value"] { th scope="col" { (column) } } } }
-            tbody {
-                @for detail in rows.iter().map(|row| &row.value) {
-                    tr {
-                        th scope="row" { (moment(detail.observed_at)) }
-                        td data-label="What" { (words::detail(detail.kind)) }
-                        td data-label="Value" { (Printable(detail.value.as_deref().unwrap_or_default())) }
-                    }
-                }
-            }
-        }
-    }
+/// Changes that are not transitions.
+fn details_table(details: &[&Detail]) -> Markup {
+    let rows = details.iter().map(|detail| {
+        let value = detail.value.as_deref().unwrap_or_default();
+        [moment(detail.observed_at), html! { (words::detail(detail.kind)) }, html! { (Printable(value)) }]
+    });
+    table(&html! { "What else was seen" }, ["Seen", "What", "Value"], rows)
 }
 
-/// Polls that failed lately, the latest first, each kind with what to do about it where it comes first.
-fn failures(watch: &WatchView, now: Timestamp) -> Markup {
+/// The latest failed polls, the newest first. The first of each kind has the advice.
+fn failures_table(watch: &WatchView, now: Timestamp) -> Markup {
     let failures = || watch.recent_failures.iter().rev();
-    let is_first = |nth: usize, failure: &FailedPoll| failures().take(nth).all(|newer| newer.reason != failure.reason);
-    html! {
-        table.cards {
-            caption {
-                "Failed polls"
-                small { "The last " (RECENT_FAILURES_MAX) " are kept, however many good ones came after them." }
-            }
-            thead { tr { @for column in ["When", "Reason", "What happened"] { th scope="col" { (column) } } } }
-            tbody {
-                @for (nth, failure) in failures().enumerate() {
-                    tr {
-                        th scope="row" { (moment(failure.at)) small { (distance(failure.at, now)) " ago" } }
-                        td data-label="Reason" { (failure.reason.class().summary) small { code { (failure.reason.label()) } } }
-                        td data-label="What happened" {
-                            (Printable(&failure.message))
-                            @if is_first(nth, failure) { small { (failure.reason.class().advice) } }
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let rows = failures().enumerate().map(|(nth, failure)| {
+        let class = failure.reason.class();
+        let is_first = failures().take(nth).all(|newer| newer.reason != failure.reason);
+        [
+            html! { (moment(failure.at)) small { (distance(failure.at, now)) " ago" } },
+            html! { (class.summary) small { code { (failure.reason.label()) } } },
+            html! { (Printable(&failure.message)) @if is_first { small { (class.advice) } } },
+        ]
+    });
+    let caption = html! { "Failed polls" small { "The last " (RECENT_FAILURES_MAX) ", including those before successful polls." } };
+    table(&caption, ["When", "Reason", "What happened"], rows)
 }

@@ -5,6 +5,5 @@ pub(super) mod job_page;
 pub(super) mod page;
 mod quota;
 mod selection;
-mod severity;
 mod timeline;
 mod words;

@@ -1,64 +1,48 @@
-//! The timeline: the states of a job, or of a source, as a picture along time, and in words for whoever does not see it.
+//! The timeline: the statuses of a job or a source as a picture along time, and as text for screen readers.
 //!
-//! Widths are percentages, so the picture fills its place at any width undistorted; heights and colours are the style
-//! sheet's classes, since the policy of the pages allows no style in an element. A status is seen by polls, so when it gave way is
-//! known between two of them: that stretch is drawn paler.
+//! Widths are percentages, so the picture fits any width. Colours are classes of the style sheet: the content security policy allows
+//! no style in an element.
 
 use maud::{Markup, html};
 
-use super::html::WORD;
+use super::html::status_text;
 use super::words::{job_tone, source_tone};
 use crate::core::job::SourceStatus;
-use crate::core::sanitize::{Printable, excerpt};
+use crate::core::sanitize::Printable;
 use crate::core::time::Timestamp;
+use crate::core::tracker::Known;
 use crate::core::transition::{SourceTransition, Transition};
 use crate::http::response::distance;
-
-/// States told in words: a life has a handful, and nobody listens to more.
-const WORDS_MAX: usize = 12;
 
 /// Pixels of the mark at an end, and of the picture's height.
 const END_WIDTH: u32 = 5;
 const HEIGHT: u32 = 16;
 
-/// A status as the record has it.
+/// A status and when it was first seen.
 #[derive(Clone, Debug)]
 pub(super) struct Sighting {
     tone: &'static str,
     word: String,
     ends: bool,
     seen_at: Timestamp,
-    /// When the status before was last seen.
-    not_before: Option<Timestamp>,
 }
 
 impl Sighting {
-    pub(super) fn of_job(Transition { to, observed_at, not_before, .. }: &Transition) -> Self {
-        Self {
-            tone: job_tone(to),
-            word: word(to.as_str()),
-            ends: to.is_terminal(),
-            seen_at: *observed_at,
-            not_before: *not_before,
-        }
+    pub(super) fn of_job(Transition { to, observed_at, .. }: &Transition) -> Self {
+        Self { tone: job_tone(to), word: status_text(to.as_str()), ends: to.is_terminal(), seen_at: *observed_at }
     }
 
     pub(super) fn of_source(SourceTransition { to, observed_at, .. }: &SourceTransition) -> Self {
         Self {
             tone: source_tone(&to.status),
-            word: word(to.status.as_str()),
+            word: status_text(to.status.as_str()),
             ends: [SourceStatus::Finished, SourceStatus::Failed].contains(&to.status),
             seen_at: *observed_at,
-            not_before: None,
         }
     }
 }
 
-fn word(status: &str) -> String {
-    Printable(&excerpt(status, WORD)).to_string()
-}
-
-/// The part of a picture below which nobody sees a stretch.
+/// A narrower part of the picture is invisible and is left out.
 const STRETCH_MIN: f64 = 0.000_5;
 
 /// The time that a picture spans.
@@ -71,17 +55,12 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// From a job's creation, where AWS tells it, or else its first sighting, to its end, or else to the present.
-    pub(super) fn of_job(
-        life: &[Sighting],
-        created_at: Option<Timestamp>,
-        completed_at: Option<Timestamp>,
-        present: Timestamp,
-    ) -> Option<Self> {
+    /// From a job's creation, or else its first sighting, to its end, or else to `now`.
+    pub(super) fn of_job(life: &[Sighting], known: &Known, now: Timestamp) -> Option<Self> {
         let (first, last) = (life.first()?, life.last()?);
-        let begin = created_at.map_or(first.seen_at, |created| created.min(first.seen_at));
-        let end = match completed_at {
-            _ if !last.ends => present,
+        let begin = known.created_at.map_or(first.seen_at, |created| created.min(first.seen_at));
+        let end = match known.completed_at {
+            _ if !last.ends => known.vanished_at.unwrap_or(now),
             Some(completed) => completed.min(last.seen_at),
             None => last.seen_at,
         };
@@ -94,44 +73,34 @@ impl Scale {
         let span = seconds(self.end);
         if span > 0.0 { (seconds(time) / span).clamp(0.0, 1.0) } else { 1.0 }
     }
-
-    /// Both edges, as part of a sentence.
-    fn stretch(self) -> String {
-        let moment = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S").to_string();
-        format!("From {} to {} UTC", moment(self.begin), moment(self.end))
-    }
 }
 
-/// The picture of one life. `last_seen` is when its last status was last seen.
-pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale, last_seen: Timestamp) -> Markup {
-    let next = |nth: usize| life.get(nth + 1);
+pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale) -> Markup {
     html! {
         svg.timeline role="img" height=(HEIGHT) {
             title { (Printable(name)) ": " (in_words(life, scale)) }
-            desc { (scale.stretch()) }
+            desc { "From " (scale.begin.strftime("%F %T")) " to " (scale.end.strftime("%F %T")) " UTC" }
             rect.track x="0" y=(HEIGHT / 2 - 1) width="100%" height="2" {}
             @for (nth, sighting) in life.iter().enumerate() {
-                @let until = next(nth).map_or(scale.end, |next| next.seen_at);
-                @let sure_until = next(nth).map_or(last_seen.min(until), |next| next.not_before.unwrap_or(until));
-                @if !(sighting.ends && next(nth).is_none()) {
-                    (stretch(sighting, scale, sighting.seen_at, sure_until, false))
-                    (stretch(sighting, scale, sure_until.max(sighting.seen_at), until, true))
-                } @else {
+                @let next = life.get(nth + 1);
+                @if sighting.ends && next.is_none() {
                     (end(sighting, scale))
+                } @else {
+                    (stretch(sighting, scale, next.map_or(scale.end, |next| next.seen_at)))
                 }
             }
         }
     }
 }
 
-/// A status from one time to another.
-fn stretch(sighting: &Sighting, scale: Scale, from: Timestamp, until: Timestamp, unsure: bool) -> Markup {
-    let (left, right) = (scale.part(from), scale.part(until));
+/// A status from its first sighting to another time.
+fn stretch(sighting: &Sighting, scale: Scale, until: Timestamp) -> Markup {
+    let (left, right) = (scale.part(sighting.seen_at), scale.part(until));
     let height = if sighting.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
     html! {
         @if right - left > STRETCH_MIN {
-            rect class={ (sighting.tone) @if unsure { " unsure" } } x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
-                title { (sighting.word) ", " (distance(from, until)) @if unsure { " until the next sight" } }
+            rect class=(sighting.tone) x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
+                title { (sighting.word) ", " (distance(sighting.seen_at, until)) }
             }
         }
     }
@@ -147,20 +116,16 @@ fn end(sighting: &Sighting, scale: Scale) -> Markup {
     }
 }
 
-/// A life as it is told: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
+/// The text for screen readers: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
 fn in_words(life: &[Sighting], scale: Scale) -> String {
-    let tell = |nth: usize| {
-        let sighting: &Sighting = life.get(nth)?;
-        let until = match life.get(nth + 1) {
-            Some(next) => next.seen_at,
-            None if sighting.ends => return Some(sighting.word.clone()),
-            None => scale.end,
-        };
-        Some(format!("{} for {}", sighting.word, distance(sighting.seen_at, until)))
-    };
-    let left_out = life.len().saturating_sub(WORDS_MAX);
-    let earlier = (left_out > 0).then(|| format!("{left_out} earlier ones"));
-    earlier.into_iter().chain((left_out..life.len()).filter_map(tell)).collect::<Vec<_>>().join(", then ")
+    let words = life.iter().enumerate().map(|(nth, sighting)| match life.get(nth + 1) {
+        None if sighting.ends => sighting.word.clone(),
+        next => {
+            let until = next.map_or(scale.end, |next| next.seen_at);
+            format!("{} for {}", sighting.word, distance(sighting.seen_at, until))
+        }
+    });
+    words.collect::<Vec<_>>().join(", then ")
 }
 
 fn percent(part: f64) -> String {

@@ -1,10 +1,10 @@
-//! Plain words for what a person on call meets in our labels and AWS's: what is wrong, and what to do about it.
+//! What statuses and errors mean to a person on call: plain words, advice, colours and severity.
 
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::transition::{Anomaly, DetailKind};
 use crate::state::{WatchState, WatchView};
 
-/// What a person should know or do about a watch as it stands; `None` where nothing is wrong.
+/// What a person should know or do; `None` if nothing is wrong.
 pub(super) fn advice(watch: &WatchView) -> Option<&'static str> {
     if let WatchState::Parked(_) = watch.state {
         return Some("It is not polled any more. Correct its entry and reload.");
@@ -29,7 +29,6 @@ pub(super) fn advice(watch: &WatchView) -> Option<&'static str> {
     }
 }
 
-/// What is odd about a transition, by its name in the record.
 pub(super) fn anomaly(anomaly: Anomaly) -> &'static str {
     match anomaly {
         Anomaly::Regressed => "The status went back to an earlier one.",
@@ -39,7 +38,6 @@ pub(super) fn anomaly(anomaly: Anomaly) -> &'static str {
     }
 }
 
-/// What was seen beside transitions.
 pub(super) fn detail(kind: DetailKind) -> &'static str {
     match kind {
         DetailKind::StatusMessage => "AWS's message changed",
@@ -50,7 +48,7 @@ pub(super) fn detail(kind: DetailKind) -> &'static str {
     }
 }
 
-/// How a job's status looks: a class of the style sheet.
+/// A class of the style sheet.
 pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     match status {
         JobStatus::Submitted => "waiting",
@@ -62,7 +60,7 @@ pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     }
 }
 
-/// How a source's status looks.
+/// A class of the style sheet.
 pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
     match status {
         SourceStatus::NotStarted => "waiting",
@@ -70,5 +68,29 @@ pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
         SourceStatus::Finished => "good",
         SourceStatus::Failed => "bad",
         SourceStatus::Unknown(_) => "mixed",
+    }
+}
+
+/// How urgently a watch needs a person. The table is sorted by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    Attention,
+    /// The job has not ended.
+    UnderWay,
+    /// The job has ended as intended.
+    Ended,
+}
+
+pub(super) fn severity(watch: &WatchView) -> Severity {
+    let parked = matches!(watch.state, WatchState::Parked(_));
+    match &watch.known {
+        _ if parked || watch.up == Some(false) => Severity::Attention,
+        Some(known) if known.vanished_at.is_some() => Severity::Attention,
+        Some(known) => match known.status {
+            JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Severity::Attention,
+            JobStatus::Completed | JobStatus::Cancelled => Severity::Ended,
+            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::UnderWay,
+        },
+        None => Severity::UnderWay,
     }
 }

@@ -22,9 +22,9 @@ async fn the_api_tells_which_stores_are_listed_and_which_cannot_be() {
     server.board.publish_store(never);
     server.board.publish_store(store_view(STORE, None));
     let expected = serde_json::json!([
-        {"watch": "store 1234567890", "target": "default", "aws_region": "us-west-2", "reference_store_id": STORE,
+        {"watch": "store 1234567890", "target": "default", "reference_store_id": STORE,
          "last_listed_at": "2026-03-01T08:06:00.000Z", "trouble": null},
-        {"watch": "store 1234567890", "target": "other", "aws_region": null, "reference_store_id": STORE,
+        {"watch": "store 1234567890", "target": "other", "reference_store_id": STORE,
          "last_listed_at": null, "trouble": "denied"},
     ]);
     assert_eq!(server.get("/api/v1/stores").await.json(), expected);
