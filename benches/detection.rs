@@ -36,13 +36,13 @@ use refwatch::clock::Clock;
 use refwatch::config::watch_list::WatchList;
 use refwatch::config::{Config, PollConfig, Quota, TargetConfig};
 use refwatch::core::time::Timestamp;
-use refwatch::database::Record;
+use refwatch::database::Database;
 use refwatch::healthomics::Aws;
 use refwatch::http::client;
 use refwatch::instruments::Instruments;
 use refwatch::simulator::{Options, Simulator};
-use refwatch::state::StatusBoard;
-use refwatch::tasks::job_watcher::Workplace;
+use refwatch::state::SharedState;
+use refwatch::tasks::job_watcher::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
 use run::End;
 use serde_json::Value;
@@ -65,8 +65,8 @@ fn main() -> Result<(), Failure> {
     let args = Args::parse();
     let mut table = rows_table();
     for (jobs, stores) in [(10, 1), (100, 1), (1_000, 1), (10_000, 10)] {
-        for sweep in [false, true] {
-            table.add_row(row(jobs, stores, sweep, delays(jobs, stores, sweep)));
+        for use_list in [false, true] {
+            table.add_row(row(jobs, stores, use_list, delays(jobs, stores, use_list)));
         }
     }
     println!("Simulated, quota 5 requests/s, share 1.0:\n\n{table}\n");
@@ -84,9 +84,9 @@ fn rows_table() -> comfy_table::Table {
     table(&["live jobs", "stores", "polls", "mean", "p99", "worst", "mean if all stayed live", "throttled"])
 }
 
-fn row(jobs: usize, stores: usize, sweep: bool, seen: Delays) -> [String; 8] {
+fn row(jobs: usize, stores: usize, use_list: bool, seen: Delays) -> [String; 8] {
     let seconds = |delay: Duration| format!("{:.2} s", delay.as_secs_f64());
-    let polls = if sweep { "Get and List" } else { "Get" };
+    let polls = if use_list { "Get and List" } else { "Get" };
     [
         jobs.to_string(),
         stores.to_string(),
@@ -94,7 +94,7 @@ fn row(jobs: usize, stores: usize, sweep: bool, seen: Delays) -> [String; 8] {
         seconds(seen.mean),
         seconds(seen.p99),
         seconds(seen.worst),
-        if sweep { String::new() } else { seconds(bound(jobs)) },
+        if use_list { String::new() } else { seconds(bound(jobs)) },
         percent(seen.throttled),
     ]
 }
@@ -124,8 +124,8 @@ fn quota_and_outage() {
 /// The rows over real sockets run at the same time: each has a simulator and a quota of its own.
 async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
     let mut measurements = JoinSet::new();
-    for (nth, (jobs, sweep)) in [(10, false), (10, true), (100, false), (100, true)].into_iter().enumerate() {
-        measurements.spawn(async move { Ok::<_, Failure>((nth, row(jobs, 1, sweep, measure(jobs, sweep).await?))) });
+    for (nth, (jobs, use_list)) in [(10, false), (10, true), (100, false), (100, true)].into_iter().enumerate() {
+        measurements.spawn(async move { Ok::<_, Failure>((nth, row(jobs, 1, use_list, measure(jobs, use_list).await?))) });
     }
     let mut rows = measurements.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
     rows.sort_by_key(|(nth, _)| *nth);
@@ -133,7 +133,7 @@ async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
 }
 
 /// Runs the supervisor against a simulated HealthOmics over HTTP until a fifth of the jobs have ended.
-async fn measure(jobs: usize, sweep: bool) -> Result<Delays, Failure> {
+async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     let ending = u32::try_from(jobs / 5)?;
     let stuck = u32::try_from(jobs)? - ending;
     let options = Options { jobs: ending, stuck, mean: Duration::from_secs(135), ..Options::default() };
@@ -141,11 +141,11 @@ async fn measure(jobs: usize, sweep: bool) -> Result<Delays, Failure> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("refwatch.db");
     let (clock, instruments) = (Clock::system(), Instruments::new()?);
-    let record = Record::open(&path, &instruments)?;
-    let workplace = Workplace { clock, record, board: StatusBoard::default(), instruments };
-    let mut announced = workplace.board.follow();
-    let mut supervisor = Supervisor::new(workplace, Arc::new(Aws::new(clock)), 1);
-    supervisor.apply(&config(&simulator, sweep, Config::new(path))?).await?;
+    let database = Database::open(&path, &instruments)?;
+    let context = TaskContext { clock, database, board: SharedState::default(), instruments };
+    let mut announced = context.board.follow();
+    let mut supervisor = Supervisor::new(context, Arc::new(Aws::new(clock)), 1);
+    supervisor.apply(&config(&simulator, use_list, Config::new(path))?).await?;
 
     let began = clock.now().wall;
     let since_began = |time: Timestamp| Duration::try_from(time.duration_since(began));
@@ -167,7 +167,7 @@ async fn measure(jobs: usize, sweep: bool) -> Result<Delays, Failure> {
     Ok(of(ends, total("throttled") / (total("answered") + total("throttled"))))
 }
 
-fn config(simulator: &Simulator, sweep: bool, config: Config) -> Result<Config, Failure> {
+fn config(simulator: &Simulator, use_list: bool, config: Config) -> Result<Config, Failure> {
     let target = TargetConfig {
         region: Some("us-west-2".to_owned()),
         endpoint_url: Some(format!("http://{}", simulator.address())),
@@ -175,7 +175,7 @@ fn config(simulator: &Simulator, sweep: bool, config: Config) -> Result<Config, 
         simulated: true,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
-    let poll = PollConfig { sweep, ..PollConfig::default() };
+    let poll = PollConfig { use_list, ..PollConfig::default() };
     let jobs: Result<Vec<_>, _> =
         simulator.jobs().map(|job| format!("{}/{}", job.reference_store_id, job.id).parse()).collect();
     let watch_list = WatchList::of_jobs(jobs?, poll.policy());

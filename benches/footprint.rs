@@ -33,8 +33,8 @@ const BUSY_WATCHES: usize = 2_000;
 const LOOP_CONCURRENCY: usize = 32;
 
 /// No job is due twice while memory is measured.
-const RARE: &str = "sweep = false, interval = \"6h\"";
-const OFTEN: &str = "sweep = false, min_interval = \"100ms\"";
+const RARE: &str = "use_list = false, interval = \"6h\"";
+const OFTEN: &str = "use_list = false, min_interval = \"100ms\"";
 
 /// The database releases its page cache after 5 s, an idle thread exits after 10 s.
 const REST: Duration = Duration::from_secs(12);
@@ -185,7 +185,7 @@ async fn start(extent: &Extent) -> Result<Vec<Row>, Failure> {
     for _ in 0..extent.starts {
         killed.push(until_first_poll(&simulator.jobs[..1], folder.path()).await?);
     }
-    let count = "SELECT (SELECT count(*) FROM transitions) + (SELECT count(*) FROM source_transitions)";
+    let count = "SELECT (SELECT count(*) FROM transitions) + (SELECT count(*) FROM item_transitions)";
     let database = rusqlite::Connection::open(folder.path().join("refwatch.db"))?;
     let transitions: u32 = database.query_one(count, [], |row| row.get(0))?;
     Ok(vec![

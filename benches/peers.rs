@@ -1,7 +1,7 @@
 //! refwatch beside what one would use in its place: who learns of the ends of 200 jobs, and how late.
 //!
 //! Each contestant gets the same work: a fresh simulated HealthOmics with the same seed, all jobs just created. Its reports are
-//! compared with the simulator's record of each job. `two-daemons` measures how two daemons divide one quota.
+//! compared with what the simulator knows of each job. `two-daemons` measures how two daemons divide one quota.
 //! `docs/benchmarks.md` has the figures and explains each row.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and the progress")]
@@ -118,7 +118,7 @@ fn boto3_version() -> Result<String, String> {
 impl Contestant {
     fn title(self) -> &'static str {
         match self {
-            Self::RefwatchGet => "refwatch, `sweep = false`",
+            Self::RefwatchGet => "refwatch, `use_list = false`",
             Self::RefwatchLists => "refwatch",
             Self::RefwatchShared => "refwatch, Get and List share the quota",
             Self::RefwatchBusy => "the same beside four busy loops",
@@ -219,9 +219,9 @@ impl BusyLoops {
 }
 
 /// The daemon, with the whole quota. It logs a transition after its commit.
-async fn refwatch(simulator: &Simulator, sweep: bool, reports: &mut Reports) -> Result<(), Failure> {
+async fn refwatch(simulator: &Simulator, use_list: bool, reports: &mut Reports) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
-    let poll = format!("sweep = {sweep}, min_interval = \"1s\"");
+    let poll = format!("use_list = {use_list}, min_interval = \"1s\"");
     let (server, listen, jobs) = (simulator.address, free_address()?, &simulator.jobs);
     let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: &poll, quota: 10.0 };
     let mut process = Process::spawn(daemon.command()?.stderr(Stdio::piped()))?;
@@ -244,7 +244,7 @@ async fn follow(output: impl AsyncRead + Unpin, reports: &mut Reports) -> Result
     {
         let at = clock.now().wall;
         let report: Value = serde_json::from_str(&line).unwrap_or_default();
-        if let (Some(job), Some(status)) = (report["import_job_id"].as_str(), report["to_status"].as_str()) {
+        if let (Some(job), Some(status)) = (report["job_id"].as_str(), report["to_status"].as_str()) {
             if JobStatus::from(status).is_terminal() {
                 reports.entry(job.to_owned()).or_insert(at);
             }
@@ -308,7 +308,7 @@ async fn two_daemons() -> Result<String, Failure> {
         for delay in [0, stagger] {
             let (folder, listen) = (tempfile::tempdir()?, free_address()?);
             let (server, jobs) = (simulator.address, &simulator.jobs);
-            let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: "sweep = false", quota: 5.0 };
+            let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: "use_list = false", quota: 5.0 };
             let mut command = daemon.command()?;
             Clock::system().sleep(Duration::from_millis(delay)).await;
             daemons.push((Process::spawn(command.stderr(Stdio::null()))?, listen, folder));

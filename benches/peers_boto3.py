@@ -30,7 +30,7 @@ def wait(client, waiter, job):
     except WaiterError as error:
         # The waiter also fails on every other end. Without a status it gave up, and the end is missed.
         status = error.last_response.get("status")
-    return {"import_job_id": job["id"], "to_status": status}
+    return {"job_id": job["id"], "to_status": status}
 
 
 def main():

@@ -29,9 +29,9 @@ const OPERATION_AND_REASON: [&str; 3] = ["target", "operation", "reason"];
 /// Every counter and histogram of the daemon. Clones share the same numbers.
 #[derive(Clone, Debug)]
 pub struct Instruments {
-    pub record_commits: IntCounter,
-    pub record_failures: IntCounter,
-    pub record_set_aside: IntCounter,
+    pub database_commits: IntCounter,
+    pub database_failures: IntCounter,
+    pub database_quarantined: IntCounter,
     pub task_restarts: IntCounter,
     /// From the service's completionTime to our commit.
     pub detection_delay: Histogram,
@@ -113,9 +113,12 @@ impl Instruments {
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
         let failures = Opts::new("refwatch_api_request_failures_total", "Requests to AWS HealthOmics that failed.");
         Ok(Self {
-            record_commits: counter("refwatch_record_commits_total", "Commits of the record.")?,
-            record_failures: counter("refwatch_record_failures_total", "Failed commits of the record.")?,
-            record_set_aside: counter("refwatch_record_set_aside_total", "Damaged records that were set aside.")?,
+            database_commits: counter("refwatch_database_commits_total", "Commits of the database.")?,
+            database_failures: counter("refwatch_database_failures_total", "Failed commits of the database.")?,
+            database_quarantined: counter(
+                "refwatch_database_quarantined_total",
+                "Damaged databases that were moved to quarantine.",
+            )?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter(

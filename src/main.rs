@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use refwatch::cli::{CommandLine, Exit, Failure, complain};
+use refwatch::cli::{CommandLine, Exit, Failure, log_fatal};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::Builder;
 use tracing::Level;
@@ -17,14 +17,14 @@ const BLOCKING: usize = 64;
 
 fn main() -> ExitCode {
     if let Err(error) = forbid_core_dumps() {
-        complain(Level::WARN, &format!("warning: core dumps could not be switched off: {error}"));
+        log_fatal(Level::WARN, &format!("warning: core dumps could not be switched off: {error}"));
     }
     let exit = match CommandLine::try_parse() {
         // The panic hook has logged it.
         Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
             Ok(Ok(exit)) => exit,
             Ok(Err(failure)) => {
-                complain(Level::ERROR, &failure.message);
+                log_fatal(Level::ERROR, &failure.message);
                 failure.exit
             }
             Err(_) => Exit::Fault,

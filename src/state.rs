@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 use crate::core::failure::FailureReason;
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::tracker::Known;
+use crate::core::tracker::JobState;
 use crate::core::transition::Transition;
 
 /// Failed polls kept for each watch; the oldest is removed first.
@@ -22,9 +22,9 @@ const FOLLOWER_BACKLOG_MAX: usize = 1024;
 
 /// The latest published status of everything. Clones share it.
 #[derive(Clone, Debug)]
-pub struct StatusBoard {
+pub struct SharedState {
     inner: Arc<RwLock<Inner>>,
-    transitions: broadcast::Sender<Arc<Announced>>,
+    transitions: broadcast::Sender<Arc<TransitionEvent>>,
 }
 
 /// The health that one part of the daemon publishes about itself: `None` while it works, else what is wrong.
@@ -32,14 +32,14 @@ pub type Health = watch::Receiver<Option<String>>;
 
 /// A committed transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
+pub struct TransitionEvent {
     /// The `watch` label.
     pub name: Arc<str>,
     pub id: Arc<WatchId>,
     pub transition: Transition,
 }
 
-impl Default for StatusBoard {
+impl Default for SharedState {
     fn default() -> Self {
         Self { inner: Arc::default(), transitions: broadcast::Sender::new(FOLLOWER_BACKLOG_MAX) }
     }
@@ -47,16 +47,16 @@ impl Default for StatusBoard {
 
 #[derive(Debug, Default)]
 struct Inner {
-    watches: BTreeMap<Arc<WatchId>, Arc<WatchView>>,
-    stores: BTreeMap<StoreId, Arc<StoreView>>,
-    daemon: DaemonView,
+    watches: BTreeMap<Arc<WatchId>, Arc<WatchStatus>>,
+    stores: BTreeMap<StoreId, Arc<StoreStatus>>,
+    daemon: DaemonStatus,
     database_health: Option<Health>,
     target_health: BTreeMap<Arc<str>, Health>,
 }
 
 /// The latest published status of one watch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WatchView {
+pub struct WatchStatus {
     pub id: Arc<WatchId>,
     /// The `watch` label.
     pub name: Arc<str>,
@@ -64,7 +64,7 @@ pub struct WatchView {
     pub aws_region: Arc<str>,
     pub state: WatchState,
     /// `None` before the first successful poll.
-    pub known: Option<Arc<Known>>,
+    pub known: Option<Arc<JobState>>,
     /// Whether the last poll succeeded; `None` before the first one.
     pub up: Option<bool>,
     pub last_successful_poll: Option<Timestamp>,
@@ -73,7 +73,7 @@ pub struct WatchView {
     pub recent_failures: VecDeque<FailedPoll>,
 }
 
-impl WatchView {
+impl WatchStatus {
     /// A watch before its first poll.
     #[must_use]
     pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>) -> Self {
@@ -117,14 +117,14 @@ impl WatchState {
 
 /// The latest published status of a store whose jobs are discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreView {
+pub struct StoreStatus {
     pub id: StoreId,
     /// The `watch` label of its jobs.
     pub name: Arc<str>,
     /// When it was last listed completely.
     pub listed_at: Option<Timestamp>,
     /// Why new jobs cannot be discovered, if they cannot. It may quote the service.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
     /// Why some jobs were not discovered and will not be.
     pub missed: Option<String>,
 }
@@ -150,20 +150,20 @@ pub struct ConfigError {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct DaemonView {
+pub struct DaemonStatus {
     /// When the running configuration was loaded; `None` before the first one.
     pub config_loaded_at: Option<Timestamp>,
     pub config_error: Option<ConfigError>,
     /// The running configuration as TOML, its secrets hidden.
-    pub config_in_force: Arc<str>,
+    pub effective_config: Arc<str>,
     /// Why the database cannot be written; `None` while it can.
-    pub record_error: Option<String>,
+    pub database_error: Option<String>,
     /// The targets that are down, and why.
-    pub refused_targets: BTreeMap<Arc<str>, String>,
+    pub targets_down: BTreeMap<Arc<str>, String>,
     pub stopping: bool,
 }
 
-impl DaemonView {
+impl DaemonStatus {
     /// The readiness of the daemon.
     ///
     /// # Errors
@@ -172,10 +172,10 @@ impl DaemonView {
         if self.stopping {
             return Err("stopping".to_owned());
         }
-        if let Some(error) = &self.record_error {
-            return Err(format!("the record cannot be written: {error}"));
+        if let Some(error) = &self.database_error {
+            return Err(format!("the database cannot be written: {error}"));
         }
-        if let Some((target, reason)) = self.refused_targets.first_key_value() {
+        if let Some((target, reason)) = self.targets_down.first_key_value() {
             return Err(format!("target \"{target}\" is down: {reason}"));
         }
         match self.config_loaded_at {
@@ -185,21 +185,21 @@ impl DaemonView {
     }
 }
 
-impl StatusBoard {
-    pub fn publish(&self, view: impl Into<Arc<WatchView>>) {
+impl SharedState {
+    pub fn publish(&self, view: impl Into<Arc<WatchStatus>>) {
         let view = view.into();
         self.write().watches.insert(Arc::clone(&view.id), view);
     }
 
     /// Sends a transition to every subscriber.
-    pub fn announce(&self, announced: Announced) {
+    pub fn announce(&self, announced: TransitionEvent) {
         // An error means that there is no subscriber.
         drop(self.transitions.send(Arc::new(announced)));
     }
 
     /// Subscribes to every transition from now on.
     #[must_use]
-    pub fn follow(&self) -> broadcast::Receiver<Arc<Announced>> {
+    pub fn follow(&self) -> broadcast::Receiver<Arc<TransitionEvent>> {
         self.transitions.subscribe()
     }
 
@@ -208,24 +208,24 @@ impl StatusBoard {
     }
 
     #[must_use]
-    pub fn watch(&self, id: &WatchId) -> Option<Arc<WatchView>> {
+    pub fn watch(&self, id: &WatchId) -> Option<Arc<WatchStatus>> {
         self.read().watches.get(id).cloned()
     }
 
     /// A consistent snapshot of every watch, ordered by target, store and job.
     #[must_use]
-    pub fn watches(&self) -> Vec<Arc<WatchView>> {
+    pub fn watches(&self) -> Vec<Arc<WatchStatus>> {
         self.read().watches.values().cloned().collect()
     }
 
-    pub fn publish_store(&self, view: StoreView) {
+    pub fn publish_store(&self, view: StoreStatus) {
         self.write().stores.insert(view.id.clone(), Arc::new(view));
     }
 
     /// Changes the published status of one store. A store that was not published before starts with an empty status.
-    pub fn update_store(&self, id: &StoreId, change: impl FnOnce(&mut StoreView)) {
+    pub fn update_store(&self, id: &StoreId, change: impl FnOnce(&mut StoreStatus)) {
         let mut inner = self.write();
-        let new = || StoreView { id: id.clone(), name: "".into(), listed_at: None, trouble: None, missed: None };
+        let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, missed: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
     }
 
@@ -243,19 +243,19 @@ impl StatusBoard {
 
     /// A snapshot of every store whose jobs are discovered, ordered by target and store.
     #[must_use]
-    pub fn stores(&self) -> Vec<Arc<StoreView>> {
+    pub fn stores(&self) -> Vec<Arc<StoreStatus>> {
         self.read().stores.values().cloned().collect()
     }
 
     #[must_use]
-    pub fn daemon(&self) -> DaemonView {
+    pub fn daemon(&self) -> DaemonStatus {
         let inner = self.read();
         let mut daemon = inner.daemon.clone();
         let error = |health: &Health| health.borrow().clone();
-        daemon.record_error = inner.database_health.as_ref().and_then(error).or(daemon.record_error);
+        daemon.database_error = inner.database_health.as_ref().and_then(error).or(daemon.database_error);
         let failing =
             inner.target_health.iter().filter_map(|(target, health)| Some((Arc::clone(target), error(health)?)));
-        daemon.refused_targets.extend(failing);
+        daemon.targets_down.extend(failing);
         daemon
     }
 
@@ -269,7 +269,7 @@ impl StatusBoard {
         self.write().target_health = health;
     }
 
-    pub fn update_daemon(&self, change: impl FnOnce(&mut DaemonView)) {
+    pub fn update_daemon(&self, change: impl FnOnce(&mut DaemonStatus)) {
         change(&mut self.write().daemon);
     }
 

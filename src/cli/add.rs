@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::exit::{Exit, Failure, load, print};
 use crate::config::{self, Loaded, TargetConfig};
 use crate::core::job::JobKey;
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 
 /// The daemon runs as another user and must be able to read the file. It holds no secrets.
 const MODE: u32 = 0o644;
@@ -55,7 +55,7 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
         return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems) });
     }
     write(&file, &entry).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
-    print(format_args!("{}\n", Printable(&file.to_string_lossy())))
+    print(format_args!("{}\n", Sanitized(&file.to_string_lossy())))
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {

@@ -14,13 +14,13 @@ use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Monotonic;
 use crate::daemon::signals::{Asked, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
 use crate::simulator::{Options, Simulator};
-use crate::state::{Announced, StatusBoard, WatchState, WatchView};
+use crate::state::{SharedState, TransitionEvent, WatchState, WatchStatus};
 
 /// The mean life of a simulated job. Real imports take minutes; nobody watches a demonstration that long.
 const MEAN_LIFE: Duration = Duration::from_secs(16);
@@ -60,7 +60,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let page = daemon.address();
     print(format_args!(
         "{jobs} import jobs on a simulated HealthOmics at http://{endpoint}\n\n  \
-         status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/watches\n\n",
+         status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n\n",
         jobs = args.jobs,
         endpoint = simulator.address(),
     ))?;
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Prints transitions as they are published. Cancel-safe. It returns when the daemon is gone.
-async fn print_transitions(transitions: &mut Receiver<Arc<Announced>>) {
+async fn print_transitions(transitions: &mut Receiver<Arc<TransitionEvent>>) {
     loop {
         match transitions.recv().await {
             Ok(announced) => print_transition(&announced),
@@ -94,28 +94,28 @@ async fn print_transitions(transitions: &mut Receiver<Arc<Announced>>) {
     }
 }
 
-fn print_transition(announced: &Announced) {
+fn print_transition(announced: &TransitionEvent) {
     let transition = &announced.transition;
     let from = transition.from.as_ref().map_or("", JobStatus::as_str);
     let message = transition.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
     let time = transition.observed_at.strftime("%H:%M:%S");
     let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = announced.name, to = transition.to);
     // Without a reader the demo continues until Ctrl-C.
-    drop(print(format_args!("{}\n", Printable(&line))));
+    drop(print(format_args!("{}\n", Sanitized(&line))));
 }
 
 /// Returns at `ends_at` or, if it comes later, the end of the last job. Without `ends_at` it never returns.
-async fn all_ended(board: &StatusBoard, clock: Clock, ends_at: Option<Monotonic>) {
+async fn all_ended(board: &SharedState, clock: Clock, ends_at: Option<Monotonic>) {
     let Some(ends_at) = ends_at else { return std::future::pending().await };
     clock.sleep_until(ends_at).await;
-    let is_finished = |watch: &Arc<WatchView>| watch.state == WatchState::Finished;
+    let is_finished = |watch: &Arc<WatchStatus>| watch.state == WatchState::Finished;
     while board.watches().is_empty() || !board.watches().iter().all(is_finished) {
         clock.sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// The number of jobs that ended with each status.
-fn summary(board: &StatusBoard) -> String {
+fn summary(board: &SharedState) -> String {
     let watches = board.watches();
     let known = watches.iter().filter_map(|watch| watch.known.as_ref());
     let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();

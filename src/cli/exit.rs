@@ -9,7 +9,7 @@ use std::path::Path;
 use tracing::Level;
 
 use crate::config::{self, Loaded, Problems};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::logging::journal;
 
 /// The exit statuses that scripts rely on.
@@ -66,7 +66,7 @@ impl Failure {
     }
 
     pub fn new(exit: Exit, error: impl Display) -> Self {
-        Self { exit, message: format!("error: {}", Printable(&error.to_string())) }
+        Self { exit, message: format!("error: {}", Sanitized(&error.to_string())) }
     }
 }
 
@@ -92,11 +92,11 @@ pub(super) fn print(text: impl Display) -> Result<(), Failure> {
 
 /// Writes progress or a hint to standard error. Errors are ignored, so that results can still be written.
 pub(super) fn remark(text: impl Display) {
-    drop(writeln!(io::stderr().lock(), "{}", Printable(&text.to_string())));
+    drop(writeln!(io::stderr().lock(), "{}", Sanitized(&text.to_string())));
 }
 
 /// Writes why a command failed to standard error, with a priority if that is the journal.
-pub fn complain(level: Level, message: &str) {
+pub fn log_fatal(level: Level, message: &str) {
     let text = if journal::is_standard_error() { journal::prefixed(level, message) } else { format!("{message}\n") };
     // If this fails, the exit status still reports the failure.
     drop(io::stderr().lock().write_all(text.as_bytes()));

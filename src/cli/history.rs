@@ -1,4 +1,4 @@
-//! `refwatch history`: the transitions in the record, whether the daemon runs or not.
+//! `refwatch history`: the transitions in the database, whether the daemon runs or not.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use super::exit::{Failure, load, print, remark};
 use super::table;
 use crate::clock::Clock;
 use crate::core::job::JobKey;
-use crate::core::sanitize::{Printable, excerpt};
+use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::{Timestamp, parse_duration};
 use crate::core::transition::{Anomaly, Transition};
-use crate::database::{Filter, RecordReader, Row};
+use crate::database::{DatabaseReader, Filter, Row};
 
 /// Characters of a cell that are shown. The rest of a longer one is in the JSON.
 const CELL_LENGTH_MAX: usize = 200;
@@ -19,15 +19,15 @@ pub struct Args {
     /// Only this job
     #[arg(value_name = "STORE/JOB")]
     job: Option<JobKey>,
-    /// A JSON array of objects, with the record's column names
+    /// A JSON array of objects, with the database's column names
     #[arg(long)]
     json: bool,
     /// Only what was seen since: a duration back (7d, 12h) or an RFC 3339 time
     #[arg(long, value_name = "D", value_parser = |text: &str| since(text, Clock::system().now().wall))]
     since: Option<Timestamp>,
-    /// Read this record, not the one that the configuration names
+    /// Read this database, not the one that the configuration names
     #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    database: Option<PathBuf>,
 }
 
 /// The time that `--since` means.
@@ -41,17 +41,17 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
 }
 
 /// # Errors
-/// There is no record, it cannot be read, or standard output cannot be written.
+/// There is no database, it cannot be read, or standard output cannot be written.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
-    let record = match args.record {
-        Some(record) => record,
-        None => load(config)?.config.record.path,
+    let database = match args.database {
+        Some(database) => database,
+        None => load(config)?.config.database.path,
     };
     let filter = Filter { since: args.since, ..args.job.map(Filter::of_job).unwrap_or_default() };
-    let read = tokio::task::spawn_blocking(move || RecordReader::new(&record).rows::<Transition>(&filter));
+    let read = tokio::task::spawn_blocking(move || DatabaseReader::new(&database).rows::<Transition>(&filter));
     let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
     if rows.is_empty() {
-        remark("the record holds no such transition");
+        remark("the database holds no such transition");
     }
     print(if args.json { json(&rows)? } else { table(&rows, table::width()) })
 }
@@ -70,14 +70,14 @@ fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
     let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
     let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
-    let shown = |text: &str| Printable(&excerpt(text, CELL_LENGTH_MAX)).to_string();
+    let shown = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
     let cells = [format!("{observed_at:.3}"), row.job.key.to_string(), shown(&format!("{from}{to}{anomaly}"))];
     (cells, status_message.as_deref().map(shown))
 }
 
 fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
     let json = serde_json::to_string(rows).map_err(Failure::running)?;
-    Ok(format!("{}\n", Printable(&json)))
+    Ok(format!("{}\n", Sanitized(&json)))
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ OBSERVED AT               JOB                    STATUS
     fn the_json_has_the_columns_of_the_record() {
         let shown = json(&rows()[1..]).expect("JSON");
         let expected = concat!(
-            r#"[{"id":2,"target":"default","reference_store_id":"1234567890","import_job_id":"9876543210","#,
+            r#"[{"id":2,"target":"default","kind":"reference_import","store_id":"1234567890","job_id":"9876543210","#,
             r#""from_status":"SUBMITTED","to_status":"FAILED","observed_at":"2026-01-31T12:00:05.250Z","#,
             r#""not_before":"2026-01-31T12:00:00.000Z","status_message":"no such\nfile \u001b[31m","created_at":null,"#,
             r#""completed_at":null,"anomaly":"no_completion_time"}]"#,
@@ -167,7 +167,7 @@ OBSERVED AT               JOB                    STATUS
             };
             let rows = [row(1, transition.clone()), row(2, transition)];
             let shown = table(&rows, usize::MAX);
-            assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown:?}");
+            assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
             assert_eq!(shown.matches('\n').count(), 5, "a header, two lines and two messages: {shown:?}");
             let told: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
             assert_eq!(told[0]["status_message"], text);

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use exit::{Exit, Failure, complain};
+pub use exit::{Exit, Failure, log_fatal};
 
 /// Watches AWS HealthOmics reference import jobs until they end.
 #[derive(Debug, Parser)]
@@ -62,7 +62,7 @@ pub enum Command {
     Add(add::Args),
     /// Ask the running daemon to read its configuration again, and wait until it has
     Reload,
-    /// Show the transitions in the record, whether the daemon runs or not
+    /// Show the transitions in the database, whether the daemon runs or not
     History(history::Args),
     /// Follow jobs to their end, without daemon or file
     Wait(wait::Args),

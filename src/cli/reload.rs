@@ -13,7 +13,7 @@ use crate::http::control;
 /// The file has errors, or the daemon does not respond.
 pub async fn run(config: &Path) -> Result<(), Failure> {
     // The file says where the daemon's socket is. If it has errors, the daemon reports them without a request.
-    let socket = Endpoint::Socket(control::path(&load(config)?.config.record.path));
+    let socket = Endpoint::Socket(control::path(&load(config)?.config.database.path));
     let response = client::send(&socket, Method::POST, control::RELOAD).await.map_err(|error| {
         let advice = match &error {
             RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -110,7 +110,7 @@ min_interval = "1s"
 [quota]
 requests_per_second = {requests_per_second:?}
 
-[record]
+[database]
 path = "refwatch.db"
 
 [http]

@@ -12,12 +12,12 @@ use super::exit::{Failure, print, remark};
 use super::table;
 use crate::clock::Clock;
 use crate::config::{self, Config, HttpConfig, Loaded};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::client::Endpoint;
 use crate::http::daemon::{ConfigError, Daemon};
+use crate::http::jobs::Job;
 use crate::http::stores::Store;
-use crate::http::watches::Watch;
 use crate::http::{self, client, control, stores};
 
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
@@ -61,8 +61,8 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
 /// reload that was rejected, the daemon is most likely at the default address.
 fn configured(path: &Path) -> Endpoint {
     match config::load(path) {
-        Ok(Loaded { config: Config { http, record, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
-            Endpoint::Socket(control::path(&record.path))
+        Ok(Loaded { config: Config { http, database, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
+            Endpoint::Socket(control::path(&database.path))
         }
         Ok(Loaded { config, .. }) => Endpoint::Listener(config.http.listen.to_string()),
         Err(problems) => {
@@ -81,69 +81,69 @@ async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String,
         ))
     };
     let get = async |path| client::get(endpoint, path).await.map_err(|error| failure(&error));
-    let watches = get("/api/v1/watches").await?;
+    let watches = get("/api/v1/jobs").await?;
     if json {
         return Ok(format!("{}\n", String::from_utf8_lossy(&watches)));
     }
     let (stores, daemon) = (get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
     let parsed = || Ok((from_slice(&watches)?, from_slice(&stores)?, from_slice(&daemon)?));
-    let (watches, stores, daemon): (Vec<Watch>, Vec<Store>, Daemon) =
+    let (watches, stores, daemon): (Vec<Job>, Vec<Store>, Daemon) =
         parsed().map_err(|error: serde_json::Error| failure(&error))?;
-    Ok(trouble(&daemon) + &shown(&watches, &stores, now, table::width()))
+    Ok(errors(&daemon) + &shown(&watches, &stores, now, table::width()))
 }
 
-/// The errors of the daemon itself.
-fn trouble(daemon: &Daemon) -> String {
-    let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Printable(reason)));
-    let mistakes = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
-        format!("Configuration: {} ({}; refwatch check shows it)\n", Printable(summary), Printable(in_force))
+/// The errors of the daemon itself, then an empty line.
+fn errors(daemon: &Daemon) -> String {
+    let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Sanitized(reason)));
+    let configuration = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
+        format!("Configuration: {} ({}; refwatch check shows it)\n", Sanitized(summary), Sanitized(in_force))
     });
-    let trouble: String = not_ready.chain(mistakes).collect();
-    if trouble.is_empty() { trouble } else { trouble + "\n" }
+    let errors: String = not_ready.chain(configuration).collect();
+    if errors.is_empty() { errors } else { errors + "\n" }
 }
 
 /// The watches, then a line for each store that cannot be listed. The line is not cut: the advice is at its end.
-fn shown(watches: &[Watch], stores: &[Store], now: Timestamp, width: usize) -> String {
+fn shown(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) -> String {
     let watches = match (watches, stores) {
         ([], []) => "Nothing is watched.\n".to_owned(),
-        ([], _) => "No import job is in sight.\n".to_owned(),
+        ([], _) => "No job was discovered yet.\n".to_owned(),
         (watches, _) => table(watches, now, width),
     };
     let unlisted = stores.iter().filter_map(|store| {
-        let name = stores::name(&store.watch, &store.reference_store_id);
-        Some(format!("No new job of the store {name} can be found: {}\n", Printable(store.trouble.as_ref()?)))
+        let name = stores::name(&store.watch, &store.store_id);
+        Some(format!("New jobs of the store {name} cannot be discovered: {}\n", Sanitized(store.error.as_ref()?)))
     });
     iter::once(watches).chain(unlisted).collect()
 }
 
 /// A line for each watch, and its most urgent remark under it.
 #[must_use]
-pub fn table(watches: &[Watch], now: Timestamp, width: usize) -> String {
+pub fn table(watches: &[Job], now: Timestamp, width: usize) -> String {
     let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
     table::lines(header, watches.iter().map(|watch| (row(watch, now), remark_of(watch))), width)
 }
 
-fn row(watch: &Watch, now: Timestamp) -> [String; 6] {
-    let sources = watch.sources.as_ref().map(|sources| {
-        let finished = sources.by_status.get("FINISHED").copied().unwrap_or_default();
-        format!("{finished} of {}", sources.total)
+fn row(watch: &Job, now: Timestamp) -> [String; 6] {
+    let items = watch.items.as_ref().map(|items| {
+        let finished = items.by_status.get("FINISHED").copied().unwrap_or_default();
+        format!("{finished} of {}", items.total)
     });
     let next_poll = watch.next_poll.as_deref().map(|at| match at.parse::<Timestamp>() {
         Ok(at) if at.duration_since(now).as_secs() <= 0 => "now".to_owned(),
         _ => format!("in {}", distance(at, now)),
     });
     [
-        Printable(&watch.watch).to_string(),
-        Printable(&format!("{}/{}", watch.reference_store_id, watch.import_job_id)).to_string(),
-        Printable(watch.status.as_deref().unwrap_or("not seen yet")).to_string(),
+        Sanitized(&watch.watch).to_string(),
+        Sanitized(&format!("{}/{}", watch.store_id, watch.job_id)).to_string(),
+        Sanitized(watch.status.as_deref().unwrap_or("not seen yet")).to_string(),
         watch.since.as_deref().map(|since| distance(since, now)).unwrap_or_default(),
-        sources.unwrap_or_default(),
+        items.unwrap_or_default(),
         next_poll.unwrap_or_default(),
     ]
 }
 
 /// The most urgent of: why it is not polled, why polls fail, that the job vanished, and AWS's message.
-fn remark_of(watch: &Watch) -> Option<String> {
+fn remark_of(watch: &Job) -> Option<String> {
     let failure = watch.recent_failures.last().filter(|_| watch.up == Some(false));
     let remark = match (&watch.parked_reason, failure, &watch.status_message) {
         (Some(reason), _, _) => format!("parked: {reason}"),
@@ -151,25 +151,26 @@ fn remark_of(watch: &Watch) -> Option<String> {
         (None, None, _) if watch.vanished => "the service no longer knows this job".to_owned(),
         (None, None, message) => message.clone()?,
     };
-    Some(Printable(&remark).to_string())
+    Some(Sanitized(&remark).to_string())
 }
 
 fn distance(time: &str, now: Timestamp) -> String {
-    time.parse().map_or_else(|_| Printable(time).to_string(), |time| http::distance(time, now))
+    time.parse().map_or_else(|_| Sanitized(time).to_string(), |time| http::distance(time, now))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::watches::{WatchFailure, WatchSources};
+    use crate::http::jobs::{JobFailure, JobItems};
 
-    fn watch() -> Watch {
-        Watch {
+    fn watch() -> Job {
+        Job {
             watch: "GRCh38".to_owned(),
             target: "default".to_owned(),
             aws_region: "us-west-2".to_owned(),
-            reference_store_id: "1234567890".to_owned(),
-            import_job_id: "2222222222".to_owned(),
+            kind: "reference_import".to_owned(),
+            store_id: "1234567890".to_owned(),
+            job_id: "2222222222".to_owned(),
             status: Some("IN_PROGRESS".to_owned()),
             state: "live".to_owned(),
             parked_reason: None,
@@ -179,7 +180,7 @@ mod tests {
             completed_at: None,
             since: Some("2026-03-01T08:00:00.000Z".to_owned()),
             last_seen: None,
-            sources: Some(WatchSources { total: 3, by_status: [("FINISHED".to_owned(), 2)].into(), listed: vec![] }),
+            items: Some(JobItems { total: 3, by_status: [("FINISHED".to_owned(), 2)].into(), listed: vec![] }),
             up: Some(true),
             last_successful_poll: None,
             next_poll: Some("2026-03-01T10:05:12.000Z".to_owned()),
@@ -190,17 +191,16 @@ mod tests {
     #[test]
     fn stores_without_a_job_in_sight_are_not_nothing_and_one_that_cannot_be_listed_is_told_with_its_reason() {
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
-        let shown = |watches: &[Watch], stores: &[Store]| shown(watches, stores, now, 40);
+        let shown = |watches: &[Job], stores: &[Store]| shown(watches, stores, now, 40);
         let store = Store {
             watch: "shared references".to_owned(),
             target: "default".to_owned(),
-            reference_store_id: "1234567890".to_owned(),
+            store_id: "1234567890".to_owned(),
             last_listed_at: None,
-            trouble: None,
+            error: None,
         };
-        let listed =
-            Store { watch: "1234567891".to_owned(), reference_store_id: "1234567891".to_owned(), ..store.clone() };
-        let denied = Store { trouble: Some("\u{1b}[2Jdenied".to_owned()), ..store };
+        let listed = Store { watch: "1234567891".to_owned(), store_id: "1234567891".to_owned(), ..store.clone() };
+        let denied = Store { error: Some("\u{1b}[2Jdenied".to_owned()), ..store };
         assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
         assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No import job is in sight.\n");
         let told = "No new job of the store shared references (1234567890) can be found: \\u001b[2Jdenied\n";
@@ -210,13 +210,13 @@ mod tests {
 
     #[test]
     fn rows_stay_whole_remarks_fit_the_terminal_and_no_text_acts_on_it() {
-        let failure = WatchFailure {
+        let failure = JobFailure {
             at: "2026-03-01T10:04:00.000Z".to_owned(),
             reason: "internal".to_owned(),
             message: "a long and hostile message \u{1b}[2J\n of the service".repeat(3),
         };
         let hostile =
-            Watch { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
+            Job { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
         let watches = [watch(), hostile];
         for width in [40, 80, 140] {
@@ -229,27 +229,27 @@ mod tests {
         let row = shown.lines().nth(1).expect("a row");
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["GRCh38", "1234567890/2222222222", "IN_PROGRESS", "2h 5m", "2 of 3", "in 12s"], "{shown}");
-        assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown}");
+        assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown}");
     }
 
     proptest::proptest! {
         #[test]
         fn fault_113_no_text_acts_on_the_terminal_of_status(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
-            let failure = WatchFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
-            let of_text = Watch {
+            let failure = JobFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
+            let of_text = Job {
                 watch: text.clone(),
-                reference_store_id: text.clone(),
-                import_job_id: text.clone(),
+                store_id: text.clone(),
+                job_id: text.clone(),
                 status: Some(text.clone()),
                 status_message: Some(text.clone()),
                 since: Some(text.clone()),
                 next_poll: Some(text.clone()),
                 ..watch()
             };
-            let failed = Watch { up: Some(false), recent_failures: vec![failure], ..of_text.clone() };
-            let parked = Watch { parked_reason: Some(text.clone()), ..of_text.clone() };
+            let failed = Job { up: Some(false), recent_failures: vec![failure], ..of_text.clone() };
+            let parked = Job { parked_reason: Some(text.clone()), ..of_text.clone() };
             let shown = table(&[of_text, failed, parked], Timestamp::UNIX_EPOCH, width);
-            assert!(!shown.contains(|c: char| crate::core::sanitize::is_hostile(c) && c != '\n'), "{shown:?}");
+            assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
             // A header, and a row and a remark for each.
             assert_eq!(shown.matches('\n').count(), 7, "{shown:?}");
         }

@@ -1,6 +1,6 @@
 //! `refwatch wait`: follows jobs to their end, in place of `aws omics wait reference-import-job-completed`.
 //!
-//! It needs no daemon, no configuration and no record. It polls as the daemon does, with the same pacing and backoff.
+//! It needs no daemon, no configuration and no database. It polls as the daemon does, with the same pacing and backoff.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::core::time::{Monotonic, parse_duration};
-use crate::core::tracker::{Known, Next};
+use crate::core::tracker::{JobState, NextAction};
 use crate::healthomics::{Aws, Target};
 use crate::instruments::Instruments;
 use crate::tasks::hints::JobHints;
@@ -92,7 +92,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
             }
         };
         if let Some(status) = status {
-            progress.suspend(|| print(format_args!("{key} {}\n", Printable(&status))))?;
+            progress.suspend(|| print(format_args!("{key} {}\n", Sanitized(&status))))?;
         }
         exit = worse(exit, outcome);
     }
@@ -128,12 +128,12 @@ async fn follow(mut poller: Poller, key: &JobKey, line: &ProgressBar, clock: Clo
             }
         }
         match poller.next() {
-            Next::PollAt(_) => {}
-            Next::Finished(status) => {
+            NextAction::PollAt(_) => {}
+            NextAction::Finished(status) => {
                 line.finish();
                 return End::Job(status.clone());
             }
-            Next::Parked(reason) => return End::Lost(reason.clone()),
+            NextAction::Parked(reason) => return End::Lost(reason.clone()),
         }
     }
 }
@@ -148,13 +148,13 @@ fn is_final(failure: &PollFailure, was_seen: bool) -> bool {
 /// Redraws a job's line on a terminal; elsewhere prints a line if something has changed.
 fn show(line: &ProgressBar, text: &str, changed: bool) {
     if !line.is_hidden() {
-        line.set_message(Printable(text).to_string());
+        line.set_message(Sanitized(text).to_string());
     } else if changed {
         remark(text);
     }
 }
 
-fn status_line(key: &JobKey, known: &Known) -> String {
+fn status_line(key: &JobKey, known: &JobState) -> String {
     let finished = known.sources.values().filter(|source| source.status == SourceStatus::Finished).count();
     let message = known.status_message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
     format!("{key} {}, {finished} of {} sources finished{message}", known.status, known.sources.len())

@@ -39,7 +39,7 @@ pub(super) fn cross_check(files: &mut [ConfigFile], settings: &Config) {
         let mut checker = Checker { files, found: Vec::new(), targets: BTreeMap::new() };
         for &index in &order {
             checker.check_targets(index);
-            checker.check_limits(index, settings.record.keep);
+            checker.check_limits(index, settings.database.retention);
         }
         let watches: Vec<Watch<'_>> = order.iter().flat_map(|&index| watches(index, &files[index])).collect();
         checker.check_watches(&watches, settings.poll.min_interval);
@@ -168,17 +168,18 @@ impl Checker<'_> {
     }
 
     /// A job that the database no longer has would count as new if it were still listed.
-    fn check_limits(&mut self, index: usize, keep: Duration) {
+    fn check_limits(&mut self, index: usize, retention: Duration) {
         for store in self.files[index].tables.store.iter().flatten() {
             let Some(id) = &store.reference_store_id else { continue };
             for (key, written, default) in [
-                ("since", &store.since, StoreEntry::SINCE),
-                ("forget_after", &store.forget_after, StoreEntry::FORGET_AFTER),
+                ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN),
+                ("remove_after", &store.remove_after, StoreEntry::REMOVE_AFTER),
             ] {
                 let (length, span) = written.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
-                if length > keep {
-                    let (length, keep) = (DurationText(length), DurationText(keep));
-                    let message = format!("`{key}`, {length}, must not be longer than `keep` in [record], {keep}");
+                if length > retention {
+                    let (length, retention) = (DurationText(length), DurationText(retention));
+                    let message =
+                        format!("`{key}`, {length}, must not be longer than `retention` in [database], {retention}");
                     self.report((index, span), &message, None);
                 }
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::core::sanitize::{Printable, excerpt, is_hostile};
+use crate::core::sanitize::{Sanitized, excerpt, is_unsafe_to_display};
 
 /// Characters of a line that a snippet shows: more than the widest terminal has. A line may be as long as the file.
 const LINE_LENGTH_MAX: usize = 1000;
@@ -170,7 +170,7 @@ impl Location {
         let before = line.get(..start - line_start).unwrap_or(line).chars().count();
         let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
         let length = text[start..end].lines().next().unwrap_or_default().chars().count();
-        let printable = |c: char| if is_hostile(c) { char::REPLACEMENT_CHARACTER } else { c };
+        let printable = |c: char| if is_unsafe_to_display(c) { char::REPLACEMENT_CHARACTER } else { c };
         let shown: String = line.replace('\t', " ").chars().take(LINE_LENGTH_MAX).map(printable).collect();
         let byte = |nth: usize| shown.char_indices().nth(nth).map_or(shown.len(), |(index, _)| index);
         let marked = byte(before)..byte(before + length);
@@ -195,7 +195,7 @@ impl Location {
 
 impl Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Printable(&self.file.to_string_lossy()))?;
+        write!(f, "{}", Sanitized(&self.file.to_string_lossy()))?;
         match &self.mark {
             Some(Mark { line, column, .. }) => write!(f, ":{line}:{column}"),
             None => Ok(()),
@@ -204,5 +204,5 @@ impl Display for Location {
 }
 
 fn sanitized(text: &str) -> String {
-    Printable(&excerpt(text, MESSAGE_LENGTH_MAX)).to_string()
+    Sanitized(&excerpt(text, MESSAGE_LENGTH_MAX)).to_string()
 }

@@ -25,8 +25,11 @@ impl Config {
     /// The tables in which `new` differs and that take effect only at the next start.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let tables =
-            [("record", self.record != new.record), ("http", self.http != new.http), ("log", self.log != new.log)];
+        let tables = [
+            ("database", self.database != new.database),
+            ("http", self.http != new.http),
+            ("log", self.log != new.log),
+        ];
         tables.into_iter().filter(|(_, differs)| *differs).map(|(table, _)| table).collect()
     }
 }

@@ -51,7 +51,7 @@ pub struct Config {
     /// How polls are made where a job does not say otherwise.
     pub poll: PollConfig,
     /// The durable log of transitions.
-    pub record: RecordConfig,
+    pub database: DatabaseConfig,
     /// The listener.
     pub http: HttpConfig,
     /// The log.
@@ -59,15 +59,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The configuration of an empty file, but for the place of the record: the target `default` and nothing to watch.
+    /// The configuration of an empty file, but for the place of the database: the target `default` and nothing to watch.
     #[must_use]
-    pub fn new(record: PathBuf) -> Self {
+    pub fn new(database: PathBuf) -> Self {
         let target = TargetConfig::new(TargetConfig::DEFAULT);
         Self {
             targets: [(target.name.clone(), target)].into(),
             watch_list: WatchList::default(),
             poll: PollConfig::default(),
-            record: RecordConfig::new(record),
+            database: DatabaseConfig::new(database),
             http: HttpConfig::default(),
             log: LogConfig::default(),
         }
@@ -147,21 +147,21 @@ impl Quota {
 
 /// The durable log of transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordConfig {
+pub struct DatabaseConfig {
     /// The database file.
     pub path: PathBuf,
     /// How long a job's rows are kept after its end.
-    pub keep: Duration,
+    pub retention: Duration,
 }
 
-impl RecordConfig {
-    /// A record at `path`, kept for a year.
+impl DatabaseConfig {
+    /// A database at `path`, kept for a year.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, keep: Duration::from_hours(365 * 24) }
+        Self { path, retention: Duration::from_hours(365 * 24) }
     }
 
-    /// Where the record is unless the configuration says so: in systemd's state directory, else in the user's (XDG Base Directory
+    /// Where the database is unless the configuration says so: in systemd's state directory, else in the user's (XDG Base Directory
     /// Specification). `None` where the environment names neither.
     #[must_use]
     pub fn default_path() -> Option<PathBuf> {
@@ -272,13 +272,13 @@ pub struct PollConfig {
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
     /// Whether to list a store's jobs where that saves polls.
-    pub sweep: bool,
+    pub use_list: bool,
 }
 
 impl Default for PollConfig {
     fn default() -> Self {
         let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) };
-        Self { interval: None, min_interval: Duration::from_secs(5), backoff, sweep: true }
+        Self { interval: None, min_interval: Duration::from_secs(5), backoff, use_list: true }
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
         let path = |variables: &[(&str, &str)]| {
             let variables: BTreeMap<&str, OsString> =
                 variables.iter().map(|(name, value)| (*name, value.into())).collect();
-            let path = RecordConfig::default_path_in(|name| variables.get(name).cloned());
+            let path = DatabaseConfig::default_path_in(|name| variables.get(name).cloned());
             path.map(|path| path.to_string_lossy().into_owned())
         };
         let home = ("HOME", "/home/ada");

@@ -9,9 +9,9 @@ use toml::de::DeTable;
 use super::diagnostics::{Location, Problem, Source};
 use super::reader::{Field, Key, List, Named, One, Reader, Table, tables};
 use super::values::{
-    BackoffInitial, BackoffMax, Boolean, EndpointUrl, ExternalId, FilePath, ForgetAfter, IncludePattern, Interval,
-    JobId, Keep, KeepFiles, Label, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Region,
-    RequestsPerSecond, RoleArn, Share, Since, StoreId, TargetName, Timeout, UserName,
+    BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
+    JobId, KeepFiles, Label, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Region,
+    RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId, TargetName, Timeout, UserName,
 };
 
 tables! {
@@ -23,7 +23,7 @@ tables! {
         /// How many requests refwatch may send, for each target and operation.
         quota: One<Quota>,
         /// The database of all transitions: an SQLite file.
-        record: One<Record>,
+        database: One<Database>,
         /// The status page, the metrics and the API.
         http: One<Http>,
         /// The log.
@@ -57,7 +57,7 @@ tables! {
         /// The maximum delay after a failed poll.
         backoff_max: BackoffMax,
         /// Whether to list a store's jobs if that saves polls. Requires omics:ListReferenceImportJobs.
-        sweep: Boolean,
+        use_list: Boolean,
     }
 
     Quota, "[quota] or [target.NAME.quota]" requires [] {
@@ -67,11 +67,11 @@ tables! {
         share: Share,
     }
 
-    Record, "[record]" requires [] {
+    Database, "[database]" requires [] {
         /// The file. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
         path: FilePath,
         /// How long a job's rows are kept after its end.
-        keep: Keep,
+        retention: Retention,
     }
 
     Http, "[http]" requires [] {
@@ -139,9 +139,9 @@ tables! {
         /// The id of the reference store.
         reference_store_id: StoreId,
         /// The maximum age of a job when refwatch first lists the store.
-        since: Since,
+        created_within: CreatedWithin,
         /// How long a job stays on the page and in the metrics after its end.
-        forget_after: ForgetAfter,
+        remove_after: RemoveAfter,
         /// The target to watch it through.
         target: TargetName,
         /// Its jobs' own interval in place of that in `[poll]`.

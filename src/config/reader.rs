@@ -168,6 +168,15 @@ pub(super) fn table_schema<T: Table>() -> Json {
     schema
 }
 
+/// The keys that had another name before the first release.
+const RENAMED: [(&str, &str); 5] = [
+    ("record", "database"),
+    ("keep", "retention"),
+    ("sweep", "use_list"),
+    ("since", "created_within"),
+    ("forget_after", "remove_after"),
+];
+
 /// Reads one file.
 pub(super) struct Reader<'a> {
     source: &'a Source,
@@ -192,7 +201,9 @@ impl<'a> Reader<'a> {
             let name = key.get_ref();
             let near = nearest(name, known.iter().copied().filter(|key| !table.contains_key(*key)));
             missing.retain(|key| Some(*key) != near);
-            let help = near.map(|near| format!("did you mean `{near}`?"));
+            let renamed = RENAMED.iter().find(|(old, new)| *old == &**name && known.contains(new));
+            let help = renamed.map(|(_, new)| format!("renamed to `{new}`"));
+            let help = help.or(near.map(|near| format!("did you mean `{near}`?")));
             let help = help.unwrap_or_else(|| format!("the keys here are `{}`", known.join("`, `")));
             self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
         }

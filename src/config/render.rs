@@ -18,14 +18,17 @@ impl Config {
     /// This configuration as TOML without secrets, as `/config` shows it.
     #[must_use]
     pub fn in_force(&self) -> String {
-        let Self { targets, watch_list: WatchList { jobs, stores }, poll, record, http, log } = self;
+        let Self { targets, watch_list: WatchList { jobs, stores }, poll, database, http, log } = self;
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
         let stores = stores.iter().map(|(id, entry)| store_table(id, entry, poll));
         entries([
             ("poll", Some(poll_table(poll, timeout))),
-            ("record", Some(table([("path", Some(path(&record.path))), ("keep", Some(duration(record.keep)))]))),
+            (
+                "database",
+                Some(table([("path", Some(path(&database.path))), ("retention", Some(duration(database.retention)))])),
+            ),
             ("http", Some(http_table(http))),
             ("log", Some(log_table(log))),
             ("target", Some(Value::Table(targets.collect()))),
@@ -59,14 +62,14 @@ fn log_table(LogConfig { level, format, directory, rotation, keep_files }: &LogC
 }
 
 fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
-    let PollConfig { interval, min_interval, backoff, sweep } = poll;
+    let PollConfig { interval, min_interval, backoff, use_list } = poll;
     table([
         ("interval", Some(interval.map_or("auto".into(), duration))),
         ("min_interval", Some(duration(*min_interval))),
         ("timeout", timeout),
         ("backoff_initial", Some(duration(backoff.initial))),
         ("backoff_max", Some(duration(backoff.max))),
-        ("sweep", Some((*sweep).into())),
+        ("use_list", Some((*use_list).into())),
     ])
 }
 
@@ -86,7 +89,7 @@ fn target_table(target: &TargetConfig) -> Value {
 
 fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
     let WatchId { target, key } = id;
-    let JobEntry { name, policy, forget_after: _ } = entry;
+    let JobEntry { name, policy, remove_after: _ } = entry;
     table([
         ("name", Some((**name).into())),
         ("reference_store_id", Some(key.store.as_str().into())),
@@ -98,12 +101,12 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
 
 fn store_table(id: &StoreId, entry: &StoreEntry, poll: &PollConfig) -> Value {
     let StoreId { target, store } = id;
-    let StoreEntry { since, each: JobEntry { name, policy, forget_after } } = entry;
+    let StoreEntry { created_within, each: JobEntry { name, policy, remove_after } } = entry;
     table([
         ("name", Some((**name).into())),
         ("reference_store_id", Some(store.as_str().into())),
-        ("since", Some(duration(*since))),
-        ("forget_after", forget_after.map(duration)),
+        ("created_within", Some(duration(*created_within))),
+        ("remove_after", remove_after.map(duration)),
         ("target", Some((**target).into())),
         ("interval", own_interval(policy, poll)),
     ])

@@ -13,22 +13,22 @@ use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
 use super::raw::{ConfigFile, File, Http, Job, Log, Poll, Quota as RawQuota, Store, Target};
 use super::watch_list::{JobEntry, StoreEntry};
-use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, RecordConfig, TargetConfig, TlsConfig};
+use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::job::{JobKey, StoreId, WatchId};
 use crate::core::tracker::PollPolicy;
 
 /// Takes the settings out of the main file and reports their problems. The result has the target `default` and nothing to watch.
 /// `base` is the directory of relative paths.
 pub(super) fn settings(main: &mut ConfigFile, base: &Path) -> Config {
-    let record = take(&mut main.tables.record);
-    let path = value(record.path).map(|path| base.join(path)).or_else(RecordConfig::default_path);
+    let database = take(&mut main.tables.database);
+    let path = value(database.path).map(|path| base.join(path)).or_else(DatabaseConfig::default_path);
     if path.is_none() && main.problems.is_empty() {
-        let help = "set `path` in [record], or one of STATE_DIRECTORY, XDG_STATE_HOME and HOME".to_owned();
+        let help = "set `path` in [database], or one of STATE_DIRECTORY, XDG_STATE_HOME and HOME".to_owned();
         let location = Location::file(&main.source.path);
         main.problems.push(Problem::new(location, "there is no path for the database", Some(help)));
     }
     let mut config = Config::new(path.unwrap_or_default());
-    set(&mut config.record.keep, record.keep);
+    set(&mut config.database.retention, database.retention);
     let written = take(&mut main.tables.poll);
     let timeout = written.timeout.clone();
     set_poll(&mut config.poll, written, main);
@@ -92,7 +92,7 @@ fn set_poll(poll: &mut PollConfig, written: Poll, main: &mut ConfigFile) {
         let message = format!("`backoff_initial`, {initial}, must not be longer than `backoff_max`, {max}");
         main.report(span, &message, None);
     }
-    set(&mut poll.sweep, written.sweep);
+    set(&mut poll.use_list, written.use_list);
 }
 
 fn set_quota(quota: &mut Quota, written: RawQuota) {
@@ -138,7 +138,7 @@ fn target(name: &Spanned<String>, written: Target, default: &TargetConfig) -> (A
 fn job(written: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let key = JobKey { store: value(written.reference_store_id)?, job: value(written.id)? };
     let name = value(written.name).unwrap_or_else(|| key.to_string()).into();
-    let entry = JobEntry { name, policy: policy(written.interval, poll), forget_after: None };
+    let entry = JobEntry { name, policy: policy(written.interval, poll), remove_after: None };
     Some((Arc::new(WatchId { target: target_name(written.target), key }), entry))
 }
 
@@ -146,8 +146,8 @@ fn store(written: Store, poll: &PollConfig) -> Option<(StoreId, StoreEntry)> {
     let store = value(written.reference_store_id)?;
     let name = value(written.name).unwrap_or_else(|| store.to_string()).into();
     let mut entry = StoreEntry::new(name, policy(written.interval, poll));
-    set(&mut entry.since, written.since);
-    entry.each.forget_after = value(written.forget_after).or(entry.each.forget_after);
+    set(&mut entry.created_within, written.created_within);
+    entry.each.remove_after = value(written.remove_after).or(entry.each.remove_after);
     Some((StoreId { target: target_name(written.target), store }, entry))
 }
 

@@ -33,8 +33,8 @@ pub fn schema() -> Json {
         ("quota/properties/share", json!(share)),
         ("job/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/target", json!(TargetConfig::DEFAULT)),
-        ("store/items/properties/since", duration(StoreEntry::SINCE)),
-        ("store/items/properties/forget_after", duration(StoreEntry::FORGET_AFTER)),
+        ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN)),
+        ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER)),
     ] {
         defaults.push((key.to_owned(), value));
     }

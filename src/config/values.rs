@@ -20,7 +20,7 @@ use super::duration_text::DurationText;
 use super::suggest::nearest;
 use super::{LogFormat, LogRotation, PasswordHash};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
-use crate::core::sanitize::is_hostile;
+use crate::core::sanitize::is_unsafe_to_display;
 use crate::core::time::parse_duration;
 
 /// A kind of value.
@@ -96,10 +96,10 @@ duration!(MinInterval, MIN_INTERVAL, HOUR);
 duration!(Timeout, SECOND, 5 * MINUTE);
 duration!(BackoffInitial, MIN_INTERVAL, 5 * MINUTE);
 duration!(BackoffMax, SECOND, HOUR);
-duration!(Keep, DAY, 36_500 * DAY);
+duration!(Retention, DAY, 36_500 * DAY);
 // Clocks differ, so not less than a minute.
-duration!(Since, MINUTE, 3_650 * DAY);
-duration!(ForgetAfter, SECOND, 365 * DAY);
+duration!(CreatedWithin, MINUTE, 3_650 * DAY);
+duration!(RemoveAfter, SECOND, 365 * DAY);
 kind!(Interval, Option<Duration>, interval_schema(), |value| text(value, interval, duration_candidates));
 
 pattern!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores");
@@ -264,7 +264,7 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
 
 /// A label of metrics.
 fn label(text: &str) -> Result<String, String> {
-    let is_label = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_hostile);
+    let is_label = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
     check(is_label, "must be 1 to 128 visible characters").map(|()| text.to_owned())
 }
 

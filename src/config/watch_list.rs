@@ -26,27 +26,30 @@ pub struct JobEntry {
     /// How often to poll. Mostly they share one.
     pub policy: Arc<PollPolicy>,
     /// How long after its end the job stays in sight; `None`: for as long as it is on the list.
-    pub forget_after: Option<Duration>,
+    pub remove_after: Option<Duration>,
 }
 
 /// How every job of a store is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEntry {
     /// Which jobs count: those created at most so long before the search for them began.
-    pub since: Duration,
+    pub created_within: Duration,
     /// How each of them is watched. They share the store's name.
     pub each: JobEntry,
 }
 
 impl StoreEntry {
-    pub(super) const SINCE: Duration = Duration::from_hours(7 * 24);
-    pub(super) const FORGET_AFTER: Duration = Duration::from_hours(24);
+    pub(super) const CREATED_WITHIN: Duration = Duration::from_hours(7 * 24);
+    pub(super) const REMOVE_AFTER: Duration = Duration::from_hours(24);
 
     /// A week of jobs, each in sight for a day after its end.
     #[must_use]
     pub fn new(name: Arc<str>, policy: impl Into<Arc<PollPolicy>>) -> Self {
         let policy = policy.into();
-        Self { since: Self::SINCE, each: JobEntry { name, policy, forget_after: Some(Self::FORGET_AFTER) } }
+        Self {
+            created_within: Self::CREATED_WITHIN,
+            each: JobEntry { name, policy, remove_after: Some(Self::REMOVE_AFTER) },
+        }
     }
 }
 
@@ -68,7 +71,7 @@ impl WatchList {
         let entry = |key: JobKey| {
             let name = key.to_string().into();
             let id = WatchId { target: Arc::clone(&target), key };
-            (Arc::new(id), JobEntry { name, policy: Arc::clone(&policy), forget_after: None })
+            (Arc::new(id), JobEntry { name, policy: Arc::clone(&policy), remove_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::failure::{FailureClass, PollFailure, QuotaEvidence, Scope};
 use super::job::{ImportJobId, JobStatus};
 use super::time::Timestamp;
-use super::tracker::Known;
+use super::tracker::JobState;
 
 /// The share of the quota that polls jobs without a hint. It keeps their sources fresh and covers what a listing does not
 /// show. Hinted jobs are polled first.
@@ -19,7 +19,7 @@ const LISTED_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// True if listings replace the polls of a live job.
 #[must_use]
-pub fn is_listed(known: Option<&Known>, now: Timestamp) -> bool {
+pub fn is_listed(known: Option<&JobState>, now: Timestamp) -> bool {
     let Some(known) = known else { return true };
     let age = known.created_at.and_then(|created| Duration::try_from(now.duration_since(created)).ok());
     known.vanished_at.is_none() && age.is_none_or(|age| age <= LISTED_AGE_MAX)
@@ -212,9 +212,9 @@ mod tests {
     #[test]
     fn a_job_with_another_listed_status_is_hinted_at_growing_intervals() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
-        let mut sweep = StatusDifferences::default();
+        let mut differences = StatusDifferences::default();
         let script = [
-            // Known, listed, hint.
+            // JobState, listed, hint.
             ("", "SUBMITTED", false),
             ("", "COMPLETED", true),
             ("", "COMPLETED", true),
@@ -235,7 +235,7 @@ mod tests {
         ];
         for (step, (known, listed, hint)) in script.into_iter().enumerate() {
             let status = |text: &str| (!text.is_empty()).then(|| JobStatus::from(text));
-            let hinted = sweep.looks_changed(&job, status(known).as_ref(), status(listed).as_ref());
+            let hinted = differences.looks_changed(&job, status(known).as_ref(), status(listed).as_ref());
             assert_eq!(hinted, hint, "step {step}: {known} {listed}");
         }
     }
@@ -243,22 +243,24 @@ mod tests {
     #[test]
     fn differences_of_jobs_that_are_not_live_are_removed() {
         let [gone, live]: [ImportJobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
-        let mut sweep = StatusDifferences::default();
-        let hints = |sweep: &mut StatusDifferences, job| sweep.looks_changed(job, Some(&JobStatus::Submitted), None);
+        let mut differences = StatusDifferences::default();
+        let hints = |differences: &mut StatusDifferences, job| {
+            differences.looks_changed(job, Some(&JobStatus::Submitted), None)
+        };
         for job in [&gone, &live] {
-            assert!((0..2).all(|_| hints(&mut sweep, job)) && !hints(&mut sweep, job));
+            assert!((0..2).all(|_| hints(&mut differences, job)) && !hints(&mut differences, job));
         }
-        sweep.retain(|job| *job == live);
-        assert!(hints(&mut sweep, &gone) && hints(&mut sweep, &gone), "it begins anew");
-        assert!(hints(&mut sweep, &live) && !hints(&mut sweep, &live), "the fourth, and the fifth");
+        differences.retain(|job| *job == live);
+        assert!(hints(&mut differences, &gone) && hints(&mut differences, &gone), "it begins anew");
+        assert!(hints(&mut differences, &live) && !hints(&mut differences, &live), "the fourth, and the fifth");
     }
 
     #[test]
     fn an_ended_job_with_another_listed_status_is_hinted_once() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
-        let (mut sweep, known) = (StatusDifferences::default(), JobStatus::Failed);
+        let (mut differences, known) = (StatusDifferences::default(), JobStatus::Failed);
         let listed = [JobStatus::Failed, JobStatus::InProgress, JobStatus::InProgress, JobStatus::Completed];
-        let hints = listed.map(|listed| sweep.looks_reopened(&job, &known, &listed));
+        let hints = listed.map(|listed| differences.looks_reopened(&job, &known, &listed));
         assert_eq!(hints, [false, true, false, true]);
     }
 
@@ -294,7 +296,7 @@ mod tests {
 
     #[test]
     fn listings_do_not_replace_polls_of_old_or_vanished_jobs() {
-        let known = |hours: i64, vanished_at| Known {
+        let known = |hours: i64, vanished_at| JobState {
             status: JobStatus::InProgress,
             status_message: None,
             created_at: Some(at(-60 * hours)),

@@ -5,12 +5,12 @@ use std::fmt::{self, Display, Write};
 /// Writes text on one line. Characters that could affect a display become `\uXXXX`: control characters, line and paragraph
 /// separators, bidirectional marks and other invisible format characters. The escapes are JSON's, so JSON stays valid.
 #[derive(Clone, Copy, Debug)]
-pub struct Printable<'a>(pub &'a str);
+pub struct Sanitized<'a>(pub &'a str);
 
-impl Display for Printable<'_> {
+impl Display for Sanitized<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            if is_hostile(c) {
+            if is_unsafe_to_display(c) {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     write!(f, "\\u{unit:04x}")?;
                 }
@@ -33,7 +33,7 @@ pub fn excerpt(text: &str, limit: usize) -> String {
 
 /// True for Unicode's control and format characters (categories Cc and Cf) and its line and paragraph separators.
 #[must_use]
-pub fn is_hostile(c: char) -> bool {
+pub fn is_unsafe_to_display(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn control_and_format_characters_are_escaped() {
-        let shown = |text| Printable(text).to_string();
+        let shown = |text| Sanitized(text).to_string();
         assert_eq!(shown("a\nb\x1b[31m\u{202e}c"), r"a\u000ab\u001b[31m\u202ec");
         assert_eq!(shown("\u{e0041}"), r"\udb40\udc41");
         assert_eq!(shown("GRCh38 – ‘ä’ 参照 <b>\"\\"), "GRCh38 – ‘ä’ 参照 <b>\"\\");

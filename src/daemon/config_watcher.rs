@@ -178,7 +178,7 @@ mod tests {
     async fn an_edit_is_loaded_within_two_seconds_and_unchanged_files_never() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("refwatch.toml");
-        fs::write(&path, "record.path = \"refwatch.db\"\n").expect("a file");
+        fs::write(&path, "database.path = \"refwatch.db\"\n").expect("a file");
         let (mut watcher, requests) = watcher(&path);
         let mut loads = async |wait: u64| {
             let mut loads = 0;
@@ -190,12 +190,12 @@ mod tests {
         };
         // The patterns are known after the first load.
         assert_eq!(loads(60).await, 2);
-        for edit in ["record.path = \"other.db\"\n", "record.path = \"third.db\"\n"] {
+        for edit in ["database.path = \"other.db\"\n", "database.path = \"third.db\"\n"] {
             fs::write(&path, edit).expect("a file");
             assert_eq!(loads(2).await, 1, "{edit}");
         }
         let new = folder.path().join("new");
-        fs::write(&new, "record.path = \"third.db\"\n").expect("a file");
+        fs::write(&new, "database.path = \"third.db\"\n").expect("a file");
         fs::rename(&new, &path).expect("a file");
         assert_eq!(loads(2).await, 1, "replaced");
         fs::create_dir(folder.path().join("conf.d")).expect("a directory");

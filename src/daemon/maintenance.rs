@@ -14,7 +14,7 @@ use crate::core::time::{Monotonic, Timestamp};
 use crate::database::CommitError;
 use crate::http::tls::Tls;
 use crate::logging::Log;
-use crate::tasks::job_watcher::Workplace;
+use crate::tasks::job_watcher::TaskContext;
 
 /// The longest interval. A shorter watchdog shortens it.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -22,11 +22,11 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
 
 pub(super) struct Maintenance {
-    workplace: Workplace,
+    context: TaskContext,
     log: Log,
     tls: Option<Arc<Tls>>,
     /// How long rows are kept after the end of their job.
-    keep: Duration,
+    retention: Duration,
     interval: Duration,
     next_round: Monotonic,
     next_prune: Monotonic,
@@ -34,17 +34,17 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    pub(super) fn new(workplace: Workplace, log: Log, tls: Option<Arc<Tls>>, keep: Duration) -> Self {
-        let now = workplace.clock.now().monotonic;
+    pub(super) fn new(context: TaskContext, log: Log, tls: Option<Arc<Tls>>, retention: Duration) -> Self {
+        let now = context.clock.now().monotonic;
         let interval = systemd::watchdog_interval().map_or(INTERVAL, |interval| interval.min(INTERVAL));
         let tasks = JoinSet::new();
-        Self { workplace, log, tls, keep, interval, next_round: now + interval, next_prune: now, tasks }
+        Self { context, log, tls, retention, interval, next_round: now + interval, next_prune: now, tasks }
     }
 
     /// Runs until the database's writer has stopped. Cancel safe. It must be polled by the main loop, whose progress the watchdog
     /// supervises.
     pub(super) async fn run(&mut self) -> CommitError {
-        let clock = self.workplace.clock;
+        let clock = self.context.clock;
         loop {
             tokio::select! {
                 biased;
@@ -63,11 +63,11 @@ impl Maintenance {
     }
 
     fn begin_round(&mut self) {
-        let workplace = self.workplace.clone();
-        let now = workplace.clock.now();
-        let dropped = &workplace.instruments.log_lines_dropped;
+        let context = self.context.clone();
+        let now = context.clock.now();
+        let dropped = &context.instruments.log_lines_dropped;
         dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
-        systemd::status(&status_line(&workplace.board, now));
+        systemd::status(&status_line(&context.board, now));
         if !self.tasks.is_empty() {
             return;
         }
@@ -79,23 +79,23 @@ impl Maintenance {
         }
         let prune_before = (now.monotonic >= self.next_prune).then(|| {
             self.next_prune = now.monotonic + PRUNE_INTERVAL;
-            now.wall.checked_sub(self.keep).unwrap_or(Timestamp::MIN)
+            now.wall.checked_sub(self.retention).unwrap_or(Timestamp::MIN)
         });
-        self.tasks.spawn(maintain_database(workplace, prune_before));
+        self.tasks.spawn(maintain_database(context, prune_before));
     }
 }
 
-async fn maintain_database(workplace: Workplace, prune_before: Option<Timestamp>) -> Result<(), CommitError> {
-    let result = workplace.record.check().await;
+async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), CommitError> {
+    let result = context.database.check().await;
     // A full disk is an answer, too: a restart would not help.
     systemd::alive();
     if let Err(CommitError::WriterGone) = result {
         return result;
     }
     if let Some(before) = prune_before.filter(|_| result.is_ok()) {
-        let watched = workplace.board.watches().iter().map(|watch| watch.id.clone()).collect();
-        if let Err(error) = workplace.record.delete_ended_before(before, watched).await {
-            warn!(event = "prune_failed", %error, "rows older than record.keep stay until tomorrow");
+        let watched = context.board.watches().iter().map(|watch| watch.id.clone()).collect();
+        if let Err(error) = context.database.delete_ended_before(before, watched).await {
+            warn!(event = "retention_failed", %error, "rows older than database.retention stay until the next attempt tomorrow");
         }
     }
     Ok(())

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
-use crate::database::{CommitError, OpenError, Record, RecordReader};
+use crate::database::{CommitError, Database, DatabaseReader, OpenError};
 use crate::healthomics::Aws;
 use crate::http::server::{Access, Limits};
 use crate::http::tls::{Tls, TlsError};
@@ -32,8 +32,8 @@ use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::reload::ReloadRequests;
-use crate::state::StatusBoard;
-use crate::tasks::job_watcher::Workplace;
+use crate::state::SharedState;
+use crate::tasks::job_watcher::TaskContext;
 use crate::tasks::supervisor::{ApplyError, Supervisor};
 use config_watcher::{ConfigWatcher, Loader};
 use maintenance::Maintenance;
@@ -59,7 +59,7 @@ pub struct Daemon {
     config_watcher: ConfigWatcher,
     requests: ReloadRequests,
     address: SocketAddr,
-    workplace: Workplace,
+    context: TaskContext,
     supervisor: Supervisor,
     maintenance: Maintenance,
     server: JoinSet<()>,
@@ -97,7 +97,7 @@ impl Daemon {
     /// See [`DaemonError`].
     pub async fn start(loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
         let Loaded { config, problems, files } = loaded.clone();
-        let (clock, board, instruments) = (Clock::system(), StatusBoard::default(), Instruments::new()?);
+        let (clock, board, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // The first target needs them. Reading them takes a tenth of a second.
         drop(spawn_blocking(Aws::read_authorities));
         let address = config.http.listen;
@@ -107,55 +107,55 @@ impl Daemon {
         let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
         if let Some(exposed) = config.http.exposed() {
-            warn!(event = "exposed", "{exposed}");
+            warn!(event = "listener_exposed", "{exposed}");
         }
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(Metrics::new(board.clone(), &instruments, clock.now().wall)),
             instruments: instruments.clone(),
-            record: RecordReader::new(&config.record.path),
+            database: DatabaseReader::new(&config.database.path),
             clock,
             host_names: tls.is_none().then(|| host_names(address)),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
-        let record = loop {
-            match Record::open(&config.record.path, &instruments) {
+        let database = loop {
+            match Database::open(&config.database.path, &instruments) {
                 Err(error) if error.is_transient() => wait_for_database(&error, &board, &instruments, clock).await,
                 opened => break opened?,
             }
         };
-        let (control, (requests, queue)) = (control::path(&config.record.path), ReloadRequests::new());
+        let (control, (requests, queue)) = (control::path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
-            Err(error) => warn!(event = "no_control_socket", %error,
+            Err(error) => warn!(event = "control_socket_failed", %error,
                 "refwatch reload cannot reach this process at {}", control.display()),
         }
-        board.set_database_health(record.health());
-        let workplace = Workplace { clock, record, board: board.clone(), instruments: instruments.clone() };
-        let mut supervisor = Supervisor::new(workplace.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
+        board.set_database_health(database.health());
+        let context = TaskContext { clock, database, board: board.clone(), instruments: instruments.clone() };
+        let mut supervisor = Supervisor::new(context.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
             match error {
-                ApplyError::Record(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
+                ApplyError::Database(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
                     wait_for_database(&error, &board, &instruments, clock).await;
                 }
                 error => return Err(error.into()),
             }
         }
-        if board.daemon().record_error.is_some() {
-            info!(event = "record_recovered", "the record can be written again");
-            board.update_daemon(|daemon| daemon.record_error = None);
+        if board.daemon().database_error.is_some() {
+            info!(event = "database_recovered", "the database can be written again");
+            board.update_daemon(|daemon| daemon.database_error = None);
         }
-        publish_config(&workplace, &config, &problems);
+        publish_config(&context, &config, &problems);
         let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
-        let maintenance = Maintenance::new(workplace.clone(), log, tls, config.record.keep);
+        let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
             config,
             last_load: Some(Ok(loaded)),
             config_watcher,
             requests,
             address,
-            workplace,
+            context,
             supervisor,
             maintenance,
             server,
@@ -169,8 +169,8 @@ impl Daemon {
     }
 
     #[must_use]
-    pub fn board(&self) -> &StatusBoard {
-        &self.workplace.board
+    pub fn board(&self) -> &SharedState {
+        &self.context.board
     }
 
     /// Runs until `asked` returns [`Asked::Stop`], then stops: pending commits are completed, polls are dropped. `asked` must be
@@ -196,7 +196,7 @@ impl Daemon {
     }
 
     async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
-        systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
+        systemd::ready(&status_line(&self.context.board, self.context.clock.now()));
         let WatchList { jobs, stores } = &self.config.watch_list;
         info!(event = "started", address = %self.address, jobs = jobs.len(), stores = stores.len(),
             version = env!("CARGO_PKG_VERSION"), "watching");
@@ -214,27 +214,30 @@ impl Daemon {
     async fn stop(mut self) {
         systemd::stopping();
         info!(event = "stopping", "stopping: commits under way are finished, polls are dropped");
-        self.workplace.board.update_daemon(|daemon| daemon.stopping = true);
+        self.context.board.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
         // An error changes nothing: a socket without a listener rejects connections, too.
-        drop(fs::remove_file(control::path(&self.config.record.path)));
+        drop(fs::remove_file(control::path(&self.config.database.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
-        if tokio::time::timeout(CLOSE_TIMEOUT, self.workplace.record.close()).await.is_err() {
-            warn!(event = "record_not_closed", "nothing that was announced is lost; the next start completes the file");
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {
+            warn!(
+                event = "database_not_closed",
+                "nothing that was announced is lost; the next start completes the file"
+            );
         }
     }
 }
 
 /// Publishes the database error, asks systemd for more time, and waits until the next attempt is due.
-async fn wait_for_database(error: &dyn Error, board: &StatusBoard, instruments: &Instruments, clock: Clock) {
-    instruments.record_failures.inc();
+async fn wait_for_database(error: &dyn Error, board: &SharedState, instruments: &Instruments, clock: Clock) {
+    instruments.database_failures.inc();
     let message = Some(error.to_string());
-    if board.daemon().record_error != message {
-        warn!(event = "record_failed", error = %error, "cannot write to the record; polling is paused");
-        board.update_daemon(|daemon| daemon.record_error = message);
+    if board.daemon().database_error != message {
+        warn!(event = "database_failed", error = %error, "cannot write to the database; polling is paused");
+        board.update_daemon(|daemon| daemon.database_error = message);
     }
-    systemd::waiting(&format!("not ready: the record: {error}"), OPEN_TIMEOUT);
+    systemd::waiting(&format!("not ready: the database: {error}"), OPEN_TIMEOUT);
     clock.sleep(OPEN_RETRY).await;
 }
 

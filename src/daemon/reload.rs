@@ -12,7 +12,7 @@ use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::reload::Reloaded;
 use crate::state::ConfigError;
-use crate::tasks::job_watcher::Workplace;
+use crate::tasks::job_watcher::TaskContext;
 use crate::tasks::supervisor::ApplyError;
 
 /// Published where included files have errors.
@@ -33,7 +33,7 @@ impl Daemon {
                 Ok(reloaded) => reloaded,
                 Err(error @ ApplyError::Lost(_)) => return Err(error),
                 Err(error) => {
-                    if matches!(error, ApplyError::Record(_)) {
+                    if matches!(error, ApplyError::Database(_)) {
                         // A later attempt can succeed with the same files.
                         self.last_load = None;
                         self.config_watcher.retry();
@@ -47,7 +47,7 @@ impl Daemon {
                 self.reject(problems.summary(), problems.to_string())
             }
         };
-        systemd::ready(&status_line(&self.workplace.board, self.workplace.clock.now()));
+        systemd::ready(&status_line(&self.context.board, self.context.clock.now()));
         for request in requests {
             // An error: the client has disconnected, or it was a signal.
             drop(request.send(result.clone()));
@@ -59,7 +59,7 @@ impl Daemon {
         error!(event = "reload_failed", "reload refused: {UNCHANGED}");
         let result = Err(format!("{details}\n\n{UNCHANGED}"));
         let error = ConfigError { in_force: UNCHANGED, summary, details };
-        self.workplace.board.update_daemon(|daemon| daemon.config_error = Some(error));
+        self.context.board.update_daemon(|daemon| daemon.config_error = Some(error));
         result
     }
 
@@ -75,11 +75,11 @@ impl Daemon {
         if !restart.is_empty() {
             warn!(event = "restart_needed", "the configuration is in force{notes}");
         }
-        let Config { record, http, log, .. } = self.config.clone();
-        self.config = Config { record, http, log, ..config };
+        let Config { database, http, log, .. } = self.config.clone();
+        self.config = Config { database, http, log, ..config };
         let WatchList { jobs, stores } = &self.config.watch_list;
         info!(event = "reloaded", jobs = jobs.len(), stores = stores.len(), "the new watch list is in force");
-        publish_config(&self.workplace, &self.config, &problems);
+        publish_config(&self.context, &self.config, &problems);
         if problems.is_empty() {
             return Ok(Ok(format!("in force: {}{notes}", self.config.watch_list)));
         }
@@ -88,17 +88,17 @@ impl Daemon {
 }
 
 /// `problems` are those of included files.
-pub(super) fn publish_config(workplace: &Workplace, config: &Config, problems: &Problems) {
-    let loaded_at = workplace.clock.now().wall;
+pub(super) fn publish_config(context: &TaskContext, config: &Config, problems: &Problems) {
+    let loaded_at = context.clock.now().wall;
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
-        error!(event = "include_failed", "{LEFT_OUT}");
+        error!(event = "include_not_readable", "{LEFT_OUT}");
         ConfigError { in_force: LEFT_OUT, summary: problems.summary(), details: problems.to_string() }
     });
-    workplace.board.update_daemon(|daemon| {
+    context.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = error;
-        daemon.config_in_force = config.in_force().into();
+        daemon.effective_config = config.in_force().into();
     });
 }
 

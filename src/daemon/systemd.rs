@@ -6,11 +6,11 @@ use sd_notify::NotifyState;
 use tracing::warn;
 
 use crate::core::job::JobStatus;
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Now;
-use crate::state::{StatusBoard, WatchState, WatchView};
+use crate::state::{SharedState, WatchState, WatchStatus};
 
-/// The configuration, the record and the listener stand.
+/// The configuration, the database and the listener stand.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
 }
@@ -52,7 +52,7 @@ pub fn watchdog_interval() -> Option<Duration> {
 
 /// A line break would begin a new assignment in the protocol.
 fn line(text: &str) -> String {
-    Printable(text).to_string()
+    Sanitized(text).to_string()
 }
 
 fn notify(state: &[NotifyState<'_>]) {
@@ -62,16 +62,16 @@ fn notify(state: &[NotifyState<'_>]) {
 }
 
 /// The most important problem, then "12 jobs: 3 in progress, 9 finished, 0 parked; 1 stores; last poll 2 s ago".
-pub(super) fn status_line(board: &StatusBoard, now: Now) -> String {
+pub(super) fn status_line(board: &SharedState, now: Now) -> String {
     let (watches, stores, daemon) = (board.watches(), board.stores(), board.daemon());
-    let unlisted = stores.iter().find(|store| store.trouble.is_some());
+    let unlisted = stores.iter().find(|store| store.error.is_some());
     let problem = match (daemon.ready(), daemon.config_error, unlisted) {
         (Err(reason), _, _) => Some(format!("not ready: {reason}")),
         (Ok(()), Some(error), _) => Some(format!("configuration: {}", error.summary)),
         (Ok(()), None, Some(store)) => Some(format!("no new job of the store {} can be found", store.name)),
         (Ok(()), None, None) => None,
     };
-    let count = |fits: fn(&WatchView) -> bool| watches.iter().filter(|watch| fits(watch)).count();
+    let count = |fits: fn(&WatchStatus) -> bool| watches.iter().filter(|watch| fits(watch)).count();
     let in_progress = count(|watch| {
         let is_in_progress = watch.known.as_ref().is_some_and(|known| known.status == JobStatus::InProgress);
         is_in_progress && matches!(watch.state, WatchState::Live)

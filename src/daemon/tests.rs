@@ -4,18 +4,18 @@ use super::*;
 use crate::config;
 use crate::core::job::StoreId;
 use crate::core::time::Timestamp;
-use crate::state::StoreView;
+use crate::state::StoreStatus;
 
 #[test]
 fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
-    let board = StatusBoard::default();
+    let board = SharedState::default();
     let line = || status_line(&board, Clock::system().now());
     board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 0 stores");
-    let store = |id: &str, trouble: Option<&str>| {
-        let (name, trouble) = (id.into(), trouble.map(str::to_owned));
+    let store = |id: &str, error: Option<&str>| {
+        let (name, error) = (id.into(), error.map(str::to_owned));
         let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
-        board.publish_store(StoreView { id, name, listed_at: None, trouble, missed: None });
+        board.publish_store(StoreStatus { id, name, listed_at: None, error, missed: None });
     };
     store("1000000001", None);
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 stores");
@@ -33,7 +33,7 @@ async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
     let main = directory.path().join("refwatch.toml");
     let load_config: Loader = Arc::new(move || config::load(&main));
     let daemon = Daemon::start(loaded, load_config, Log::default()).await.expect("a start");
-    daemon.workplace.record.clone().close().await;
+    daemon.context.database.clone().close().await;
     let end = daemon.run(async || std::future::pending::<Asked>().await).await;
     let end = end.expect_err("nothing can be recorded any more");
     assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))), "{end}");

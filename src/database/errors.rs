@@ -20,10 +20,10 @@ pub(super) const FILES: [&str; 3] = ["", "-wal", "-shm"];
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Only a reader reports this; the daemon creates the file.
-    #[error("{path}: there is no record")]
+    #[error("{path}: there is no database")]
     Missing { path: PathBuf },
     /// `pid` is `None` if the other process has not written its id yet.
-    #[error("{path}: the record is in use by {}", holder(*.pid))]
+    #[error("{path}: the database is in use by {}", holder(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
     /// The file is unchanged.
     #[error(
@@ -34,7 +34,7 @@ pub enum OpenError {
     #[error("{path}: its schema has version {found} of {known}: start the daemon once to bring it up to date")]
     OlderSchema { path: PathBuf, found: usize, known: usize },
     /// The file is unchanged. Only the start of a daemon moves it aside.
-    #[error("{path}: no record of refwatch, or a damaged one: {reason}")]
+    #[error("{path}: no database of refwatch, or a damaged one: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// SQLite ignores a setting that durability needs, as on some network file systems.
     #[error("{path}: {setting} is {found:?} after it was set to {wanted:?}")]
@@ -74,7 +74,7 @@ pub enum OpenError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
     /// The writer thread has ended. It does not come back.
-    #[error("the thread that writes the record has ended")]
+    #[error("the thread that writes the database has ended")]
     WriterGone,
     /// SQLite failed. The next request opens the file again.
     #[error("{0}")]

@@ -177,7 +177,7 @@ impl LockedFile {
     /// The system refuses. The files that were moved stay moved; the next start moves the rest.
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let aside = beside(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let failed = |error| OpenError::of_system(&aside, "the damaged record must be moved there")(error);
+        let failed = |error| OpenError::of_system(&aside, "the damaged database must be moved there")(error);
         if self.path.exists() && !self.path.is_file() {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }

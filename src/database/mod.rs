@@ -1,6 +1,6 @@
 //! The database: the durable log of transitions, in SQLite.
 //!
-//! One thread owns the connection that writes ([`Record`]). Readers open the file beside it ([`RecordReader`]), whether a daemon runs
+//! One thread owns the connection that writes ([`Database`]). Readers open the file beside it ([`DatabaseReader`]), whether a daemon runs
 //! or not. Rows are added and, after the retention, deleted; they are not changed.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log, `synchronous=FULL`. A commit that failed may be on disk all the
@@ -22,12 +22,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::tracker::Known;
+use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
 pub use errors::{CommitError, OpenError};
-pub use queries::{Filter, ReadError, RecordReader};
+pub use queries::{DatabaseReader, Filter, ReadError};
 pub use tables::Row;
 
 use writer::{Append, Reply, Request, Writer};
@@ -39,7 +39,7 @@ const QUEUE_LENGTH: usize = 1024;
 /// The writing side: one per process. Clones share one writer thread, which ends once the last of them is dropped and everything
 /// queued is committed.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
 }
@@ -55,7 +55,7 @@ pub enum JobQuery {
     },
 }
 
-impl Record {
+impl Database {
     /// Opens the database at `path`, creates it and its directory where there is none, migrates its schema, and starts its
     /// writer. A damaged file, or one that is no database, is moved aside first. Blocks on the disk.
     ///
@@ -94,7 +94,7 @@ impl Record {
     ///
     /// # Errors
     /// The database cannot be read, or the writer has ended.
-    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, Known>, CommitError> {
+    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, CommitError> {
         if jobs == JobQuery::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }

@@ -16,13 +16,13 @@ use super::tables::{Row, Table, milliseconds};
 use super::{JobQuery, file, schema};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, StoreId, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::tracker::Known;
+use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
 
 /// Reads the database at a path. Every call opens the file, reads one consistent state and closes it: a connection that stays would
 /// hold up the write-ahead log, or read a file that was replaced. Calls block on the disk.
 #[derive(Clone, Debug)]
-pub struct RecordReader {
+pub struct DatabaseReader {
     path: Arc<Path>,
 }
 
@@ -48,11 +48,11 @@ impl Filter {
 pub enum ReadError {
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("the record cannot be read: {0}")]
+    #[error("the database cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }
 
-impl RecordReader {
+impl DatabaseReader {
     /// A reader of the database at `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
@@ -110,7 +110,7 @@ impl RecordReader {
 }
 
 /// Reads the state of jobs: their rows are replayed in the order written.
-pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, Known>> {
+pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
         JobQuery::Recent { store, ended_since } => recent_jobs(connection, &store, ended_since)?,
@@ -135,7 +135,7 @@ enum Entry {
     Detail(Detail),
 }
 
-fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Known>> {
+fn replay(connection: &Connection, id: &WatchId) -> Result<Option<JobState>> {
     let condition = format!("WHERE {JOB}");
     let mut entries: BTreeMap<i64, Entry> = BTreeMap::new();
     let rows = select(connection, &condition, job_values(id))?;
@@ -144,7 +144,7 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Known>> {
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Source(row.value))));
     let rows = select(connection, &condition, job_values(id))?;
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Detail(row.value))));
-    let mut known: Option<Known> = None;
+    let mut known: Option<JobState> = None;
     for entry in entries.into_values() {
         match (entry, &mut known) {
             (Entry::Transition(transition), before) => *before = Some(replay_transition(transition, before.take())),
@@ -160,10 +160,10 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<Known>> {
     Ok(known)
 }
 
-fn replay_transition(transition: Transition, before: Option<Known>) -> Known {
+fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
     let (created_before, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
-    Known {
+    JobState {
         status: to,
         status_message,
         created_at: created_at.or(created_before),
@@ -177,7 +177,7 @@ fn replay_transition(transition: Transition, before: Option<Known>) -> Known {
 
 /// A job that vanished or returned was not seen to have its status. These two leave `last_seen` alone, because a later change may
 /// lie before them.
-fn replay_detail(Detail { kind, value, observed_at }: Detail, known: &mut Known) {
+fn replay_detail(Detail { kind, value, observed_at }: Detail, known: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => known.status_message = value,
         DetailKind::CreationTimeChanged => known.created_at = value.and_then(|value| value.parse().ok()),

@@ -22,7 +22,7 @@ const POLICY: PollPolicy = PollPolicy {
 #[test]
 fn the_writer_syncs_every_commit() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut file = file::LockedFile::lock(&directory.path().join("record.db")).expect("a lock");
+    let mut file = file::LockedFile::lock(&directory.path().join("database.db")).expect("a lock");
     let connection = file.connect().expect("a database");
     for (setting, value) in [
         ("journal_mode", Value::from("wal".to_owned())),
@@ -106,11 +106,11 @@ impl Model {
         change
     }
 
-    fn expected(&self) -> Option<Known> {
+    fn expected(&self) -> Option<JobState> {
         let known = self.watch.known()?;
         let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
         let vanished_at = known.vanished_at.map(to_milliseconds);
-        Some(Known { since, last_seen, vanished_at, ..Known::clone(known) })
+        Some(JobState { since, last_seen, vanished_at, ..JobState::clone(known) })
     }
 }
 
@@ -123,27 +123,27 @@ proptest! {
         script in proptest::collection::vec((0..2_usize, outcome(), 0..100_000_i64, 0..1_000_000_000_i32), 1..16),
     ) {
         let directory = tempfile::tempdir()?;
-        let path = directory.path().join("record.db");
+        let path = directory.path().join("database.db");
         let instruments = Instruments::new()?;
         let mut models = ["default", "other"].map(Model::new);
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let restored = runtime.block_on(async {
-            let record = Record::open(&path, &instruments).expect("a record");
+            let database = Database::open(&path, &instruments).expect("a database");
             for (step, (job, outcome, seconds, nanosecond)) in (0..).zip(script) {
                 let monotonic = Monotonic::at(Duration::from_secs(100 * step));
                 let change = models[job].poll(outcome, Now { monotonic, wall: time(seconds, nanosecond) });
                 for _ in 0..2 {
-                    record.append(&models[job].id, &change).await.expect("a commit");
+                    database.append(&models[job].id, &change).await.expect("a commit");
                 }
             }
-            record.close().await;
+            database.close().await;
             let ids = models.iter().map(|model| model.id.clone()).collect();
-            let record = Record::open(&path, &instruments).expect("the same record");
-            let restored = record.restore(JobQuery::These(ids)).await.expect("its jobs");
+            let database = Database::open(&path, &instruments).expect("the same database");
+            let restored = database.restore(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
                 let (store, ended_since) = (model.id.store_id(), time(50_000, 0));
-                let recent = record.restore(JobQuery::Recent { store, ended_since }).await.expect("its jobs");
-                let lately = |known: &Known| !known.status.is_terminal() || known.since >= ended_since;
+                let recent = database.restore(JobQuery::Recent { store, ended_since }).await.expect("its jobs");
+                let lately = |known: &JobState| !known.status.is_terminal() || known.since >= ended_since;
                 let expected = restored.get_key_value(&model.id).filter(|(_, known)| lately(known));
                 assert_eq!(recent.first_key_value(), expected);
             }
@@ -164,7 +164,7 @@ proptest! {
 #[test]
 fn the_rows_of_an_older_database_are_kept_by_the_migration() {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("record.db");
+    let path = directory.path().join("database.db");
     for version in 1..schema::VERSION {
         schema::make_older(&path, version);
         let insert = "
@@ -176,11 +176,11 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
             INSERT INTO details (id, target, reference_store_id, import_job_id, kind, observed_at)
             VALUES (3, 'default', '1234567890', '9876543210', 'vanished', '2023-11-14T22:13:21.000Z');";
         rusqlite::Connection::open(&path).expect("a connection").execute_batch(insert).expect("a row");
-        let older = RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
+        let older = DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
         assert!(matches!(older, ReadError::Open(OpenError::OlderSchema { .. })), "{older}");
         drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
         let json =
-            serde_json::to_string(&RecordReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows"));
+            serde_json::to_string(&DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows"));
         let start =
             r#"[{"id":1,"target":"default","kind":"reference_import","store_id":"1234567890","job_id":"9876543210""#;
         assert!(json.as_ref().is_ok_and(|json| json.starts_with(start)), "{json:?}");
@@ -196,11 +196,11 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
 #[test]
 fn an_unclean_stop_is_recognised_by_the_process_id_or_the_log() {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("record.db");
+    let path = directory.path().join("database.db");
     let instruments = Instruments::new().expect("instruments");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let lock = || std::fs::read_to_string(directory.path().join("record.db.lock")).expect("a lock file");
-    runtime.block_on(Record::open(&path, &instruments).expect("a database").close());
+    let lock = || std::fs::read_to_string(directory.path().join("database.db.lock")).expect("a lock file");
+    runtime.block_on(Database::open(&path, &instruments).expect("a database").close());
     assert_eq!(lock(), "", "closed");
     drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
     assert_eq!(lock().trim_end(), std::process::id().to_string(), "not closed by the writer");
@@ -208,8 +208,8 @@ fn an_unclean_stop_is_recognised_by_the_process_id_or_the_log() {
     let pages = std::fs::metadata(&path).expect("a file").len();
     let file = std::fs::File::options().write(true).open(&path).expect("a file");
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 512], pages - 4096).expect("damage");
-    runtime.block_on(Record::open(&path, &instruments).expect("a new database").close());
-    assert_eq!(instruments.record_set_aside.get(), 1);
+    runtime.block_on(Database::open(&path, &instruments).expect("a new database").close());
+    assert_eq!(instruments.database_quarantined.get(), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::{JobQuery, queries, rows};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
-use crate::core::tracker::Known;
+use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
@@ -34,7 +34,7 @@ pub(super) enum Request {
     Append(Box<Append>),
     Restore {
         jobs: JobQuery,
-        done: Reply<BTreeMap<Arc<WatchId>, Known>>,
+        done: Reply<BTreeMap<Arc<WatchId>, JobState>>,
     },
     /// Deletes the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and returns their number.
     DeleteEnded {
@@ -70,7 +70,7 @@ impl Writer {
     /// Takes the lock and opens the file. A damaged one is moved aside first, and a new one created.
     ///
     /// # Errors
-    /// As [`super::Record::open`] says.
+    /// As [`super::Database::open`] says.
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let mut file = LockedFile::lock(path)?;
         let mut connection = connect(&mut file);
@@ -81,9 +81,9 @@ impl Writer {
         }
         if let Err(OpenError::Damaged { path, reason }) = &connection {
             let aside = file.quarantine(Clock::system().now().wall)?;
-            instruments.record_set_aside.inc();
-            error!(event = "record_set_aside", record = %path.display(), moved_to = %aside.display(), %reason,
-                "no record of refwatch, or a damaged one: it was moved aside and a new one begun. To read what is left of it: \
+            instruments.database_quarantined.inc();
+            error!(event = "database_quarantined", database = %path.display(), moved_to = %aside.display(), %reason,
+                "no database of refwatch, or a damaged one: it was moved aside and a new one begun. To read what is left of it: \
                 sqlite3 FILE .recover");
             connection = connect(&mut file);
         }
@@ -105,7 +105,7 @@ impl Writer {
         let run = || {
             // All that the thread needs of a runtime is to sleep while the queue is empty.
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-            thread::Builder::new().name("record".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
+            thread::Builder::new().name("database".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
         };
         run().map_err(|error| OpenError::System { path, needed: "a thread must be started", error })?;
         Ok(())
@@ -150,7 +150,7 @@ impl Writer {
             None => None,
         };
         if let Some(error) = error {
-            warn!(event = "record_not_closed", error, "nothing is lost, and the next start checks the file");
+            warn!(event = "database_not_closed", error, "nothing is lost, and the next start checks the file");
         }
         drop(self.file);
         for done in closing {
@@ -181,8 +181,8 @@ impl Writer {
             Ok(done)
         });
         match &result {
-            Ok(_) => self.instruments.record_commits.inc(),
-            Err(_) => self.instruments.record_failures.inc(),
+            Ok(_) => self.instruments.database_commits.inc(),
+            Err(_) => self.instruments.database_failures.inc(),
         }
         self.publish_health(result.as_ref().err());
         result
@@ -231,9 +231,9 @@ impl Writer {
         });
         match error {
             Some(error) if changed => {
-                warn!(event = "record_failed", %error, "cannot write to the record; polling is paused");
+                warn!(event = "database_failed", %error, "cannot write to the database; polling is paused");
             }
-            None if changed => info!(event = "record_recovered", "the record can be written again"),
+            None if changed => info!(event = "database_recovered", "the database can be written again"),
             Some(_) | None => {}
         }
     }

@@ -108,17 +108,18 @@ impl Breakers {
         match (key, opened, unreachable) {
             (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),
-            (BreakerKey::Target, true, false) => warn!(event = "identity_refused", %target,
+            (BreakerKey::Target, true, false) => warn!(event = "credentials_rejected", %target,
                 "credentials rejected; probing with one request at a time: {message}"),
             (BreakerKey::Target, false, true) => info!(event = "target_reachable", %target, "requests succeed again"),
             (BreakerKey::Target, false, false) => {
-                info!(event = "identity_accepted", %target, "credentials accepted again");
+                info!(event = "credentials_accepted", %target, "credentials accepted again");
             }
-            (BreakerKey::Store(Operation::GetReferenceImportJob, store), true, _) => warn!(event = "access_refused",
-                %target, reference_store_id = %store,
-                "access denied to every job of this store; probing with one request at a time: {message}"),
-            (BreakerKey::Store(Operation::GetReferenceImportJob, store), false, _) => info!(event = "access_granted",
-                %target, reference_store_id = %store, "access to the jobs of this store is allowed again"),
+            (BreakerKey::Store(Operation::GetReferenceImportJob, store), true, _) => {
+                warn!(event = "access_denied_to_store", %target, store_id = %store,
+                    "access denied to every job of this store; probing with one request at a time: {message}");
+            }
+            (BreakerKey::Store(Operation::GetReferenceImportJob, store), false, _) => info!(event = "access_restored",
+                %target, store_id = %store, "access to the jobs of this store is allowed again"),
             // The store's lister logs what follows from a denied listing.
             (BreakerKey::Store(Operation::ListReferenceImportJobs, _), ..) => {}
         }

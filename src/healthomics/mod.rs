@@ -11,5 +11,5 @@ mod target;
 
 pub use aws::{Aws, CallerIdentity, WireRules};
 pub use scheduler::Priority;
-pub use service::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob, TargetError};
+pub use service::{Connect, ConnectFuture, HealthOmics, ListPage, ListedJob, RequestFuture, TargetError};
 pub use target::{RequestPermit, Target};

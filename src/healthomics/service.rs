@@ -11,13 +11,13 @@ use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapsho
 use crate::core::time::Timestamp;
 
 /// One request in flight. Boxed, because the trait is used as `dyn`.
-pub type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, PollFailure>> + Send + 'a>>;
+pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PollFailure>> + Send + 'a>>;
 
-pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn HealthOmics>, TargetError>> + Send + 'a>>;
+pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn HealthOmics>, TargetError>> + Send + 'a>>;
 
 pub trait Connect: Debug + Send + Sync {
     /// Builds the client of one target. The service need not be reachable.
-    fn connect<'a>(&'a self, config: &'a TargetConfig) -> Connecting<'a>;
+    fn connect<'a>(&'a self, config: &'a TargetConfig) -> ConnectFuture<'a>;
 }
 
 /// The service behind one target. A call is one request, with no retry and no pacing.
@@ -25,11 +25,11 @@ pub trait HealthOmics: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
     /// The identity behind the credentials; `None` if no service can be asked.
-    fn caller_identity(&self) -> Asked<'_, Option<CallerIdentity>> {
+    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
         Box::pin(async { Ok(None) })
     }
 
-    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot>;
+    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;
 
     /// Lists one page of a store's jobs, those created after `created_after`.
     fn list_reference_import_jobs<'a>(
@@ -37,7 +37,7 @@ pub trait HealthOmics: Debug + Send + Sync {
         store: &'a ReferenceStoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
-    ) -> Asked<'a, ListPage>;
+    ) -> RequestFuture<'a, ListPage>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::breakers::{Breakers, Pass};
 use super::scheduler::{Priority, Scheduler};
-use super::service::{Asked, Connect, HealthOmics, ListPage, TargetError};
+use super::service::{Connect, HealthOmics, ListPage, RequestFuture, TargetError};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{Operation, PollFailure, PollOutcome};
@@ -125,7 +125,7 @@ impl Target {
         &self,
         operation: Operation,
         store: &ReferenceStoreId,
-        request: Asked<'_, T>,
+        request: RequestFuture<'_, T>,
     ) -> Result<T, PollFailure> {
         let sent = self.clock.now().monotonic;
         let outcome = request.await;

@@ -12,7 +12,7 @@ mod router;
 pub mod server;
 mod ui;
 
-pub use api::{daemon, stores, watches};
+pub use api::{daemon, jobs, stores};
 pub use app_state::AppState;
 pub use response::distance;
 pub use server::{control, tls};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tracing::error;
 
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
 /// Responses rendered at once. Each may read the database, which takes three descriptors.
@@ -42,7 +42,7 @@ pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {
-            (status, [(header::CONTENT_TYPE, "application/json")], Printable(&json).to_string()).into_response()
+            (status, [(header::CONTENT_TYPE, "application/json")], Sanitized(&json).to_string()).into_response()
         }
         Err(error) => internal_error(&error),
     }
@@ -52,7 +52,7 @@ pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Respon
     json(status, &serde_json::json!({ "error": error.into() }))
 }
 
-/// A time as the record writes it: UTC, with milliseconds.
+/// A time as the database writes it: UTC, with milliseconds.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }
@@ -67,6 +67,6 @@ pub fn distance(time: Timestamp, now: Timestamp) -> String {
 
 /// Text of several lines, each safe to show.
 pub(super) fn printable_lines(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| Printable(line).to_string()).collect();
+    let lines: Vec<String> = text.lines().map(|line| Sanitized(line).to_string()).collect();
     lines.join("\n")
 }

@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 
 /// Where journald listens.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
@@ -59,7 +59,7 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut entry: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        let (priority, line) = (priority(*event.metadata().level()), Printable(line.trim_end_matches('\n')));
+        let (priority, line) = (priority(*event.metadata().level()), Sanitized(line.trim_end_matches('\n')));
         write!(entry, "PRIORITY={priority}\nMESSAGE={line}\nSYSLOG_IDENTIFIER=refwatch\n")?;
         let mut fields = Fields { entry, written: Ok(()) };
         event.record(&mut fields);
@@ -78,7 +78,7 @@ impl Visit for Fields<'_> {
         if field.name() != "message" {
             // The protocol allows capitals, digits and underscores.
             let name = field.name().to_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-            self.written = self.written.and_then(|()| writeln!(self.entry, "REFWATCH_{name}={}", Printable(value)));
+            self.written = self.written.and_then(|()| writeln!(self.entry, "REFWATCH_{name}={}", Sanitized(value)));
         }
     }
 

@@ -19,7 +19,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use self::journal::{Entry, Journal};
 use crate::config::{LogConfig, LogFormat, LogRotation};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 
 pub mod journal;
 
@@ -188,7 +188,7 @@ impl<W: Write> Write for Sanitised<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        self.0.write_all(format!("{}\n", Printable(text)).as_bytes())?;
+        self.0.write_all(format!("{}\n", Sanitized(text)).as_bytes())?;
         Ok(line.len())
     }
 
@@ -237,7 +237,7 @@ mod tests {
             for format in [LogFormat::Text, LogFormat::Json] {
                 let line = logged(format, &field, &message);
                 let text = line.strip_suffix('\n').expect("a line");
-                assert!(!text.chars().any(crate::core::sanitize::is_hostile), "{line:?}");
+                assert!(!text.chars().any(crate::core::sanitize::is_unsafe_to_display), "{line:?}");
             }
             let event: serde_json::Value =
                 serde_json::from_str(&logged(LogFormat::Json, &field, &message)).expect("JSON");

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::exposition::{Exposition, labels};
 use super::{number, seconds};
 use crate::core::job::JobStatus;
-use crate::state::{DaemonView, StoreView, WatchState, WatchView};
+use crate::state::{DaemonStatus, StoreStatus, WatchState, WatchStatus};
 
 pub(super) fn write(
-    daemon: &DaemonView,
-    watches: &[Arc<WatchView>],
-    stores: &[Arc<StoreView>],
+    daemon: &DaemonStatus,
+    watches: &[Arc<WatchStatus>],
+    stores: &[Arc<StoreStatus>],
     exposition: &mut Exposition,
 ) {
     let states = watches.iter().map(|watch| watch.state.label());
@@ -25,22 +25,22 @@ pub(super) fn write(
     let targets: BTreeSet<_> =
         watches.iter().map(|watch| &watch.id.target).chain(stores.iter().map(|store| &store.id.target)).collect();
     let target_up = targets.into_iter().map(|target| {
-        let up = !daemon.refused_targets.contains_key(target);
+        let up = !daemon.targets_down.contains_key(target);
         (labels(&[("target", target)]), f64::from(up))
     });
     exposition.family("refwatch_target_up", "1 if requests through this target succeed, 0 otherwise.", target_up);
     exposition.family(
         "refwatch_store_up",
         "Whether new jobs can be found of a store of which every job is watched.",
-        stores.iter().map(|store| (store_labels(store), f64::from(store.trouble.is_none()))),
+        stores.iter().map(|store| (store_labels(store), f64::from(store.error.is_none()))),
     );
     exposition.family(
         "refwatch_store_last_listed_timestamp_seconds",
         "When a store of which every job is watched was last listed.",
         stores.iter().filter_map(|store| Some((store_labels(store), seconds(store.listed_at?)))),
     );
-    let record_up = f64::from(daemon.record_error.is_none());
-    exposition.single("refwatch_record_up", "Whether the record can be written.", record_up);
+    let record_up = f64::from(daemon.database_error.is_none());
+    exposition.single("refwatch_database_up", "Whether the database can be written.", record_up);
     exposition.single(
         "refwatch_config_last_reload_successful",
         "Whether the configuration was last read without an error.",
@@ -59,8 +59,8 @@ pub(super) fn write(
     exposition.family("refwatch_build_info", "What this refwatch was built from and for; 1.", [(build, 1.0)]);
 }
 
-fn store_labels(store: &StoreView) -> String {
-    labels(&[("watch", &store.name), ("target", &store.id.target), ("reference_store_id", store.id.store.as_str())])
+fn store_labels(store: &StoreStatus) -> String {
+    labels(&[("watch", &store.name), ("target", &store.id.target), ("store_id", store.id.store.as_str())])
 }
 
 /// How often each value of a label was seen, those never seen included.

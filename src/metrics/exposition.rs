@@ -1,7 +1,7 @@
 //! Writes the text of a scrape, in the text format 0.0.4 or in OpenMetrics 1.0, which the `prometheus` crate does not write.
 //!
 //! Both formats have the same series and values. In OpenMetrics a counter's family has no `_total`, a gauge named `_info` has a
-//! type of its own, units are declared, and bounds of buckets are floats. `refwatch_import_job_status` stays a gauge: the label of
+//! type of its own, units are declared, and bounds of buckets are floats. `refwatch_job_status` stays a gauge: the label of
 //! a state set would have the name of its family.
 
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{Format, number};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 
 /// Ends a text of OpenMetrics: without it a scrape counts as cut short.
 const END: &str = "# EOF\n";
@@ -109,7 +109,7 @@ impl Exposition {
 /// Labels as they stand between the braces. Values may come from the configuration, so they pass the sanitiser, which leaves no line
 /// break to escape.
 pub(super) fn labels(pairs: &[(&str, &str)]) -> String {
-    let escaped = |value| Printable(value).to_string().replace('\\', r"\\").replace('"', "\\\"");
+    let escaped = |value| Sanitized(value).to_string().replace('\\', r"\\").replace('"', "\\\"");
     let labels: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
     labels.join(",")
 }

@@ -1,21 +1,21 @@
 //! The metrics: every family that a scrape shows, and the text it is shown in.
 //!
-//! `instruments` counts events as they happen. Everything else is read at each scrape: from `state` (`watches`, `daemon`), so a job
+//! `instruments` counts events as they happen. Everything else is read at each scrape: from `state` (`jobs`, `daemon`), so a job
 //! that left the watch list leaves the metrics, and from /proc (`process`). Label values come from the configuration and from
 //! closed sets, never from the service. No label is called `job`, `instance` or `region`: Prometheus or its service discovery
 //! sets those.
 
 mod daemon;
 mod exposition;
+mod jobs;
 mod process;
-mod watches;
 
 use prometheus::Registry;
 
 use self::exposition::Exposition;
 use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
-use crate::state::StatusBoard;
+use crate::state::SharedState;
 
 /// The format of a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ impl Format {
 
 #[derive(Debug)]
 pub struct Metrics {
-    board: StatusBoard,
+    board: SharedState,
     registry: Registry,
     started_at: Timestamp,
 }
@@ -47,7 +47,7 @@ pub struct Metrics {
 impl Metrics {
     /// The metrics of a process that began at `started_at`.
     #[must_use]
-    pub fn new(board: StatusBoard, instruments: &Instruments, started_at: Timestamp) -> Self {
+    pub fn new(board: SharedState, instruments: &Instruments, started_at: Timestamp) -> Self {
         Self { board, registry: instruments.registry.clone(), started_at }
     }
 
@@ -59,7 +59,7 @@ impl Metrics {
         for family in self.registry.gather() {
             exposition.gathered(&family);
         }
-        watches::write(&watches, &mut exposition);
+        jobs::write(&watches, &mut exposition);
         daemon::write(&self.board.daemon(), &watches, &self.board.stores(), &mut exposition);
         process::write(self.started_at, &mut exposition);
         exposition.finish()

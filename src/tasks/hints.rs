@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::core::job::{ImportJobId, JobStatus};
 use crate::core::listing::is_listed;
 use crate::core::time::Timestamp;
-use crate::core::tracker::{Known, Next};
+use crate::core::tracker::{JobState, NextAction};
 
 #[derive(Debug, Default)]
 pub(crate) struct StoreRegistry {
@@ -38,7 +38,7 @@ struct SlotState {
     looks_changed: bool,
     safety_interval: Option<Duration>,
     /// What the job's watcher reported last; `None` before the first report.
-    report: Option<(Next, Option<Arc<Known>>)>,
+    report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
 /// The job watcher's side of a [`JobSlot`].
@@ -70,19 +70,19 @@ impl StoreRegistry {
 
     /// Whether a watched job is still polled.
     pub(crate) fn has_live_jobs(&self) -> bool {
-        lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.state).report, Some((Next::PollAt(_), _))))
+        lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.state).report, Some((NextAction::PollAt(_), _))))
     }
 
     /// The live jobs that a listing can replace polls of, with their last known state.
-    pub(crate) fn live(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<Known>>> {
+    pub(crate) fn live(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<JobState>>> {
         self.collect(|next, known| {
-            (matches!(next, Next::PollAt(_)) && is_listed(known.map(AsRef::as_ref), now)).then(|| known.cloned())
+            (matches!(next, NextAction::PollAt(_)) && is_listed(known.map(AsRef::as_ref), now)).then(|| known.cloned())
         })
     }
 
     /// The watched jobs that have ended, with their status.
     pub(crate) fn finished(&self) -> BTreeMap<ImportJobId, JobStatus> {
-        self.collect(|next, _| if let Next::Finished(status) = next { Some(status.clone()) } else { None })
+        self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
     }
 
     /// Asks the watcher of `job` to poll at once. The hint is kept until the watcher has received it.
@@ -106,7 +106,10 @@ impl StoreRegistry {
         }
     }
 
-    fn collect<T>(&self, select: impl Fn(&Next, Option<&Arc<Known>>) -> Option<T>) -> BTreeMap<ImportJobId, T> {
+    fn collect<T>(
+        &self,
+        select: impl Fn(&NextAction, Option<&Arc<JobState>>) -> Option<T>,
+    ) -> BTreeMap<ImportJobId, T> {
         let inner = lock(&self.inner);
         let selected = inner.jobs.iter().filter_map(|(job, slot)| {
             let state = lock(&slot.state);
@@ -119,7 +122,7 @@ impl StoreRegistry {
 
 impl JobHints {
     /// Reports the state of the job to the lister.
-    pub(crate) fn report(&self, next: Next, known: Option<Arc<Known>>) {
+    pub(crate) fn report(&self, next: NextAction, known: Option<Arc<JobState>>) {
         lock(&self.0.state).report = Some((next, known));
     }
 

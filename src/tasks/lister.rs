@@ -17,9 +17,9 @@ use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
-use crate::core::tracker::{Known, RETRY_AFTER_MAX};
+use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
 use crate::healthomics::{ListPage, ListedJob, Target};
-use crate::state::StatusBoard;
+use crate::state::SharedState;
 use crate::tasks::hints::StoreRegistry;
 
 /// The live jobs from which on a listing is cheaper than their polls.
@@ -57,7 +57,7 @@ pub(crate) struct DiscoveryPolicy {
     /// The store's `watch` label.
     pub(crate) name: Arc<str>,
     /// The greatest age of a job when the search begins.
-    pub(crate) since: Duration,
+    pub(crate) created_within: Duration,
     /// From one listing to the next if listings do not replace polls.
     pub(crate) interval: Duration,
 }
@@ -75,7 +75,7 @@ pub struct DiscoveredJobs {
 #[derive(Clone, Debug)]
 pub(crate) struct ListerContext {
     pub(crate) clock: Clock,
-    pub(crate) board: StatusBoard,
+    pub(crate) board: SharedState,
     pub(crate) discovered: mpsc::Sender<DiscoveredJobs>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Lister {
 }
 
 /// The live jobs of the store.
-type Live = BTreeMap<ImportJobId, Option<Arc<Known>>>;
+type Live = BTreeMap<ImportJobId, Option<Arc<JobState>>>;
 
 impl Lister {
     /// `seed` sets the jitter of the backoff.
@@ -115,9 +115,9 @@ impl Lister {
         policy: ListingPolicy,
         seed: u64,
     ) -> Self {
-        let search = policy.discovery.as_ref().map(|DiscoveryPolicy { name, since, .. }| {
+        let search = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
             context.board.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
-            DiscoveryWindow::new(context.clock.now().wall.checked_sub(*since).unwrap_or(Timestamp::MIN))
+            DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
         Self {
             context,
@@ -271,7 +271,7 @@ impl Lister {
         from.checked_sub(CREATED_SLACK).ok()
     }
 
-    fn compare_live(&mut self, listed: &ListedJob, known: Option<&Known>) {
+    fn compare_live(&mut self, listed: &ListedJob, known: Option<&JobState>) {
         // A job that had ended when it was discovered is not urgent.
         let when_discovered = || self.search.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(when_discovered);
@@ -315,9 +315,9 @@ impl Lister {
             self.cut_short = true;
             let StoreId { target, store } = &self.store;
             let missed = format!(
-                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not found: set a shorter `since`"
+                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not found: set a shorter `created_within`"
             );
-            warn!(event = "listing_cut_short", %target, reference_store_id = %store, "{missed}");
+            warn!(event = "listing_cut_short", %target, store_id = %store, "{missed}");
             self.context.board.update_store(&self.store, |view| view.missed = Some(missed));
         }
     }
@@ -327,15 +327,15 @@ impl Lister {
         self.ends_with_outage = false;
         let StoreId { target, store } = &self.store;
         if self.ended_by.take().is_some() {
-            info!(event = "sweep_recovered", %target, reference_store_id = %store, "listing works again");
+            info!(event = "listing_recovered", %target, store_id = %store, "listing works again");
         }
         if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
             if let (Some(reason), None) = (&unhandled, &self.unhandled) {
-                warn!(event = "find_failed", %target, reference_store_id = %store, watch = &**name,
+                warn!(event = "discovery_failed", %target, store_id = %store, watch = &**name,
                     "new jobs of this store cannot be watched until this is mended: {reason}");
             }
             self.unhandled.clone_from(&unhandled);
-            self.context.board.update_store(&self.store, |view| view.trouble = unhandled);
+            self.context.board.update_store(&self.store, |view| view.error = unhandled);
         }
         self.unhandled.is_none()
     }
@@ -367,13 +367,13 @@ impl Lister {
             } else {
                 "its jobs are polled one by one"
             };
-            warn!(event = "sweep_failed", target = %self.store.target, reference_store_id = %self.store.store,
+            warn!(event = "listing_failed", target = %self.store.target, store_id = %self.store.store,
                 watch = discovery.map(|discovery| &*discovery.name), reason = reason.label(),
                 "this store cannot be listed: {follows}: {message}{advice}");
         }
         if discovery.is_some() {
             let trouble = format!("it cannot be listed: {message}{advice}");
-            self.context.board.update_store(&self.store, |view| view.trouble = Some(trouble));
+            self.context.board.update_store(&self.store, |view| view.error = Some(trouble));
         }
     }
 }

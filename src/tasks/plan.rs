@@ -62,7 +62,7 @@ pub(crate) fn plan(running: &Running<'_>, wanted: &Config) -> Plan {
 
 /// The stores to list: those whose jobs are discovered, and those with several jobs of their own.
 pub(crate) fn listers(config: &Config) -> BTreeMap<StoreId, ListingPolicy> {
-    let (replaces_polls, WatchList { jobs, stores }) = (config.poll.sweep, &config.watch_list);
+    let (replaces_polls, WatchList { jobs, stores }) = (config.poll.use_list, &config.watch_list);
     let mut listers = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for id in jobs.keys().filter(|_| replaces_polls) {
@@ -70,9 +70,9 @@ pub(crate) fn listers(config: &Config) -> BTreeMap<StoreId, ListingPolicy> {
             listers.insert(id.store_id(), ListingPolicy { replaces_polls, discovery: None });
         }
     }
-    for (store, StoreEntry { since, each }) in stores {
+    for (store, StoreEntry { created_within, each }) in stores {
         let name = Arc::clone(&each.name);
-        let discovery = DiscoveryPolicy { name, since: *since, interval: config.poll.min_interval };
+        let discovery = DiscoveryPolicy { name, created_within: *created_within, interval: config.poll.min_interval };
         listers.insert(store.clone(), ListingPolicy { replaces_polls, discovery: Some(discovery) });
     }
     listers
@@ -156,11 +156,11 @@ mod tests {
         assert_eq!(planned(&old, &["3/9"], &renamed), "-1/1 +1/1");
 
         let mut longer = old.clone();
-        longer.watch_list.stores.get_mut(&store_id("3")).expect("a store").since = Duration::from_hours(1);
+        longer.watch_list.stores.get_mut(&store_id("3")).expect("a store").created_within = Duration::from_hours(1);
         assert_eq!(planned(&old, &["3/9"], &longer), "-3/9 -[3] +[3]");
 
         let mut polls = old.clone();
-        polls.poll.sweep = false;
+        polls.poll.use_list = false;
         assert_eq!(planned(&old, &["3/9"], &polls), "-[2] -[3] +[3]");
     }
 

@@ -108,7 +108,7 @@ class Stand:
 
     def watches(self):
         try:
-            return json.loads(self.get("/api/v1/watches"))
+            return json.loads(self.get("/api/v1/jobs"))
         except OSError:
             assert self.processes[-1].poll() is None, self.config.with_suffix(".log1").read_text()
             return []
@@ -171,7 +171,7 @@ def check_status_page(page, stand):
 
 
 def check_job_page(page, stand, watch):
-    path = f"/watch/{watch['reference_store_id']}/{watch['import_job_id']}"
+    path = f"/jobs/reference_import/{watch['store_id']}/{watch['job_id']}"
     nodes = check(page, stand, path)
     names = lambda role: [name for found, name, _ in nodes if found == role]
     listed = watch["sources"]["listed"]
@@ -236,7 +236,7 @@ def main():
                     page.go(f"http://{stand.address}/")
                     check_status_page(page, stand)
                     page.screenshot(directory / f"status-page{suffix}{dark}.png")
-                    page.go(f"http://{stand.address}/watch/{told['reference_store_id']}/{told['import_job_id']}")
+                    page.go(f"http://{stand.address}/jobs/reference_import/{told['store_id']}/{told['job_id']}")
                     check_job_page(page, stand, told)
                     page.screenshot(directory / f"job-page{suffix}{dark}.png")
                     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")

@@ -38,16 +38,16 @@ TEXT, OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8", "application/ope
 # The contract: every family, by its type in the text format.
 FAMILIES = {
     "counter": """
-        refwatch_import_job_transitions_total refwatch_api_requests_total refwatch_api_request_failures_total
-        refwatch_record_commits_total refwatch_record_failures_total refwatch_record_set_aside_total refwatch_task_restarts_total
+        refwatch_transitions_total refwatch_api_requests_total refwatch_api_request_failures_total
+        refwatch_database_commits_total refwatch_database_failures_total refwatch_database_quarantined_total refwatch_task_restarts_total
         refwatch_log_lines_dropped_total process_cpu_seconds_total""",
     "gauge": """
-        refwatch_import_job_info refwatch_import_job_status refwatch_import_job_sources refwatch_import_job_up
-        refwatch_import_job_created_timestamp_seconds refwatch_import_job_completed_timestamp_seconds
-        refwatch_import_job_last_transition_timestamp_seconds refwatch_import_job_last_successful_poll_timestamp_seconds
-        refwatch_import_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
+        refwatch_job_info refwatch_job_status refwatch_job_items refwatch_job_up
+        refwatch_job_created_timestamp_seconds refwatch_job_completed_timestamp_seconds
+        refwatch_job_last_transition_timestamp_seconds refwatch_job_last_successful_poll_timestamp_seconds
+        refwatch_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
         refwatch_store_last_listed_timestamp_seconds refwatch_quota_allowed_requests_per_second
-        refwatch_quota_configured_requests_per_second refwatch_record_up
+        refwatch_quota_configured_requests_per_second refwatch_database_up
         refwatch_config_last_reload_successful refwatch_config_last_reload_success_timestamp_seconds refwatch_build_info
         process_open_fds process_max_fds process_resident_memory_bytes process_virtual_memory_bytes process_start_time_seconds
         process_threads""",
@@ -60,9 +60,9 @@ EMPTY = {"changes(refwatch_config_last_reload_success_timestamp_seconds[1m]) > 0
 
 ENDS = {
     "COMPLETED": None,
-    "COMPLETED_WITH_FAILURES": "RefwatchImportJobCompletedWithFailures",
-    "FAILED": "RefwatchImportJobFailed",
-    "CANCELLED": "RefwatchImportJobCancelled",
+    "COMPLETED_WITH_FAILURES": "RefwatchJobCompletedWithFailures",
+    "FAILED": "RefwatchJobFailed",
+    "CANCELLED": "RefwatchJobCancelled",
 }
 
 
@@ -88,7 +88,7 @@ def main():
 
 
 def ended(status):
-    return f'refwatch_import_job_status{{status="{status}"}} == 1'
+    return f'refwatch_job_status{{status="{status}"}} == 1'
 
 
 def the_formats_are_valid(daemon):

@@ -11,7 +11,7 @@ import jsonschema
 BEYOND = re.compile(
     r"""error:\ (?:
       .*\ must\ be\ between\ \d+(?:ms|s|m|h|d)\ and
-    | `(?:backoff_initial|since|forget_after)`,\ .*\ must\ not\ be\ longer\ than
+    | `(?:backoff_initial|since|remove_after)`,\ .*\ must\ not\ be\ longer\ than
     | `interval`\ must\ not\ be\ shorter\ than
     | there\ is\ no\ target
     | this\ (?:job|store)\ is\ in\ the\ watch\ list\ twice

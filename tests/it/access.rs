@@ -18,7 +18,7 @@ const HOST: &str = "refwatch.example";
 
 fn configuration(http: &str) -> String {
     format!(
-        "[record]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[target.default]\nregion = \"us-west-2\"\n"
+        "[database]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[target.default]\nregion = \"us-west-2\"\n"
     )
 }
 

@@ -21,19 +21,19 @@ fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
     assert_eq!(get(address, "/-/healthy").0, 200);
     assert_eq!(get(address, "/-/ready").0, 200);
 
-    // Page, metrics and API say the same as the record, which the API's transitions are.
-    eventually("page, metrics, API and record to agree", || {
+    // Page, metrics and API say the same as the database, which the API's transitions are.
+    eventually("page, metrics, API and database to agree", || {
         let mut latest = BTreeMap::new();
         for row in json(address, "/api/v1/transitions").as_array()? {
-            latest.insert(row["import_job_id"].as_str()?.to_owned(), row["to_status"].as_str()?.to_owned());
+            latest.insert(row["job_id"].as_str()?.to_owned(), row["to_status"].as_str()?.to_owned());
         }
-        let watches = json(address, "/api/v1/watches");
+        let watches = json(address, "/api/v1/jobs");
         let (_, page) = get(address, "/");
         let agree = watches.as_array()?.iter().all(|watch| {
-            let (id, status) = (watch["import_job_id"].as_str().unwrap_or(""), watch["status"].as_str().unwrap_or(""));
-            let labels = [&*format!("import_job_id=\"{id}\""), &*format!("status=\"{status}\"")];
+            let (id, status) = (watch["job_id"].as_str().unwrap_or(""), watch["status"].as_str().unwrap_or(""));
+            let labels = [&*format!("job_id=\"{id}\""), &*format!("status=\"{status}\"")];
             latest.get(id).is_some_and(|latest| latest == status)
-                && metric(address, "refwatch_import_job_status", &labels) == Some(1.0)
+                && metric(address, "refwatch_job_status", &labels) == Some(1.0)
                 && page.contains(id)
         });
         (latest.len() == 8 && agree).then_some(())
@@ -205,7 +205,7 @@ fn a_role_is_assumed_with_its_external_id() {
     let request = requests.recv_timeout(LONG).expect("a request for the role");
     assert!(request.contains("Action=AssumeRole") && request.contains("ExternalId=our-external-id"), "{request}");
     let address = daemon.address();
-    eventually("a poll with the role", || (metric(address, "refwatch_import_job_up", &[]) == Some(1.0)).then_some(()));
+    eventually("a poll with the role", || (metric(address, "refwatch_job_up", &[]) == Some(1.0)).then_some(()));
     let (_, shown) = get(address, "/config");
     assert!(shown.contains("role_arn") && !shown.contains("our-external-id"), "{shown}");
 }

@@ -14,17 +14,17 @@ fn fault_093_fifty_jobs_reach_their_ends_and_a_kill_half_way_loses_and_doubles_n
     let scene = Scene::new();
     let (_simulator, simulator, config) =
         scene.simulate(&["--jobs", "50", "--seed", "7", "--quota", "5", "--mean-seconds", "16"]);
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
 
     let (killed, _) = scene.daemon(&config);
-    eventually("half of the ends", || (ended(&transitions(&record)) >= 25).then_some(()));
+    eventually("half of the ends", || (ended(&transitions(&database)) >= 25).then_some(()));
     killed.signal(Signal::KILL);
     drop(killed);
-    let before = transitions(&record);
+    let before = transitions(&database);
 
     let (daemon, address) = scene.daemon(&config);
     eventually("the other ends", || (metric(address, "refwatch_watches", &["finished"]) == Some(50.0)).then_some(()));
-    let after = transitions(&record);
+    let after = transitions(&database);
     for to in ["COMPLETED", "COMPLETED_WITH_FAILURES", "FAILED", "CANCELLED"] {
         let new = after[before.len()..].iter().filter(|row| row.to_status == to).count();
         let counted = metric(address, "refwatch_transitions_total", &[&*format!("to=\"{to}\"")]);
@@ -66,20 +66,20 @@ fn fault_093_faults_of_every_kind_and_kills_among_them_lose_and_double_nothing()
     let (_simulator, simulator, config) = scene.simulate(&arguments);
     let config =
         config.replace("[poll]\n", "[poll]\ntimeout = \"1s\"\nbackoff_initial = \"200ms\"\nbackoff_max = \"2s\"\n");
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let mut recorded = Vec::new();
     for killed_at in [6, 16, 28, 40] {
         let (daemon, _) = scene.daemon(&config);
-        eventually("more transitions", || (transitions(&record).len() >= killed_at).then_some(()));
+        eventually("more transitions", || (transitions(&database).len() >= killed_at).then_some(()));
         daemon.signal(Signal::KILL);
         drop(daemon);
-        let rows = transitions(&record);
+        let rows = transitions(&database);
         assert_eq!(rows[..recorded.len()], recorded, "what was recorded before a kill stands as it was");
         recorded = rows;
     }
     let (_daemon, address) = scene.daemon(&config);
     eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(24.0)).then_some(()));
-    assert_true(transitions(&record), simulator);
+    assert_true(transitions(&database), simulator);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_job_that_ended_is_not_polled_again_after_a_restart() {
     let (_second, address) = scene.daemon(&config);
     assert_eq!(metric(address, "refwatch_watches", &["finished"]), Some(3.0));
     assert_eq!(json(simulator, "/-/calls"), calls);
-    let watches = json(address, "/api/v1/watches");
+    let watches = json(address, "/api/v1/jobs");
     assert!(watches.as_array().expect("an array").iter().all(|watch| watch["state"] == "finished"), "{watches}");
 }
 
@@ -103,18 +103,18 @@ fn a_job_that_ended_is_not_polled_again_after_a_restart() {
 fn a_change_after_a_restart_lies_after_the_last_sight_before_it() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "8"]);
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (mut first, address) = scene.daemon(&config);
     let time = |watch: &serde_json::Value, field: &str| watch[field].as_str().map(str::to_owned);
     eventually("a second sight of one status", || {
-        let watch = &json(address, "/api/v1/watches")[0];
+        let watch = &json(address, "/api/v1/jobs")[0];
         (time(watch, "last_seen")? > time(watch, "since")?).then_some(())
     });
     first.signal(Signal::TERM);
     assert!(first.end().success());
-    let before = transitions(&record);
+    let before = transitions(&database);
     let (_second, _) = scene.daemon(&config);
-    let change = eventually("the next change", || transitions(&record).into_iter().nth(before.len()));
+    let change = eventually("the next change", || transitions(&database).into_iter().nth(before.len()));
     let last = before.last().expect("a sighting");
     assert_eq!(change.from_status.as_ref(), Some(&last.to_status));
     assert!(change.not_before > Some(last.observed_at.clone()), "{change:?} after {last:?}");
@@ -142,8 +142,8 @@ fn fault_092_a_stop_is_clean_and_a_second_one_is_immediate() {
     eventually("the stop", || daemon.stderr().contains("event=\"stopping\"").then_some(()));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end().code(), Some(1), "{}", daemon.stderr());
-    let record = rusqlite::Connection::open(scene.path("refwatch.db")).expect("a database");
-    let whole: String = record.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
+    let database = rusqlite::Connection::open(scene.path("refwatch.db")).expect("a database");
+    let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
     assert_eq!(whole, "ok");
 }
 
@@ -151,52 +151,53 @@ fn fault_092_a_stop_is_clean_and_a_second_one_is_immediate() {
 fn fault_075_what_is_not_in_the_record_is_nowhere_to_be_seen() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "12"]);
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (daemon, address) = scene.daemon(&config);
-    eventually("first sightings", || (transitions(&record).len() >= 2).then_some(()));
+    eventually("first sightings", || (transitions(&database).len() >= 2).then_some(()));
 
     // Somebody else holds the database, so what the daemon sees cannot be written.
-    let other = rusqlite::Connection::open(&record).expect("a database");
+    let other = rusqlite::Connection::open(&database).expect("a database");
     eventually("the database to ourselves", || other.execute_batch("BEGIN IMMEDIATE").ok());
-    eventually("a commit that fails", || (metric(address, "refwatch_record_failures_total", &[])? > 0.0).then_some(()));
+    eventually("a commit that fails", || {
+        (metric(address, "refwatch_database_failures_total", &[])? > 0.0).then_some(())
+    });
     let told = |rows: &[TransitionRow]| {
         for row in rows.iter().filter(|row| !rows.iter().any(|later| follows(later, row))) {
-            let watches = json(address, "/api/v1/watches");
-            let shown = watches.as_array()?.iter().find(|watch| watch["import_job_id"] == row.import_job_id)?;
-            let labels =
-                [&*format!("import_job_id=\"{}\"", row.import_job_id), &*format!("status=\"{}\"", row.to_status)];
-            let measured = metric(address, "refwatch_import_job_status", &labels);
+            let watches = json(address, "/api/v1/jobs");
+            let shown = watches.as_array()?.iter().find(|watch| watch["job_id"] == row.job_id)?;
+            let labels = [&*format!("job_id=\"{}\"", row.job_id), &*format!("status=\"{}\"", row.to_status)];
+            let measured = metric(address, "refwatch_job_status", &labels);
             (shown["status"] == row.to_status && measured == Some(1.0)).then_some(())?;
         }
         (daemon.stderr().matches("event=\"transition\"").count() == rows.len()).then_some(())
     };
-    assert_eq!(told(&transitions(&record)), Some(()), "{}", daemon.stderr());
+    assert_eq!(told(&transitions(&database)), Some(()), "{}", daemon.stderr());
     assert_eq!(get(address, "/-/ready").0, 503);
 
     other.execute_batch("ROLLBACK").expect("our own transaction");
-    eventually("both ends", || (ended(&transitions(&record)) == 2).then_some(()));
-    eventually("all of it to be told", || told(&transitions(&record)));
+    eventually("both ends", || (ended(&transitions(&database)) == 2).then_some(()));
+    eventually("all of it to be told", || told(&transitions(&database)));
     eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
     assert_eq!(daemon.stderr().matches("event=\"record_failed\"").count(), 1, "{}", daemon.stderr());
 }
 
 /// Whether `later` is the same job's next row.
 fn follows(later: &TransitionRow, row: &TransitionRow) -> bool {
-    later.import_job_id == row.import_job_id && later.id > row.id
+    later.job_id == row.job_id && later.id > row.id
 }
 
 #[test]
 fn a_record_that_is_moved_away_is_noticed() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (daemon, address) = scene.daemon(&config);
-    eventually("first sightings", || (transitions(&record).len() >= 2).then_some(()));
-    std::fs::rename(&record, scene.path("elsewhere.db")).expect("a record");
+    eventually("first sightings", || (transitions(&database).len() >= 2).then_some(()));
+    std::fs::rename(&database, scene.path("elsewhere.db")).expect("a database");
     let (_, reason) = eventually("the loss", || Some(get(address, "/-/ready")).filter(|(status, _)| *status == 503));
     assert!(reason.contains("refwatch.db"), "{reason}");
-    std::fs::rename(scene.path("elsewhere.db"), &record).expect("a record");
-    eventually("the record again", || (get(address, "/-/ready").0 == 200).then_some(()));
+    std::fs::rename(scene.path("elsewhere.db"), &database).expect("a database");
+    eventually("the database again", || (get(address, "/-/ready").0 == 200).then_some(()));
     assert!(daemon.stderr().contains("event=\"record_recovered\""));
 }
 
@@ -212,9 +213,8 @@ fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
     let file = scene.write("refwatch.toml", &list(&[first, second]));
     let (daemon, address) = scene.daemon(&file);
     let listed = || -> Vec<String> {
-        let watches = json(address, "/api/v1/watches");
-        let ids =
-            watches.as_array().expect("an array").iter().map(|w| w["import_job_id"].as_str().expect("text").to_owned());
+        let watches = json(address, "/api/v1/jobs");
+        let ids = watches.as_array().expect("an array").iter().map(|w| w["job_id"].as_str().expect("text").to_owned());
         ids.collect()
     };
     let sorted = |mut ids: Vec<String>| {
@@ -229,10 +229,10 @@ fn a_reload_moves_to_the_new_list_and_leaves_what_did_not_change_alone() {
     eventually("the new list", || (sorted(listed()) == sorted(vec![id(second), id(third)])).then_some(()));
     eventually("the new job's first sighting", || {
         let rows = json(address, "/api/v1/transitions");
-        rows.as_array()?.iter().any(|row| row["import_job_id"] == id(third)).then_some(())
+        rows.as_array()?.iter().any(|row| row["job_id"] == id(third)).then_some(())
     });
     let of_second = |rows: &serde_json::Value| -> Vec<serde_json::Value> {
-        rows.as_array().expect("an array").iter().filter(|row| row["import_job_id"] == id(second)).cloned().collect()
+        rows.as_array().expect("an array").iter().filter(|row| row["job_id"] == id(second)).cloned().collect()
     };
     assert_eq!(of_second(&json(address, "/api/v1/transitions")), of_second(&seen_before), "it is not seen anew");
     assert_eq!(metric(address, "refwatch_config_last_reload_successful", &[]), Some(1.0));
@@ -294,7 +294,7 @@ fn fault_078_what_cannot_start_says_why_with_its_exit_status() {
 
     let (status, _, said) = scene.run(&["--config", path, "run"]);
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains("the record is in use by process"), "{said}");
+    assert!(said.contains("the database is in use by process"), "{said}");
 
     let other_record = config.replace("refwatch.db", "other.db").replace("127.0.0.1:0", &address.to_string());
     let other = scene.write("other.toml", &other_record);
@@ -303,13 +303,13 @@ fn fault_078_what_cannot_start_says_why_with_its_exit_status() {
     assert!(said.contains("http.listen") && said.contains("in use"), "{said}");
     drop(daemon);
 
-    let record = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the record");
-    record.pragma_update(None, "user_version", 1_000).expect("a newer schema");
-    drop(record);
-    let newer = std::fs::read(scene.path("refwatch.db")).expect("the record");
+    let database = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the database");
+    database.pragma_update(None, "user_version", 1_000).expect("a newer schema");
+    drop(database);
+    let newer = std::fs::read(scene.path("refwatch.db")).expect("the database");
     let (status, _, said) = scene.run(&["--config", path, "run"]);
     assert_eq!(status, 78, "{said}");
-    assert!(std::fs::read(scene.path("refwatch.db")).expect("the record") == newer, "it is as it was");
+    assert!(std::fs::read(scene.path("refwatch.db")).expect("the database") == newer, "it is as it was");
     assert!(said.contains("version 1000"), "{said}");
 
     let nowhere =

@@ -1,4 +1,4 @@
-//! Damage of the record: noticed at the start, set aside whole, and never seen where there is other trouble.
+//! Damage of the database: noticed at the start, set aside whole, and never seen where there is other trouble.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Detail, SourceTransition, Transition};
-use refwatch::database::{Filter, JobQuery, OpenError, Record};
+use refwatch::database::{Database, Filter, JobQuery, OpenError};
 
 use crate::campaigns::{number, say};
 use crate::database::{Place, at, full, id, transition};
@@ -18,7 +18,7 @@ use crate::process::{Scene, eventually, get, metric};
 type Files = BTreeMap<String, Vec<u8>>;
 
 impl Place {
-    /// A place with these files of a record.
+    /// A place with these files of a database.
     fn with(files: &Files) -> Self {
         let place = Self::new();
         fs::create_dir(place.path.parent().expect("a directory")).expect("a directory");
@@ -39,19 +39,19 @@ impl Place {
     }
 
     /// Opens what must be set aside, byte for byte but for the index of the write-ahead log, which SQLite makes anew.
-    async fn open_damaged(&self) -> Record {
+    async fn open_damaged(&self) -> Database {
         let mut before = self.files();
-        let record = self.open();
-        before.remove("record.db.lock");
+        let database = self.open();
+        before.remove("database.db.lock");
         let [mut aside] = <[Files; 1]>::try_from(self.set_aside()).expect("one");
         for files in [&mut before, &mut aside] {
-            files.remove("record.db-shm");
+            files.remove("database.db-shm");
         }
         assert!(aside == before, "byte for byte: {:?} of {:?}", aside.keys(), before.keys());
-        assert_eq!(self.instruments.record_set_aside.get(), 1);
-        record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit to the new one");
+        assert_eq!(self.instruments.database_quarantined.get(), 1);
+        database.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit to the new one");
         assert_eq!(self.transitions(), [">SUBMITTED"]);
-        record
+        database
     }
 }
 
@@ -64,11 +64,11 @@ fn files(directory: &Path) -> Files {
 }
 
 /// All that can be read: rows as they stand, and what a daemon goes on from, which it finds by index.
-async fn read(place: &Place, record: &Record) -> String {
+async fn read(place: &Place, database: &Database) -> String {
     let jobs = (0..JOBS).map(id).collect();
     let mut all = Vec::new();
     for jobs in [JobQuery::These(jobs), JobQuery::Recent { store: id(0).store_id(), ended_since: Timestamp::MIN }] {
-        all.push(format!("{:?}", record.restore(jobs).await.expect("jobs")));
+        all.push(format!("{:?}", database.restore(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));
     for filter in by_job.chain([Filter::default(), Filter { since: Some(at(5)), ..Filter::default() }]) {
@@ -81,40 +81,41 @@ async fn read(place: &Place, record: &Record) -> String {
 
 const JOBS: u64 = 40;
 
-/// Of the damaged records, on how many a daemon is started.
+/// Of the damaged databases, on how many a daemon is started.
 const SERVED: usize = 4;
 
-/// How soon a daemon is ready beside a damaged record.
+/// How soon a daemon is ready beside a damaged database.
 const SERVES_MAX: Duration = Duration::from_secs(5);
 
-/// The files of a record with a past: as they stand when the daemon was killed, and when it has closed it; and what they say.
-async fn records() -> ([Files; 2], String) {
+/// The files of a database with a past: as they stand when the daemon was killed, and when it has closed it; and what they say.
+async fn databases() -> ([Files; 2], String) {
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     for job in 0..JOBS {
-        record.append(&id(job), &full(None, "IN_PROGRESS", 0)).await.expect("a commit");
+        database.append(&id(job), &full(None, "IN_PROGRESS", 0)).await.expect("a commit");
     }
     for job in (0..JOBS).step_by(3) {
-        record.append(&id(job), &transition(Some("IN_PROGRESS"), "FAILED", 1)).await.expect("a commit");
+        database.append(&id(job), &transition(Some("IN_PROGRESS"), "FAILED", 1)).await.expect("a commit");
     }
-    assert_eq!(record.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 13);
-    record.close().await;
-    let record = place.open();
+    assert_eq!(database.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 13);
+    database.close().await;
+    let database = place.open();
     for job in (0..JOBS).step_by(4) {
-        record.append(&id(job), &full(Some("IN_PROGRESS"), "COMPLETED", 9)).await.expect("a commit");
+        database.append(&id(job), &full(Some("IN_PROGRESS"), "COMPLETED", 9)).await.expect("a commit");
     }
-    let said = read(&place, &record).await;
+    let said = read(&place, &database).await;
     let killed = place.files();
-    assert!(killed["record.db-wal"].len() > 10_000, "what was recorded since the start is in the log alone");
-    record.close().await;
-    assert_eq!(place.instruments.record_set_aside.get(), 0, "a sound one stays, whatever was deleted from it");
+    assert!(killed["database.db-wal"].len() > 10_000, "what was recorded since the start is in the log alone");
+    database.close().await;
+    assert_eq!(place.instruments.database_quarantined.get(), 0, "a sound one stays, whatever was deleted from it");
     ([killed, place.files()], said)
 }
 
 /// One flip of a bit, or one truncation, at a place that the seed says.
 fn damage(files: &mut Files, seed: u64) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
-    let parts: Vec<_> = ["record.db", "record.db-wal"].into_iter().filter(|name| files.contains_key(*name)).collect();
+    let parts: Vec<_> =
+        ["database.db", "database.db-wal"].into_iter().filter(|name| files.contains_key(*name)).collect();
     let part = random.choice(parts).expect("a part");
     let bytes = files.get_mut(part).expect("its bytes");
     // Every fifth in the header, which is small and says much.
@@ -135,42 +136,42 @@ async fn fault_076_damage_that_sqlite_sees_is_moved_aside_and_other_damage_stops
         Some(seed) => seed..seed + 1,
         None => 0..number("DAMAGE_SEEDS").unwrap_or(60),
     };
-    let (records, _) = records().await;
+    let (databases, _) = databases().await;
     let (mut moved, mut kept, mut newer) = (Vec::new(), 0, 0);
     for seed in seeds {
-        for mut files in records.clone() {
+        for mut files in databases.clone() {
             let what = damage(&mut files, seed);
             let again = format!("{what}: DAMAGE_SEED={seed} cargo test --test it fault_076_damage");
             let place = Place::with(&files);
-            let mut record = match Record::open(&place.path, &place.instruments) {
-                Ok(record) => record,
+            let mut database = match Database::open(&place.path, &place.instruments) {
+                Ok(database) => database,
                 // A bit of the version: reported, and left alone for a newer refwatch.
                 Err(OpenError::NewerSchema { .. }) => {
                     newer += 1;
-                    assert!(place.files()["record.db"] == files["record.db"], "left alone: {again}");
+                    assert!(place.files()["database.db"] == files["database.db"], "left alone: {again}");
                     continue;
                 }
                 Err(error) => panic!("{error}: {again}"),
             };
-            if place.instruments.record_set_aside.get() > 0 {
+            if place.instruments.database_quarantined.get() > 0 {
                 let mut aside = place.set_aside().pop().expect("what was moved aside");
-                aside.remove("record.db-shm");
+                aside.remove("database.db-shm");
                 assert!(aside.iter().all(|(name, bytes)| files[name] == *bytes), "byte for byte: {again}");
                 let whole = |name| aside.contains_key(name) == files.contains_key(name);
-                assert!(whole("record.db") && whole("record.db-wal"), "whole: {again}");
+                assert!(whole("database.db") && whole("database.db-wal"), "whole: {again}");
                 moved.push(files);
             } else {
                 kept += 1;
             }
             // A page that is first read now may turn out damaged. The next start then checks the file.
             let change = full(Some("IN_PROGRESS"), "CANCELLED", 20);
-            if record.append(&id(1), &change).await.is_err() {
-                record.close().await;
-                record = Record::open(&place.path, &place.instruments).expect(&again);
-                assert_eq!(place.instruments.record_set_aside.get(), 1, "{again}");
-                record.append(&id(1), &change).await.expect(&again);
+            if database.append(&id(1), &change).await.is_err() {
+                database.close().await;
+                database = Database::open(&place.path, &place.instruments).expect(&again);
+                assert_eq!(place.instruments.database_quarantined.get(), 1, "{again}");
+                database.append(&id(1), &change).await.expect(&again);
             }
-            record.close().await;
+            database.close().await;
         }
     }
     let served: Vec<_> = moved.iter().step_by(moved.len() / SERVED + 1).map(serves_after).collect();
@@ -191,7 +192,7 @@ async fn fault_076_damage_that_sqlite_sees_is_moved_aside_and_other_damage_stops
 fn serves_after(files: &Files) -> Duration {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
-    let config = scene.write("refwatch.toml", &config.replace("refwatch.db", "record.db"));
+    let config = scene.write("refwatch.toml", &config.replace("refwatch.db", "database.db"));
     for (name, bytes) in files {
         fs::write(scene.path(name), bytes).expect("a file");
     }
@@ -199,7 +200,7 @@ fn serves_after(files: &Files) -> Duration {
     let (_daemon, address) = scene.daemon(&config);
     eventually("ready", || (get(address, "/-/ready").0 == 200).then_some(()));
     let took = clock.now().monotonic.elapsed();
-    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(1.0));
+    assert_eq!(metric(address, "refwatch_database_quarantined_total", &[]), Some(1.0));
     took
 }
 
@@ -207,9 +208,9 @@ fn serves_after(files: &Files) -> Duration {
 async fn fault_076_what_is_no_record_is_set_aside_byte_for_byte() {
     let foreign = Place::with(&Files::new());
     foreign.shell().execute_batch("CREATE TABLE contacts (name TEXT)").expect("another application's");
-    let foreign = foreign.files()["record.db"].clone();
+    let foreign = foreign.files()["database.db"].clone();
     for bytes in [b"short".to_vec(), b"long\n".repeat(5000), foreign] {
-        let place = Place::with(&Files::from([("record.db".to_owned(), bytes)]));
+        let place = Place::with(&Files::from([("database.db".to_owned(), bytes)]));
         place.open_damaged().await.close().await;
         place.open();
         assert_eq!(place.transitions(), [">SUBMITTED"], "the new one stays");
@@ -218,33 +219,33 @@ async fn fault_076_what_is_no_record_is_set_aside_byte_for_byte() {
 
 #[tokio::test]
 async fn fault_077_a_write_ahead_log_that_is_gone_or_of_another_database_stops_nothing() {
-    let ([killed, closed], said) = records().await;
+    let ([killed, closed], said) = databases().await;
     let whole = Place::with(&killed);
     assert!(read(&whole, &whole.open()).await == said);
     assert!(whole.set_aside().is_empty(), "a kill leaves no damage");
 
     let other = Place::new();
-    let record = other.open();
-    record.append(&id(7), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
-    let other = other.files()["record.db-wal"].clone();
-    let log = &killed["record.db-wal"];
+    let database = other.open();
+    database.append(&id(7), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    let other = other.files()["database.db-wal"].clone();
+    let log = &killed["database.db-wal"];
     for log in [None, Some(vec![]), Some(log[..log.len() / 2].to_vec()), Some(other)] {
         let mut files = killed.clone();
-        files.remove("record.db-wal");
-        files.extend(log.map(|log| ("record.db-wal".to_owned(), log)));
+        files.remove("database.db-wal");
+        files.extend(log.map(|log| ("database.db-wal".to_owned(), log)));
         let place = Place::with(&files);
-        let record = place.open();
-        record.append(&id(1), &transition(Some("IN_PROGRESS"), "FAILED", 20)).await.expect("a commit");
-        record.close().await;
+        let database = place.open();
+        database.append(&id(1), &transition(Some("IN_PROGRESS"), "FAILED", 20)).await.expect("a commit");
+        database.close().await;
         place.open();
     }
     // A log whose database is gone is moved aside: SQLite would delete it.
     let mut files = killed.clone();
-    files.remove("record.db");
+    files.remove("database.db");
     Place::with(&files).open_damaged().await;
     // An older copy of the database is taken as it is.
     files = closed.clone();
-    files.insert("record.db".to_owned(), killed["record.db"].clone());
+    files.insert("database.db".to_owned(), killed["database.db"].clone());
     let older = Place::with(&files);
     older.open().close().await;
     assert_eq!(older.set_aside().len(), 0);
@@ -252,17 +253,17 @@ async fn fault_077_a_write_ahead_log_that_is_gone_or_of_another_database_stops_n
 
 #[tokio::test]
 async fn rows_that_somebody_deleted_are_not_damage_and_tables_that_somebody_changed_are() {
-    let ([_, closed], _) = records().await;
+    let ([_, closed], _) = databases().await;
     for sql in [
         "DELETE FROM transitions WHERE id = (SELECT min(id) FROM transitions)",
-        "DELETE FROM source_transitions",
+        "DELETE FROM item_transitions",
         "DELETE FROM details WHERE id = (SELECT max(id) FROM details)",
         "CREATE VIEW failed AS SELECT * FROM transitions WHERE to_status = 'FAILED'",
     ] {
         let place = Place::with(&closed);
         place.shell().execute_batch(sql).expect(sql);
-        let record = place.open();
-        record.append(&id(1), &transition(Some("IN_PROGRESS"), "FAILED", 20)).await.expect(sql);
+        let database = place.open();
+        database.append(&id(1), &transition(Some("IN_PROGRESS"), "FAILED", 20)).await.expect(sql);
         assert!(place.set_aside().is_empty(), "{sql}");
     }
     for sql in ["ALTER TABLE transitions RENAME COLUMN status_message TO message", "DROP TABLE details"] {
@@ -276,12 +277,12 @@ async fn rows_that_somebody_deleted_are_not_damage_and_tables_that_somebody_chan
 async fn a_record_whose_rows_were_all_deleted_is_sound() {
     let place = Place::new();
     for change in [None, Some(transition(None, "FAILED", 0))] {
-        let record = place.open();
+        let database = place.open();
         if let Some(change) = change {
-            record.append(&id(1), &change).await.expect("a commit");
+            database.append(&id(1), &change).await.expect("a commit");
         }
-        record.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit");
-        record.close().await;
+        database.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit");
+        database.close().await;
         place.open().close().await;
         assert!(place.set_aside().is_empty());
     }
@@ -291,11 +292,11 @@ async fn a_record_whose_rows_were_all_deleted_is_sound() {
 fn fault_076_the_daemon_starts_beside_a_damaged_record() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
-    let transitions = || crate::truth::transitions(&record).len();
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let transitions = || crate::truth::transitions(&database).len();
     let (daemon, address) = scene.daemon(&config);
     eventually("first sightings", || (transitions() >= 2).then_some(()));
-    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
+    assert_eq!(metric(address, "refwatch_database_quarantined_total", &[]), Some(0.0));
     drop(daemon);
     let database = scene.path("refwatch.db");
     fs::remove_file(scene.path("refwatch.db-wal")).expect("a log");
@@ -304,9 +305,9 @@ fn fault_076_the_daemon_starts_beside_a_damaged_record() {
     let (daemon, address) = scene.daemon(&config);
     eventually("ready", || (get(address, "/-/ready").0 == 200).then_some(()));
     eventually("first sightings again", || (transitions() >= 2).then_some(()));
-    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(1.0));
+    assert_eq!(metric(address, "refwatch_database_quarantined_total", &[]), Some(1.0));
     let log = daemon.stderr();
-    let told = log.lines().find(|line| line.contains("event=\"record_set_aside\"")).expect("a line");
+    let told = log.lines().find(|line| line.contains("event=\"database_quarantined\"")).expect("a line");
     assert!(told.contains("ERROR"), "{told}");
     let aside = PathBuf::from(crate::process::between(told, "moved_to=", " "));
     assert!(aside.starts_with(scene.path("")), "{told}");

@@ -1,4 +1,4 @@
-//! The record on a real disk: what is durable, what is refused, what is read.
+//! The database on a real disk: what is durable, what is refused, what is read.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
-use refwatch::database::{CommitError, Filter, OpenError, ReadError, Record, RecordReader, Row};
+use refwatch::database::{CommitError, Database, DatabaseReader, Filter, OpenError, ReadError, Row};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::process::eventually;
 
-/// A directory for a record, and its instruments.
+/// A directory for a database, and its instruments.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
     pub(crate) path: PathBuf,
@@ -30,35 +30,35 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("state #1?%/record.db");
+        let path = directory.path().join("state #1?%/database.db");
         Self { directory, path, instruments: Instruments::new().expect("names") }
     }
 
-    /// Opens the record once its lock is free: a process that another test is starting has all files of this one open until its own
-    /// program begins, the lock of a record that was just closed among them.
-    pub(crate) fn open(&self) -> Record {
-        eventually("the record's lock", || match Record::open(&self.path, &self.instruments) {
+    /// Opens the database once its lock is free: a process that another test is starting has all files of this one open until its own
+    /// program begins, the lock of a database that was just closed among them.
+    pub(crate) fn open(&self) -> Database {
+        eventually("the database's lock", || match Database::open(&self.path, &self.instruments) {
             Err(OpenError::InUse { .. }) => None,
-            opened => Some(opened.expect("a record")),
+            opened => Some(opened.expect("a database")),
         })
     }
 
     pub(crate) fn refusal(&self) -> OpenError {
-        Record::open(&self.path, &self.instruments).expect_err("to be refused")
+        Database::open(&self.path, &self.instruments).expect_err("to be refused")
     }
 
-    pub(crate) fn reader(&self) -> RecordReader {
-        RecordReader::new(&self.path)
+    pub(crate) fn reader(&self) -> DatabaseReader {
+        DatabaseReader::new(&self.path)
     }
 
-    /// `from>to` of every transition in the record.
+    /// `from>to` of every transition in the database.
     pub(crate) fn transitions(&self) -> Vec<String> {
         let rows = self.reader().rows::<Transition>(&Filter::default()).expect("rows");
         let from = |row: &Row<Transition>| row.value.from.as_ref().map(ToString::to_string).unwrap_or_default();
         rows.iter().map(|row| format!("{}>{}", from(row), row.value.to)).collect()
     }
 
-    /// Every file beside the record, and what is in it; not what was set aside.
+    /// Every file beside the database, and what is in it; not what was set aside.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.path.parent().expect("a directory")).expect("its entries");
         let paths = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
@@ -118,10 +118,10 @@ pub(crate) fn full(from: Option<&str>, to: &str, seconds: i64) -> Change {
 #[tokio::test]
 async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
     let place = Place::new();
-    let record = place.open();
-    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
-    record.append(&id(1), &full(Some("SUBMITTED"), "FAILED", 10)).await.expect("a commit");
-    let columns = "id, target, reference_store_id, import_job_id, from_status, to_status, observed_at, not_before,
+    let database = place.open();
+    database.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    database.append(&id(1), &full(Some("SUBMITTED"), "FAILED", 10)).await.expect("a commit");
+    let columns = "id, target, kind, store_id, job_id, from_status, to_status, observed_at, not_before,
         status_message, created_at, completed_at, anomaly";
     let row = place.shell().query_one(
         &format!("SELECT concat_ws(' ', {columns}) FROM transitions ORDER BY id DESC LIMIT 1"),
@@ -130,8 +130,10 @@ async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
     );
     assert_eq!(
         row.as_deref(),
-        Ok("2 default 1234567890 0000000001 SUBMITTED FAILED 2023-11-14T22:13:30.123Z 2023-11-14T22:13:20.123Z \
-            2023-11-14T22:12:20.123456789Z")
+        Ok(
+            "2 default reference_import 1234567890 0000000001 SUBMITTED FAILED 2023-11-14T22:13:30.123Z 2023-11-14T22:13:20.123Z \
+            2023-11-14T22:12:20.123456789Z"
+        )
     );
     let job = Filter::of_job(id(1).key.clone());
     let sources = place.reader().rows::<SourceTransition>(&job).expect("rows");
@@ -152,18 +154,18 @@ async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
 #[tokio::test]
 async fn fault_094_a_second_writer_is_refused_and_told_who_has_the_record() {
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     let before = place.files();
     let refusal = place.refusal();
     assert!(matches!(refusal, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{refusal}");
-    let told = format!("{}: the record is in use by process {}", place.path.display(), std::process::id());
+    let told = format!("{}: the database is in use by process {}", place.path.display(), std::process::id());
     assert_eq!(refusal.to_string(), told);
     let link = place.directory.path().join("link.db");
     std::os::unix::fs::symlink(&place.path, &link).expect("a link");
-    assert!(matches!(Record::open(&link, &place.instruments), Err(OpenError::InUse { .. })), "by another name");
+    assert!(matches!(Database::open(&link, &place.instruments), Err(OpenError::InUse { .. })), "by another name");
     assert_eq!(place.files(), before);
-    let clone = record.clone();
-    record.close().await;
+    let clone = database.clone();
+    database.close().await;
     place.open();
     let late = clone.append(&id(1), &transition(None, "SUBMITTED", 0)).await;
     assert!(matches!(late, Err(CommitError::WriterGone)), "{late:?}");
@@ -174,7 +176,7 @@ async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_al
     let place = Place::new();
     place.open().close().await;
     place.shell().pragma_update(None, "user_version", 99).expect("a later schema");
-    let database = |place: &Place| place.files()["record.db"].clone();
+    let database = |place: &Place| place.files()["database.db"].clone();
     let before = database(&place);
     let refusal = place.refusal();
     assert!(matches!(refusal, OpenError::NewerSchema { found: 99, known: 3, .. }), "{refusal}");
@@ -193,10 +195,10 @@ async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_al
         fs::write(copy.path.with_file_name(name), bytes).expect("a copy");
     }
     let before = copy.files();
-    assert!(!before["record.db-wal"].is_empty() && before["record.db"][60..64] != [0, 0, 0, 99]);
+    assert!(!before["database.db-wal"].is_empty() && before["database.db"][60..64] != [0, 0, 0, 99]);
     let refusal = copy.refusal();
     assert!(matches!(refusal, OpenError::NewerSchema { found: 99, .. }), "{refusal}");
-    for name in ["record.db", "record.db-wal"] {
+    for name in ["database.db", "database.db-wal"] {
         assert!(copy.files()[name] == before[name], "{name} is as it was");
     }
 }
@@ -204,13 +206,13 @@ async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_al
 #[tokio::test]
 async fn a_burst_shares_a_commit_and_every_change_of_it_is_acknowledged() {
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     let mut shell = place.shell();
     let block = shell.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("a lock");
     let mut burst = JoinSet::new();
     for job in 0..50 {
-        let record = record.clone();
-        burst.spawn(async move { record.append(&id(job), &transition(None, "SUBMITTED", 0)).await });
+        let database = database.clone();
+        burst.spawn(async move { database.append(&id(job), &transition(None, "SUBMITTED", 0)).await });
     }
     // One turn of this thread's scheduler: all 50 are queued, and the writer stands before the lock with the first of
     // them.
@@ -220,42 +222,42 @@ async fn a_burst_shares_a_commit_and_every_change_of_it_is_acknowledged() {
         acknowledged.expect("a commit");
     }
     assert_eq!(place.count("transitions"), 50);
-    let commits = place.instruments.record_commits.get();
+    let commits = place.instruments.database_commits.get();
     assert!(commits <= 2, "{commits} commits");
 }
 
 #[tokio::test]
 async fn a_failed_commit_tells_everyone_in_it_and_trying_again_doubles_nothing() {
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     let sabotage = "CREATE TRIGGER sabotage BEFORE INSERT ON details BEGIN SELECT RAISE(ABORT, 'no space'); END";
     place.shell().execute_batch(sabotage).expect("a trigger");
     let (first, second) = (full(None, "SUBMITTED", 0), transition(None, "SUBMITTED", 0));
-    let error = record.append(&id(1), &first).await.expect_err("to fail");
+    let error = database.append(&id(1), &first).await.expect_err("to fail");
     assert_eq!(error.to_string(), "no space");
-    assert_eq!((place.count("transitions"), place.instruments.record_failures.get()), (0, 1), "whole or not at all");
+    assert_eq!((place.count("transitions"), place.instruments.database_failures.get()), (0, 1), "whole or not at all");
     place.shell().execute_batch("DROP TRIGGER sabotage").expect("mended");
     // A commit can also fail after the rows are there: then the second try finds them.
     let only_sources = Change { sources: full(None, "", 5).sources, ..Change::default() };
     let only_details = Change { details: full(None, "", 6).details, ..Change::default() };
     for change in [&first, &only_sources, &only_details] {
         for _ in 0..2 {
-            record.append(&id(1), change).await.expect("a commit");
-            record.append(&id(2), &second).await.expect("a commit");
+            database.append(&id(1), change).await.expect("a commit");
+            database.append(&id(2), &second).await.expect("a commit");
         }
     }
-    let counts = ["transitions", "source_transitions", "details"].map(|table| place.count(table));
+    let counts = ["transitions", "item_transitions", "details"].map(|table| place.count(table));
     assert_eq!(counts, [2, 4, 4]);
 }
 
 #[tokio::test]
 async fn a_clock_that_stands_still_hides_no_transition() {
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     let ways =
         [(None, "FAILED"), (Some("FAILED"), "SUBMITTED"), (Some("SUBMITTED"), "FAILED"), (Some("FAILED"), "SUBMITTED")];
     for (from, to) in ways {
-        record.append(&id(1), &transition(from, to, 0)).await.expect("a commit");
+        database.append(&id(1), &transition(from, to, 0)).await.expect("a commit");
     }
     assert_eq!(place.transitions(), [">FAILED", "FAILED>SUBMITTED", "SUBMITTED>FAILED", "FAILED>SUBMITTED"]);
 }
@@ -264,9 +266,9 @@ async fn a_clock_that_stands_still_hides_no_transition() {
 async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing_behind() {
     const LAST: i64 = 200;
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     let mut writing = JoinSet::new();
-    let writer = record.clone();
+    let writer = database.clone();
     writing.spawn(async move {
         for number in 1..=LAST {
             writer.append(&id(1), &transition(None, &format!("S{number}"), number)).await.expect("a commit");
@@ -282,9 +284,9 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
         seen = now;
     }
     writing.join_all().await;
-    record.close().await;
+    database.close().await;
     let before = place.files();
-    assert_eq!(before.keys().collect::<Vec<_>>(), ["record.db", "record.db.lock"]);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["database.db", "database.db.lock"]);
     let numbers = |filter: Filter| {
         let rows = reader.rows::<Transition>(&filter).expect("rows");
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
@@ -300,12 +302,12 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
 #[tokio::test]
 async fn only_jobs_that_ended_long_ago_are_deleted() {
     let place = Place::new();
-    let record = place.open();
+    let database = place.open();
     let many = 4..=204;
     let mut jobs = JoinSet::new();
     for job in many.clone() {
-        let record = record.clone();
-        jobs.spawn(async move { record.append(&id(job), &full(None, "COMPLETED", 10)).await });
+        let database = database.clone();
+        jobs.spawn(async move { database.append(&id(job), &full(None, "COMPLETED", 10)).await });
     }
     for done in jobs.join_all().await {
         done.expect("a commit");
@@ -317,33 +319,33 @@ async fn only_jobs_that_ended_long_ago_are_deleted() {
         (3, None, "IN_PROGRESS", 10),
         (3, Some("IN_PROGRESS"), "CANCELLED", 100),
     ] {
-        record.append(&id(job), &full(from, to, seconds)).await.expect("a commit");
+        database.append(&id(job), &full(from, to, seconds)).await.expect("a commit");
     }
-    assert_eq!(record.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
+    assert_eq!(database.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
     assert_eq!(
         place.transitions(),
         [">IN_PROGRESS", ">FAILED", "FAILED>IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED"],
         "those that go on, reopened or end too late"
     );
-    assert_eq!((place.count("source_transitions"), place.count("details")), (10, 10));
+    assert_eq!((place.count("item_transitions"), place.count("details")), (10, 10));
     assert_eq!(
-        record.delete_ended_before(at(101), BTreeSet::from([id(3)])).await.expect("a commit"),
+        database.delete_ended_before(at(101), BTreeSet::from([id(3)])).await.expect("a commit"),
         0,
         "it is watched"
     );
-    assert_eq!(record.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
+    assert_eq!(database.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
 }
 
 #[tokio::test]
 async fn history_needs_a_record_and_makes_none() {
     let place = Place::new();
     let history = async |path: &Path| {
-        let line = ["refwatch", "history", "1234567890/0000000001", "--json", "--since", "1d", "--record"];
+        let line = ["refwatch", "history", "1234567890/0000000001", "--json", "--since", "1d", "--database"];
         let line = line.map(Into::into).into_iter().chain([path.as_os_str().to_owned()]);
         Box::pin(CommandLine::try_parse_from(line).expect("a command line").run()).await
     };
-    let failure = history(&place.path).await.expect_err("no record");
-    let told = format!("error: {}: there is no record", place.path.display());
+    let failure = history(&place.path).await.expect_err("no database");
+    let told = format!("error: {}: there is no database", place.path.display());
     assert_eq!((failure.exit, failure.message), (Exit::Failed, told));
     assert!(!place.path.parent().expect("a directory").exists());
     place.open().close().await;

@@ -11,19 +11,19 @@ use refwatch::clock::Clock;
 use refwatch::config::{LogFormat, Quota, TargetConfig};
 use refwatch::core::failure::FailureReason;
 use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
-use refwatch::core::sanitize::{Printable, is_hostile};
+use refwatch::core::sanitize::{Sanitized, is_unsafe_to_display};
 use refwatch::core::time::Timestamp;
-use refwatch::core::tracker::Known;
+use refwatch::core::tracker::JobState;
 use refwatch::core::transition::Transition;
-use refwatch::database::{RecordReader, Row};
+use refwatch::database::{DatabaseReader, Row};
 use refwatch::healthomics::{Aws, Target};
+use refwatch::http::jobs::Job;
 use refwatch::http::server::{Access, Limits, serve};
-use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::logging;
 use refwatch::metrics::Metrics;
-use refwatch::state::{FailedPoll, StatusBoard, WatchState, WatchView};
+use refwatch::state::{FailedPoll, SharedState, WatchState, WatchStatus};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -39,7 +39,7 @@ struct World {
     runtime: Runtime,
     said: Arc<Mutex<Vec<u8>>>,
     target: Target,
-    board: StatusBoard,
+    board: SharedState,
     address: SocketAddr,
 }
 
@@ -58,13 +58,13 @@ fn world() -> &'static World {
             ..TargetConfig::new("default")
         };
         let target = runtime.block_on(Target::new(&config, &Aws::new(clock), clock, &instruments)).expect("a target");
-        let board = StatusBoard::default();
+        let board = SharedState::default();
         let metrics = Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH);
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(metrics),
             instruments: instruments.clone(),
-            record: RecordReader::new("/nonexistent/record".as_ref()),
+            database: DatabaseReader::new("/nonexistent/database".as_ref()),
             clock,
             host_names: Some([].into()),
         };
@@ -112,7 +112,7 @@ pub(crate) fn configuration(text: &[u8]) {
         Ok(loaded) => drop(loaded.config.in_force()),
         Err(problems) => {
             harmless(&problems.render(false), "diagnostics");
-            assert!(!problems.is_empty() && !problems.summary().chars().any(is_hostile), "{problems:?}");
+            assert!(!problems.is_empty() && !problems.summary().chars().any(is_unsafe_to_display), "{problems:?}");
         }
     }
 }
@@ -142,7 +142,7 @@ pub(crate) fn shown(text: &str) {
     let _alone = alone();
     let world = world();
     world.board.publish(view(text));
-    let pages = ["/", "/watch/1234567890/9876543210", "/metrics", "/api/v1/watches"].map(|path| {
+    let pages = ["/", "/jobs/reference_import/1234567890/9876543210", "/metrics", "/api/v1/jobs"].map(|path| {
         let body = world
             .runtime
             .block_on(client::get(&client::Endpoint::Listener(world.address.to_string()), path))
@@ -154,11 +154,11 @@ pub(crate) fn shown(text: &str) {
     let [page, job, metrics, watches] = &pages;
     well_formed(page);
     well_formed(job);
-    let printable = Printable(text).to_string();
+    let printable = Sanitized(text).to_string();
     let labels = metrics.lines().filter(|line| !line.starts_with('#')).flat_map(labels);
     let names: Vec<String> = labels.filter(|(name, _)| name == "watch").map(|(_, value)| value).collect();
     assert!(!names.is_empty() && names.iter().all(|name| *name == printable), "{printable:?} in {names:?}");
-    let watches: Vec<Watch> = serde_json::from_str(watches).expect("JSON");
+    let watches: Vec<Job> = serde_json::from_str(watches).expect("JSON");
     assert_eq!((watches[0].watch.as_str(), watches[0].status_message.as_deref()), (text, Some(text)));
 }
 
@@ -190,8 +190,8 @@ pub(crate) fn written(text: &str) {
     };
     let key = "1234567890/9876543210".parse().expect("two ids");
     let row = Row { id: 1, job: WatchId { target: own().into(), key }, value };
-    let watch: Watch = serde_json::from_value(serde_json::json!({
-        "watch": text, "target": text, "aws_region": text, "reference_store_id": text, "import_job_id": text, "status": text,
+    let watch: Job = serde_json::from_value(serde_json::json!({
+        "watch": text, "target": text, "aws_region": text, "kind": "reference_import", "store_id": text, "job_id": text, "status": text,
         "state": text, "parked_reason": text, "vanished": false, "since": text, "next_poll": text, "recent_failures": [],
     }))
     .expect("a watch");
@@ -227,11 +227,11 @@ impl std::io::Write for Log {
     }
 }
 
-fn view(text: &str) -> WatchView {
+fn view(text: &str) -> WatchStatus {
     let own = || text.to_owned();
     let key: JobKey = JOB.parse().expect("a job");
     let source = Source { status: SourceStatus::from(text), status_message: Some(own().into()) };
-    let known = Known {
+    let known = JobState {
         status: JobStatus::from(text),
         status_message: Some(own()),
         created_at: None,
@@ -242,7 +242,7 @@ fn view(text: &str) -> WatchView {
         vanished_at: None,
     };
     let failure = FailedPoll { at: Timestamp::UNIX_EPOCH, reason: FailureReason::Other, message: own() };
-    WatchView {
+    WatchStatus {
         id: Arc::new(WatchId { target: "default".into(), key }),
         name: text.into(),
         aws_region: text.into(),
@@ -257,7 +257,7 @@ fn view(text: &str) -> WatchView {
 
 /// Nothing in `text`, but for the ends of its own lines, acts on a display.
 fn harmless(text: &str, place: &str) {
-    let acting = text.chars().find(|c| is_hostile(*c) && *c != '\n');
+    let acting = text.chars().find(|c| is_unsafe_to_display(*c) && *c != '\n');
     assert_eq!(acting, None, "{place}: {text:?}");
 }
 

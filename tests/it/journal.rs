@@ -13,7 +13,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use refwatch::config::LogFormat;
 use refwatch::core::job::JobStatus;
-use refwatch::core::sanitize::{Printable, is_hostile};
+use refwatch::core::sanitize::{Sanitized, is_unsafe_to_display};
 use refwatch::logging::journal::Journal;
 use refwatch::logging::journal_layer;
 use rustix::process::Signal;
@@ -108,10 +108,10 @@ fn fields<const N: usize>(fields: [(&str, &str); N]) -> Fields {
 fn an_event_is_an_entry_with_its_priority_its_line_and_its_fields() {
     let journald = Journald::new();
     journald.takes(LogFormat::Text, || {
-        tracing::info!(event = "transition", import_job_id = %9_876_543_210_u64, from_status = None::<&str>, "GRCh38: {}", "COMPLETED");
+        tracing::info!(event = "transition", job_id = %9_876_543_210_u64, from_status = None::<&str>, "GRCh38: {}", "COMPLETED");
     });
-    let message = "GRCh38: COMPLETED event=\"transition\" import_job_id=9876543210";
-    let expected = [("REFWATCH_EVENT", "transition"), ("REFWATCH_IMPORT_JOB_ID", "9876543210")];
+    let message = "GRCh38: COMPLETED event=\"transition\" job_id=9876543210";
+    let expected = [("REFWATCH_EVENT", "transition"), ("REFWATCH_JOB_ID", "9876543210")];
     let own = [("PRIORITY", "6"), ("SYSLOG_IDENTIFIER", "refwatch"), ("MESSAGE", message)];
     assert_eq!(journald.entry(), [fields(expected), fields(own)].into_iter().flatten().collect());
     assert_eq!(journald.streamed(), "");
@@ -120,11 +120,14 @@ fn an_event_is_an_entry_with_its_priority_its_line_and_its_fields() {
 #[test]
 fn an_event_in_json_is_an_entry_whose_message_is_json() {
     let journald = Journald::new();
-    journald.takes(LogFormat::Json, || tracing::warn!(event = "exposed", "nothing guards it"));
+    journald.takes(LogFormat::Json, || tracing::warn!(event = "listener_exposed", "nothing guards it"));
     let mut entry = journald.entry();
     let message: serde_json::Value = serde_json::from_str(&entry.remove("MESSAGE").expect("a message")).expect("JSON");
     assert_eq!((&message["message"], &message["level"]), (&"nothing guards it".into(), &"WARN".into()));
-    assert_eq!(entry, fields([("PRIORITY", "4"), ("SYSLOG_IDENTIFIER", "refwatch"), ("REFWATCH_EVENT", "exposed")]));
+    assert_eq!(
+        entry,
+        fields([("PRIORITY", "4"), ("SYSLOG_IDENTIFIER", "refwatch"), ("REFWATCH_EVENT", "listener_exposed")])
+    );
 }
 
 #[test]
@@ -181,8 +184,8 @@ proptest! {
             let names: Vec<&str> = entry.keys().map(String::as_str).collect();
             assert_eq!(names, ["MESSAGE", "PRIORITY", "REFWATCH_ERROR", "REFWATCH_EVENT", "REFWATCH_SOURCE",
                 "REFWATCH_STATUS_MESSAGE", "SYSLOG_IDENTIFIER"]);
-            assert!(!entry.values().any(|value| value.chars().any(is_hostile)), "{entry:?}");
-            let shown = Printable(&text).to_string();
+            assert!(!entry.values().any(|value| value.chars().any(is_unsafe_to_display)), "{entry:?}");
+            let shown = Sanitized(&text).to_string();
             assert_eq!([&entry["REFWATCH_STATUS_MESSAGE"], &entry["REFWATCH_ERROR"]], [&shown, &shown]);
         }
     }
@@ -251,7 +254,7 @@ fn a_service_logs_to_the_journal_and_not_to_standard_error() {
     let started = until(&journald, "started").pop().expect("an entry");
     assert_eq!([&started["PRIORITY"], &started["REFWATCH_JOBS"]], ["6", "12"]);
     let transition = until(&journald, "transition").pop().expect("an entry");
-    assert!(transition["MESSAGE"].contains(&format!("import_job_id={} ", transition["REFWATCH_IMPORT_JOB_ID"])));
+    assert!(transition["MESSAGE"].contains(&format!("job_id={} ", transition["REFWATCH_JOB_ID"])));
     daemon.signal(Signal::TERM);
     until(&journald, "stopping");
     assert!(daemon.end().success());

@@ -12,14 +12,14 @@ use crate::process::{Scene, eventually, get, json, metric};
 const JOB: &str = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"9876543210\"\n";
 
 /// A configuration that watches nothing.
-const NOTHING: &str = "[record]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n[target.default]\nregion = \"us-west-2\"\n\
+const NOTHING: &str = "[database]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n[target.default]\nregion = \"us-west-2\"\n\
                        endpoint_url = \"http://127.0.0.1:9\"\n";
 
 /// Waits until so many jobs are watched.
 #[track_caller]
 fn watched(address: SocketAddr, count: usize) {
     eventually(&format!("{count} watches"), || {
-        (json(address, "/api/v1/watches").as_array()?.len() == count).then_some(())
+        (json(address, "/api/v1/jobs").as_array()?.len() == count).then_some(())
     });
 }
 
@@ -155,7 +155,7 @@ fn refwatch_reload_waits_for_what_is_in_force_or_fails_with_the_diagnostics() {
     fs::write(&file, format!("{NOTHING}{JOB}")).expect("a file");
     let (status, said, _) = reload();
     assert_eq!((status, said.as_str()), (0, "in force: 1 job"));
-    assert_eq!(json(address, "/api/v1/watches").as_array().map(Vec::len), Some(1), "it waited for that");
+    assert_eq!(json(address, "/api/v1/jobs").as_array().map(Vec::len), Some(1), "it waited for that");
     fs::write(&file, format!("{NOTHING}{JOB}[log]\nformat = \"json\"\n")).expect("a file");
     let (_, said, _) = reload();
     assert_eq!(said, "in force: 1 job; changes in [log] take effect at the next start");
@@ -185,7 +185,7 @@ fn refwatch_add_writes_an_entry_of_its_own_that_the_daemon_takes_up() {
     let written = scene.path("conf.d/1234567890-9876543210.toml");
     assert_eq!((status, said.as_str()), (0, written.to_str().expect("text")), "{error}");
     watched(address, 1);
-    assert_eq!(json(address, "/api/v1/watches")[0]["watch"], "a \"quoted\" name");
+    assert_eq!(json(address, "/api/v1/jobs")[0]["watch"], "a \"quoted\" name");
     assert_eq!(fs::metadata(&written).expect("a file").permissions().mode() & 0o777, 0o644);
     let names = |folder: &Path| fs::read_dir(folder).expect("a folder").count();
 

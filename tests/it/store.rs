@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use refwatch::clock::Clock;
 use refwatch::core::job::WatchId;
 use refwatch::core::transition::Detail;
-use refwatch::database::{Filter, Record, RecordReader};
+use refwatch::database::{Database, DatabaseReader, Filter};
 use refwatch::instruments::Instruments;
 use rustix::process::Signal;
 
@@ -26,8 +26,8 @@ fn of_store(config: &str, keys: &str) -> (String, String, Vec<String>) {
 /// The watches on the board: each `watch` label with the job's id.
 fn watches(daemon: SocketAddr) -> Vec<(String, String)> {
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-    let watches = json(daemon, "/api/v1/watches");
-    watches.as_array().expect("an array").iter().map(|it| (text(&it["watch"]), text(&it["import_job_id"]))).collect()
+    let watches = json(daemon, "/api/v1/jobs");
+    watches.as_array().expect("an array").iter().map(|it| (text(&it["watch"]), text(&it["job_id"]))).collect()
 }
 
 fn calls(simulator: SocketAddr, operation: &str) -> u64 {
@@ -41,20 +41,20 @@ fn jobs_of_a_store_are_followed_to_their_ends_and_so_are_those_that_appear_later
         ["--jobs", "5", "--arrivals-per-minute", "60", "--mean-seconds", "4", "--quota", "20", "--seed", "5"];
     let (_simulator, simulator, config) = scene.simulate(&arguments);
     assert!(config.contains("[[store]]") && !config.contains("[[job]]"), "{config}");
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (daemon, address) = scene.daemon(&config);
     let there =
         eventually("jobs that were not there at the start", || Some(truth(simulator)).filter(|jobs| jobs.len() >= 15));
     let rows = eventually("the ends of all that is there", || {
-        let mut rows = transitions(&record);
-        rows.retain(|row| there.contains_key(&row.import_job_id));
+        let mut rows = transitions(&database);
+        rows.retain(|row| there.contains_key(&row.job_id));
         (ended(&rows) == there.len()).then_some(rows)
     });
     // Sweeps hint, so hardly any status is skipped.
     let lived: usize = there.values().map(Vec::len).sum();
     assert!(rows.len() * 5 >= lived * 4, "{} of {lived} transitions were seen", rows.len());
     assert_true_to(rows, &there);
-    let store = between(&daemon.stderr(), "reference_store_id=", " ").to_owned();
+    let store = between(&daemon.stderr(), " store_id=", " ").to_owned();
     assert!(watches(address).iter().all(|(watch, _)| *watch == store), "they have the store's name");
     for operation in ["GetReferenceImportJob", "ListReferenceImportJobs"] {
         assert_eq!(json(simulator, "/-/calls")[operation]["throttled"], 0);
@@ -66,8 +66,8 @@ fn jobs_of_a_store_are_followed_to_their_ends_and_so_are_those_that_appear_later
 fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "6", "--mean-seconds", "1"]);
-    let (config, store, _) = of_store(&config, "forget_after = \"1s\"\n");
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, store, _) = of_store(&config, "remove_after = \"1s\"\n");
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let ends = truth(simulator).into_values().map(|life| life.last().expect("an end").1).max().expect("six jobs");
     eventually("every end", || (Clock::system().now().wall > ends).then_some(()));
 
@@ -78,10 +78,10 @@ fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
         });
     };
     let (daemon, address) = scene.daemon(&config);
-    eventually("every job on record", || (ended(&transitions(&record)) == 6).then_some(()));
+    eventually("every job on database", || (ended(&transitions(&database)) == 6).then_some(()));
     eventually("an empty board", || watches(address).is_empty().then_some(()));
     listed_again(address);
-    assert_true(transitions(&record), simulator);
+    assert_true(transitions(&database), simulator);
     assert_eq!(calls(simulator, "GetReferenceImportJob"), 6);
     assert!(get(address, "/").1.contains("No import job is in sight in "), "the page has no watch to show");
     let (status, shown, said) = scene.run(&["status", "--address", &address.to_string()]);
@@ -92,7 +92,7 @@ fn what_has_ended_is_polled_once_and_forgotten_and_stays_so_after_a_restart() {
 
     let (_daemon, address) = scene.daemon(&config);
     listed_again(address);
-    assert_eq!(calls(simulator, "GetReferenceImportJob"), 6, "the record knows that they are to be forgotten");
+    assert_eq!(calls(simulator, "GetReferenceImportJob"), 6, "the database knows that they are to be forgotten");
     assert_eq!(watches(address), []);
 }
 
@@ -111,9 +111,9 @@ fn a_job_with_an_entry_of_its_own_keeps_it_and_stays_when_the_others_are_forgott
     }
     eventually("all others to be forgotten", || (watches(address).len() == 1).then_some(()));
     assert_eq!(watches(address)[0].1, own);
-    let record = scene.path("refwatch.db");
-    eventually("every end", || (ended(&transitions(&record)) == 4).then_some(()));
-    assert_true(transitions(&record), simulator);
+    let database = scene.path("refwatch.db");
+    eventually("every end", || (ended(&transitions(&database)) == 4).then_some(()));
+    assert_true(transitions(&database), simulator);
 }
 
 #[test]
@@ -175,13 +175,14 @@ fn a_reload_moves_jobs_between_their_own_entry_and_the_stores_and_a_store_that_l
     daemon.signal(Signal::HUP);
     eventually("the job under its own name", || (names(address) == [name, "all", "all"]).then_some(()));
     assert!(watches(address).contains(&(name.to_owned(), own.clone())));
-    let details = RecordReader::new(&scene.path("refwatch.db")).rows::<Detail>(&Filter::default()).expect("the record");
+    let details =
+        DatabaseReader::new(&scene.path("refwatch.db")).rows::<Detail>(&Filter::default()).expect("the database");
     let still_seen: Vec<_> = details.iter().map(|row| row.job.key.job.as_str()).collect();
     assert_eq!(still_seen, [&own], "its watch was stopped, and no other");
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success());
     let (daemon, address) = scene.daemon(&file);
-    assert_eq!(names(address), [name, "all", "all"], "the record has all three as going on");
+    assert_eq!(names(address), [name, "all", "all"], "the database has all three as going on");
 
     scene.write("conf.d/store.toml", &format!("{included}nmae = \"a\"\n"));
     scene.write("refwatch.toml", &head);
@@ -210,7 +211,7 @@ fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_o
     let scene = Scene::new();
     // Created minutes ago, in part, and far from their ends.
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "8", "--mean-seconds", "6000", "--seed", "7"]);
-    let (config, _, _) = of_store(&config, "since = \"1m\"\n");
+    let (config, _, _) = of_store(&config, "created_within = \"1m\"\n");
     let minute_ago = Clock::system().now().wall - jiff::SignedDuration::from_mins(1);
     let young = truth(simulator).into_iter().filter(|(_, life)| life[0].1 > minute_ago).map(|(job, _)| job);
     let young: Vec<String> = young.collect();
@@ -221,16 +222,16 @@ fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_o
     let (daemon, address) = scene.daemon(&file);
     let jobs = || watches(address).into_iter().map(|(_, job)| job).collect::<Vec<_>>();
     let rows = || transitions(&scene.path("refwatch.db")).len();
-    eventually("the young ones on record", || (rows() == young.len()).then_some(()));
+    eventually("the young ones on database", || (rows() == young.len()).then_some(()));
     assert_eq!(jobs(), young);
     scene.write("refwatch.toml", &longer);
     daemon.signal(Signal::HUP);
-    eventually("all of them on record", || (rows() == 8).then_some(()));
+    eventually("all of them on database", || (rows() == 8).then_some(()));
 
     scene.write("refwatch.toml", &config);
     daemon.signal(Signal::HUP);
     eventually("the reload", || (daemon.stderr().matches("event=\"reloaded\"").count() == 2).then_some(()));
-    assert_eq!(jobs().len(), 8, "the record knows that they go on");
+    assert_eq!(jobs().len(), 8, "the database knows that they go on");
     drop(daemon);
     let (_daemon, address) = scene.daemon(&file);
     assert_eq!(watches(address).len(), 8, "after a restart, too");
@@ -241,14 +242,14 @@ fn only_jobs_that_are_young_enough_are_found_but_one_that_goes_on_is_never_too_o
 fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
-    let config = config.replace("[record]\n", "[record]\nkeep = \"1d\"\n");
-    let (file, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let config = config.replace("[database]\n", "[database]\nkeep = \"1d\"\n");
+    let (file, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (store, listed) = (between(&config, "reference_store_id = \"", "\""), between(&config, "\nid = \"", "\""));
     let mut change = crate::database::transition(None, "COMPLETED", 0);
     let transition = change.transition.as_mut().expect("a transition");
     transition.observed_at = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
-        let made = Record::open(&record, &Instruments::new().expect("names")).expect("a record");
+        let made = Database::open(&database, &Instruments::new().expect("names")).expect("a database");
         for job in [listed, "1000000001"] {
             let key = format!("{store}/{job}").parse().expect("two ids");
             made.append(&WatchId { target: "default".into(), key }, &change).await.expect("a commit");
@@ -259,6 +260,6 @@ fn rows_of_a_job_that_is_in_sight_stay_however_long_ago_it_ended() {
     eventually("the job's end in sight", || {
         (metric(address, "refwatch_watches", &["finished"]) == Some(1.0)).then_some(())
     });
-    eventually("the other job's row to go", || (transitions(&record).len() == 1).then_some(()));
-    assert_eq!(transitions(&record)[0].import_job_id, listed);
+    eventually("the other job's row to go", || (transitions(&database).len() == 1).then_some(()));
+    assert_eq!(transitions(&database)[0].job_id, listed);
 }

@@ -1,4 +1,4 @@
-//! Disks that are full, failing or read-only, and a record that somebody holds: real ones, each mounted for its test. No trouble is
+//! Disks that are full, failing or read-only, and a database that somebody holds: real ones, each mounted for its test. No trouble is
 //! ever taken for damage, and nothing that was acknowledged is lost to it.
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use refwatch::database::{CommitError, OpenError, Record};
+use refwatch::database::{CommitError, Database, OpenError};
 use tempfile::TempDir;
 
 use crate::database::{Place, id, transition};
@@ -36,7 +36,7 @@ impl Mounted {
 
     fn place(&self) -> Place {
         let mut place = Place::new();
-        place.path = self.folder.path().join("record.db");
+        place.path = self.folder.path().join("database.db");
         place
     }
 
@@ -70,11 +70,11 @@ pub(crate) fn skipped<T>(why: &str) -> Option<T> {
 }
 
 /// Adds transitions of one job, each in a commit, until one fails: how many were acknowledged by then, and the error.
-async fn append_until_failure(record: &Record, from: u64) -> (u64, CommitError) {
+async fn append_until_failure(database: &Database, from: u64) -> (u64, CommitError) {
     for number in from..from + 10_000 {
         let mut change = transition(None, &format!("S{number}"), 0);
         change.transition.as_mut().expect("a transition").status_message = Some("x".repeat(4000));
-        if let Err(error) = record.append(&id(1), &change).await {
+        if let Err(error) = database.append(&id(1), &change).await {
             return (number, error);
         }
     }
@@ -90,7 +90,7 @@ fn assert_kept(place: &Place, acknowledged: u64) {
 }
 
 fn assert_no_damage(place: &Place) {
-    assert_eq!(place.instruments.record_set_aside.get(), 0);
+    assert_eq!(place.instruments.database_quarantined.get(), 0);
     let folder = fs::read_dir(place.path.parent().expect("a folder")).expect("its entries");
     let names: Vec<_> = folder.map(|entry| entry.expect("an entry").file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("damaged")), "{names:?}");
@@ -100,21 +100,21 @@ fn assert_no_damage(place: &Place) {
 async fn fault_071_a_full_disk_is_no_damage_and_its_record_goes_on_when_there_is_space() {
     let Some(disk) = Mounted::in_memory() else { return };
     let place = disk.place();
-    let record = place.open();
+    let database = place.open();
     let filler = disk.fill();
-    let (kept, error) = append_until_failure(&record, 0).await;
+    let (kept, error) = append_until_failure(&database, 0).await;
     assert!(matches!(error, CommitError::Sqlite(_)), "{error}");
-    assert_eq!(append_until_failure(&record, kept).await.0, kept, "still no space");
+    assert_eq!(append_until_failure(&database, kept).await.0, kept, "still no space");
     assert_no_damage(&place);
-    record.close().await;
+    database.close().await;
     fs::remove_file(filler).expect("space");
-    let record = place.open();
+    let database = place.open();
     let filler = disk.fill();
     let before = place.transitions().len() as u64;
-    let (kept, _) = append_until_failure(&record, before).await;
+    let (kept, _) = append_until_failure(&database, before).await;
     fs::remove_file(filler).expect("space");
-    record.append(&id(2), &transition(None, "SUBMITTED", 0)).await.expect("a commit, without a restart");
-    record.close().await;
+    database.append(&id(2), &transition(None, "SUBMITTED", 0)).await.expect("a commit, without a restart");
+    database.close().await;
     place.open();
     assert_no_damage(&place);
     assert!(place.transitions().len() as u64 > kept);
@@ -125,8 +125,8 @@ async fn fault_072_a_start_on_a_full_disk_after_a_kill_is_no_damage() {
     let Some(disk) = Mounted::in_memory() else { return };
     let place = disk.place();
     let killed = Place::new();
-    let record = killed.open();
-    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    let database = killed.open();
+    database.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
     for (name, bytes) in killed.files().into_iter().filter(|(name, _)| !name.ends_with("-shm")) {
         fs::write(place.path.with_file_name(name), bytes).expect("a copy");
     }
@@ -157,28 +157,28 @@ fn failing() -> Option<(Mounted, Mounted)> {
 async fn fault_073_a_disk_that_fails_is_no_damage() {
     let Some((backing, disk)) = failing() else { return };
     let place = disk.place();
-    let record = place.open();
-    record.append(&id(1), &transition(None, "S0", 0)).await.expect("a commit");
+    let database = place.open();
+    database.append(&id(1), &transition(None, "S0", 0)).await.expect("a commit");
     // The file system has space, and the disk under it has none: what is written is accepted, and fails at the sync.
     let filler = backing.fill();
-    let (kept, error) = append_until_failure(&record, 1).await;
+    let (kept, error) = append_until_failure(&database, 1).await;
     assert!(error.to_string().contains("disk I/O error"), "{error}");
     assert_no_damage(&place);
     fs::remove_file(filler).expect("space");
-    record.close().await;
-    let record = place.open();
+    database.close().await;
+    let database = place.open();
     assert_no_damage(&place);
     assert_kept(&place, kept);
-    record.append(&id(2), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    database.append(&id(2), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
 }
 
 #[tokio::test]
 async fn fault_074_a_read_only_disk_is_no_damage() {
     let Some(disk) = Mounted::in_memory() else { return };
     let place = disk.place();
-    let record = place.open();
-    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
-    record.close().await;
+    let database = place.open();
+    database.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    database.close().await;
     disk.remount("ro");
     let refusal = place.refusal();
     assert!(matches!(refusal, OpenError::System { .. }), "{refusal}");
@@ -191,9 +191,9 @@ async fn fault_074_a_read_only_disk_is_no_damage() {
 #[tokio::test]
 async fn fault_075_a_record_that_somebody_holds_is_no_damage() {
     let place = Place::new();
-    let record = place.open();
-    record.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
-    record.close().await;
+    let database = place.open();
+    database.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
+    database.close().await;
     let shell = place.shell();
     shell.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t (a)").expect("a lock");
     let refusal = place.refusal();
@@ -223,17 +223,17 @@ fn fault_073_the_daemon_outlives_a_disk_that_fails() {
     let Some((backing, disk)) = failing() else { return };
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "8", "--mean-seconds", "6"]);
-    let record = disk.folder.path().join("refwatch.db");
-    let config = config.replace("refwatch.db", record.to_str().expect("text"));
+    let database = disk.folder.path().join("refwatch.db");
+    let config = config.replace("refwatch.db", database.to_str().expect("text"));
     let (daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
-    eventually("first sightings", || (crate::truth::transitions(&record).len() >= 8).then_some(()));
+    eventually("first sightings", || (crate::truth::transitions(&database).len() >= 8).then_some(()));
     let filler = backing.fill();
     eventually("a failure", || (get(address, "/-/ready").0 == 503).then_some(()));
     assert!(get(address, "/-/ready").1.contains("disk I/O error"), "{}", daemon.stderr());
     recovers_in_time(address, || fs::remove_file(filler).expect("space"));
-    eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&record)) == 8).then_some(()));
-    crate::truth::assert_true(crate::truth::transitions(&record), simulator);
-    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
+    eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&database)) == 8).then_some(()));
+    crate::truth::assert_true(crate::truth::transitions(&database), simulator);
+    assert_eq!(metric(address, "refwatch_database_quarantined_total", &[]), Some(0.0));
 }
 
 #[test]
@@ -241,8 +241,8 @@ fn fault_071_the_daemon_outlives_a_full_disk() {
     let Some(disk) = Mounted::in_memory() else { return };
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "20", "--mean-seconds", "4", "--quota", "50"]);
-    let record = disk.folder.path().join("refwatch.db");
-    let config = config.replace("refwatch.db", record.to_str().expect("text"));
+    let database = disk.folder.path().join("refwatch.db");
+    let config = config.replace("refwatch.db", database.to_str().expect("text"));
     let filler = disk.fill();
     drop(
         fs::File::options()
@@ -252,7 +252,7 @@ fn fault_071_the_daemon_outlives_a_full_disk() {
     );
     let (daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
     eventually("the disk to be full", || (get(address, "/-/ready").0 == 503).then_some(()));
-    // Each job that has something to record waits with it, and by and by that is each.
+    // Each job that has something to database waits with it, and by and by that is each.
     let mut before = None;
     eventually("polling to pause", || {
         std::thread::park_timeout(2 * POLL_INTERVAL);
@@ -261,7 +261,7 @@ fn fault_071_the_daemon_outlives_a_full_disk() {
     });
     assert_eq!((get(address, "/").0, get(address, "/-/healthy").0), (200, 200));
     recovers_in_time(address, || fs::remove_file(filler).expect("space"));
-    eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&record)) == 20).then_some(()));
-    assert_eq!(metric(address, "refwatch_record_set_aside_total", &[]), Some(0.0));
-    assert!(!daemon.stderr().contains("record_set_aside"), "{}", daemon.stderr());
+    eventually("all ends", || (crate::truth::ended(&crate::truth::transitions(&database)) == 20).then_some(()));
+    assert_eq!(metric(address, "refwatch_database_quarantined_total", &[]), Some(0.0));
+    assert!(!daemon.stderr().contains("database_quarantined"), "{}", daemon.stderr());
 }

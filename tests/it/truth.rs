@@ -8,7 +8,7 @@ use std::time::Duration;
 use refwatch::core::job::JobStatus;
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Anomaly, Transition};
-use refwatch::database::{Filter, RecordReader, Row};
+use refwatch::database::{DatabaseReader, Filter, Row};
 
 use crate::process::json;
 
@@ -20,7 +20,7 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub(crate) struct TransitionRow {
     pub(crate) id: i64,
     pub(crate) target: String,
-    pub(crate) import_job_id: String,
+    pub(crate) job_id: String,
     pub(crate) from_status: Option<String>,
     pub(crate) to_status: String,
     pub(crate) observed_at: String,
@@ -35,7 +35,7 @@ impl From<Row<Transition>> for TransitionRow {
         Self {
             id,
             target: job.target.to_string(),
-            import_job_id: job.key.job.to_string(),
+            job_id: job.key.job.to_string(),
             from_status: value.from.map(|from| from.to_string()),
             to_status: value.to.to_string(),
             observed_at: format!("{:.3}", value.observed_at),
@@ -48,8 +48,8 @@ impl From<Row<Transition>> for TransitionRow {
 }
 
 /// The transitions of a database; none while it does not exist.
-pub(crate) fn transitions(record: &Path) -> Vec<TransitionRow> {
-    let rows = RecordReader::new(record).rows(&Filter::default()).unwrap_or_default();
+pub(crate) fn transitions(database: &Path) -> Vec<TransitionRow> {
+    let rows = DatabaseReader::new(database).rows(&Filter::default()).unwrap_or_default();
     rows.into_iter().map(TransitionRow::from).collect()
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn assert_true(rows: Vec<TransitionRow>, simulator: SocketAddr) {
 pub(crate) fn assert_true_to(rows: Vec<TransitionRow>, truth: &BTreeMap<String, Vec<(String, Timestamp)>>) {
     let mut seen: BTreeMap<String, Vec<TransitionRow>> = BTreeMap::new();
     for row in rows {
-        seen.entry(row.import_job_id.clone()).or_default().push(row);
+        seen.entry(row.job_id.clone()).or_default().push(row);
     }
     assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
     for (job, rows) in &seen {
@@ -111,20 +111,20 @@ fn assert_follows(rows: &[TransitionRow], truth: &[(String, Timestamp)]) {
 
 /// A transition as the log tells it.
 #[derive(Debug)]
-struct Announced<'a> {
+struct TransitionEvent<'a> {
     job: &'a str,
     from: Option<&'a str>,
     to: &'a str,
     observed_at: &'a str,
 }
 
-impl<'a> Announced<'a> {
+impl<'a> TransitionEvent<'a> {
     /// `None` where a line tells something else.
     fn read(line: &'a str) -> Option<Self> {
         let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let expected = |name: &str| field(name).unwrap_or_else(|| panic!("{name} in {line}"));
         line.contains("event=\"transition\"").then(|| Self {
-            job: expected("import_job_id"),
+            job: expected("job_id"),
             from: field("from_status"),
             to: expected("to_status"),
             observed_at: expected("observed_at"),
@@ -133,30 +133,27 @@ impl<'a> Announced<'a> {
 
     fn is(&self, row: &TransitionRow) -> bool {
         let Self { job, from, to, observed_at } = *self;
-        job == row.import_job_id
-            && from == row.from_status.as_deref()
-            && to == row.to_status
-            && observed_at == row.observed_at
+        job == row.job_id && from == row.from_status.as_deref() && to == row.to_status && observed_at == row.observed_at
     }
 }
 
-/// What a daemon's log tells stands in the record, each transition once and a job's in their order, and the rows of each job are a
+/// What a daemon's log tells stands in the database, each transition once and a job's in their order, and the rows of each job are a
 /// chain. Returns how many were told.
 #[track_caller]
 pub(crate) fn assert_announced(rows: &[TransitionRow], log: &str, what: &str) -> usize {
     let mut last: BTreeMap<&str, &str> = BTreeMap::new();
     for row in rows {
-        let before = last.insert(&row.import_job_id, &row.to_status);
+        let before = last.insert(&row.job_id, &row.to_status);
         assert_eq!(row.from_status.as_deref(), before, "{row:?}: {what}");
         assert_ne!(before, Some(&*row.to_status), "doubled: {row:?}: {what}");
     }
     // A kill may cut the last line off.
     let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-    let announced: Vec<Announced<'_>> = whole.lines().filter_map(Announced::read).collect();
+    let announced: Vec<TransitionEvent<'_>> = whole.lines().filter_map(TransitionEvent::read).collect();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for line in &announced {
         let found: Vec<usize> = (0..rows.len()).filter(|&place| line.is(&rows[place])).collect();
-        assert_eq!(found.len(), 1, "how often {line:?} is in the record: {what}\n{log}");
+        assert_eq!(found.len(), 1, "how often {line:?} is in the database: {what}\n{log}");
         let before = places.insert(line.job, found[0]);
         assert!(before.is_none_or(|before| before < found[0]), "{line:?} is out of order: {what}\n{log}");
     }

@@ -26,16 +26,16 @@ impl Scenario {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let found = draw_found(&mut rng);
-        let (sweep, dense) = (rng.bool(), rng.u8(0..DENSE) == 0);
-        let mut jobs = draw_jobs(&mut rng, sweep);
+        let (use_list, dense) = (rng.bool(), rng.u8(0..DENSE) == 0);
+        let mut jobs = draw_jobs(&mut rng, use_list);
         let share = rng.choice([0.5, 0.8, 1.0]).expect("one of them");
-        let requests_per_second = match (sweep, dense) {
+        let requests_per_second = match (use_list, dense) {
             (_, true) => Quota::default().requests_per_second,
-            // As fast as it may a sweep follows another.
+            // As fast as it may a use_list follows another.
             (true, false) => as_f64(jobs.len()).max(4.0) / 100.0,
             (false, false) => rng.choice([0.5, 1.0, 2.0, 5.0, 20.0]).expect("one of them"),
         };
-        let poll = PollConfig { sweep, ..draw_poll(&mut rng, &jobs) };
+        let poll = PollConfig { use_list, ..draw_poll(&mut rng, &jobs) };
         for job in &mut jobs {
             job.interval = (rng.u8(0..8) == 0).then(|| poll.min_interval.mul_f64(1.0 + rng.f64()));
         }
@@ -93,9 +93,9 @@ impl Scenario {
     }
 }
 
-/// Jobs that come all day long. One never ends, two where only so there is something to sweep.
-fn draw_jobs(rng: &mut Rng, sweep: bool) -> Vec<Job> {
-    let endless = if sweep { 2 } else { 1 };
+/// Jobs that come all day long. One never ends, two where that is the only way to have something to list.
+fn draw_jobs(rng: &mut Rng, use_list: bool) -> Vec<Job> {
+    let endless = if use_list { 2 } else { 1 };
     let stores = rng.usize(1..=3);
     let count = rng.choice([2, 5, 12, 24]).expect("one of them");
     let longest = rng.choice([0.2, 2.0, 12.0]).expect("one of them");
@@ -133,7 +133,7 @@ fn life(rng: &mut Rng, created: Duration, length: Duration) -> Vec<(Duration, Jo
 /// In a third of the runs: how jobs are found.
 fn draw_found(rng: &mut Rng) -> Option<Found> {
     let found =
-        Found { since: Duration::from_secs(rng.u64(1..7200)), forget_after: Duration::from_secs(rng.u64(1..7200)) };
+        Found { since: Duration::from_secs(rng.u64(1..7200)), remove_after: Duration::from_secs(rng.u64(1..7200)) };
     (rng.u8(0..3) == 0).then_some(found)
 }
 

@@ -31,13 +31,13 @@ pub(crate) struct Delays {
 }
 
 /// The delays of `jobs` live jobs in `stores` stores of one target, with HealthOmics' default quota.
-pub(crate) fn delays(jobs: usize, stores: usize, sweep: bool) -> Delays {
+pub(crate) fn delays(jobs: usize, stores: usize, use_list: bool) -> Delays {
     let ending = jobs.div_ceil(ENDING);
     let runs = ENDS_LEAST.div_ceil(ending);
     let reports: Vec<Report> = (0..runs)
         .map(|seed| {
             let mut scenario = live(seed as u64, jobs, stores);
-            scenario.poll.sweep = sweep;
+            scenario.poll.use_list = use_list;
             run_of(&scenario)
         })
         .collect();
@@ -64,7 +64,7 @@ pub(crate) fn delays_on_shared_quota() -> Delays {
 /// Polls a second of 250 jobs, where one listing request in ten is throttled; and as many as the safety interval asks for.
 pub(crate) fn polls_with_throttled_listings() -> [f64; 2] {
     let mut scenario = endless(250, Duration::from_mins(20));
-    scenario.poll.sweep = true;
+    scenario.poll.use_list = true;
     scenario.listing = Listing::Throttles(10);
     let during = Duration::from_mins(5)..scenario.end;
     let polls = as_f64(within(&run_of(&scenario).calls, during.clone()).count());
@@ -188,10 +188,10 @@ pub(crate) struct AfterOutage {
 }
 
 /// An outage in which connections are `refused`, or else hang.
-pub(crate) fn outage(jobs: usize, refused: bool, sweep: bool) -> AfterOutage {
+pub(crate) fn outage(jobs: usize, refused: bool, use_list: bool) -> AfterOutage {
     let lasts = Duration::from_mins(10);
     let mut scenario = endless(jobs, Duration::from_mins(50));
-    scenario.poll.sweep = sweep;
+    scenario.poll.use_list = use_list;
     let during = Duration::from_mins(30)..Duration::from_mins(30) + lasts;
     scenario.outages = vec![Outage { during: during.clone(), refused }];
     let calls = run_of(&scenario).calls;
@@ -285,7 +285,7 @@ pub(crate) fn listings_of_a_busy_service() -> usize {
     run_of(&Scenario { jobs, found: Some(FOUND), listing, ..calm }).calls.len()
 }
 
-const FOUND: Found = Found { since: Duration::from_hours(7 * 24), forget_after: Duration::from_hours(1) };
+const FOUND: Found = Found { since: Duration::from_hours(7 * 24), remove_after: Duration::from_hours(1) };
 
 /// Jobs that begin so far apart and end after `length`.
 fn finished(jobs: usize, apart: Duration, length: Duration) -> Vec<Job> {
@@ -300,7 +300,7 @@ fn finished(jobs: usize, apart: Duration, length: Duration) -> Vec<Job> {
 fn endless(jobs: usize, end: Duration) -> Scenario {
     let life = vec![(Duration::ZERO, JobStatus::InProgress)];
     let mut scenario = Scenario::calm(1, (0..jobs).map(|nth| Job::new(0, nth, life.clone())).collect(), end);
-    scenario.poll.sweep = false;
+    scenario.poll.use_list = false;
     scenario
 }
 

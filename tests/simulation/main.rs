@@ -1,4 +1,4 @@
-//! The simulation: the real supervisor, watchers, sweepers and record against a simulated service, in time that passes as fast
+//! The simulation: the real supervisor, watchers, sweepers and database against a simulated service, in time that passes as fast
 //! as the machine can. What must hold is looked at in `service` and `run`, at every request and at every announcement.
 //!
 //! `SIMULATION_SEEDS` says how many seeds are run, `SIMULATION_SEED` which one alone.
@@ -138,15 +138,18 @@ fn fault_049_two_daemons_share_one_quota() {
 
 #[test]
 fn fault_030_an_outage_costs_no_more_calls_than_health_and_every_job_is_fresh_soon_after_it() {
-    for (refused, sweep) in [(true, false), (false, false), (true, true), (false, true)] {
-        let AfterOutage { calls, fresh } = outage(1_000, refused, sweep);
+    for (refused, use_list) in [(true, false), (false, false), (true, true), (false, true)] {
+        let AfterOutage { calls, fresh } = outage(1_000, refused, use_list);
         let round = 2 * bound(1_000);
-        assert!(calls <= 1.0 && fresh <= round.mul_f64(1.1), "refused: {refused}, sweep: {sweep}: {calls} {fresh:?}");
+        assert!(
+            calls <= 1.0 && fresh <= round.mul_f64(1.1),
+            "refused: {refused}, use_list: {use_list}: {calls} {fresh:?}"
+        );
         // Few jobs back off for long, and come back together.
-        let AfterOutage { calls, fresh } = outage(20, refused, sweep);
+        let AfterOutage { calls, fresh } = outage(20, refused, use_list);
         assert!(
             calls <= 1.0 && fresh <= Duration::from_mins(1),
-            "refused: {refused}, sweep: {sweep}: {calls} {fresh:?}"
+            "refused: {refused}, use_list: {use_list}: {calls} {fresh:?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One run: the real supervisor, watchers, sweepers and record on a simulated service, in time that passes only while all of
+//! One run: the real supervisor, watchers, sweepers and database on a simulated service, in time that passes only while all of
 //! them wait.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,10 @@ use refwatch::config::{Config, TargetConfig};
 use refwatch::core::job::{JobKey, JobStatus, StoreId};
 use refwatch::core::time::{Monotonic, Timestamp};
 use refwatch::core::transition::Transition;
-use refwatch::database::{Filter, Record, RecordReader};
+use refwatch::database::{Database, DatabaseReader, Filter};
 use refwatch::instruments::Instruments;
-use refwatch::state::{Announced, StatusBoard};
-use refwatch::tasks::job_watcher::Workplace;
+use refwatch::state::{SharedState, TransitionEvent};
+use refwatch::tasks::job_watcher::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
 use tokio::runtime::Builder;
 use tokio::sync::broadcast::Receiver;
@@ -56,7 +56,7 @@ pub(crate) struct Report {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub ended: Duration,
-    /// When it was in the record and announced.
+    /// When it was in the database and announced.
     pub known: Duration,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
     })
 }
 
-/// In memory where there is such a file system: that what is committed survives is the record's own tests' business.
+/// In memory where there is such a file system: that what is committed survives is the database's own tests' business.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
@@ -112,9 +112,9 @@ struct Host {
 
 /// One daemon from a start to its end.
 struct Instance {
-    workplace: Workplace,
+    context: TaskContext,
     supervisor: Supervisor,
-    announced: Receiver<Arc<Announced>>,
+    announced: Receiver<Arc<TransitionEvent>>,
     /// How many transitions of each job are known to be recorded.
     recorded: BTreeMap<JobKey, usize>,
     writer: JoinSet<()>,
@@ -156,7 +156,7 @@ impl Host {
             }
         }
         self.drain(&mut instance);
-        let in_sight = instance.workplace.board.watches().len();
+        let in_sight = instance.context.board.watches().len();
         instance.stop().await;
         self.look_at_the_record();
         let ends = self.ends.iter().filter_map(|(key, known)| {
@@ -187,21 +187,21 @@ impl Host {
                 if let Err(error) = instance.supervisor.handle_event(event).await {
                     self.service.violate(&error.to_string());
                 }
-                if instance.workplace.instruments.task_restarts.get() > 0 {
+                if instance.context.instruments.task_restarts.get() > 0 {
                     self.service.violate("a task panicked");
                 }
             }
             () = self.clock.sleep_until(Monotonic::at(until)) => return true,
             () = self.clock.sleep_until(Monotonic::at(look)) => {
                 self.service.look_for_starvation();
-                self.look_at_the_board(&instance.workplace.board);
+                self.look_at_the_board(&instance.context.board);
             }
         }
         false
     }
 
     /// A transition is announced: it has to be the next that the daemon was told of.
-    fn hear(&mut self, instance: &mut Instance, announced: &Announced) {
+    fn hear(&mut self, instance: &mut Instance, announced: &TransitionEvent) {
         let (key, to) = (&announced.id.key, &announced.transition.to);
         self.service.trace((self.daemon, key, to));
         let nth = instance.recorded.entry(key.clone()).or_default();
@@ -236,15 +236,15 @@ impl Host {
         self.compare(&recorded, true);
         self.service.daemon_starts(self.daemon, &recorded);
         let instruments = Instruments::new().expect("metrics");
-        let (record, writing) = Record::open_unwritten(&self.path, &instruments).expect("a record");
+        let (database, writing) = Database::open_unwritten(&self.path, &instruments).expect("a database");
         let mut writer = JoinSet::new();
         writer.spawn(writing);
-        let workplace = Workplace { clock: self.clock, record, board: StatusBoard::default(), instruments };
+        let context = TaskContext { clock: self.clock, database, board: SharedState::default(), instruments };
         let access = Arc::new(self.service.access(self.daemon));
-        let supervisor = Supervisor::new(workplace.clone(), access, self.scenario.seed);
+        let supervisor = Supervisor::new(context.clone(), access, self.scenario.seed);
         let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
-        let announced = workplace.board.follow();
-        let mut instance = Instance { workplace, supervisor, announced, recorded, writer };
+        let announced = context.board.follow();
+        let mut instance = Instance { context, supervisor, announced, recorded, writer };
         self.apply(&mut instance).await;
         instance
     }
@@ -263,12 +263,12 @@ impl Host {
             entry.policy = own[&id.key].policy(self.scenario.poll).into();
         }
         self.own = own.into_keys().collect();
-        if let Some(Found { since, forget_after }) = self.scenario.found {
+        if let Some(Found { since, remove_after }) = self.scenario.found {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
-                let each = JobEntry { forget_after: Some(forget_after), ..entry.each };
+                let each = JobEntry { remove_after: Some(remove_after), ..entry.each };
                 let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
-                watch_list.stores.insert(id, StoreEntry { since, each });
+                watch_list.stores.insert(id, StoreEntry { created_within: since, each });
             }
         }
         let target = TargetConfig {
@@ -294,14 +294,14 @@ impl Host {
     }
 
     /// A job that was found has to be in sight until its time there is over, and no longer, but for those with an entry of their own.
-    fn look_at_the_board(&self, board: &StatusBoard) {
+    fn look_at_the_board(&self, board: &SharedState) {
         let Some(found) = self.scenario.found.filter(|_| self.service.now() >= self.settled_at) else { return };
         let (now, patience) = (self.clock.now().wall, self.scenario.patience());
         let in_sight: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
         for job in &self.scenario.jobs {
             let told = self.service.told(self.daemon, &job.key, |told| {
                 let last = told.last().filter(|_| !told.vanished && !told.parked && !told.retold).cloned()?;
-                Some((last, told.ended_at.map(|ended| ended + found.forget_after)))
+                Some((last, told.ended_at.map(|ended| ended + found.remove_after)))
             });
             let Some((last, over_at)) = told else { continue };
             let own = self.own.contains(&job.key);
@@ -316,7 +316,7 @@ impl Host {
         }
     }
 
-    /// The record has to hold each status that the daemon was told, once and in order, up to each job's true end.
+    /// The database has to hold each status that the daemon was told, once and in order, up to each job's true end.
     fn look_at_the_record(&self) {
         let recorded = recorded(&self.path);
         self.compare(&recorded, false);
@@ -332,7 +332,7 @@ impl Host {
         }
     }
 
-    /// Where the daemon was `killed`, the last answer of a job may have come too late for the record.
+    /// Where the daemon was `killed`, the last answer of a job may have come too late for the database.
     fn compare(&self, recorded: &BTreeMap<JobKey, Vec<JobStatus>>, killed: bool) {
         for Job { key, .. } in &self.scenario.jobs {
             let told = self.service.told(self.daemon, key, Told::statuses);
@@ -356,18 +356,18 @@ impl Instance {
 
     async fn stop(mut self) {
         self.supervisor.stop().await;
-        self.workplace.record.close().await;
+        self.context.database.close().await;
         while self.writer.join_next().await.is_some() {}
     }
 }
 
-/// The statuses of each job that the record holds, in order.
+/// The statuses of each job that the database holds, in order.
 fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
     let mut recorded: BTreeMap<JobKey, Vec<JobStatus>> = BTreeMap::new();
     if !path.exists() {
         return recorded;
     }
-    for row in RecordReader::new(path).rows::<Transition>(&Filter::default()).expect("a record") {
+    for row in DatabaseReader::new(path).rows::<Transition>(&Filter::default()).expect("a database") {
         recorded.entry(row.job.key).or_default().push(row.value.to);
     }
     recorded

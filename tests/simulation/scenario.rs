@@ -16,7 +16,7 @@ pub(crate) struct Scenario {
     pub jobs: Vec<Job>,
     /// How the jobs are found in their stores, where they appear over time, if they are.
     pub found: Option<Found>,
-    /// Daemons that watch the same jobs under the same quota, each with a record of its own.
+    /// Daemons that watch the same jobs under the same quota, each with a database of its own.
     pub daemons: usize,
     pub configured: Quota,
     pub poll: PollConfig,
@@ -48,7 +48,7 @@ pub(crate) struct Found {
     /// How old they may be when the search begins.
     pub since: Duration,
     /// How long they stay in sight after their ends.
-    pub forget_after: Duration,
+    pub remove_after: Duration,
 }
 
 /// A job and its whole life.
@@ -165,13 +165,13 @@ impl Scenario {
         let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
         let interval = intervals.max().unwrap_or_default();
         let safety = refwatch::core::listing::safety_interval(self.jobs.len(), self.configured.allowed());
-        let fresh = interval.max(if self.poll.sweep { safety } else { Duration::ZERO });
+        let fresh = interval.max(if self.poll.use_list { safety } else { Duration::ZERO });
         let mut queue = Duration::from_secs_f64(2.0 * jobs / rate);
         if self.faults.failures > 0.0 {
             // Of a throttle that no quota asked for the pacer takes its time to recover.
             queue *= 2;
         }
-        if self.faults.lies > 0.0 && self.poll.sweep {
+        if self.faults.lies > 0.0 && self.poll.use_list {
             // A page of lies has every job asked for, before those that wait in their turn.
             queue *= 2;
         }

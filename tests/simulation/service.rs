@@ -12,7 +12,7 @@ use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, Operation, PollFailure};
 use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
 use refwatch::core::time::Timestamp;
-use refwatch::healthomics::{Asked, Connect, Connecting, HealthOmics, ListPage, ListedJob};
+use refwatch::healthomics::{Connect, ConnectFuture, HealthOmics, ListPage, ListedJob, RequestFuture};
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
@@ -326,7 +326,7 @@ impl Service {
 }
 
 impl Connect for Access {
-    fn connect<'a>(&'a self, _: &'a TargetConfig) -> Connecting<'a> {
+    fn connect<'a>(&'a self, _: &'a TargetConfig) -> ConnectFuture<'a> {
         let access = self.service.access(self.daemon);
         Box::pin(async move { Ok(Arc::new(access) as Arc<dyn HealthOmics>) })
     }
@@ -337,7 +337,7 @@ impl HealthOmics for Access {
         &self.aws_region
     }
 
-    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot> {
+    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
             let service = &*self.service;
             let sent = service.now();
@@ -358,7 +358,7 @@ impl HealthOmics for Access {
         store: &'a ReferenceStoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
-    ) -> Asked<'a, ListPage> {
+    ) -> RequestFuture<'a, ListPage> {
         Box::pin(async move {
             let lies = self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
             self.service.seen().listings += 1;

@@ -1,4 +1,4 @@
-//! What one daemon was told of one job, lies included, and what of that it owes: to the record, to the board, and a next question.
+//! What one daemon was told of one job, lies included, and what of that it owes: to the database, to the board, and a next question.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use refwatch::core::time::Timestamp;
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is something that was told or not, and none excludes another")]
 pub(crate) struct Told {
-    /// What the record has to hold, in this order and nothing else.
+    /// What the database has to hold, in this order and nothing else.
     pub changes: Vec<Change>,
     /// When the job ended, as far as was told: no later than that was heard.
     pub ended_at: Option<Timestamp>,
@@ -33,7 +33,7 @@ pub(crate) struct Told {
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub status: JobStatus,
-    /// When the job was created and completed, as it was told with it; unknown where a daemon starts from its record.
+    /// When the job was created and completed, as it was told with it; unknown where a daemon starts from its database.
     pub times: Option<[Option<Timestamp>; 2]>,
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure, print, remark};
 use crate::config::{self, Loaded};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 
 /// Its arguments.
 #[derive(Debug, Default, clap::Args)]
@@ -35,7 +35,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
         targets => format!("{targets} targets"),
     };
     let file = path.to_string_lossy();
-    print(format_args!("{}: {} on {targets}, no problems\n", Printable(&file), loaded.watch_list))?;
+    print(format_args!("{}: {} on {targets}, no problems\n", Sanitized(&file), loaded.watch_list))?;
     if let Some(exposed) = loaded.http.exposed() {
         remark(format_args!("warning: {exposed}"));
     }

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::healthomics::{Aws, CallerIdentity, Connect, HealthOmics, TargetError};
 
 /// Requested in a store without known jobs. Missing permission is an error even for a job that does not exist.
@@ -51,7 +51,7 @@ pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
     let (mut rows, mut exit) = (Vec::new(), Exit::Done);
     for (name, target) in config.targets.iter().filter(|(name, _)| counts(name)) {
         let reached = ask(target, questions(config, name), clock).await;
-        print(format_args!("{}\n", Printable(&format!("{name}{}", identity(&reached)))))?;
+        print(format_args!("{}\n", Sanitized(&format!("{name}{}", identity(&reached)))))?;
         let Ok(Reached { stores, .. }) = reached else {
             exit = Exit::Failed;
             continue;
@@ -61,7 +61,7 @@ pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
                 if answer.needed && answer.outcome.is_err() {
                     exit = Exit::Failed;
                 }
-                let result = Printable(&answer.text()).to_string();
+                let result = Sanitized(&answer.text()).to_string();
                 rows.push(([name.to_string(), store.to_string(), answer.operation.as_str().to_owned(), result], None));
             }
         }

@@ -28,7 +28,7 @@ pub struct PollPolicy {
 
 /// The latest known state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct JobState {
     pub status: JobStatus,
     pub status_message: Option<String>,
     pub created_at: Option<Timestamp>,
@@ -43,7 +43,7 @@ pub struct Known {
     pub vanished_at: Option<Timestamp>,
 }
 
-impl Known {
+impl JobState {
     /// The time left until `after` has passed since the job ended or vanished, zero if it has passed. `None`: the job is live.
     /// A job cannot have ended later than its end was observed.
     #[must_use]
@@ -68,14 +68,14 @@ pub struct Decision {
     /// What to commit before anything is published.
     pub change: Change,
     /// When to poll next.
-    pub next: Next,
+    pub next: NextAction,
 }
 
 impl Decision {
     /// Whether the watch of a discovered job may end once its retention has expired. `known` is the state after this poll.
     /// A dropped job may never be listed again, so a known job needs a second 404, and an unseen one a 404 or 403.
     #[must_use]
-    pub fn can_be_dropped(&self, known: Option<&Known>) -> bool {
+    pub fn can_be_dropped(&self, known: Option<&JobState>) -> bool {
         let reason = self.failure.as_ref().map(|failure| failure.reason);
         let not_found = reason == Some(FailureReason::NotFound);
         match known {
@@ -90,7 +90,7 @@ impl Decision {
 
 /// When to poll next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAction {
     PollAt(Monotonic),
     /// Never: the job has ended.
     Finished(JobStatus),
@@ -104,7 +104,7 @@ pub struct JobTracker {
     policy: PollPolicy,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    known: Option<Arc<Known>>,
+    known: Option<Arc<JobState>>,
     /// One response showed that an ended job is live again. A second one has to confirm it.
     reopening: bool,
 }
@@ -112,7 +112,7 @@ pub struct JobTracker {
 impl JobTracker {
     /// Starts from the state that the database holds. `seed` sets the jitter of the backoff.
     #[must_use]
-    pub fn new(policy: PollPolicy, known: Option<Arc<Known>>, seed: u64) -> Self {
+    pub fn new(policy: PollPolicy, known: Option<Arc<JobState>>, seed: u64) -> Self {
         let (backoff, jitter) = (Backoff::new(policy.backoff), fastrand::Rng::with_seed(seed));
         Self { policy, backoff, jitter, known, reopening: false }
     }
@@ -124,14 +124,14 @@ impl JobTracker {
 
     /// The latest known state; `None` before the first successful poll.
     #[must_use]
-    pub fn known(&self) -> Option<&Arc<Known>> {
+    pub fn known(&self) -> Option<&Arc<JobState>> {
         self.known.as_ref()
     }
 
     /// What to do before the first outcome.
     #[must_use]
-    pub fn first(&self, now: Now) -> Next {
-        self.finished().unwrap_or(Next::PollAt(now.monotonic))
+    pub fn first(&self, now: Now) -> NextAction {
+        self.finished().unwrap_or(NextAction::PollAt(now.monotonic))
     }
 
     /// Handles the outcome of a poll. The caller commits the change.
@@ -141,7 +141,7 @@ impl JobTracker {
                 self.backoff.reset();
                 let change = self.apply_snapshot(snapshot, at.wall);
                 let next = self.finished().filter(|_| !self.reopening);
-                let next = next.unwrap_or(Next::PollAt(at.monotonic + self.policy.interval));
+                let next = next.unwrap_or(NextAction::PollAt(at.monotonic + self.policy.interval));
                 Decision { at, failure: None, change, next }
             }
             Err(failure) => {
@@ -152,21 +152,21 @@ impl JobTracker {
         }
     }
 
-    fn finished(&self) -> Option<Next> {
+    fn finished(&self) -> Option<NextAction> {
         let status = &self.known.as_ref()?.status;
-        status.is_terminal().then(|| Next::Finished(status.clone()))
+        status.is_terminal().then(|| NextAction::Finished(status.clone()))
     }
 
-    fn retry(&mut self, failure: &PollFailure, now: Now) -> Next {
+    fn retry(&mut self, failure: &PollFailure, now: Now) -> NextAction {
         // A job that was never seen may be new: HealthOmics may not find it everywhere yet.
         let may_be_new = failure.reason == FailureReason::NotFound && self.known.is_none();
         let delay = match failure.reason.class().retry {
             RetryClass::Recheck if !may_be_new => self.policy.backoff.max,
             RetryClass::Backoff | RetryClass::Recheck => self.backoff.next_delay(self.jitter.f64()),
-            RetryClass::Park => return Next::Parked(failure.message.clone()),
+            RetryClass::Park => return NextAction::Parked(failure.message.clone()),
         };
         let retry_after = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-        Next::PollAt(now.monotonic + delay.max(retry_after))
+        NextAction::PollAt(now.monotonic + delay.max(retry_after))
     }
 
     fn apply_failure(&mut self, failure: &PollFailure, observed_at: Timestamp) -> Change {
@@ -222,7 +222,7 @@ impl JobTracker {
             sources: source_transitions(&Sources::default(), &snapshot.sources, observed_at),
             details: Vec::new(),
         };
-        let known = Known {
+        let known = JobState {
             status: snapshot.status,
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
@@ -267,7 +267,7 @@ fn source_transitions(known: &Sources, seen: &Sources, observed_at: Timestamp) -
         .collect()
 }
 
-fn details(known: &Known, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {
+fn details(known: &JobState, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {
     let message = (known.status == snapshot.status && known.status_message != snapshot.status_message)
         .then(|| Detail { kind: DetailKind::StatusMessage, value: snapshot.status_message.clone(), observed_at });
     let recreated = match (known.created_at, snapshot.created_at) {

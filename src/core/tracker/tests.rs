@@ -51,9 +51,9 @@ fn describe(decision: &Decision, now: Now) -> String {
         words.push(format!("{}#{} {from}>{}", key.name, key.nth, to.status));
     }
     words.push(match &decision.next {
-        Next::PollAt(at) => format!("{} s", at.since(now.monotonic).as_secs_f64().round()),
-        Next::Finished(status) => format!("finished {status}"),
-        Next::Parked(reason) => format!("parked {reason}"),
+        NextAction::PollAt(at) => format!("{} s", at.since(now.monotonic).as_secs_f64().round()),
+        NextAction::Finished(status) => format!("finished {status}"),
+        NextAction::Parked(reason) => format!("parked {reason}"),
     });
     words.join(" ")
 }
@@ -243,7 +243,7 @@ fn a_tracker_continues_from_the_database() {
     let mut before = JobTracker::new(POLICY, None, 1);
     before.handle(Ok(snapshot("IN_PROGRESS")), now(0));
     let mut after = JobTracker::new(POLICY, before.known().cloned(), 2);
-    assert_eq!(after.first(now(50)), Next::PollAt(now(50).monotonic));
+    assert_eq!(after.first(now(50)), NextAction::PollAt(now(50).monotonic));
     let same = after.handle(Ok(snapshot("IN_PROGRESS")), now(50));
     assert!(same.change.is_empty());
     let end = after.handle(Ok(snapshot("COMPLETED")), now(60));
@@ -298,12 +298,12 @@ proptest! {
                 last = Some(transition.to);
             }
             match decision.next {
-                Next::PollAt(at) => {
+                NextAction::PollAt(at) => {
                     let delay = at.since(now.monotonic);
                     prop_assert!(POLICY.backoff.initial / 2 <= delay && delay <= POLICY.backoff.max);
                 }
-                Next::Finished(status) => prop_assert_eq!(Some(status), last.clone().filter(JobStatus::is_terminal)),
-                Next::Parked(_) => prop_assert_eq!(said, None),
+                NextAction::Finished(status) => prop_assert_eq!(Some(status), last.clone().filter(JobStatus::is_terminal)),
+                NextAction::Parked(_) => prop_assert_eq!(said, None),
             }
         }
     }

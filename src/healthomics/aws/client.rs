@@ -37,7 +37,7 @@ use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 use crate::healthomics::TargetError;
-use crate::healthomics::service::{Asked, Connect, Connecting, HealthOmics, ListPage};
+use crate::healthomics::service::{Connect, ConnectFuture, HealthOmics, ListPage, RequestFuture};
 
 /// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -90,7 +90,7 @@ impl Aws {
 
 impl Connect for Aws {
     /// Credentials are fetched at the first request, not here.
-    fn connect<'a>(&'a self, config: &'a TargetConfig) -> Connecting<'a> {
+    fn connect<'a>(&'a self, config: &'a TargetConfig) -> ConnectFuture<'a> {
         Box::pin(async move {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
@@ -139,7 +139,7 @@ impl HealthOmics for AwsTarget {
         &self.aws_region
     }
 
-    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> Asked<'a, Snapshot> {
+    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
             let connection = self.connection().await;
             let request = connection.client.get_reference_import_job();
@@ -150,7 +150,7 @@ impl HealthOmics for AwsTarget {
         })
     }
 
-    fn caller_identity(&self) -> Asked<'_, Option<CallerIdentity>> {
+    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
         Box::pin(async move { identity::caller_identity(&self.connection().await.sdk, &self.config, self.clock).await })
     }
 
@@ -159,7 +159,7 @@ impl HealthOmics for AwsTarget {
         store: &'a ReferenceStoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
-    ) -> Asked<'a, ListPage> {
+    ) -> RequestFuture<'a, ListPage> {
         Box::pin(async move {
             // Rounded down to a second: the page may contain older jobs.
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));

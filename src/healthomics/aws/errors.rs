@@ -14,7 +14,7 @@ use http_body_util::LengthLimitError;
 use super::redact::redacted;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, PollFailure};
-use crate::core::sanitize::{Printable, excerpt};
+use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 
 /// The longest response that is read. A job has at most 100 sources of a few hundred bytes each.
@@ -143,7 +143,7 @@ fn unreadable(response: &HttpResponse) -> String {
     };
     let body = response.body().bytes().unwrap_or_default();
     let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
-    let shown = Printable(&redacted(&start)).to_string();
+    let shown = Sanitized(&redacted(&start)).to_string();
     let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
     let more = if quoted.len() < shown.len() || start.len() < body.len() { "…" } else { "" };
     format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")

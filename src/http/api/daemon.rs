@@ -21,7 +21,7 @@ pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode
 
 /// The configuration in force, its secrets hidden.
 pub(in crate::http) async fn config(State(state): State<AppState>) -> String {
-    printable_lines(&state.board.daemon().config_in_force) + "\n"
+    printable_lines(&state.board.daemon().effective_config) + "\n"
 }
 
 /// The daemon. Whatever does not apply is null.
@@ -32,7 +32,7 @@ pub struct Daemon {
     pub not_ready: Option<String>,
     pub config_loaded_at: Option<String>,
     pub config_error: Option<ConfigError>,
-    pub record_error: Option<String>,
+    pub database_error: Option<String>,
 }
 
 /// The errors of the configuration that was last read.
@@ -55,7 +55,7 @@ pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
         not_ready: daemon.ready().err(),
         config_loaded_at: daemon.config_loaded_at.map(rfc3339),
         config_error,
-        record_error: daemon.record_error,
+        database_error: daemon.database_error,
     };
     json(StatusCode::OK, &shown)
 }

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::http::app_state::AppState;
 use crate::http::response::{json, rendered, rfc3339};
 
@@ -14,9 +14,9 @@ use crate::http::response::{json, rendered, rfc3339};
 pub struct Store {
     pub watch: String,
     pub target: String,
-    pub reference_store_id: String,
+    pub store_id: String,
     pub last_listed_at: Option<String>,
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
@@ -25,9 +25,9 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
         let stores = stores.iter().map(|store| Store {
             watch: store.name.to_string(),
             target: store.id.target.to_string(),
-            reference_store_id: store.id.store.to_string(),
+            store_id: store.id.store.to_string(),
             last_listed_at: store.listed_at.map(rfc3339),
-            trouble: store.trouble.clone(),
+            error: store.error.clone(),
         });
         json(StatusCode::OK, &stores.collect::<Vec<_>>())
     })
@@ -37,5 +37,5 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
 /// "shared references (1234567890)", sanitized.
 pub(crate) fn name(watch: &str, id: &str) -> String {
     let name = if watch == id { id.to_owned() } else { format!("{watch} ({id})") };
-    Printable(&name).to_string()
+    Sanitized(&name).to_string()
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/transitions`: the record, as JSON.
+//! `/api/v1/transitions`: the database, as JSON.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
+use crate::core::job::KIND;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::database::Filter;
@@ -23,8 +24,9 @@ const LIMIT_MAX: u32 = 10_000;
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Parameters {
     since: Option<Timestamp>,
-    reference_store_id: Option<String>,
-    import_job_id: Option<String>,
+    kind: Option<String>,
+    store_id: Option<String>,
+    job_id: Option<String>,
     limit: Option<u32>,
 }
 
@@ -37,7 +39,7 @@ pub(in crate::http) async fn list(
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
-    rendered(move || match state.record.rows::<Transition>(&filter) {
+    rendered(move || match state.database.rows::<Transition>(&filter) {
         Ok(rows) => json(StatusCode::OK, &rows),
         Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })
@@ -50,10 +52,13 @@ impl Parameters {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
+        if self.kind.is_some_and(|kind| kind != KIND) {
+            return Err(format!("kind must be {KIND}"));
+        }
         Ok(Filter {
             since: self.since,
-            store: parsed("reference_store_id", self.reference_store_id)?,
-            job: parsed("import_job_id", self.import_job_id)?,
+            store: parsed("store_id", self.store_id)?,
+            job: parsed("job_id", self.job_id)?,
             limit: Some(limit),
         })
     }

@@ -1,4 +1,4 @@
-//! The control socket: a Unix socket beside the record that only its owner and root may use. It serves everything that the
+//! The control socket: a Unix socket beside the database that only its owner and root may use. It serves everything that the
 //! listener serves, and the one request that changes something: a reload.
 
 use std::fs::{self, Permissions};
@@ -23,13 +23,13 @@ use crate::reload::ReloadRequests;
 /// The path of the reload request.
 pub const RELOAD: &str = "/-/reload";
 
-/// The socket of the daemon that has this record.
+/// The socket of the daemon that has this database.
 #[must_use]
-pub fn path(record: &Path) -> PathBuf {
-    record.with_added_extension("sock")
+pub fn path(database: &Path) -> PathBuf {
+    database.with_added_extension("sock")
 }
 
-/// Listens at `path`. A socket that is there belonged to a daemon that was killed, since the caller holds the record's lock.
+/// Listens at `path`. A socket that is there belonged to a daemon that was killed, since the caller holds the database's lock.
 ///
 /// # Errors
 /// The system's: among others, such a path has 107 bytes at most.

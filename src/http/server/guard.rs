@@ -15,7 +15,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 
 /// A page may load the style sheet and submit its form, both on this server. It has no scripts and no frames.
 const CONTENT_SECURITY_POLICY: &str =
@@ -53,7 +53,7 @@ fn refusal(request: &Request, host_names: Option<&[String]>) -> Option<Response>
     match host(request) {
         None => return Some((StatusCode::BAD_REQUEST, "one Host is needed\n").into_response()),
         Some(host) if host_names.is_some_and(|names| !is_ours(host.host(), names)) => {
-            let shown = Printable(host.host());
+            let shown = Sanitized(host.host());
             let message = format!("{shown} is no name of this server: use its IP address\n");
             return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
         }

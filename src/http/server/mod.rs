@@ -73,7 +73,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // Where descriptors are few, polls, the record and the log need theirs first.
+        // Where descriptors are few, polls, the database and the log need theirs first.
         let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         Self {
             connections: descriptors.map_or(CONNECTIONS_MAX, |limit| (limit / 4).clamp(1, CONNECTIONS_MAX)),

@@ -72,7 +72,7 @@ impl Tls {
             }
             Err(error) if !current.rejected => {
                 current.rejected = true;
-                warn!(event = "certificate_refused", "the certificate before it stays in force: {error}");
+                warn!(event = "certificate_rejected", "the certificate before it stays in force: {error}");
             }
             Err(_) => {}
         }

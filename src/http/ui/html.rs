@@ -1,6 +1,6 @@
 //! The frame of the pages, and how statuses, times, tables and untrusted text look on them.
 //!
-//! Pages are rendered by the server and have no script. Untrusted text passes `Printable`, and maud escapes the rest.
+//! Pages are rendered by the server and have no script. Untrusted text passes `Sanitized`, and maud escapes the rest.
 
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
@@ -8,10 +8,10 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::words::{job_tone, source_tone};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
-use crate::core::sanitize::{Printable, excerpt};
+use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 use crate::http::response::{self, printable_lines, rfc3339};
-use crate::state::DaemonView;
+use crate::state::DaemonStatus;
 
 /// Characters shown of a status. The longest known status is shorter.
 const STATUS_LENGTH_MAX: usize = 40;
@@ -31,7 +31,7 @@ pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 @if refreshed { meta http-equiv="refresh" content="10"; }
-                title { (Printable(title)) " · refwatch" }
+                title { (Sanitized(title)) " · refwatch" }
                 link rel="stylesheet" href="/style.css";
             }
             body {
@@ -41,7 +41,7 @@ pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup
                 footer {
                     nav aria-label="More" {
                         a href="/metrics" { "Metrics" }
-                        a href="/api/v1/watches" { "Watches as JSON" }
+                        a href="/api/v1/jobs" { "Jobs as JSON" }
                         a href="/api/v1/transitions" { "Transitions as JSON" }
                         a href="/config" { "Configuration" }
                     }
@@ -77,13 +77,13 @@ pub(super) fn table<const N: usize>(
 }
 
 /// The errors of the daemon itself. They come first on every page.
-pub(super) fn alerts(daemon: &DaemonView) -> Markup {
+pub(super) fn alerts(daemon: &DaemonStatus) -> Markup {
     html! {
         @if let Some(error) = &daemon.config_error {
             (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))
         }
-        @if let Some(error) = &daemon.record_error { (alert("The record cannot be written; polling waits for it", error)) }
-        @for (target, reason) in &daemon.refused_targets {
+        @if let Some(error) = &daemon.database_error { (alert("The database cannot be written; polling waits for it", error)) }
+        @for (target, reason) in &daemon.targets_down {
             (alert(&format!("Target {target} is down; refwatch probes it with one request at a time"), reason))
         }
     }
@@ -92,7 +92,7 @@ pub(super) fn alerts(daemon: &DaemonView) -> Markup {
 /// An error that a person should see first.
 pub(super) fn alert(title: &str, text: &str) -> Markup {
     html! {
-        section.alert role="alert" { h2 { (Printable(title)) } pre { (printable_lines(text)) } }
+        section.alert role="alert" { h2 { (Sanitized(title)) } pre { (printable_lines(text)) } }
     }
 }
 
@@ -148,5 +148,5 @@ pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
 
 /// The beginning of a message.
 pub(super) fn shortened(message: &str, characters: usize) -> String {
-    Printable(&excerpt(message, characters)).to_string()
+    Sanitized(&excerpt(message, characters)).to_string()
 }

@@ -1,4 +1,4 @@
-//! `/watch/{reference_store_id}/{import_job_id}`: one job, with a section for each target through which it is watched.
+//! `/jobs/{kind}/{store_id}/{job_id}`: one job, with a section for each target through which it is watched.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use maud::{Markup, html};
 
 use super::html::{alerts, distance, job_badge, moment, page, source_badge, table};
 use super::page::{next_poll, status};
-use super::timeline::{Scale, Sighting, timeline};
+use super::timeline::{StatusSpan, TimeAxis, timeline};
 use super::words;
-use crate::core::job::{JobKey, SourceKey, Sources};
-use crate::core::sanitize::Printable;
+use crate::core::job::{JobKey, KIND, SourceKey, Sources};
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Detail, SourceTransition, Transition};
 use crate::database::{Filter, ReadError, Row};
-use crate::http::api::watches::{SOURCES_LISTED_MAX, listed};
+use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed};
 use crate::http::app_state::AppState;
 use crate::http::response::{distance as length, rendered};
-use crate::state::{RECENT_FAILURES_MAX, WatchView};
+use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
 
 /// Rows shown of each kind, the latest. A normal job has fewer than ten.
 const ROWS_MAX: u32 = 200;
@@ -40,9 +40,9 @@ impl History {
     fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
         let latest = |limit| Filter { limit: Some(limit), ..Filter::of_job(key.clone()) };
         Ok(Self {
-            transitions: state.record.rows(&latest(ROWS_MAX))?,
-            sources: state.record.rows(&latest(SOURCE_ROWS_MAX))?,
-            details: state.record.rows(&latest(ROWS_MAX))?,
+            transitions: state.database.rows(&latest(ROWS_MAX))?,
+            sources: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
+            details: state.database.rows(&latest(ROWS_MAX))?,
         })
     }
 }
@@ -54,11 +54,13 @@ fn through<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
 
 pub(in crate::http) async fn show(
     State(state): State<AppState>,
-    Path((store, job)): Path<(String, String)>,
+    Path((kind, store, job)): Path<(String, String, String)>,
 ) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "no such job is watched\n").into_response();
-    let (Ok(store), Ok(job)) = (store.parse(), job.parse()) else { return unknown() };
-    let key = JobKey { store, job };
+    let key = match (store.parse(), job.parse()) {
+        (Ok(store), Ok(job)) if kind == KIND => JobKey { store, job },
+        _ => return unknown(),
+    };
     rendered(move || {
         let watches: Vec<_> = state.board.watches().into_iter().filter(|watch| watch.id.key == key).collect();
         let Some(first) = watches.first() else { return unknown() };
@@ -66,9 +68,9 @@ pub(in crate::http) async fn show(
         let history = History::read(&state, &key);
         let content = html! {
             (alerts(&state.board.daemon()))
-            h1 { (Printable(&first.name)) }
+            h1 { (Sanitized(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
-            @if let Err(error) = &history { p.bad { (Printable(&error.to_string())) } }
+            @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
             @for watch in &watches { (section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
         };
         page(&first.name, now, false, &html! {}, &content)
@@ -76,15 +78,15 @@ pub(in crate::http) async fn show(
     .await
 }
 
-fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
+fn section(watch: &WatchStatus, history: &History, now: Timestamp) -> Markup {
     let transitions = through(&history.transitions, &watch.id.target);
-    let life: Vec<_> = transitions.iter().map(|transition| Sighting::of_job(transition)).collect();
+    let life: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
     let details = through(&history.details, &watch.id.target);
     let known = watch.known.as_ref();
-    let scale = known.and_then(|known| Scale::of_job(&life, known, now));
+    let scale = known.and_then(|known| TimeAxis::of_job(&life, known, now));
     html! {
         section {
-            h2 { "Target " (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
+            h2 { "Target " (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
             @if let Some(advice) = words::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
             @if let Some(scale) = scale {
                 figure {
@@ -107,7 +109,7 @@ fn section(watch: &WatchView, history: &History, now: Timestamp) -> Markup {
     }
 }
 
-fn facts(watch: &WatchView, now: Timestamp) -> Markup {
+fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
     let times = [
         ("Status since", known.map(|known| known.since)),
@@ -126,10 +128,10 @@ fn facts(watch: &WatchView, now: Timestamp) -> Markup {
     }
 }
 
-fn sources_table(sources: &Sources, transitions: &[&SourceTransition], scale: Option<Scale>) -> Markup {
-    let mut lives: BTreeMap<&SourceKey, Vec<Sighting>> = BTreeMap::new();
+fn sources_table(sources: &Sources, transitions: &[&SourceTransition], scale: Option<TimeAxis>) -> Markup {
+    let mut lives: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
     for transition in transitions {
-        lives.entry(&transition.key).or_default().push(Sighting::of_source(transition));
+        lives.entry(&transition.key).or_default().push(StatusSpan::of_source(transition));
     }
     let caption = html! {
         "Sources"
@@ -138,10 +140,10 @@ fn sources_table(sources: &Sources, transitions: &[&SourceTransition], scale: Op
     let rows = listed(sources).map(|(key, source)| {
         let picture = lives.get(key).zip(scale).map(|(life, scale)| timeline(&key.name, life, scale));
         [
-            html! { (Printable(&key.name)) small { code { (Printable(&key.source_file)) } } },
+            html! { (Sanitized(&key.name)) small { code { (Sanitized(&key.source_file)) } } },
             source_badge(&source.status),
             picture.unwrap_or_default(),
-            html! { (Printable(source.status_message.as_deref().unwrap_or_default())) },
+            html! { (Sanitized(source.status_message.as_deref().unwrap_or_default())) },
         ]
     });
     table(&caption, ["Name", "Status", "Timeline", "Message"], rows)
@@ -155,7 +157,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
             job_badge(&transition.to),
             changed(transition),
             html! {
-                @if let Some(message) = &transition.status_message { (Printable(message)) }
+                @if let Some(message) = &transition.status_message { (Sanitized(message)) }
                 @if let Some(anomaly) = transition.anomaly { small.bad { (words::anomaly(anomaly)) } }
             },
         ]
@@ -178,13 +180,13 @@ fn changed(transition: &Transition) -> Markup {
 fn details_table(details: &[&Detail]) -> Markup {
     let rows = details.iter().map(|detail| {
         let value = detail.value.as_deref().unwrap_or_default();
-        [moment(detail.observed_at), html! { (words::detail(detail.kind)) }, html! { (Printable(value)) }]
+        [moment(detail.observed_at), html! { (words::detail(detail.kind)) }, html! { (Sanitized(value)) }]
     });
     table(&html! { "What else was seen" }, ["Seen", "What", "Value"], rows)
 }
 
 /// The latest failed polls, the newest first. The first of each kind has the advice.
-fn failures_table(watch: &WatchView, now: Timestamp) -> Markup {
+fn failures_table(watch: &WatchStatus, now: Timestamp) -> Markup {
     let failures = || watch.recent_failures.iter().rev();
     let rows = failures().enumerate().map(|(nth, failure)| {
         let class = failure.reason.class();
@@ -192,7 +194,7 @@ fn failures_table(watch: &WatchView, now: Timestamp) -> Markup {
         [
             html! { (moment(failure.at)) small { (distance(failure.at, now)) " ago" } },
             html! { (class.summary) small { code { (failure.reason.label()) } } },
-            html! { (Printable(&failure.message)) @if is_first { small { (class.advice) } } },
+            html! { (Sanitized(&failure.message)) @if is_first { small { (class.advice) } } },
         ]
     });
     let caption = html! { "Failed polls" small { "The last " (RECENT_FAILURES_MAX) ", including those before successful polls." } };

@@ -11,16 +11,16 @@ use maud::{Markup, html};
 use super::html::{alert, alerts, badge, distance, job_badge, page, progress, shortened};
 use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Refresh, Selection, Sort};
-use super::timeline::{Scale, Sighting, timeline};
+use super::timeline::{StatusSpan, TimeAxis, timeline};
 use super::words::{Severity, severity};
-use crate::core::job::{JobStatus, SourceStatus, WatchId};
-use crate::core::sanitize::Printable;
+use crate::core::job::{JobStatus, KIND, SourceStatus, WatchId};
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
 use crate::http::response::{self, rendered};
-use crate::state::{StoreView, WatchState, WatchView};
+use crate::state::{StoreStatus, WatchState, WatchStatus};
 
 /// Characters shown of a message; the job's own page has it whole.
 const MESSAGE_LENGTH_MAX: usize = 160;
@@ -63,12 +63,12 @@ pub(in crate::http) async fn show(
     .await
 }
 
-fn store_alerts(store: &StoreView, now: Timestamp) -> Markup {
+fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
     let last = store.listed_at.map_or("It was never listed.".to_owned(), |at| {
         format!("It was last listed {} ago.", response::distance(at, now))
     });
     html! {
-        @if let Some(trouble) = &store.trouble {
+        @if let Some(trouble) = &store.error {
             (alert(&format!("No new job of the store {} can be found", name(store)), &format!("{trouble}\n{last}")))
         }
         @if let Some(missed) = &store.missed {
@@ -77,12 +77,12 @@ fn store_alerts(store: &StoreView, now: Timestamp) -> Markup {
     }
 }
 
-fn name(store: &StoreView) -> String {
+fn name(store: &StoreStatus) -> String {
     stores::name(&store.name, store.id.store.as_str())
 }
 
 /// "12 jobs. 1 needs attention."
-fn summary(watches: &[Arc<WatchView>]) -> Markup {
+fn summary(watches: &[Arc<WatchStatus>]) -> Markup {
     let attention = watches.iter().filter(|watch| severity(watch) == Severity::Attention).count();
     html! {
         p.summary {
@@ -93,7 +93,7 @@ fn summary(watches: &[Arc<WatchView>]) -> Markup {
 }
 
 /// Links to the watches of one state or status, with their number, and a search field.
-fn filters(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
+fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for watch in watches {
         let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
@@ -124,9 +124,9 @@ fn filters(selection: &Selection, watches: &[Arc<WatchView>]) -> Markup {
                 ul { @for status in statuses { (status) } }
             }
             form role="search" method="get" action="/" {
-                input type="search" name="q" value=(Printable(&selection.q)) aria-label="Name, id, target or status" placeholder="Name, id, target";
+                input type="search" name="q" value=(Sanitized(&selection.q)) aria-label="Name, id, target or status" placeholder="Name, id, target";
                 @for (name, value) in selection.parameters() {
-                    @if name != "q" && name != "page" { input type="hidden" name=(name) value=(Printable(&value)); }
+                    @if name != "q" && name != "page" { input type="hidden" name=(name) value=(Sanitized(&value)); }
                 }
                 button { "Find" }
             }
@@ -144,7 +144,7 @@ fn filter(text: &str, count: usize, link: &str, chosen: bool) -> Markup {
 }
 
 /// One page of the selected watches.
-fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], now: Timestamp) -> Markup {
+fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchStatus>], now: Timestamp) -> Markup {
     let selected = selection.of(watches);
     let pages = selected.len().div_ceil(ROWS_MAX).max(1);
     let page = selection.page.clamp(1, pages);
@@ -154,7 +154,7 @@ fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], 
     let lives = lives(state, shown);
     let to_page = |text: &str, page: usize| html! { a href=(selection.link(|link| link.page = page)) { (text) } };
     html! {
-        @if let Err(error) = &lives { p.note role="status" { "There are no timelines: " (Printable(&error.to_string())) } }
+        @if let Err(error) = &lives { p.note role="status" { "There are no timelines: " (Sanitized(&error.to_string())) } }
         @if shown.is_empty() {
             p { "No watch matches. " a href="/" { "Show all" } }
         } @else {
@@ -182,11 +182,11 @@ fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchView>], 
 }
 
 /// The latest transitions of these watches.
-fn lives(state: &AppState, shown: &[Arc<WatchView>]) -> Result<BTreeMap<WatchId, Vec<Sighting>>, ReadError> {
+fn lives(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<WatchId, Vec<StatusSpan>>, ReadError> {
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
-    let mut lives: BTreeMap<WatchId, Vec<Sighting>> = BTreeMap::new();
-    for row in state.record.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
-        lives.entry(row.job).or_default().push(Sighting::of_job(&row.value));
+    let mut lives: BTreeMap<WatchId, Vec<StatusSpan>> = BTreeMap::new();
+    for row in state.database.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
+        lives.entry(row.job).or_default().push(StatusSpan::of_job(&row.value));
     }
     Ok(lives)
 }
@@ -208,16 +208,16 @@ fn heading(column: &str, selection: &Selection) -> Markup {
     html! { th scope="col" aria-sort=[order] { a href=(link) { (column) span aria-hidden="true" { (mark) } } } }
 }
 
-fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timestamp) -> Markup {
+fn row(watch: &WatchStatus, life: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
-    let scale = known.and_then(|known| Scale::of_job(life, known, now));
+    let scale = known.and_then(|known| TimeAxis::of_job(life, known, now));
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
-                a href={ "/watch/" (watch.id.key) } { (Printable(&watch.name)) }
+                a href={ "/jobs/" (KIND) "/" (watch.id.key) } { (Sanitized(&watch.name)) }
                 small { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
                 @if several_targets {
-                    small { (Printable(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Printable(&watch.aws_region)) } }
+                    small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
                 }
             }
             td data-label="Status" { (status(watch, MESSAGE_LENGTH_MAX)) (poll_failure(watch, now)) }
@@ -230,7 +230,7 @@ fn row(watch: &WatchView, life: &[Sighting], several_targets: bool, now: Timesta
 }
 
 /// Why the last poll failed, if it did.
-fn poll_failure(watch: &WatchView, now: Timestamp) -> Markup {
+fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     html! {
         @if watch.up == Some(false) && let Some(last) = watch.recent_failures.back() {
             small.bad { "Polls fail: " (last.reason.class().summary) ", " (distance(last.at, now)) " ago" }
@@ -240,7 +240,7 @@ fn poll_failure(watch: &WatchView, now: Timestamp) -> Markup {
 }
 
 /// The first failed source, and why.
-fn failed_source(watch: &WatchView) -> Markup {
+fn failed_source(watch: &WatchStatus) -> Markup {
     let mut sources = watch.known.iter().flat_map(|known| known.sources.iter());
     html! {
         @if let Some((key, source)) = sources.find(|(_, source)| source.status == SourceStatus::Failed) {
@@ -253,7 +253,7 @@ fn failed_source(watch: &WatchView) -> Markup {
 }
 
 /// The status of the job and why it is not polled, with so many characters of each message.
-pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
+pub(super) fn status(watch: &WatchStatus, characters: usize) -> Markup {
     html! {
         @match &watch.known {
             Some(known) => {
@@ -268,7 +268,7 @@ pub(super) fn status(watch: &WatchView, characters: usize) -> Markup {
 }
 
 /// When the next poll is due.
-pub(super) fn next_poll(watch: &WatchView, now: Timestamp) -> Markup {
+pub(super) fn next_poll(watch: &WatchStatus, now: Timestamp) -> Markup {
     match watch.next_poll {
         Some(at) if at.duration_since(now).as_secs() > 0 => html! { span.nowrap { "in " (distance(at, now)) } },
         Some(_) => html! { "now" },

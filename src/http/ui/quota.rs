@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::html::table;
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::instruments::Rate;
 
 /// Two rates that differ by less are shown as the same.
@@ -20,7 +20,7 @@ pub(super) fn section(rates: &BTreeMap<(String, String), Rate>) -> Markup {
             progress class=(if slowed { "mixed" } else { "active" }) max=(configured) value=(allowed.min(*configured)) aria-label="Allowed of configured" {}
         };
         let pace = if slowed { "slowed down after AWS throttled; it grows again by itself" } else { "as configured" };
-        [html! { (Printable(target)) }, html! { (operation) }, rate, html! { (pace) }]
+        [html! { (Sanitized(target)) }, html! { (operation) }, rate, html! { (pace) }]
     });
     let caption = html! { "Requests per second that refwatch allows itself, of those configured" };
     html! {

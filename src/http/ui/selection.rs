@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::words::{Severity, severity};
-use crate::state::WatchView;
+use crate::state::WatchStatus;
 
 /// Rows of one page.
 pub(super) const ROWS_MAX: usize = 100;
@@ -72,11 +72,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Selection {
     /// The selected watches in the selected order, on all pages.
-    pub(super) fn of(&self, watches: &[Arc<WatchView>]) -> Vec<Arc<WatchView>> {
+    pub(super) fn of(&self, watches: &[Arc<WatchStatus>]) -> Vec<Arc<WatchStatus>> {
         let text = self.q.to_lowercase();
         let mut selected: Vec<_> = watches.iter().filter(|watch| self.matches(watch, &text)).cloned().collect();
-        let since = |watch: &WatchView| watch.known.as_ref().map(|known| known.since);
-        let name = |watch: &WatchView| watch.name.to_lowercase();
+        let since = |watch: &WatchStatus| watch.known.as_ref().map(|known| known.since);
+        let name = |watch: &WatchStatus| watch.name.to_lowercase();
         // The sorts are stable, so equal watches stay ordered by target, store and job. Jobs not seen yet come last.
         match self.sort {
             Sort::Attention => selected.sort_by_key(|watch| (severity(watch), Reverse(since(watch)))),
@@ -88,7 +88,7 @@ impl Selection {
         selected
     }
 
-    fn matches(&self, watch: &WatchView, text: &str) -> bool {
+    fn matches(&self, watch: &WatchStatus, text: &str) -> bool {
         let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
         let has_state = match &*self.state {
             ATTENTION => severity(watch) == Severity::Attention,

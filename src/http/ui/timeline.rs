@@ -8,9 +8,9 @@ use maud::{Markup, html};
 use super::html::status_text;
 use super::words::{job_tone, source_tone};
 use crate::core::job::SourceStatus;
-use crate::core::sanitize::Printable;
+use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::core::tracker::Known;
+use crate::core::tracker::JobState;
 use crate::core::transition::{SourceTransition, Transition};
 use crate::http::response::distance;
 
@@ -20,14 +20,14 @@ const HEIGHT: u32 = 16;
 
 /// A status and when it was first seen.
 #[derive(Clone, Debug)]
-pub(super) struct Sighting {
+pub(super) struct StatusSpan {
     tone: &'static str,
     word: String,
     ends: bool,
     seen_at: Timestamp,
 }
 
-impl Sighting {
+impl StatusSpan {
     pub(super) fn of_job(Transition { to, observed_at, .. }: &Transition) -> Self {
         Self { tone: job_tone(to), word: status_text(to.as_str()), ends: to.is_terminal(), seen_at: *observed_at }
     }
@@ -47,16 +47,16 @@ const STRETCH_MIN: f64 = 0.000_5;
 
 /// The time that a picture spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Scale {
+pub(super) struct TimeAxis {
     /// Its left edge.
     pub begin: Timestamp,
     /// Its right edge, not before the left one.
     pub end: Timestamp,
 }
 
-impl Scale {
+impl TimeAxis {
     /// From a job's creation, or else its first sighting, to its end, or else to `now`.
-    pub(super) fn of_job(life: &[Sighting], known: &Known, now: Timestamp) -> Option<Self> {
+    pub(super) fn of_job(life: &[StatusSpan], known: &JobState, now: Timestamp) -> Option<Self> {
         let (first, last) = (life.first()?, life.last()?);
         let begin = known.created_at.map_or(first.seen_at, |created| created.min(first.seen_at));
         let end = match known.completed_at {
@@ -75,10 +75,10 @@ impl Scale {
     }
 }
 
-pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale) -> Markup {
+pub(super) fn timeline(name: &str, life: &[StatusSpan], scale: TimeAxis) -> Markup {
     html! {
         svg.timeline role="img" height=(HEIGHT) {
-            title { (Printable(name)) ": " (in_words(life, scale)) }
+            title { (Sanitized(name)) ": " (in_words(life, scale)) }
             desc { "From " (scale.begin.strftime("%F %T")) " to " (scale.end.strftime("%F %T")) " UTC" }
             rect.track x="0" y=(HEIGHT / 2 - 1) width="100%" height="2" {}
             @for (nth, sighting) in life.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) fn timeline(name: &str, life: &[Sighting], scale: Scale) -> Markup {
 }
 
 /// A status from its first sighting to another time.
-fn stretch(sighting: &Sighting, scale: Scale, until: Timestamp) -> Markup {
+fn stretch(sighting: &StatusSpan, scale: TimeAxis, until: Timestamp) -> Markup {
     let (left, right) = (scale.part(sighting.seen_at), scale.part(until));
     let height = if sighting.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
     html! {
@@ -107,7 +107,7 @@ fn stretch(sighting: &Sighting, scale: Scale, until: Timestamp) -> Markup {
 }
 
 /// The mark at the end of a life.
-fn end(sighting: &Sighting, scale: Scale) -> Markup {
+fn end(sighting: &StatusSpan, scale: TimeAxis) -> Markup {
     let right = scale.part(sighting.seen_at);
     html! {
         rect class=(sighting.tone) x=(percent(right)) y="0" width=(END_WIDTH) height=(HEIGHT) rx="1.5"
@@ -117,7 +117,7 @@ fn end(sighting: &Sighting, scale: Scale) -> Markup {
 }
 
 /// The text for screen readers: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
-fn in_words(life: &[Sighting], scale: Scale) -> String {
+fn in_words(life: &[StatusSpan], scale: TimeAxis) -> String {
     let words = life.iter().enumerate().map(|(nth, sighting)| match life.get(nth + 1) {
         None if sighting.ends => sighting.word.clone(),
         next => {

@@ -2,10 +2,10 @@
 
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::transition::{Anomaly, DetailKind};
-use crate::state::{WatchState, WatchView};
+use crate::state::{WatchState, WatchStatus};
 
 /// What a person should know or do; `None` if nothing is wrong.
-pub(super) fn advice(watch: &WatchView) -> Option<&'static str> {
+pub(super) fn advice(watch: &WatchStatus) -> Option<&'static str> {
     if let WatchState::Parked(_) = watch.state {
         return Some("It is not polled any more. Correct its entry and reload.");
     }
@@ -81,7 +81,7 @@ pub(super) enum Severity {
     Ended,
 }
 
-pub(super) fn severity(watch: &WatchView) -> Severity {
+pub(super) fn severity(watch: &WatchStatus) -> Severity {
     let parked = matches!(watch.state, WatchState::Parked(_));
     match &watch.known {
         _ if parked || watch.up == Some(false) => Severity::Attention,

@@ -13,13 +13,13 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::core::failure::PollFailure;
-use crate::core::job::WatchId;
+use crate::core::job::{KIND, WatchId};
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::core::tracker::{Decision, Next};
+use crate::core::tracker::{Decision, NextAction};
 use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition};
-use crate::database::{CommitError, Record};
+use crate::database::{CommitError, Database};
 use crate::instruments::Instruments;
-use crate::state::{Announced, FailedPoll, RECENT_FAILURES_MAX, StatusBoard, WatchState, WatchView};
+use crate::state::{FailedPoll, RECENT_FAILURES_MAX, SharedState, TransitionEvent, WatchState, WatchStatus};
 pub(crate) use poller::Poller;
 
 /// From a failed commit to the next attempt.
@@ -30,40 +30,40 @@ const UNSEEN_MIN: Duration = Duration::from_hours(1);
 
 /// What every task works with.
 #[derive(Clone, Debug)]
-pub struct Workplace {
+pub struct TaskContext {
     pub clock: Clock,
-    pub record: Record,
-    pub board: StatusBoard,
+    pub database: Database,
+    pub board: SharedState,
     pub instruments: Instruments,
 }
 
 /// The database writer has ended. The process has to end, and systemd starts it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the thread that writes the record has ended")]
+#[error("the thread that writes the database has ended")]
 pub struct WriterStopped;
 
 #[derive(Debug)]
 pub(crate) struct JobWatcher {
-    workplace: Arc<Workplace>,
+    context: Arc<TaskContext>,
     poller: Poller,
-    view: WatchView,
+    view: WatchStatus,
     started: Monotonic,
     /// How long a discovered job is retained after its end; `None`: the job has an entry of its own.
-    forget_after: Option<Duration>,
+    remove_after: Option<Duration>,
 }
 
 impl JobWatcher {
     /// Publishes the watch.
     pub(crate) fn new(
-        workplace: Arc<Workplace>,
+        context: Arc<TaskContext>,
         poller: Poller,
         id: Arc<WatchId>,
         name: Arc<str>,
-        forget_after: Option<Duration>,
+        remove_after: Option<Duration>,
     ) -> Self {
-        let view = WatchView::new(id, name, Arc::clone(poller.aws_region()));
-        let now = workplace.clock.now();
-        let mut watcher = Self { workplace, poller, view, started: now.monotonic, forget_after };
+        let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
+        let now = context.clock.now();
+        let mut watcher = Self { context, poller, view, started: now.monotonic, remove_after };
         watcher.publish(now);
         watcher
     }
@@ -79,7 +79,7 @@ impl JobWatcher {
                 tokio::select! {
                     biased;
                     _ = &mut stop => return Ok(()),
-                    () = self.workplace.clock.sleep(retained) => return Ok(()),
+                    () = self.context.clock.sleep(retained) => return Ok(()),
                     () = self.poller.wait_reopened() => {}
                 }
             }
@@ -89,7 +89,7 @@ impl JobWatcher {
                 decision = self.poller.poll() => decision,
             };
             let Some(decision) = decision else {
-                self.publish(self.workplace.clock.now());
+                self.publish(self.context.clock.now());
                 continue;
             };
             if !self.commit(&decision.change, &mut stop).await? {
@@ -105,13 +105,13 @@ impl JobWatcher {
 
     /// How long the task of a job that is not polled goes on. A parked job is retained until the configuration changes.
     fn retained_without_polls(&self) -> Duration {
-        let discovered = self.forget_after.map(|_| self.remaining_retention().unwrap_or(Duration::MAX));
+        let discovered = self.remove_after.map(|_| self.remaining_retention().unwrap_or(Duration::MAX));
         discovered.unwrap_or_default()
     }
 
     /// `None`: the job is live, or it has an entry of its own.
     fn remaining_retention(&self) -> Option<Duration> {
-        let (after, now) = (self.forget_after?, self.workplace.clock.now());
+        let (after, now) = (self.remove_after?, self.context.clock.now());
         match self.poller.known() {
             Some(known) => known.remaining_retention(after, now.wall),
             None => Some(after.max(UNSEEN_MIN).saturating_sub(now.monotonic.since(self.started))),
@@ -136,14 +136,14 @@ impl JobWatcher {
             tokio::select! {
                 biased;
                 _ = &mut *stop => return Ok(false),
-                () = self.workplace.clock.sleep(COMMIT_RETRY) => {}
+                () = self.context.clock.sleep(COMMIT_RETRY) => {}
             }
         }
         Ok(true)
     }
 
     async fn try_commit(&self, change: &Change) -> Result<bool, WriterStopped> {
-        let committed = self.workplace.record.append(&self.view.id, change).await;
+        let committed = self.context.database.append(&self.view.id, change).await;
         if let Err(CommitError::WriterGone) = committed {
             return Err(WriterStopped);
         }
@@ -157,7 +157,7 @@ impl JobWatcher {
             None => {
                 if self.view.up == Some(false) {
                     info!(event = "poll_recovered", watch = &*self.view.name, target = %self.view.id.target,
-                        reference_store_id = %self.view.id.key.store, import_job_id = %self.view.id.key.job,
+                        store_id = %self.view.id.key.store, job_id = %self.view.id.key.job,
                         "polls succeed again");
                 }
                 self.view.up = Some(true);
@@ -166,7 +166,7 @@ impl JobWatcher {
             Some(failure) => self.show_failure(failure, at.wall),
         }
         if let Some(transition) = &change.transition {
-            self.workplace.instruments.count_transition(&self.view.id.target, &transition.to);
+            self.context.instruments.count_transition(&self.view.id.target, &transition.to);
         }
         // Subscribers of transitions expect to find the new status.
         self.publish(at);
@@ -177,10 +177,10 @@ impl JobWatcher {
 
     /// Logs a failure if it is the first, or of another class than the one before.
     fn show_failure(&mut self, PollFailure { reason, message, .. }: PollFailure, at: Timestamp) {
-        let WatchView { id, name, up, recent_failures, .. } = &mut self.view;
+        let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
         if *up != Some(false) || recent_failures.back().is_none_or(|last| last.reason != reason) {
-            warn!(event = "poll_failed", watch = &**name, target = %id.target, reference_store_id = %id.key.store,
-                import_job_id = %id.key.job, reason = reason.label(), "{message}");
+            warn!(event = "poll_failed", watch = &**name, target = %id.target, store_id = %id.key.store,
+                job_id = %id.key.job, reason = reason.label(), "{message}");
         }
         *up = Some(false);
         if recent_failures.len() == RECENT_FAILURES_MAX {
@@ -193,27 +193,28 @@ impl JobWatcher {
         self.view.known = self.poller.known().cloned();
         self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
         self.view.state = match self.poller.next() {
-            Next::PollAt(_) => WatchState::Live,
-            Next::Finished(_) => WatchState::Finished,
-            Next::Parked(reason) => WatchState::Parked(reason.clone()),
+            NextAction::PollAt(_) => WatchState::Live,
+            NextAction::Finished(_) => WatchState::Finished,
+            NextAction::Parked(reason) => WatchState::Parked(reason.clone()),
         };
         self.poller.report();
-        self.workplace.board.publish(self.view.clone());
+        self.context.board.publish(self.view.clone());
     }
 
     fn announce(&self, transition: Transition) {
-        let WatchView { name, id, .. } = &self.view;
+        let WatchStatus { name, id, .. } = &self.view;
         let WatchId { target, key } = &**id;
         let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
             &transition;
         // Discovered jobs share the name of their store.
-        let title = if self.forget_after.is_some() { format!("{name}/{}", key.job) } else { name.to_string() };
+        let title = if self.remove_after.is_some() { format!("{name}/{}", key.job) } else { name.to_string() };
         info!(
             event = "transition",
             watch = &**name,
             target = %target,
-            reference_store_id = %key.store,
-            import_job_id = %key.job,
+            kind = KIND,
+            store_id = %key.store,
+            job_id = %key.job,
             from_status = from.as_ref().map(tracing::field::display),
             to_status = %to,
             observed_at = format_args!("{observed_at:.3}"),
@@ -226,11 +227,11 @@ impl JobWatcher {
         );
         // A job may have ended long before its first poll.
         if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)
-            && let Ok(delay) = Duration::try_from(self.workplace.clock.now().wall.duration_since(*completed_at))
+            && let Ok(delay) = Duration::try_from(self.context.clock.now().wall.duration_since(*completed_at))
         {
-            self.workplace.instruments.detection_delay.observe(delay.as_secs_f64());
+            self.context.instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        self.workplace.board.announce(Announced { name: Arc::clone(name), id: Arc::clone(id), transition });
+        self.context.board.announce(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
     }
 }
 

@@ -7,7 +7,7 @@ use crate::core::failure::{PollFailure, Scope};
 use crate::core::job::WatchId;
 use crate::core::listing::is_listed;
 use crate::core::time::Monotonic;
-use crate::core::tracker::{Decision, JobTracker, Known, Next, PollPolicy};
+use crate::core::tracker::{Decision, JobState, JobTracker, NextAction, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
 use crate::tasks::hints::JobHints;
 
@@ -16,7 +16,7 @@ pub(crate) struct Poller {
     target: Arc<Target>,
     id: Arc<WatchId>,
     watch: JobTracker,
-    next: Next,
+    next: NextAction,
     hints: JobHints,
     /// When the last poll succeeded; `None` before the first one.
     fresh_at: Option<Monotonic>,
@@ -37,7 +37,7 @@ impl Poller {
         target: Arc<Target>,
         id: Arc<WatchId>,
         policy: PollPolicy,
-        known: Option<Arc<Known>>,
+        known: Option<Arc<JobState>>,
         hints: JobHints,
         seed: u64,
     ) -> Self {
@@ -50,11 +50,11 @@ impl Poller {
         self.target.aws_region()
     }
 
-    pub(crate) fn known(&self) -> Option<&Arc<Known>> {
+    pub(crate) fn known(&self) -> Option<&Arc<JobState>> {
         self.watch.known()
     }
 
-    pub(crate) fn next(&self) -> &Next {
+    pub(crate) fn next(&self) -> &NextAction {
         &self.next
     }
 
@@ -66,7 +66,7 @@ impl Poller {
     /// When the next poll is due; `None` if there is none. While the store is listed, a job without an interval of its own
     /// needs a poll only once in a safety interval.
     pub(crate) fn due(&self) -> Option<Monotonic> {
-        let Next::PollAt(due) = self.next else { return None };
+        let NextAction::PollAt(due) = self.next else { return None };
         let listed = is_listed(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
         let stretches = listed && self.failing.is_none() && !self.watch.policy().fixed;
         let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
@@ -92,11 +92,11 @@ impl Poller {
 
     /// Returns once a listing shows that a finished job has another status. Then the job is due at once.
     pub(crate) async fn wait_reopened(&mut self) {
-        if !matches!(self.next, Next::Finished(_)) {
+        if !matches!(self.next, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
         self.hints.looks_changed().await;
-        self.next = Next::PollAt(self.target.clock().now().monotonic);
+        self.next = NextAction::PollAt(self.target.clock().now().monotonic);
     }
 
     /// Returns `None` when the safety interval changes before the job is due. A hint makes the poll due and urgent, unless the

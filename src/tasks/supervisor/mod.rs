@@ -17,11 +17,11 @@ use crate::config::Config;
 use crate::config::watch_list::JobEntry;
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::tracker::{Known, Next};
+use crate::core::tracker::{JobState, NextAction};
 use crate::database::{CommitError, JobQuery};
 use crate::healthomics::{Connect, Target, TargetError};
 use crate::tasks::hints::StoreRegistry;
-use crate::tasks::job_watcher::{JobWatcher, Poller, Workplace, WriterStopped};
+use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
 use crate::tasks::lister::{DiscoveredJobs, Lister, ListerContext, ListingPolicy};
 use crate::tasks::plan::{Plan, Running, listers, plan};
 use tasks::{RESTARTS_MAX, Tasks};
@@ -42,7 +42,7 @@ const DISCOVERED_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Supervisor {
-    workplace: Arc<Workplace>,
+    context: Arc<TaskContext>,
     connect: Arc<dyn Connect>,
     seeds: fastrand::Rng,
     targets: Targets,
@@ -70,21 +70,21 @@ pub enum ApplyError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The database cannot be read. The running configuration goes on.
-    #[error("the record cannot be read: {0}")]
-    Record(CommitError),
+    #[error("the database cannot be read: {0}")]
+    Database(CommitError),
     /// The database writer has ended, or stopped watches cannot go on because the database cannot be read.
-    #[error("the record: {0}")]
+    #[error("the database: {0}")]
     Lost(CommitError),
 }
 
 impl Supervisor {
     /// `seed` sets the jitter of every task.
     #[must_use]
-    pub fn new(workplace: Workplace, connect: Arc<dyn Connect>, seed: u64) -> Self {
+    pub fn new(context: TaskContext, connect: Arc<dyn Connect>, seed: u64) -> Self {
         let (sender, discovered) = mpsc::channel(DISCOVERED_MAX);
-        let Workplace { clock, board, .. } = workplace.clone();
+        let TaskContext { clock, board, .. } = context.clone();
         Self {
-            workplace: Arc::new(workplace),
+            context: Arc::new(context),
             connect,
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
@@ -107,11 +107,11 @@ impl Supervisor {
         let start = JobQuery::These(plan.start_jobs.keys().cloned().collect());
         let retained = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
         for jobs in [start.clone()].into_iter().chain(retained.map(|(store, _)| self.retained(store, config))) {
-            self.workplace.record.restore(jobs).await.map_err(ApplyError::Record)?;
+            self.context.database.restore(jobs).await.map_err(ApplyError::Database)?;
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
-            self.workplace.instruments.remove_target(name);
+            self.context.instruments.remove_target(name);
         }
         (self.targets, self.config) = (targets, config.clone());
         let mut restored = self.restore(start).await?;
@@ -153,7 +153,7 @@ impl Supervisor {
         for name in config.watch_list.targets() {
             let Some(wanted) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
             if !targets.contains_key(name) {
-                let Workplace { clock, instruments, .. } = &*self.workplace;
+                let TaskContext { clock, instruments, .. } = &*self.context;
                 let target = Target::new(wanted, &*self.connect, *clock, instruments).await?;
                 targets.insert(Arc::clone(name), Arc::new(target));
             }
@@ -170,13 +170,13 @@ impl Supervisor {
         }
         for store in self.config.watch_list.stores.keys().filter(|store| !config.watch_list.stores.contains_key(store))
         {
-            self.workplace.board.remove_store(store);
+            self.context.board.remove_store(store);
         }
     }
 
     fn remove_watch(&self, id: &WatchId, hide: bool) {
         if hide {
-            self.workplace.board.remove(id);
+            self.context.board.remove(id);
         }
         if let Some(store) = self.stores.get(&id.store_id()) {
             store.unsubscribe(&id.key.job);
@@ -186,9 +186,9 @@ impl Supervisor {
     /// The jobs of a store that are live or still retained under `config`.
     fn retained(&self, store: &StoreId, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
-        let forget_after = entry.and_then(|entry| entry.each.forget_after).unwrap_or_default();
-        let now = self.workplace.clock.now().wall;
-        let ended_since = now.checked_sub(forget_after).unwrap_or(Timestamp::MIN);
+        let remove_after = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
+        let now = self.context.clock.now().wall;
+        let ended_since = now.checked_sub(remove_after).unwrap_or(Timestamp::MIN);
         JobQuery::Recent { store: store.clone(), ended_since }
     }
 
@@ -197,9 +197,7 @@ impl Supervisor {
         let live = self.stores.iter().filter(|(_, jobs)| jobs.has_live_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = live.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
-        self.workplace
-            .board
-            .set_target_health(used.map(|(name, target)| (Arc::clone(name), target.health())).collect());
+        self.context.board.set_target_health(used.map(|(name, target)| (Arc::clone(name), target.health())).collect());
     }
 
     /// Returns the next event. Cancel safe.
@@ -231,13 +229,13 @@ impl Supervisor {
             }
             TaskEnd::Failed(WriterStopped) => return Err(ApplyError::Lost(CommitError::WriterGone)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
-                self.workplace.instruments.task_restarts.inc();
+                self.context.instruments.task_restarts.inc();
                 if let Some(policy) = listers(&self.config).remove(&store) {
                     self.start_lister(store, policy, restarts);
                 }
             }
             TaskEnd::Panicked { key: TaskKey::Watch(id), restarts } => {
-                self.workplace.instruments.task_restarts.inc();
+                self.context.instruments.task_restarts.inc();
                 // The panic may have come between a commit and its publication, so the task starts from the database.
                 let restored = self.restore(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
@@ -258,7 +256,7 @@ impl Supervisor {
             return Ok(());
         }
         let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch(job)).collect();
-        let restored = self.workplace.record.restore(JobQuery::These(ids.clone()));
+        let restored = self.context.database.restore(JobQuery::These(ids.clone()));
         // The other tasks must not wait for a disk that hangs.
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restored).await {
             Ok(Ok(mut restored)) => {
@@ -266,8 +264,8 @@ impl Supervisor {
                 Ok(())
             }
             Ok(Err(error @ CommitError::WriterGone)) => return Err(ApplyError::Lost(error)),
-            Ok(Err(error)) => Err(format!("the record cannot be read: {error}")),
-            Err(_) => Err("the record does not answer".to_owned()),
+            Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
+            Err(_) => Err("the database does not answer".to_owned()),
         };
         // An error: the lister has ended meanwhile.
         let _ = ack.send(handled);
@@ -280,17 +278,17 @@ impl Supervisor {
     }
 
     /// Reads what the database holds of jobs whose tasks have ended, with retries: without it they cannot start again.
-    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, Known>, ApplyError> {
+    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, ApplyError> {
         for _ in 0..READ_ATTEMPTS {
-            match self.workplace.record.restore(jobs.clone()).await {
+            match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
-                    warn!(event = "record_unreadable", %error, "the record is asked again");
-                    self.workplace.clock.sleep(READ_PAUSE).await;
+                    warn!(event = "database_unreadable", %error, "the database is asked again");
+                    self.context.clock.sleep(READ_PAUSE).await;
                 }
                 answer => return answer.map_err(ApplyError::Lost),
             }
         }
-        self.workplace.record.restore(jobs).await.map_err(ApplyError::Lost)
+        self.context.database.restore(jobs).await.map_err(ApplyError::Lost)
     }
 
     /// Starts watches of jobs of a store, except those that are watched. Jobs that are `droppable` and whose retention has expired
@@ -298,14 +296,14 @@ impl Supervisor {
     fn start_discovered(
         &mut self,
         store: &StoreId,
-        jobs: impl Iterator<Item = (Arc<WatchId>, Option<Known>)>,
-        droppable: impl Fn(&Known) -> bool,
+        jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
+        droppable: impl Fn(&JobState) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
-        let now = self.workplace.clock.now().wall;
+        let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
             let droppable = restored.as_ref().filter(|known| droppable(known));
-            let remaining = droppable.and_then(|known| known.remaining_retention(entry.forget_after?, now));
+            let remaining = droppable.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.stores.get(store).is_some_and(|jobs| jobs.is_watched(&id.key.job));
             if remaining != Some(Duration::ZERO) && !watched {
                 self.start_watch(id, &entry, restored, 0);
@@ -313,13 +311,13 @@ impl Supervisor {
         }
     }
 
-    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<Known>, restarts: u32) {
+    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<JobState>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
         let hints = self.stores.entry(id.store_id()).or_default().subscribe(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), hints, seed);
-        let (workplace, name) = (Arc::clone(&self.workplace), Arc::clone(&entry.name));
-        let watcher = JobWatcher::new(workplace, poller, Arc::clone(&id), name, entry.forget_after);
+        let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
+        let watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
@@ -338,23 +336,23 @@ impl Supervisor {
         let reason = format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over");
         match key {
             TaskKey::Lister(store) => {
-                error!(event = "sweep_given_up", target = %store.target, reference_store_id = %store.store,
+                error!(event = "lister_failed", target = %store.target, store_id = %store.store,
                     restarts = RESTARTS_MAX, "sweeping this store failed again and again: until the next reload its jobs are \
                     polled one by one, and none that is not watched yet is found");
                 if let Some(registry) = self.stores.get(store) {
                     registry.set_safety_interval(None);
                 }
                 if self.config.watch_list.stores.contains_key(store) {
-                    self.workplace.board.update_store(store, |view| view.trouble = Some(reason));
+                    self.context.board.update_store(store, |view| view.error = Some(reason));
                 }
             }
             TaskKey::Watch(id) => {
-                error!(event = "watch_given_up", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
+                error!(event = "watch_failed", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
                     "the task of this watch failed again and again: it is parked until the next reload that changes it");
                 if let Some(registry) = self.stores.get(&id.store_id()) {
-                    registry.subscribe(&id.key.job).report(Next::Parked(reason.clone()), None);
+                    registry.subscribe(&id.key.job).report(NextAction::Parked(reason.clone()), None);
                 }
-                self.workplace.board.park(id, reason);
+                self.context.board.park(id, reason);
             }
         }
     }

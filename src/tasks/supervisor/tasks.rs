@@ -160,7 +160,7 @@ mod tests {
             Ok(())
         });
         tasks.start("panics", 0, |_| async { panic!("a fault") });
-        tasks.start("fails", 0, |_| async { Err("no record") });
+        tasks.start("fails", 0, |_| async { Err("no database") });
         tasks.start("runs", 0, |stop| async move {
             let _ = stop.await;
             Ok(())
@@ -169,7 +169,7 @@ mod tests {
         tasks.stop(["stopped"], LONG).await;
         let mut ends = [tasks.next_end().await, tasks.next_end().await];
         ends.sort_by_key(|end| matches!(end, TaskEnd::Failed(_)));
-        assert_eq!(ends, [TaskEnd::Panicked { key: "panics", restarts: 1 }, TaskEnd::Failed("no record")]);
+        assert_eq!(ends, [TaskEnd::Panicked { key: "panics", restarts: 1 }, TaskEnd::Failed("no database")]);
         tasks.stop_all(LONG).await;
         assert!(tasks.set.is_empty());
     }

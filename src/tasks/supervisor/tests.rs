@@ -12,19 +12,19 @@ use crate::config::{PollConfig, TargetConfig};
 use crate::core::job::JobStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Transition};
-use crate::database::Record;
+use crate::database::Database;
 use crate::healthomics::Aws;
 use crate::instruments::Instruments;
-use crate::state::{StatusBoard, WatchState};
+use crate::state::{SharedState, WatchState};
 
 /// A supervisor of one job whose endpoint does not listen, and the directory of its database.
 async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("refwatch.db");
     let instruments = Instruments::new().expect("metrics");
-    let record = Record::open(&path, &instruments).expect("a record");
+    let database = Database::open(&path, &instruments).expect("a database");
     let clock = Clock::system();
-    let workplace = Workplace { clock, record, board: StatusBoard::default(), instruments };
+    let context = TaskContext { clock, database, board: SharedState::default(), instruments };
     let job = "1234567890/9876543210".parse().expect("a job");
     let target = TargetConfig {
         region: Some("us-west-2".to_owned()),
@@ -38,7 +38,7 @@ async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
         ..Config::new(path)
     };
     let id = config.watch_list.jobs.keys().next().expect("a watch").clone();
-    let mut supervisor = Supervisor::new(workplace, Arc::new(Aws::new(clock)), 1);
+    let mut supervisor = Supervisor::new(context, Arc::new(Aws::new(clock)), 1);
     supervisor.apply(&config).await.expect("a configuration in force");
     (supervisor, id, folder)
 }
@@ -61,9 +61,9 @@ fn sighting(status: JobStatus) -> Change {
 #[tokio::test]
 async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_published_state() {
     let (mut supervisor, id, _folder) = supervisor().await;
-    let Workplace { record, board, instruments, .. } = Workplace::clone(&supervisor.workplace);
+    let TaskContext { database, board, instruments, .. } = TaskContext::clone(&supervisor.context);
     // The panic came between the commit and its publication.
-    record.append(&id, &sighting(JobStatus::InProgress)).await.expect("a commit");
+    database.append(&id, &sighting(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(board.watch(&id).expect("a watch").known, None);
 
     let panicked = TaskEnd::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
@@ -79,7 +79,7 @@ async fn a_watch_that_failed_permanently_is_parked_and_stays_visible() {
     let (mut supervisor, id, _folder) = supervisor().await;
     let given_up = TaskEnd::GivenUp(TaskKey::Watch(id.clone()));
     supervisor.handle_end(given_up).await.expect("the daemon goes on");
-    let view = supervisor.workplace.board.watch(&id).expect("a watch");
+    let view = supervisor.context.board.watch(&id).expect("a watch");
     assert!(
         matches!(&view.state, WatchState::Parked(reason) if reason.contains("a fault of refwatch")),
         "{:?}",
@@ -94,11 +94,11 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_
     let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
     config.watch_list.stores.insert(store.clone(), entry);
     supervisor.apply(&config).await.expect("a configuration in force");
-    let Workplace { record, board, .. } = Workplace::clone(&supervisor.workplace);
+    let TaskContext { database, board, .. } = TaskContext::clone(&supervisor.context);
     let [ended, goes_on, new] =
         ["1000000001", "1000000002", "1000000003"].map(|job| store.watch(job.parse().expect("a job")));
-    record.append(&ended, &sighting(JobStatus::Completed)).await.expect("a commit");
-    record.append(&goes_on, &sighting(JobStatus::InProgress)).await.expect("a commit");
+    database.append(&ended, &sighting(JobStatus::Completed)).await.expect("a commit");
+    database.append(&goes_on, &sighting(JobStatus::InProgress)).await.expect("a commit");
 
     let found = |ack| {
         let jobs = [&own, &ended, &goes_on, &new].map(|id| id.key.job.clone()).into();
@@ -125,8 +125,8 @@ async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_watc
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
     config.watch_list.stores.insert(own.store_id(), StoreEntry::new("all".into(), PollConfig::default().policy()));
-    std::fs::rename(folder.path().join("refwatch.db"), folder.path().join("elsewhere.db")).expect("a record");
+    std::fs::rename(folder.path().join("refwatch.db"), folder.path().join("elsewhere.db")).expect("a database");
     let refused = supervisor.apply(&config).await;
-    assert!(matches!(refused, Err(ApplyError::Record(_))), "{refused:?}");
+    assert!(matches!(refused, Err(ApplyError::Database(_))), "{refused:?}");
     assert!(supervisor.tasks.runs(&TaskKey::Watch(own)));
 }

@@ -1,5 +1,5 @@
-//! Errors of a disk: a system call on the record's files fails, each in turn, once or until the trouble is over, in the open of a new
-//! record, of one that a kill left, or while transitions are committed. The daemon serves, says why it is not ready, goes on by
+//! Errors of a disk: a system call on the database's files fails, each in turn, once or until the trouble is over, in the open of a new
+//! database, of one that a kill left, or while transitions are committed. The daemon serves, says why it is not ready, goes on by
 //! itself, and has in the end recorded what was true, once.
 //!
 //! `DISK_ERRORS` says how many, `DISK_ERROR` which one alone.
@@ -89,7 +89,7 @@ struct Stage {
     _simulator: Process,
     simulator: SocketAddr,
     config: PathBuf,
-    record: PathBuf,
+    database: PathBuf,
     address: SocketAddr,
 }
 
@@ -140,14 +140,14 @@ impl Stage {
         let (jobs, seed) = (JOBS.to_string(), seed.to_string());
         let arguments = ["--jobs", &jobs, "--mean-seconds", "3", "--quota", "1000", "--seed", &seed];
         let (simulator, simulated, config) = scene.simulate(&arguments);
-        // Where it listens cannot be read off the log of a daemon that waits for its record.
+        // Where it listens cannot be read off the log of a daemon that waits for its database.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         let config = config.replace("127.0.0.1:0", &address.to_string());
         let config = config.replace("min_interval = \"1s\"", "min_interval = \"100ms\"");
         Self {
             config: scene.write("refwatch.toml", &config),
-            record: scene.path("refwatch.db"),
+            database: scene.path("refwatch.db"),
             scene,
             _simulator: simulator,
             simulator: simulated,
@@ -161,11 +161,11 @@ impl Stage {
         let at_start = matches!(phase, Phase::FirstStart | Phase::StartAfterKill);
         let command = self.command();
         let struck = self.scene.path("strace");
-        let command = if at_start { strike.at_start_of(&command, &self.record, &struck) } else { command };
+        let command = if at_start { strike.at_start_of(&command, &self.database, &struck) } else { command };
         let mut struck = Struck { daemon: self.scene.spawn(command), stage: &self, what, hits: struck };
         let strace = (!at_start).then(|| {
             struck.daemon.address();
-            strike.on(struck.daemon.pid(), &self.record, &struck.hits).spawn().expect("strace")
+            strike.on(struck.daemon.pid(), &self.database, &struck.hits).spawn().expect("strace")
         });
         let mut figures = Figures::default();
         if struck.until(|struck| struck.hits() > 0) {
@@ -191,7 +191,7 @@ impl Stage {
         daemon.signal(Signal::KILL);
         daemon.end();
         logs += &daemon.stderr();
-        let rows = transitions(&self.record);
+        let rows = transitions(&self.database);
         assert_announced(&rows, &logs, what);
         let mut beside = fs::read_dir(self.scene.path("")).expect("a folder").map(|entry| entry.expect("an entry"));
         let damaged = beside.any(|entry| entry.file_name().to_string_lossy().contains(".damaged"));
@@ -249,10 +249,10 @@ impl Struck<'_> {
             return;
         }
         let told =
-            |(status, reason): (u16, String)| status == 503 && reason.starts_with("the record cannot be written: ");
+            |(status, reason): (u16, String)| status == 503 && reason.starts_with("the database cannot be written: ");
         if self.until(|struck| struck.ready().is_some_and(told)) {
             assert_eq!(get(self.stage.address, "/-/healthy").0, 200);
-            assert!(get(self.stage.address, "/").1.contains("The record cannot be written"), "{}", self.what);
+            assert!(get(self.stage.address, "/").1.contains("The database cannot be written"), "{}", self.what);
             let hits = self.hits();
             self.until(|struck| struck.hits() > hits);
         }
@@ -272,7 +272,7 @@ impl Struck<'_> {
     }
 
     fn finished(&self) -> bool {
-        ended(&transitions(&self.stage.record)) == JOBS
+        ended(&transitions(&self.stage.database)) == JOBS
     }
 }
 

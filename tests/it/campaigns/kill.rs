@@ -1,8 +1,8 @@
-//! Kills: SIGKILL ends the daemon while transitions come fast, at a moment that is drawn, or at a write or sync of the record's
-//! files, each of them in turn. After each kill what was announced is in the record, once and in order; the next daemon polls
-//! soon; and in the end the record says what was true.
+//! Kills: SIGKILL ends the daemon while transitions come fast, at a moment that is drawn, or at a write or sync of the database's
+//! files, each of them in turn. After each kill what was announced is in the database, once and in order; the next daemon polls
+//! soon; and in the end the database says what was true.
 //!
-//! `KILLS` says how many, `KILL` which one alone: with all of its scene, as one record lives through many.
+//! `KILLS` says how many, `KILL` which one alone: with all of its scene, as one database lives through many.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ const KILLS: u64 = 18;
 /// All of them. Whoever asks for so many has a machine with nothing else to do, and only then is the clock held to account.
 const ALL_KILLS: u64 = 2_000;
 
-/// Kills that one record lives through: odd, so that the first ones, of a record that is being made, are of all kinds.
+/// Kills that one database lives through: odd, so that the first ones, of a database that is being made, are of all kinds.
 const SCENE_KILLS: u64 = 9;
 
 /// Scenes at a time.
@@ -79,13 +79,13 @@ struct Figures {
     first_polls: Vec<Duration>,
 }
 
-/// One record, and the jobs whose lives go into it.
+/// One database, and the jobs whose lives go into it.
 struct Stage {
     scene: Scene,
     _simulator: Process,
     simulator: SocketAddr,
     config: PathBuf,
-    record: PathBuf,
+    database: PathBuf,
     rng: Rng,
     traced: bool,
     /// What was recorded at the last kill.
@@ -126,7 +126,7 @@ fn what_was_announced_outlives_a_kill_at_any_moment_write_or_sync() {
     );
 }
 
-/// Plays a scene: a record lives through some kills, and then to the ends of all jobs.
+/// Plays a scene: a database lives through some kills, and then to the ends of all jobs.
 fn play(kills: Range<u64>, traced: bool) -> Figures {
     let mut stage = Stage::new(kills.start, traced);
     let again = |kill| format!("to see it again: KILL={kill} cargo test --test it campaigns::kill -- --nocapture");
@@ -167,7 +167,7 @@ impl Stage {
         let config = config.replace("min_interval = \"1s\"", "min_interval = \"100ms\"");
         Self {
             config: scene.write("refwatch.toml", &config),
-            record: scene.path("refwatch.db"),
+            database: scene.path("refwatch.db"),
             scene,
             _simulator: simulator,
             simulator: address,
@@ -218,7 +218,7 @@ impl Stage {
 
     /// Where the call does not come, the kill is at random.
     fn live_until(&mut self, strike: &Strike, at_stop: bool) -> String {
-        let command = strike.at_start_of(&self.command(), &self.record, &self.scene.path("strace"));
+        let command = strike.at_start_of(&self.command(), &self.database, &self.scene.path("strace"));
         let mut daemon = self.scene.spawn(command);
         if at_stop {
             // Before that it does not know what a SIGTERM is to do.
@@ -269,21 +269,21 @@ impl Stage {
     }
 
     fn note_shown(&mut self, address: SocketAddr) {
-        let watches = json(address, "/api/v1/watches");
+        let watches = json(address, "/api/v1/jobs");
         let shown = watches.as_array().expect("an array").iter().filter_map(|watch| {
             let text = |field: &str| watch[field].as_str().map(str::to_owned);
-            Some((text("import_job_id")?, text("status")?))
+            Some((text("job_id")?, text("status")?))
         });
         self.shown.extend(shown);
     }
 
-    /// What must hold after a kill. The record is read in a copy, so that the next daemon finds it as the kill left it.
+    /// What must hold after a kill. The database is read in a copy, so that the next daemon finds it as the kill left it.
     fn check(&mut self, log: &str, what: &str) {
         let rows = self.copied_rows();
         assert!(rows.starts_with(&self.rows), "what was recorded before does not stand as it was: {what}\n{log}");
         self.figures.announced += assert_announced(&rows, log, what);
         for (job, status) in self.shown.drain(..) {
-            let recorded = rows.iter().any(|row| row.import_job_id == job && row.to_status == status);
+            let recorded = rows.iter().any(|row| row.job_id == job && row.to_status == status);
             assert!(recorded, "{job} was shown as {status} and is not recorded so: {what}\n{log}");
         }
         let mut beside = fs::read_dir(self.scene.path("")).expect("a folder").map(|entry| entry.expect("an entry"));

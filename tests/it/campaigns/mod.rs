@@ -1,4 +1,4 @@
-//! Campaigns against the record: the same trouble at every point where it can strike, thousands of times. `cargo test` runs a few of
+//! Campaigns against the database: the same trouble at every point where it can strike, thousands of times. `cargo test` runs a few of
 //! each; an environment variable asks for more of one, or for a single case by its number, as a failure prints it:
 //! `tests/README.md` has them all. Each says in a line of figures what it did.
 

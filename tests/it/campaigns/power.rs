@@ -1,10 +1,10 @@
-//! Power cuts by replay: processes write a record under strace, and what they wrote is cut at every operation, with all that was not
+//! Power cuts by replay: processes write a database under strace, and what they wrote is cut at every operation, with all that was not
 //! synced dropped, kept or torn. What is left is opened as a start opens it.
 
 use std::path::Path;
 use std::{env, fs};
 
-use refwatch::database::Record;
+use refwatch::database::Database;
 use refwatch::instruments::Instruments;
 use rusqlite::{Connection, OpenFlags};
 use tokio::runtime;
@@ -23,12 +23,12 @@ const THREADS: usize = 2;
 /// Between the cut points of two seeds: a prime, so that the first few seeds lie far apart and all points come up.
 const STRIDE: u64 = 7919;
 
-/// Tells the traced process where its record is, and which of [`SCRIPTS`] to follow.
+/// Tells the traced process where its database is, and which of [`SCRIPTS`] to follow.
 const PLACE: &str = "POWER_PLACE";
 const SCRIPT: &str = "POWER_SCRIPT";
 
-/// Beneath a traced directory: the record is in one that refwatch makes.
-const RECORD: &str = "state/record.db";
+/// Beneath a traced directory: the database is in one that refwatch makes.
+const RECORD: &str = "state/database.db";
 
 /// Rounds of a script, of which every so many delete, checkpoint (as somebody else may) and reopen.
 struct Script {
@@ -97,7 +97,7 @@ fn deleted_before(step: usize) -> usize {
     step.saturating_sub(12)
 }
 
-/// The rows that stand in the record after so many steps, by their number.
+/// The rows that stand in the database after so many steps, by their number.
 fn states(steps: &[Step]) -> Vec<Vec<String>> {
     let mut states = vec![Vec::new()];
     let mut changes: Vec<(usize, u64, &str)> = Vec::new();
@@ -123,10 +123,10 @@ fn states(steps: &[Step]) -> Vec<Vec<String>> {
     states
 }
 
-/// The rows that stand in the record.
+/// The rows that stand in the database.
 fn rows(path: &Path) -> rusqlite::Result<Vec<String>> {
-    let table = |(short, name)| format!("SELECT id, '{short}/' || import_job_id || '/' || observed_at FROM {name}");
-    let tables = [("t", "transitions"), ("s", "source_transitions"), ("d", "details")].map(table);
+    let table = |(short, name)| format!("SELECT id, '{short}/' || job_id || '/' || observed_at FROM {name}");
+    let tables = [("t", "transitions"), ("s", "item_transitions"), ("d", "details")].map(table);
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut select = connection.prepare(&format!("{} ORDER BY id", tables.join(" UNION ALL ")))?;
     select.query_map([], |row| row.get(1))?.collect()
@@ -143,30 +143,30 @@ fn a_process_that_writes_a_record() {
         .block_on(write(&Path::new(&place).join(RECORD), &steps));
 }
 
-/// Follows the steps from where the record that is there stands.
+/// Follows the steps from where the database that is there stands.
 async fn write(path: &Path, steps: &[Step]) {
     let instruments = Instruments::new().expect("names");
     let states = states(steps);
     let mut next = 0;
     while next < steps.len() {
         // One thread does everything, so that two traces of one script have the same operations.
-        let (record, writing) = Record::open_unwritten(path, &instruments).expect("a record");
+        let (database, writing) = Database::open_unwritten(path, &instruments).expect("a database");
         let known = rows(path).expect("rows");
         next = states.iter().position(|state| *state == known).expect("a state").max(next);
         // What a start has read, the daemon shows.
         acknowledge(next);
         let work = async {
-            while next < steps.len() && step(&record, path, steps, &mut next).await {
+            while next < steps.len() && step(&database, path, steps, &mut next).await {
                 acknowledge(next);
             }
-            record.close().await;
+            database.close().await;
         };
         tokio::join!(writing, work);
     }
 }
 
-/// Does the next step, with those that share its commit. Whether the record stays open.
-async fn step(record: &Record, path: &Path, steps: &[Step], next: &mut usize) -> bool {
+/// Does the next step, with those that share its commit. Whether the database stays open.
+async fn step(database: &Database, path: &Path, steps: &[Step], next: &mut usize) -> bool {
     let number = *next;
     *next += 1;
     match steps[number] {
@@ -175,12 +175,12 @@ async fn step(record: &Record, path: &Path, steps: &[Step], next: &mut usize) ->
             *next += steps[number..].iter().take_while(together).count();
             let appends = (number..*next).map(|number| async move {
                 let Step::Append { job, status, .. } = steps[number] else { panic!("{:?}", steps[number]) };
-                record.append(&id(job), &full(None, status, i64::try_from(number).expect("few"))).await
+                database.append(&id(job), &full(None, status, i64::try_from(number).expect("few"))).await
             });
             futures_util::future::try_join_all(appends).await.expect("a commit");
         }
         Step::Delete => {
-            record
+            database
                 .delete_ended_before(time(deleted_before(number)), std::collections::BTreeSet::new())
                 .await
                 .expect("a commit");
@@ -199,7 +199,7 @@ fn acknowledge(steps: usize) {
     println!("{ACKNOWLEDGED}{steps}");
 }
 
-/// The operations of a trace, and the states that its record went through.
+/// The operations of a trace, and the states that its database went through.
 struct Trace {
     operations: Vec<Operation>,
     states: Vec<Vec<String>>,
@@ -306,7 +306,7 @@ fn replay(traces: &[Trace], points: &[Point]) -> Vec<String> {
     failures
 }
 
-/// Starts on these files: the record is sound, holds what was acknowledged and nothing that was not asked for, and goes on.
+/// Starts on these files: the database is sound, holds what was acknowledged and nothing that was not asked for, and goes on.
 async fn start(
     files: &Files,
     instruments: &Instruments,
@@ -320,9 +320,9 @@ async fn start(
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(path, bytes).expect("a file");
     }
-    let (path, aside) = (folder.path().join(RECORD), instruments.record_set_aside.get());
-    let (record, writing) = Record::open_unwritten(&path, instruments).map_err(|error| error.to_string())?;
-    if instruments.record_set_aside.get() > aside {
+    let (path, aside) = (folder.path().join(RECORD), instruments.database_quarantined.get());
+    let (database, writing) = Database::open_unwritten(&path, instruments).map_err(|error| error.to_string())?;
+    if instruments.database_quarantined.get() > aside {
         return Err("corrupt".to_owned());
     }
     let found = rows(&path).map_err(|error| error.to_string())?;
@@ -331,8 +331,8 @@ async fn start(
         return Err(format!("{acknowledged} steps were acknowledged, and it stands as after {earlier:?}"));
     }
     let going_on = async {
-        let appended = record.append(&id(1), &full(None, "CANCELLED", 1_000_000)).await;
-        record.close().await;
+        let appended = database.append(&id(1), &full(None, "CANCELLED", 1_000_000)).await;
+        database.close().await;
         appended.map_err(|error| error.to_string())
     };
     tokio::join!(writing, going_on).1

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
-/// What is appended to a record's path to name all of its files.
+/// What is appended to a database's path to name all of its files.
 pub(super) const FILES: &[&str] = &["", "-wal", "-shm", "-journal", ".lock"];
 
 /// What to do, and when.
@@ -13,7 +13,7 @@ pub(super) const FILES: &[&str] = &["", "-wal", "-shm", "-journal", ".lock"];
 pub(super) struct Strike {
     /// System calls, with commas between.
     pub(super) calls: &'static str,
-    /// What is appended to the record's path to name the files.
+    /// What is appended to the database's path to name the files.
     pub(super) files: &'static [&'static str],
     /// As strace says it: `signal=KILL`, `error=EIO`.
     pub(super) act: &'static str,
@@ -30,8 +30,8 @@ pub(super) fn works() -> bool {
 }
 
 impl Strike {
-    /// strace, about to strike at the files of `record`. What it does to them is written to `log`.
-    fn strace(&self, record: &Path, log: &Path) -> Command {
+    /// strace, about to strike at the files of `database`. What it does to them is written to `log`.
+    fn strace(&self, database: &Path, log: &Path) -> Command {
         let Self { calls, files, act, nth, for_good } = self;
         let on = if *for_good { "+" } else { "" };
         let mut strace = Command::new("strace");
@@ -39,7 +39,7 @@ impl Strike {
         strace.args(["-f", "-qq", "-y", "-s", "0", "-I", "waiting", "-e", &format!("trace={calls}")]);
         strace.args(["-e", &format!("inject={calls}:{act}:when={nth}{on}")]).arg("-o").arg(log);
         for suffix in *files {
-            let mut path = record.as_os_str().to_owned();
+            let mut path = database.as_os_str().to_owned();
             path.push(suffix);
             strace.arg("-P").arg(PathBuf::from(path));
         }
@@ -47,8 +47,8 @@ impl Strike {
     }
 
     /// `command` as it is, but struck from its start. strace stands beside the process, not between it and whoever starts it.
-    pub(super) fn at_start_of(&self, command: &Command, record: &Path, log: &Path) -> Command {
-        let mut strace = self.strace(record, log);
+    pub(super) fn at_start_of(&self, command: &Command, database: &Path, log: &Path) -> Command {
+        let mut strace = self.strace(database, log);
         strace.arg("-D").arg(command.get_program()).args(command.get_args()).env_clear().stdin(Stdio::null());
         for (name, value) in command.get_envs() {
             strace.env(name, value.unwrap_or_default());
@@ -57,8 +57,8 @@ impl Strike {
     }
 
     /// strace, about to be laid onto a process that runs.
-    pub(super) fn on(&self, pid: u32, record: &Path, log: &Path) -> Command {
-        let mut strace = self.strace(record, log);
+    pub(super) fn on(&self, pid: u32, database: &Path, log: &Path) -> Command {
+        let mut strace = self.strace(database, log);
         strace.arg("-p").arg(pid.to_string()).stdin(Stdio::null());
         strace
     }

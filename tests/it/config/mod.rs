@@ -136,7 +136,7 @@ fn the_shipped_schema_is_generated_and_the_shipped_file_names_it() {
 
 #[test]
 fn on_a_terminal_check_marks_the_place_in_its_line() {
-    let text = "record.path = \"a.db\"\n[poll]\nintervall = \"30s\"\n";
+    let text = "database.path = \"a.db\"\n[poll]\nintervall = \"30s\"\n";
     let shown = load_text(text).expect_err("a problem").render(false);
     for part in
         ["unknown key `intervall`", "3 | intervall = \"30s\"", "  | ^^^^^^^^^", "help: did you mean `interval`?"]
@@ -172,8 +172,8 @@ fn the_schema_tells_of_every_key_what_it_is_for_and_of_every_default_the_right_o
             table => (&*format!("[{table}]"), ""),
         };
         let text = |line: &str| match table {
-            "record" => format!("[record]\npath = \"/refwatch.db\"\n{line}\n"),
-            _ => format!("record.path = \"/refwatch.db\"\n{header}\n{ids}\n{line}\n"),
+            "database" => format!("[database]\npath = \"/refwatch.db\"\n{line}\n"),
+            _ => format!("database.path = \"/refwatch.db\"\n{header}\n{ids}\n{line}\n"),
         };
         let written = good(&text(&format!("{name} = {}", key["default"])));
         assert_eq!(written, good(&text("")), "{path}");
@@ -197,8 +197,8 @@ fn a_file_says_what_is_in_force() {
         .watch_list
         .stores
         .iter()
-        .map(|(id, StoreEntry { since, each: JobEntry { name, policy, forget_after } })| {
-            format!("{} {} {name} {since:?} {forget_after:?} {:?}", id.target, id.store, policy.interval)
+        .map(|(id, StoreEntry { created_within, each: JobEntry { name, policy, remove_after } })| {
+            format!("{} {} {name} {created_within:?} {remove_after:?} {:?}", id.target, id.store, policy.interval)
         })
         .collect();
     let default = "default 1234567890 1234567890 604800s Some(86400s) 30s";
@@ -208,13 +208,13 @@ fn a_file_says_what_is_in_force() {
     assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
     assert!(config.targets["default"].quota.allowed() - 2.5 < 1e-9);
     assert_eq!(config.log.level, tracing::Level::WARN);
-    assert!(config.record.path.is_absolute() && config.record.path.ends_with("data/record.db"));
+    assert!(config.database.path.is_absolute() && config.database.path.ends_with("data/refwatch.db"));
 }
 
 const FULL: &str = r#"
-poll = { interval = "30s", min_interval = "2s", timeout = "10s", backoff_initial = "100ms", backoff_max = "90s", sweep = false }
+poll = { interval = "30s", min_interval = "2s", timeout = "10s", backoff_initial = "100ms", backoff_max = "90s", use_list = false }
 quota = { share = 0.5 }
-record = { path = "data/record.db", keep = "7d" }
+database = { path = "data/refwatch.db", retention = "7d" }
 http = { listen = "[::1]:80" }
 log = { level = "warn", format = "json", rotation = "never", keep_files = 2, directory = "/var/log/refwatch" }
 
@@ -242,8 +242,8 @@ reference_store_id = "1234567890"
 [[store]]
 reference_store_id = "1234567890"
 name = "shared references"
-since = "1h"
-forget_after = "1m"
+created_within = "1h"
+remove_after = "1m"
 target = "eu"
 interval = "5s"
 "#;

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::process::{Scene, eventually, get, json, metric};
 
-const GOOD: &str = "[record]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
+const GOOD: &str = "[database]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
 
 const BROKEN: [&str; 6] = [
     "[http.users]\nada = \"hunter2\"\n",
@@ -22,9 +22,9 @@ fn a_password_on_a_broken_line_is_shown_nowhere() {
     let (daemon, address) = scene.daemon(&file);
     let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
     for broken in BROKEN {
-        let (record, http) = GOOD.split_once("[http]\n").expect("two tables");
+        let (database, http) = GOOD.split_once("[http]\n").expect("two tables");
         let text = match broken.strip_prefix("[http]\n") {
-            Some(rest) => format!("{record}[http]\n{rest}{http}"),
+            Some(rest) => format!("{database}[http]\n{rest}{http}"),
             None => format!("{GOOD}{broken}"),
         };
         fs::write(&file, text).expect("a file");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use refwatch::clock::Clock;
 use refwatch::core::transition::Transition;
-use refwatch::database::RecordReader;
+use refwatch::database::DatabaseReader;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -36,10 +36,10 @@ impl Story {
         Self { scene, service, daemon, address }
     }
 
-    /// Waits for these rows of the record, each as `from>to anomaly`, and for another answer after them.
+    /// Waits for these rows of the database, each as `from>to anomaly`, and for another answer after them.
     #[track_caller]
     fn leads_to(&self, expected: &[&str]) -> Vec<TransitionRow> {
-        let rows = eventually("the record", || Some(self.rows()).filter(|rows| rows.len() >= expected.len()));
+        let rows = eventually("the database", || Some(self.rows()).filter(|rows| rows.len() >= expected.len()));
         if !rows.last().is_some_and(|row| refwatch::core::job::JobStatus::from(&*row.to_status).is_terminal()) {
             let so_far = self.service.asked().len();
             self.service.wait_for(so_far + 3);
@@ -54,13 +54,13 @@ impl Story {
     }
 
     fn watch(&self) -> Value {
-        api(self.address, "/api/v1/watches")[0].clone()
+        api(self.address, "/api/v1/jobs")[0].clone()
     }
 
-    /// Every value of a column of a table of the record.
+    /// Every value of a column of a table of the database.
     fn column(&self, column: &str, table: &str) -> Vec<String> {
-        let record = rusqlite::Connection::open(self.scene.path("refwatch.db")).expect("the record");
-        let mut rows = record.prepare(&format!("SELECT {column} FROM {table} ORDER BY id")).expect("a table");
+        let database = rusqlite::Connection::open(self.scene.path("refwatch.db")).expect("the database");
+        let mut rows = database.prepare(&format!("SELECT {column} FROM {table} ORDER BY id")).expect("a table");
         let rows = rows.query_map([], |row| row.get(0)).expect("rows");
         rows.collect::<Result<_, _>>().expect("texts")
     }
@@ -89,7 +89,7 @@ fn now() -> String {
 fn fault_050_a_status_that_nobody_knows_is_kept_word_for_word_and_is_no_end() {
     let story = Story::of([status("IN_PROGRESS"), status("PAUSED")]);
     story.leads_to(&[">IN_PROGRESS", "IN_PROGRESS>PAUSED"]);
-    assert_eq!(metric(story.address, "refwatch_import_job_status", &["status=\"UNKNOWN\""]), Some(1.0));
+    assert_eq!(metric(story.address, "refwatch_job_status", &["status=\"UNKNOWN\""]), Some(1.0));
     assert!(!get(story.address, "/metrics").1.contains("PAUSED"));
     let watch = story.watch();
     assert_eq!((&watch["status"], &watch["state"]), (&"PAUSED".into(), &"live".into()));
@@ -162,7 +162,7 @@ fn fault_056_completed_with_failures_is_an_end_of_its_own_and_tells_the_sources_
     end["sources"] = json!([source("good", "FINISHED"), source("bad", "FAILED")]);
     let story = Story::of([end]);
     story.leads_to(&[">COMPLETED_WITH_FAILURES"]);
-    assert_eq!(story.column("name || '>' || to_status", "source_transitions"), ["bad>FAILED", "good>FINISHED"]);
+    assert_eq!(story.column("name || '>' || to_status", "item_transitions"), ["bad>FAILED", "good>FINISHED"]);
     let watch = eventually("the end", || Some(story.watch()).filter(|watch| watch["state"] == "finished"));
     assert_eq!(
         (&watch["sources"]["listed"][0]["name"], &watch["sources"]["by_status"]["FAILED"]),
@@ -204,7 +204,7 @@ fn fault_059_065_sources_are_told_apart_whatever_their_order_and_number_and_the_
     ]);
     story.leads_to(&[">IN_PROGRESS"]);
     let seen =
-        || story.column("name || nth || ' ' || coalesce(from_status, '') || '>' || to_status", "source_transitions");
+        || story.column("name || nth || ' ' || coalesce(from_status, '') || '>' || to_status", "item_transitions");
     let expected =
         ["a0 >NOT_STARTED", "a1 >IN_PROGRESS", "b0 >NOT_STARTED", "c0 >IN_PROGRESS", "b0 NOT_STARTED>FAILED"];
     eventually("all of them", || (seen() == expected).then_some(()));
@@ -226,7 +226,7 @@ fn fault_060_061_062_times_that_cannot_be_are_kept_and_nothing_counts_from_them(
         eventually("the end", || (story.watch()["state"] == "finished").then_some(()));
         let delay = metric(story.address, "refwatch_detection_delay_seconds_sum", &[]).expect("a sum");
         assert!(delay >= 0.0, "{time}: {delay}");
-        let page = get(story.address, &format!("/watch/{STORE}/{JOB}"));
+        let page = get(story.address, &format!("/jobs/reference_import/{STORE}/{JOB}"));
         assert!(page.0 == 200 && !page.1.contains(">-"), "{page:?}");
         assert_eq!(get(story.address, "/").0, 200);
         assert!(!story.daemon.stderr().contains("panicked"), "{}", story.daemon.stderr());
@@ -265,14 +265,14 @@ fn fault_066_thousands_of_sources_are_counted_whole_and_listed_in_part() {
     assert!((1_000_000..1024 * 1024).contains(&end.to_string().len()), "{}", end.to_string().len());
     let story = Story::of([end]);
     story.leads_to(&[">COMPLETED_WITH_FAILURES"]);
-    assert_eq!(story.column("name", "source_transitions").len(), SOURCES);
+    assert_eq!(story.column("name", "item_transitions").len(), SOURCES);
     let watch = eventually("the end", || Some(story.watch()).filter(|watch| watch["state"] == "finished"));
     let sources = &watch["sources"];
     assert_eq!((&sources["total"], &sources["by_status"]["FAILED"]), (&SOURCES.into(), &12.into()));
     let listed = sources["listed"].as_array().expect("an array");
     assert_eq!(listed.len(), 100);
     assert_eq!(listed.iter().filter(|source| source["status"] == "FAILED").count(), 12, "those that failed first");
-    let page = get(story.address, &format!("/watch/{STORE}/{JOB}")).1;
+    let page = get(story.address, &format!("/jobs/reference_import/{STORE}/{JOB}")).1;
     assert!(page.contains("(100 of 11500, those that failed first)") && page.len() < 100_000, "{}", page.len());
 }
 
@@ -320,14 +320,14 @@ fn fault_069_an_answer_for_which_nobody_waits_any_more_is_dropped() {
     let text = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
     let file = scene.write("refwatch.toml", &text);
     let (mut daemon, address) = scene.daemon(&file);
-    let record = scene.path("refwatch.db");
+    let database = scene.path("refwatch.db");
     service.wait_for(2);
     let without = text.split("[[job]]").next().expect("what comes before");
     fs::write(&file, without).expect("a file");
     daemon.signal(Signal::HUP);
     eventually("an empty board", || (metric(address, "refwatch_watches", &["live"]) == Some(0.0)).then_some(()));
     held.store(false, Ordering::SeqCst);
-    assert_eq!(transitions(&record).len(), 1);
+    assert_eq!(transitions(&database).len(), 1);
 
     held.store(true, Ordering::SeqCst);
     let so_far = service.asked().len();
@@ -338,8 +338,8 @@ fn fault_069_an_answer_for_which_nobody_waits_any_more_is_dropped() {
     eventually("the stop", || daemon.stderr().contains("event=\"stopping\"").then_some(()));
     held.store(false, Ordering::SeqCst);
     assert!(daemon.end().success(), "{}", daemon.stderr());
-    assert_eq!(transitions(&record).len(), 1, "{}", daemon.stderr());
-    assert!(RecordReader::new(&record).rows::<Transition>(&refwatch::database::Filter::default()).is_ok());
+    assert_eq!(transitions(&database).len(), 1, "{}", daemon.stderr());
+    assert!(DatabaseReader::new(&database).rows::<Transition>(&refwatch::database::Filter::default()).is_ok());
 }
 
 #[test]

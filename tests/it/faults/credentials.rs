@@ -28,8 +28,8 @@ fn fault_031_expired_credentials_are_fetched_anew_at_once_and_then_at_the_backof
     let uri = format!("http://{}/", endpoint.address);
     let text = config(&[("default", service.address, "")], &entries);
     let (daemon, address) = daemon(&scene, &text, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
-    let record = scene.path("refwatch.db");
-    eventually("every job", || (transitions(&record).len() == jobs.len()).then_some(()));
+    let database = scene.path("refwatch.db");
+    eventually("every job", || (transitions(&database).len() == jobs.len()).then_some(()));
     assert_eq!(endpoint.asked().len(), 2, "those that were refused, and others");
     assert!(daemon.stderr().contains("ExpiredTokenException: no (renew the credentials"), "{}", daemon.stderr());
     assert_eq!(get(address, "/-/ready").0, 200);

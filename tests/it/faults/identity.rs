@@ -82,7 +82,7 @@ fn fault_033_034_035_an_identity_that_is_refused_slows_its_target_alone_and_says
         let refused = eventually("the refusal", || {
             let log = daemon.stderr();
             log.lines()
-                .find(|line| line.contains("identity_refused") && line.contains(&format!("target={name}")))
+                .find(|line| line.contains("credentials_rejected") && line.contains(&format!("target={name}")))
                 .map(str::to_owned)
         });
         assert!(refused.contains(advice), "{refused}");
@@ -209,27 +209,27 @@ fn fault_045_046_a_job_that_is_not_there_is_looked_for_rarely_and_one_that_was_h
     let text =
         config(&[("default", service.address, "")], &[("default", STORE, "1111111111"), ("default", STORE, JOB)]);
     let (_daemon, address) = daemon(&scene, &text, &KEYS);
-    let record = scene.path("refwatch.db");
-    eventually("the job that is there", || (transitions(&record).len() == 1).then_some(()));
+    let database = scene.path("refwatch.db");
+    eventually("the job that is there", || (transitions(&database).len() == 1).then_some(()));
     seen.store(true, Ordering::SeqCst);
     let watches = eventually("both to be gone", || {
-        let watches = api(address, "/api/v1/watches");
+        let watches = api(address, "/api/v1/jobs");
         (watches[1]["vanished"] == true && watches[0]["up"] == false).then_some(watches)
     });
     assert_eq!((&watches[0]["status"], &watches[0]["state"]), (&().into(), &"live".into()));
     assert_eq!(watches[0]["recent_failures"][0]["reason"], "not_found");
     assert_eq!((&watches[1]["status"], &watches[1]["state"]), (&"IN_PROGRESS".into(), &"live".into()));
     assert_eq!(details(&scene), ["vanished"]);
-    assert_eq!(transitions(&record).len(), 1, "it is not FAILED");
+    assert_eq!(transitions(&database).len(), 1, "it is not FAILED");
     let of_missing = || service.asked().into_iter().filter(|asked| asked.head.contains("/1111111111 ")).collect();
     assert_paced(0, of_missing);
     assert_eq!(get(address, "/-/ready").0, 200);
 }
 
-/// The kinds of details in the record, in their order.
+/// The kinds of details in the database, in their order.
 fn details(scene: &Scene) -> Vec<String> {
-    let record = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the record");
-    let mut kinds = record.prepare("SELECT kind FROM details ORDER BY id").expect("a table");
+    let database = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the database");
+    let mut kinds = database.prepare("SELECT kind FROM details ORDER BY id").expect("a table");
     let kinds = kinds.query_map([], |row| row.get(0)).expect("rows");
     kinds.collect::<Result<_, _>>().expect("texts")
 }

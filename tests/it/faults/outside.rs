@@ -54,7 +54,7 @@ fn fault_101_slow_connections_however_many_keep_out_neither_a_scrape_nor_a_poll(
     let scene = Scene::new();
     let (_simulator, _, config) = scene.simulate(&["--jobs", "5", "--mean-seconds", "3600"]);
     let (_daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
-    eventually("polls", || metric(address, "refwatch_import_job_up", &[]));
+    eventually("polls", || metric(address, "refwatch_job_up", &[]));
 
     let mut held: Vec<TcpStream> = (0..crowd).map(|nth| slow(address, nth).expect("it listens")).collect();
     let polls = "refwatch_api_requests_total{operation=\"GetReferenceImportJob\"";
@@ -87,8 +87,8 @@ fn fault_101_slow_connections_however_many_keep_out_neither_a_scrape_nor_a_poll(
 fn picture(address: SocketAddr) -> (BTreeMap<String, usize>, usize) {
     let text = get(address, "/metrics").1;
     let mut jobs = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with("refwatch_import_job_info{")) {
-        *jobs.entry(between(line, "import_job_id=\"", "\"").to_owned()).or_default() += 1;
+    for line in text.lines().filter(|line| line.starts_with("refwatch_job_info{")) {
+        *jobs.entry(between(line, "job_id=\"", "\"").to_owned()).or_default() += 1;
     }
     let counted = text.lines().filter(|line| line.starts_with("refwatch_watches{"));
     (

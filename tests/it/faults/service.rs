@@ -129,7 +129,7 @@ pub(crate) fn job(asked: &Asked, members: &serde_json::Value) -> String {
 
 /// A configuration that polls often: keys of targets, each with its address, and of jobs.
 pub(crate) fn config(targets: &[(&str, SocketAddr, &str)], jobs: &[(&str, &str, &str)]) -> String {
-    let mut config = "[http]\nlisten = \"127.0.0.1:0\"\n[record]\npath = \"refwatch.db\"\n[quota]\n\
+    let mut config = "[http]\nlisten = \"127.0.0.1:0\"\n[database]\npath = \"refwatch.db\"\n[quota]\n\
         requests_per_second = 20.0\nshare = 1.0\n[poll]\nmin_interval = \"100ms\"\ntimeout = \"1s\"\n\
         backoff_initial = \"300ms\"\nbackoff_max = \"1s\"\nsweep = false\n"
         .to_owned();

@@ -1,4 +1,4 @@
-//! A record that is in trouble when the daemon starts: it serves, says why it is not ready, and goes on once the trouble is over.
+//! A database that is in trouble when the daemon starts: it serves, says why it is not ready, and goes on once the trouble is over.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::process::{Process, Scene, eventually, get, metric};
 use crate::trouble::Mounted;
 
-/// A daemon whose record is on a disk of its own, and which systemd would hear.
+/// A daemon whose database is on a disk of its own, and which systemd would hear.
 struct Host {
     disk: Mounted,
     scene: Scene,
@@ -29,15 +29,15 @@ impl Host {
         // Where it listens cannot be read off a log that has not come so far.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
-        let record = disk.folder.path().join("refwatch.db");
+        let database = disk.folder.path().join("refwatch.db");
         let config = config.replace("127.0.0.1:0", &address.to_string());
-        let config = scene.write("refwatch.toml", &config.replace("refwatch.db", record.to_str().expect("text")));
+        let config = scene.write("refwatch.toml", &config.replace("refwatch.db", database.to_str().expect("text")));
         let systemd = UnixDatagram::bind(scene.path("notify")).expect("a socket");
         systemd.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
         Some(Self { disk, scene, _simulator: simulator, config, address, systemd })
     }
 
-    fn record(&self) -> PathBuf {
+    fn database(&self) -> PathBuf {
         self.disk.folder.path().join("refwatch.db")
     }
 
@@ -47,10 +47,10 @@ impl Host {
         self.scene.spawn(command)
     }
 
-    /// Starts once and is killed, so that there is a record and a write-ahead log.
+    /// Starts once and is killed, so that there is a database and a write-ahead log.
     fn leave_a_record(&self) {
         let daemon = self.start();
-        eventually("first sightings", || (crate::truth::transitions(&self.record()).len() == 3).then_some(()));
+        eventually("first sightings", || (crate::truth::transitions(&self.database()).len() == 3).then_some(()));
         drop(daemon);
     }
 
@@ -64,8 +64,8 @@ impl Host {
         assert!(told.contains("STATUS=not ready: ") && told.contains(trouble), "{told}");
         let (status, body) = get(self.address, "/-/ready");
         assert!(status == 503 && body.contains(trouble), "{status} {body}");
-        assert!(get(self.address, "/").1.contains("The record cannot be written"));
-        assert!(metric(self.address, "refwatch_record_failures_total", &[]) > Some(0.0));
+        assert!(get(self.address, "/").1.contains("The database cannot be written"));
+        assert!(metric(self.address, "refwatch_database_failures_total", &[]) > Some(0.0));
         assert_eq!(get(self.address, "/-/healthy").0, 200);
         end();
         eventually("ready", || (get(self.address, "/-/ready").0 == 200).then_some(()));
@@ -73,7 +73,7 @@ impl Host {
         let log = daemon.stderr();
         assert_eq!(log.matches("event=\"record_failed\"").count(), 1, "once: {log}");
         assert!(log.contains("event=\"record_recovered\"") && !log.contains("set_aside"), "{log}");
-        assert_eq!(crate::truth::transitions(&self.record()).len(), 3, "as before");
+        assert_eq!(crate::truth::transitions(&self.database()).len(), 3, "as before");
     }
 
     fn heard(&self, patience: Duration) -> Option<String> {
@@ -88,7 +88,7 @@ impl Host {
 fn fault_072_a_disk_that_is_full_at_the_start_is_waited_for() {
     let Some(host) = Host::new() else { return };
     host.leave_a_record();
-    fs::remove_file(host.record().with_extension("db-shm")).expect("an index, which the start needs space for");
+    fs::remove_file(host.database().with_extension("db-shm")).expect("an index, which the start needs space for");
     let filler = host.disk.fill();
     host.start_in("disk I/O error", || fs::remove_file(&filler).expect("space"));
 }
@@ -104,9 +104,9 @@ fn fault_072_a_first_start_on_a_full_disk_is_waited_for() {
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success(), "{}", daemon.stderr());
     let daemon = host.start();
-    eventually("not ready", || daemon.stderr().contains("record_failed").then_some(()));
+    eventually("not ready", || daemon.stderr().contains("database_failed").then_some(()));
     fs::remove_file(filler).expect("space");
-    eventually("first sightings", || (crate::truth::transitions(&host.record()).len() == 3).then_some(()));
+    eventually("first sightings", || (crate::truth::transitions(&host.database()).len() == 3).then_some(()));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn fault_074_a_read_only_file_system_at_the_start_is_waited_for() {
 fn fault_075_a_record_that_is_locked_at_the_start_is_waited_for() {
     let Some(host) = Host::new() else { return };
     host.leave_a_record();
-    let shell = rusqlite::Connection::open(host.record()).expect("a connection");
+    let shell = rusqlite::Connection::open(host.database()).expect("a connection");
     shell.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE").expect("a lock");
     host.start_in("database is locked", || drop(shell));
 }

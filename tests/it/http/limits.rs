@@ -19,11 +19,11 @@ async fn fault_105_a_path_that_is_none_is_not_found() {
         "/%00",
         "/metrics/",
         "/style.css%00",
-        "/watch/1234567890",
-        "/watch/1234567890/..",
-        "/watch/1234567890/2222222222%2f..",
-        "/watch/1234567890/9999999999",
-        "/watch/%3Cscript%3E/2222222222",
+        "/jobs/reference_import/1234567890",
+        "/jobs/reference_import/1234567890/..",
+        "/jobs/reference_import/1234567890/2222222222%2f..",
+        "/jobs/reference_import/1234567890/9999999999",
+        "/jobs/reference_import/%3Cscript%3E/2222222222",
     ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 404, "{path}");
@@ -129,7 +129,7 @@ async fn fault_103_a_reader_that_does_not_read_is_cut() {
     // More than the socket buffers of both ends can take.
     let config = "# a line of the configuration in force\n".repeat(300_000);
     let shown = config.clone();
-    server.board.update_daemon(|daemon| daemon.config_in_force = shown.into());
+    server.board.update_daemon(|daemon| daemon.effective_config = shown.into());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     // Waits, without reading, until the server has cut the connection: writing to it fails then.

@@ -15,25 +15,21 @@ const PROMETHEUS: &str = "Accept: application/openmetrics-text;version=1.0.0,app
 
 /// The families of the contract, and the labels that their series must have.
 const FAMILIES: &[(&str, &str, &str)] = &[
-    ("refwatch_import_job_info", "gauge", "aws_region,import_job_id,reference_store_id,target,watch"),
-    ("refwatch_import_job_status", "gauge", "import_job_id,reference_store_id,status,target,watch"),
-    ("refwatch_import_job_sources", "gauge", "import_job_id,reference_store_id,status,target,watch"),
-    ("refwatch_import_job_up", "gauge", "import_job_id,reference_store_id,target,watch"),
-    ("refwatch_import_job_transitions_total", "counter", "import_job_id,reference_store_id,target,to,watch"),
-    ("refwatch_import_job_created_timestamp_seconds", "gauge", "import_job_id,reference_store_id,target,watch"),
-    ("refwatch_import_job_completed_timestamp_seconds", "gauge", "import_job_id,reference_store_id,target,watch"),
-    ("refwatch_import_job_last_transition_timestamp_seconds", "gauge", "import_job_id,reference_store_id,target,watch"),
-    (
-        "refwatch_import_job_last_successful_poll_timestamp_seconds",
-        "gauge",
-        "import_job_id,reference_store_id,target,watch",
-    ),
-    ("refwatch_import_job_next_poll_timestamp_seconds", "gauge", "import_job_id,reference_store_id,target,watch"),
+    ("refwatch_job_info", "gauge", "aws_region,job_id,kind,store_id,target,watch"),
+    ("refwatch_job_status", "gauge", "job_id,kind,status,store_id,target,watch"),
+    ("refwatch_job_items", "gauge", "job_id,kind,status,store_id,target,watch"),
+    ("refwatch_job_up", "gauge", "job_id,kind,store_id,target,watch"),
+    ("refwatch_transitions_total", "counter", "kind,target,to"),
+    ("refwatch_job_created_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
+    ("refwatch_job_completed_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
+    ("refwatch_job_last_transition_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
+    ("refwatch_job_last_successful_poll_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
+    ("refwatch_job_next_poll_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
     ("refwatch_watches", "gauge", "state"),
     ("refwatch_jobs", "gauge", "status"),
     ("refwatch_target_up", "gauge", "target"),
-    ("refwatch_store_up", "gauge", "reference_store_id,target,watch"),
-    ("refwatch_store_last_listed_timestamp_seconds", "gauge", "reference_store_id,target,watch"),
+    ("refwatch_store_up", "gauge", "store_id,target,watch"),
+    ("refwatch_store_last_listed_timestamp_seconds", "gauge", "store_id,target,watch"),
     ("refwatch_api_requests_total", "counter", "operation,target"),
     ("refwatch_api_request_failures_total", "counter", "operation,reason,target"),
     ("refwatch_api_request_duration_seconds", "histogram", "operation,target"),
@@ -41,10 +37,10 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_quota_configured_requests_per_second", "gauge", "operation,target"),
     ("refwatch_quota_wait_seconds", "histogram", "operation,target"),
     ("refwatch_detection_delay_seconds", "histogram", ""),
-    ("refwatch_record_commits_total", "counter", ""),
-    ("refwatch_record_failures_total", "counter", ""),
-    ("refwatch_record_up", "gauge", ""),
-    ("refwatch_record_set_aside_total", "counter", ""),
+    ("refwatch_database_commits_total", "counter", ""),
+    ("refwatch_database_failures_total", "counter", ""),
+    ("refwatch_database_up", "gauge", ""),
+    ("refwatch_database_quarantined_total", "counter", ""),
     ("refwatch_task_restarts_total", "counter", ""),
     ("refwatch_config_last_reload_successful", "gauge", ""),
     ("refwatch_config_last_reload_success_timestamp_seconds", "gauge", ""),
@@ -81,9 +77,9 @@ async fn the_metrics_are_those_of_the_contract() {
     let mut watch = view("2222222222", JobStatus::Completed);
     let known = watch.known.as_deref().cloned();
     let completed_at = Some(at("2026-03-01T08:04:00.5Z"));
-    watch.known = known.map(|known| Known { completed_at, ..known }.into());
+    watch.known = known.map(|known| JobState { completed_at, ..known }.into());
     server.board.publish(watch);
-    server.board.publish(WatchView {
+    server.board.publish(WatchStatus {
         known: None,
         up: None,
         last_successful_poll: None,
@@ -91,7 +87,7 @@ async fn the_metrics_are_those_of_the_contract() {
         ..view("3333333333", JobStatus::Submitted)
     });
     server.board.publish_store(store_view("1234567890", None));
-    server.board.publish_store(StoreView { listed_at: None, ..store_view("1234567891", Some("denied")) });
+    server.board.publish_store(StoreStatus { listed_at: None, ..store_view("1234567891", Some("denied")) });
     server.board.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z")));
     let text = server.get("/metrics").await.body;
     let series = series(&text);
@@ -117,25 +113,24 @@ async fn the_metrics_are_those_of_the_contract() {
         found.map(|(.., value)| *value)
     };
     let statuses = |job: &str| -> Vec<f64> {
-        let of_job = |name: &str, labels: &BTreeMap<String, String>| {
-            name == "refwatch_import_job_status" && labels["import_job_id"] == job
-        };
+        let of_job =
+            |name: &str, labels: &BTreeMap<String, String>| name == "refwatch_job_status" && labels["job_id"] == job;
         series.iter().filter(|(name, labels, _)| of_job(name, labels)).map(|(.., value)| *value).collect()
     };
-    assert_eq!(value("refwatch_import_job_status", "status", "COMPLETED"), Some(1.0));
+    assert_eq!(value("refwatch_job_status", "status", "COMPLETED"), Some(1.0));
     assert_eq!(statuses("2222222222"), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     assert_eq!(statuses("3333333333"), [0.0; 8]);
-    assert_eq!(value("refwatch_import_job_sources", "status", "FAILED"), Some(1.0));
-    assert_eq!(value("refwatch_import_job_transitions_total", "to", "SUBMITTED"), Some(1.0));
-    let completed = "refwatch_import_job_completed_timestamp_seconds";
-    assert_eq!(value(completed, "import_job_id", "2222222222"), Some(1_772_352_240.5));
-    assert_eq!(value(completed, "import_job_id", "3333333333"), None);
-    assert_eq!(value("refwatch_import_job_up", "import_job_id", "3333333333"), None);
+    assert_eq!(value("refwatch_job_items", "status", "FAILED"), Some(1.0));
+    assert_eq!(value("refwatch_transitions_total", "to", "SUBMITTED"), Some(0.0));
+    let completed = "refwatch_job_completed_timestamp_seconds";
+    assert_eq!(value(completed, "job_id", "2222222222"), Some(1_772_352_240.5));
+    assert_eq!(value(completed, "job_id", "3333333333"), None);
+    assert_eq!(value("refwatch_job_up", "job_id", "3333333333"), None);
     let last_listed = "refwatch_store_last_listed_timestamp_seconds";
-    assert_eq!(value(last_listed, "reference_store_id", "1234567890"), Some(1_772_352_360.0));
-    assert_eq!(value(last_listed, "reference_store_id", "1234567891"), None, "it was never listed");
-    assert_eq!(value("refwatch_store_up", "reference_store_id", "1234567890"), Some(1.0));
-    assert_eq!(value("refwatch_store_up", "reference_store_id", "1234567891"), Some(0.0));
+    assert_eq!(value(last_listed, "store_id", "1234567890"), Some(1_772_352_360.0));
+    assert_eq!(value(last_listed, "store_id", "1234567891"), None, "it was never listed");
+    assert_eq!(value("refwatch_store_up", "store_id", "1234567890"), Some(1.0));
+    assert_eq!(value("refwatch_store_up", "store_id", "1234567891"), Some(0.0));
     assert_eq!(value("refwatch_target_up", "target", "default"), Some(1.0));
     assert_eq!(value("refwatch_watches", "state", "live"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
@@ -143,11 +138,13 @@ async fn the_metrics_are_those_of_the_contract() {
     assert!(text.contains("\nrefwatch_config_last_reload_successful 1\n"));
     server.board.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError { in_force: "", summary: String::new(), details: "line 3".to_owned() });
-        daemon.refused_targets = [("default".into(), "no".to_owned())].into();
-        daemon.record_error = Some("disk full".to_owned());
+        daemon.targets_down = [("default".into(), "no".to_owned())].into();
+        daemon.database_error = Some("disk full".to_owned());
     });
     let text = server.get("/metrics").await.body;
-    assert!(text.contains("\nrefwatch_target_up{target=\"default\"} 0\n") && text.contains("\nrefwatch_record_up 0\n"));
+    assert!(
+        text.contains("\nrefwatch_target_up{target=\"default\"} 0\n") && text.contains("\nrefwatch_database_up 0\n")
+    );
     assert!(text.contains("\nrefwatch_config_last_reload_successful 0\n"));
 }
 
@@ -209,7 +206,7 @@ async fn a_scrape_gets_the_format_and_the_encoding_that_it_asks_for() {
         assert_eq!(headers["content-type"], content_type, "{lines}");
         assert_eq!(headers.contains_key("content-encoding"), gzip, "{lines}");
         assert_eq!(headers["vary"], "accept, accept-encoding");
-        assert!(text.contains("import_job_id=\"2222222222\""), "{lines}: {text}");
+        assert!(text.contains("job_id=\"2222222222\""), "{lines}: {text}");
         assert_eq!(text.ends_with("\n# EOF\n"), content_type == OPENMETRICS, "{lines}");
     }
 }
@@ -240,9 +237,7 @@ async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
 
     // Each family is in one piece: its type, its unit, its help, its series.
     let mut frame = Vec::new();
-    for (name, kind, _) in
-        FAMILIES.iter().filter(|(name, ..)| *name != "refwatch_import_job_completed_timestamp_seconds")
-    {
+    for (name, kind, _) in FAMILIES.iter().filter(|(name, ..)| *name != "refwatch_job_completed_timestamp_seconds") {
         let (family, kind) = match (*kind, name.strip_suffix("_total"), name.strip_suffix("_info")) {
             ("counter", family, _) => (family.expect("counters end in _total"), "counter"),
             (_, _, Some(family)) => (family, "info"),

@@ -16,15 +16,15 @@ use refwatch::config::PasswordHash;
 use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
 use refwatch::core::time::Timestamp;
-use refwatch::core::tracker::Known;
+use refwatch::core::tracker::JobState;
 use refwatch::core::transition::{Change, Transition};
-use refwatch::database::{Record, RecordReader};
+use refwatch::database::{Database, DatabaseReader};
+use refwatch::http::jobs::Job;
 use refwatch::http::server::{Access, Limits, serve};
-use refwatch::http::watches::Watch;
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
-use refwatch::state::{ConfigError, FailedPoll, StatusBoard, StoreView, WatchState, WatchView};
+use refwatch::state::{ConfigError, FailedPoll, SharedState, StoreStatus, WatchState, WatchStatus};
 use stores::store_view;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -43,11 +43,11 @@ const STORE: &str = "1234567890";
 /// A server on a free port of loopback, stopped when dropped.
 struct Server {
     address: SocketAddr,
-    board: StatusBoard,
+    board: SharedState,
     instruments: Instruments,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    /// The record is in it.
+    /// The database is in it.
     _folder: TempDir,
 }
 
@@ -73,23 +73,23 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (board, stop) = (StatusBoard::default(), CancellationToken::new());
+        let (board, stop) = (SharedState::default(), CancellationToken::new());
         let instruments = Instruments::new().unwrap();
         for operation in Operation::ALL {
             let _ = instruments.operation("default", operation);
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refwatch.db");
-        let record = Record::open(&path, &instruments).unwrap();
+        let database = Database::open(&path, &instruments).unwrap();
         for (id, change) in rows {
-            record.append(&id, &change).await.unwrap();
+            database.append(&id, &change).await.unwrap();
         }
-        record.close().await;
+        database.close().await;
         let state = AppState {
             board: board.clone(),
             metrics: Arc::new(Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH)),
             instruments: instruments.clone(),
-            record: RecordReader::new(&path),
+            database: DatabaseReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),
         };
@@ -118,8 +118,8 @@ impl Server {
         self.request("GET", path).await
     }
 
-    async fn watches(&self) -> Vec<Watch> {
-        serde_json::from_str(&self.get("/api/v1/watches").await.body).unwrap()
+    async fn watches(&self) -> Vec<Job> {
+        serde_json::from_str(&self.get("/api/v1/jobs").await.body).unwrap()
     }
 }
 
@@ -154,12 +154,12 @@ fn watch_id(job: &str) -> WatchId {
     WatchId { target: "default".into(), key }
 }
 
-fn known(status: JobStatus) -> Known {
+fn known(status: JobStatus) -> JobState {
     let source = |name: &str, status| {
         let key = SourceKey { name: name.into(), source_file: format!("s3://refs/{name}.fa").into(), nth: 0 };
         (key, Source { status, status_message: None })
     };
-    Known {
+    JobState {
         status,
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
@@ -171,8 +171,8 @@ fn known(status: JobStatus) -> Known {
     }
 }
 
-fn view(job: &str, status: JobStatus) -> WatchView {
-    WatchView {
+fn view(job: &str, status: JobStatus) -> WatchStatus {
+    WatchStatus {
         id: watch_id(job).into(),
         name: format!("watch {job}").into(),
         aws_region: "us-west-2".into(),
@@ -186,7 +186,7 @@ fn view(job: &str, status: JobStatus) -> WatchView {
 }
 
 /// A watch with hostile text in every place that others write.
-fn hostile_view() -> WatchView {
+fn hostile_view() -> WatchStatus {
     let text = || HOSTILE.to_owned();
     let mut known = known(JobStatus::from(HOSTILE));
     known.status_message = Some(text());
@@ -194,7 +194,7 @@ fn hostile_view() -> WatchView {
     let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
     known.sources = Sources::from_iter([(key, source)]);
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
-    WatchView {
+    WatchStatus {
         id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),
         name: HOSTILE.into(),
         aws_region: HOSTILE.into(),
@@ -226,16 +226,16 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
     server.board.publish_store(store_view(STORE, None));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
-        daemon.config_in_force = "[http]\nlisten = \"127.0.0.1:10210\"".into();
+        daemon.effective_config = "[http]\nlisten = \"127.0.0.1:10210\"".into();
     });
     for (path, content_type, content) in [
         ("/", "text/html; charset=utf-8", "<!DOCTYPE html>"),
-        ("/watch/1234567890/2222222222", "text/html; charset=utf-8", "watch 2222222222"),
+        ("/jobs/reference_import/1234567890/2222222222", "text/html; charset=utf-8", "watch 2222222222"),
         ("/style.css", "text/css; charset=utf-8", "prefers-color-scheme"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "# TYPE"),
         ("/-/healthy", "text/plain; charset=utf-8", "healthy\n"),
         ("/-/ready", "text/plain; charset=utf-8", "ready\n"),
-        ("/api/v1/watches", "application/json", "2222222222"),
+        ("/api/v1/jobs", "application/json", "2222222222"),
         ("/api/v1/stores", "application/json", "1234567890"),
         ("/api/v1/transitions", "application/json", "[]"),
         ("/config", "text/plain; charset=utf-8", "[http]\nlisten = \"127.0.0.1:10210\"\n"),
@@ -261,10 +261,10 @@ async fn ready_says_why_the_daemon_is_not() {
     assert_eq!((answer.status, answer.body.as_str()), (503, "no configuration is in force yet\n"));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
-        daemon.record_error = Some("disk full".to_owned());
+        daemon.database_error = Some("disk full".to_owned());
     });
     let answer = server.get("/-/ready").await;
-    assert_eq!((answer.status, answer.body.as_str()), (503, "the record cannot be written: disk full\n"));
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the database cannot be written: disk full\n"));
     assert_eq!(server.get("/-/healthy").await.status, 200);
 }
 
@@ -274,7 +274,7 @@ async fn the_page_shows_what_the_api_says_and_what_needs_attention_first() {
     server.board.publish(view("2222222222", JobStatus::Completed));
     server.board.publish(view("3333333333", JobStatus::InProgress));
     server.board.publish(view("4444444444", JobStatus::Failed));
-    server.board.publish(WatchView { known: None, up: None, ..view("5555555555", JobStatus::Submitted) });
+    server.board.publish(WatchStatus { known: None, up: None, ..view("5555555555", JobStatus::Submitted) });
     let page = server.get("/").await.body;
     assert!(page.contains("4 jobs. <strong>1 needs attention.</strong>"), "{page}");
     let rows: Vec<&str> = page.split("<tr").skip(2).collect();
@@ -286,7 +286,7 @@ async fn the_page_shows_what_the_api_says_and_what_needs_attention_first() {
         assert!(row.contains(&format!(">{status}</span>")), "{row}");
         let since = watch.since.map(|since| format!("datetime=\"{since}\"")).unwrap_or_default();
         assert!(row.contains(&since), "{row}");
-        let job = server.get(&format!("/watch/{}/{}", watch.reference_store_id, watch.import_job_id)).await.body;
+        let job = server.get(&format!("/jobs/reference_import/{}/{}", watch.store_id, watch.job_id)).await.body;
         assert!(job.contains(&format!(">{status}</span>")) && job.contains(&since), "{job}");
     }
     assert!(page.contains("http-equiv=\"refresh\""));
@@ -305,7 +305,7 @@ async fn the_api_gives_all_that_is_known_of_a_watch() {
     server.board.publish(watch);
     let expected = serde_json::json!([{
         "watch": "watch 2222222222", "target": "default", "aws_region": "us-west-2",
-        "reference_store_id": "1234567890", "import_job_id": "2222222222",
+        "store_id": "1234567890", "job_id": "2222222222",
         "status": "COMPLETED_WITH_FAILURES", "state": "finished", "parked_reason": null, "vanished": false,
         "status_message": "as the service says",
         "created_at": "2026-03-01T08:00:00.000Z", "completed_at": null,
@@ -321,8 +321,8 @@ async fn the_api_gives_all_that_is_known_of_a_watch() {
         "up": true, "last_successful_poll": "2026-03-01T08:06:00.000Z", "next_poll": "2026-03-01T08:07:00.000Z",
         "recent_failures": [{"at": "2026-03-01T08:06:30.000Z", "reason": "throttled", "message": "over the quota"}],
     }]);
-    assert_eq!(server.get("/api/v1/watches").await.json(), expected);
-    let body = client::get(&client::Endpoint::Listener(server.address.to_string()), "/api/v1/watches").await.unwrap();
+    assert_eq!(server.get("/api/v1/jobs").await.json(), expected);
+    let body = client::get(&client::Endpoint::Listener(server.address.to_string()), "/api/v1/jobs").await.unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
     let refused = client::get(&client::Endpoint::Listener(server.address.to_string()), "/none").await;
     assert!(matches!(refused, Err(client::RequestError::Status(status)) if status == 404), "{refused:?}");
@@ -333,8 +333,8 @@ async fn a_job_known_to_several_targets_is_shown_through_each() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
-    server.board.publish(WatchView { id: other.into(), ..view("2222222222", JobStatus::Failed) });
-    let page = server.get("/watch/1234567890/2222222222").await.body;
+    server.board.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
+    let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     for shown in ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"] {
         assert!(page.contains(shown), "{shown} is missing in {page}");
     }
@@ -349,15 +349,15 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     let server = Server::with(Limits::default(), rows).await;
     server.board.publish(hostile_view());
     let id = StoreId { target: HOSTILE.into(), ..watch_id("1111111111").store_id() };
-    server.board.publish_store(StoreView { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
+    server.board.publish_store(StoreStatus { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
     server.board.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
             in_force: "the rest is in force",
             summary: HOSTILE.to_owned(),
             details: HOSTILE.to_owned(),
         });
-        daemon.record_error = Some(HOSTILE.to_owned());
-        daemon.config_in_force = HOSTILE.into();
+        daemon.database_error = Some(HOSTILE.to_owned());
+        daemon.effective_config = HOSTILE.into();
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
     });
     for path in [
@@ -365,9 +365,9 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
         "/?q=%E2%80%AE%1B%3Cscript%3E%22quoted%22",
         "/?status=%E2%80%AE%1B%3Cscript%3E%22quoted%22",
         "/?sort=%E2%80%AE%1B%3Cscript%3E%22quoted%22",
-        "/watch/1234567890/1111111111",
+        "/jobs/reference_import/1234567890/1111111111",
         "/metrics",
-        "/api/v1/watches",
+        "/api/v1/jobs",
         "/api/v1/stores",
         "/api/v1/transitions",
         "/api/v1/transitions?since=%E2%80%AE%1B",
@@ -375,7 +375,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
         "/-/ready",
     ] {
         let answer = server.get(path).await;
-        let acting = answer.body.chars().find(|c| refwatch::core::sanitize::is_hostile(*c) && *c != '\n');
+        let acting = answer.body.chars().find(|c| refwatch::core::sanitize::is_unsafe_to_display(*c) && *c != '\n');
         assert_eq!(acting, None, "{path}: {}", answer.body);
         if answer.headers["content-type"].starts_with("text/html") {
             assert!(!answer.body.contains("<script") && !answer.body.contains("\"quoted\""), "{path}");
@@ -386,7 +386,7 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
     let watch = &server.watches().await[0];
     assert_eq!([&watch.watch, &watch.target, &watch.recent_failures[0].message], [HOSTILE; 3]);
     let store = &server.get("/api/v1/stores").await.json()[0];
-    assert_eq!([&store["watch"], &store["target"], &store["trouble"]], [HOSTILE; 3]);
+    assert_eq!([&store["watch"], &store["target"], &store["error"]], [HOSTILE; 3]);
     let metrics = server.get("/metrics").await.body;
     let label = r#"watch="<script>alert(1)</script>\\u000a\"quoted\" & \\u202eturned\\u2028\\u001b[31m\\","#;
     assert!(metrics.contains(label), "{metrics}");

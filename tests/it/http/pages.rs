@@ -16,12 +16,12 @@ async fn names(server: &Server, path: &str) -> Vec<String> {
 /// Four watches: b failed, c in progress, a completed, d not seen yet.
 async fn four() -> Server {
     let server = Server::start().await;
-    let named = |name: &str, view: WatchView| WatchView { name: name.into(), ..view };
-    let changed_at = |view: WatchView, time: &str| {
-        let known = view.known.as_deref().map(|known| Known { since: at(time), ..known.clone() }.into());
-        WatchView { known, ..view }
+    let named = |name: &str, view: WatchStatus| WatchStatus { name: name.into(), ..view };
+    let changed_at = |view: WatchStatus, time: &str| {
+        let known = view.known.as_deref().map(|known| JobState { since: at(time), ..known.clone() }.into());
+        WatchStatus { known, ..view }
     };
-    let unseen = WatchView { known: None, up: None, next_poll: None, ..view("5555555555", JobStatus::Submitted) };
+    let unseen = WatchStatus { known: None, up: None, next_poll: None, ..view("5555555555", JobStatus::Submitted) };
     server.board.publish(named("b", view("2222222222", JobStatus::Failed)));
     server.board.publish(changed_at(named("c", view("3333333333", JobStatus::InProgress)), "2026-03-01T08:04:00Z"));
     server.board.publish(changed_at(named("a", view("4444444444", JobStatus::Completed)), "2026-03-01T08:06:00Z"));
@@ -81,7 +81,7 @@ async fn ten_thousand_watches_are_shown_a_page_at_a_time() {
     let server = Server::start().await;
     for nth in 0..10_000 {
         let view = view(&format!("{}", 1_000_000_000 + nth), JobStatus::InProgress);
-        server.board.publish(WatchView { name: format!("{nth:05}").into(), ..view });
+        server.board.publish(WatchStatus { name: format!("{nth:05}").into(), ..view });
     }
     let page = server.get("/?sort=name&page=2").await.body;
     assert!(page.contains("101–200 of 10000") && page.contains("Page 2 of 100"), "{page}");
@@ -110,13 +110,13 @@ async fn a_timeline_tells_the_states_of_a_job_in_widths_and_in_words() {
     for (job, status) in [("2222222222", JobStatus::Failed), ("3333333333", JobStatus::from(HOSTILE))] {
         server.board.publish(view(job, status));
     }
-    for path in ["/", "/watch/1234567890/2222222222", "/watch/1234567890/3333333333"] {
+    for path in ["/", "/jobs/reference_import/1234567890/2222222222", "/jobs/reference_import/1234567890/3333333333"] {
         let page = server.get(path).await.body;
         pictures(&page).for_each(assert_well_formed);
         assert!(pictures(&page).count() > 0, "{page}");
-        assert!(!page.chars().any(|c| refwatch::core::sanitize::is_hostile(c) && c != '\n'), "{page}");
+        assert!(!page.chars().any(|c| refwatch::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{page}");
     }
-    let page = server.get("/watch/1234567890/2222222222").await.body;
+    let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     let picture = pictures(&page).next().unwrap();
     for part in [
         "<title>watch 2222222222: SUBMITTED for 1m, then IN_PROGRESS for 3m, then FAILED</title>",
@@ -158,7 +158,7 @@ async fn a_job_that_goes_to_and_fro_is_drawn_from_its_latest_states() {
     server.board.publish(view("2222222222", JobStatus::Completed));
     let drawn = |page: &str| pictures(page).next().unwrap().matches("<rect class=\"active\"").count();
     assert_eq!(drawn(&server.get("/").await.body), 5);
-    let page = server.get("/watch/1234567890/2222222222").await.body;
+    let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     assert_eq!(drawn(&page), 30);
     assert!(page.contains("watch 2222222222: IN_PROGRESS for 1m, then SUBMITTED for 1m"), "{page}");
 }
@@ -184,9 +184,9 @@ async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
         message: "as AWS says".to_owned(),
     };
     let recent_failures = [failure(FailureReason::Timeout, 10), failure(FailureReason::AccessDenied, 11)].into();
-    let failing = WatchView { recent_failures, up: Some(false), ..view("2222222222", JobStatus::InProgress) };
+    let failing = WatchStatus { recent_failures, up: Some(false), ..view("2222222222", JobStatus::InProgress) };
     server.board.publish(failing.clone());
-    let page = server.get("/watch/1234567890/2222222222").await.body;
+    let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     for shown in [
         "<strong>What to do. </strong>Allow omics:GetReferenceImportJob on this reference store",
         "at most 5s before it was seen",
@@ -202,8 +202,8 @@ async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
     assert!(server.get("/").await.body.contains("Polls fail: access denied"));
 
     // The job page keeps them after successful polls.
-    server.board.publish(WatchView { up: Some(true), ..failing });
-    assert!(server.get("/watch/1234567890/2222222222").await.body.contains("access denied"));
+    server.board.publish(WatchStatus { up: Some(true), ..failing });
+    assert!(server.get("/jobs/reference_import/1234567890/2222222222").await.body.contains("access denied"));
     assert!(!server.get("/").await.body.contains("access denied"));
 }
 

@@ -2,12 +2,12 @@
 
 use super::*;
 
-pub(super) fn store_view(store: &str, trouble: Option<&str>) -> StoreView {
-    StoreView {
+pub(super) fn store_view(store: &str, error: Option<&str>) -> StoreStatus {
+    StoreStatus {
         id: StoreId { target: "default".into(), store: store.parse().unwrap() },
         name: format!("store {store}").into(),
         listed_at: Some(at("2026-03-01T08:06:00Z")),
-        trouble: trouble.map(str::to_owned),
+        error: error.map(str::to_owned),
         missed: None,
     }
 }
@@ -18,14 +18,14 @@ async fn the_api_tells_which_stores_are_listed_and_which_cannot_be() {
     assert_eq!(server.get("/api/v1/stores").await.json(), serde_json::json!([]));
     server.board.publish(view("2222222222", JobStatus::InProgress));
     let elsewhere = StoreId { target: "other".into(), ..watch_id("2222222222").store_id() };
-    let never = StoreView { id: elsewhere, listed_at: None, ..store_view(STORE, Some("denied")) };
+    let never = StoreStatus { id: elsewhere, listed_at: None, ..store_view(STORE, Some("denied")) };
     server.board.publish_store(never);
     server.board.publish_store(store_view(STORE, None));
     let expected = serde_json::json!([
-        {"watch": "store 1234567890", "target": "default", "reference_store_id": STORE,
-         "last_listed_at": "2026-03-01T08:06:00.000Z", "trouble": null},
-        {"watch": "store 1234567890", "target": "other", "reference_store_id": STORE,
-         "last_listed_at": null, "trouble": "denied"},
+        {"watch": "store 1234567890", "target": "default", "store_id": STORE,
+         "last_listed_at": "2026-03-01T08:06:00.000Z", "error": null},
+        {"watch": "store 1234567890", "target": "other", "store_id": STORE,
+         "last_listed_at": null, "error": "denied"},
     ]);
     assert_eq!(server.get("/api/v1/stores").await.json(), expected);
 }

@@ -16,15 +16,15 @@ async fn transitions_are_filtered_and_a_wrong_parameter_is_named() {
         rows.iter().map(|row| row["to_status"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(seen("").await, ["SUBMITTED", "FAILED", "COMPLETED"]);
-    assert_eq!(seen("?reference_store_id=1234567890&import_job_id=2222222222").await, ["SUBMITTED", "COMPLETED"]);
+    assert_eq!(seen("?store_id=1234567890&job_id=2222222222").await, ["SUBMITTED", "COMPLETED"]);
     assert_eq!(seen("?since=2026-03-01T08:01:00Z").await, ["FAILED", "COMPLETED"]);
     assert_eq!(seen("?limit=1").await, ["COMPLETED"]);
     for (query, named) in [
         ("?since=yesterday", "since"),
         ("?limit=0", "limit"),
         ("?limit=10001", "limit"),
-        ("?import_job_id=abc", "import_job_id"),
-        ("?reference_store_id=", "reference_store_id"),
+        ("?job_id=abc", "job_id"),
+        ("?store_id=", "store_id"),
         ("?limt=3", "limt"),
         ("?since=%FF", "since"),
     ] {

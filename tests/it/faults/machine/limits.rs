@@ -120,19 +120,19 @@ fn fault_082_a_daemon_that_the_kernel_ends_for_its_memory_goes_on_as_after_a_kil
     let Some(mut memory) = Memory::new() else { return };
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "12", "--mean-seconds", "8"]);
-    let (config, record) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
+    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
     let (mut killed, _) = scene.daemon(&config);
     memory.take_in(killed.pid());
-    eventually("changes", || (transitions(&record).len() >= 14).then_some(()));
+    eventually("changes", || (transitions(&database).len() >= 14).then_some(()));
     memory.eat(killed.pid());
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.end()), Some(9), "{}", killed.stderr());
     drop(memory);
-    let before = transitions(&record);
+    let before = transitions(&database);
     let told = killed.stderr().matches("event=\"transition\"").count();
     assert!(before.len() >= told, "what was told is there");
     let (_daemon, _) = scene.daemon(&config);
-    eventually("every end", || (ended(&transitions(&record)) == 12).then_some(()));
-    let after = transitions(&record);
+    eventually("every end", || (ended(&transitions(&database)) == 12).then_some(()));
+    let after = transitions(&database);
     assert_eq!(after[..before.len()], before);
     assert_true(after, simulator);
 }

@@ -1,4 +1,4 @@
-//! Faults 71 to 98: this machine: its disks, clocks, files and signals. Those of the record are in `trouble` and `damage` too.
+//! Faults 71 to 98: this machine: its disks, clocks, files and signals. Those of the database are in `trouble` and `damage` too.
 
 mod clocks;
 mod configuration;
@@ -63,9 +63,9 @@ fn polls(simulator: std::net::SocketAddr) -> u64 {
     calls.as_object().expect("counts").values().filter_map(serde_json::Value::as_u64).sum()
 }
 
-/// The configuration, with its record elsewhere.
-fn with_record(config: &str, record: &Path) -> String {
-    config.replace("refwatch.db", record.to_str().expect("text"))
+/// The configuration, with its database elsewhere.
+fn with_record(config: &str, database: &Path) -> String {
+    config.replace("refwatch.db", database.to_str().expect("text"))
 }
 
 /// Failures that come back soon.

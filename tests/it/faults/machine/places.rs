@@ -25,12 +25,12 @@ fn fault_079_a_state_directory_of_another_user_is_refused_with_its_path_and_its_
     fs::set_permissions(scene.path("closed"), fs::Permissions::from_mode(0o700)).expect("ours");
     fs::create_dir(scene.path("state")).expect("a directory");
     fs::set_permissions(scene.path("state"), fs::Permissions::from_mode(0o755)).expect("ours");
-    for (record, path, owned) in [
+    for (database, path, owned) in [
         ("state/refwatch.db", "state/refwatch.db.lock", "state"),
         ("closed/state/refwatch.db", "closed/state", "closed"),
         ("state/missing/refwatch.db", "state/missing", "state"),
     ] {
-        let config = with_record(&config, &scene.path(record));
+        let config = with_record(&config, &scene.path(database));
         let config = scene.write("refwatch.toml", &config);
         let mut command = Command::new(scene.path("refwatch"));
         command.args(["--config", config.to_str().expect("text"), "run"]).env("AWS_EC2_METADATA_DISABLED", "true");

@@ -74,16 +74,16 @@ fn fault_091_a_stop_waits_for_no_reload_and_no_commit_that_the_record_keeps_wait
     let mut command = scene.refwatch(&["--config", path.to_str().expect("text"), "run"]);
     command.env("NOTIFY_SOCKET", scene.path("notify"));
     let mut daemon = scene.spawn(command);
-    let record = scene.path("refwatch.db");
-    eventually("first sightings", || (crate::truth::transitions(&record).len() == 6).then_some(()));
+    let database = scene.path("refwatch.db");
+    eventually("first sightings", || (crate::truth::transitions(&database).len() == 6).then_some(()));
     let stuck = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=100000000"];
     let Some(tracer) = Tracer::on(&daemon, &stuck) else { return };
     // The new job's first sighting is what the disk does not take.
     list(7);
     daemon.signal(Signal::HUP);
     eventually("the new list", || daemon.stderr().contains("event=\"reloaded\"").then_some(()));
-    eventually("the record to stand", || stands_in_ptrace(&daemon));
-    // The next one asks the record what it knows of a job, and gets no answer.
+    eventually("the database to stand", || stands_in_ptrace(&daemon));
+    // The next one asks the database what it knows of a job, and gets no answer.
     list(8);
     systemd.set_nonblocking(true).expect("a socket");
     let mut buffer = [0; 4096];
@@ -101,7 +101,7 @@ fn fault_091_a_stop_waits_for_no_reload_and_no_commit_that_the_record_keeps_wait
     assert_eq!(daemon.stderr().matches("event=\"reloaded\"").count(), 1, "the second one was waiting");
 }
 
-/// Whether the thread that writes the record stands in a call that the tracer delays.
+/// Whether the thread that writes the database stands in a call that the tracer delays.
 fn stands_in_ptrace(daemon: &Process) -> Option<()> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("its threads");
     let mut statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
@@ -113,24 +113,24 @@ fn fault_091_a_commit_under_way_ends_before_the_process_does() {
     let scene = Scene::new();
     let (_simulator, simulator, config) = scene.simulate(&["--jobs", "8", "--mean-seconds", "6"]);
     let path = scene.write("refwatch.toml", &impatient(&config));
-    let record = scene.path("refwatch.db");
+    let database = scene.path("refwatch.db");
     let mut before = Vec::new();
     // Each stop falls among changes of eight jobs, on a disk that takes its time.
     for seen in [2, 5, 8] {
         let (mut daemon, _) = scene.daemon(&path);
         let slow = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=300000"];
         let Some(_tracer) = Tracer::on(&daemon, &slow) else { return };
-        eventually("changes", || (crate::truth::transitions(&record).len() >= seen).then_some(()));
+        eventually("changes", || (crate::truth::transitions(&database).len() >= seen).then_some(()));
         stops_in_time(&mut daemon, ended);
         let told = daemon.stderr().matches("event=\"transition\"").count();
-        let rows = crate::truth::transitions(&record);
+        let rows = crate::truth::transitions(&database);
         assert!(rows.len() - before.len() >= told, "what was told is there: {}", daemon.stderr());
         assert_eq!(rows[..before.len()], before);
         before = rows;
     }
     let (_daemon, _) = scene.daemon(&path);
-    eventually("every end", || (crate::truth::ended(&crate::truth::transitions(&record)) == 8).then_some(()));
-    crate::truth::assert_true(crate::truth::transitions(&record), simulator);
+    eventually("every end", || (crate::truth::ended(&crate::truth::transitions(&database)) == 8).then_some(()));
+    crate::truth::assert_true(crate::truth::transitions(&database), simulator);
 }
 
 #[test]
@@ -139,15 +139,15 @@ fn fault_085_094_a_second_daemon_and_a_port_in_use_are_named_and_nothing_is_touc
     let (_simulator, _, config) = scene.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
     let path = scene.write("refwatch.toml", &config);
     let (daemon, address) = scene.daemon(&path);
-    let record = scene.path("refwatch.db");
-    eventually("first sightings", || (crate::truth::transitions(&record).len() == 2).then_some(()));
+    let database = scene.path("refwatch.db");
+    eventually("first sightings", || (crate::truth::transitions(&database).len() == 2).then_some(()));
     let files =
         || ["refwatch.db", "refwatch.db-wal", "refwatch.db.lock"].map(|name| std::fs::read(scene.path(name)).ok());
     let before = files();
     let (status, _, said) = scene.run(&["--config", path.to_str().expect("text"), "run"]);
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains(&format!("the record is in use by process {}", daemon.pid())), "{said}");
-    assert!(files() == before, "the record is as it was");
+    assert!(said.contains(&format!("the database is in use by process {}", daemon.pid())), "{said}");
+    assert!(files() == before, "the database is as it was");
     let other = config.replace("refwatch.db", "other.db").replace("127.0.0.1:0", &address.to_string());
     let other = scene.write("other.toml", &other);
     let (status, _, said) = scene.run(&["--config", other.to_str().expect("text"), "run"]);

@@ -1,4 +1,4 @@
-//! What systemd's watchdog hears: of progress of the main loop, the runtime and the record, and of nothing else.
+//! What systemd's watchdog hears: of progress of the main loop, the runtime and the database, and of nothing else.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -102,7 +102,7 @@ fn fault_096_the_pings_stop_while_a_commit_is_stuck() {
     let stuck = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=100000000"];
     let Some(tracer) = Tracer::on(&watched.daemon, &stuck) else { return };
     watched.hear_nothing();
-    assert_eq!(get(watched.daemon.address(), "/-/healthy").0, 200, "only the record stands");
+    assert_eq!(get(watched.daemon.address(), "/-/healthy").0, 200, "only the database stands");
     drop(tracer);
     watched.hear(2);
 }

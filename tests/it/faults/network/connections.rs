@@ -11,7 +11,7 @@ use refwatch::clock::Clock;
 use refwatch::core::backoff::BackoffPolicy;
 use refwatch::core::failure::{FailureReason, PollFailure};
 use refwatch::core::job::JobKey;
-use refwatch::core::tracker::{JobTracker, Next, PollPolicy, RETRY_AFTER_MAX};
+use refwatch::core::tracker::{JobTracker, NextAction, PollPolicy, RETRY_AFTER_MAX};
 use tokio::net::TcpSocket;
 
 use super::head;
@@ -20,7 +20,7 @@ use crate::healthomics::{JOB, LONG, answer, poll, response, serve, target, targe
 /// The longest backoff of [`waits`].
 const BACKOFF_MAX: Duration = Duration::from_mins(5);
 
-/// How long the first failed poll of a job makes it wait; `None`: for ever. A failure adds nothing to the record.
+/// How long the first failed poll of a job makes it wait; `None`: for ever. A failure adds nothing to the database.
 fn waits(failure: PollFailure) -> Option<Duration> {
     let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: BACKOFF_MAX };
     let policy = PollPolicy { interval: Duration::from_secs(5), fixed: false, backoff };
@@ -28,9 +28,9 @@ fn waits(failure: PollFailure) -> Option<Duration> {
     let decision = JobTracker::new(policy, None, 1).handle(Err(failure), now);
     assert!(decision.change.is_empty(), "{:?}", decision.change);
     match decision.next {
-        Next::PollAt(at) => Some(at.since(now.monotonic)),
-        Next::Parked(_) => None,
-        Next::Finished(status) => panic!("ended as {status}"),
+        NextAction::PollAt(at) => Some(at.since(now.monotonic)),
+        NextAction::Parked(_) => None,
+        NextAction::Finished(status) => panic!("ended as {status}"),
     }
 }
 
@@ -93,7 +93,7 @@ async fn fault_007_of_a_body_that_is_no_answer_at_most_256_bytes_are_quoted_esca
             let failure = poll(response(status, "Content-Type: text/html\r\n", &body)).await.expect_err(status);
             let quoted = failure.message.split_once('"').expect("a quote").1.trim_end_matches('"');
             assert!((200..=256).contains(&quoted.len()) && quoted.ends_with('…'), "{}: {quoted}", quoted.len());
-            assert!(!quoted.contains(refwatch::core::sanitize::is_hostile), "{quoted}");
+            assert!(!quoted.contains(refwatch::core::sanitize::is_unsafe_to_display), "{quoted}");
             assert_eq!(failure.reason, FailureReason::Internal);
         }
     }

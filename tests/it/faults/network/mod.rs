@@ -38,13 +38,13 @@ min_interval = "100ms"
 timeout = "TIMEOUT"
 backoff_initial = "100ms"
 backoff_max = "1s"
-sweep = false
+use_list = false
 
 [quota]
 requests_per_second = 50.0
 share = 1.0
 
-[record]
+[database]
 path = "refwatch.db"
 
 [http]

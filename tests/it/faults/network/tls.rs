@@ -132,7 +132,7 @@ fn fault_019_a_server_that_cannot_be_verified_gets_no_request_and_is_tried_again
     eventually("the good one's answer", || (servers[0].1.requests.load(Ordering::SeqCst) > 1).then_some(()));
     let rows = transitions(&scene.path("refwatch.db"));
     assert!(rows.len() == 1 && rows[0].target == "good", "{rows:?}");
-    let watches = json(address, "/api/v1/watches");
+    let watches = json(address, "/api/v1/jobs");
     for watch in watches.as_array().expect("an array") {
         assert_eq!(watch["up"] == true, watch["watch"] == "good", "{watches}");
     }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use super::exposition::{Exposition, labels};
 use super::{number, seconds};
-use crate::core::job::{JobStatus, SourceStatus};
-use crate::state::WatchView;
+use crate::core::job::{JobStatus, KIND, SourceStatus};
+use crate::state::WatchStatus;
 
-pub(super) fn write(watches: &[Arc<WatchView>], exposition: &mut Exposition) {
+pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
     let watches = watches.iter().map(|watch| (&**watch, watch_labels(watch))).collect();
     let mut families = JobFamilies { watches, exposition };
-    families.labelled("refwatch_import_job_info", "A watched reference import job; 1.", "aws_region", |watch| {
+    families.labelled("refwatch_job_info", "A watched reference import job; 1.", "aws_region", |watch| {
         vec![(&*watch.aws_region, 1.0)]
     });
     families.labelled(
-        "refwatch_import_job_status",
+        "refwatch_job_status",
         "Whether this is the status of the job; all are 0 until the job was first seen.",
         "status",
         |watch| {
@@ -24,7 +24,7 @@ pub(super) fn write(watches: &[Arc<WatchView>], exposition: &mut Exposition) {
             JobStatus::labels().map(|status| (status, f64::from(current == Some(status)))).collect()
         },
     );
-    families.labelled("refwatch_import_job_sources", "Sources of the job by their status.", "status", |watch| {
+    families.labelled("refwatch_job_items", "Sources of the job by their status.", "status", |watch| {
         let Some(known) = &watch.known else { return vec![] };
         let mut counts = [0_u64; SourceStatus::KNOWN.len() + 1];
         for source in known.sources.values() {
@@ -32,51 +32,45 @@ pub(super) fn write(watches: &[Arc<WatchView>], exposition: &mut Exposition) {
         }
         SourceStatus::labels().zip(counts.map(number)).collect()
     });
-    families.single("refwatch_import_job_up", "Whether the last poll of the job succeeded.", |watch| {
-        watch.up.map(f64::from)
-    });
+    families.single("refwatch_job_up", "Whether the last poll of the job succeeded.", |watch| watch.up.map(f64::from));
     families.single(
-        "refwatch_import_job_created_timestamp_seconds",
+        "refwatch_job_created_timestamp_seconds",
         "When the job was created, as the service says.",
         |watch| watch.known.as_ref()?.created_at.map(seconds),
     );
+    families.single("refwatch_job_completed_timestamp_seconds", "When the job ended, as the service says.", |watch| {
+        watch.known.as_ref()?.completed_at.map(seconds)
+    });
     families.single(
-        "refwatch_import_job_completed_timestamp_seconds",
-        "When the job ended, as the service says.",
-        |watch| watch.known.as_ref()?.completed_at.map(seconds),
-    );
-    families.single(
-        "refwatch_import_job_last_transition_timestamp_seconds",
+        "refwatch_job_last_transition_timestamp_seconds",
         "When the present status of the job was first seen.",
         |watch| watch.known.as_ref().map(|known| seconds(known.since)),
     );
     families.single(
-        "refwatch_import_job_last_successful_poll_timestamp_seconds",
+        "refwatch_job_last_successful_poll_timestamp_seconds",
         "When a poll of the job last succeeded.",
         |watch| watch.last_successful_poll.map(seconds),
     );
-    families.single(
-        "refwatch_import_job_next_poll_timestamp_seconds",
-        "When the next poll of the job is due.",
-        |watch| watch.next_poll.map(seconds),
-    );
+    families.single("refwatch_job_next_poll_timestamp_seconds", "When the next poll of the job is due.", |watch| {
+        watch.next_poll.map(seconds)
+    });
 }
 
 struct JobFamilies<'a> {
     /// Each watch and its labels.
-    watches: Vec<(&'a WatchView, String)>,
+    watches: Vec<(&'a WatchStatus, String)>,
     exposition: &'a mut Exposition,
 }
 
 impl<'a> JobFamilies<'a> {
     /// One series for each watch that has a value.
-    fn single(&mut self, name: &str, help: &str, value: fn(&WatchView) -> Option<f64>) {
+    fn single(&mut self, name: &str, help: &str, value: fn(&WatchStatus) -> Option<f64>) {
         let series = self.watches.iter().filter_map(|(watch, labels)| Some((labels.clone(), value(watch)?)));
         self.exposition.family(name, help, series);
     }
 
     /// Several series for each watch, told apart by one more label.
-    fn labelled(&mut self, name: &str, help: &str, label: &str, values: fn(&'a WatchView) -> Vec<(&'a str, f64)>) {
+    fn labelled(&mut self, name: &str, help: &str, label: &str, values: fn(&'a WatchStatus) -> Vec<(&'a str, f64)>) {
         let series = self.watches.iter().flat_map(|(watch, watch_labels)| {
             let further = move |value| format!("{watch_labels},{}", labels(&[(label, value)]));
             values(watch).into_iter().map(move |(value, number)| (further(value), number))
@@ -85,11 +79,12 @@ impl<'a> JobFamilies<'a> {
     }
 }
 
-fn watch_labels(watch: &WatchView) -> String {
+fn watch_labels(watch: &WatchStatus) -> String {
     labels(&[
         ("watch", &watch.name),
         ("target", &watch.id.target),
-        ("reference_store_id", watch.id.key.store.as_str()),
-        ("import_job_id", watch.id.key.job.as_str()),
+        ("kind", KIND),
+        ("store_id", watch.id.key.store.as_str()),
+        ("job_id", watch.id.key.job.as_str()),
     ])
 }

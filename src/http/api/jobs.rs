@@ -1,4 +1,4 @@
-//! `/api/v1/watches`: every watch, as JSON.
+//! `/api/v1/jobs`: every watched job, as JSON.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,23 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{KIND, Source, SourceKey, SourceStatus, Sources};
 use crate::http::app_state::AppState;
 use crate::http::response::{json, rendered, rfc3339};
-use crate::state::{WatchState, WatchView};
+use crate::state::{WatchState, WatchStatus};
 
 /// Sources listed of one job: as many as one start request may name. All sources are counted.
 pub const SOURCES_LISTED_MAX: usize = 100;
 
-/// One watch. Unknown fields are null.
+/// One job. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watch {
+pub struct Job {
     pub watch: String,
     pub target: String,
     pub aws_region: String,
-    pub reference_store_id: String,
-    pub import_job_id: String,
+    pub kind: String,
+    pub store_id: String,
+    pub job_id: String,
     pub status: Option<String>,
     /// `live`, `finished` or `parked`.
     pub state: String,
@@ -33,24 +34,24 @@ pub struct Watch {
     pub completed_at: Option<String>,
     pub since: Option<String>,
     pub last_seen: Option<String>,
-    pub sources: Option<WatchSources>,
+    pub items: Option<JobItems>,
     pub up: Option<bool>,
     pub last_successful_poll: Option<String>,
     pub next_poll: Option<String>,
-    pub recent_failures: Vec<WatchFailure>,
+    pub recent_failures: Vec<JobFailure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchSources {
+pub struct JobItems {
     pub total: usize,
     /// Statuses that the API does not have count as `UNKNOWN`.
     pub by_status: BTreeMap<String, usize>,
     /// The first [`SOURCES_LISTED_MAX`] of them.
-    pub listed: Vec<WatchSource>,
+    pub listed: Vec<JobItem>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchSource {
+pub struct JobItem {
     pub name: String,
     pub source_file: String,
     pub status: String,
@@ -58,7 +59,7 @@ pub struct WatchSource {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchFailure {
+pub struct JobFailure {
     pub at: String,
     pub reason: String,
     pub message: String,
@@ -66,8 +67,8 @@ pub struct WatchFailure {
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     rendered(move || {
-        let watches: Vec<Watch> = state.board.watches().iter().map(|watch| Watch::from(&**watch)).collect();
-        json(StatusCode::OK, &watches)
+        let jobs: Vec<Job> = state.board.watches().iter().map(|watch| Job::from(&**watch)).collect();
+        json(StatusCode::OK, &jobs)
     })
     .await
 }
@@ -79,10 +80,10 @@ pub(in crate::http) fn listed(sources: &Sources) -> impl Iterator<Item = (&Sourc
     failed(true).chain(failed(false)).take(SOURCES_LISTED_MAX)
 }
 
-impl From<&WatchView> for Watch {
-    fn from(view: &WatchView) -> Self {
+impl From<&WatchStatus> for Job {
+    fn from(view: &WatchStatus) -> Self {
         let known = view.known.as_ref();
-        let recent_failures = view.recent_failures.iter().map(|failure| WatchFailure {
+        let recent_failures = view.recent_failures.iter().map(|failure| JobFailure {
             at: rfc3339(failure.at),
             reason: failure.reason.label().to_owned(),
             message: failure.message.clone(),
@@ -91,8 +92,9 @@ impl From<&WatchView> for Watch {
             watch: view.name.to_string(),
             target: view.id.target.to_string(),
             aws_region: view.aws_region.to_string(),
-            reference_store_id: view.id.key.store.to_string(),
-            import_job_id: view.id.key.job.to_string(),
+            kind: KIND.to_owned(),
+            store_id: view.id.key.store.to_string(),
+            job_id: view.id.key.job.to_string(),
             status: known.map(|known| known.status.to_string()),
             state: view.state.label().to_owned(),
             parked_reason: match &view.state {
@@ -105,7 +107,7 @@ impl From<&WatchView> for Watch {
             completed_at: known.and_then(|known| known.completed_at).map(rfc3339),
             since: known.map(|known| rfc3339(known.since)),
             last_seen: known.map(|known| rfc3339(known.last_seen)),
-            sources: known.map(|known| WatchSources::from(&known.sources)),
+            items: known.map(|known| JobItems::from(&known.sources)),
             up: view.up,
             last_successful_poll: view.last_successful_poll.map(rfc3339),
             next_poll: view.next_poll.map(rfc3339),
@@ -114,11 +116,11 @@ impl From<&WatchView> for Watch {
     }
 }
 
-impl From<&Sources> for WatchSources {
+impl From<&Sources> for JobItems {
     fn from(sources: &Sources) -> Self {
         let count = |label| sources.values().filter(|source| source.status.label() == label).count();
         let by_status = SourceStatus::labels().map(|label| (label.to_owned(), count(label))).collect();
-        let listed = listed(sources).map(|(key, source)| WatchSource {
+        let listed = listed(sources).map(|(key, source)| JobItem {
             name: key.name.to_string(),
             source_file: key.source_file.to_string(),
             status: source.status.to_string(),
