@@ -125,7 +125,8 @@ fn quota_and_outage() {
 async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
     let mut measurements = JoinSet::new();
     for (nth, (jobs, use_list)) in [(10, false), (10, true), (100, false), (100, true)].into_iter().enumerate() {
-        measurements.spawn(async move { Ok::<_, Failure>((nth, row(jobs, 1, use_list, measure(jobs, use_list).await?))) });
+        measurements
+            .spawn(async move { Ok::<_, Failure>((nth, row(jobs, 1, use_list, measure(jobs, use_list).await?))) });
     }
     let mut rows = measurements.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
     rows.sort_by_key(|(nth, _)| *nth);

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::clock::Clock;
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
 use crate::core::job::{ImportJobId, JobStatus, StoreId};
@@ -19,8 +18,8 @@ use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, a
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
 use crate::healthomics::{ListPage, ListedJob, Target};
-use crate::state::SharedState;
 use crate::tasks::hints::StoreRegistry;
+use crate::tasks::job_watcher::TaskContext;
 
 /// The live jobs from which on a listing is cheaper than their polls.
 const MIN_JOBS_FOR_LISTING: usize = 2;
@@ -71,17 +70,10 @@ pub struct DiscoveredJobs {
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
-/// What every lister works with.
-#[derive(Clone, Debug)]
-pub(crate) struct ListerContext {
-    pub(crate) clock: Clock,
-    pub(crate) board: SharedState,
-    pub(crate) discovered: mpsc::Sender<DiscoveredJobs>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Lister {
-    context: ListerContext,
+    context: Arc<TaskContext>,
+    discovered: mpsc::Sender<DiscoveredJobs>,
     target: Arc<Target>,
     store: StoreId,
     registry: Arc<StoreRegistry>,
@@ -108,7 +100,8 @@ type Live = BTreeMap<ImportJobId, Option<Arc<JobState>>>;
 impl Lister {
     /// `seed` sets the jitter of the backoff.
     pub(crate) fn new(
-        context: ListerContext,
+        context: Arc<TaskContext>,
+        discovered: mpsc::Sender<DiscoveredJobs>,
         target: Arc<Target>,
         store: StoreId,
         registry: Arc<StoreRegistry>,
@@ -121,6 +114,7 @@ impl Lister {
         });
         Self {
             context,
+            discovered,
             target,
             store,
             registry,
@@ -298,7 +292,7 @@ impl Lister {
         let (ack, handled) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
         // An error, here and below: the supervisor has gone, and this task is about to be stopped.
-        drop(self.context.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
+        drop(self.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
             search.hand_over(job.clone(), *created_at, status.clone());

@@ -22,7 +22,7 @@ use crate::database::{CommitError, JobQuery};
 use crate::healthomics::{Connect, Target, TargetError};
 use crate::tasks::hints::StoreRegistry;
 use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
-use crate::tasks::lister::{DiscoveredJobs, Lister, ListerContext, ListingPolicy};
+use crate::tasks::lister::{DiscoveredJobs, Lister, ListingPolicy};
 use crate::tasks::plan::{Plan, Running, listers, plan};
 use tasks::{RESTARTS_MAX, Tasks};
 pub use tasks::{TaskEnd, TaskKey};
@@ -50,7 +50,7 @@ pub struct Supervisor {
     stores: BTreeMap<StoreId, Arc<StoreRegistry>>,
     tasks: Tasks<TaskKey, WriterStopped>,
     discovered: mpsc::Receiver<DiscoveredJobs>,
-    lister_context: ListerContext,
+    discovered_sender: mpsc::Sender<DiscoveredJobs>,
 }
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
@@ -81,8 +81,7 @@ impl Supervisor {
     /// `seed` sets the jitter of every task.
     #[must_use]
     pub fn new(context: TaskContext, connect: Arc<dyn Connect>, seed: u64) -> Self {
-        let (sender, discovered) = mpsc::channel(DISCOVERED_MAX);
-        let TaskContext { clock, board, .. } = context.clone();
+        let (discovered_sender, discovered) = mpsc::channel(DISCOVERED_MAX);
         Self {
             context: Arc::new(context),
             connect,
@@ -92,7 +91,7 @@ impl Supervisor {
             stores: BTreeMap::new(),
             tasks: Tasks::new(),
             discovered,
-            lister_context: ListerContext { clock, board, discovered: sender },
+            discovered_sender,
         }
     }
 
@@ -324,8 +323,9 @@ impl Supervisor {
     fn start_lister(&mut self, store: StoreId, policy: ListingPolicy, restarts: u32) {
         let Some(target) = self.targets.get(&store.target) else { unreachable!("targets are built before listers") };
         let registry = Arc::clone(self.stores.entry(store.clone()).or_default());
-        let (context, target, seed) = (self.lister_context.clone(), Arc::clone(target), self.seeds.u64(..));
-        let lister = Lister::new(context, target, store.clone(), registry, policy, seed);
+        let (context, discovered) = (Arc::clone(&self.context), self.discovered_sender.clone());
+        let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
+        let lister = Lister::new(context, discovered, target, store.clone(), registry, policy, seed);
         self.tasks.start(TaskKey::Lister(store), restarts, |stop| async {
             lister.run(stop).await;
             Ok(())
