@@ -1,21 +1,23 @@
-//! How soon the end of a job is known, and how the quota is used.
+//! The delay from the end of a job to its detection, and the use of the quota.
 //!
-//! The simulation on paused time gives the same figures on every machine. A few rows over real sockets check that the simulation
-//! agrees with them. `docs/benchmarks.md` has the figures.
+//! The simulation on paused time gives the same results on every machine. A few rows over real sockets confirm them.
+//! `docs/benchmarks.md` has the results.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 #![allow(dead_code, reason = "tests use more of the simulation")]
 
 #[path = "../tests/simulation/bucket.rs"]
 mod bucket;
+#[path = "../tests/simulation/counters.rs"]
+mod counters;
 #[path = "../tests/simulation/draw.rs"]
 mod draw;
-#[path = "../tests/simulation/fate.rs"]
-mod fate;
-#[path = "../tests/simulation/figures.rs"]
-mod figures;
-#[path = "../tests/simulation/met.rs"]
-mod met;
+#[path = "../tests/simulation/expectations.rs"]
+mod expectations;
+#[path = "../tests/simulation/measurements.rs"]
+mod measurements;
+#[path = "../tests/simulation/response.rs"]
+mod response;
 #[path = "../tests/simulation/run.rs"]
 mod run;
 #[path = "../tests/simulation/scenario.rs"]
@@ -23,15 +25,13 @@ mod scenario;
 #[path = "../tests/simulation/service.rs"]
 mod service;
 mod support;
-#[path = "../tests/simulation/told.rs"]
-mod told;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use figures::{AfterOutage, ChangedQuota, Delays, bound, changed_quota, delays, of, outage, two_daemons};
+use measurements::{AfterOutage, ChangedQuota, Delays, bound, changed_quota, delays, of, outage, two_daemons};
 use refwatch::clock::Clock;
 use refwatch::config::watch_list::WatchList;
 use refwatch::config::{Config, PollConfig, Quota, TargetConfig};
@@ -49,7 +49,7 @@ use serde_json::Value;
 use support::{Failure, table};
 use tokio::task::JoinSet;
 
-/// How soon the end of a job is known, and how the quota is used
+/// How soon the end of a job is detected, and how the quota is used
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench detection --")]
 struct Args {
@@ -84,18 +84,18 @@ fn rows_table() -> comfy_table::Table {
     table(&["live jobs", "stores", "polls", "mean", "p99", "worst", "mean if all stayed live", "throttled"])
 }
 
-fn row(jobs: usize, stores: usize, use_list: bool, seen: Delays) -> [String; 8] {
+fn row(jobs: usize, stores: usize, use_list: bool, delays_of_run: Delays) -> [String; 8] {
     let seconds = |delay: Duration| format!("{:.2} s", delay.as_secs_f64());
     let polls = if use_list { "Get and List" } else { "Get" };
     [
         jobs.to_string(),
         stores.to_string(),
         polls.to_owned(),
-        seconds(seen.mean),
-        seconds(seen.p99),
-        seconds(seen.worst),
+        seconds(delays_of_run.mean),
+        seconds(delays_of_run.p99),
+        seconds(delays_of_run.worst),
         if use_list { String::new() } else { seconds(bound(jobs)) },
-        percent(seen.throttled),
+        percent(delays_of_run.throttled),
     ]
 }
 
@@ -107,8 +107,8 @@ fn quota_and_outage() {
     let ChangedQuota { throttled, used } = changed_quota();
     println!("Quota lowered from 5 to 2 requests/s: {} throttled after the first minute.", percent(throttled));
     println!("Quota raised again: {} of it used five minutes later.", percent(used));
-    let [one, other] = two_daemons(1);
-    println!("Two daemons on one quota: they get {} and {} of it.", percent(one), percent(other));
+    let [first, second] = two_daemons(1);
+    println!("Two daemons on one quota: they get {} and {} of it.", percent(first), percent(second));
     for (refused, how) in [(true, "refused"), (false, "hanging")] {
         let AfterOutage { calls, fresh } = outage(1_000, refused, false);
         let round = fresh.as_secs_f64() / (2 * bound(1_000)).as_secs_f64();
@@ -121,7 +121,7 @@ fn quota_and_outage() {
     println!();
 }
 
-/// The rows over real sockets run at the same time: each has a simulator and a quota of its own.
+/// Measures all rows over real sockets at once, each with its own simulator and quota.
 async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
     let mut measurements = JoinSet::new();
     for (nth, (jobs, use_list)) in [(10, false), (10, true), (100, false), (100, true)].into_iter().enumerate() {
@@ -139,8 +139,8 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     let stuck = u32::try_from(jobs)? - ending;
     let options = Options { jobs: ending, stuck, mean: Duration::from_secs(135), ..Options::default() };
     let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await?;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("refwatch.db");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("refwatch.db");
     let (clock, instruments) = (Clock::system(), Instruments::new()?);
     let database = Database::open(&path, &instruments)?;
     let context = TaskContext { clock, database, board: SharedState::default(), instruments };
@@ -154,7 +154,7 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     while ends.len() < jobs / 5 {
         let transition = announced.recv().await?.transition.clone();
         if let Some(ended) = transition.completed_at {
-            ends.push(End { ended: since_began(ended)?, known: since_began(clock.now().wall)? });
+            ends.push(End { ended: since_began(ended)?, detected: since_began(clock.now().wall)? });
         }
     }
     supervisor.stop().await;
@@ -162,9 +162,10 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
         &client::get(&client::Endpoint::Listener(simulator.address().to_string()), "/-/calls").await?,
     )?;
     simulator.stop().await;
-    let count =
-        |fate: &str| ["GetReferenceImportJob", "ListReferenceImportJobs"].map(|name| calls[name][fate].as_f64());
-    let total = |fate: &str| count(fate).into_iter().flatten().sum::<f64>();
+    let count = |response: &str| {
+        ["GetReferenceImportJob", "ListReferenceImportJobs"].map(|name| calls[name][response].as_f64())
+    };
+    let total = |response: &str| count(response).into_iter().flatten().sum::<f64>();
     Ok(of(ends, total("throttled") / (total("answered") + total("throttled"))))
 }
 

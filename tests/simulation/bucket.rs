@@ -1,8 +1,9 @@
-//! A token bucket: the quota as the service counts it, and as a daemon is held to it.
+//! A token bucket. The simulated service enforces its quota with one; the checks hold each daemon to its configured quota with
+//! another.
 
 use std::time::Duration;
 
-/// How much more than its quota a daemon may seem to send because clocks count in whole milliseconds.
+/// Tolerance in tokens: clocks count whole milliseconds.
 const ROUNDING: f64 = 0.01;
 
 #[derive(Debug)]
@@ -16,7 +17,7 @@ impl Bucket {
         Self { tokens, filled_at: Duration::ZERO }
     }
 
-    /// Takes one token, if there is one, of a bucket that `holds` so many and is filled at `rate`.
+    /// Takes one token if there is one. The bucket `holds` at most so many and refills at `rate` per second.
     pub(crate) fn take(&mut self, now: Duration, rate: f64, holds: f64) -> bool {
         let filled = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
         self.tokens = (self.tokens + filled).min(holds);

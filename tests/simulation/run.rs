@@ -1,5 +1,8 @@
-//! One run: the real supervisor, watchers, sweepers and database on a simulated service, in time that passes only while all of
-//! them wait.
+//! One run of a scenario: the real supervisor, watchers, listers and database against the simulated service.
+//!
+//! Time is paused and advances only while all tasks wait. Each daemon is started, killed, restarted, reloaded and suspended as the
+//! scenario says. Checks: a published transition is the next expected one, the shared state holds exactly the retained jobs, and
+//! the database holds each reported status once, in order, up to the true end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,166 +24,163 @@ use tokio::runtime::Builder;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
 
-use crate::met::Met;
-use crate::scenario::{Event, Found, Job, Scenario};
+use crate::counters::Counters;
+use crate::expectations::{Expectation, Watch};
+use crate::scenario::{Discovery, Event, Job, Scenario};
 use crate::service::{Call, Service};
-use crate::told::{Told, Watch};
 
-/// Any time would do; it makes times in failures readable.
+/// Arbitrary; a fixed date makes failures readable.
 const START: &str = "2030-01-01T00:00:00Z";
 
-/// How long timers may take to do what is due.
+/// Tolerance for timers that are due.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// Looks for starvation during one patience.
-const LOOKS: u32 = 8;
+/// Checks during one longest poll gap.
+const CHECKS_PER_GAP: u32 = 8;
 
-/// What a run came to.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    /// The same for two runs that did the same.
+    /// Equal for two runs with the same trace.
     pub fingerprint: u64,
-    /// How long it went on.
+    /// Simulated time.
     pub lasted: Duration,
-    /// What the daemons met.
-    pub met: Met,
-    /// Every request.
+    pub counters: Counters,
     pub calls: Vec<Call>,
     /// The end of each job, as each daemon saw it.
     pub ends: Vec<End>,
-    /// Watches that were in sight at last.
-    pub in_sight: usize,
+    /// Watches left at the end of the run.
+    pub retained: usize,
 }
 
-/// A job's end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub ended: Duration,
-    /// When it was in the database and announced.
-    pub known: Duration,
+    /// When its transition was committed and published.
+    pub detected: Duration,
 }
 
-/// Runs a scenario.
-///
 /// # Errors
-/// What may not be and was.
+/// The first violated check.
 pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         let clock = Clock::simulated(START.parse::<Timestamp>().expect("a time"));
         let service = Service::new(scenario, clock);
-        let folder = folder();
+        let directory = directory();
         let mut daemons = JoinSet::new();
         for daemon in 0..scenario.daemons {
-            let path = folder.path().join(format!("{daemon}.db"));
+            let path = directory.path().join(format!("{daemon}.db"));
             let (service, scenario) = (Arc::clone(&service), scenario.clone());
-            let (ends, left_out, own, settled_at) = Default::default();
-            daemons.spawn(Host { daemon, path, clock, service, scenario, ends, left_out, own, settled_at }.run());
+            let (ends, removed, configured_jobs, state_settled_at) = Default::default();
+            daemons.spawn(
+                DaemonHost { daemon, path, clock, service, scenario, ends, removed, configured_jobs, state_settled_at }
+                    .run(),
+            );
         }
-        let (mut ends, mut in_sight) = (Vec::new(), 0);
-        while let Some(of_one) = daemons.join_next().await {
-            let (its_ends, its_watches) = of_one.map_err(|error| error.to_string())?;
-            ends.extend(its_ends);
-            in_sight += its_watches;
+        let (mut ends, mut retained) = (Vec::new(), 0);
+        while let Some(own) = daemons.join_next().await {
+            let (daemon_ends, daemon_watches) = own.map_err(|error| error.to_string())?;
+            ends.extend(daemon_ends);
+            retained += daemon_watches;
         }
         let (fingerprint, lasted) = (service.fingerprint(), service.now());
-        let report = Report { fingerprint, lasted, met: service.met(), calls: service.calls(), ends, in_sight };
+        let report =
+            Report { fingerprint, lasted, counters: service.counters(), calls: service.calls(), ends, retained };
         service.violation().map_or(Ok(report), Err)
     })
 }
 
-/// In memory where there is such a file system: that what is committed survives is the database's own tests' business.
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+/// In memory where possible: tests of the database cover durability.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
 }
 
-/// Where one daemon lives, however often it is started.
-struct Host {
+/// Runs one daemon through all of its restarts.
+struct DaemonHost {
     daemon: usize,
     path: PathBuf,
     clock: Clock,
     service: Arc<Service>,
     scenario: Scenario,
     ends: BTreeMap<JobKey, Duration>,
-    /// The jobs that the watch list in force leaves out.
-    left_out: Vec<usize>,
-    /// The jobs that have an entry of their own in it.
-    own: BTreeSet<JobKey>,
-    /// From when on the board can be expected to stand, after everything was late at once.
-    settled_at: Duration,
+    /// Indexes of the jobs that the applied watch list leaves out.
+    removed: Vec<usize>,
+    /// Jobs with an entry in the applied watch list.
+    configured_jobs: BTreeSet<JobKey>,
+    /// After a suspension all timers are late. The shared state is checked from this time on.
+    state_settled_at: Duration,
 }
 
-/// One daemon from a start to its end.
+/// One daemon from a start to its stop.
 struct Instance {
     context: TaskContext,
     supervisor: Supervisor,
     announced: Receiver<Arc<TransitionEvent>>,
-    /// How many transitions of each job are known to be recorded.
+    /// The number of transitions published for each job, restored ones included.
     recorded: BTreeMap<JobKey, usize>,
     writer: JoinSet<()>,
 }
 
-impl Host {
-    /// The ends that it saw, and how many watches were in sight at last.
+impl DaemonHost {
+    /// Returns the ends that the daemon saw and the number of watches left.
     async fn run(mut self) -> (Vec<End>, usize) {
         let mut events = self.scenario.events.clone().into_iter().peekable();
         let mut instance = self.start().await;
         while !self.is_over(events.peek().is_some()) {
             let until = events.peek().map_or(self.scenario.end, |(time, _)| *time);
-            if !self.work(&mut instance, until).await {
+            if !self.run_until(&mut instance, until).await {
                 continue;
             }
             let Some((_, event)) = events.next() else { break };
             match event {
                 Event::Kill => {
-                    self.service.meet(|met| &mut met.kills);
+                    self.service.count(|counters| &mut counters.kills);
                     instance.kill().await;
                     instance = self.start().await;
                 }
                 Event::Restart => {
-                    self.service.meet(|met| &mut met.restarts);
+                    self.service.count(|counters| &mut counters.restarts);
                     instance.stop().await;
                     instance = self.start().await;
                 }
                 Event::Reload(without) => {
-                    self.service.meet(|met| &mut met.reloads);
-                    self.left_out = without;
+                    self.service.count(|counters| &mut counters.reloads);
+                    self.removed = without;
                     self.apply(&mut instance).await;
                 }
                 Event::Suspend(asleep) => {
-                    self.service.meet(|met| &mut met.suspensions);
+                    self.service.count(|counters| &mut counters.suspensions);
                     tokio::time::advance(asleep).await;
-                    self.service.slept();
-                    self.settled_at = self.service.now() + SETTLING;
+                    self.service.reset_poll_gaps();
+                    self.state_settled_at = self.service.now() + SETTLING;
                 }
             }
         }
-        self.drain(&mut instance);
-        let in_sight = instance.context.board.watches().len();
+        self.check_pending(&mut instance);
+        let retained = instance.context.board.watches().len();
         instance.stop().await;
-        self.look_at_the_record();
-        let ends = self.ends.iter().filter_map(|(key, known)| {
+        self.check_database();
+        let ends = self.ends.iter().filter_map(|(key, detected)| {
             let job = self.scenario.jobs.iter().find(|job| job.key == *key)?;
-            Some(End { ended: job.end()?.0, known: *known })
+            Some(End { ended: job.end()?.0, detected: *detected })
         });
-        (ends.collect(), in_sight)
+        (ends.collect(), retained)
     }
 
-    /// Whether there is nothing more to come.
     fn is_over(&self, events: bool) -> bool {
         let ending = self.scenario.jobs.iter().filter(|job| job.end().is_some()).count();
         let all_ended = self.ends.len() == ending && ending == self.scenario.jobs.len();
         self.service.violation().is_some() || self.service.now() >= self.scenario.end || (all_ended && !events)
     }
 
-    /// Lets the daemon work; `true` at `until`, `false` when somebody should look before that.
-    async fn work(&mut self, instance: &mut Instance, until: Duration) -> bool {
-        let look = self.service.now() + self.scenario.patience() / LOOKS;
+    /// Runs the daemon. Returns true at `until`, false earlier if the caller should check whether the run is over.
+    async fn run_until(&mut self, instance: &mut Instance, until: Duration) -> bool {
+        let next_check = self.service.now() + self.scenario.max_poll_gap() / CHECKS_PER_GAP;
         tokio::select! {
             biased;
             () = self.service.violated.notified() => {}
             announced = instance.announced.recv() => match announced {
-                Ok(announced) => self.hear(instance, &announced),
+                Ok(announced) => self.check_transition(instance, &announced),
                 Err(error) => self.service.violate(&format!("announcements: {error}")),
             },
             event = instance.supervisor.next_event() => {
@@ -192,31 +192,30 @@ impl Host {
                 }
             }
             () = self.clock.sleep_until(Monotonic::at(until)) => return true,
-            () = self.clock.sleep_until(Monotonic::at(look)) => {
-                self.service.look_for_starvation();
-                self.look_at_the_board(&instance.context.board);
+            () = self.clock.sleep_until(Monotonic::at(next_check)) => {
+                self.service.check_starvation();
+                self.check_state(&instance.context.board);
             }
         }
         false
     }
 
-    /// A transition is announced: it has to be the next that the daemon was told of.
-    fn hear(&mut self, instance: &mut Instance, announced: &TransitionEvent) {
+    /// Checks that a published transition is the next expected one.
+    fn check_transition(&mut self, instance: &mut Instance, announced: &TransitionEvent) {
         let (key, to) = (&announced.id.key, &announced.transition.to);
         self.service.trace((self.daemon, key, to));
         let nth = instance.recorded.entry(key.clone()).or_default();
-        let wrong = self.service.told(self.daemon, key, |told| {
-            let before = nth.checked_sub(1).and_then(|before| told.changes.get(before));
+        let error = self.service.expectation(self.daemon, key, |expectation| {
+            let before = nth.checked_sub(1).and_then(|before| expectation.changes.get(before));
             let times = [announced.transition.created_at, announced.transition.completed_at];
-            let as_told = told
-                .changes
-                .get(*nth)
-                .is_some_and(|change| change.status == *to && change.times.is_none_or(|told| told == times));
+            let as_expected = expectation.changes.get(*nth).is_some_and(|change| {
+                change.status == *to && change.times.is_none_or(|expectation| expectation == times)
+            });
             let follows = announced.transition.from.as_ref() == before.map(|before| &before.status);
-            (!as_told || !follows).then(|| format!("{announced:?} as number {nth} of {:?}", told.changes))
+            (!as_expected || !follows).then(|| format!("{announced:?} as number {nth} of {:?}", expectation.changes))
         });
-        if let Some(wrong) = wrong {
-            self.service.violate(&wrong);
+        if let Some(error) = error {
+            self.service.violate(&error);
         }
         *nth += 1;
         if to.is_terminal() {
@@ -224,10 +223,10 @@ impl Host {
         }
     }
 
-    /// Hears what was announced and not yet heard.
-    fn drain(&mut self, instance: &mut Instance) {
+    /// Checks the transitions that are published and not yet received.
+    fn check_pending(&mut self, instance: &mut Instance) {
         while let Ok(announced) = instance.announced.try_recv() {
-            self.hear(instance, &announced);
+            self.check_transition(instance, &announced);
         }
     }
 
@@ -250,20 +249,20 @@ impl Host {
     }
 
     async fn apply(&mut self, instance: &mut Instance) {
-        let left_out = &self.left_out;
-        let own_entry = |(place, job): &(usize, &Job)| match self.scenario.found {
-            None => !left_out.contains(place),
-            // A job that is still to come would not be there for its entry.
-            Some(_) => left_out.contains(place) && job.life[0].0 <= self.service.now(),
+        let removed = &self.removed;
+        let has_entry = |(index, job): &(usize, &Job)| match self.scenario.discovery {
+            None => !removed.contains(index),
+            // A job that is not created yet would return 404 for its entry.
+            Some(_) => removed.contains(index) && job.timeline[0].0 <= self.service.now(),
         };
-        let own = self.scenario.jobs.iter().enumerate().filter(own_entry);
-        let own: BTreeMap<JobKey, &Job> = own.map(|(_, job)| (job.key.clone(), job)).collect();
-        let mut watch_list = WatchList::of_jobs(own.keys().cloned(), self.scenario.poll.policy());
+        let configured_jobs = self.scenario.jobs.iter().enumerate().filter(has_entry);
+        let configured_jobs: BTreeMap<JobKey, &Job> = configured_jobs.map(|(_, job)| (job.key.clone(), job)).collect();
+        let mut watch_list = WatchList::of_jobs(configured_jobs.keys().cloned(), self.scenario.poll.policy());
         for (id, entry) in Arc::make_mut(&mut watch_list.jobs) {
-            entry.policy = own[&id.key].policy(self.scenario.poll).into();
+            entry.policy = configured_jobs[&id.key].policy(self.scenario.poll).into();
         }
-        self.own = own.into_keys().collect();
-        if let Some(Found { since, remove_after }) = self.scenario.found {
+        self.configured_jobs = configured_jobs.into_keys().collect();
+        if let Some(Discovery { since, remove_after }) = self.scenario.discovery {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
                 let each = JobEntry { remove_after: Some(remove_after), ..entry.each };
@@ -285,72 +284,78 @@ impl Host {
         if let Err(error) = instance.supervisor.apply(&config).await {
             self.service.violate(&error.to_string());
         }
-        self.service.daemon_watches(self.daemon, |job, told| match self.scenario.found {
-            _ if self.own.contains(job) => Watch::Own,
-            // One that was never seen, or that is gone, is yet to be found.
-            Some(_) if told.last().is_some() && !told.vanished => Watch::Found,
+        self.service.set_watches(self.daemon, |job, expectation| match self.scenario.discovery {
+            _ if self.configured_jobs.contains(job) => Watch::Configured,
+            // Jobs without a response, and jobs that returned 404, must be discovered first.
+            Some(_) if expectation.last().is_some() && !expectation.not_found => Watch::Discovered,
             Some(_) | None => Watch::None,
         });
     }
 
-    /// A job that was found has to be in sight until its time there is over, and no longer, but for those with an entry of their own.
-    fn look_at_the_board(&self, board: &SharedState) {
-        let Some(found) = self.scenario.found.filter(|_| self.service.now() >= self.settled_at) else { return };
-        let (now, patience) = (self.clock.now().wall, self.scenario.patience());
-        let in_sight: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
+    /// A discovered job is retained until its retention expires, and no longer. A configured job is always retained.
+    fn check_state(&self, board: &SharedState) {
+        let Some(discovery) = self.scenario.discovery.filter(|_| self.service.now() >= self.state_settled_at) else {
+            return;
+        };
+        let (now, max_poll_gap) = (self.clock.now().wall, self.scenario.max_poll_gap());
+        let retained: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
         for job in &self.scenario.jobs {
-            let told = self.service.told(self.daemon, &job.key, |told| {
-                let last = told.last().filter(|_| !told.vanished && !told.parked && !told.retold).cloned()?;
-                Some((last, told.ended_at.map(|ended| ended + found.remove_after)))
+            let expectation = self.service.expectation(self.daemon, &job.key, |expectation| {
+                let last = expectation
+                    .last()
+                    .filter(|_| !expectation.not_found && !expectation.parked && !expectation.end_repeated)
+                    .cloned()?;
+                Some((last, expectation.ended_at.map(|ended| ended + discovery.remove_after)))
             });
-            let Some((last, over_at)) = told else { continue };
-            let own = self.own.contains(&job.key);
-            let expected = own || over_at.is_none_or(|over| now < over);
-            let just_over = over_at.is_some_and(|over| now.duration_since(over).unsigned_abs() < SETTLING);
-            // One that a listing shows otherwise is asked once more, and goes after that.
-            let asked_again =
-                !expected && over_at.is_some_and(|over| now.duration_since(over).unsigned_abs() < patience);
-            if in_sight.contains(&job.key) != expected && !just_over && !asked_again {
-                self.service.violate(&format!("{}, last told {last}, in sight: {}", job.key, !expected));
+            let Some((last, expires_at)) = expectation else { continue };
+            let configured_jobs = self.configured_jobs.contains(&job.key);
+            let expected = configured_jobs || expires_at.is_none_or(|expiry| now < expiry);
+            let just_expired = expires_at.is_some_and(|expiry| now.duration_since(expiry).unsigned_abs() < SETTLING);
+            // If a listing shows an ended job as running, it is polled once more and removed after that.
+            let polled_again =
+                !expected && expires_at.is_some_and(|expiry| now.duration_since(expiry).unsigned_abs() < max_poll_gap);
+            if retained.contains(&job.key) != expected && !just_expired && !polled_again {
+                self.service.violate(&format!("{}, last status {last}, retained: {}", job.key, !expected));
             }
         }
     }
 
-    /// The database has to hold each status that the daemon was told, once and in order, up to each job's true end.
-    fn look_at_the_record(&self) {
+    /// The database must hold each reported status once, in order, up to the true end of each job.
+    fn check_database(&self) {
         let recorded = recorded(&self.path);
         self.compare(&recorded, false);
         for job in &self.scenario.jobs {
             let last = recorded.get(&job.key).and_then(|statuses| statuses.last());
-            let Some((_, end)) = job.end().filter(|_| self.scenario.gets) else { continue };
-            // An end that was a lie is believed, and not asked about again.
-            let believed = self.scenario.faults.lies > 0.0 && last.is_some_and(JobStatus::is_terminal);
-            let given_up = self.scenario.found.is_some() && self.service.told(self.daemon, &job.key, |told| told.gone);
-            if last != Some(end) && !believed && !given_up && self.service.violation().is_none() {
-                self.service.violate(&format!("the end of {} was not seen: {last:?}, not {end:?}", job.key));
+            let Some((_, end)) = job.end().filter(|_| self.scenario.get_allowed) else { continue };
+            // A daemon believes a wrong end and stops polling the job.
+            let believed = self.scenario.faults.incorrect > 0.0 && last.is_some_and(JobStatus::is_terminal);
+            let removed_after_404 = self.scenario.discovery.is_some()
+                && self.service.expectation(self.daemon, &job.key, |expectation| expectation.not_found_twice);
+            if last != Some(end) && !believed && !removed_after_404 && self.service.violation().is_none() {
+                self.service.violate(&format!("the end of {} is missing: {last:?} instead of {end:?}", job.key));
             }
         }
     }
 
-    /// Where the daemon was `killed`, the last answer of a job may have come too late for the database.
+    /// After a kill the last response of a job may be missing from the database.
     fn compare(&self, recorded: &BTreeMap<JobKey, Vec<JobStatus>>, killed: bool) {
         for Job { key, .. } in &self.scenario.jobs {
-            let told = self.service.told(self.daemon, key, Told::statuses);
-            let (told, rows) = (&told[..], recorded.get(key).map_or(&[][..], Vec::as_slice));
-            let late = killed && told.split_last().is_some_and(|(_, before)| before == rows);
-            if told != rows && !late {
-                self.service.violate(&format!("of {key} were told {told:?} and are recorded {rows:?}"));
+            let expectation = self.service.expectation(self.daemon, key, Expectation::statuses);
+            let (expectation, rows) = (&expectation[..], recorded.get(key).map_or(&[][..], Vec::as_slice));
+            let late = killed && expectation.split_last().is_some_and(|(_, before)| before == rows);
+            if expectation != rows && !late {
+                self.service.violate(&format!("{key}: expected {expectation:?}, the database has {rows:?}"));
             }
         }
     }
 }
 
 impl Instance {
-    /// Nothing gets to finish anything.
+    /// Aborts all tasks.
     async fn kill(mut self) {
         self.writer.shutdown().await;
         drop(self.supervisor);
-        // The tasks of the supervisor end when they would next run.
+        // The supervisor's tasks end when they would next run.
         tokio::task::yield_now().await;
     }
 
@@ -361,7 +366,7 @@ impl Instance {
     }
 }
 
-/// The statuses of each job that the database holds, in order.
+/// The statuses of each job in the database, in order.
 fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
     let mut recorded: BTreeMap<JobKey, Vec<JobStatus>> = BTreeMap::new();
     if !path.exists() {

@@ -1,4 +1,7 @@
-//! HealthOmics in the process: it answers as a scenario says, and looks at every request for what may not be.
+//! A simulated HealthOmics inside the process. It responds as the scenario says and checks every request.
+//!
+//! Checks: no daemon exceeds its configured quota, and no watched job goes unpolled for too long. It records the expectations of
+//! each daemon from its responses.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,57 +19,52 @@ use refwatch::healthomics::{Connect, ConnectFuture, HealthOmics, ListPage, Liste
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
-use crate::fate::{Fate, lie, lie_of_page};
-use crate::met::Met;
+use crate::counters::Counters;
+use crate::expectations::{Expectation, Watch};
+use crate::response::{Response, corrupt_page, corrupt_snapshot};
 use crate::scenario::{Job, Listing, Scenario};
-use crate::told::{Told, Watch};
 
-/// Jobs on a page of a listing.
 const PAGE_JOBS: usize = 100;
 
-/// How late a waiting request may wake, in seconds, without its turn being lost.
-const WAKES_LATE: f64 = 0.005;
+/// Seconds by which a waiting request may wake late and keep its permit.
+const WAKE_LATENCY: f64 = 0.005;
 
-/// The service, and what was seen of those who use it.
 #[derive(Debug)]
 pub(crate) struct Service {
     scenario: Scenario,
     jobs: BTreeMap<JobKey, Job>,
     clock: Clock,
-    seen: Mutex<Seen>,
+    state: Mutex<ServiceState>,
     pub violated: Notify,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct ServiceState {
     rng: Rng,
     trace: DefaultHasher,
     violation: Option<String>,
-    /// The quota of each operation.
+    /// One per operation.
     buckets: [Bucket; 2],
-    daemons: Vec<Client>,
+    daemons: Vec<DaemonState>,
     listings: u64,
     calls: Vec<Call>,
-    met: Met,
+    counters: Counters,
 }
 
-/// What was seen of one daemon.
 #[derive(Debug)]
-struct Client {
-    /// The quota of each operation as it is configured.
+struct DaemonState {
+    /// The configured quota of each operation.
     buckets: [Bucket; 2],
-    jobs: BTreeMap<JobKey, Told>,
+    jobs: BTreeMap<JobKey, Expectation>,
 }
 
-/// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub daemon: usize,
     pub operation: Operation,
-    /// Which job was asked for.
+    /// The polled job.
     pub job: Option<JobKey>,
     pub sent: Duration,
-    /// Why it was not answered.
     pub failure: Option<FailureReason>,
 }
 
@@ -80,189 +78,194 @@ pub(crate) struct Access {
 
 impl Service {
     pub(crate) fn new(scenario: &Scenario, clock: Clock) -> Arc<Self> {
-        let client = || Client {
+        let daemon_state = || DaemonState {
             buckets: [Bucket::full(1.0), Bucket::full(1.0)],
-            jobs: scenario.jobs.iter().map(|job| (job.key.clone(), Told::default())).collect(),
+            jobs: scenario.jobs.iter().map(|job| (job.key.clone(), Expectation::default())).collect(),
         };
         let full = scenario.quota[0].1.max(1.0);
-        let seen = Seen {
+        let state = ServiceState {
             rng: Rng::with_seed(scenario.seed),
             trace: DefaultHasher::new(),
             violation: None,
             buckets: [Bucket::full(full), Bucket::full(full)],
-            daemons: (0..scenario.daemons).map(|_| client()).collect(),
+            daemons: (0..scenario.daemons).map(|_| daemon_state()).collect(),
             listings: 0,
             calls: Vec::new(),
-            met: Met::default(),
+            counters: Counters::default(),
         };
         let jobs = scenario.jobs.iter().map(|job| (job.key.clone(), job.clone())).collect();
-        Arc::new(Self { scenario: scenario.clone(), jobs, clock, seen: Mutex::new(seen), violated: Notify::new() })
+        Arc::new(Self { scenario: scenario.clone(), jobs, clock, state: Mutex::new(state), violated: Notify::new() })
     }
 
     pub(crate) fn access(self: &Arc<Self>, daemon: usize) -> Access {
         Access { daemon, service: Arc::clone(self), aws_region: "us-west-2".into() }
     }
 
-    /// The time since the run began.
+    /// Time since the run began.
     pub(crate) fn now(&self) -> Duration {
         self.clock.now().monotonic.elapsed()
     }
 
-    /// What may not be and was, first of all.
+    /// The first violation.
     pub(crate) fn violation(&self) -> Option<String> {
-        self.seen().violation.clone()
+        self.state().violation.clone()
     }
 
-    pub(crate) fn violate(&self, what: &str) {
+    pub(crate) fn violate(&self, message: &str) {
         let now = self.now();
-        self.seen().violation.get_or_insert(format!("at {now:?}: {what}"));
+        self.state().violation.get_or_insert(format!("at {now:?}: {message}"));
         self.violated.notify_one();
     }
 
-    /// Adds to what makes one run the same as another.
-    pub(crate) fn trace(&self, what: impl Hash) {
+    /// Adds to the trace that two runs of a seed must share.
+    pub(crate) fn trace(&self, message: impl Hash) {
         let now = self.now();
-        (now, what).hash(&mut self.seen().trace);
+        (now, message).hash(&mut self.state().trace);
     }
 
     pub(crate) fn fingerprint(&self) -> u64 {
-        self.seen().trace.finish()
+        self.state().trace.finish()
     }
 
-    /// Every request so far, in the order in which they ended.
+    /// All requests in the order in which they ended.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.seen().calls.clone()
+        self.state().calls.clone()
     }
 
-    /// What the daemons met.
-    pub(crate) fn met(&self) -> Met {
-        self.seen().met
+    pub(crate) fn counters(&self) -> Counters {
+        self.state().counters
     }
 
-    /// Counts something that is met.
-    pub(crate) fn meet(&self, what: impl FnOnce(&mut Met) -> &mut u64) {
-        *what(&mut self.seen().met) += 1;
+    pub(crate) fn count(&self, message: impl FnOnce(&mut Counters) -> &mut u64) {
+        *message(&mut self.state().counters) += 1;
     }
 
-    /// Looks at what a daemon was told of a job.
-    pub(crate) fn told<T>(&self, daemon: usize, job: &JobKey, look: impl FnOnce(&Told) -> T) -> T {
-        look(&self.seen().daemons[daemon].jobs[job])
+    pub(crate) fn expectation<T>(&self, daemon: usize, job: &JobKey, read: impl FnOnce(&Expectation) -> T) -> T {
+        read(&self.state().daemons[daemon].jobs[job])
     }
 
-    /// A daemon begins, again, and is owed a full bucket; these are the jobs that it watches, each with what it recorded of it.
+    /// A daemon starts with a full bucket and the given database content.
     pub(crate) fn daemon_starts(&self, daemon: usize, recorded: &BTreeMap<JobKey, Vec<JobStatus>>) {
-        let seen = &mut *self.seen();
-        let client = &mut seen.daemons[daemon];
-        client.buckets = [Bucket::full(1.0), Bucket::full(1.0)];
-        for bucket in &mut client.buckets {
+        let state = &mut *self.state();
+        let daemon_state = &mut state.daemons[daemon];
+        daemon_state.buckets = [Bucket::full(1.0), Bucket::full(1.0)];
+        for bucket in &mut daemon_state.buckets {
             bucket.filled_at = self.now();
         }
-        for (job, told) in &mut client.jobs {
-            told.start(recorded.get(job).map_or(&[], Vec::as_slice));
+        for (job, expectation) in &mut daemon_state.jobs {
+            expectation.daemon_started(recorded.get(job).map_or(&[], Vec::as_slice));
         }
     }
 
-    /// From now on a daemon watches the jobs as is said, and owes polls to those that are not at an end.
-    pub(crate) fn daemon_watches(&self, daemon: usize, watched: impl Fn(&JobKey, &Told) -> Watch) {
+    /// Sets how a daemon watches each job from now on. Polls of live jobs are due from now.
+    pub(crate) fn set_watches(&self, daemon: usize, watched: impl Fn(&JobKey, &Expectation) -> Watch) {
         let now = self.now();
-        for (job, told) in &mut self.seen().daemons[daemon].jobs {
-            let watch = watched(job, told);
-            told.watch(watch, now);
+        for (job, expectation) in &mut self.state().daemons[daemon].jobs {
+            let set_watch = watched(job, expectation);
+            expectation.set_watch(set_watch, now);
         }
     }
 
-    /// Looks whether a job goes without a poll for too long.
-    pub(crate) fn look_for_starvation(&self) {
-        let (now, patience) = (self.now(), self.scenario.patience());
-        let seen = self.seen();
-        let starved = seen.daemons.iter().flat_map(|client| &client.jobs).find_map(|(job, told)| {
-            let waits = now.saturating_sub(told.unasked_since?);
-            (waits > patience).then(|| format!("job {job} has not been asked for in {waits:?}, over {patience:?}"))
-        });
-        drop(seen);
+    /// Checks that no job goes without a poll for too long.
+    pub(crate) fn check_starvation(&self) {
+        let (now, max_poll_gap) = (self.now(), self.scenario.max_poll_gap());
+        let state = self.state();
+        let starved =
+            state.daemons.iter().flat_map(|daemon_state| &daemon_state.jobs).find_map(|(job, expectation)| {
+                let waits = now.saturating_sub(expectation.unpolled_since?);
+                (waits > max_poll_gap)
+                    .then(|| format!("job {job} has not been polled for {waits:?}, more than {max_poll_gap:?}"))
+            });
+        drop(state);
         if let Some(starved) = starved {
             self.violate(&starved);
         }
     }
 
-    /// After a suspension every wait begins anew.
-    pub(crate) fn slept(&self) {
+    /// Restarts each poll gap after a suspension.
+    pub(crate) fn reset_poll_gaps(&self) {
         let now = self.now();
-        for client in &mut self.seen().daemons {
-            for told in client.jobs.values_mut() {
-                told.unasked_since = told.unasked_since.map(|_| now);
+        for daemon_state in &mut self.state().daemons {
+            for expectation in daemon_state.jobs.values_mut() {
+                expectation.unpolled_since = expectation.unpolled_since.map(|_| now);
             }
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("no panic")
+    fn state(&self) -> MutexGuard<'_, ServiceState> {
+        self.state.lock().expect("no panic")
     }
 
-    /// The way of a request up to its answer: paced, counted, delayed, and perhaps not answered. Returns whether the answer is a lie.
+    /// One request: checked against the quota, delayed, and perhaps failed. Returns whether the response is incorrect.
     async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, PollFailure> {
         let sent = self.now();
         let configured = self.scenario.configured.allowed();
-        if !self.seen().daemons[daemon].buckets[operation as usize].take(
+        if !self.state().daemons[daemon].buckets[operation as usize].take(
             sent,
             configured,
-            1.0 + WAKES_LATE * configured,
+            1.0 + WAKE_LATENCY * configured,
         ) {
-            self.violate(&format!("daemon {daemon} sends {operation:?} faster than {configured} a second"));
+            self.violate(&format!(
+                "daemon {daemon} exceeds its quota: {operation:?} faster than {configured} a second"
+            ));
         }
-        let outcome = self.travel(operation, sent).await;
+        let outcome = self.transmit(operation, sent).await;
         let failure = outcome.as_ref().err().map(|failure| failure.reason);
         self.trace((daemon, operation as u8, sent, failure.map(FailureReason::label), outcome.as_ref().ok()));
-        let seen = &mut *self.seen();
-        seen.met.requests += 1;
-        if self.scenario.keeps_calls {
-            seen.calls.push(Call { daemon, operation, job: job.cloned(), sent, failure });
+        let state = &mut *self.state();
+        state.counters.requests += 1;
+        if self.scenario.records_calls {
+            state.calls.push(Call { daemon, operation, job: job.cloned(), sent, failure });
         }
         outcome
     }
 
-    /// Returns when the requester learns of the answer, with what became of the request.
-    async fn travel(&self, operation: Operation, sent: Duration) -> Result<bool, PollFailure> {
+    /// Returns when the client receives the response or reaches its deadline.
+    async fn transmit(&self, operation: Operation, sent: Duration) -> Result<bool, PollFailure> {
         if let Some(outage) = self.scenario.outages.iter().find(|outage| outage.during.contains(&sent)) {
-            self.meet(|met| &mut met.outages);
+            self.count(|counters| &mut counters.outages);
             let refused = (Duration::from_millis(1), FailureReason::Connect);
             let hangs = (self.scenario.timeout, FailureReason::Timeout);
             let (takes, reason) = if outage.refused { refused } else { hangs };
             self.clock.sleep(takes).await;
             return Err(failed(reason));
         }
-        self.clock.sleep(self.half_a_way()).await;
-        let (throttled, fate, retry_after) = {
-            let (now, seen) = (self.now(), &mut *self.seen());
+        self.clock.sleep(self.half_latency()).await;
+        let (throttled, response, retry_after) = {
+            let (now, state) = (self.now(), &mut *self.state());
             let quota = self.quota(now);
             let bucket = if self.scenario.shared_quota { 0 } else { operation as usize };
-            let throttled = !seen.buckets[bucket].take(now, quota, quota.max(1.0));
+            let throttled = !state.buckets[bucket].take(now, quota, quota.max(1.0));
             let faults = self.scenario.faults;
-            (throttled, faults.fate(&mut seen.rng, now), faults.wait(&mut seen.rng))
+            (throttled, faults.response(&mut state.rng, now), faults.wait(&mut state.rng))
         };
-        if !throttled && fate == Fate::Hangs {
-            self.meet(|met| &mut met.hangs);
+        if !throttled && response == Response::Hangs {
+            self.count(|counters| &mut counters.hangs);
             self.clock.sleep(self.scenario.timeout).await;
             return Err(failed(FailureReason::Timeout));
         }
-        self.clock.sleep(self.half_a_way()).await;
-        let reason = match fate {
+        self.clock.sleep(self.half_latency()).await;
+        let reason = match response {
             _ if throttled => FailureReason::Throttled,
-            Fate::Failure(reason) => reason,
-            Fate::Truth | Fate::Lie | Fate::Hangs => return Ok(fate == Fate::Lie),
+            Response::Failure(reason) => reason,
+            Response::Truth | Response::Lie | Response::Hangs => return Ok(response == Response::Lie),
         };
-        self.meet(|met| if reason == FailureReason::Throttled { &mut met.throttles } else { &mut met.failures });
+        self.count(
+            |counters| {
+                if reason == FailureReason::Throttled { &mut counters.throttles } else { &mut counters.failures }
+            },
+        );
         Err(PollFailure { retry_after, ..failed(reason) })
     }
 
-    fn half_a_way(&self) -> Duration {
+    fn half_latency(&self) -> Duration {
         let Range { start, end } = self.scenario.latency;
-        (start + end.saturating_sub(start).mul_f64(self.seen().rng.f64())) / 2
+        (start + end.saturating_sub(start).mul_f64(self.state().rng.f64())) / 2
     }
 
     fn quota(&self, now: Duration) -> f64 {
-        let standing = self.scenario.quota.iter().rev().find(|(since, _)| *since <= now);
-        standing.expect("the first stands from the start").1
+        let current = self.scenario.quota.iter().rev().find(|(since, _)| *since <= now);
+        current.expect("the first applies from the start").1
     }
 
     fn timestamp(&self, at: Duration) -> Timestamp {
@@ -275,17 +278,16 @@ impl Service {
         job.end().filter(|(end, _)| *end <= now).map(|(end, _)| self.timestamp(*end))
     }
 
-    fn with_told(&self, daemon: usize, job: &JobKey, change: impl FnOnce(&mut Told)) {
-        change(self.seen().daemons[daemon].jobs.get_mut(job).expect("only these are watched"));
+    fn update_expectation(&self, daemon: usize, job: &JobKey, change: impl FnOnce(&mut Expectation)) {
+        change(self.state().daemons[daemon].jobs.get_mut(job).expect("a job of the scenario"));
     }
 
-    /// What it says of a job now.
-    fn answer(&self, key: &JobKey, lies: bool) -> Result<Snapshot, PollFailure> {
-        if !self.scenario.gets {
+    fn response(&self, key: &JobKey, incorrect: bool) -> Result<Snapshot, PollFailure> {
+        if !self.scenario.get_allowed {
             return Err(failed(FailureReason::AccessDenied));
         }
         let (job, now) = (&self.jobs[key], self.now());
-        if now < job.life[0].0 {
+        if now < job.timeline[0].0 {
             return Err(failed(FailureReason::NotFound));
         }
         let status = job.at(now).clone();
@@ -294,13 +296,13 @@ impl Service {
         let mut snapshot = Snapshot {
             status,
             status_message: None,
-            created_at: Some(self.timestamp(job.life[0].0)),
+            created_at: Some(self.timestamp(job.timeline[0].0)),
             completed_at: self.ended_at(job, now),
             sources: Sources::from_iter([(source_key, source)]),
         };
-        if lies {
-            self.meet(|met| &mut met.lies);
-            lie(&mut snapshot, &mut self.seen().rng, job.end().is_some(), self.clock.now().wall);
+        if incorrect {
+            self.count(|counters| &mut counters.incorrect);
+            corrupt_snapshot(&mut snapshot, &mut self.state().rng, job.end().is_some(), self.clock.now().wall);
         }
         self.trace((key, &snapshot.status, snapshot.completed_at.map(Timestamp::as_nanosecond)));
         Ok(snapshot)
@@ -308,12 +310,12 @@ impl Service {
 
     fn page(&self, store: &ReferenceStoreId, after: Option<Timestamp>, token: Option<&str>, lag: Duration) -> ListPage {
         let then = self.now().saturating_sub(lag);
-        let created = |job: &Job| self.timestamp(job.life[0].0);
+        let created = |job: &Job| self.timestamp(job.timeline[0].0);
         let first = JobKey { store: store.clone(), job: token.unwrap_or("0000000000").parse().expect("an id") };
         let jobs = self.jobs.range((Bound::Excluded(first), Bound::Unbounded)).map(|(_, job)| job);
         let mut rest = jobs
             .take_while(|job| job.key.store == *store)
-            .filter(|job| job.life[0].0 <= then && after.is_none_or(|after| created(job) > after));
+            .filter(|job| job.timeline[0].0 <= then && after.is_none_or(|after| created(job) > after));
         let listed = |job: &Job| ListedJob {
             job: job.key.job.clone(),
             status: job.at(then).clone(),
@@ -341,15 +343,15 @@ impl HealthOmics for Access {
         Box::pin(async move {
             let service = &*self.service;
             let sent = service.now();
-            service.with_told(self.daemon, key, |told| told.ask(sent));
-            let answer = service.request(self.daemon, Operation::GetReferenceImportJob, Some(key)).await;
-            let answer = answer.and_then(|lies| service.answer(key, lies));
+            service.update_expectation(self.daemon, key, |expectation| expectation.request_sent(sent));
+            let response = service.request(self.daemon, Operation::GetReferenceImportJob, Some(key)).await;
+            let response = response.and_then(|incorrect| service.response(key, incorrect));
             let now = service.clock.now().wall;
-            service.with_told(self.daemon, key, |told| match &answer {
-                Ok(snapshot) => told.hear(snapshot, now),
-                Err(failure) => told.fail(failure.reason),
+            service.update_expectation(self.daemon, key, |expectation| match &response {
+                Ok(snapshot) => expectation.response_received(snapshot, now),
+                Err(failure) => expectation.request_failed(failure.reason),
             });
-            answer
+            response
         })
     }
 
@@ -360,17 +362,17 @@ impl HealthOmics for Access {
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage> {
         Box::pin(async move {
-            let lies = self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
-            self.service.seen().listings += 1;
-            let nth = self.service.seen().listings;
+            let incorrect = self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
+            self.service.state().listings += 1;
+            let nth = self.service.state().listings;
             match self.service.scenario.listing {
                 Listing::Throttles(each) if nth.is_multiple_of(each) => Err(failed(FailureReason::Throttled)),
                 Listing::Lags(_) | Listing::Throttles(_) => {
                     let lag = if let Listing::Lags(lag) = self.service.scenario.listing { lag } else { Duration::ZERO };
                     let mut page = self.service.page(store, created_after, token.as_deref(), lag);
-                    if lies {
-                        self.service.meet(|met| &mut met.lies);
-                        lie_of_page(&mut page.jobs, &mut self.service.seen().rng);
+                    if incorrect {
+                        self.service.count(|counters| &mut counters.incorrect);
+                        corrupt_page(&mut page.jobs, &mut self.service.state().rng);
                     }
                     Ok(page)
                 }

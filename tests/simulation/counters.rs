@@ -1,26 +1,24 @@
-//! What the daemons of a run met: that it was there at all.
+//! Counts the requests, faults and events of a run. The summary shows that each kind occurred.
 
 use std::fmt;
 use std::ops::Add;
 
-/// How often each was met.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Met {
+pub(crate) struct Counters {
     pub requests: u64,
     pub throttles: u64,
-    /// Requests that were sent while nothing was answered.
+    /// Requests sent during an outage.
     pub outages: u64,
     pub hangs: u64,
-    /// Other failures.
     pub failures: u64,
-    pub lies: u64,
+    pub incorrect: u64,
     pub kills: u64,
     pub restarts: u64,
     pub reloads: u64,
     pub suspensions: u64,
 }
 
-impl Add for Met {
+impl Add for Counters {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -30,7 +28,7 @@ impl Add for Met {
             outages: self.outages + other.outages,
             hangs: self.hangs + other.hangs,
             failures: self.failures + other.failures,
-            lies: self.lies + other.lies,
+            incorrect: self.incorrect + other.incorrect,
             kills: self.kills + other.kills,
             restarts: self.restarts + other.restarts,
             reloads: self.reloads + other.reloads,
@@ -39,13 +37,14 @@ impl Add for Met {
     }
 }
 
-impl fmt::Display for Met {
+impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, throttles, outages, hangs, failures, lies, kills, restarts, reloads, suspensions } = self;
+        let Self { requests, throttles, outages, hangs, failures, incorrect, kills, restarts, reloads, suspensions } =
+            self;
         write!(
             f,
             "{requests} requests, of them {throttles} throttled, {outages} in outages, {hangs} hung, {failures} failed, \
-             {lies} answered with a lie; {kills} kills, {restarts} restarts, {reloads} reloads, {suspensions} suspensions"
+             {incorrect} answered incorrectly; {kills} kills, {restarts} restarts, {reloads} reloads, {suspensions} suspensions"
         )
     }
 }
