@@ -1,7 +1,7 @@
-//! What refwatch costs the machine: CPU per poll beside a plain loop on the same SDK, memory, start, scrapes, size of the binary.
+//! Cost of refwatch: CPU per poll compared with a plain loop on the same SDK, memory, start, scrapes, binary size.
 //!
 //! The daemon, the simulated HealthOmics and the loop run as separate processes. The bench only reads `/proc` and sockets.
-//! `docs/footprint.md` has the figures and explains each row.
+//! `docs/footprint.md` has the results and explains each row.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and the progress")]
 
@@ -23,25 +23,25 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// The most that the configuration accepts, in requests per second: more than this machine can send.
+/// Requests per second. The greatest value that the configuration accepts; this machine cannot send as many.
 const UNLIMITED: f64 = 100_000.0;
 
-/// Watches that keep a contestant busy: the daemon polls each one at most every 100 ms.
+/// Enough watches to keep a process busy: the daemon polls each at most every 100 ms.
 const BUSY_WATCHES: usize = 2_000;
 
-/// Requests that the plain loop has in flight.
+/// Requests in flight.
 const LOOP_CONCURRENCY: usize = 32;
 
-/// No job is due twice while memory is measured.
-const RARE: &str = "use_list = false, interval = \"6h\"";
-const OFTEN: &str = "use_list = false, min_interval = \"100ms\"";
+/// No job is polled twice during a measurement of memory.
+const POLL_RARELY: &str = "use_list = false, interval = \"6h\"";
+const POLL_OFTEN: &str = "use_list = false, min_interval = \"100ms\"";
 
 /// The database releases its page cache after 5 s, an idle thread exits after 10 s.
-const REST: Duration = Duration::from_secs(12);
+const IDLE_TIME: Duration = Duration::from_secs(12);
 
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// The simulator's jobs have 3.6 sources on average, so this many give 100,000 transitions.
+/// With 3.6 sources per simulated job on average, these give 100,000 transitions.
 const JOBS_WITH_HISTORY: usize = 21_900;
 
 /// What refwatch costs the machine
@@ -60,7 +60,7 @@ struct Args {
     role: Option<Role>,
 }
 
-/// This program is its own plain loop.
+/// The bench runs itself as the plain loop.
 #[derive(Subcommand)]
 enum Role {
     #[command(hide = true)]
@@ -83,10 +83,10 @@ struct Extent {
     scrapes: usize,
 }
 
-const WHOLE: Extent = Extent { rounds: 5, window: Duration::from_secs(8), starts: 21, scrapes: 200 };
+const FULL: Extent = Extent { rounds: 5, window: Duration::from_secs(8), starts: 21, scrapes: 200 };
 const QUICK: Extent = Extent { rounds: 2, window: Duration::from_secs(4), starts: 5, scrapes: 40 };
 
-/// Figure, refwatch, plain loop, to reach.
+/// Measurement, refwatch, plain loop, goal.
 type Row = [String; 4];
 
 #[tokio::main]
@@ -95,7 +95,7 @@ async fn main() -> Result<(), Failure> {
     if let Some(Role::PlainLoop { endpoint, jobs }) = args.role {
         return plain_loop(&endpoint, &jobs).await;
     }
-    let extent = if args.quick { QUICK } else { WHOLE };
+    let extent = if args.quick { QUICK } else { FULL };
     let mut table = table(&["", "refwatch", "plain loop", "to reach"]);
     for measure in Measure::value_variants() {
         if !args.measures.is_empty() && !args.measures.contains(measure) {
@@ -118,17 +118,18 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// CPU time per poll without a limit on requests, while no job changes.
+/// CPU time per poll without a quota; no job changes.
 async fn cpu(extent: &Extent) -> Result<Vec<Row>, Failure> {
     let simulator = simulator(BUSY_WATCHES).await?;
     let (mut daemon, mut plain) = (Vec::new(), Vec::new());
-    // The rounds alternate, so that other load on the machine affects both alike.
+    // Alternating rounds: other load on the machine affects both equally.
     for _ in 0..extent.rounds {
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         daemon.push(
-            cpu_per_poll(start_daemon(&simulator, folder.path(), OFTEN, UNLIMITED)?.0, &simulator, extent).await?,
+            cpu_per_poll(start_daemon(&simulator, directory.path(), POLL_OFTEN, UNLIMITED)?.0, &simulator, extent)
+                .await?,
         );
-        let jobs = folder.path().join("jobs");
+        let jobs = directory.path().join("jobs");
         fs::write(&jobs, simulator.jobs.join("\n"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("plain-loop").arg(simulator.endpoint()).arg(jobs).stderr(Stdio::null());
@@ -139,7 +140,7 @@ async fn cpu(extent: &Extent) -> Result<Vec<Row>, Failure> {
     Ok(vec![["CPU per poll, µs".to_owned(), daemon_cell, plain_cell, format!("≤ {:.1}", 1.15 * plain)]])
 }
 
-/// In microseconds, once the process has polled each job twice.
+/// Microseconds. Measures after the process has polled each job twice.
 async fn cpu_per_poll(process: Process, simulator: &Simulator, extent: &Extent) -> Result<f64, Failure> {
     simulator.wait_for_polls(simulator.polls().await? + 2 * BUSY_WATCHES as u64).await?;
     let (cpu, polls) = (process.cpu()?, simulator.polls().await?);
@@ -150,43 +151,43 @@ async fn cpu_per_poll(process: Process, simulator: &Simulator, extent: &Extent) 
     Ok(cpu.as_secs_f64() * 1e6 / f64::from(polls))
 }
 
-/// Resident memory after every job was polled and one scrape was served.
+/// Resident memory after all jobs were polled and one scrape was served.
 async fn memory() -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
-    for (watches, to_reach) in [(1, "≤ 22"), (1_000, "≤ 40"), (10_000, "≤ 80")] {
-        let (simulator, folder) = (simulator(watches).await?, tempfile::tempdir()?);
-        let (process, listen) = start_daemon(&simulator, folder.path(), RARE, 1_000.0)?;
+    for (watches, goal) in [(1, "≤ 22"), (1_000, "≤ 40"), (10_000, "≤ 80")] {
+        let (simulator, directory) = (simulator(watches).await?, tempfile::tempdir()?);
+        let (process, listen) = start_daemon(&simulator, directory.path(), POLL_RARELY, 1_000.0)?;
         simulator.wait_for_polls(watches as u64).await?;
-        Clock::system().sleep(REST).await;
+        Clock::system().sleep(IDLE_TIME).await;
         get(listen, "/metrics").await?;
         // The buffer of the response is freed once the client has read it.
         Clock::system().sleep(SETTLE).await;
         let resident = process.resident_mib()?;
         process.kill().await?;
-        rows.push(row(&format!("RSS after a scrape, {watches} watches, MiB"), format!("{resident:.1}"), to_reach));
+        rows.push(row(&format!("RSS after a scrape, {watches} watches, MiB"), format!("{resident:.1}"), goal));
     }
     Ok(rows)
 }
 
-/// From the start of the process to its first request: without a database, and with one whose daemon was killed.
+/// Time from the start of the process to its first request, without a database and after a SIGKILL.
 async fn start(extent: &Extent) -> Result<Vec<Row>, Failure> {
     let job = ["1234567890/9876543210".to_owned()];
     let mut fresh = Vec::new();
     for _ in 0..extent.starts {
         fresh.push(until_first_poll(&job, tempfile::tempdir()?.path()).await?);
     }
-    let (simulator, folder) = (simulator(JOBS_WITH_HISTORY).await?, tempfile::tempdir()?);
-    let (process, _) = start_daemon(&simulator, folder.path(), RARE, 1_000.0)?;
+    let (simulator, directory) = (simulator(JOBS_WITH_HISTORY).await?, tempfile::tempdir()?);
+    let (process, _) = start_daemon(&simulator, directory.path(), POLL_RARELY, 1_000.0)?;
     simulator.wait_for_polls(JOBS_WITH_HISTORY as u64).await?;
     Clock::system().sleep(SETTLE).await;
     process.kill().await?;
-    fs::remove_dir_all(folder.path().join("conf.d"))?;
+    fs::remove_dir_all(directory.path().join("conf.d"))?;
     let mut killed = Vec::new();
     for _ in 0..extent.starts {
-        killed.push(until_first_poll(&simulator.jobs[..1], folder.path()).await?);
+        killed.push(until_first_poll(&simulator.jobs[..1], directory.path()).await?);
     }
     let count = "SELECT (SELECT count(*) FROM transitions) + (SELECT count(*) FROM item_transitions)";
-    let database = rusqlite::Connection::open(folder.path().join("refwatch.db"))?;
+    let database = rusqlite::Connection::open(directory.path().join("refwatch.db"))?;
     let transitions: u32 = database.query_one(count, [], |row| row.get(0))?;
     Ok(vec![
         row("start to first poll, ms", median(fresh).0, "≤ 20"),
@@ -194,11 +195,11 @@ async fn start(extent: &Extent) -> Result<Vec<Row>, Failure> {
     ])
 }
 
-/// In milliseconds. The daemon is killed afterwards.
-async fn until_first_poll(jobs: &[String], folder: &Path) -> Result<f64, Failure> {
+/// Milliseconds. Kills the daemon afterwards.
+async fn until_first_poll(jobs: &[String], directory: &Path) -> Result<f64, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (server, listen) = (listener.local_addr()?, free_address()?);
-    let mut command = Daemon { folder, server, listen, jobs, poll: RARE, quota: 5.0 }.command()?;
+    let mut command = Daemon { directory, server, listen, jobs, poll: POLL_RARELY, quota: 5.0 }.command()?;
     command.stderr(Stdio::null());
     let clock = Clock::system();
     let process = Process::spawn(&mut command)?;
@@ -214,8 +215,8 @@ async fn until_first_poll(jobs: &[String], folder: &Path) -> Result<f64, Failure
 /// The duration of scrapes of 10,000 watches, ten scrapes a second, during 1,000 polls a second.
 async fn scrapes(extent: &Extent) -> Result<Vec<Row>, Failure> {
     const WATCHES: usize = 10_000;
-    let (simulator, folder) = (simulator(WATCHES).await?, tempfile::tempdir()?);
-    let (process, listen) = start_daemon(&simulator, folder.path(), OFTEN, 1_000.0)?;
+    let (simulator, directory) = (simulator(WATCHES).await?, tempfile::tempdir()?);
+    let (process, listen) = start_daemon(&simulator, directory.path(), POLL_OFTEN, 1_000.0)?;
     simulator.wait_for_polls(WATCHES as u64).await?;
     Clock::system().sleep(SETTLE).await;
     let mut durations = Vec::new();
@@ -237,21 +238,27 @@ fn binary() -> Result<Vec<Row>, Failure> {
     Ok(vec![row("binary, MiB", format!("{:.1}", f64::from(bytes) / f64::from(1 << 20)), "≤ 22")])
 }
 
-/// Its quota is lifted, and its jobs stay SUBMITTED for as long as the bench runs.
+/// No effective quota; the jobs stay SUBMITTED during the bench.
 async fn simulator(jobs: usize) -> Result<Simulator, Failure> {
     Simulator::start(jobs, &["--quota", "1e9", "--mean-seconds", "86400"]).await
 }
 
-/// The daemon, watching all of the simulator's jobs, and its address.
-fn start_daemon(server: &Simulator, folder: &Path, poll: &str, quota: f64) -> Result<(Process, SocketAddr), Failure> {
+/// A daemon that watches all of the simulator's jobs, and its address.
+fn start_daemon(
+    server: &Simulator,
+    directory: &Path,
+    poll: &str,
+    quota: f64,
+) -> Result<(Process, SocketAddr), Failure> {
     let listen = free_address()?;
-    let mut command = Daemon { folder, server: server.address, listen, jobs: &server.jobs, poll, quota }.command()?;
-    command.stderr(fs::File::create(folder.join("log"))?);
+    let mut command =
+        Daemon { directory, server: server.address, listen, jobs: &server.jobs, poll, quota }.command()?;
+    command.stderr(fs::File::create(directory.join("log"))?);
     Ok((Process::spawn(&mut command)?, listen))
 }
 
-fn row(figure: &str, refwatch: String, to_reach: &str) -> Row {
-    [figure.to_owned(), refwatch, "–".to_owned(), to_reach.to_owned()]
+fn row(figure: &str, refwatch: String, goal: &str) -> Row {
+    [figure.to_owned(), refwatch, "–".to_owned(), goal.to_owned()]
 }
 
 /// The cell "median (least–most)", and the median.
@@ -262,7 +269,7 @@ fn median(mut values: Vec<f64>) -> (String, f64) {
     (format!("{median:.1} ({:.1}–{:.1})", rank(0), rank(100)), median)
 }
 
-/// One task per job polls, and polls again at once. Retries are off, as they are in refwatch. It stores and shows nothing.
+/// One task per job polls continuously. Retries are off, as in refwatch. Results are discarded.
 async fn plain_loop(endpoint: &str, jobs: &Path) -> Result<(), Failure> {
     let client = sdk_client(endpoint, Some(RetryConfig::disabled())).await;
     let permits = Arc::new(Semaphore::new(LOOP_CONCURRENCY));
@@ -273,7 +280,7 @@ async fn plain_loop(endpoint: &str, jobs: &Path) -> Result<(), Failure> {
         let permits = Arc::clone(&permits);
         tasks.spawn(async move {
             while let Ok(permit) = permits.acquire().await {
-                // An error is left to the next poll.
+                // Errors are retried by the next poll.
                 drop(poll.clone().send().await);
                 drop(permit);
             }

@@ -1,8 +1,8 @@
-//! refwatch beside what one would use in its place: who learns of the ends of 200 jobs, and how late.
+//! Compares refwatch with SDK waiters and loops: the delay until the ends of 200 jobs are known.
 //!
-//! Each contestant gets the same work: a fresh simulated HealthOmics with the same seed, all jobs just created. Its reports are
-//! compared with what the simulator knows of each job. `two-daemons` measures how two daemons divide one quota.
-//! `docs/benchmarks.md` has the figures and explains each row.
+//! Each contestant watches a new simulator with the same seed and newly created jobs. Its reports are
+//! compared with what the simulator timelines. `two-daemons` measures how two daemons divide one quota.
+//! `docs/benchmarks.md` has the results and explains each row.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and the progress")]
 
@@ -42,7 +42,7 @@ const PYTHON: &str = "target/e2e/venv/bin/python3";
 
 const BUSY_LOOPS: usize = 4;
 
-/// Two daemons start so far apart, one run each.
+/// Delays between the starts of the two daemons; one run each.
 const STAGGERS_MS: [u64; 10] = [0, 5, 10, 15, 20, 25, 30, 35, 40, 45];
 
 const TWO_DAEMONS_WINDOW: Duration = Duration::from_mins(1);
@@ -83,18 +83,21 @@ type Reports = BTreeMap<String, Timestamp>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let chosen = |one: &Contestant| args.contestants.is_empty() || args.contestants.contains(one);
+    let chosen = |contestant: &Contestant| args.contestants.is_empty() || args.contestants.contains(contestant);
     let contestants: Vec<Contestant> = Contestant::value_variants()
         .iter()
         .copied()
-        .filter(|one| chosen(one) && !(args.without_boto3 && one.boto3_mode().is_some()))
+        .filter(|contestant| chosen(contestant) && !(args.without_boto3 && contestant.boto3_mode().is_some()))
         .collect();
-    let boto3 =
-        if contestants.iter().any(|one| one.boto3_mode().is_some()) { boto3_version()? } else { "left out".into() };
+    let boto3 = if contestants.iter().any(|contestant| contestant.boto3_mode().is_some()) {
+        boto3_version()?
+    } else {
+        "left out".into()
+    };
 
     println!("```sh\n{}\n```\n", command_line("peers"));
     let mut peers = table(&["", "ends missed", "mean delay", "p99", "requests", "throttled"]);
-    for &contestant in contestants.iter().filter(|one| **one != Contestant::TwoDaemons) {
+    for &contestant in contestants.iter().filter(|contestant| **contestant != Contestant::TwoDaemons) {
         let row = measure(contestant, args.seed).await?;
         eprintln!("{}", row.join(" | "));
         peers.add_row(row);
@@ -143,7 +146,7 @@ impl Contestant {
         matches!(self, Self::RefwatchShared | Self::RefwatchBusy)
     }
 
-    /// Runs until each job's end is reported, or until the contestant gives up. Dropping the future ends the contestant.
+    /// Runs until each end is reported or the contestant stops. Dropping the future ends the contestant.
     async fn run(self, simulator: &Simulator, reports: &mut Reports) -> Result<(), Failure> {
         match self {
             Self::SdkWaiter => sdk(simulator, sdk_waiter, reports).await,
@@ -200,7 +203,7 @@ fn seconds(delay: Option<f64>) -> String {
     delay.map_or_else(|| "–".to_owned(), |delay| format!("{delay:.1} s"))
 }
 
-/// Threads that spin until this is dropped: each holds a reference to the token and exits once it holds the only one.
+/// Busy threads that exit when this is dropped.
 struct BusyLoops(#[expect(dead_code, reason = "dropped to end the threads")] Arc<()>);
 
 impl BusyLoops {
@@ -218,12 +221,12 @@ impl BusyLoops {
     }
 }
 
-/// The daemon, with the whole quota. It logs a transition after its commit.
+/// The daemon with the whole quota. It logs transitions after their commit.
 async fn refwatch(simulator: &Simulator, use_list: bool, reports: &mut Reports) -> Result<(), Failure> {
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let poll = format!("use_list = {use_list}, min_interval = \"1s\"");
     let (server, listen, jobs) = (simulator.address, free_address()?, &simulator.jobs);
-    let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: &poll, quota: 10.0 };
+    let daemon = Daemon { directory: directory.path(), server, listen, jobs, poll: &poll, quota: 10.0 };
     let mut process = Process::spawn(daemon.command()?.stderr(Stdio::piped()))?;
     follow(process.stderr()?, reports).await
 }
@@ -255,7 +258,7 @@ async fn follow(output: impl AsyncRead + Unpin, reports: &mut Reports) -> Result
     Ok(())
 }
 
-/// One task per job, on one client with the SDK's defaults.
+/// One task per job on one client with default settings.
 async fn sdk<F>(
     simulator: &Simulator,
     wait: fn(Client, String, String) -> F,
@@ -282,14 +285,14 @@ where
 async fn sdk_waiter(client: Client, store: String, id: String) -> bool {
     let wait = client.wait_until_reference_import_job_completed();
     let end = wait.reference_store_id(store).id(id).wait(DEADLINE).await;
-    // The waiter fails on every end but COMPLETED. Any other failure means that it gave up.
+    // The waiter fails on every end except COMPLETED. Other failures mean that it stopped waiting.
     matches!(end, Ok(_) | Err(WaiterError::FailureState(_)))
 }
 
 async fn sdk_loop(client: Client, store: String, id: String) -> bool {
     let poll = client.get_reference_import_job().reference_store_id(store).id(id);
     loop {
-        // An error is left to the next poll.
+        // Errors are retried by the next poll.
         if let Ok(output) = poll.clone().send().await
             && JobStatus::from(output.status().as_str()).is_terminal()
         {
@@ -299,22 +302,23 @@ async fn sdk_loop(client: Client, store: String, id: String) -> bool {
     }
 }
 
-/// Two daemons with a share of 1.0 each poll 200 jobs that do not end, on one quota of 5 requests per second.
+/// Two daemons with `share = 1.0` poll 200 live jobs on one quota of 5 requests per second.
 async fn two_daemons() -> Result<String, Failure> {
     let mut table = table(&["two daemons start", "answers", "smaller part", "to reach"]);
     for stagger in STAGGERS_MS {
         let simulator = Simulator::start(JOBS, &["--quota", "5", "--mean-seconds", "86400"]).await?;
         let mut daemons = Vec::new();
         for delay in [0, stagger] {
-            let (folder, listen) = (tempfile::tempdir()?, free_address()?);
+            let (directory, listen) = (tempfile::tempdir()?, free_address()?);
             let (server, jobs) = (simulator.address, &simulator.jobs);
-            let daemon = Daemon { folder: folder.path(), server, listen, jobs, poll: "use_list = false", quota: 5.0 };
+            let daemon =
+                Daemon { directory: directory.path(), server, listen, jobs, poll: "use_list = false", quota: 5.0 };
             let mut command = daemon.command()?;
             Clock::system().sleep(Duration::from_millis(delay)).await;
-            daemons.push((Process::spawn(command.stderr(Stdio::null()))?, listen, folder));
+            daemons.push((Process::spawn(command.stderr(Stdio::null()))?, listen, directory));
         }
         Clock::system().sleep(TWO_DAEMONS_WINDOW).await;
-        let (one, other) = (answers(daemons[0].1).await?, answers(daemons[1].1).await?);
+        let (one, other) = (successful_requests(daemons[0].1).await?, successful_requests(daemons[1].1).await?);
         let part = 100.0 * one.min(other) / (one + other);
         let row =
             [format!("{stagger} ms apart"), format!("{one} and {other}"), format!("{part:.0} %"), "≥ 33 %".into()];
@@ -324,8 +328,8 @@ async fn two_daemons() -> Result<String, Failure> {
     Ok(table.to_string())
 }
 
-/// The daemon's requests that did not fail, from its own metrics.
-async fn answers(daemon: SocketAddr) -> Result<f64, Failure> {
+/// The daemon's successful requests, from its metrics.
+async fn successful_requests(daemon: SocketAddr) -> Result<f64, Failure> {
     let scrape = get(daemon, "/metrics").await?;
     let text = str::from_utf8(&scrape)?;
     let sum = |metric: &str| -> f64 {

@@ -1,8 +1,8 @@
-//! What the benches share: child processes, the simulated HealthOmics, the daemon's configuration, an SDK client and the table.
+//! Shared by the benches: child processes, the simulator, the daemon's configuration, an SDK client, tables.
 //!
 //! The simulator, the daemon and each peer run as separate processes, so that CPU time and memory are attributed to the right one.
 
-#![allow(dead_code, reason = "each bench is a crate of its own and uses a part")]
+#![allow(dead_code, reason = "each bench is a separate crate and uses some of it")]
 
 use std::env;
 use std::error::Error;
@@ -29,10 +29,10 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 const REGION: &str = "us-west-2";
 
-/// Key and secret: the simulator requires a signature but does not verify it.
+/// Access key and secret. The simulator requires a signature but does not verify it.
 const CREDENTIALS: &str = "simulated";
 
-/// The configuration reader accepts files of at most 1 MiB.
+/// Files of more than 1 MiB are rejected.
 const JOBS_PER_FILE: usize = 10_000;
 
 /// The first 21,900 polls at 1,000 requests per second take 22 s.
@@ -63,7 +63,7 @@ impl Process {
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
         let mut total = Duration::ZERO;
         for task in fs::read_dir(format!("/proc/{}/task", self.id()?))? {
-            // A thread that has just exited has no file any more.
+            // The thread may have exited.
             let schedstat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             total += Duration::from_nanos(schedstat.split_whitespace().next().unwrap_or("0").parse()?);
         }
@@ -114,7 +114,7 @@ impl Simulator {
         Ok(serde_json::from_slice(&get(self.address, path).await?)?)
     }
 
-    /// Get requests answered so far.
+    /// Successful Get requests so far.
     pub(crate) async fn polls(&self) -> Result<u64, Failure> {
         let calls = self.json("/-/calls").await?;
         calls["GetReferenceImportJob"]["answered"].as_u64().ok_or_else(|| "/-/calls has no count of polls".into())
@@ -132,10 +132,10 @@ impl Simulator {
     }
 }
 
-/// How a daemon is configured; all other keys have their defaults.
+/// The configuration of a daemon; other keys have their defaults.
 pub(crate) struct Daemon<'a> {
     /// Holds the configuration and the database.
-    pub(crate) folder: &'a Path,
+    pub(crate) directory: &'a Path,
     pub(crate) server: SocketAddr,
     pub(crate) listen: SocketAddr,
     /// Each as `STORE/JOB`.
@@ -147,9 +147,9 @@ pub(crate) struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// Writes the configuration. The caller says where standard error goes.
+    /// Writes the configuration. The caller redirects standard error.
     pub(crate) fn command(&self) -> Result<Command, Failure> {
-        let (path, conf_d) = (self.folder.join("refwatch.toml"), self.folder.join("conf.d"));
+        let (path, conf_d) = (self.directory.join("refwatch.toml"), self.directory.join("conf.d"));
         let main = format!(
             "include = [\"conf.d/*.toml\"]\npoll = {{ {} }}\nrecord.path = \"refwatch.db\"\nlog.format = \"json\"\n\
              quota = {{ requests_per_second = {:?}, share = 1.0 }}\nhttp.listen = \"{}\"\n\
@@ -181,7 +181,7 @@ pub(crate) async fn get(server: SocketAddr, path: &str) -> Result<Vec<u8>, Failu
     Ok(client::get(&Endpoint::Listener(server.to_string()), path).await?.to_vec())
 }
 
-/// The SDK as it comes; `None` leaves its retries on.
+/// An SDK client with default settings; `None` keeps the default retries.
 pub(crate) async fn sdk_client(endpoint: &str, retries: Option<RetryConfig>) -> Client {
     let credentials = Credentials::new(CREDENTIALS, CREDENTIALS, None, None, CREDENTIALS);
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
@@ -193,7 +193,7 @@ pub(crate) async fn sdk_client(endpoint: &str, retries: Option<RetryConfig>) -> 
     Client::from_conf(config.interceptor(WireRules).build())
 }
 
-/// A Markdown table: the first column is text, the others are figures.
+/// A Markdown table: text in the first column, numbers in the others.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
@@ -208,7 +208,7 @@ pub(crate) fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied()
 }
 
-/// "cargo bench --bench NAME -- ARGUMENTS", as it was started.
+/// The command that started the bench.
 pub(crate) fn command_line(name: &str) -> String {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let separator = if arguments.is_empty() { "" } else { " -- " };

@@ -1,9 +1,9 @@
-"""Chromium reads the pages of a daemon that watches a simulated HealthOmics.
+"""Checks the pages of a daemon in Chromium. The daemon watches a simulated HealthOmics.
 
 Usage: browser.py REFWATCH DIRECTORY
 
-It asks Chromium itself, not the HTML: what it complains of, where it sends requests, how wide things are, what it tells a screen
-reader, how far text stands out from its ground; at two widths, light and dark. A picture of each is left in DIRECTORY.
+Checks Chromium's errors, requests, layout, accessibility tree and contrasts, at two widths, in light and dark mode. Screenshots go
+to DIRECTORY.
 """
 
 import json
@@ -25,10 +25,10 @@ from devtools import Page
 DEADLINE = 60
 WIDTHS = {"": 1200, "-phone": 400}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&" + "W" * 90
-# AA of the Web Content Accessibility Guidelines: for text, and for what a picture is made of.
+# Level AA of the Web Content Accessibility Guidelines, for text and for graphics.
 TEXT_CONTRAST, PICTURE_CONTRAST = 4.5, 3.0
 
-# Every text in sight, with its contrast to the ground that it stands on; and every part of a timeline.
+# The contrast of each visible text with its background, and of each part of a timeline.
 CONTRASTS = """(() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (colour) => {
@@ -39,7 +39,7 @@ CONTRASTS = """(() => {
     const [r, g, b] = [...rgba(colour)].map((part) => (part /= 255) <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const ground = (element) => {
+  const background = (element) => {
     for (; element; element = element.parentElement) {
       const colour = getComputedStyle(element).backgroundColor;
       if (rgba(colour)[3] === 255) return colour;
@@ -47,34 +47,34 @@ CONTRASTS = """(() => {
     return "white";
   };
   const contrast = (a, b) => { const [low, high] = [luminance(a), luminance(b)].sort((a, b) => a - b); return (high + 0.05) / (low + 0.05); };
-  const found = [];
+  const contrasts = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const text = texts.currentNode, element = text.parentElement;
     if (!text.data.trim() || element.closest("svg") || !element.getClientRects().length) continue;
-    found.push(["text", text.data.trim(), contrast(getComputedStyle(element).color, ground(element))]);
+    contrasts.push(["text", text.data.trim(), contrast(getComputedStyle(element).color, background(element))]);
   }
   for (const part of document.querySelectorAll(".timeline rect:not(.track):not(.unsure)"))
-    found.push(["picture", part.getAttribute("class"), contrast(getComputedStyle(part).fill, ground(part.closest("svg")))]);
-  return found;
+    contrasts.push(["picture", part.getAttribute("class"), contrast(getComputedStyle(part).fill, background(part.closest("svg")))]);
+  return contrasts;
 })()"""
 
-# What sticks out of the window at its right, but for what stands in a box that scrolls.
+# Elements beyond the right edge of the window, except in scrolling boxes.
 TOO_WIDE = """[...document.querySelectorAll("body *")].filter((one) => !one.closest("pre, .skip, .unseen")
   && one.getBoundingClientRect().right > WIDTH + 0.5).map((one) => one.outerHTML.slice(0, 120))"""
 
-# Parts of timelines that nobody sees, or that stick out of their picture.
+# Parts of timelines that are empty or outside of their picture.
 LOST_PARTS = """[...document.querySelectorAll(".timeline rect")].filter((part) => {
   const [inner, outer] = [part, part.closest("svg")].map((one) => one.getBoundingClientRect());
   return !(inner.width > 0 && inner.height > 0 && inner.left >= outer.left - 0.5 && inner.right <= outer.right + 0.5);
 }).map((part) => part.outerHTML)"""
 
 
-class Stand:
-    """A simulated HealthOmics and a daemon that watches its jobs, one that there is not, and more where they are added."""
+class Setup:
+    """A simulator and a daemon that watches its jobs and a missing one."""
 
-    def __init__(self, folder):
-        self.config = pathlib.Path(folder, "refwatch.toml")
+    def __init__(self, directory):
+        self.config = pathlib.Path(directory, "refwatch.toml")
         self.address = f"127.0.0.1:{free_port()}"
         self.processes = []
 
@@ -97,14 +97,14 @@ class Stand:
         return f'\n[[job]]\nname = {json.dumps(name)}\nreference_store_id = "{self.store}"\nid = "{number}"\n'
 
     def append(self, text):
-        """Adds to the configuration and has it read."""
+        """Appends to the configuration and reloads it."""
         with self.config.open("a") as file:
             file.write(text)
         self.processes[-1].send_signal(signal.SIGHUP)
 
     def get(self, path):
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as answer:
-            return answer.read().decode()
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as response:
+            return response.read().decode()
 
     def watches(self):
         try:
@@ -114,7 +114,7 @@ class Stand:
             return []
 
     def settled(self):
-        """Whether all has ended that ends, and the job that there is not was asked for."""
+        """Whether all jobs have ended that end, and the missing job was polled."""
         watches = self.watches()
         live = [watch for watch in watches if watch["state"] == "live"]
         return len(live) == 3 and all(watch["up"] is not None for watch in watches)
@@ -125,24 +125,24 @@ class Stand:
             process.wait(DEADLINE)
 
 
-def check(page, stand, path):
-    """All that must hold of any page, as it stands in the browser."""
-    url = f"http://{stand.address}"
-    assert page.complaints == [], page.complaints
+def check(page, setup, path):
+    """Checks that apply to every page."""
+    url = f"http://{setup.address}"
+    assert page.errors == [], page.errors
     assert sorted(page.requests) == sorted([url + path, url + "/style.css"]), page.requests
     assert page.evaluate("document.querySelectorAll('script, [style], img, iframe').length") == 0
     too_wide = page.evaluate(TOO_WIDE.replace("WIDTH", str(page.width)))
-    # A phone widens its window to what is in it: what does not fit shows there.
+    # A phone widens its window to wide content.
     width = page.evaluate("Math.max(innerWidth, document.documentElement.scrollWidth)")
     assert (width, too_wide) == (page.width, []), (width, too_wide)
     assert page.evaluate(LOST_PARTS) == [], page.evaluate(LOST_PARTS)
     contrasts = page.evaluate(CONTRASTS)
     least = {"text": TEXT_CONTRAST, "picture": PICTURE_CONTRAST}
-    pale = sorted({(kind, what, round(contrast, 2)) for kind, what, contrast in contrasts if contrast < least[kind]})
-    assert pale == [] and len(contrasts) > 20, pale
+    too_low = sorted({(kind, text, round(contrast, 2)) for kind, text, contrast in contrasts if contrast < least[kind]})
+    assert too_low == [] and len(contrasts) > 20, too_low
 
     nodes = page.accessible()
-    names = lambda role: [name for found, name, _ in nodes if found == role]
+    names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
     for landmark in ["banner", "main", "contentinfo"]:
         assert len(names(landmark)) == 1, (landmark, nodes)
     assert all(names("navigation")) and names("navigation"), names("navigation")
@@ -154,10 +154,10 @@ def check(page, stand, path):
     return nodes
 
 
-def check_status_page(page, stand):
-    nodes = check(page, stand, "/")
-    names = lambda role: [name for found, name, _ in nodes if found == role]
-    watches = stand.watches()
+def check_status_page(page, setup):
+    nodes = check(page, setup, "/")
+    names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
+    watches = setup.watches()
     links = names("link")
     for watch in watches:
         assert watch["watch"] in links, f"no link to {watch['watch']}"
@@ -170,10 +170,10 @@ def check_status_page(page, stand):
         assert shown in text, f"{shown} is missing"
 
 
-def check_job_page(page, stand, watch):
+def check_job_page(page, setup, watch):
     path = f"/jobs/reference_import/{watch['store_id']}/{watch['job_id']}"
-    nodes = check(page, stand, path)
-    names = lambda role: [name for found, name, _ in nodes if found == role]
+    nodes = check(page, setup, path)
+    names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
     listed = watch["sources"]["listed"]
     assert [name.split(":")[0] for name in names("image")] == [watch["watch"]] + [source["name"] for source in listed]
     text = page.evaluate("document.body.innerText")
@@ -181,9 +181,9 @@ def check_job_page(page, stand, watch):
         assert shown in text, f"{shown} is missing"
 
 
-def check_links(page, stand):
-    """A person sorts, narrows down and finds by what a browser can do without a script."""
-    url = f"http://{stand.address}/"
+def check_links(page, setup):
+    """Sorting, filtering and searching work without scripts."""
+    url = f"http://{setup.address}/"
     sorted_by = "[...document.querySelectorAll('.watches th[aria-sort]')].map((one) => [one.innerText.trim()[0], one.ariaSort])"
     rows = "[...document.querySelectorAll('.watches tbody th a')].map((one) => one.innerText)"
     page.go(url)
@@ -194,25 +194,25 @@ def check_links(page, stand):
         expected = sorted(before, key=str.lower, reverse=order == "descending")
         assert page.evaluate(rows) == expected, page.evaluate(rows)
     page.await_load(lambda: page.evaluate("[...document.querySelectorAll('.choice a')].find((one) => one.innerText.startsWith('FAILED')).click()"))
-    failed = [watch["watch"] for watch in stand.watches() if watch["status"] == "FAILED"]
+    failed = [watch["watch"] for watch in setup.watches() if watch["status"] == "FAILED"]
     assert sorted(page.evaluate(rows)) == sorted(failed) and failed, page.evaluate(rows)
     assert page.evaluate(sorted_by) == [["W", "descending"]], "the order is lost"
     page.go(url)
     name = before[0]
     page.await_load(lambda: page.evaluate(f"document.querySelector('[name=q]').value = {json.dumps(name)}; document.querySelector('form button').click()"))
-    assert page.evaluate(rows) == [name] and page.complaints == [], (page.evaluate(rows), page.complaints)
+    assert page.evaluate(rows) == [name] and page.errors == [], (page.evaluate(rows), page.errors)
 
 
-def check_trouble(page, stand):
-    """What others wrote does nothing, and a mistake in the configuration is the first thing that is read."""
-    stand.append(stand.job(HOSTILE, "2" * 36))
-    eventually(lambda: any(watch["watch"] == HOSTILE and watch["recent_failures"] for watch in stand.watches()))
-    stand.append("\n[poll]\nintervall = \"5s\"\n")
-    eventually(lambda: "The configuration has an error" in stand.get("/"))
+def check_errors(page, setup):
+    """Untrusted text is inert, and an error in the configuration is shown first."""
+    setup.append(setup.job(HOSTILE, "2" * 36))
+    eventually(lambda: any(watch["watch"] == HOSTILE and watch["recent_failures"] for watch in setup.watches()))
+    setup.append("\n[poll]\nintervall = \"5s\"\n")
+    eventually(lambda: "The configuration has an error" in setup.get("/"))
     for width in WIDTHS.values():
-        page.look(width, "light")
-        page.go(f"http://{stand.address}/")
-        check(page, stand, "/")
+        page.set_window(width, "light")
+        page.go(f"http://{setup.address}/")
+        check(page, setup, "/")
         first = page.evaluate("document.querySelector('h1, h2').innerText")
         assert first.startswith("The configuration has an error"), first
         text = page.evaluate("document.querySelector('main').innerText")
@@ -222,43 +222,43 @@ def check_trouble(page, stand):
 def main():
     refwatch, directory = sys.argv[1], pathlib.Path(sys.argv[2])
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="refwatch-browser-") as folder:
+    with tempfile.TemporaryDirectory(prefix="refwatch-browser-") as setup_directory:
         page = Page()
-        stand = Stand(folder)
+        setup = Setup(setup_directory)
         try:
-            stand.begin(refwatch)
-            eventually(stand.settled)
-            told = next(watch for watch in stand.watches() if watch["status"] == "COMPLETED_WITH_FAILURES")
+            setup.begin(refwatch)
+            eventually(setup.settled)
+            failed_sources = next(watch for watch in setup.watches() if watch["status"] == "COMPLETED_WITH_FAILURES")
             for scheme in ["light", "dark"]:
                 for suffix, width in WIDTHS.items():
-                    page.look(width, scheme)
+                    page.set_window(width, scheme)
                     dark = "-dark" if scheme == "dark" else ""
-                    page.go(f"http://{stand.address}/")
-                    check_status_page(page, stand)
+                    page.go(f"http://{setup.address}/")
+                    check_status_page(page, setup)
                     page.screenshot(directory / f"status-page{suffix}{dark}.png")
-                    page.go(f"http://{stand.address}/jobs/reference_import/{told['store_id']}/{told['job_id']}")
-                    check_job_page(page, stand, told)
+                    page.go(f"http://{setup.address}/jobs/reference_import/{failed_sources['store_id']}/{failed_sources['job_id']}")
+                    check_job_page(page, setup, failed_sources)
                     page.screenshot(directory / f"job-page{suffix}{dark}.png")
                     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
-            check_links(page, stand)
-            check_trouble(page, stand)
+            check_links(page, setup)
+            check_errors(page, setup)
         finally:
             page.close()
-            stand.stop()
+            setup.stop()
     shrink(directory)
 
 
 def shrink(directory):
-    """A palette is enough for these pictures."""
+    """Reduces the screenshots to a palette."""
     if shutil.which("pngquant"):
         pictures = [str(path) for path in directory.glob("*-page*.png")]
         subprocess.run(["pngquant", "--force", "--ext=.png", "--strip", "--speed=1", "64", *pictures], check=True)
 
 
-def eventually(holds):
+def eventually(condition):
     deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline, f"{holds} did not come about in time"
+    while not condition():
+        assert time.monotonic() < deadline, f"{condition} was not met in time"
         time.sleep(0.1)
 
 

@@ -1,7 +1,7 @@
-# Sourced by tests/e2e/systemd: a Debian of its own, booted in a container (systemd-nspawn), and commands in it. Its network is a
-# loopback device and nothing else; what it changes goes with it.
+# Sourced by tests/e2e/systemd: boots Debian in a container (systemd-nspawn) and runs commands in it. It has a loopback device only,
+# and its changes are discarded.
 
-# SUITE=trixie boots another Debian. The unit is written for bookworm's systemd and later.
+# SUITE=trixie boots a newer Debian. The unit supports bookworm's systemd and later.
 readonly SUITE=${SUITE:-bookworm}
 readonly ROOT=$E2E/$SUITE
 
@@ -9,18 +9,18 @@ stage=$(mktemp -d)
 container=
 init=
 
-# Debian as its installer leaves it, less what nobody needs to see a service at work.
+# A minimal Debian with systemd.
 bootstrap() {
     [[ -e $ROOT/etc/os-release ]] && return
     rm -rf "$ROOT"
     debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,curl "$SUITE" "$ROOT.part" >"$stage/debootstrap.log" ||
         { tail -n 20 "$stage/debootstrap.log" && return 1; }
-    # A boot without a console or timers is sooner done and says less.
+    # Consoles and timers only slow the boot down.
     rm -f "$ROOT.part"/etc/systemd/system/{getty.target.wants,timers.target.wants}/*
     mv "$ROOT.part" "$ROOT"
 }
 
-# Boots it, with DIRECTORY under /mnt, and returns once its systemd is up.
+# Boots with DIRECTORY mounted at /mnt, and waits until systemd is running.
 boot() {
     trap halt EXIT
     systemd-nspawn --quiet --register=no --keep-unit --ephemeral --private-network --machine=refwatch-e2e --hostname=refwatch-e2e \
@@ -35,7 +35,7 @@ booted() {
     [[ $(inside systemctl is-system-running 2>&1) == running ]]
 }
 
-# Asked to, it powers the container off and removes what was changed.
+# Powers the container off. On failure prints the end of the journal.
 halt() {
     local status=$?
     ((status == 0)) || [[ -z $init ]] || inside journalctl --no-pager --lines=40 --unit='refwatch*' || true
@@ -51,16 +51,16 @@ inside() {
 }
 
 # Runs a program of this machine on the container's network.
-beside() { nsenter --target "$init" --net "$@"; }
+on_container_network() { nsenter --target "$init" --net "$@"; }
 
-# Says what is expected, and ends the check where it is not so.
+# Prints an expectation, runs its command, and exits if the command fails.
 expect() {
-    local what=$1
+    local expectation=$1
     shift
-    echo "$what"
-    "$@" >"$stage/said" 2>&1 && return
-    cat "$stage/said"
-    echo "Not so: $what"
+    echo "$expectation"
+    "$@" >"$stage/output" 2>&1 && return
+    cat "$stage/output"
+    echo "failed: $expectation"
     exit 1
 }
 

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to through its DevTools protocol over a pipe: no port, no library, and what it complains of is kept."""
+"""Controls a headless Chromium through the DevTools protocol over a pipe, and collects its errors."""
 
 import base64
 import json
@@ -7,29 +7,29 @@ import subprocess
 import tempfile
 import time
 
-# Seconds; a slow machine takes some to start a browser.
+# Seconds. A slow machine takes long to start a browser.
 DEADLINE = 60
 
 
 class Page:
-    """One tab of a browser of its own."""
+    """One tab of a new browser."""
 
     def __init__(self):
         self.profile = tempfile.TemporaryDirectory(prefix="refwatch-chromium-")
-        # Chromium reads commands from its descriptor 3 and writes answers to 4, each ended by a NUL.
+        # Chromium reads commands from descriptor 3 and writes responses to 4, each terminated by NUL.
         commands, self.write = os.pipe()
-        self.read, answers = os.pipe()
-        # Debian's wrapper is a shell script, and as root Chromium has no sandbox of its own.
+        self.read, responses = os.pipe()
+        # Debian's wrapper is a shell script. As root Chromium cannot use its sandbox.
         self.process = subprocess.Popen(
-            ["bash", "-c", f"""exec 13<&{commands} 14>&{answers}; exec 3<&13 4>&14 13<&- 14>&-
+            ["bash", "-c", f"""exec 13<&{commands} 14>&{responses}; exec 3<&13 4>&14 13<&- 14>&-
              exec chromium --headless=new --no-sandbox --remote-debugging-pipe --user-data-dir='{self.profile.name}' \
              --no-first-run --disable-gpu --hide-scrollbars --disable-background-networking --disable-component-update \
              --disable-dev-shm-usage --force-color-profile=srgb about:blank"""],
-            pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pass_fds=(commands, responses), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(commands)
-        os.close(answers)
+        os.close(responses)
         self.buffer, self.number, self.session, self.width = b"", 0, None, None
-        self.complaints, self.requests, self.loaded = [], [], 0
+        self.errors, self.requests, self.loaded = [], [], 0
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ["Page", "Network", "Runtime", "Log", "Audits", "Accessibility"]:
@@ -43,10 +43,10 @@ class Page:
         try:
             self.profile.cleanup()
         except OSError:
-            pass  # A helper process of Chromium may still write there as it ends.
+            pass  # A helper process of Chromium may still be writing.
 
     def call(self, method, **parameters):
-        """The answer to one command; events that come before it are taken note of."""
+        """Returns the response to a command. Records earlier events."""
         self.number += 1
         number = self.number
         message = {"id": number, "method": method, "params": parameters}
@@ -66,51 +66,51 @@ class Page:
             self.buffer += part
         text, self.buffer = self.buffer.split(b"\0", 1)
         message = json.loads(text)
-        self.note(message.get("method"), message.get("params", {}))
+        self.record(message.get("method"), message.get("params", {}))
         return message
 
-    def note(self, event, said):
+    def record(self, event, parameters):
         if event == "Runtime.consoleAPICalled":
-            self.complaints.append(f"console: {said['args']}")
+            self.errors.append(f"console: {parameters['args']}")
         elif event == "Runtime.exceptionThrown":
-            self.complaints.append(f"exception: {said['exceptionDetails']['text']}")
+            self.errors.append(f"exception: {parameters['exceptionDetails']['text']}")
         elif event == "Log.entryAdded":
-            self.complaints.append(f"{said['entry']['source']}: {said['entry']['text']}")
+            self.errors.append(f"{parameters['entry']['source']}: {parameters['entry']['text']}")
         elif event == "Audits.issueAdded":
-            self.complaints.append(f"{said['issue']['code']}: {json.dumps(said['issue']['details'])[:500]}")
+            self.errors.append(f"{parameters['issue']['code']}: {json.dumps(parameters['issue']['details'])[:500]}")
         elif event == "Network.requestWillBeSent":
-            self.requests.append(said["request"]["url"])
+            self.requests.append(parameters["request"]["url"])
         elif event == "Page.loadEventFired":
             self.loaded += 1
 
-    def look(self, width, scheme):
-        """From now on the window is so wide, and the user likes it light or dark."""
+    def set_window(self, width, scheme):
+        """Sets the width and the preferred colour scheme."""
         self.width = width
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=860, deviceScaleFactor=1, mobile=width < 600)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def go(self, url):
-        self.complaints, self.requests = [], []
+        self.errors, self.requests = [], []
         self.await_load(lambda: self.call("Page.navigate", url=url))
 
-    def await_load(self, act):
-        """Does what leads to another page, and returns when that is there."""
+    def await_load(self, action):
+        """Runs an action that loads a page, and waits for the page."""
         before, deadline = self.loaded, time.monotonic() + DEADLINE
-        act()
+        action()
         while self.loaded == before:
             assert time.monotonic() < deadline, "no page was loaded"
             self.receive()
 
     def evaluate(self, expression):
-        """What JavaScript makes of an expression. The page's policy does not hold for it."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, userGesture=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        """Evaluates JavaScript. The page's content security policy does not apply to it."""
+        response = self.call("Runtime.evaluate", expression=expression, returnByValue=True, userGesture=True)
+        assert "exceptionDetails" not in response, response["exceptionDetails"]
+        return response["result"].get("value")
 
     def accessible(self):
-        """What a screen reader is told: (role, name, properties) of each node that is not ignored."""
+        """The accessibility tree: (role, name, properties) of each node that is not ignored."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
-        value = lambda node, what: node.get(what, {}).get("value", "")
+        value = lambda node, key: node.get(key, {}).get("value", "")
         properties = lambda node: {one["name"]: one["value"].get("value") for one in node.get("properties", [])}
         return [(value(node, "role"), value(node, "name"), properties(node)) for node in nodes if not node["ignored"]]
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Prometheus scrapes a daemon that watches a simulated HealthOmics, in both formats, with the rules of config/prometheus/ loaded.
 
-Every family of the contract is there and is the same in both formats; every rule and every query of the Grafana board is evaluated on
-that data; alerts fire; each alert has its tests and its section of the runbook, and what the runbook tells to run exists.
+Checks that all documented families exist and are equal in both formats, that rules and dashboard queries work on the data, that alerts
+fire, that each alert has tests and a section in the runbook, and that the runbook's commands exist.
 
-Between Prometheus and the daemon stands a relay that notes what went over it and, for the one job, asks for the text format: this
-version of Prometheus has no setting for that.
+A relay between Prometheus and the daemon records the formats and requests the text format for one job, because this version of
+Prometheus has no setting for it.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ RULES, RULES_TESTS = pathlib.Path("config/prometheus/rules.yml"), pathlib.Path("
 BOARD, RUNBOOK = pathlib.Path("config/grafana/refwatch.json"), pathlib.Path("docs/runbook.md")
 TEXT, OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# The contract: every family, by its type in the text format.
+# Every documented family by its type in the text format.
 FAMILIES = {
     "counter": """
         refwatch_transitions_total refwatch_api_requests_total refwatch_api_request_failures_total
@@ -55,7 +55,7 @@ FAMILIES = {
         refwatch_api_request_duration_seconds refwatch_quota_wait_seconds refwatch_detection_delay_seconds""",
 }
 
-# What is empty while all is well.
+# Queries without a result in normal operation.
 EMPTY = {"changes(refwatch_config_last_reload_success_timestamp_seconds[1m]) > 0"}
 
 ENDS = {
@@ -67,22 +67,22 @@ ENDS = {
 
 
 def main():
-    refwatch, folder = sys.argv[1], pathlib.Path(sys.argv[2], "scraped")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    refwatch, directory = sys.argv[1], pathlib.Path(sys.argv[2], "scraped")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
     with contextlib.ExitStack() as stack:
-        daemon, stop_daemon = start_daemon(stack, refwatch, folder)
+        daemon, stop_daemon = start_daemon(stack, refwatch, directory)
         relay = Relay(daemon)
         stack.callback(relay.shutdown)
-        prometheus = Prometheus(stack, folder, relay)
+        prometheus = Prometheus(stack, directory, relay)
         eventually("every end of a job", lambda: all(prometheus.values(ended(status)) for status in ENDS))
         eventually("alerts", lambda: set(filter(None, ENDS.values())) <= prometheus.alerts("firing").keys())
-        the_formats_are_valid(daemon)
-        the_contract_holds(prometheus, relay)
-        alerts = the_rules_are_healthy(prometheus)
-        the_board_shows_data(prometheus)
-        the_alerts_are_tested(alerts)
-        the_runbook_fits(prometheus, alerts, refwatch, daemon)
+        check_formats(daemon)
+        check_families(prometheus, relay)
+        alerts = check_rules(prometheus)
+        check_dashboard(prometheus)
+        check_alert_tests(alerts)
+        check_runbook(prometheus, alerts, refwatch, daemon)
         stop_daemon()
         eventually("RefwatchAbsent", lambda: "RefwatchAbsent" in prometheus.alerts("pending"))
 
@@ -91,18 +91,18 @@ def ended(status):
     return f'refwatch_job_status{{status="{status}"}} == 1'
 
 
-def the_formats_are_valid(daemon):
-    """Prometheus's own parsers for Python are stricter than Prometheus."""
+def check_formats(daemon):
+    """Parses with Prometheus's parsers for Python, which are stricter than Prometheus."""
     for accept, content_type, parse in [("*/*", TEXT, parse_text), (OPENMETRICS, OPENMETRICS, parse_openmetrics)]:
         headers, body = get(daemon, "/metrics", {"Accept": accept})
         check(headers["Content-Type"] == content_type, f"{accept}: {headers['Content-Type']}")
-        found = {family.name: family.type for family in parse(body.decode())}
-        expected = {spelled(name, kind, content_type) for name, kind in families()}
-        check(set(found.items()) == expected, f"{content_type}: {set(found.items()) ^ expected}")
+        parsed = {family.name: family.type for family in parse(body.decode())}
+        expected = {name_in_format(name, kind, content_type) for name, kind in families()}
+        check(set(parsed.items()) == expected, f"{content_type}: {set(parsed.items()) ^ expected}")
 
 
-def spelled(name, kind, content_type):
-    """A family as the parser tells of it: counters go without `_total`; infos are a type of OpenMetrics alone."""
+def name_in_format(name, kind, content_type):
+    """A family as the parser returns it: counters without `_total`; `info` is a type in OpenMetrics only."""
     if content_type == OPENMETRICS and name.endswith("_info"):
         return name.removesuffix("_info"), "info"
     return name.removesuffix("_total") if kind == "counter" else name, kind
@@ -112,19 +112,19 @@ def families():
     return [(name, kind) for kind, names in FAMILIES.items() for name in names.split()]
 
 
-def the_contract_holds(prometheus, relay):
-    check(relay.seen["refwatch"] == {(OPENMETRICS, "gzip")}, f"as OpenMetrics: {relay.seen['refwatch']}")
-    check(relay.seen["text"] == {(TEXT, "gzip")}, f"as text: {relay.seen['text']}")
+def check_families(prometheus, relay):
+    check(relay.formats["refwatch"] == {(OPENMETRICS, "gzip")}, f"OpenMetrics: {relay.formats['refwatch']}")
+    check(relay.formats["text"] == {(TEXT, "gzip")}, f"text: {relay.formats['text']}")
     for name, kind in families():
         for series in [name + suffix for suffix in ("_bucket", "_sum", "_count")] if kind == "histogram" else [name]:
-            for job in relay.seen:
+            for job in relay.formats:
                 check(prometheus.values(f'{series}{{job="{job}"}}'), f"{series} has no series as {job}")
-    # A series that has just begun or ended may have been scraped by one job and not yet by the other.
-    eventually("series of both formats that are the same", lambda: prometheus.series("refwatch") == prometheus.series("text"))
-    print(f"{len(families())} families, {len(prometheus.series('text'))} series, the same in both formats")
+    # A new or ended series may have been scraped by one job only.
+    eventually("equal series in both formats", lambda: prometheus.series("refwatch") == prometheus.series("text"))
+    print(f"{len(families())} families, {len(prometheus.series('text'))} series, equal in both formats")
 
 
-def the_rules_are_healthy(prometheus):
+def check_rules(prometheus):
     eventually("evaluation of every rule", lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()))
     rules = prometheus.rules()
     for rule in rules:
@@ -132,24 +132,24 @@ def the_rules_are_healthy(prometheus):
         if rule["type"] == "recording":
             eventually(f"series of {rule['name']}", lambda: prometheus.values(rule["name"]))
     for alert in prometheus.alerts("firing").values():
-        told = " ".join(alert["annotations"].values())
-        check(not re.search(r"<no value>|<error|\{\{|%!", told), f"{alert['labels']['alertname']}: {told}")
+        text = " ".join(alert["annotations"].values())
+        check(not re.search(r"<no value>|<error|\{\{|%!", text), f"{alert['labels']['alertname']}: {text}")
     print(f"{len(rules)} rules; firing: {', '.join(sorted(prometheus.alerts('firing')))}")
     return [rule for rule in rules if rule["type"] == "alerting"]
 
 
-def the_board_shows_data(prometheus):
+def check_dashboard(prometheus):
     board = json.loads(BOARD.read_text())
     queries = [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel.get("targets", [])]
     queries += [(annotation["name"], annotation["expr"]) for annotation in board["annotations"]["list"]]
     for title, query in queries:
         filled = query.replace("$__rate_interval", "1m").replace("$__range", "5m")
         filled = re.sub(r"\$(target|watch)", ".*", filled)
-        check("$" not in filled, f"{title}: a variable that Grafana does not fill in: {filled}")
-        found = prometheus.values(filled)
-        check(bool(found) != (query in EMPTY), f"{title}: {len(found)} series of {filled}")
-        check(not any(math.isnan(value) for value in found), f"{title}: not a number: {filled}")
-    check(EMPTY <= {query for _, query in queries}, "EMPTY names a query that no board has")
+        check("$" not in filled, f"{title}: a variable that Grafana does not replace: {filled}")
+        values = prometheus.values(filled)
+        check(bool(values) != (query in EMPTY), f"{title}: {len(values)} series of {filled}")
+        check(not any(math.isnan(value) for value in values), f"{title}: not a number: {filled}")
+    check(EMPTY <= {query for _, query in queries}, "EMPTY contains a query that is not on the dashboard")
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":
             selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()
@@ -157,21 +157,21 @@ def the_board_shows_data(prometheus):
             check(values, f"the variable {variable['name']} has no value")
     identities = [panel["id"] for panel in board["panels"]]
     check(len(set(identities)) == len(identities), "two panels with one id")
-    print(f"{len(queries)} queries of the board")
+    print(f"{len(queries)} queries of the dashboard")
 
 
-def the_alerts_are_tested(alerts):
+def check_alert_tests(alerts):
     tests = [test for group in yaml.safe_load(RULES_TESTS.read_text())["tests"] for test in group.get("alert_rule_test", [])]
     for alert in (alert["name"] for alert in alerts):
         for firing in (True, False):
             tested = any(test["alertname"] == alert and bool(test.get("exp_alerts")) == firing for test in tests)
-            check(tested, f"{RULES_TESTS}: no test has {alert} {'firing' if firing else 'not firing'}")
+            check(tested, f"{RULES_TESTS}: no test of {alert} {'firing' if firing else 'not firing'}")
 
 
-def the_runbook_fits(prometheus, alerts, refwatch, daemon):
+def check_runbook(prometheus, alerts, refwatch, daemon):
     text = RUNBOOK.read_text()
     sections, names = re.findall(r"^## (\w+)$", text, re.MULTILINE), [alert["name"] for alert in alerts]
-    check(sorted(sections) == sorted(names), f"{RUNBOOK}: not one section for each alert: {set(sections) ^ set(names)}")
+    check(sorted(sections) == sorted(names), f"{RUNBOOK}: sections and alerts differ: {set(sections) ^ set(names)}")
     for alert in alerts:
         link = f"{RUNBOOK}#{alert['name'].lower()}"
         check(alert["annotations"]["runbook"] == link, f"{alert['name']}: its runbook is not {link}")
@@ -179,17 +179,17 @@ def the_runbook_fits(prometheus, alerts, refwatch, daemon):
             check(alert["annotations"].get(needed), f"{alert['name']} has no {needed}")
         check(alert["labels"]["severity"] in {"critical", "warning", "info"}, f"{alert['name']}: its severity")
     for anchor in re.findall(r"\(#([^)]*)\)", text):
-        check(anchor in {name.lower() for name in names}, f"{RUNBOOK}: #{anchor} leads nowhere")
+        check(anchor in {name.lower() for name in names}, f"{RUNBOOK}: #{anchor} does not exist")
     for path in re.findall(r"\]\(\.\./([^)]*)\)", text):
-        check(pathlib.Path(path).exists(), f"{RUNBOOK}: {path} is not there")
+        check(pathlib.Path(path).exists(), f"{RUNBOOK}: {path} does not exist")
     commands = "\n".join(first or second for first, second in re.findall(r"```sh\n(.*?)```|`([^`\n]*)`", text, re.DOTALL))
     for command in set(re.findall(r"(?:^|[`\s])refwatch ([a-z]+)", commands)):
         check(subprocess.run([refwatch, command, "--help"], capture_output=True).returncode == 0, f"refwatch {command}")
     for path in set(re.findall(r"127\.0\.0\.1:10210(/[^\s`]*)", commands)):
-        check(get(daemon, path)[1], f"{RUNBOOK}: {path} has no answer")
+        check(get(daemon, path)[1], f"{RUNBOOK}: {path} has no response")
     sources = "".join(file.read_text() for file in pathlib.Path("src").rglob("*.rs"))
     for event in set(re.findall(r"--grep (\w+)", commands)):
-        check(f'event = "{event}"' in sources, f"{RUNBOOK}: no line of the log has the event {event}")
+        check(f'event = "{event}"' in sources, f"{RUNBOOK}: no log line has the event {event}")
     for metric in set(re.findall(r"'\^(refwatch_\w+)", commands)):
         check(any(name.startswith(metric) for name, _ in families()), f"{RUNBOOK}: no metric begins with {metric}")
     for query in set(re.findall(r"jq '([^']*)'", commands)):
@@ -198,12 +198,12 @@ def the_runbook_fits(prometheus, alerts, refwatch, daemon):
 
 
 class Relay(http.server.ThreadingHTTPServer):
-    """Hands a scrape on to the daemon: below /text with what is accepted set to the text format. Notes what was answered."""
+    """Forwards scrapes to the daemon, below /text with `Accept` set to the text format. Records the formats of the responses."""
 
     daemon_threads = True
 
     def __init__(self, daemon):
-        self.daemon, self.seen = daemon, {"refwatch": set(), "text": set()}
+        self.daemon, self.formats = daemon, {"refwatch": set(), "text": set()}
         super().__init__(("127.0.0.1", 0), Relayed)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -217,7 +217,7 @@ class Relayed(http.server.BaseHTTPRequestHandler):
             headers, body = get(self.server.daemon, f"/{path}", headers)
         except OSError:
             return self.send_error(502)
-        self.server.seen[job].add((headers["Content-Type"], headers["Content-Encoding"]))
+        self.server.formats[job].add((headers["Content-Type"], headers["Content-Encoding"]))
         self.send_response(200)
         for name in ("Content-Type", "Content-Encoding"):
             self.send_header(name, headers[name])
@@ -230,16 +230,16 @@ class Relayed(http.server.BaseHTTPRequestHandler):
 
 
 class Prometheus:
-    def __init__(self, stack, folder, relay):
+    def __init__(self, stack, directory, relay):
         scraped = {"static_configs": [{"targets": [f"127.0.0.1:{relay.server_port}"]}]}
-        jobs = [{"job_name": job, "metrics_path": f"/{job}/metrics"} | scraped for job in relay.seen]
+        jobs = [{"job_name": job, "metrics_path": f"/{job}/metrics"} | scraped for job in relay.formats]
         intervals = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config = {"global": intervals, "rule_files": [str(RULES.absolute())], "scrape_configs": jobs}
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.port = free_port()
-        start(stack, folder / "prometheus.log", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
+        start(stack, directory / "prometheus.log", "prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/tsdb",
               f"--web.listen-address=127.0.0.1:{self.port}")
-        eventually("Prometheus", lambda: answers(self.port, "/-/ready"))
+        eventually("Prometheus", lambda: is_ready(self.port, "/-/ready"))
 
     def api(self, path, arguments=()):
         _, body = get(self.port, f"/api/v1/{path}?{urllib.parse.urlencode(arguments)}")
@@ -252,15 +252,15 @@ class Prometheus:
         return [float(sample["value"][1]) for sample in self.samples(query)]
 
     def series(self, job):
-        """What the job's last scrape had, without what Prometheus adds. It takes a bound as it is written, 1 or 1.0.
+        """The series of the job's last scrape, without Prometheus's labels and with numeric bounds.
 
-        Not what its scrapes ever had: a series may be so short that the other job's scrapes have missed it."""
-        found = [sample["metric"] for sample in self.samples(f'{{job="{job}", __name__=~"refwatch_.*|process_.*"}}')]
-        for labels in found:
+        Earlier scrapes are excluded: a short-lived series may be missing from the other job's scrapes."""
+        series = [sample["metric"] for sample in self.samples(f'{{job="{job}", __name__=~"refwatch_.*|process_.*"}}')]
+        for labels in series:
             del labels["job"], labels["instance"]
             if "le" in labels:
                 labels["le"] = float(labels["le"])
-        return {tuple(sorted(labels.items())) for labels in found}
+        return {tuple(sorted(labels.items())) for labels in series}
 
     def rules(self):
         return [rule for group in self.api("rules")["groups"] for rule in group["rules"]]
@@ -269,19 +269,19 @@ class Prometheus:
         return {alert["labels"]["alertname"]: alert for alert in self.api("alerts")["alerts"] if alert["state"] == state}
 
 
-def start_daemon(stack, refwatch, folder):
-    """A daemon that watches the jobs of a simulator by their ids and their store as a whole, while some of its requests fail."""
-    config, port = folder / "refwatch.toml", free_port()
+def start_daemon(stack, refwatch, directory):
+    """Starts a daemon that watches a simulator's jobs by id and their store; some requests fail."""
+    config, port = directory / "refwatch.toml", free_port()
     faults = [argument for fault in ("throttling=0.15", "internal=0.1") for argument in ("--fault", fault)]
-    start(stack, folder / "simulator.log", refwatch, "simulate", "--listen", f"127.0.0.1:{free_port()}", "--jobs", "8", "--stuck", "1",
+    start(stack, directory / "simulator.log", refwatch, "simulate", "--listen", f"127.0.0.1:{free_port()}", "--jobs", "8", "--stuck", "1",
           "--mean-seconds", "10", "--quota", "20", "--config-out", config, *faults)
     eventually("the simulator", config.exists)
     text = config.read_text()
     store = tomllib.loads(text)["job"][0]["reference_store_id"]
     text = text.replace("127.0.0.1:10210", f"127.0.0.1:{port}")
     config.write_text(f'{text}\n[[store]]\nname = "shared references"\nreference_store_id = "{store}"\n')
-    process = start(stack, folder / "daemon.log", refwatch, "--config", config, "run")
-    eventually("the daemon", lambda: answers(port, "/-/ready"))
+    process = start(stack, directory / "daemon.log", refwatch, "--config", config, "run")
+    eventually("the daemon", lambda: is_ready(port, "/-/ready"))
 
     def stop():
         process.send_signal(signal.SIGTERM)
@@ -291,10 +291,10 @@ def start_daemon(stack, refwatch, folder):
 
 
 def start(stack, log, *command):
-    """Starts a process that ends with the check; where that fails, what it said may tell why."""
-    signed = {"AWS_ACCESS_KEY_ID": "simulated", "AWS_SECRET_ACCESS_KEY": "simulated"}
+    """Starts a process that ends with the check. If the check fails, prints the end of the log."""
+    credentials = {"AWS_ACCESS_KEY_ID": "simulated", "AWS_SECRET_ACCESS_KEY": "simulated"}
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=os.environ | signed, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=os.environ | credentials, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def end(failure, *_):
         process.terminate()
@@ -307,7 +307,7 @@ def start(stack, log, *command):
 
 
 def get(port, path, headers={}):
-    """Whatever the status: /-/ready says 503 for a reason."""
+    """Accepts 200 and 503, which /-/ready may return."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection):
         connection.request("GET", path, headers=headers)
@@ -316,7 +316,7 @@ def get(port, path, headers={}):
         return response.headers, response.read()
 
 
-def answers(port, path):
+def is_ready(port, path):
     try:
         return b"eady" in get(port, path)[1]
     except OSError:
@@ -329,16 +329,16 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def eventually(what, state):
+def eventually(expected, condition):
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while not state():
-        check(time.monotonic() < deadline, f"no {what} within {DEADLINE_SECONDS} s")
+    while not condition():
+        check(time.monotonic() < deadline, f"no {expected} within {DEADLINE_SECONDS} s")
         time.sleep(0.2)
 
 
-def check(holds, otherwise):
-    if not holds:
-        sys.exit(f"error: {otherwise}")
+def check(condition, message):
+    if not condition:
+        sys.exit(f"error: {message}")
 
 
 main()

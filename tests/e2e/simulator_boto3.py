@@ -1,10 +1,10 @@
-"""Reads the simulator with boto3, a client that we did not write: whatever it refuses is our mistake.
+"""Checks the simulator with boto3, which validates responses against AWS's model.
 
 Usage: simulator_boto3.py ENDPOINT REFWATCH
 
-ENDPOINT is a running `refwatch simulate` with short-lived jobs (--mean-seconds 5) that has just been started, with at
-least eight of them, a quota that lets the reading get on (--quota 50), and without faults. REFWATCH is the binary: the
-errors are read from simulators of its own, each with one fault. Ends 0 where all is well, 1 at the first mismatch.
+ENDPOINT is a `refwatch simulate` that was just started with at least eight short jobs (--mean-seconds 5), a high quota
+(--quota 50) and no faults. REFWATCH is the binary; it also starts one simulator per fault. Exits with 1 at the first
+mismatch.
 """
 
 import datetime
@@ -26,10 +26,10 @@ JOB_STATUSES = {
 SOURCE_STATUSES = {"NOT_STARTED", "IN_PROGRESS", "FINISHED", "FAILED"}
 ENDS = {"CANCELLED", "FAILED", "COMPLETED", "COMPLETED_WITH_FAILURES"}
 
-# Seconds until every job has ended: not twice the mean, and room for a slow machine.
+# Seconds until every job has ended, on a slow machine.
 DEADLINE = 120
 
-# Fault, exception, HTTP status: every error that both operations can raise.
+# Fault, exception and HTTP status of each error of both operations.
 ERRORS = [
     ("throttling", "ThrottlingException", 429),
     ("internal", "InternalServerException", 500),
@@ -41,7 +41,7 @@ ERRORS = [
 
 
 def client_of(endpoint, attempts=10):
-    """A client that uses the endpoint as it is: without the host prefix `control-storage-`."""
+    """A client without the host prefix `control-storage-`."""
     return boto3.client(
         "omics",
         endpoint_url=endpoint,
@@ -52,22 +52,22 @@ def client_of(endpoint, attempts=10):
     )
 
 
-def check(holds, *what):
-    if not holds:
-        raise AssertionError(" ".join(str(part) for part in what))
+def check(condition, *message):
+    if not condition:
+        raise AssertionError(" ".join(str(part) for part in message))
 
 
 def raised(error, call, *args, **kwargs):
-    """The `error` that a call must raise."""
+    """Returns the `error` that a call must raise."""
     try:
-        answer = call(*args, **kwargs)
+        response = call(*args, **kwargs)
     except error as caught:
         return caught
-    raise AssertionError(f"{error.__name__} was not raised, but answered: {answer}")
+    raise AssertionError(f"{error.__name__} was not raised; the response is {response}")
 
 
 def conforms(value, shape, path="$"):
-    """Holds an answer to the service model that boto3 itself carries: types, required members, bounds, patterns."""
+    """Checks a response against boto3's service model: types, required members, bounds, patterns."""
     metadata = shape.metadata
     if shape.type_name == "structure":
         extra = set(value) - set(shape.members) - {"ResponseMetadata"}
@@ -98,14 +98,14 @@ def conforms(value, shape, path="$"):
         raise AssertionError(f"{path} is of a type that this test does not know: {shape.type_name}")
 
 
-def truth_of(endpoint):
-    with urllib.request.urlopen(endpoint + "/-/jobs") as answer:
-        return json.load(answer)
+def timelines_of(endpoint):
+    with urllib.request.urlopen(endpoint + "/-/jobs") as response:
+        return json.load(response)
 
 
-def by_end(truth):
-    """One job for each way to end."""
-    return {job["timeline"][-1]["status"]: ids_of(job) for job in truth}
+def by_end(timelines):
+    """One job for each terminal status."""
+    return {job["timeline"][-1]["status"]: ids_of(job) for job in timelines}
 
 
 def ids_of(job):
@@ -113,7 +113,7 @@ def ids_of(job):
 
 
 def check_waiter(client, jobs):
-    """AWS's waiter succeeds on COMPLETED, from wherever the job is, and fails on every other end."""
+    """AWS's waiter succeeds on COMPLETED and fails on every other terminal status."""
     waiter = client.get_waiter("reference_import_job_completed")
     often = {"Delay": 1, "MaxAttempts": DEADLINE}
     waiter.wait(**jobs["COMPLETED"], WaiterConfig=often)
@@ -122,17 +122,17 @@ def check_waiter(client, jobs):
         check(error.last_response["status"] == end, "the waiter ended on", error.last_response)
 
 
-def check_job(client, truth):
-    """The job conforms to the model and is what the simulator says is true. Answers whether it has ended."""
+def check_job(client, job):
+    """Checks a job against the model and its timeline. Returns whether it has ended."""
     shape = client.meta.service_model.operation_model("GetReferenceImportJob").output_shape
-    answer = client.get_reference_import_job(**ids_of(truth))
-    conforms(answer, shape)
-    created, end = truth["timeline"][0], truth["timeline"][-1]
-    check(answer["creationTime"].isoformat() == iso(created["at"]), answer, "is not", truth)
-    check(answer["status"] in {step["status"] for step in truth["timeline"]}, answer, "is not", truth)
-    ended = answer["status"] == end["status"]
+    response = client.get_reference_import_job(**ids_of(job))
+    conforms(response, shape)
+    created, end = job["timeline"][0], job["timeline"][-1]
+    check(response["creationTime"].isoformat() == iso(created["at"]), response, "does not match", job)
+    check(response["status"] in {step["status"] for step in job["timeline"]}, response, "does not match", job)
+    ended = response["status"] == end["status"]
     if ended:
-        check(answer["completionTime"].isoformat() == iso(end["at"]), answer, "is not", truth)
+        check(response["completionTime"].isoformat() == iso(end["at"]), response, "does not match", job)
     return ended
 
 
@@ -140,11 +140,11 @@ def iso(timestamp):
     return datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00")).isoformat()
 
 
-def check_list(client, truth):
-    """The paginator brings every job once, in pages of the size asked for, and filters."""
+def check_list(client, timelines):
+    """The paginator returns each job once, in pages of the requested size, and filters."""
     shape = client.meta.service_model.operation_model("ListReferenceImportJobs").output_shape
     paginator = client.get_paginator("list_reference_import_jobs")
-    store = truth[0]["reference_store_id"]
+    store = timelines[0]["reference_store_id"]
 
     def listed(**arguments):
         pages = list(paginator.paginate(referenceStoreId=store, **arguments))
@@ -153,12 +153,12 @@ def check_list(client, truth):
         jobs = [job["id"] for page in pages for job in page["importJobs"]]
         return [len(page["importJobs"]) for page in pages], sorted(jobs)
 
-    every = sorted(job["id"] for job in truth)
+    every = sorted(job["id"] for job in timelines)
     sizes, jobs = listed(PaginationConfig={"PageSize": 3})
     check(jobs == every and all(size == 3 for size in sizes[:-1]) and len(sizes) > 2, "pages of 3:", sizes, jobs)
-    check(listed() == ([len(truth)], every), "without a page size")
+    check(listed() == ([len(timelines)], every), "without a page size")
     for end in ENDS:
-        expected = sorted(job["id"] for job in truth if job["timeline"][-1]["status"] == end)
+        expected = sorted(job["id"] for job in timelines if job["timeline"][-1]["status"] == end)
         check(listed(filter={"status": end}, PaginationConfig={"PageSize": 2})[1] == expected, "only", end)
     hour = datetime.timedelta(hours=1)
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -167,8 +167,8 @@ def check_list(client, truth):
     check(listed(filter={"createdBefore": now - hour})[1] == [], "created long ago")
 
 
-def check_refusals(client, job):
-    """What boto3 lets through and the service must refuse, and what boto3 refuses by the model itself."""
+def check_rejections(client, job):
+    """Invalid requests are rejected by the service, or by boto3's own validation."""
     store, job = job["referenceStoreId"], job["id"]
     validation, not_found = client.exceptions.ValidationException, client.exceptions.ResourceNotFoundException
     get, listing = client.get_reference_import_job, client.list_reference_import_jobs
@@ -206,38 +206,38 @@ def check_errors(refwatch):
             check(simulator.wait(timeout=DEADLINE) == 0, "the simulator ended", simulator.returncode)
 
 
-def check_quota(endpoint, truth):
-    """A client without retries runs into the quota."""
+def check_quota(endpoint, timelines):
+    """A client without retries is throttled."""
     client = client_of(endpoint, attempts=1)
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         try:
-            client.get_reference_import_job(**ids_of(truth[0]))
+            client.get_reference_import_job(**ids_of(timelines[0]))
         except client.exceptions.ThrottlingException:
             return
         except ClientError as other:
-            raise AssertionError(f"in place of a throttle: {other}") from other
+            raise AssertionError(f"expected throttling: {other}") from other
     raise AssertionError("the quota was never reached")
 
 
 def main():
     endpoint, refwatch = sys.argv[1:]
-    truth = truth_of(endpoint)
-    check({job["timeline"][-1]["status"] for job in truth} == ENDS, "not every end comes up:", truth)
-    check({step["status"] for job in truth for step in job["timeline"]} == JOB_STATUSES, "not every status comes up")
+    timelines = timelines_of(endpoint)
+    check({job["timeline"][-1]["status"] for job in timelines} == ENDS, "not every terminal status occurs:", timelines)
+    check({step["status"] for job in timelines for step in job["timeline"]} == JOB_STATUSES, "not every status occurs")
     client = client_of(endpoint)
     shape = client.meta.service_model.shape_for("ReferenceImportJobItemStatus")
     check(set(shape.enum) == SOURCE_STATUSES, "the model has other source statuses:", shape.enum)
-    check(not all([check_job(client, job) for job in truth]), "every job has ended already")
-    check_waiter(client, by_end(truth))
+    check(not all([check_job(client, job) for job in timelines]), "every job has ended already")
+    check_waiter(client, by_end(timelines))
     deadline = time.monotonic() + DEADLINE
-    while not all([check_job(client, job) for job in truth]):
+    while not all([check_job(client, job) for job in timelines]):
         check(time.monotonic() < deadline, "not every job ends")
-    check_list(client, truth)
-    check_refusals(client, ids_of(truth[0]))
-    check_quota(endpoint, truth)
+    check_list(client, timelines)
+    check_rejections(client, ids_of(timelines[0]))
+    check_quota(endpoint, timelines)
     check_errors(refwatch)
-    print("boto3", boto3.__version__, "is satisfied")
+    print("boto3", boto3.__version__, "reports no error")
 
 
 if __name__ == "__main__":

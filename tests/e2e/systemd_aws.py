@@ -1,8 +1,8 @@
-"""What of AWS is around a HealthOmics, on the loopback of a container: `systemd_aws.py TLS_DIRECTORY SEEN_FILE`.
+"""Simulates AWS's infrastructure on the loopback device of a container: `systemd_aws.py TLS_DIRECTORY KEYS_FILE`.
 
-The instance metadata service and the container credentials endpoint at their addresses; a name server for which every name is here;
-an HTTP proxy; and the TLS before a simulated HealthOmics. For each request that comes through, SEEN_FILE gets one line: the access key
-that signed it, and whether it came by the proxy.
+Serves the instance metadata service and the container credentials endpoint at their addresses, a name server that resolves every name
+to loopback, an HTTP proxy, and TLS in front of the simulator. For each request, KEYS_FILE gets one line: the access key that signed
+it, and whether it came through the proxy.
 """
 
 import http.client
@@ -16,12 +16,12 @@ import ssl
 import sys
 import threading
 
-TLS, SEEN = map(pathlib.Path, sys.argv[1:])
+TLS, KEYS = map(pathlib.Path, sys.argv[1:])
 SIMULATOR = ("127.0.0.1", 10211)
 HEALTH_OMICS = ("127.0.0.1", 8443)
 ROLE = "refwatch"
-PATH_OF_ROLES = "/latest/meta-data/iam/security-credentials/"
-# Local ports of the connections that the proxy made.
+ROLES_PATH = "/latest/meta-data/iam/security-credentials/"
+# Local ports of the proxy's connections.
 proxied = set()
 
 
@@ -42,7 +42,7 @@ def credentials(key):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def answer(self, status, body, headers=()):
+    def respond(self, status, body, headers=()):
         body = body.encode() if isinstance(body, str) else body
         self.send_response(status)
         for name, value in headers:
@@ -52,19 +52,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
-        found = self.paths.get(self.path)
-        self.answer(200 if found else 404, found or "")
+        body = self.paths.get(self.path)
+        self.respond(200 if body else 404, body or "")
 
 
 class InstanceMetadata(Handler):
     paths = {
-        PATH_OF_ROLES: ROLE,
-        PATH_OF_ROLES + ROLE: credentials("INSTANCE"),
+        ROLES_PATH: ROLE,
+        ROLES_PATH + ROLE: credentials("INSTANCE"),
         "/latest/meta-data/placement/region": "us-west-2",
     }
 
     def do_PUT(self):
-        self.answer(200, "session", [("x-aws-ec2-metadata-token-ttl-seconds", "21600")])
+        self.respond(200, "session", [("x-aws-ec2-metadata-token-ttl-seconds", "21600")])
 
 
 class ContainerCredentials(Handler):
@@ -72,47 +72,46 @@ class ContainerCredentials(Handler):
 
 
 class HealthOmics(Handler):
-    """Hands on what it is asked, once it has told who asked."""
+    """Records the access key and forwards the request."""
 
     def do_GET(self):
-        self.hand_on()
+        self.forward()
 
     def do_POST(self):
-        self.hand_on()
+        self.forward()
 
-    def hand_on(self):
+    def forward(self):
         key = re.search(r"Credential=([^/]+)", self.headers.get("Authorization", ""))
-        way = " by proxy" if self.client_address[1] in proxied else ""
-        with SEEN.open("a") as seen:
-            seen.write(f"{key[1] if key else 'nobody'}{way}\n")
+        route = " by proxy" if self.client_address[1] in proxied else ""
+        with KEYS.open("a") as keys:
+            keys.write(f"{key[1] if key else 'nobody'}{route}\n")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         simulator = http.client.HTTPConnection(*SIMULATOR)
         simulator.request(self.command, self.path, body, dict(self.headers))
-        answer = simulator.getresponse()
-        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in ("content-length", "transfer-encoding")]
-        self.answer(answer.status, answer.read(), kept)
+        response = simulator.getresponse()
+        kept = [(name, value) for name, value in response.getheaders() if name.lower() not in ("content-length", "transfer-encoding")]
+        self.respond(response.status, response.read(), kept)
 
 
 class Proxy(Handler):
     def do_CONNECT(self):
-        there = socket.create_connection(HEALTH_OMICS)
-        proxied.add(there.getsockname()[1])
+        upstream = socket.create_connection(HEALTH_OMICS)
+        proxied.add(upstream.getsockname()[1])
         self.send_response(200)
         self.end_headers()
-        back = threading.Thread(target=pour, args=(there, self.connection), daemon=True)
-        back.start()
-        pour(self.connection, there)
+        threading.Thread(target=copy, args=(upstream, self.connection), daemon=True).start()
+        copy(self.connection, upstream)
         self.close_connection = True
 
 
-def pour(source, sink):
+def copy(source, sink):
     while data := source.recv(65536):
         sink.sendall(data)
     sink.close()
 
 
 class NameServer(socketserver.DatagramRequestHandler):
-    """Every name has the address 127.0.0.1, and none of IPv6."""
+    """Resolves every name to 127.0.0.1, without IPv6 addresses."""
 
     def handle(self):
         query = self.rfile.read()
