@@ -1,8 +1,8 @@
-//! Any bytes as the configuration.
+//! Arbitrary bytes as the configuration.
 #![no_main]
 
-#[allow(dead_code, reason = "each target runs one of the checks")]
-#[path = "../../tests/it/foreign.rs"]
-mod foreign;
+#[allow(dead_code, reason = "each target runs one check")]
+#[path = "../../tests/it/untrusted_text.rs"]
+mod untrusted_text;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| foreign::configuration(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| untrusted_text::check_configuration(bytes));

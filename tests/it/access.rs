@@ -1,4 +1,4 @@
-//! Who gets in at the listener: over TLS, with a certificate, with a password.
+//! Access to the HTTP listener: TLS, client certificates, passwords, and warnings about an open listener.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -11,8 +11,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::authority::Authority;
-use crate::process::{Scene, eventually, get};
+use crate::certificate_authority::CertificateAuthority;
+use crate::process::{Workspace, eventually, get};
 
 const HOST: &str = "refwatch.example";
 
@@ -22,130 +22,143 @@ fn configuration(http: &str) -> String {
     )
 }
 
-/// Writes a certificate of this authority and its key.
-fn certify(scene: &Scene, authority: &Authority, name: &str) {
+/// Writes a certificate and its key.
+fn write_certificate(workspace: &Workspace, authority: &CertificateAuthority, name: &str) {
     let (certificate, key) = authority.certificate(HOST, 2999);
-    scene.write(&format!("{name}.key"), &key.serialize_pem());
-    scene.write(&format!("{name}.crt"), &certificate.pem());
+    workspace.write(&format!("{name}.key"), &key.serialize_pem());
+    workspace.write(&format!("{name}.crt"), &certificate.pem());
 }
 
-/// The status and the body of a GET by whoever trusts this authority, and shows the certificate of that name if there is one.
-fn ask(scene: &Scene, address: SocketAddr, authority: &Authority, name: Option<&str>) -> io::Result<(u16, String)> {
+/// Sends a GET that trusts `authority`, with the client certificate `name` if given. Returns status and body.
+fn request(
+    workspace: &Workspace,
+    address: SocketAddr,
+    authority: &CertificateAuthority,
+    name: Option<&str>,
+) -> io::Result<(u16, String)> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate")).expect("an authority");
     let config = ClientConfig::builder().with_root_certificates(roots);
     let config = match name {
         None => config.with_no_client_auth(),
         Some(name) => {
-            let certificate = CertificateDer::from_pem_file(scene.path(&format!("{name}.crt"))).expect("a certificate");
-            let key = PrivateKeyDer::from_pem_file(scene.path(&format!("{name}.key"))).expect("a key");
+            let certificate =
+                CertificateDer::from_pem_file(workspace.path(&format!("{name}.crt"))).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_file(workspace.path(&format!("{name}.key"))).expect("a key");
             config.with_client_auth_cert(vec![certificate], key).expect("a certificate and its key")
         }
     };
     let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(HOST).expect("a name"));
     let mut stream = StreamOwned::new(connection.expect("a connection"), TcpStream::connect(address)?);
     write!(stream, "GET /-/healthy HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-    Ok((answer[9..12].parse().expect("a status"), body.expect("a body")))
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    Ok((response[9..12].parse().expect("a status"), body.expect("a body")))
 }
 
 #[test]
-fn a_certificate_that_is_replaced_is_taken_up_without_a_restart_and_one_that_is_no_use_is_not() {
-    let scene = Scene::new();
-    let (first, second) = (Authority::new("first"), Authority::new("second"));
-    certify(&scene, &first, "server");
+fn a_replaced_certificate_is_loaded_without_a_restart_and_an_invalid_one_is_rejected() {
+    let workspace = Workspace::new();
+    let (first, second) = (CertificateAuthority::new("first"), CertificateAuthority::new("second"));
+    write_certificate(&workspace, &first, "server");
     let file = configuration("tls = { cert = \"server.crt\", key = \"server.key\" }");
-    let file = scene.write("refwatch.toml", &file);
-    let (daemon, address) = scene.daemon(&file);
-    let ask = |authority| ask(&scene, address, authority, None);
-    assert_eq!(ask(&first).expect("an answer").0, 200, "under the name in the certificate");
-    assert!(ask(&second).is_err(), "it is not the other's");
-    let mut plain = TcpStream::connect(address).expect("it listens");
+    let file = workspace.write("refwatch.toml", &file);
+    let (daemon, address) = workspace.daemon(&file);
+    let request = |authority| request(&workspace, address, authority, None);
+    assert_eq!(request(&first).expect("a response").0, 200, "the certificate's host name");
+    assert!(request(&second).is_err(), "not signed by the other authority");
+    let mut plain = TcpStream::connect(address).expect("a listener");
     let sent = plain.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
-    let mut answer = Vec::new();
-    assert!(sent.and_then(|()| plain.read_to_end(&mut answer)).is_err() || !answer.starts_with(b"HTTP"), "{answer:?}");
-    let (status, shown, said) = scene.run(&["--config", file.to_str().expect("text"), "status"]);
-    assert_eq!((status, shown.as_str()), (0, "Nothing is watched."), "over the control socket: {said}");
+    let mut response = Vec::new();
+    assert!(
+        sent.and_then(|()| plain.read_to_end(&mut response)).is_err() || !response.starts_with(b"HTTP"),
+        "{response:?}"
+    );
+    let (status, shown, error) = workspace.run(&["--config", file.to_str().expect("text"), "status"]);
+    assert_eq!((status, shown.as_str()), (0, "Nothing is watched."), "over the control socket: {error}");
 
-    scene.write("server.crt", "no certificate");
-    eventually("the refusal", || daemon.stderr().contains("event=\"certificate_refused\"").then_some(()));
-    assert_eq!(ask(&first).expect("an answer").0, 200, "the one before it stays in force");
-    certify(&scene, &second, "server");
-    eventually("the other certificate", || ask(&second).ok().filter(|(status, _)| *status == 200));
-    assert!(ask(&first).is_err());
-    assert_eq!(daemon.stderr().matches("event=\"certificate_refused\"").count(), 1, "told once: {}", daemon.stderr());
+    workspace.write("server.crt", "no certificate");
+    eventually("the rejected certificate", || daemon.stderr().contains("event=\"certificate_refused\"").then_some(()));
+    assert_eq!(request(&first).expect("a response").0, 200, "the previous certificate stays in use");
+    write_certificate(&workspace, &second, "server");
+    eventually("the other certificate", || request(&second).ok().filter(|(status, _)| *status == 200));
+    assert!(request(&first).is_err());
+    assert_eq!(daemon.stderr().matches("event=\"certificate_refused\"").count(), 1, "one event: {}", daemon.stderr());
 }
 
 #[test]
-fn only_who_shows_a_certificate_of_the_clients_authority_gets_in() {
-    let scene = Scene::new();
-    let (servers, clients, others) = (Authority::new("servers"), Authority::new("clients"), Authority::new("others"));
-    certify(&scene, &servers, "server");
-    certify(&scene, &clients, "client");
-    certify(&scene, &others, "other");
-    scene.write("clients.crt", &clients.pem);
+fn only_clients_with_a_certificate_of_the_client_ca_are_accepted() {
+    let workspace = Workspace::new();
+    let (servers, clients, others) = (
+        CertificateAuthority::new("servers"),
+        CertificateAuthority::new("clients"),
+        CertificateAuthority::new("others"),
+    );
+    write_certificate(&workspace, &servers, "server");
+    write_certificate(&workspace, &clients, "client");
+    write_certificate(&workspace, &others, "other");
+    workspace.write("clients.crt", &clients.pem);
     let tls = "tls = { cert = \"server.crt\", key = \"server.key\", client_ca = \"clients.crt\" }";
-    let (_daemon, address) = scene.daemon(&scene.write("refwatch.toml", &configuration(tls)));
-    let ask = |name| ask(&scene, address, &servers, name);
-    assert_eq!(ask(Some("client")).expect("an answer").0, 200);
-    assert!(ask(Some("other")).is_err() && ask(None).is_err());
+    let (_daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &configuration(tls)));
+    let request = |name| request(&workspace, address, &servers, name);
+    assert_eq!(request(Some("client")).expect("a response").0, 200);
+    assert!(request(Some("other")).is_err() && request(None).is_err());
 }
 
 #[test]
-fn tls_that_cannot_be_used_is_told_with_its_file() {
-    let scene = Scene::new();
-    certify(&scene, &Authority::new("first"), "server");
-    certify(&scene, &Authority::new("first"), "other");
-    scene.write("empty.crt", "");
-    for (cert, key, said) in [
+fn unusable_tls_files_are_reported_with_their_names() {
+    let workspace = Workspace::new();
+    write_certificate(&workspace, &CertificateAuthority::new("first"), "server");
+    write_certificate(&workspace, &CertificateAuthority::new("first"), "other");
+    workspace.write("empty.crt", "");
+    for (cert, key, expected) in [
         ("missing.crt", "server.key", "missing.crt: No such file"),
         ("empty.crt", "server.key", "empty.crt: it holds no certificate"),
         ("server.crt", "server.crt", "server.crt: this is no PEM file with a private key"),
         ("server.crt", "other.key", "server.crt: the certificate or its key cannot be used"),
     ] {
         let file = configuration(&format!("tls = {{ cert = \"{cert}\", key = \"{key}\" }}"));
-        let file = scene.write("refwatch.toml", &file);
-        let (status, _, told) = scene.run(&["--config", file.to_str().expect("text"), "run"]);
-        assert!(status == 1 && told.contains("http.tls: ") && told.contains(said), "{told}");
+        let file = workspace.write("refwatch.toml", &file);
+        let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), "run"]);
+        assert!(status == 1 && error.contains("http.tls: ") && error.contains(expected), "{error}");
     }
 }
 
 #[test]
-fn only_users_get_in_and_no_hash_or_password_is_shown_anywhere() {
-    let scene = Scene::new();
+fn only_users_are_accepted_and_no_hash_or_password_is_shown() {
+    let workspace = Workspace::new();
     let hash = bcrypt::hash("open sesame", 4).expect("a hash");
     let text = configuration(&format!("users = {{ prometheus = \"{hash}\" }}"));
-    let file = scene.write("refwatch.toml", &text);
+    let file = workspace.write("refwatch.toml", &text);
     let path = file.to_str().expect("text");
-    let (daemon, address) = scene.daemon(&file);
-    let ask = |path: &str, authorization: &str| {
-        let mut stream = TcpStream::connect(address).expect("it listens");
+    let (daemon, address) = workspace.daemon(&file);
+    let request = |path: &str, authorization: &str| {
+        let mut stream = TcpStream::connect(address).expect("a listener");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{authorization}\r\n")
             .expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response");
+        response
     };
     let basic = |credentials: &str| format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials));
     for path in ["/", "/metrics", "/config", "/-/healthy", "/none"] {
-        let refused = ask(path, "").to_lowercase();
-        assert!(refused.starts_with("http/1.1 401") && refused.contains("www-authenticate: basic"), "{refused}");
+        let rejected = request(path, "").to_lowercase();
+        assert!(rejected.starts_with("http/1.1 401") && rejected.contains("www-authenticate: basic"), "{rejected}");
         for wrong in ["prometheus:open sesam", "prometheus:", "somebody:open sesame", ":open sesame", "prometheus"] {
-            assert!(ask(path, &basic(wrong)).starts_with("HTTP/1.1 401"), "{wrong}");
+            assert!(request(path, &basic(wrong)).starts_with("HTTP/1.1 401"), "{wrong}");
         }
     }
-    assert!(ask("/", "Authorization: Basic ???\r\n").starts_with("HTTP/1.1 401"));
-    assert!(ask("/", "Authorization: Bearer open sesame\r\n").starts_with("HTTP/1.1 401"));
+    assert!(request("/", "Authorization: Basic ???\r\n").starts_with("HTTP/1.1 401"));
+    assert!(request("/", "Authorization: Bearer open sesame\r\n").starts_with("HTTP/1.1 401"));
     for path in ["/", "/metrics", "/-/healthy", "/config"] {
-        let answer = ask(path, &basic("prometheus:open sesame"));
-        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("$2"), "{answer}");
+        let response = request(path, &basic("prometheus:open sesame"));
+        assert!(response.starts_with("HTTP/1.1 200") && !response.contains("$2"), "{response}");
     }
-    let (status, shown, said) = scene.run(&["--config", path, "status"]);
-    assert_eq!((status, shown.as_str()), (0, "Nothing is watched."), "over the control socket: {said}");
+    let (status, shown, error) = workspace.run(&["--config", path, "status"]);
+    assert_eq!((status, shown.as_str()), (0, "Nothing is watched."), "over the control socket: {error}");
 
-    // Mistakes of every kind on the lines where secrets stand.
+    // Mistakes of each kind on lines with secrets.
     for secret in [
         "users = { prometheus = \"open sesame\" }".to_owned(),
         format!("users = {{ prometheus = \"{hash}\", other = 1 }}"),
@@ -155,37 +168,37 @@ fn only_users_get_in_and_no_hash_or_password_is_shown_anywhere() {
         format!("[http.users]\n\"a:b\" = \"{hash}\""),
     ] {
         fs::write(&file, configuration(&secret)).expect("a file");
-        let (status, _, said) = scene.run(&["--config", path, "check"]);
+        let (status, _, error) = workspace.run(&["--config", path, "check"]);
         assert!(
-            status == 78 && !said.contains("sesame") && !said.contains("$2b") && said.contains("refwatch.toml:"),
-            "{said}"
+            status == 78 && !error.contains("sesame") && !error.contains("$2b") && error.contains("refwatch.toml:"),
+            "{error}"
         );
     }
     drop(daemon);
 }
 
 #[test]
-fn a_listener_that_others_can_reach_and_that_nothing_guards_is_a_warning_of_check_and_at_the_start() {
-    let scene = Scene::new();
-    certify(&scene, &Authority::new("first"), "server");
+fn an_exposed_listener_causes_a_warning_in_check_and_at_start() {
+    let workspace = Workspace::new();
+    write_certificate(&workspace, &CertificateAuthority::new("first"), "server");
     let tls = "tls = { cert = \"server.crt\", key = \"server.key\" }";
     let users = format!("users = {{ a = \"{}\" }}", bcrypt::hash("a", 4).expect("a hash"));
-    for (http, said) in [
+    for (http, warning) in [
         (String::new(), "anybody there may read it, in the clear"),
         (tls.to_owned(), "anybody there may read it; set http.users"),
         (users.clone(), "passwords and answers go there in the clear"),
         (format!("{tls}\n{users}"), ""),
     ] {
-        let file = scene.write("refwatch.toml", &configuration(&http).replace("127.0.0.1:0", "0.0.0.0:0"));
-        let (status, _, warned) = scene.run(&["--config", file.to_str().expect("text"), "check"]);
+        let file = workspace.write("refwatch.toml", &configuration(&http).replace("127.0.0.1:0", "0.0.0.0:0"));
+        let (status, _, output) = workspace.run(&["--config", file.to_str().expect("text"), "check"]);
         assert_eq!(status, 0);
-        assert_eq!(warned.contains("warning: http.listen is 0.0.0.0:0, which others can reach"), !said.is_empty());
-        let log = scene.daemon(&file).0.stderr();
-        assert!(warned.contains(said) && log.contains(said), "{warned}{log}");
-        assert_eq!(log.contains("event=\"exposed\""), !said.is_empty(), "{log}");
+        assert_eq!(output.contains("warning: http.listen is 0.0.0.0:0, which others can reach"), !warning.is_empty());
+        let log = workspace.daemon(&file).0.stderr();
+        assert!(output.contains(warning) && log.contains(warning), "{output}{log}");
+        assert_eq!(log.contains("event=\"exposed\""), !warning.is_empty(), "{log}");
     }
-    let file = scene.write("refwatch.toml", &configuration(""));
-    let (daemon, address) = scene.daemon(&file);
+    let file = workspace.write("refwatch.toml", &configuration(""));
+    let (daemon, address) = workspace.daemon(&file);
     assert_eq!(get(address, "/-/healthy").0, 200);
     assert!(!daemon.stderr().contains("event=\"exposed\""));
 }

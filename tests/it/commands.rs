@@ -1,16 +1,16 @@
-//! The commands as a person or a script meets them: what they print, and how they end.
+//! The commands as processes: output and exit status.
 
 use std::collections::BTreeMap;
 
 use rustix::process::Signal;
 
 use crate::healthomics::LONG;
-use crate::process::{Scene, between, eventually, get, json, metric, serve_sts, sts_answer};
+use crate::process::{Workspace, between, eventually, get, json, metric, serve_sts, sts_response};
 
 #[test]
-fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
-    let scene = Scene::new();
-    let mut demo = scene.start(&["demo", "--jobs", "8", "--seconds", "1", "--listen", "127.0.0.1:0"]);
+fn the_demo_shows_each_job_to_its_end_and_leaves_no_files() {
+    let workspace = Workspace::new();
+    let mut demo = workspace.start(&["demo", "--jobs", "8", "--seconds", "1", "--listen", "127.0.0.1:0"]);
     let mut shown = Vec::new();
     let address = loop {
         let line = demo.line();
@@ -21,7 +21,7 @@ fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
     assert_eq!(get(address, "/-/healthy").0, 200);
     assert_eq!(get(address, "/-/ready").0, 200);
 
-    // Page, metrics and API say the same as the database, which the API's transitions are.
+    // The page, the metrics and the API match the database, which the API's transitions show.
     eventually("page, metrics, API and database to agree", || {
         let mut latest = BTreeMap::new();
         for row in json(address, "/api/v1/transitions").as_array()? {
@@ -46,28 +46,28 @@ fn the_demo_shows_every_job_to_its_end_and_leaves_nothing_behind() {
         assert!(shown.contains(&format!("→ {end}")), "{end} in {shown}");
     }
     assert!(shown.contains("8 jobs ended"), "{shown}");
-    let left = std::fs::read_dir(scene.path("")).expect("a folder").filter_map(Result::ok);
-    let left: Vec<_> =
-        left.map(|entry| entry.file_name()).filter(|name| !name.to_string_lossy().contains("stderr")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    let files = std::fs::read_dir(workspace.path("")).expect("a directory").filter_map(Result::ok);
+    let files: Vec<_> =
+        files.map(|entry| entry.file_name()).filter(|name| !name.to_string_lossy().contains("stderr")).collect();
+    assert!(files.is_empty(), "{files:?}");
 }
 
 #[test]
-fn the_demo_ends_when_it_is_told_to() {
-    let scene = Scene::new();
-    let mut demo = scene.start(&["demo", "--jobs", "2", "--listen", "127.0.0.1:0"]);
+fn the_demo_stops_on_sigint() {
+    let workspace = Workspace::new();
+    let mut demo = workspace.start(&["demo", "--jobs", "2", "--listen", "127.0.0.1:0"]);
     while !demo.line().contains("status page") {}
     demo.signal(Signal::INT);
     assert!(demo.end().success(), "{}", demo.stderr());
 }
 
 #[test]
-fn wait_ends_as_its_jobs_do() {
-    let scene = Scene::new();
-    let (_simulator, simulator, _) = scene.simulate(&["--jobs", "8", "--mean-seconds", "2", "--stuck", "1"]);
+fn the_exit_status_of_wait_reflects_the_ends_of_its_jobs() {
+    let workspace = Workspace::new();
+    let (_simulator, simulator, _) = workspace.simulate(&["--jobs", "8", "--mean-seconds", "2", "--stuck", "1"]);
     let endpoint = format!("http://{simulator}");
     let jobs = json(simulator, "/-/jobs");
-    let of = |end: &str| -> Vec<String> {
+    let ending_as = |end: &str| -> Vec<String> {
         let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
         let jobs = jobs.as_array().expect("an array").iter();
         let ending = jobs.filter(|job| {
@@ -80,12 +80,12 @@ fn wait_ends_as_its_jobs_do() {
         let mut arguments = vec!["wait", "--region", "us-west-2", "--endpoint-url", &endpoint];
         arguments.extend(more);
         arguments.extend(jobs.iter().map(String::as_str));
-        scene.run(&arguments)
+        workspace.run(&arguments)
     };
 
-    let completed = of("COMPLETED");
-    let (status, results, said) = wait(&completed[..2], &[]);
-    assert_eq!(status, 0, "{said}");
+    let completed = ending_as("COMPLETED");
+    let (status, results, error) = wait(&completed[..2], &[]);
+    assert_eq!(status, 0, "{error}");
     let mut lines: Vec<&str> = results.lines().collect();
     let mut expected: Vec<String> = completed[..2].iter().map(|job| format!("{job} COMPLETED")).collect();
     lines.sort_unstable();
@@ -93,28 +93,28 @@ fn wait_ends_as_its_jobs_do() {
     assert_eq!(lines, expected);
 
     for end in ["FAILED", "CANCELLED", "COMPLETED_WITH_FAILURES"] {
-        let (status, results, said) = wait(&[completed[0].clone(), of(end)[0].clone()], &[]);
-        assert_eq!(status, 3, "{said}");
-        assert!(results.contains(&format!("{} {end}", of(end)[0])), "{results}");
+        let (status, results, error) = wait(&[completed[0].clone(), ending_as(end)[0].clone()], &[]);
+        assert_eq!(status, 3, "{error}");
+        assert!(results.contains(&format!("{} {end}", ending_as(end)[0])), "{results}");
     }
 
     let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "STUCK").expect("a stuck job");
     let stuck =
         format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
-    let (status, _, said) = wait(&[stuck], &["--timeout", "1s"]);
-    assert_eq!(status, 124, "{said}");
+    let (status, _, error) = wait(&[stuck], &["--timeout", "1s"]);
+    assert_eq!(status, 124, "{error}");
 
-    let (status, _, said) = wait(&["1234567890/9999999999".to_owned()], &[]);
-    assert_eq!(status, 1, "{said}");
-    assert!(said.contains("ResourceNotFoundException"), "{said}");
-    let (status, _, said) = wait(&["12345".to_owned()], &[]);
-    assert_eq!(status, 64, "{said}");
+    let (status, _, error) = wait(&["1234567890/9999999999".to_owned()], &[]);
+    assert_eq!(status, 1, "{error}");
+    assert!(error.contains("ResourceNotFoundException"), "{error}");
+    let (status, _, error) = wait(&["12345".to_owned()], &[]);
+    assert_eq!(status, 64, "{error}");
 }
 
 #[test]
-fn check_names_all_of_five_different_mistakes() {
-    let scene = Scene::new();
-    let file = scene.write(
+fn check_reports_five_different_errors() {
+    let workspace = Workspace::new();
+    let file = workspace.write(
         "refwatch.toml",
         r#"[poll]
 intervall = "30s"
@@ -134,8 +134,8 @@ target = "defalt"
 "#,
     );
     let path = file.to_str().expect("text");
-    let (status, results, said) = scene.run(&["--config", path, "check"]);
-    assert_eq!((status, results.as_str()), (78, ""), "{said}");
+    let (status, results, error) = workspace.run(&["--config", path, "check"]);
+    assert_eq!((status, results.as_str()), (78, ""), "{error}");
     for (place, word) in [
         ("refwatch.toml:2:1", "interval"),
         ("refwatch.toml:3:11", "duration"),
@@ -143,20 +143,20 @@ target = "defalt"
         ("refwatch.toml:9:22", "10 to 36 digits"),
         ("refwatch.toml:15:10", "default"),
     ] {
-        assert!(said.contains(place) && said.contains(word), "{place} {word} in {said}");
+        assert!(error.contains(place) && error.contains(word), "{place} {word} in {error}");
     }
-    let (run_status, _, run_said) = scene.run(&["--config", path, "run"]);
-    assert_eq!((run_status, run_said), (78, said), "run refuses it in the same words");
+    let (run_status, _, run_error) = workspace.run(&["--config", path, "run"]);
+    assert_eq!((run_status, run_error), (78, error), "run reports the same errors");
 }
 
 #[test]
-fn fault_111_at_trace_a_transition_is_one_line_with_the_fields_of_its_row_and_no_secret_is_in_any_line() {
-    let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "1"]);
-    let logs = scene.path("logs");
+fn fault_111_at_trace_a_transition_is_one_line_with_its_fields_and_no_line_has_a_secret() {
+    let workspace = Workspace::new();
+    let (_simulator, _, config) = workspace.simulate(&["--jobs", "3", "--mean-seconds", "1"]);
+    let logs = workspace.path("logs");
     let log = format!("\n[log]\nlevel = \"trace\"\nformat = \"json\"\ndirectory = \"{}\"\n", logs.display());
-    let config = scene.write("refwatch.toml", &(config + &log));
-    let mut daemon = scene.start(&["--config", config.to_str().expect("text"), "run"]);
+    let config = workspace.write("refwatch.toml", &(config + &log));
+    let mut daemon = workspace.start(&["--config", config.to_str().expect("text"), "run"]);
     let address = eventually("the daemon's address", || {
         let log = daemon.stderr();
         log.contains("\"event\":\"started\"")
@@ -168,13 +168,13 @@ fn fault_111_at_trace_a_transition_is_one_line_with_the_fields_of_its_row_and_no
     assert!(daemon.end().success());
 
     let stderr = daemon.stderr();
-    let files = std::fs::read_dir(&logs).expect("a folder").map(|file| file.expect("a file").path());
+    let files = std::fs::read_dir(&logs).expect("a directory").map(|file| file.expect("a file").path());
     let written: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
-    let said = |log: &str| -> Vec<String> {
-        // Each writer takes the time for itself.
+    let error = |log: &str| -> Vec<String> {
+        // Each writer has its own timestamp.
         log.lines().map(|line| line.split_once(',').expect(line).1.to_owned()).collect()
     };
-    assert_eq!(said(&written), said(&stderr), "the files hold what standard error showed");
+    assert_eq!(error(&written), error(&stderr), "the files contain the lines of standard error");
     for secret in ["verysecretkey", "AKIDTEST", "AWS4-HMAC", "Signature="] {
         assert!(!stderr.contains(secret), "{secret}");
     }
@@ -192,16 +192,16 @@ fn fault_111_at_trace_a_transition_is_one_line_with_the_fields_of_its_row_and_no
 
 #[test]
 fn a_role_is_assumed_with_its_external_id() {
-    let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
+    let workspace = Workspace::new();
+    let (_simulator, _, config) = workspace.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
     let role = "role_arn = \"arn:aws:iam::123456789012:role/refwatch\"\nexternal_id = \"our-external-id\"\n";
-    let config = scene.write("refwatch.toml", &config.replace("endpoint_url", &format!("{role}endpoint_url")));
+    let config = workspace.write("refwatch.toml", &config.replace("endpoint_url", &format!("{role}endpoint_url")));
     let credentials = "<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>rolesecret</SecretAccessKey>\
         <SessionToken>roletoken</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration></Credentials>";
-    let (sts, requests) = serve_sts(vec![sts_answer("AssumeRole", credentials)]);
-    let mut command = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    let (sts, requests) = serve_sts(vec![sts_response("AssumeRole", credentials)]);
+    let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
     command.env("AWS_ENDPOINT_URL_STS", sts);
-    let daemon = scene.spawn(command);
+    let daemon = workspace.spawn(command);
     let request = requests.recv_timeout(LONG).expect("a request for the role");
     assert!(request.contains("Action=AssumeRole") && request.contains("ExternalId=our-external-id"), "{request}");
     let address = daemon.address();
@@ -211,27 +211,27 @@ fn a_role_is_assumed_with_its_external_id() {
 }
 
 #[test]
-fn every_command_has_a_page_in_the_manual_and_is_completed() {
-    let scene = Scene::new();
-    let help = scene.run(&["help"]).1;
+fn every_command_has_a_manual_page_and_is_completed() {
+    let workspace = Workspace::new();
+    let help = workspace.run(&["help"]).1;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // What a command does may go on in further lines, which are indented deeper.
+    // Descriptions may continue on deeper indented lines.
     let commands = commands.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
     let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(commands.len() > 10, "{help}");
-    let pages = scene.path("pages");
-    std::fs::create_dir(&pages).expect("a folder");
-    assert_eq!(scene.run(&["man", "--directory", pages.to_str().expect("text")]).0, 0);
-    let of_refwatch = std::fs::read_to_string(pages.join("refwatch.1")).expect("a page");
-    assert_eq!(scene.run(&["man"]).1.trim_end(), of_refwatch.trim_end());
-    let (status, script, _) = scene.run(&["completions", "bash"]);
+    let pages = workspace.path("pages");
+    std::fs::create_dir(&pages).expect("a directory");
+    assert_eq!(workspace.run(&["man", "--directory", pages.to_str().expect("text")]).0, 0);
+    let main_page = std::fs::read_to_string(pages.join("refwatch.1")).expect("a page");
+    assert_eq!(workspace.run(&["man"]).1.trim_end(), main_page.trim_end());
+    let (status, script, _) = workspace.run(&["completions", "bash"]);
     assert_eq!(status, 0);
-    let script = scene.write("completions", &script);
+    let script = workspace.write("completions", &script);
     for command in commands {
         let page = std::fs::read_to_string(pages.join(format!("refwatch-{command}.1"))).expect(command);
         assert!(page.contains(&format!(".TH refwatch-{command} 1")) && page.contains("NAME"), "{page}");
-        assert!(of_refwatch.contains(&format!("refwatch\\-{command}(1)")), "{of_refwatch}");
-        // As bash does it once somebody has typed all of it but a letter.
+        assert!(main_page.contains(&format!("refwatch\\-{command}(1)")), "{main_page}");
+        // As bash calls it after all but the last letter is typed.
         let typed = &command[..command.len() - 1];
         let complete = format!(
             "source {}; COMP_WORDS=(refwatch {typed}); COMP_CWORD=1; _refwatch refwatch {typed} refwatch; echo \"${{COMPREPLY[@]}}\"",
@@ -241,6 +241,6 @@ fn every_command_has_a_page_in_the_manual_and_is_completed() {
         let completed = String::from_utf8_lossy(&completed.stdout);
         assert!(completed.split_whitespace().any(|word| word == command), "{typed}: {completed}");
     }
-    let (status, _, said) = scene.run(&["man", "nothing"]);
-    assert!(status == 64 && said.contains("unexpected argument 'nothing'"), "{said}");
+    let (status, _, error) = workspace.run(&["man", "nothing"]);
+    assert!(status == 64 && error.contains("unexpected argument 'nothing'"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The database on a real disk: what is durable, what is refused, what is read.
+//! The SQLite database on a real disk: durability, locking, schema versions, retention, queries.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -20,22 +20,21 @@ use tokio::task::JoinSet;
 
 use crate::process::eventually;
 
-/// A directory for a database, and its instruments.
-pub(crate) struct Place {
+/// A database in a directory of its own, with its instruments.
+pub(crate) struct TestDatabase {
     pub(crate) directory: TempDir,
     pub(crate) path: PathBuf,
     pub(crate) instruments: Instruments,
 }
 
-impl Place {
+impl TestDatabase {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("state #1?%/database.db");
         Self { directory, path, instruments: Instruments::new().expect("names") }
     }
 
-    /// Opens the database once its lock is free: a process that another test is starting has all files of this one open until its own
-    /// program begins, the lock of a database that was just closed among them.
+    /// Opens the database once its lock is free. A process that another test forks briefly inherits the lock of a closed database.
     pub(crate) fn open(&self) -> Database {
         eventually("the database's lock", || match Database::open(&self.path, &self.instruments) {
             Err(OpenError::InUse { .. }) => None,
@@ -43,31 +42,31 @@ impl Place {
         })
     }
 
-    pub(crate) fn refusal(&self) -> OpenError {
-        Database::open(&self.path, &self.instruments).expect_err("to be refused")
+    pub(crate) fn open_error(&self) -> OpenError {
+        Database::open(&self.path, &self.instruments).expect_err("a rejection")
     }
 
     pub(crate) fn reader(&self) -> DatabaseReader {
         DatabaseReader::new(&self.path)
     }
 
-    /// `from>to` of every transition in the database.
+    /// `from>to` of each transition.
     pub(crate) fn transitions(&self) -> Vec<String> {
         let rows = self.reader().rows::<Transition>(&Filter::default()).expect("rows");
         let from = |row: &Row<Transition>| row.value.from.as_ref().map(ToString::to_string).unwrap_or_default();
         rows.iter().map(|row| format!("{}>{}", from(row), row.value.to)).collect()
     }
 
-    /// Every file beside the database, and what is in it; not what was set aside.
+    /// The files in the database's directory with their content; not those in quarantine.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.path.parent().expect("a directory")).expect("its entries");
+        let entries = fs::read_dir(self.path.parent().expect("a directory")).expect("entries");
         let paths = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
         paths
             .map(|path| (path.file_name().expect("a name").display().to_string(), fs::read(path).expect("a file")))
             .collect()
     }
 
-    /// The database as somebody else has it open.
+    /// A connection as another program opens it.
     pub(crate) fn shell(&self) -> Connection {
         Connection::open(&self.path).expect("a connection")
     }
@@ -99,8 +98,8 @@ pub(crate) fn transition(from: Option<&str>, to: &str, seconds: i64) -> Change {
     Change { transition: Some(transition), ..Change::default() }
 }
 
-/// A change with everything in it.
-pub(crate) fn full(from: Option<&str>, to: &str, seconds: i64) -> Change {
+/// A change with sources and details.
+pub(crate) fn full_change(from: Option<&str>, to: &str, seconds: i64) -> Change {
     let source = |nth| SourceTransition {
         key: SourceKey { name: "GRCh38".into(), source_file: "s3://bucket/GRCh38.fa".into(), nth },
         from: None,
@@ -116,14 +115,14 @@ pub(crate) fn full(from: Option<&str>, to: &str, seconds: i64) -> Change {
 }
 
 #[tokio::test]
-async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
-    let place = Place::new();
-    let database = place.open();
+async fn an_acknowledged_change_is_stored_in_the_documented_columns() {
+    let db = TestDatabase::new();
+    let database = db.open();
     database.append(&id(1), &transition(None, "SUBMITTED", 0)).await.expect("a commit");
-    database.append(&id(1), &full(Some("SUBMITTED"), "FAILED", 10)).await.expect("a commit");
+    database.append(&id(1), &full_change(Some("SUBMITTED"), "FAILED", 10)).await.expect("a commit");
     let columns = "id, target, kind, store_id, job_id, from_status, to_status, observed_at, not_before,
         status_message, created_at, completed_at, anomaly";
-    let row = place.shell().query_one(
+    let row = db.shell().query_one(
         &format!("SELECT concat_ws(' ', {columns}) FROM transitions ORDER BY id DESC LIMIT 1"),
         [],
         |row| row.get::<_, String>(0),
@@ -136,137 +135,136 @@ async fn an_acknowledged_change_stands_in_the_file_as_the_interface_says() {
         )
     );
     let job = Filter::of_job(id(1).key.clone());
-    let sources = place.reader().rows::<SourceTransition>(&job).expect("rows");
+    let sources = db.reader().rows::<SourceTransition>(&job).expect("rows");
     let sources: Vec<_> = sources
         .iter()
         .map(|row| (row.id, row.value.key.nth, row.value.to.status.as_str(), row.value.to.status_message.as_deref()))
         .collect();
     assert_eq!(sources, [(3, 0, "FAILED", Some("not a FASTA file")), (4, 1, "FAILED", Some("not a FASTA file"))]);
-    let details = place.reader().rows::<Detail>(&job).expect("rows");
+    let details = db.reader().rows::<Detail>(&job).expect("rows");
     let details: Vec<_> =
         details.iter().map(|row| (row.id, row.value.kind.as_str(), row.value.value.as_deref())).collect();
     assert_eq!(details, [(5, "returned", None), (6, "status_message", Some("slow"))]);
-    for (path, mode) in [(&*place.path, 0o640), (place.path.parent().expect("a directory"), 0o750)] {
+    for (path, mode) in [(&*db.path, 0o640), (db.path.parent().expect("a directory"), 0o750)] {
         assert_eq!(fs::metadata(path).expect("metadata").permissions().mode() & 0o777 & !mode, 0, "{path:?}");
     }
 }
 
 #[tokio::test]
-async fn fault_094_a_second_writer_is_refused_and_told_who_has_the_record() {
-    let place = Place::new();
-    let database = place.open();
-    let before = place.files();
-    let refusal = place.refusal();
-    assert!(matches!(refusal, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{refusal}");
-    let told = format!("{}: the database is in use by process {}", place.path.display(), std::process::id());
-    assert_eq!(refusal.to_string(), told);
-    let link = place.directory.path().join("link.db");
-    std::os::unix::fs::symlink(&place.path, &link).expect("a link");
-    assert!(matches!(Database::open(&link, &place.instruments), Err(OpenError::InUse { .. })), "by another name");
-    assert_eq!(place.files(), before);
+async fn fault_094_a_second_writer_is_rejected_with_the_process_id_of_the_first() {
+    let db = TestDatabase::new();
+    let database = db.open();
+    let before = db.files();
+    let open_error = db.open_error();
+    assert!(matches!(open_error, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{open_error}");
+    let expected = format!("{}: the database is in use by process {}", db.path.display(), std::process::id());
+    assert_eq!(open_error.to_string(), expected);
+    let link = db.directory.path().join("link.db");
+    std::os::unix::fs::symlink(&db.path, &link).expect("a link");
+    assert!(matches!(Database::open(&link, &db.instruments), Err(OpenError::InUse { .. })), "opened by another path");
+    assert_eq!(db.files(), before);
     let clone = database.clone();
     database.close().await;
-    place.open();
+    db.open();
     let late = clone.append(&id(1), &transition(None, "SUBMITTED", 0)).await;
     assert!(matches!(late, Err(CommitError::WriterGone)), "{late:?}");
 }
 
 #[tokio::test]
-async fn fault_078_the_schema_of_a_newer_program_is_refused_and_the_file_left_alone() {
-    let place = Place::new();
-    place.open().close().await;
-    place.shell().pragma_update(None, "user_version", 99).expect("a later schema");
-    let database = |place: &Place| place.files()["database.db"].clone();
-    let before = database(&place);
-    let refusal = place.refusal();
-    assert!(matches!(refusal, OpenError::NewerSchema { found: 99, known: 3, .. }), "{refusal}");
-    assert!(database(&place) == before);
-    let refusal = place.reader().rows::<Transition>(&Filter::default()).expect_err("to be refused");
-    assert!(matches!(refusal, ReadError::Open(OpenError::NewerSchema { .. })), "{refusal}");
+async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
+    let db = TestDatabase::new();
+    db.open().close().await;
+    db.shell().pragma_update(None, "user_version", 99).expect("a later schema");
+    let database = |db: &TestDatabase| db.files()["database.db"].clone();
+    let before = database(&db);
+    let open_error = db.open_error();
+    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, known: 3, .. }), "{open_error}");
+    assert!(database(&db) == before);
+    let open_error = db.reader().rows::<Transition>(&Filter::default()).expect_err("a rejection");
+    assert!(matches!(open_error, ReadError::Open(OpenError::NewerSchema { .. })), "{open_error}");
 
-    // The same where the newer program was killed, and its schema stands in the write-ahead log alone.
-    let killed = Place::new();
+    // The newer program was killed: the new schema is only in the write-ahead log.
+    let killed = TestDatabase::new();
     killed.open().close().await;
     let shell = killed.shell();
     shell.pragma_update(None, "user_version", 99).expect("a later schema");
-    let copy = Place::new();
+    let copy = TestDatabase::new();
     fs::create_dir(copy.path.parent().expect("a directory")).expect("a directory");
     for (name, bytes) in killed.files().into_iter().filter(|(name, _)| !name.ends_with("-shm")) {
         fs::write(copy.path.with_file_name(name), bytes).expect("a copy");
     }
     let before = copy.files();
     assert!(!before["database.db-wal"].is_empty() && before["database.db"][60..64] != [0, 0, 0, 99]);
-    let refusal = copy.refusal();
-    assert!(matches!(refusal, OpenError::NewerSchema { found: 99, .. }), "{refusal}");
+    let open_error = copy.open_error();
+    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, .. }), "{open_error}");
     for name in ["database.db", "database.db-wal"] {
-        assert!(copy.files()[name] == before[name], "{name} is as it was");
+        assert!(copy.files()[name] == before[name], "{name} is unchanged");
     }
 }
 
 #[tokio::test]
-async fn a_burst_shares_a_commit_and_every_change_of_it_is_acknowledged() {
-    let place = Place::new();
-    let database = place.open();
-    let mut shell = place.shell();
+async fn changes_in_a_burst_share_a_commit_and_are_all_acknowledged() {
+    let db = TestDatabase::new();
+    let database = db.open();
+    let mut shell = db.shell();
     let block = shell.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("a lock");
     let mut burst = JoinSet::new();
     for job in 0..50 {
         let database = database.clone();
         burst.spawn(async move { database.append(&id(job), &transition(None, "SUBMITTED", 0)).await });
     }
-    // One turn of this thread's scheduler: all 50 are queued, and the writer stands before the lock with the first of
-    // them.
+    // After one yield all 50 changes are queued, and the writer waits for the lock with the first.
     tokio::task::yield_now().await;
     drop(block);
     for acknowledged in burst.join_all().await {
         acknowledged.expect("a commit");
     }
-    assert_eq!(place.count("transitions"), 50);
-    let commits = place.instruments.database_commits.get();
+    assert_eq!(db.count("transitions"), 50);
+    let commits = db.instruments.database_commits.get();
     assert!(commits <= 2, "{commits} commits");
 }
 
 #[tokio::test]
-async fn a_failed_commit_tells_everyone_in_it_and_trying_again_doubles_nothing() {
-    let place = Place::new();
-    let database = place.open();
+async fn a_failed_commit_fails_all_its_changes_and_a_retry_duplicates_nothing() {
+    let db = TestDatabase::new();
+    let database = db.open();
     let sabotage = "CREATE TRIGGER sabotage BEFORE INSERT ON details BEGIN SELECT RAISE(ABORT, 'no space'); END";
-    place.shell().execute_batch(sabotage).expect("a trigger");
-    let (first, second) = (full(None, "SUBMITTED", 0), transition(None, "SUBMITTED", 0));
+    db.shell().execute_batch(sabotage).expect("a trigger");
+    let (first, second) = (full_change(None, "SUBMITTED", 0), transition(None, "SUBMITTED", 0));
     let error = database.append(&id(1), &first).await.expect_err("to fail");
     assert_eq!(error.to_string(), "no space");
-    assert_eq!((place.count("transitions"), place.instruments.database_failures.get()), (0, 1), "whole or not at all");
-    place.shell().execute_batch("DROP TRIGGER sabotage").expect("mended");
-    // A commit can also fail after the rows are there: then the second try finds them.
-    let only_sources = Change { sources: full(None, "", 5).sources, ..Change::default() };
-    let only_details = Change { details: full(None, "", 6).details, ..Change::default() };
+    assert_eq!((db.count("transitions"), db.instruments.database_failures.get()), (0, 1), "all or nothing");
+    db.shell().execute_batch("DROP TRIGGER sabotage").expect("a dropped trigger");
+    // A commit can fail after the rows were written. The retry must find them.
+    let only_sources = Change { sources: full_change(None, "", 5).sources, ..Change::default() };
+    let only_details = Change { details: full_change(None, "", 6).details, ..Change::default() };
     for change in [&first, &only_sources, &only_details] {
         for _ in 0..2 {
             database.append(&id(1), change).await.expect("a commit");
             database.append(&id(2), &second).await.expect("a commit");
         }
     }
-    let counts = ["transitions", "item_transitions", "details"].map(|table| place.count(table));
+    let counts = ["transitions", "item_transitions", "details"].map(|table| db.count(table));
     assert_eq!(counts, [2, 4, 4]);
 }
 
 #[tokio::test]
-async fn a_clock_that_stands_still_hides_no_transition() {
-    let place = Place::new();
-    let database = place.open();
-    let ways =
+async fn transitions_with_equal_times_are_all_stored() {
+    let db = TestDatabase::new();
+    let database = db.open();
+    let changes =
         [(None, "FAILED"), (Some("FAILED"), "SUBMITTED"), (Some("SUBMITTED"), "FAILED"), (Some("FAILED"), "SUBMITTED")];
-    for (from, to) in ways {
+    for (from, to) in changes {
         database.append(&id(1), &transition(from, to, 0)).await.expect("a commit");
     }
-    assert_eq!(place.transitions(), [">FAILED", "FAILED>SUBMITTED", "SUBMITTED>FAILED", "FAILED>SUBMITTED"]);
+    assert_eq!(db.transitions(), [">FAILED", "FAILED>SUBMITTED", "SUBMITTED>FAILED", "FAILED>SUBMITTED"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing_behind() {
+async fn readers_see_consistent_data_during_writes_and_leave_no_files() {
     const LAST: i64 = 200;
-    let place = Place::new();
-    let database = place.open();
+    let db = TestDatabase::new();
+    let database = db.open();
     let mut writing = JoinSet::new();
     let writer = database.clone();
     writing.spawn(async move {
@@ -274,7 +272,7 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
             writer.append(&id(1), &transition(None, &format!("S{number}"), number)).await.expect("a commit");
         }
     });
-    let reader = place.reader();
+    let reader = db.reader();
     let mut seen = 0;
     while seen < LAST {
         let rows = reader.rows::<Transition>(&Filter::default()).expect("rows");
@@ -285,29 +283,29 @@ async fn readers_see_a_consistent_past_while_the_writer_writes_and_leave_nothing
     }
     writing.join_all().await;
     database.close().await;
-    let before = place.files();
+    let before = db.files();
     assert_eq!(before.keys().collect::<Vec<_>>(), ["database.db", "database.db.lock"]);
     let numbers = |filter: Filter| {
         let rows = reader.rows::<Transition>(&filter).expect("rows");
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let key = id(1).key.clone();
-    assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest, in the order seen");
+    assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest rows in order");
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
     assert_eq!(numbers(Filter { store: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
     assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);
-    assert_eq!(place.files(), before);
+    assert_eq!(db.files(), before);
 }
 
 #[tokio::test]
-async fn only_jobs_that_ended_long_ago_are_deleted() {
-    let place = Place::new();
-    let database = place.open();
+async fn only_jobs_that_ended_before_the_limit_are_deleted() {
+    let db = TestDatabase::new();
+    let database = db.open();
     let many = 4..=204;
     let mut jobs = JoinSet::new();
     for job in many.clone() {
         let database = database.clone();
-        jobs.spawn(async move { database.append(&id(job), &full(None, "COMPLETED", 10)).await });
+        jobs.spawn(async move { database.append(&id(job), &full_change(None, "COMPLETED", 10)).await });
     }
     for done in jobs.join_all().await {
         done.expect("a commit");
@@ -319,35 +317,35 @@ async fn only_jobs_that_ended_long_ago_are_deleted() {
         (3, None, "IN_PROGRESS", 10),
         (3, Some("IN_PROGRESS"), "CANCELLED", 100),
     ] {
-        database.append(&id(job), &full(from, to, seconds)).await.expect("a commit");
+        database.append(&id(job), &full_change(from, to, seconds)).await.expect("a commit");
     }
     assert_eq!(database.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
     assert_eq!(
-        place.transitions(),
+        db.transitions(),
         [">IN_PROGRESS", ">FAILED", "FAILED>IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED"],
-        "those that go on, reopened or end too late"
+        "live, reopened and recently ended jobs"
     );
-    assert_eq!((place.count("item_transitions"), place.count("details")), (10, 10));
+    assert_eq!((db.count("item_transitions"), db.count("details")), (10, 10));
     assert_eq!(
         database.delete_ended_before(at(101), BTreeSet::from([id(3)])).await.expect("a commit"),
         0,
-        "it is watched"
+        "watched jobs are kept"
     );
     assert_eq!(database.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
 }
 
 #[tokio::test]
-async fn history_needs_a_record_and_makes_none() {
-    let place = Place::new();
+async fn history_requires_a_database_and_creates_none() {
+    let db = TestDatabase::new();
     let history = async |path: &Path| {
         let line = ["refwatch", "history", "1234567890/0000000001", "--json", "--since", "1d", "--database"];
         let line = line.map(Into::into).into_iter().chain([path.as_os_str().to_owned()]);
         Box::pin(CommandLine::try_parse_from(line).expect("a command line").run()).await
     };
-    let failure = history(&place.path).await.expect_err("no database");
-    let told = format!("error: {}: there is no database", place.path.display());
-    assert_eq!((failure.exit, failure.message), (Exit::Failed, told));
-    assert!(!place.path.parent().expect("a directory").exists());
-    place.open().close().await;
-    assert_eq!(history(&place.path).await.expect("an empty answer"), Exit::Done);
+    let failure = history(&db.path).await.expect_err("no database");
+    let expected = format!("error: {}: there is no database", db.path.display());
+    assert_eq!((failure.exit, failure.message), (Exit::Failed, expected));
+    assert!(!db.path.parent().expect("a directory").exists());
+    db.open().close().await;
+    assert_eq!(history(&db.path).await.expect("an empty result"), Exit::Done);
 }

@@ -1,4 +1,4 @@
-//! The AWS edge against answers, byte for byte, over real sockets.
+//! The AWS client against single responses, byte for byte, over real sockets.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -15,14 +15,14 @@ use refwatch::instruments::Instruments;
 
 pub(crate) const JOB: &str = "1234567890/9876543210";
 
-/// A deadline that no test comes near.
+/// A timeout that no test reaches.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
 
-/// Serves `answer` once and hands over the request.
-pub(crate) fn serve(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
-    let (listener, answer) = (TcpListener::bind("127.0.0.1:0").expect("a port"), answer.into());
+/// Sends `response` on one connection and returns the request.
+pub(crate) fn serve(response: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
+    let (listener, response) = (TcpListener::bind("127.0.0.1:0").expect("a port"), response.into());
     let address = listener.local_addr().expect("an address");
-    let (seen, request) = mpsc::channel();
+    let (sent, request) = mpsc::channel();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
         let mut head = Vec::new();
@@ -30,9 +30,9 @@ pub(crate) fn serve(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<S
         while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {
             head.push(byte[0]);
         }
-        // Whoever asks may go before the answer ends: that is for the tests to judge.
-        drop(stream.write_all(&answer));
-        drop(seen.send(String::from_utf8_lossy(&head).into_owned()));
+        // The client may have closed the connection; the tests check that.
+        drop(stream.write_all(&response));
+        drop(sent.send(String::from_utf8_lossy(&head).into_owned()));
     });
     (address, request)
 }
@@ -53,8 +53,8 @@ pub(crate) async fn target_at(endpoint_url: &str, timeout: Duration) -> Target {
     Target::new(&config, &Aws::new(clock), clock, &Instruments::new().expect("metrics")).await.expect("a target")
 }
 
-pub(crate) async fn poll(answer: impl Into<Vec<u8>>) -> PollOutcome {
-    let (address, _request) = serve(answer);
+pub(crate) async fn poll(response: impl Into<Vec<u8>>) -> PollOutcome {
+    let (address, _request) = serve(response);
     let key: JobKey = JOB.parse().expect("a job");
     target(address, LONG).await.poll(&key).await
 }
@@ -64,8 +64,8 @@ pub(crate) fn response(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
 }
 
-/// The example of the API page, with `changes` to its text.
-pub(crate) fn answer(changes: &[(&str, &str)]) -> String {
+/// The example of the API reference with replacements.
+pub(crate) fn job_response(changes: &[(&str, &str)]) -> String {
     let body = r#"{"id": "9876543210", "referenceStoreId": "1234567890", "roleArn": "arn:aws:iam::123456789012:role/omics",
         "status": "IN_PROGRESS", "statusMessage": "importing", "creationTime": "2026-01-02T03:04:05.678Z",
         "sources": [{"status": "FINISHED", "name": "a", "sourceFile": "s3://b/a.fa"},
@@ -78,8 +78,8 @@ pub(crate) fn answer(changes: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_becomes_a_snapshot() {
-    let snapshot = poll(answer(&[])).await.expect("a snapshot");
+async fn a_response_is_converted_to_a_snapshot() {
+    let snapshot = poll(job_response(&[])).await.expect("a snapshot");
     assert_eq!(snapshot.status, JobStatus::InProgress);
     assert_eq!(snapshot.status_message.as_deref(), Some("importing"));
     assert_eq!(snapshot.created_at, "2026-01-02T03:04:05.678Z".parse::<Timestamp>().ok());
@@ -90,8 +90,8 @@ async fn an_answer_becomes_a_snapshot() {
 }
 
 #[tokio::test]
-async fn fault_044_a_configured_endpoint_is_used_verbatim_and_the_request_is_the_api_pages() {
-    let (address, request) = serve(answer(&[]));
+async fn fault_044_a_configured_endpoint_is_used_verbatim_and_the_request_matches_the_api_reference() {
+    let (address, request) = serve(job_response(&[]));
     target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect("a snapshot");
     let request = request.recv_timeout(LONG).expect("a request").to_lowercase();
     assert!(request.starts_with("get /referencestore/1234567890/importjob/9876543210 http/1.1\r\n"), "{request}");
@@ -100,27 +100,27 @@ async fn fault_044_a_configured_endpoint_is_used_verbatim_and_the_request_is_the
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_a_failure_and_says_what_came() {
+async fn an_invalid_response_is_a_failure_that_quotes_it() {
     let cases = [
-        ("another job", answer(&[("9876543210", "9876543211")]), "the answer is about job"),
-        ("another store", answer(&[("\"1234567890\"", "\"1234567899\"")]), "the answer is about job"),
-        ("no id", answer(&[("\"id\": \"9876543210\",", "")]), "the answer is about job"),
-        ("no status", answer(&[("\"status\": \"IN_PROGRESS\",", "")]), "no status"),
+        ("another job", job_response(&[("9876543210", "9876543211")]), "the answer is about job"),
+        ("another store", job_response(&[("\"1234567890\"", "\"1234567899\"")]), "the answer is about job"),
+        ("no id", job_response(&[("\"id\": \"9876543210\",", "")]), "the answer is about job"),
+        ("no status", job_response(&[("\"status\": \"IN_PROGRESS\",", "")]), "no status"),
         ("HTML", response("200 OK", "Content-Type: text/html\r\n", "<html>\nhello"), r"<html>\u000ahello"),
         ("nothing", response("200 OK", "", ""), "the answer is about job"),
         ("cut JSON", response("200 OK", "", "{\"id\": \"98765"), "HTTP 200, but the body is not HealthOmics's"),
         ("deep JSON", response("200 OK", "", &"[".repeat(100_000)), "HTTP 200, but the body is not HealthOmics's"),
         ("a redirect", response("301 Moved", "Location: http://elsewhere/\r\n", ""), "redirects are not followed"),
     ];
-    for (name, answer, message) in cases {
-        let failure = poll(answer).await.expect_err(name);
+    for (name, response, message) in cases {
+        let failure = poll(response).await.expect_err(name);
         assert_eq!(failure.reason, FailureReason::Protocol, "{name}: {failure}");
         assert!(failure.message.contains(message), "{name}: {failure}");
     }
 }
 
 #[tokio::test]
-async fn every_error_of_the_api_page_and_the_common_ones_has_its_class() {
+async fn each_documented_error_has_its_failure_reason() {
     use FailureReason::{
         AccessDenied, Connect, Credentials, Internal, NotFound, Other, Protocol, Throttled, Timeout, Validation,
     };
@@ -161,13 +161,13 @@ async fn every_error_of_the_api_page_and_the_common_ones_has_its_class() {
         };
         let failure = poll(response(&format!("{status} Status"), &header, body)).await.expect_err(code);
         assert_eq!(failure.reason, reason, "{status} {code}: {failure}");
-        let said = if code.is_empty() { "<html>proxy</html>" } else { "the service's words" };
-        assert!(failure.message.contains(said), "{status} {code}: {failure}");
+        let quoted = if code.is_empty() { "<html>proxy</html>" } else { "the service's words" };
+        assert!(failure.message.contains(quoted), "{status} {code}: {failure}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_operation_that_was_refused() {
+async fn an_access_denied_error_names_the_operation() {
     let key: JobKey = JOB.parse().expect("a job");
     let denied = response("403 Forbidden", "x-amzn-errortype: AccessDeniedException\r\n", "{}");
     let get = poll(denied.clone()).await.expect_err("denied").message;
@@ -179,7 +179,7 @@ async fn a_refusal_names_the_operation_that_was_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_012_an_answer_that_is_too_long_is_not_read_to_its_end() {
+async fn fault_012_an_oversized_response_is_not_read_to_its_end() {
     let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"statusMessage\": \"".to_vec();
     endless.resize(64 * 1024 * 1024, b'a');
     let (listener, key) = (TcpListener::bind("127.0.0.1:0").expect("a port"), JOB.parse().expect("a job"));
@@ -196,11 +196,11 @@ async fn fault_012_an_answer_that_is_too_long_is_not_read_to_its_end() {
         (FailureReason::Protocol, "the answer is longer than 1048576 bytes")
     );
     let taken_whole = writer.join().expect("the server's thread");
-    assert!(!taken_whole, "all of it was read");
+    assert!(!taken_whole, "the whole response was read");
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_or_never_comes_has_its_class() {
+async fn a_truncated_or_missing_response_has_its_failure_reason() {
     let cut = poll("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"id\"").await.expect_err("cut");
     assert_eq!(cut.reason, FailureReason::Connect, "{cut}");
     let nothing = poll("").await.expect_err("closed");
@@ -212,21 +212,21 @@ async fn an_answer_that_breaks_off_or_never_comes_has_its_class() {
     let late = target(address, Duration::from_millis(300)).await.poll(&key).await.expect_err("silence");
     assert_eq!((late.reason, late.message.as_str()), (FailureReason::Timeout, "no whole answer before poll.timeout"));
     drop(silent);
-    let refused = target(address, LONG).await.poll(&key).await.expect_err("nobody listens");
+    let refused = target(address, LONG).await.poll(&key).await.expect_err("no listener");
     assert_eq!(refused.reason, FailureReason::Connect, "{refused}");
     assert!(refused.message.contains("Connection refused"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_time_that_no_calendar_reaches_is_no_time_and_no_fault() {
+async fn an_unrepresentable_time_is_ignored() {
     for time in ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z"] {
-        let snapshot = poll(answer(&[("2026-01-02T03:04:05.678Z", time)])).await.expect(time);
+        let snapshot = poll(job_response(&[("2026-01-02T03:04:05.678Z", time)])).await.expect(time);
         assert_eq!(snapshot.status, JobStatus::InProgress, "{time}");
     }
 }
 
 #[tokio::test]
-async fn fault_112_no_credential_that_an_error_quotes_is_told_on() {
+async fn fault_112_credentials_quoted_in_errors_are_redacted() {
     let canonical =
         "the request should have been 'GET\\n/x\\nx-amz-date:20260101\\nx-amz-security-token:TOPSECRET==\\n\\nhost' ok";
     let signed = "https://b.s3.amazonaws.com/a?X-Amz-Credential=TOPSECRET%2F1&X-Amz-Signature=TOPSECRET&X-Amz-Date=1";
@@ -234,7 +234,7 @@ async fn fault_112_no_credential_that_an_error_quotes_is_told_on() {
         "Authorization: AWS4-HMAC-SHA256 Credential=TOPSECRET/1/us-west-2, SignedHeaders=host, Signature=TOPSECRET";
     let json = |message: &str| format!("{{\"message\": \"{message}\", \"arn\": \"arn:aws:iam::1:role/r\"}}");
     let error = |code: &str, body: &str| response("403 Forbidden", &format!("x-amzn-errortype: {code}\r\n"), body);
-    for (name, answer, told) in [
+    for (name, response, expected) in [
         (
             "a canonical request",
             error("InvalidSignatureException", &json(canonical)),
@@ -258,7 +258,7 @@ async fn fault_112_no_credential_that_an_error_quotes_is_told_on() {
             r#"{"SessionToken": "[redacted]"}"#,
         ),
     ] {
-        let failure = poll(answer).await.expect_err(name).to_string();
-        assert!(!failure.contains("TOPSECRET") && failure.contains(told), "{name}: {failure}");
+        let failure = poll(response).await.expect_err(name).to_string();
+        assert!(!failure.contains("TOPSECRET") && failure.contains(expected), "{name}: {failure}");
     }
 }

@@ -1,5 +1,5 @@
-//! The journal, as journald has it: a datagram socket that entries come to, read by a parser of the native protocol, and the
-//! stream on standard error that takes what the socket does not.
+//! Logging to journald: a datagram socket stands in for it, and a parser of the native protocol reads the entries. Lines that the
+//! socket rejects go to standard error.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,16 +20,16 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::process::{Process, Scene, eventually, get, metric};
+use crate::process::{Process, Workspace, eventually, get, metric};
 
 /// An entry's fields, by name.
 type Fields = BTreeMap<String, String>;
 
-/// In journald's place.
+/// Stands in for journald.
 struct Journald {
-    folder: TempDir,
+    directory: TempDir,
     socket: UnixDatagram,
-    /// What comes over standard error.
+    /// Receives what is written to standard error.
     stream: Stream,
 }
 
@@ -48,18 +48,18 @@ impl Write for Stream {
 
 impl Journald {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let socket = UnixDatagram::bind(folder.path().join("socket")).expect("a socket");
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = UnixDatagram::bind(directory.path().join("socket")).expect("a socket");
         socket.set_read_timeout(Some(Duration::from_mins(1))).expect("a timeout");
-        Self { folder, socket, stream: Stream::default() }
+        Self { directory, socket, stream: Stream::default() }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("socket")
+        self.directory.path().join("socket")
     }
 
-    /// What is logged in `format` goes to this journal.
-    fn takes(&self, format: LogFormat, logs: impl FnOnce()) {
+    /// Logs to this journal in `format`.
+    fn collect(&self, format: LogFormat, logs: impl FnOnce()) {
         let (path, stream) = (self.path(), self.stream.clone());
         let writer = move || Journal::new(&path, stream.clone()).expect("a socket");
         let subscriber = tracing_subscriber::registry().with(journal_layer(format, writer));
@@ -77,8 +77,7 @@ impl Journald {
     }
 }
 
-/// Reads an entry as the page of the native protocol says: a line `NAME=value`, or a line `NAME`, a length in 64 bits, and that
-/// many bytes.
+/// Parses an entry of the native protocol: lines `NAME=value`, or `NAME`, a length of 64 bits, and that many bytes.
 fn parse(mut entry: &[u8]) -> Fields {
     let mut fields = Fields::new();
     while !entry.is_empty() {
@@ -105,9 +104,9 @@ fn fields<const N: usize>(fields: [(&str, &str); N]) -> Fields {
 }
 
 #[test]
-fn an_event_is_an_entry_with_its_priority_its_line_and_its_fields() {
+fn an_event_becomes_an_entry_with_priority_message_and_fields() {
     let journald = Journald::new();
-    journald.takes(LogFormat::Text, || {
+    journald.collect(LogFormat::Text, || {
         tracing::info!(event = "transition", job_id = %9_876_543_210_u64, from_status = None::<&str>, "GRCh38: {}", "COMPLETED");
     });
     let message = "GRCh38: COMPLETED event=\"transition\" job_id=9876543210";
@@ -118,9 +117,9 @@ fn an_event_is_an_entry_with_its_priority_its_line_and_its_fields() {
 }
 
 #[test]
-fn an_event_in_json_is_an_entry_whose_message_is_json() {
+fn in_json_format_the_message_of_an_entry_is_json() {
     let journald = Journald::new();
-    journald.takes(LogFormat::Json, || tracing::warn!(event = "listener_exposed", "nothing guards it"));
+    journald.collect(LogFormat::Json, || tracing::warn!(event = "listener_exposed", "nothing guards it"));
     let mut entry = journald.entry();
     let message: serde_json::Value = serde_json::from_str(&entry.remove("MESSAGE").expect("a message")).expect("JSON");
     assert_eq!((&message["message"], &message["level"]), (&"nothing guards it".into(), &"WARN".into()));
@@ -131,9 +130,9 @@ fn an_event_in_json_is_an_entry_whose_message_is_json() {
 }
 
 #[test]
-fn every_level_has_its_priority() {
+fn each_level_maps_to_its_priority() {
     let journald = Journald::new();
-    journald.takes(LogFormat::Text, || {
+    journald.collect(LogFormat::Text, || {
         tracing::error!("an error");
         tracing::warn!("a warning");
         tracing::info!("what happens");
@@ -145,39 +144,39 @@ fn every_level_has_its_priority() {
 }
 
 #[test]
-fn what_no_journald_takes_goes_the_way_of_standard_error_and_a_new_one_takes_the_next() {
+fn without_journald_lines_go_to_standard_error_until_it_is_back() {
     let mut journald = Journald::new();
     fs::remove_file(journald.path()).expect("a socket");
-    journald.takes(LogFormat::Text, || tracing::error!(event = "panic", "no socket"));
+    journald.collect(LogFormat::Text, || tracing::error!(event = "panic", "no socket"));
     assert_eq!(journald.streamed(), "<3>no socket event=\"panic\"\n");
     let path = journald.path();
-    drop(UnixDatagram::bind(&path).expect("a socket that nobody holds"));
-    journald.takes(LogFormat::Text, || tracing::warn!("nobody there"));
+    drop(UnixDatagram::bind(&path).expect("a socket without a reader"));
+    journald.collect(LogFormat::Text, || tracing::warn!("nobody there"));
     assert_eq!(journald.streamed().lines().last(), Some("<4>nobody there"));
     fs::remove_file(&path).expect("a socket");
     journald.socket = UnixDatagram::bind(&path).expect("a socket");
-    journald.takes(LogFormat::Text, || tracing::warn!("it is back"));
+    journald.collect(LogFormat::Text, || tracing::warn!("it is back"));
     assert_eq!(journald.entry()["MESSAGE"], "it is back");
 }
 
 #[test]
-fn what_is_too_long_for_a_datagram_goes_the_way_of_standard_error() {
+fn a_line_too_long_for_a_datagram_goes_to_standard_error() {
     let journald = Journald::new();
     let long = "x".repeat(1 << 20);
-    journald.takes(LogFormat::Text, || tracing::info!(event = "transition", status_message = long, "long"));
+    journald.collect(LogFormat::Text, || tracing::info!(event = "transition", status_message = long, "long"));
     assert_eq!(journald.streamed(), format!("<6>long event=\"transition\" status_message=\"{long}\"\n"));
 }
 
-const FOREIGN: &str = "(?s)(.|[\n\r\t\u{0}\u{2028}\u{202e}\u{1b}\u{e0041}\"'\\\\=]|\nPRIORITY=0\n|\n_UID=0\n){0,20}";
+const UNTRUSTED: &str = "(?s)(.|[\n\r\t\u{0}\u{2028}\u{202e}\u{1b}\u{e0041}\"'\\\\=]|\nPRIORITY=0\n|\n_UID=0\n){0,20}";
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn fault_113_text_of_others_makes_no_field_and_acts_on_no_display(text in FOREIGN) {
+    fn fault_113_untrusted_text_adds_no_journal_field_and_no_control_character(text in UNTRUSTED) {
         let journald = Journald::new();
         for format in [LogFormat::Text, LogFormat::Json] {
-            journald.takes(format, || {
+            journald.collect(format, || {
                 tracing::error!(event = "poll_failed", status_message = text, error = %text, source = ?text, "{text}");
             });
             let entry = journald.entry();
@@ -191,82 +190,83 @@ proptest! {
     }
 }
 
-/// Makes standard error what `JOURNAL_STREAM` says it is, as systemd does.
-const LED_TO_THE_JOURNAL: &str = "JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec \"$@\"";
+/// Sets `JOURNAL_STREAM` to describe standard error, as systemd does.
+const WITH_JOURNAL_STREAM: &str = "JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec \"$@\"";
 
-/// `command`, run by what these words are.
-fn run_by(words: &[&str], command: &Command) -> Command {
-    let mut shell = Command::new(words[0]);
-    shell.args(&words[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
+/// Runs `command` with a prefix.
+fn with_prefix(prefix: &[&str], command: &Command) -> Command {
+    let mut shell = Command::new(prefix[0]);
+    shell.args(&prefix[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
     shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell
 }
 
 #[test]
-fn each_line_about_a_wrong_configuration_has_the_priority_of_an_error_where_standard_error_is_the_journal() {
-    let scene = Scene::new();
-    let file = scene.write("refwatch.toml", "[poll]\nintervall = \"5s\"\n");
-    let run = scene.refwatch(&["--config", file.to_str().expect("text"), "run"]);
-    let elsewhere = "JOURNAL_STREAM=1:2 exec \"$@\"";
-    let [journal, elsewhere] = [LED_TO_THE_JOURNAL, elsewhere].map(|script| {
-        let command = run_by(&["sh", "-c", script, "sh"], &run);
-        let mut process = scene.spawn(command);
+fn configuration_errors_have_error_priority_if_standard_error_is_the_journal() {
+    let workspace = Workspace::new();
+    let file = workspace.write("refwatch.toml", "[poll]\nintervall = \"5s\"\n");
+    let run = workspace.refwatch(&["--config", file.to_str().expect("text"), "run"]);
+    let other_stream = "JOURNAL_STREAM=1:2 exec \"$@\"";
+    let [journal, other_stream] = [WITH_JOURNAL_STREAM, other_stream].map(|script| {
+        let command = with_prefix(&["sh", "-c", script, "sh"], &run);
+        let mut process = workspace.spawn(command);
         assert_eq!(process.end().code(), Some(78), "{}", process.stderr());
         process.stderr()
     });
-    assert!(elsewhere.starts_with("error: ") && elsewhere.contains("unknown key"), "{elsewhere}");
-    let prefixed: String = elsewhere.lines().map(|line| format!("<3>{line}\n").replace("<3>\n", "\n")).collect();
-    assert_eq!(journal, prefixed);
+    assert!(other_stream.starts_with("error: ") && other_stream.contains("unknown key"), "{other_stream}");
+    let expected: String = other_stream.lines().map(|line| format!("<3>{line}\n").replace("<3>\n", "\n")).collect();
+    assert_eq!(journal, expected);
 }
 
-/// A daemon of 12 simulated jobs that finds this journald in /run, and what it runs on. `None` where this user may not mount.
-fn daemon(scene: &Scene, journald: &Journald) -> Option<(Process, Process)> {
-    let (simulator, _, config) = scene.simulate(&["--jobs", "12", "--mean-seconds", "4"]);
-    let file = scene.write("refwatch.toml", &config);
-    let run = scene.refwatch(&["--config", file.to_str().expect("text"), "run"]);
+/// A daemon with 12 simulated jobs that uses this journald, and its simulator. `None` if this user may not mount.
+fn daemon(workspace: &Workspace, journald: &Journald) -> Option<(Process, Process)> {
+    let (simulator, _, config) = workspace.simulate(&["--jobs", "12", "--mean-seconds", "4"]);
+    let file = workspace.write("refwatch.toml", &config);
+    let run = workspace.refwatch(&["--config", file.to_str().expect("text"), "run"]);
     let script = format!(
-        "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && ln -s {} /run/systemd/journal/socket && {LED_TO_THE_JOURNAL}",
+        "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && ln -s {} /run/systemd/journal/socket && {WITH_JOURNAL_STREAM}",
         journald.path().display()
     );
-    let mut daemon = scene.spawn(run_by(&["unshare", "--mount", "sh", "-c", &script, "sh"], &run));
-    let listens = || fs::exists(scene.path("refwatch.db.sock")).expect("a folder");
-    eventually("a daemon, or its end", || (daemon.has_ended() || listens()).then_some(()));
+    let mut daemon = workspace.spawn(with_prefix(&["unshare", "--mount", "sh", "-c", &script, "sh"], &run));
+    let listens = || fs::exists(workspace.path("refwatch.db.sock")).expect("a directory");
+    eventually("a daemon or an early exit", || (daemon.has_ended() || listens()).then_some(()));
     if daemon.has_ended() {
         assert!(["unshare:", "mount:"].iter().any(|what| daemon.stderr().contains(what)), "{}", daemon.stderr());
-        return crate::trouble::skipped(&daemon.stderr());
+        return crate::disk_faults::skipped(&daemon.stderr());
     }
     Some((simulator, daemon))
 }
 
-/// The entry of this event, and the entries before it.
-fn until(journald: &Journald, event: &str) -> Vec<Fields> {
+/// Reads entries up to the one of this event.
+fn read_until(journald: &Journald, event: &str) -> Vec<Fields> {
     let mut entries = vec![];
-    while entries.last().is_none_or(|entry: &Fields| entry.get("REFWATCH_EVENT").is_none_or(|told| told != event)) {
+    while entries.last().is_none_or(|entry: &Fields| entry.get("REFWATCH_EVENT").is_none_or(|name| name != event)) {
         entries.push(journald.entry());
     }
     entries
 }
 
 #[test]
-fn a_service_logs_to_the_journal_and_not_to_standard_error() {
-    let (scene, journald) = (Scene::new(), Journald::new());
-    let Some((_simulator, mut daemon)) = daemon(&scene, &journald) else { return };
-    let started = until(&journald, "started").pop().expect("an entry");
+fn as_a_service_the_daemon_logs_to_the_journal_only() {
+    let (workspace, journald) = (Workspace::new(), Journald::new());
+    let Some((_simulator, mut daemon)) = daemon(&workspace, &journald) else { return };
+    let started = read_until(&journald, "started").pop().expect("an entry");
     assert_eq!([&started["PRIORITY"], &started["REFWATCH_JOBS"]], ["6", "12"]);
-    let transition = until(&journald, "transition").pop().expect("an entry");
+    let transition = read_until(&journald, "transition").pop().expect("an entry");
     assert!(transition["MESSAGE"].contains(&format!("job_id={} ", transition["REFWATCH_JOB_ID"])));
     daemon.signal(Signal::TERM);
-    until(&journald, "stopping");
+    read_until(&journald, "stopping");
     assert!(daemon.end().success());
     assert_eq!(daemon.stderr(), "");
 }
 
 #[test]
-fn a_journald_that_takes_nothing_for_now_keeps_no_poll_waiting_and_gets_each_line_later() {
-    let (scene, journald) = (Scene::new(), Journald::new());
-    let Some((_simulator, mut daemon)) = daemon(&scene, &journald) else { return };
-    // A socket that nobody reads holds some ten datagrams.
-    let address = until(&journald, "started").pop().expect("an entry")["REFWATCH_ADDRESS"].parse().expect("an address");
+fn a_blocked_journald_delays_no_poll_and_receives_each_line_later() {
+    let (workspace, journald) = (Workspace::new(), Journald::new());
+    let Some((_simulator, mut daemon)) = daemon(&workspace, &journald) else { return };
+    // The socket's queue holds about ten datagrams.
+    let address =
+        read_until(&journald, "started").pop().expect("an entry")["REFWATCH_ADDRESS"].parse().expect("an address");
     eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(12.0)).then_some(()));
     assert_eq!(get(address, "/-/ready").0, 200);
     let mut ended = 0;

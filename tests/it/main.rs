@@ -1,17 +1,21 @@
-//! The integration tests: one binary, so that it links once.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+//! Integration tests of the library and the program over real sockets, files and signals.
+//!
+//! They are one binary, so that it links once. `process`, `transition_rows`, `disk_faults`, `database`, `healthomics` and
+//! `certificate_authority` also hold fixtures that other files use.
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod access;
-mod authority;
 mod campaigns;
+mod certificate_authority;
 mod commands;
 mod config;
 mod daemon;
 mod damage;
 mod database;
+mod discovery;
+mod disk_faults;
 mod documents;
 mod faults;
-mod foreign;
 mod healthomics;
 mod http;
 mod journal;
@@ -20,6 +24,5 @@ mod module_deps;
 mod process;
 mod reload;
 mod simulator;
-mod store;
-mod trouble;
-mod truth;
+mod transition_rows;
+mod untrusted_text;

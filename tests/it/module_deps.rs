@@ -1,13 +1,14 @@
-//! Holds the dependencies between modules that ARCHITECTURE.md describes, by reading the `use` lines of the sources.
+//! Checks the dependencies between modules in ARCHITECTURE.md and the length of files, by reading the sources.
+//!
+//! The table lists the allowed imports of each module. Two files must not import each other.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file fits a sitting.
 const FILE_LINES_MAX: usize = 400;
 
-/// Every module and the modules that it may import. A module imports from rows above it only, so there is no circle.
+/// Every module and the modules that it may import. A module imports from rows above it only, so there is no cycle.
 const MODULES: &[(&str, &str)] = &[
     ("core", ""),
     ("reload", ""),
@@ -27,11 +28,11 @@ const MODULES: &[(&str, &str)] = &[
     ("main", "cli"),
 ];
 
-/// Crates that only these modules may name: AWS, SQL and HTTP stay behind our own types.
+/// Crates that only these modules may name. AWS, SQL and HTTP types do not leave them.
 const CRATES: &[(&str, &[&str])] =
     &[("rusqlite", &["database"]), ("aws_", &["healthomics"]), ("axum", &["http", "simulator"])];
 
-/// Crates that the core may not name: it has no I/O, no tasks and no log.
+/// Crates that the core may not name: it has no I/O, tasks or log.
 const NOT_IN_CORE: [&str; 3] = ["tokio", "tracing", "prometheus"];
 
 #[test]
@@ -75,38 +76,38 @@ fn no_file_imports_a_file_that_imports_it() {
             paths(file).into_iter().filter_map(|(_, path)| Some((file.clone(), target(file, &path, &files)?)))
         })
         .collect();
-    assert!(imports.len() > 100, "the imports were not read: {imports:?}");
+    assert!(imports.len() > 100, "too few imports: {imports:?}");
     // A `mod.rs` declares its children and re-exports them.
-    let circles: Vec<_> = imports
+    let cycles: Vec<_> = imports
         .iter()
         .filter(|(from, to)| from < to && imports.contains(&(to.clone(), from.clone())))
         .filter(|(from, to)| !from.ends_with("mod.rs") && !to.ends_with("mod.rs"))
         .collect();
-    assert!(circles.is_empty(), "{circles:?}");
+    assert!(cycles.is_empty(), "{cycles:?}");
 }
 
 #[test]
-fn no_file_is_longer_than_a_sitting() {
+fn no_file_has_more_than_400_lines() {
     let files = ["benches", "fuzz/fuzz_targets", "src", "tests"].map(sources).concat();
     let long = files.iter().filter(|file| text(file).lines().count() > FILE_LINES_MAX);
     assert_eq!(long.collect::<Vec<_>>(), Vec::<&PathBuf>::new());
 }
 
-/// Every Rust file below `folder`.
-fn sources(folder: &str) -> Vec<PathBuf> {
+/// Every Rust file below `directory`.
+fn sources(directory: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }
         }
     }
-    assert!(!files.is_empty(), "no sources in {folder}");
+    assert!(!files.is_empty(), "no sources in {directory}");
     files.sort();
     files
 }
@@ -140,7 +141,7 @@ fn paths(file: &Path) -> Vec<(usize, Vec<String>)> {
     paths.filter(|(_, path): &(usize, Vec<String>)| path.len() > 1).collect()
 }
 
-/// The file that an import leads to, if it is another one of the crate.
+/// The imported file, if it is another file of the crate.
 fn target(file: &Path, path: &[String], files: &[PathBuf]) -> Option<PathBuf> {
     let supers = path.iter().take_while(|part| *part == "super").count();
     let mut module = match path[0].as_str() {
@@ -151,9 +152,9 @@ fn target(file: &Path, path: &[String], files: &[PathBuf]) -> Option<PathBuf> {
     module.truncate(module.len().saturating_sub(supers));
     module.extend(path.iter().skip(supers.max(1)).cloned());
     while !module.is_empty() {
-        let found = files.iter().find(|other| module_path(other) == module);
-        if let Some(found) = found {
-            return Some(found.clone()).filter(|found| found != file);
+        let imported = files.iter().find(|other| module_path(other) == module);
+        if let Some(imported) = imported {
+            return Some(imported.clone()).filter(|imported| imported != file);
         }
         module.pop();
     }

@@ -1,5 +1,6 @@
-//! The binary as a process: started, asked over real sockets, told things by real signals. Everything here blocks, and every
-//! wait is for a state, with a deadline.
+//! The program as a process: a directory, HTTP requests, signals and an STS stand-in.
+//!
+//! All functions block. Waits are for a state and end at a deadline.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,33 +13,33 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-/// No healthy wait comes near it, on any machine.
+/// No wait takes this long unless something is broken.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// Between two looks at a state that nothing announces.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Interval between two checks of a state.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Waits until `look` sees something.
+/// Waits until `check` returns a value.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let looks = DEADLINE.as_millis() / LOOK_AGAIN.as_millis();
-    for _ in 0..looks {
-        if let Some(seen) = look() {
-            return seen;
+pub(crate) fn eventually<T>(expected: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let checks = DEADLINE.as_millis() / CHECK_INTERVAL.as_millis();
+    for _ in 0..checks {
+        if let Some(value) = check() {
+            return value;
         }
         pause();
     }
-    panic!("{what}: not within {DEADLINE:?}");
+    panic!("{expected}: not within {DEADLINE:?}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "between two looks, not in place of one")]
+#[expect(clippy::disallowed_methods, reason = "between two checks of a state")]
 fn pause() {
-    std::thread::sleep(LOOK_AGAIN);
+    std::thread::sleep(CHECK_INTERVAL);
 }
 
-/// A folder of its own, and the processes that write to it.
-pub(crate) struct Scene {
-    folder: TempDir,
+/// A temporary directory for files and processes.
+pub(crate) struct Workspace {
+    directory: TempDir,
 }
 
 /// A running `refwatch`. Dropping it kills it.
@@ -48,13 +49,13 @@ pub(crate) struct Process {
     stderr: PathBuf,
 }
 
-impl Scene {
+impl Workspace {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
+        Self { directory: tempfile::tempdir().expect("a directory") }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -63,15 +64,15 @@ impl Scene {
         path
     }
 
-    /// `refwatch` with these arguments, credentials that AWS never gave, and nothing else of this machine's AWS configuration.
+    /// `refwatch` with test credentials and no other AWS configuration.
     pub(crate) fn refwatch(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_refwatch"));
         command
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.folder.path())
-            .env("TMPDIR", self.folder.path())
+            .env("HOME", self.directory.path())
+            .env("TMPDIR", self.directory.path())
             .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
             .env("AWS_SECRET_ACCESS_KEY", "verysecretkey")
             .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -84,7 +85,7 @@ impl Scene {
     }
 
     pub(crate) fn spawn(&self, mut command: Command) -> Process {
-        let log = tempfile::Builder::new().prefix("stderr-").tempfile_in(self.folder.path()).expect("a file");
+        let log = tempfile::Builder::new().prefix("stderr-").tempfile_in(self.directory.path()).expect("a file");
         let (file, stderr) = log.keep().expect("a file that stays");
         let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().expect("the binary starts");
         let (lines, stdout) = mpsc::channel();
@@ -93,7 +94,7 @@ impl Scene {
         Process { child, stdout, stderr }
     }
 
-    /// Runs to the end: its status, standard output and standard error.
+    /// Runs to the end. Returns the exit status, standard output and standard error.
     pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut process = self.start(arguments);
         let status = process.end();
@@ -101,7 +102,7 @@ impl Scene {
         (status.code().expect("an exit status"), stdout, process.stderr())
     }
 
-    /// A simulator as a process of its own. Returns it with its address and the configuration that it wrote.
+    /// Starts a simulator. Returns its address and the configuration that it wrote.
     pub(crate) fn simulate(&self, arguments: &[&str]) -> (Process, SocketAddr, String) {
         let out = self.path("simulated.toml");
         let mut all = vec!["simulate", "--listen", "127.0.0.1:0", "--config-out", out.to_str().expect("text")];
@@ -109,12 +110,12 @@ impl Scene {
         let process = self.start(&all);
         let config = eventually("the simulator's configuration", || std::fs::read_to_string(&out).ok());
         let address = between(&config, "endpoint_url = \"http://", "\"").parse().expect("an address");
-        // Each daemon of these tests takes a port of its own.
+        // Each daemon uses its own port.
         let config = config.replace("127.0.0.1:10210", "127.0.0.1:0");
         (process, address, config)
     }
 
-    /// A daemon on `config`, once it listens.
+    /// Starts a daemon and waits until it listens.
     pub(crate) fn daemon(&self, config: &Path) -> (Process, SocketAddr) {
         let process = self.start(&["--config", config.to_str().expect("text"), "run"]);
         let address = process.address();
@@ -129,7 +130,7 @@ impl Process {
         text
     }
 
-    /// Where a daemon listens, from its log.
+    /// The address in a daemon's log.
     pub(crate) fn address(&self) -> SocketAddr {
         eventually("the daemon's address", || {
             let log = self.stderr();
@@ -137,12 +138,11 @@ impl Process {
         })
     }
 
-    /// The next line of standard output.
     pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(DEADLINE).expect("another line")
     }
 
-    /// What it still prints, up to its end.
+    /// The remaining lines of standard output; waits for the end.
     pub(crate) fn rest(&self) -> Vec<String> {
         self.stdout.iter().collect()
     }
@@ -152,7 +152,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("a running process");
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -166,19 +166,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error says that it has ended.
+        // Fails if it has ended.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// An STS that gives one of these answers to each request. Returns its URL and what it is asked.
-pub(crate) fn serve_sts(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
+/// An STS stand-in that sends these responses in turn. Returns its URL and the requests.
+pub(crate) fn serve_sts(responses: Vec<String>) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let (seen, requests) = mpsc::channel();
     std::thread::spawn(move || {
-        for answer in answers {
+        for response in responses {
             let (mut stream, _) = listener.accept().expect("a connection");
             let mut reader = BufReader::new(&mut stream);
             let (mut head, mut length) = (String::new(), 0);
@@ -192,16 +192,16 @@ pub(crate) fn serve_sts(answers: Vec<String>) -> (String, mpsc::Receiver<String>
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
-            // Whoever listens no more has seen enough.
+            // The test may have ended.
             drop(seen.send(head + &String::from_utf8_lossy(&body)));
-            stream.write_all(answer.as_bytes()).expect("it reads");
+            stream.write_all(response.as_bytes()).expect("a reader");
         }
     });
     (url, requests)
 }
 
-/// What STS answers to an action.
-pub(crate) fn sts_answer(action: &str, result: &str) -> String {
+/// STS's response to an action.
+pub(crate) fn sts_response(action: &str, result: &str) -> String {
     let body = format!(
         "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>{result}</{action}Result></{action}Response>"
     );
@@ -209,22 +209,21 @@ pub(crate) fn sts_answer(action: &str, result: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// What stands in `text` after `start` and before `end`.
+/// The text after `start` and before `end`.
 #[track_caller]
 pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let after = text.split_once(start).unwrap_or_else(|| panic!("{start:?} in {text}")).1;
     after.split(end).next().expect("a first part")
 }
 
-/// The status and the body of a GET.
 pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut stream = TcpStream::connect(address).expect("a listener");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let status = answer[9..12].parse().expect("a status");
-    let body = answer.split_once("\r\n\r\n").expect("a body").1;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("a reader");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("a response");
+    let status = response[9..12].parse().expect("a status");
+    let body = response.split_once("\r\n\r\n").expect("a body").1;
     (status, body.to_owned())
 }
 
@@ -234,12 +233,12 @@ pub(crate) fn json(address: SocketAddr, path: &str) -> serde_json::Value {
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
 }
 
-/// The value of a metric's one series that has all of these labels.
+/// The value of the series with all of these labels.
 pub(crate) fn metric(address: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
     series(&get(address, "/metrics").1, name, labels).next()
 }
 
-/// The sum over a metric's series that have this label.
+/// The sum over all series with this label.
 pub(crate) fn metric_sum(address: SocketAddr, name: &str, label: &str) -> f64 {
     series(&get(address, "/metrics").1, name, &[label]).sum()
 }

@@ -1,15 +1,14 @@
-//! A disk that may lose its power: what is on it for good, what is under way to it, and what of that a cut leaves.
+//! A model of a disk that loses power: durable content, pending operations, and the possible states after the loss.
 //!
-//! It promises no more than POSIX does. The content of a file is there for good after a sync of the file, its name after a sync of
-//! its directory. Until then a write may be there or not, whatever came before or after, or be there in some of its sectors; so may
-//! a new length, a new name, a name taken away.
+//! It guarantees no more than POSIX. A file's content is durable after a sync of the file, its name after a sync of the directory.
+//! Until then each write, truncation, creation and removal may be lost, in any order. A write may be partial in units of sectors.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::trace::Operation;
 
-/// What a disk writes whole or not at all, in bytes.
+/// The unit of atomic writes, in bytes.
 const SECTOR: usize = 512;
 
 /// Files by their path.
@@ -17,13 +16,13 @@ pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 #[derive(Default)]
 pub(super) struct Disk {
-    /// Every file that there ever was, its content as it is on disk for good.
+    /// The durable content of every file, removed ones included.
     contents: Vec<Vec<u8>>,
-    /// Names on disk for good; `None` is a directory.
+    /// Durable names; `None` is a directory.
     entries: BTreeMap<PathBuf, Option<usize>>,
-    /// Names as the system sees them.
+    /// Names as processes see them.
     names: BTreeMap<PathBuf, Option<usize>>,
-    /// In the order in which it was asked for.
+    /// Unsynced operations in order.
     pending: Vec<Pending>,
 }
 
@@ -34,12 +33,12 @@ enum Pending {
     Truncate { file: usize, length: usize },
 }
 
-/// What becomes of that which is not synced.
+/// The fate of unsynced operations.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cut {
     Drops,
     Keeps,
-    /// As it comes.
+    /// Random for each operation and sector.
     Tears,
 }
 
@@ -67,7 +66,6 @@ impl Disk {
         }
     }
 
-    /// The files after a loss of power.
     pub(super) fn after(&self, cut: Cut, random: &mut fastrand::Rng) -> Files {
         let mut entries = self.entries.clone();
         for pending in self.pending.iter().filter(|pending| pending.file().is_none()) {
@@ -75,12 +73,12 @@ impl Disk {
                 pending.apply_to_names(&mut entries);
             }
         }
-        let there = |(path, file): (&PathBuf, &Option<usize>)| {
+        let reachable = |(path, file): (&PathBuf, &Option<usize>)| {
             let reached = path.ancestors().skip(1).all(|above| above == Path::new("") || entries.contains_key(above));
             Some((path.clone(), file.filter(|_| reached)?))
         };
         let mut files = Files::new();
-        for (path, file) in entries.iter().filter_map(there) {
+        for (path, file) in entries.iter().filter_map(reachable) {
             let mut content = self.contents[file].clone();
             for pending in self.pending.iter().filter(|pending| pending.file() == Some(file)) {
                 pending.apply_to_content(&mut content, cut, random);
@@ -129,7 +127,7 @@ impl Cut {
 }
 
 impl Pending {
-    /// Which file's content it changes; `None`: a name.
+    /// The file whose content changes; `None` for changes of names.
     fn file(&self) -> Option<usize> {
         match self {
             Self::Enter { .. } | Self::Remove { .. } => None,
@@ -154,7 +152,7 @@ impl Pending {
                 }
             }
             Self::Write { at, bytes, .. } => {
-                // Whole, not at all, or sector by sector; a new length may come without what fills it.
+                // All, nothing, or some sectors. A new length may be kept without the content.
                 let cut = match cut {
                     Cut::Tears => *random.choice(&[Cut::Drops, Cut::Keeps, Cut::Tears]).expect("one"),
                     whole => whole,

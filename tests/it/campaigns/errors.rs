@@ -1,8 +1,9 @@
-//! Errors of a disk: a system call on the database's files fails, each in turn, once or until the trouble is over, in the open of a new
-//! database, of one that a kill left, or while transitions are committed. The daemon serves, says why it is not ready, goes on by
-//! itself, and has in the end recorded what was true, once.
+//! Disk errors: a system call on the database's files fails, once or until the test ends the fault.
 //!
-//! `DISK_ERRORS` says how many, `DISK_ERROR` which one alone.
+//! Each call is tried in turn: while a new database is created, while one is opened after a kill, during commits, and during a
+//! checkpoint. The daemon must serve, report why it is not ready, recover without a restart, and store each transition once.
+//!
+//! `DISK_ERRORS` sets the number, `DISK_ERROR` selects one.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,43 +16,42 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use rustix::process::Signal;
 
-use super::strace::{self, FILES, Strike};
-use super::{number, pass, say};
-use crate::process::{Process, Scene, eventually, get};
-use crate::trouble::skipped;
-use crate::truth::{assert_announced, assert_true, ended, transitions};
+use super::strace::{self, FILES, Injection};
+use super::{env_number, print_summary, sleep};
+use crate::disk_faults::skipped;
+use crate::process::{Process, Workspace, eventually, get};
+use crate::transition_rows::{assert_log_matches, assert_matches_simulator, ended, transitions};
 
-/// Errors unless it is said how many.
+/// The default number of errors.
 const DISK_ERRORS: u64 = 6;
 
-/// Errors at a time, each with a daemon and a simulator of its own. Mostly they wait.
+/// Errors in parallel, each with its own daemon and simulator. They mostly wait.
 const THREADS: usize = 4;
 
-/// The jobs of each, all of which end within six seconds: enough for the write-ahead log to be taken into the file meanwhile.
+/// Jobs per daemon, all of which end within six seconds: enough transitions for an automatic checkpoint.
 const JOBS: usize = 120;
 
-/// How soon after its end a trouble is over for the daemon.
+/// The longest time to recover after the fault has ended.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 
-/// Nothing but a fault of ours comes near it.
+/// No wait takes this long unless something is broken.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A step through all errors, without a common factor with how many there are, so that a few are already of all kinds.
+/// Step through the list of errors. Coprime to its length, so that a few errors cover all kinds.
 const STRIDE: usize = 101;
 
-/// What is under way when the error comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     FirstStart,
     StartAfterKill,
     Commits,
-    /// Commits go on; what fails is the taking of the write-ahead log into the file, which is tried again with the next.
+    /// Commits succeed; the checkpoint fails and is retried with the next commit.
     Checkpoint,
 }
 
-/// Which calls fail, and how; and how many of them there are at most.
+/// Failing calls, the error, and the greatest number of such calls.
 const KINDS: &[(Phase, &str, &str, u64)] = &[
     (Phase::FirstStart, "openat", "error=EIO", 8),
     (Phase::FirstStart, "openat", "error=ENOSPC", 8),
@@ -73,19 +73,18 @@ const KINDS: &[(Phase, &str, &str, u64)] = &[
     (Phase::Checkpoint, "fsync,fdatasync", "error=EIO", 1),
 ];
 
-/// What some errors came to.
 #[derive(Debug, Default)]
-struct Figures {
+struct Summary {
     once: usize,
-    for_good: usize,
+    permanent: usize,
     not_reached: usize,
     recorded: usize,
     recoveries: Vec<Duration>,
 }
 
-/// A daemon to strike at, and what it watches.
-struct Stage {
-    scene: Scene,
+/// A daemon with its simulator and database.
+struct ErrorRun {
+    workspace: Workspace,
     _simulator: Process,
     simulator: SocketAddr,
     config: PathBuf,
@@ -94,116 +93,124 @@ struct Stage {
 }
 
 #[test]
-fn a_disk_error_at_any_call_is_waited_out() {
-    if !strace::works() {
-        skipped::<()>("strace is not there, or may not trace");
+fn the_daemon_recovers_from_a_disk_error_at_any_call() {
+    if !strace::is_usable() {
+        skipped::<()>("strace is missing or may not trace");
         return;
     }
-    let all = all();
-    let asked = number("DISK_ERRORS");
-    let numbers = match number("DISK_ERROR") {
+    let injections = injections();
+    let requested = env_number("DISK_ERRORS");
+    let numbers = match env_number("DISK_ERROR") {
         Some(error) => error..error + 1,
-        None => 0..asked.unwrap_or(DISK_ERRORS).min(all.len() as u64),
+        None => 0..requested.unwrap_or(DISK_ERRORS).min(injections.len() as u64),
     };
-    let figures = thread::scope(|scope| {
-        let strike_some = |thread: usize| {
+    let summary = thread::scope(|scope| {
+        let run_some = |thread: usize| {
             let numbers = numbers.clone().skip(thread).step_by(THREADS);
-            let struck = numbers.map(|number| {
-                let (phase, strike) = &all[usize::try_from(number).expect("few") * STRIDE % all.len()];
-                let again = format!("DISK_ERROR={number} cargo test --test it campaigns::errors -- --nocapture");
-                Stage::new(number).suffer(*phase, strike, &format!("{phase:?}, {strike:?}; to see it again: {again}"))
+            let results = numbers.map(|number| {
+                let (phase, injection) = &injections[usize::try_from(number).expect("few") * STRIDE % injections.len()];
+                let command = format!("DISK_ERROR={number} cargo test --test it campaigns::errors -- --nocapture");
+                ErrorRun::new(number).run(
+                    *phase,
+                    injection,
+                    &format!("{phase:?}, {injection:?}; to reproduce: {command}"),
+                )
             });
-            struck.fold(Figures::default(), Figures::and)
+            results.fold(Summary::default(), Summary::add)
         };
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || strike_some(thread))).collect();
-        let struck =
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || run_some(thread))).collect();
+        let results =
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
-        struck.fold(Figures::default(), Figures::and)
+        results.fold(Summary::default(), Summary::add)
     });
-    let longest = figures.tell();
-    assert!(asked.is_none() || longest <= RECOVERY_MAX, "recovered only after {longest:?}");
+    let longest = summary.print();
+    assert!(requested.is_none() || longest <= RECOVERY_MAX, "recovered only after {longest:?}");
 }
 
-/// Every error: each once, and each for good.
-fn all() -> Vec<(Phase, Strike)> {
-    let strikes = KINDS.iter().flat_map(|&(phase, calls, act, most)| {
+/// Every call twice: failing once, and failing permanently.
+fn injections() -> Vec<(Phase, Injection)> {
+    let injections = KINDS.iter().flat_map(|&(phase, calls, action, most)| {
         let files = if phase == Phase::Checkpoint { &FILES[..1] } else { FILES };
-        let strike = move |nth, for_good| (phase, Strike { calls, files, act, nth, for_good });
-        (1..=most).flat_map(move |nth| [strike(nth, false), strike(nth, true)])
+        let injection = move |nth, permanent| (phase, Injection { calls, files, action, nth, permanent });
+        (1..=most).flat_map(move |nth| [injection(nth, false), injection(nth, true)])
     });
-    strikes.collect()
+    injections.collect()
 }
 
-impl Stage {
+impl ErrorRun {
     fn new(seed: u64) -> Self {
-        let scene = Scene::new();
+        let workspace = Workspace::new();
         let (jobs, seed) = (JOBS.to_string(), seed.to_string());
         let arguments = ["--jobs", &jobs, "--mean-seconds", "3", "--quota", "1000", "--seed", &seed];
-        let (simulator, simulated, config) = scene.simulate(&arguments);
-        // Where it listens cannot be read off the log of a daemon that waits for its database.
+        let (simulator, simulated, config) = workspace.simulate(&arguments);
+        // The port is chosen here: a daemon without a database logs no address.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         let config = config.replace("127.0.0.1:0", &address.to_string());
         let config = config.replace("min_interval = \"1s\"", "min_interval = \"100ms\"");
         Self {
-            config: scene.write("refwatch.toml", &config),
-            database: scene.path("refwatch.db"),
-            scene,
+            config: workspace.write("refwatch.toml", &config),
+            database: workspace.path("refwatch.db"),
+            workspace,
             _simulator: simulator,
             simulator: simulated,
             address,
         }
     }
 
-    /// Starts a daemon, strikes, looks on, and waits for the ends of all jobs.
-    fn suffer(self, phase: Phase, strike: &Strike, what: &str) -> Figures {
+    /// Runs a daemon with the injection until all jobs have ended.
+    fn run(self, phase: Phase, injection: &Injection, context: &str) -> Summary {
         let mut logs = if phase == Phase::StartAfterKill { self.killed() } else { String::new() };
         let at_start = matches!(phase, Phase::FirstStart | Phase::StartAfterKill);
         let command = self.command();
-        let struck = self.scene.path("strace");
-        let command = if at_start { strike.at_start_of(&command, &self.database, &struck) } else { command };
-        let mut struck = Struck { daemon: self.scene.spawn(command), stage: &self, what, hits: struck };
+        let log_path = self.workspace.path("strace");
+        let command = if at_start { injection.at_start_of(&command, &self.database, &log_path) } else { command };
+        let mut traced =
+            TracedDaemon { daemon: self.workspace.spawn(command), run: &self, context, injected: log_path };
         let strace = (!at_start).then(|| {
-            struck.daemon.address();
-            strike.on(struck.daemon.pid(), &self.database, &struck.hits).spawn().expect("strace")
+            traced.daemon.address();
+            injection.on(traced.daemon.pid(), &self.database, &traced.injected).spawn().expect("strace")
         });
-        let mut figures = Figures::default();
-        if struck.until(|struck| struck.hits() > 0) {
-            if strike.for_good {
-                struck.in_trouble(phase);
-                strace::detach(struck.daemon.pid());
-                figures.for_good = 1;
+        let mut summary = Summary::default();
+        if traced.wait_until(|traced| traced.injected() > 0) {
+            if injection.permanent {
+                traced.check_failure_state(phase);
+                strace::detach(traced.daemon.pid());
+                summary.permanent = 1;
             } else {
-                figures.once = 1;
+                summary.once = 1;
             }
-            let (over, told) = (Clock::system(), struck.told());
-            struck.until(|struck| struck.ready().is_some_and(|(status, _)| status == 200) && struck.told() > told);
-            figures.recoveries.push(over.now().monotonic.elapsed());
+            let (fault_ended, logged) = (Clock::system(), traced.logged());
+            traced.wait_until(|traced| {
+                traced.ready().is_some_and(|(status, _)| status == 200) && traced.logged() > logged
+            });
+            summary.recoveries.push(fault_ended.now().monotonic.elapsed());
         } else {
-            figures.not_reached = 1;
+            summary.not_reached = 1;
         }
-        strace::detach(struck.daemon.pid());
-        eventually("every end", || struck.finished().then_some(()));
+        strace::detach(traced.daemon.pid());
+        eventually("every end", || traced.finished().then_some(()));
         if let Some(mut strace) = strace {
             strace.wait().expect("strace ends");
         }
-        let mut daemon = struck.daemon;
+        let mut daemon = traced.daemon;
         daemon.signal(Signal::KILL);
         daemon.end();
         logs += &daemon.stderr();
         let rows = transitions(&self.database);
-        assert_announced(&rows, &logs, what);
-        let mut beside = fs::read_dir(self.scene.path("")).expect("a folder").map(|entry| entry.expect("an entry"));
+        assert_log_matches(&rows, &logs, context);
+        let mut beside =
+            fs::read_dir(self.workspace.path("")).expect("a directory").map(|entry| entry.expect("an entry"));
         let damaged = beside.any(|entry| entry.file_name().to_string_lossy().contains(".damaged"));
-        assert!(!damaged, "taken for damage: {what}\n{logs}");
-        figures.recorded = rows.len();
-        assert_true(rows, self.simulator);
-        figures
+        assert!(!damaged, "moved to quarantine: {context}\n{logs}");
+        summary.recorded = rows.len();
+        assert_matches_simulator(rows, self.simulator);
+        summary
     }
 
-    /// The log of a daemon that ran before, and was killed.
+    /// The log of a daemon that created the database and was killed.
     fn killed(&self) -> String {
-        let mut daemon = self.scene.spawn(self.command());
+        let mut daemon = self.workspace.spawn(self.command());
         eventually("transitions", || daemon.stderr().contains("event=\"transition\"").then_some(()));
         daemon.signal(Signal::KILL);
         daemon.end();
@@ -211,22 +218,21 @@ impl Stage {
     }
 
     fn command(&self) -> Command {
-        self.scene.refwatch(&["--config", self.config.to_str().expect("text"), "run"])
+        self.workspace.refwatch(&["--config", self.config.to_str().expect("text"), "run"])
     }
 }
 
-/// A daemon that is struck.
-struct Struck<'a> {
+struct TracedDaemon<'a> {
     daemon: Process,
-    stage: &'a Stage,
-    what: &'a str,
-    /// Where strace tells what it did.
-    hits: PathBuf,
+    run: &'a ErrorRun,
+    context: &'a str,
+    /// The log of strace.
+    injected: PathBuf,
 }
 
-impl Struck<'_> {
-    /// Waits until something is seen; `false` where every job ended before that. The daemon lives on all the while.
-    fn until(&mut self, mut seen: impl FnMut(&Self) -> bool) -> bool {
+impl TracedDaemon<'_> {
+    /// Waits for a condition; false if all jobs end first. The daemon must keep running.
+    fn wait_until(&mut self, mut seen: impl FnMut(&Self) -> bool) -> bool {
         let clock = Clock::system();
         for look in 1_u64.. {
             if seen(self) {
@@ -236,68 +242,67 @@ impl Struck<'_> {
                 return seen(self);
             }
             let (ended, waited) = (self.daemon.has_ended(), clock.now().monotonic.elapsed());
-            assert!(!ended && waited < DEADLINE, "ended: {ended}, {}\n{}", self.what, self.daemon.stderr());
-            pass(LOOK_AGAIN);
+            assert!(!ended && waited < DEADLINE, "ended: {ended}, {}\n{}", self.context, self.daemon.stderr());
+            sleep(CHECK_INTERVAL);
         }
-        unreachable!("it looks for ever");
+        unreachable!("the loop does not end");
     }
 
-    /// What is said while the trouble lasts, until another try has failed as well.
-    fn in_trouble(&mut self, phase: Phase) {
+    /// Checks what is reported during the fault, until a retry has failed as well.
+    fn check_failure_state(&mut self, phase: Phase) {
         if phase == Phase::Checkpoint {
-            self.until(|struck| struck.hits() > 1);
+            self.wait_until(|traced| traced.injected() > 1);
             return;
         }
-        let told =
+        let not_ready =
             |(status, reason): (u16, String)| status == 503 && reason.starts_with("the database cannot be written: ");
-        if self.until(|struck| struck.ready().is_some_and(told)) {
-            assert_eq!(get(self.stage.address, "/-/healthy").0, 200);
-            assert!(get(self.stage.address, "/").1.contains("The database cannot be written"), "{}", self.what);
-            let hits = self.hits();
-            self.until(|struck| struck.hits() > hits);
+        if self.wait_until(|traced| traced.ready().is_some_and(not_ready)) {
+            assert_eq!(get(self.run.address, "/-/healthy").0, 200);
+            assert!(get(self.run.address, "/").1.contains("The database cannot be written"), "{}", self.context);
+            let injected = self.injected();
+            self.wait_until(|traced| traced.injected() > injected);
         }
     }
 
-    fn hits(&self) -> usize {
-        fs::read_to_string(&self.hits).map_or(0, |log| log.matches("(INJECTED)").count())
+    fn injected(&self) -> usize {
+        fs::read_to_string(&self.injected).map_or(0, |log| log.matches("(INJECTED)").count())
     }
 
-    /// How many transitions it has announced.
-    fn told(&self) -> usize {
+    fn logged(&self) -> usize {
         self.daemon.stderr().matches("event=\"transition\"").count()
     }
 
     fn ready(&self) -> Option<(u16, String)> {
-        TcpStream::connect(self.stage.address).is_ok().then(|| get(self.stage.address, "/-/ready"))
+        TcpStream::connect(self.run.address).is_ok().then(|| get(self.run.address, "/-/ready"))
     }
 
     fn finished(&self) -> bool {
-        ended(&transitions(&self.stage.database)) == JOBS
+        ended(&transitions(&self.run.database)) == JOBS
     }
 }
 
-impl Figures {
-    fn and(mut self, more: Self) -> Self {
-        let Self { once, for_good, not_reached, recorded, recoveries } = more;
+impl Summary {
+    fn add(mut self, more: Self) -> Self {
+        let Self { once, permanent, not_reached, recorded, recoveries } = more;
         self.once += once;
-        self.for_good += for_good;
+        self.permanent += permanent;
         self.not_reached += not_reached;
         self.recorded += recorded;
         self.recoveries.extend(recoveries);
         self
     }
 
-    /// Says them. Returns the longest recovery.
-    fn tell(mut self) -> Duration {
+    /// Prints the summary. Returns the longest recovery.
+    fn print(mut self) -> Duration {
         self.recoveries.sort();
-        let Self { once, for_good, not_reached, recorded, recoveries } = self;
+        let Self { once, permanent, not_reached, recorded, recoveries } = self;
         let at = |place: usize| recoveries.get(place).copied().unwrap_or_default();
         let (median, longest) = (at(recoveries.len() / 2), at(recoveries.len().saturating_sub(1)));
-        say(format_args!(
-            "{} disk errors ({once} once, {for_good} for good; {not_reached} more were not reached): {recorded} \
+        print_summary(format_args!(
+            "{} disk errors ({once} once, {permanent} for good; {not_reached} more were not reached): {recorded} \
              transitions recorded as they were, 0 lost, 0 doubled, 0 taken for damage; recovered after {} ms at the \
              median, {} ms at most",
-            once + for_good,
+            once + permanent,
             median.as_millis(),
             longest.as_millis(),
         ));

@@ -1,6 +1,7 @@
-//! Campaigns against the database: the same trouble at every point where it can strike, thousands of times. `cargo test` runs a few of
-//! each; an environment variable asks for more of one, or for a single case by its number, as a failure prints it:
-//! `tests/README.md` has them all. Each says in a line of figures what it did.
+//! Campaigns against the database: the same fault at each point where it can occur, thousands of times.
+//!
+//! `cargo test` runs a few cases of each. An environment variable sets their number, or selects one case as printed by a failure;
+//! `tests/README.md` lists the variables. Each campaign prints a summary on one line.
 
 mod disk;
 mod errors;
@@ -14,17 +15,17 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-/// The number that a variable of the environment has, where it is set.
-pub(crate) fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
+/// The number in an environment variable, if it is set.
+pub(crate) fn env_number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|env_number| env_number.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
 }
 
-#[expect(clippy::print_stdout, reason = "whoever asks for a campaign wants to see its figures")]
-pub(crate) fn say(what: fmt::Arguments<'_>) {
-    println!("{what}");
+#[expect(clippy::print_stdout, reason = "the summary of a campaign")]
+pub(crate) fn print_summary(summary: fmt::Arguments<'_>) {
+    println!("{summary}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "when trouble strikes is drawn, and nothing announces it")]
-fn pass(time: Duration) {
+#[expect(clippy::disallowed_methods, reason = "the time of a fault is random, and nothing to wait for precedes it")]
+fn sleep(time: Duration) {
     thread::sleep(time);
 }

@@ -1,5 +1,7 @@
-//! Power cuts by replay: processes write a database under strace, and what they wrote is cut at every operation, with all that was not
-//! synced dropped, kept or torn. What is left is opened as a start opens it.
+//! Power cuts by replay.
+//!
+//! A process writes a database under strace. The trace is cut after each operation, with unsynced operations dropped, kept or torn.
+//! The remaining files are opened as at a start: the database must be intact and contain every acknowledged step.
 
 use std::path::Path;
 use std::{env, fs};
@@ -11,26 +13,25 @@ use tokio::runtime;
 
 use super::disk::{Cut, Disk, Files};
 use super::trace::{ACKNOWLEDGED, Operation, traced};
-use super::{number, say};
-use crate::database::{at, full, id};
+use super::{env_number, print_summary};
+use crate::database::{at, full_change, id};
 
-/// States in `cargo test`.
+/// The default number of states.
 const STATES: u64 = 500;
 
-/// Half of the machines that this runs on have no more.
 const THREADS: usize = 2;
 
-/// Between the cut points of two seeds: a prime, so that the first few seeds lie far apart and all points come up.
+/// The distance of cut points of consecutive seeds. A prime: the first seeds lie far apart, and every point is reached.
 const STRIDE: u64 = 7919;
 
-/// Tells the traced process where its database is, and which of [`SCRIPTS`] to follow.
-const PLACE: &str = "POWER_PLACE";
+/// Environment variables that name the traced process's directory and script.
+const DIRECTORY: &str = "POWER_PLACE";
 const SCRIPT: &str = "POWER_SCRIPT";
 
-/// Beneath a traced directory: the database is in one that refwatch makes.
+/// Below the traced directory, in a directory that refwatch creates.
 const RECORD: &str = "state/database.db";
 
-/// Rounds of a script, of which every so many delete, checkpoint (as somebody else may) and reopen.
+/// A number of rounds. Every nth round deletes, checkpoints from another connection, or reopens.
 struct Script {
     rounds: u64,
     deletes: u64,
@@ -40,23 +41,22 @@ struct Script {
 
 const SCRIPTS: [Script; 2] = [
     Script { rounds: 60, deletes: 7, checkpoints: 5, reopens: 16 },
-    // Long enough that SQLite itself checkpoints, and begins its log anew.
+    // Long enough for SQLite's own checkpoints and a restart of the log.
     Script { rounds: 200, deletes: 60, checkpoints: 1000, reopens: 150 },
 ];
 
-/// What is traced: a script, and the syncs at which its process is killed, one after the other, before the last one follows it to its
-/// end.
+/// Traced runs: a script and the syncs at which successive processes are killed. The last process runs to the end of the script.
 const TRACES: [(usize, &[u64]); 4] = [(0, &[]), (0, &[24, 17]), (0, &[60, 1, 40]), (1, &[])];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// A change of a job; in one commit with the next step where that is one too.
+    /// A change of a job; shares a commit with the next step if `with_next`.
     Append {
         job: u64,
         status: &'static str,
         with_next: bool,
     },
-    /// Of all jobs that ended before the last few steps.
+    /// Deletes jobs that ended before the last twelve steps.
     Delete,
     Checkpoint,
     Reopen,
@@ -87,17 +87,17 @@ impl Script {
     }
 }
 
-/// A step's time: what it recorded is told apart by it.
+/// The time of a step; it identifies the rows of the step.
 fn time(step: usize) -> refwatch::core::time::Timestamp {
     at(i64::try_from(step).expect("few"))
 }
 
-/// What step `step` deletes ended before this one.
+/// The step before which jobs must have ended to be deleted by `step`.
 fn deleted_before(step: usize) -> usize {
     step.saturating_sub(12)
 }
 
-/// The rows that stand in the database after so many steps, by their number.
+/// The expected rows after each number of steps.
 fn states(steps: &[Step]) -> Vec<Vec<String>> {
     let mut states = vec![Vec::new()];
     let mut changes: Vec<(usize, u64, &str)> = Vec::new();
@@ -123,7 +123,7 @@ fn states(steps: &[Step]) -> Vec<Vec<String>> {
     states
 }
 
-/// The rows that stand in the database.
+/// The rows in the database.
 fn rows(path: &Path) -> rusqlite::Result<Vec<String>> {
     let table = |(short, name)| format!("SELECT id, '{short}/' || job_id || '/' || observed_at FROM {name}");
     let tables = [("t", "transitions"), ("s", "item_transitions"), ("d", "details")].map(table);
@@ -133,27 +133,27 @@ fn rows(path: &Path) -> rusqlite::Result<Vec<String>> {
 }
 
 #[test]
-#[ignore = "the process that a campaign traces: nothing by itself"]
-fn a_process_that_writes_a_record() {
-    let (Ok(place), Some(script)) = (env::var(PLACE), number(SCRIPT)) else { return };
+#[ignore = "runs as a traced process of the campaign"]
+fn traced_writer() {
+    let (Ok(directory), Some(script)) = (env::var(DIRECTORY), env_number(SCRIPT)) else { return };
     let steps = SCRIPTS[usize::try_from(script).expect("small")].steps();
     runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime")
-        .block_on(write(&Path::new(&place).join(RECORD), &steps));
+        .block_on(write(&Path::new(&directory).join(RECORD), &steps));
 }
 
-/// Follows the steps from where the database that is there stands.
+/// Executes the steps, beginning after those that the database contains.
 async fn write(path: &Path, steps: &[Step]) {
     let instruments = Instruments::new().expect("names");
     let states = states(steps);
     let mut next = 0;
     while next < steps.len() {
-        // One thread does everything, so that two traces of one script have the same operations.
+        // On one thread, so that two traces of a script have the same operations.
         let (database, writing) = Database::open_unwritten(path, &instruments).expect("a database");
-        let known = rows(path).expect("rows");
-        next = states.iter().position(|state| *state == known).expect("a state").max(next);
-        // What a start has read, the daemon shows.
+        let current = rows(path).expect("rows");
+        next = states.iter().position(|state| *state == current).expect("a state").max(next);
+        // The daemon publishes the rows that it reads at its start.
         acknowledge(next);
         let work = async {
             while next < steps.len() && step(&database, path, steps, &mut next).await {
@@ -165,7 +165,7 @@ async fn write(path: &Path, steps: &[Step]) {
     }
 }
 
-/// Does the next step, with those that share its commit. Whether the database stays open.
+/// Executes the next step and those that share its commit. Returns false after a reopen.
 async fn step(database: &Database, path: &Path, steps: &[Step], next: &mut usize) -> bool {
     let number = *next;
     *next += 1;
@@ -175,7 +175,7 @@ async fn step(database: &Database, path: &Path, steps: &[Step], next: &mut usize
             *next += steps[number..].iter().take_while(together).count();
             let appends = (number..*next).map(|number| async move {
                 let Step::Append { job, status, .. } = steps[number] else { panic!("{:?}", steps[number]) };
-                database.append(&id(job), &full(None, status, i64::try_from(number).expect("few"))).await
+                database.append(&id(job), &full_change(None, status, i64::try_from(number).expect("few"))).await
             });
             futures_util::future::try_join_all(appends).await.expect("a commit");
         }
@@ -194,24 +194,24 @@ async fn step(database: &Database, path: &Path, steps: &[Step], next: &mut usize
     true
 }
 
-#[expect(clippy::print_stdout, reason = "the trace knows by it what was acknowledged when")]
+#[expect(clippy::print_stdout, reason = "the trace contains these lines")]
 fn acknowledge(steps: usize) {
     println!("{ACKNOWLEDGED}{steps}");
 }
 
-/// The operations of a trace, and the states that its database went through.
+/// The operations of a trace and the expected states of its database.
 struct Trace {
     operations: Vec<Operation>,
     states: Vec<Vec<String>>,
 }
 
 impl Trace {
-    /// `None` where nothing can be traced.
+    /// `None` if tracing is not possible.
     fn new((script, kills): (usize, &[u64])) -> Option<Self> {
-        let root = tempfile::tempdir().expect("a folder");
+        let root = tempfile::tempdir().expect("a directory");
         let root = root.path().canonicalize().expect("a path");
-        let environment = [(PLACE, root.to_str().expect("text")), (SCRIPT, &script.to_string())];
-        let test = "campaigns::power::a_process_that_writes_a_record";
+        let environment = [(DIRECTORY, root.to_str().expect("text")), (SCRIPT, &script.to_string())];
+        let test = "campaigns::power::traced_writer";
         let mut operations = Vec::new();
         for kill in kills {
             let kill = format!("inject=fsync:signal=KILL:when={kill}");
@@ -223,7 +223,7 @@ impl Trace {
         Some(trace)
     }
 
-    /// The model misses nothing that was written.
+    /// Checks that the model reproduces all files.
     fn assert_complete(&self, root: &Path) {
         let mut disk = Disk::default();
         self.operations.iter().for_each(|operation| disk.apply(operation));
@@ -237,22 +237,22 @@ impl Trace {
     }
 }
 
-/// One state of the disk.
+/// One state of the disk to check.
 #[derive(Clone, Copy, Debug)]
-struct Point {
+struct CutPoint {
     trace: usize,
-    /// So many operations went before.
+    /// The number of operations before the cut.
     operations: usize,
     cut: Cut,
     seed: u64,
 }
 
-impl Point {
+impl CutPoint {
     fn new(traces: &[Trace], seed: u64) -> Self {
         let count = traces.len() as u64;
         let (trace, nth) = (usize::try_from(seed % count).expect("few"), seed / count);
-        let points = traces[trace].operations.len() as u64 + 1;
-        let (operations, visit) = (nth * STRIDE % points, nth / points);
+        let count_of_points = traces[trace].operations.len() as u64 + 1;
+        let (operations, visit) = (nth * STRIDE % count_of_points, nth / count_of_points);
         let cut = match (visit + operations) % 3 {
             0 if visit < 3 => Cut::Drops,
             1 if visit < 3 => Cut::Keeps,
@@ -263,77 +263,81 @@ impl Point {
 }
 
 #[test]
-fn no_power_cut_damages_the_record_or_loses_what_was_acknowledged() {
+fn no_power_cut_damages_the_database_or_loses_an_acknowledged_commit() {
     let Some(traces) = TRACES.into_iter().map(Trace::new).collect::<Option<Vec<_>>>() else { return };
-    let seeds = match number("POWER_CUT") {
+    let seeds = match env_number("POWER_CUT") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("POWER_CUTS").unwrap_or(STATES),
+        None => 0..env_number("POWER_CUTS").unwrap_or(STATES),
     };
-    let mut points: Vec<Point> = seeds.map(|seed| Point::new(&traces, seed)).collect();
-    // Operations are replayed once.
-    points.sort_by_key(|point| (point.trace, point.operations));
+    let mut cut_points: Vec<CutPoint> = seeds.map(|seed| CutPoint::new(&traces, seed)).collect();
+    // Sorted, so that each operation is replayed once.
+    cut_points.sort_by_key(|cut_point| (cut_point.trace, cut_point.operations));
     let failures: Vec<String> = std::thread::scope(|scope| {
-        let shares = points.chunks(points.len().div_ceil(THREADS));
+        let shares = cut_points.chunks(cut_points.len().div_ceil(THREADS));
         let threads: Vec<_> = shares.map(|share| scope.spawn(|| replay(&traces, share))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
-    let (states, failed) = (points.len(), failures.len());
-    points.dedup_by_key(|point| (point.trace, point.operations));
-    say(format_args!("{states} states over {} cut points, {failed} failed", points.len()));
+    let (states, failed) = (cut_points.len(), failures.len());
+    cut_points.dedup_by_key(|cut_point| (cut_point.trace, cut_point.operations));
+    print_summary(format_args!("{states} states over {} cut points, {failed} failed", cut_points.len()));
     assert!(failures.is_empty(), "{failed} of {states}, the first:\n{}", failures[..failed.min(5)].join("\n"));
 }
 
-/// Tries points, which are in order. Says of every failure what it is and how to see it again.
-fn replay(traces: &[Trace], points: &[Point]) -> Vec<String> {
+/// Checks sorted cut points. Returns each failure with the command that reproduces it.
+fn replay(traces: &[Trace], cut_points: &[CutPoint]) -> Vec<String> {
     let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
     let instruments = Instruments::new().expect("names");
     let (mut failures, mut at, mut disk, mut acknowledged) = (Vec::new(), (usize::MAX, 0), Disk::default(), 0);
-    for point in points {
-        if at.0 != point.trace {
-            (at, disk, acknowledged) = ((point.trace, 0), Disk::default(), 0);
+    for cut_point in cut_points {
+        if at.0 != cut_point.trace {
+            (at, disk, acknowledged) = ((cut_point.trace, 0), Disk::default(), 0);
         }
-        let trace = &traces[point.trace];
-        for operation in &trace.operations[at.1..point.operations] {
+        let trace = &traces[cut_point.trace];
+        for operation in &trace.operations[at.1..cut_point.operations] {
             disk.apply(operation);
             acknowledged = operation.acknowledged().unwrap_or(acknowledged);
         }
-        at.1 = point.operations;
-        let files = disk.after(point.cut, &mut fastrand::Rng::with_seed(point.seed));
-        if let Err(what) = runtime.block_on(start(&files, &instruments, &trace.states, acknowledged)) {
-            failures.push(format!("{what}: {point:?}: POWER_CUT={} cargo test --test it no_power_cut", point.seed));
+        at.1 = cut_point.operations;
+        let files = disk.after(cut_point.cut, &mut fastrand::Rng::with_seed(cut_point.seed));
+        if let Err(error) = runtime.block_on(check_state(&files, &instruments, &trace.states, acknowledged)) {
+            failures.push(format!(
+                "{error}: {cut_point:?}: POWER_CUT={} cargo test --test it no_power_cut",
+                cut_point.seed
+            ));
         }
     }
     failures
 }
 
-/// Starts on these files: the database is sound, holds what was acknowledged and nothing that was not asked for, and goes on.
-async fn start(
+/// Opens the database in these files: it must be undamaged, contain all acknowledged steps and no others, and accept a write.
+async fn check_state(
     files: &Files,
     instruments: &Instruments,
     states: &[Vec<String>],
     acknowledged: usize,
 ) -> Result<(), String> {
     let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder");
+    let directory =
+        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a directory");
     for (path, bytes) in files {
-        let path = folder.path().join(path);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         fs::write(path, bytes).expect("a file");
     }
-    let (path, aside) = (folder.path().join(RECORD), instruments.database_quarantined.get());
+    let (path, aside) = (directory.path().join(RECORD), instruments.database_quarantined.get());
     let (database, writing) = Database::open_unwritten(&path, instruments).map_err(|error| error.to_string())?;
     if instruments.database_quarantined.get() > aside {
         return Err("corrupt".to_owned());
     }
-    let found = rows(&path).map_err(|error| error.to_string())?;
-    if !states[acknowledged..].contains(&found) {
-        let earlier = states.iter().rposition(|state| *state == found);
-        return Err(format!("{acknowledged} steps were acknowledged, and it stands as after {earlier:?}"));
+    let current = rows(&path).map_err(|error| error.to_string())?;
+    if !states[acknowledged..].contains(&current) {
+        let earlier = states.iter().rposition(|state| *state == current);
+        return Err(format!("{acknowledged} steps were acknowledged, the rows are those after step {earlier:?}"));
     }
-    let going_on = async {
-        let appended = database.append(&id(1), &full(None, "CANCELLED", 1_000_000)).await;
+    let append = async {
+        let appended = database.append(&id(1), &full_change(None, "CANCELLED", 1_000_000)).await;
         database.close().await;
         appended.map_err(|error| error.to_string())
     };
-    tokio::join!(writing, going_on).1
+    tokio::join!(writing, append).1
 }

@@ -1,5 +1,5 @@
-//! What processes did to the files of one directory, as strace saw it: every write with its bytes, every sync, and every
-//! acknowledgement that was printed, in order.
+//! Traces with strace what a process does to the files of one directory: writes with their bytes, syncs, and printed
+//! acknowledgements, in order.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,21 +7,21 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::trouble::skipped;
+use crate::disk_faults::skipped;
 
-/// Everything by which a file can change or get to the disk, so that what the model does not know is noticed.
+/// All calls that change or sync a file. A call that the model does not know fails the campaign.
 const CALLS: &str = "trace=openat,open,creat,mkdir,mkdirat,link,linkat,symlink,symlinkat,unlink,unlinkat,rename,renameat,\
     renameat2,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,fdatasync,sync_file_range,msync,\
     copy_file_range,sendfile";
 
-/// Printed by a traced process before a number: so many steps hold.
+/// A traced process prints this before the number of durable steps.
 pub(super) const ACKNOWLEDGED: &str = "acknowledged ";
 
-/// One thing that a process did. Paths begin at the traced directory, which itself is the empty path.
+/// One operation. Paths are relative to the traced directory.
 #[derive(Debug)]
 pub(super) enum Operation {
     MakeDirectory(PathBuf),
-    /// Or opened what was there.
+    /// Creates a file, or opens an existing one.
     Create(PathBuf),
     Remove(PathBuf),
     Write {
@@ -51,16 +51,16 @@ impl Operation {
     }
 }
 
-/// Runs a test of this binary in a process of its own, and says what it did beneath `root`. `options` are strace's. `None` where
-/// nothing can be traced.
+/// Runs a test of this binary in a process under strace, and returns its operations below `root`. `options` are further options of
+/// strace. `None` if tracing is not possible.
 pub(super) fn traced(
     root: &Path,
     test: &str,
     options: &[&str],
     environment: &[(&str, &str)],
 ) -> Option<Vec<Operation>> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let trace = folder.path().join("trace");
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = directory.path().join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-xx", "-s", "1000000", "-e", CALLS, "-o"]).arg(&trace).args(options);
     command.arg(std::env::current_exe().expect("this binary"));
@@ -69,16 +69,16 @@ pub(super) fn traced(
         Ok(output) => output,
         Err(error) => return skipped(&format!("strace: {error}")),
     };
-    let said = String::from_utf8_lossy(&output.stderr);
+    let output_text = String::from_utf8_lossy(&output.stderr);
     let lines = fs::read_to_string(&trace).unwrap_or_default();
-    if said.contains("ptrace") && !lines.contains("openat") {
-        return skipped(&format!("strace: {said}"));
+    if output_text.contains("ptrace") && !lines.contains("openat") {
+        return skipped(&format!("strace: {output_text}"));
     }
-    assert!(output.status.success() || options.concat().contains("KILL"), "{said}{:?}", output.status);
+    assert!(output.status.success() || options.concat().contains("KILL"), "{output_text}{:?}", output.status);
     Some(lines.lines().filter_map(|line| operation(root, line)).collect())
 }
 
-/// What a line tells of a call that succeeded: `PID NAME(ARGUMENTS) = RESULT`, with all text in hexadecimal.
+/// Parses the line of a successful call: `PID NAME(ARGUMENTS) = RESULT`, with text in hexadecimal.
 fn operation(root: &Path, line: &str) -> Option<Operation> {
     let (_, call) = line.split_once(' ')?;
     let (name, rest) = call.trim_start().split_once('(')?;
@@ -91,7 +91,7 @@ fn operation(root: &Path, line: &str) -> Option<Operation> {
     let named = |bytes: Option<Vec<u8>>| {
         let path = PathBuf::from(OsString::from_vec(bytes?));
         let path = path.strip_prefix(root).ok()?.to_path_buf();
-        // It is shared memory, and made anew.
+        // Shared memory; it is recreated at each start.
         (!path.as_os_str().to_string_lossy().ends_with("-shm")).then_some(path)
     };
     let (by_name, by_number) = (|| named(text('"', '"')), || named(text('<', '>')));
@@ -106,8 +106,8 @@ fn operation(root: &Path, line: &str) -> Option<Operation> {
         "ftruncate" => Some(Operation::Truncate { path: by_number()?, length: last() }),
         "fsync" | "fdatasync" => Some(Operation::Sync(by_number()?)),
         "write" if arguments.starts_with("1<") => {
-            let said = String::from_utf8(text('"', '"')?).ok()?;
-            Some(Operation::Acknowledge(said.rsplit_once(ACKNOWLEDGED)?.1.trim_end().parse().expect(line)))
+            let output_text = String::from_utf8(text('"', '"')?).ok()?;
+            Some(Operation::Acknowledge(output_text.rsplit_once(ACKNOWLEDGED)?.1.trim_end().parse().expect(line)))
         }
         _ => by_name().or_else(by_number).map(|path| panic!("not in the model: {name} of {}", path.display())),
     }

@@ -1,4 +1,4 @@
-//! The configuration: every mistake is reported with its place and its rule, and a good file means what it says.
+//! The configuration: diagnostics of invalid files, values of valid ones, the schema, includes. `bad.txt` has the invalid files.
 
 mod online;
 mod secrets;
@@ -46,8 +46,8 @@ fn good(text: &str) -> Config {
     loaded.config
 }
 
-/// What `refwatch check` says of the files of one row, run beside them.
-fn told(files: &[(&str, &str)]) -> String {
+/// The output of `refwatch check` for the files of one row.
+fn output(files: &[(&str, &str)]) -> String {
     let directory = directory(&[]);
     for (name, text) in files {
         let (name, bytes) = match name.strip_suffix(", escaped") {
@@ -60,10 +60,10 @@ fn told(files: &[(&str, &str)]) -> String {
     }
     let mut check = Command::new(env!("CARGO_BIN_EXE_refwatch"));
     check.args(["--config", "refwatch.toml", "check"]).current_dir(directory.path()).env_clear();
-    let output = check.env("HOME", directory.path()).output().expect("the binary runs");
-    let told = String::from_utf8(output.stderr).expect("text");
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(78), &[][..]), "{files:?}: {told}");
-    told.trim_end().to_owned()
+    let result = check.env("HOME", directory.path()).output().expect("the binary runs");
+    let output = String::from_utf8(result.stderr).expect("text");
+    assert_eq!((result.status.code(), result.stdout.as_slice()), (Some(78), &[][..]), "{files:?}: {output}");
+    output.trim_end().to_owned()
 }
 
 fn unescaped(text: &str) -> Vec<u8> {
@@ -76,8 +76,8 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The table: a title, and sections of a name and a text. The last one is what is told.
-fn rows() -> impl Iterator<Item = (&'static str, Vec<(&'static str, &'static str)>)> {
+/// The table of invalid files: a title and sections with name and text. The last section is the expected output.
+fn bad_files() -> impl Iterator<Item = (&'static str, Vec<(&'static str, &'static str)>)> {
     BAD.split("\n### ").skip(1).map(|row| {
         let mut sections = row.split("\n## ");
         let title = sections.next().expect("a title");
@@ -85,57 +85,57 @@ fn rows() -> impl Iterator<Item = (&'static str, Vec<(&'static str, &'static str
     })
 }
 
-/// The lines of both texts, those of one alone marked, but for what they begin and end with alike.
-fn difference(expected: &str, told: &str) -> String {
-    let (expected, told): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), told.lines().collect());
-    let begin = iter::zip(&expected, &told).take_while(|(one, other)| one == other).count();
-    let rest = iter::zip(expected[begin..].iter().rev(), told[begin..].iter().rev());
-    let end = rest.take_while(|(one, other)| one == other).count();
+/// The differing lines of two texts, without their common beginning and end.
+fn difference(expected: &str, output: &str) -> String {
+    let (expected, output): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), output.lines().collect());
+    let begin = iter::zip(&expected, &output).take_while(|(left, right)| left == right).count();
+    let rest = iter::zip(expected[begin..].iter().rev(), output[begin..].iter().rev());
+    let end = rest.take_while(|(left, right)| left == right).count();
     let marked = |mark, lines: &[&str]| -> String {
         lines[begin..lines.len() - end].iter().flat_map(|line| [mark, " ", line, "\n"]).collect()
     };
-    format!("  … after {begin} lines\n{}{}", marked("-", &expected), marked("+", &told))
+    format!("  … after {begin} lines\n{}{}", marked("-", &expected), marked("+", &output))
 }
 
-/// With `BLESS=1` in the environment it writes down what is told now.
+/// `BLESS=1` rewrites the table with the current output.
 #[test]
-fn every_bad_file_of_the_table_is_told_word_for_word() {
+fn every_bad_file_has_the_expected_output() {
     let mut blessed = BAD.split("\n### ").next().expect("a preface").to_owned();
     let mut differences = String::new();
-    for (title, mut sections) in rows() {
+    for (title, mut sections) in bad_files() {
         let (_, expected) = sections.pop().expect("the problems");
-        let told = told(&sections);
-        if told != expected.trim_end() {
-            differences.extend([title, "\n", &difference(expected.trim_end(), &told)]);
+        let output = output(&sections);
+        if output != expected.trim_end() {
+            differences.extend([title, "\n", &difference(expected.trim_end(), &output)]);
         }
         blessed.extend(["\n### ", title, "\n"]);
         for (name, text) in sections {
             blessed.extend(["## ", name, "\n", text, "\n"]);
         }
-        blessed.extend(["## problems\n", &told, "\n"]);
+        blessed.extend(["## problems\n", &output, "\n"]);
     }
     if std::env::var_os("BLESS").is_some() {
         fs::write("tests/it/config/bad.txt", blessed).expect("the table");
     } else {
-        assert!(differences.is_empty(), "what is expected (-) and what is told (+) differ:\n\n{differences}");
+        assert!(differences.is_empty(), "expected (-) and actual (+) output differ:\n\n{differences}");
     }
 }
 
 #[test]
-fn the_shipped_schema_is_generated_and_the_shipped_file_names_it() {
+fn the_shipped_schema_is_current_and_the_shipped_file_refers_to_it() {
     let shipped = include_str!("../../../config/refwatch.schema.json");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/refwatch.schema.json");
-    let made = format!("{:#}\n", schema());
+    let generated = format!("{:#}\n", schema());
     if std::env::var_os("BLESS").is_some() {
-        fs::write(path, &made).expect("the schema");
+        fs::write(path, &generated).expect("the schema");
     } else {
-        assert!(shipped == made, "{}", difference(shipped, &made));
+        assert!(shipped == generated, "{}", difference(shipped, &generated));
     }
     assert!(SHIPPED.starts_with("#:schema file:///usr/share/refwatch/refwatch.schema.json\n"));
 }
 
 #[test]
-fn on_a_terminal_check_marks_the_place_in_its_line() {
+fn on_a_terminal_check_marks_the_location_in_its_line() {
     let text = "database.path = \"a.db\"\n[poll]\nintervall = \"30s\"\n";
     let shown = load_text(text).expect_err("a problem").render(false);
     for part in
@@ -146,25 +146,25 @@ fn on_a_terminal_check_marks_the_place_in_its_line() {
 }
 
 #[test]
-fn the_schema_tells_of_every_key_what_it_is_for_and_of_every_default_the_right_one() {
-    fn keys(table: &serde_json::Value, path: &str, found: &mut Vec<(String, serde_json::Value)>) {
+fn the_schema_describes_every_key_and_has_the_right_defaults() {
+    fn keys(table: &serde_json::Value, path: &str, keys_of_schema: &mut Vec<(String, serde_json::Value)>) {
         let (properties, named) = (table["properties"].as_object(), table["patternProperties"].as_object());
         for (key, value) in properties.into_iter().flatten().chain(named.into_iter().flatten()) {
             let path = if named.is_some() { format!("{path}.*") } else { format!("{path}.{key}") };
-            found.push((path.clone(), value.clone()));
-            keys(value, &path, found);
-            keys(&value["items"], &path, found);
+            keys_of_schema.push((path.clone(), value.clone()));
+            keys(value, &path, keys_of_schema);
+            keys(&value["items"], &path, keys_of_schema);
         }
     }
-    let mut found = Vec::new();
-    keys(&schema(), "", &mut found);
-    assert!(found.len() > 40, "{found:?}");
-    for (path, key) in &found {
+    let mut keys_of_schema = Vec::new();
+    keys(&schema(), "", &mut keys_of_schema);
+    assert!(keys_of_schema.len() > 40, "{keys_of_schema:?}");
+    for (path, key) in &keys_of_schema {
         assert!(key["description"].is_string() || key["items"]["description"].is_string(), "{path}: {key}");
         assert!(key["type"].is_string(), "{path}: {key}");
     }
-    // All of them are what the file says that leaves them out.
-    for (path, key) in found.iter().filter(|(_, key)| !key["default"].is_null()) {
+    // Setting a key to its default changes nothing.
+    for (path, key) in keys_of_schema.iter().filter(|(_, key)| !key["default"].is_null()) {
         let [table, name] = path.trim_start_matches('.').split('.').collect::<Vec<_>>()[..] else { panic!("{path}") };
         let (header, ids) = match table {
             "job" => ("[[job]]", "reference_store_id = \"1234567890\"\nid = \"9876543210\""),
@@ -181,7 +181,7 @@ fn the_schema_tells_of_every_key_what_it_is_for_and_of_every_default_the_right_o
 }
 
 #[test]
-fn a_file_says_what_is_in_force() {
+fn a_full_file_is_loaded_as_written() {
     let config = good(FULL);
     let entries: Vec<String> = config
         .watch_list
@@ -249,7 +249,7 @@ interval = "5s"
 "#;
 
 #[test]
-fn the_configuration_in_force_can_be_loaded_again_and_hides_what_is_secret() {
+fn the_effective_configuration_can_be_loaded_and_hides_secrets() {
     let mut config = good(FULL);
     assert!(!config.in_force().contains("not-for-all-eyes"));
     assert!(config.in_force().contains("external_id = \"(hidden)\""));
@@ -267,7 +267,7 @@ fn the_shipped_file_shows_the_defaults() {
 }
 
 #[test]
-fn the_examples_in_the_shipped_file_are_right_and_leave_out_no_key() {
+fn the_examples_in_the_shipped_file_are_valid_and_cover_every_key() {
     let is_key = |line: &str| {
         let key = line.split_once(" = ").map(|(key, _)| key);
         let header = line.starts_with('[') && line.ends_with(']');
@@ -280,7 +280,7 @@ fn the_examples_in_the_shipped_file_are_right_and_leave_out_no_key() {
     let store = config.watch_list.stores.first_key_value().expect("a store");
     assert_eq!(*store.1, StoreEntry::new("shared references".into(), config.poll.policy()));
 
-    // What could be set is what appears once everything is set.
+    // A configuration with all keys set shows all keys.
     let keys = format!("{}{}", config.in_force(), good(FULL).in_force());
     for key in keys.lines().filter_map(|line| Some(line.split_once(" = ")?.0)) {
         assert!(
@@ -291,7 +291,7 @@ fn the_examples_in_the_shipped_file_are_right_and_leave_out_no_key() {
 }
 
 #[test]
-fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
+fn an_included_file_with_an_error_is_skipped_and_others_are_loaded() {
     let job = |id: u32, target: &str| {
         format!(
             "[[job]]\nreference_store_id = \"1234567890\"\nid = \"{}\"\ntarget = \"{target}\"\n",
@@ -309,13 +309,13 @@ fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
     let Loaded { config, problems, .. } = load_in(&directory).expect("the main file is good");
     let jobs: Vec<String> = config.watch_list.jobs.keys().map(|id| id.key.job.to_string()).collect();
     assert_eq!(jobs, ["1000000001", "1000000004"]);
-    let told: Vec<String> = problems
+    let output: Vec<String> = problems
         .0
         .iter()
         .map(|problem| problem.summary().split_once("conf.d/").expect("a path").1.to_owned())
         .collect();
     assert_eq!(
-        told,
+        output,
         [
             "a.toml:2:10: `region` must be a region such as us-west-2",
             "b.toml:4:10: there is no target \"eu\"",
@@ -325,7 +325,7 @@ fn an_included_file_with_a_problem_is_left_out_and_the_others_are_not() {
 }
 
 #[test]
-fn conf_d_is_included_unless_the_file_says_otherwise() {
+fn conf_d_is_included_by_default() {
     let job = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"1000000001\"\n";
     for (main, jobs) in [("", 1), ("include = []\n", 0)] {
         let directory = directory(&[("refwatch.toml", main), ("conf.d/a.toml", job)]);
@@ -335,14 +335,14 @@ fn conf_d_is_included_unless_the_file_says_otherwise() {
 }
 
 #[test]
-fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it() {
+fn fault_087_088_a_file_that_is_no_configuration_is_rejected_without_blocking() {
     let directory = directory(&[("empty", "")]);
     let path = |name: &str| directory.path().join(name);
     let huge = fs::File::create(path("huge")).expect("a file");
     huge.set_len(100 * FILE_SIZE_MAX).expect("a sparse file");
     fs::write(path("binary"), b"[log]\nlevel = \"\xff\0\"\n").expect("a file");
-    let made = Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo");
-    assert!(made.success());
+    let generated = Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo");
+    assert!(generated.success());
     let table = [
         ("missing", "this file cannot be read: No such file or directory (os error 2)"),
         ("", "this is not a regular file"),
@@ -354,15 +354,15 @@ fn fault_087_088_what_is_no_configuration_file_is_refused_without_waiting_for_it
         let (path, (sender, receiver)) = (path(name), mpsc::channel());
         let loading = path.clone();
         thread::spawn(move || sender.send(load(&loading).map(|_| ())));
-        let answer = receiver.recv_timeout(Duration::from_secs(30)).expect("an answer");
-        let problems = answer.expect_err("no configuration");
+        let result = receiver.recv_timeout(Duration::from_secs(30)).expect("a result");
+        let problems = result.expect_err("no configuration");
         assert_eq!(problems.summary(), format!("{}: {expected}", path.display()));
     }
     assert!(load(&path("empty")).is_ok());
 }
 
 #[test]
-fn a_file_full_of_mistakes_is_told_in_part() {
+fn at_most_100_errors_are_reported() {
     let problems = load_text(&"[[job]]\n".repeat(10_000)).expect_err("jobs without ids");
     assert_eq!(problems.0.len(), 100);
     let problems = load_text(&("x\n".to_owned() + &"[[job]]\n".repeat(10_000))).expect_err("no TOML");
@@ -372,7 +372,7 @@ fn a_file_full_of_mistakes_is_told_in_part() {
 }
 
 #[tokio::test]
-async fn check_answers_with_one_line_or_with_every_problem() {
+async fn check_prints_one_line_or_all_errors() {
     let good = directory(&[("refwatch.toml", FULL)]);
     let bad = directory(&[("refwatch.toml", "include = [\"conf.d/*\"]\n"), ("conf.d/a.toml", "x = 1\ny = 2\n")]);
     let check = async |directory: &Path| check::run(&directory.join("refwatch.toml"), check::Args::default()).await;
@@ -382,10 +382,10 @@ async fn check_answers_with_one_line_or_with_every_problem() {
     assert!(failure.message.contains("a.toml:1:1") && failure.message.contains("a.toml:2:1"), "{}", failure.message);
 }
 
-/// Pieces that make for files that are nearly right.
+/// Almost valid files, made of pieces of the table.
 fn nearly_toml() -> impl Strategy<Value = String> {
     let pieces: Vec<&'static str> =
-        rows().flat_map(|(_, sections)| sections).flat_map(|(_, text)| text.lines()).collect();
+        bad_files().flat_map(|(_, sections)| sections).flat_map(|(_, text)| text.lines()).collect();
     let piece = prop_oneof![8 => prop::sample::select(pieces).prop_map(str::to_owned), 1 => ".{0,20}", 1 => "[\\[\\]{}\"'=#.,\u{202e}\u{3000}äé\t\r]{0,8}"];
     prop::collection::vec((piece, "\n|\r\n||\n\n"), 0..30)
         .prop_map(|pieces| pieces.into_iter().map(|(piece, end)| piece + &end).collect())
@@ -393,7 +393,7 @@ fn nearly_toml() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn fault_113_no_text_makes_the_loader_panic_or_its_diagnostics_act(text in prop_oneof!["(?s).{0,200}", nearly_toml()]) {
-        crate::foreign::configuration(text.as_bytes());
+    fn fault_113_no_text_makes_the_loader_panic_or_reaches_diagnostics_unsanitized(text in prop_oneof!["(?s).{0,200}", nearly_toml()]) {
+        crate::untrusted_text::check_configuration(text.as_bytes());
     }
 }

@@ -1,8 +1,8 @@
-//! A password on a broken line of the configuration is on no page, in no log and in no answer.
+//! Passwords on invalid lines of the configuration must not appear on pages, in logs or in command output.
 
 use std::fs;
 
-use crate::process::{Scene, eventually, get, json, metric};
+use crate::process::{Workspace, eventually, get, json, metric};
 
 const GOOD: &str = "[database]\npath = \"refwatch.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
 
@@ -16,10 +16,10 @@ const BROKEN: [&str; 6] = [
 ];
 
 #[test]
-fn a_password_on_a_broken_line_is_shown_nowhere() {
-    let scene = Scene::new();
-    let file = scene.write("refwatch.toml", GOOD);
-    let (daemon, address) = scene.daemon(&file);
+fn a_password_on_an_invalid_line_is_shown_nowhere() {
+    let workspace = Workspace::new();
+    let file = workspace.write("refwatch.toml", GOOD);
+    let (daemon, address) = workspace.daemon(&file);
     let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
     for broken in BROKEN {
         let (database, http) = GOOD.split_once("[http]\n").expect("two tables");
@@ -28,17 +28,17 @@ fn a_password_on_a_broken_line_is_shown_nowhere() {
             None => format!("{GOOD}{broken}"),
         };
         fs::write(&file, text).expect("a file");
-        let (status, _, answer) = scene.run(&["--config", file.to_str().expect("text"), "reload"]);
-        assert!(status == 78 && answer.contains("refwatch.toml:"), "{answer}");
+        let (status, _, output) = workspace.run(&["--config", file.to_str().expect("text"), "reload"]);
+        assert!(status == 78 && output.contains("refwatch.toml:"), "{output}");
         eventually("the metric", || (reload() == Some(0.0)).then_some(()));
         let api = json(address, "/api/v1/daemon").to_string();
         for (place, shown) in
-            [("page", get(address, "/").1), ("API", api), ("log", daemon.stderr()), ("answer", answer)]
+            [("page", get(address, "/").1), ("API", api), ("log", daemon.stderr()), ("output", output)]
         {
             assert!(shown.contains("refwatch.toml:"), "{place}: {shown}");
             assert!(!shown.contains("hunter2"), "{place} of {broken}: {shown}");
         }
-        let (status, _, error) = scene.run(&["--config", file.to_str().expect("text"), "run"]);
+        let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), "run"]);
         assert!(status == 78 && !error.contains("hunter2"), "{error}");
     }
 }

@@ -1,4 +1,6 @@
-//! Faults 31, 32 and 38 to 41: where credentials come from, and that they do not come.
+//! Faults 31, 32 and 38 to 41: sources of credentials that fail, expire or hang.
+//!
+//! Scripted services stand in for HealthOmics, the container endpoint, the metadata service and the SSO portal.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,37 +12,37 @@ use serde_json::json;
 
 use super::identity::{FAILURES, assert_paced, ids, ready};
 use super::service::{JOB, STORE, Service, config, credentials, daemon, job, refusal};
-use crate::process::{Scene, eventually, get, metric};
-use crate::truth::transitions;
+use crate::process::{Workspace, eventually, get, metric};
+use crate::transition_rows::transitions;
 
 #[test]
-fn fault_031_expired_credentials_are_fetched_anew_at_once_and_then_at_the_backoffs_pace() {
-    let scene = Scene::new();
-    let endpoint = Service::new(|asked| credentials(&format!("AKID{}", asked.nth), Duration::from_hours(1)));
+fn fault_031_expired_credentials_are_refreshed_at_once_and_then_with_backoff() {
+    let workspace = Workspace::new();
+    let endpoint = Service::new(|request| credentials(&format!("AKID{}", request.nth), Duration::from_hours(1)));
     let good_from = Arc::new(AtomicUsize::new(1));
     let good = Arc::clone(&good_from);
-    let service = Service::new(move |asked| {
-        let key: usize = asked.key().trim_start_matches("AKID").parse().expect("a number");
-        if key < good.load(Ordering::SeqCst) { refusal(403, "ExpiredTokenException") } else { job(asked, &json!({})) }
+    let service = Service::new(move |request| {
+        let key: usize = request.key().trim_start_matches("AKID").parse().expect("a number");
+        if key < good.load(Ordering::SeqCst) { refusal(403, "ExpiredTokenException") } else { job(request, &json!({})) }
     });
     let jobs = ids(20);
     let entries: Vec<_> = jobs.iter().map(|id| ("default", STORE, id.as_str())).collect();
     let uri = format!("http://{}/", endpoint.address);
     let text = config(&[("default", service.address, "")], &entries);
-    let (daemon, address) = daemon(&scene, &text, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
-    let database = scene.path("refwatch.db");
+    let (daemon, address) = daemon(&workspace, &text, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
+    let database = workspace.path("refwatch.db");
     eventually("every job", || (transitions(&database).len() == jobs.len()).then_some(()));
-    assert_eq!(endpoint.asked().len(), 2, "those that were refused, and others");
+    assert_eq!(endpoint.requests().len(), 2, "the rejected credentials and new ones");
     assert!(daemon.stderr().contains("ExpiredTokenException: no (renew the credentials"), "{}", daemon.stderr());
     assert_eq!(get(address, "/-/ready").0, 200);
 
     good_from.store(usize::MAX, Ordering::SeqCst);
     let reason = ready(address, 503);
     assert!(reason.contains("renew the credentials"), "{reason}");
-    let so_far = service.asked().len();
-    assert_paced(so_far, || service.asked());
-    let keys: BTreeSet<String> = service.asked()[so_far..].iter().map(|asked| asked.key().to_owned()).collect();
-    assert_eq!(keys.len(), service.asked().len() - so_far, "each probe has credentials of its own");
+    let before = service.requests().len();
+    assert_paced(before, || service.requests());
+    let keys: BTreeSet<String> = service.requests()[before..].iter().map(|request| request.key().to_owned()).collect();
+    assert_eq!(keys.len(), service.requests().len() - before, "each probe uses new credentials");
     good_from.store(0, Ordering::SeqCst);
     ready(address, 200);
     let log = daemon.stderr();
@@ -48,27 +50,29 @@ fn fault_031_expired_credentials_are_fetched_anew_at_once_and_then_at_the_backof
 }
 
 #[test]
-fn fault_032_credentials_that_expire_between_two_polls_are_fetched_anew_before_they_do() {
-    let scene = Scene::new();
-    // The SDK fetches new ones ten seconds before the end.
-    let endpoint = Service::new(|asked| credentials(&format!("AKID{}", asked.nth), Duration::from_secs(11)));
-    let service = Service::new(|asked| job(asked, &json!({})));
+fn fault_032_credentials_are_refreshed_before_they_expire() {
+    let workspace = Workspace::new();
+    // The SDK refreshes credentials ten seconds before they expire.
+    let endpoint = Service::new(|request| credentials(&format!("AKID{}", request.nth), Duration::from_secs(11)));
+    let service = Service::new(|request| job(request, &json!({})));
     let uri = format!("http://{}/", endpoint.address);
     let text = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
-    let (_daemon, address) = daemon(&scene, &text, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
-    eventually("the third credentials", || service.asked().iter().find(|asked| asked.key() == "AKID2").map(|_| ()));
-    assert!(service.asked().len() > endpoint.asked().len(), "they are kept for as long as they are good");
+    let (_daemon, address) = daemon(&workspace, &text, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
+    eventually("the third credentials", || {
+        service.requests().iter().find(|request| request.key() == "AKID2").map(|_| ())
+    });
+    assert!(service.requests().len() > endpoint.requests().len(), "valid credentials are reused");
     assert_eq!(metric(address, FAILURES, &["GetReferenceImportJob", "credentials"]), Some(0.0));
 }
 
 #[test]
-fn fault_038_039_credentials_that_hang_end_at_the_attempts_deadline_and_other_targets_go_on() {
-    let scene = Scene::new();
-    let (service, silent) = (Service::new(|asked| job(asked, &json!({}))), Service::silent());
-    fs::create_dir_all(scene.path(".aws/sso/cache")).expect("a folder");
+fn fault_038_039_hanging_credential_providers_fail_at_the_deadline_and_other_targets_continue() {
+    let workspace = Workspace::new();
+    let (service, silent) = (Service::new(|request| job(request, &json!({}))), Service::silent());
+    fs::create_dir_all(workspace.path(".aws/sso/cache")).expect("a directory");
     let start =
         "sso_start_url = https://example.awsapps.com/start\nsso_region = us-west-2\nsso_account_id = 123456789012\n";
-    scene.write(
+    workspace.write(
         ".aws/config",
         &format!(
             "[profile static]\naws_access_key_id = AKIDSTATIC\naws_secret_access_key = secret\n\
@@ -77,7 +81,7 @@ fn fault_038_039_credentials_that_hang_end_at_the_attempts_deadline_and_other_ta
             [profile sso]\n{start}sso_role_name = a\n",
         ),
     );
-    scene.write(SSO_TOKEN, &sso_token("2099-01-01T00:00:00Z"));
+    workspace.write(SSO_TOKEN, &sso_token("2099-01-01T00:00:00Z"));
     let profiles = ["static", "instance", "process", "sso", "container"];
     let keys = profiles.map(|name| if name == "container" { String::new() } else { format!("profile = \"{name}\"") });
     let targets: Vec<_> =
@@ -90,27 +94,27 @@ fn fault_038_039_credentials_that_hang_end_at_the_attempts_deadline_and_other_ta
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri),
         ("AWS_ENDPOINT_URL_SSO", &*uri),
     ];
-    let (_daemon, address) = daemon(&scene, &text, &environment);
+    let (_daemon, address) = daemon(&workspace, &text, &environment);
     for profile in &profiles[1..] {
-        eventually("two ends at the deadline", || {
+        eventually("two failures at the deadline", || {
             let target = format!("target=\"{profile}\"");
             let failed = |reason| metric(address, FAILURES, &["GetReferenceImportJob", &target, reason]);
             (failed("timeout")? + failed("credentials")? >= 2.0).then_some(())
         });
     }
-    assert!(service.asked().iter().all(|asked| asked.key() == "AKIDSTATIC"));
+    assert!(service.requests().iter().all(|request| request.key() == "AKIDSTATIC"));
     service.wait_for(20);
-    assert_eq!(transitions(&scene.path("refwatch.db")).len(), 1);
-    let silent = silent.asked();
+    assert_eq!(transitions(&workspace.path("refwatch.db")).len(), 1);
+    let silent = silent.requests();
     for path in ["PUT /latest/api/token", "GET / ", "GET /federation/credentials"] {
-        assert!(silent.iter().any(|asked| asked.head.starts_with(path)), "{path}: {silent:?}");
+        assert!(silent.iter().any(|request| request.head.starts_with(path)), "{path}: {silent:?}");
     }
 }
 
-/// Where the token of `https://example.awsapps.com/start` is: the SHA-1 of that.
+/// The cached token for `https://example.awsapps.com/start`; the name is the SHA-1 of the URL.
 const SSO_TOKEN: &str = ".aws/sso/cache/e8be5486177c5b5392bd9aa76563515b29358e6e.json";
 
-/// That of the session `work`.
+/// The cached token of the session `work`.
 const SSO_SESSION_TOKEN: &str = ".aws/sso/cache/e274eeff768c6396088ec6eb091f4bf4d47ab1e0.json";
 
 fn sso_token(until: &str) -> String {
@@ -119,23 +123,23 @@ fn sso_token(until: &str) -> String {
 }
 
 #[test]
-fn fault_040_an_sso_session_that_expired_is_told_with_the_login_to_run() {
-    let scene = Scene::new();
-    let service = Service::new(|asked| job(asked, &json!({})));
+fn fault_040_an_expired_sso_session_is_reported_with_the_login_command() {
+    let workspace = Workspace::new();
+    let service = Service::new(|request| job(request, &json!({})));
     let portal = Service::new(|_| refusal(401, "UnauthorizedException"));
-    fs::create_dir_all(scene.path(".aws/sso/cache")).expect("a folder");
+    fs::create_dir_all(workspace.path(".aws/sso/cache")).expect("a directory");
     let role = "sso_account_id = 123456789012\nsso_role_name = a\n";
     let start = "sso_start_url = https://example.awsapps.com/start\nsso_region = us-west-2\n";
     let session = format!("[sso-session work]\n{start}[profile session]\nsso_session = work\n{role}");
-    scene.write(".aws/config", &format!("{session}[profile legacy]\n{start}{role}"));
-    // The one says itself that it has expired, the other is told so.
-    scene.write(SSO_SESSION_TOKEN, &sso_token("2020-01-01T00:00:00Z"));
-    scene.write(SSO_TOKEN, &sso_token("2099-01-01T00:00:00Z"));
+    workspace.write(".aws/config", &format!("{session}[profile legacy]\n{start}{role}"));
+    // The first token is expired by its own date, the portal rejects the second.
+    workspace.write(SSO_SESSION_TOKEN, &sso_token("2020-01-01T00:00:00Z"));
+    workspace.write(SSO_TOKEN, &sso_token("2099-01-01T00:00:00Z"));
     let targets = [("a", service.address, "profile = \"session\""), ("b", service.address, "profile = \"legacy\"")];
     let text = config(&targets, &[("a", STORE, JOB), ("b", STORE, JOB)]);
     let uri = format!("http://{}", portal.address);
     let (daemon, address) =
-        daemon(&scene, &text, &[("AWS_ENDPOINT_URL_SSO", &uri), ("AWS_ENDPOINT_URL_SSO_OIDC", &uri)]);
+        daemon(&workspace, &text, &[("AWS_ENDPOINT_URL_SSO", &uri), ("AWS_ENDPOINT_URL_SSO_OIDC", &uri)]);
     ready(address, 503);
     for profile in ["session", "legacy"] {
         eventually(profile, || {
@@ -143,22 +147,22 @@ fn fault_040_an_sso_session_that_expired_is_told_with_the_login_to_run() {
             (daemon.stderr().contains(&login) && get(address, "/").1.contains(&login)).then_some(())
         });
     }
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
 }
 
 #[test]
-fn fault_041_without_credentials_it_starts_serves_and_says_what_it_waits_for() {
-    let scene = Scene::new();
-    let service = Service::new(|asked| job(asked, &json!({})));
+fn fault_041_without_credentials_the_daemon_starts_and_reports_what_is_missing() {
+    let workspace = Workspace::new();
+    let service = Service::new(|request| job(request, &json!({})));
     let text = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
-    let (daemon, address) = daemon(&scene, &text, &[]);
+    let (daemon, address) = daemon(&workspace, &text, &[]);
     let reason = ready(address, 503);
     let why = "no AWS credentials; give the service an instance role, a profile, or the environment";
     assert!(reason.contains(why) && daemon.stderr().contains(why) && get(address, "/").1.contains(why), "{reason}");
     assert_eq!(get(address, "/-/healthy").0, 200);
-    assert_eq!(service.asked().len(), 0);
-    fs::create_dir(scene.path(".aws")).expect("a folder");
-    scene.write(".aws/credentials", "[default]\naws_access_key_id = AKIDLATE\naws_secret_access_key = secret\n");
+    assert_eq!(service.requests().len(), 0);
+    fs::create_dir(workspace.path(".aws")).expect("a directory");
+    workspace.write(".aws/credentials", "[default]\naws_access_key_id = AKIDLATE\naws_secret_access_key = secret\n");
     ready(address, 200);
-    assert_eq!(service.asked()[0].key(), "AKIDLATE");
+    assert_eq!(service.requests()[0].key(), "AKIDLATE");
 }

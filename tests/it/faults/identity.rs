@@ -1,4 +1,7 @@
-//! Faults 33 to 49 but for credentials that do not come: what AWS refuses an identity, and what it does not know.
+//! Faults 33 to 47: requests that AWS rejects, by credentials, permissions, region or job.
+//!
+//! Each test checks that only the affected target, store or job slows down, that probes are paced, and that log, page and
+//! readiness say what to do.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -10,39 +13,39 @@ use refwatch::core::time::Monotonic;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::service::{Asked, JOB, STORE, Service, config, daemon, job, refusal, response};
-use crate::process::{Scene, eventually, get, json as api, metric};
-use crate::truth::transitions;
+use super::service::{JOB, Request, STORE, Service, config, daemon, job, refusal, response};
+use crate::process::{Workspace, eventually, get, json as api, metric};
+use crate::transition_rows::transitions;
 
 pub(super) const FAILURES: &str = "refwatch_api_request_failures_total";
 
-/// The first delay of the configuration's backoff, as it may be cut by jitter: three times what the quota asks for.
+/// The least delay of the configured backoff with jitter: three times the quota's interval.
 const PAUSE_MIN: Duration = Duration::from_millis(150);
 
-/// After three refusals there is one probe at a time, but for what was in flight then.
+/// After three failures one probe is sent at a time. Up to six requests may be out by then.
 const PROBES_FROM: usize = 6;
 
-/// Credentials from the environment, accepted by nobody who looks at them.
+/// Credentials from the environment; the services accept any.
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")];
 
-/// The ids of so many jobs.
+/// Job ids.
 pub(super) fn ids(count: usize) -> Vec<String> {
     (0..count).map(|nth| (5_000_000_000 + nth).to_string()).collect()
 }
 
-/// A service that says what `refused` says while `refusing`, and else that every job goes on.
-fn refusing(refused: impl Fn() -> String + Send + Sync + 'static) -> (Service, Arc<AtomicBool>) {
-    let refusing = Arc::new(AtomicBool::new(true));
-    let now = Arc::clone(&refusing);
-    let answer = move |asked: &Asked| if now.load(Ordering::SeqCst) { refused() } else { job(asked, &json!({})) };
-    (Service::new(answer), refusing)
+/// A service that returns `error` while the flag is set, and a running job otherwise.
+fn rejecting(error: impl Fn() -> String + Send + Sync + 'static) -> (Service, Arc<AtomicBool>) {
+    let rejecting = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&rejecting);
+    let respond = move |request: &Request| if now.load(Ordering::SeqCst) { error() } else { job(request, &json!({})) };
+    (Service::new(respond), rejecting)
 }
 
-/// From the `first` on no request came sooner than a pause after the one before it.
+/// Asserts the pause between requests, from request `first` on.
 #[track_caller]
-pub(super) fn assert_paced(first: usize, asked: impl Fn() -> Vec<Asked>) {
-    let asked = eventually("probes", || Some(asked()).filter(|asked| asked.len() > first + 1));
-    let times: Vec<Monotonic> = asked.iter().skip(first).map(|asked| asked.at).collect();
+pub(super) fn assert_paced(first: usize, requests: impl Fn() -> Vec<Request>) {
+    let requests = eventually("probes", || Some(requests()).filter(|requests| requests.len() > first + 1));
+    let times: Vec<Monotonic> = requests.iter().skip(first).map(|request| request.at).collect();
     assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) >= PAUSE_MIN), "{times:?}");
 }
 
@@ -51,9 +54,9 @@ pub(super) fn ready(address: std::net::SocketAddr, wanted: u16) -> String {
 }
 
 #[test]
-fn fault_033_034_035_an_identity_that_is_refused_slows_its_target_alone_and_says_what_to_check() {
-    let scene = Scene::new();
-    let ahead = || {
+fn fault_033_034_035_rejected_credentials_slow_only_their_target_and_the_log_gives_advice() {
+    let workspace = Workspace::new();
+    let skewed = || {
         let date = Clock::system().now().wall + jiff::SignedDuration::from_hours(1);
         let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let headers = format!("x-amzn-errortype: RequestTimeTooSkewed\r\nDate: {date}\r\n");
@@ -62,61 +65,61 @@ fn fault_033_034_035_an_identity_that_is_refused_slows_its_target_alone_and_says
     let cases = [
         (
             "signature",
-            refusing(|| refusal(403, "InvalidSignatureException")),
+            rejecting(|| refusal(403, "InvalidSignatureException")),
             "check the secret key and this machine's clock)",
         ),
-        ("skewed", refusing(ahead), "s behind the service's)"),
-        ("unknown", refusing(|| refusal(403, "UnrecognizedClientException")), "check the access key"),
-        ("token", refusing(|| refusal(403, "InvalidClientTokenId")), "check the access key"),
+        ("skewed", rejecting(skewed), "s behind the service's)"),
+        ("unknown", rejecting(|| refusal(403, "UnrecognizedClientException")), "check the access key"),
+        ("token", rejecting(|| refusal(403, "InvalidClientTokenId")), "check the access key"),
     ];
-    let healthy = Service::new(|asked| job(asked, &json!({})));
+    let healthy = Service::new(|request| job(request, &json!({})));
     let jobs = ids(10);
     let targets: Vec<_> = cases.iter().map(|(name, (service, _), _)| (*name, service.address, "")).collect();
     let targets = [targets, vec![("healthy", healthy.address, "")]].concat();
     let entries: Vec<_> =
         targets.iter().flat_map(|(name, ..)| jobs.iter().map(|id| (*name, STORE, id.as_str()))).collect();
-    let (daemon, address) = daemon(&scene, &config(&targets, &entries), &KEYS);
+    let (daemon, address) = daemon(&workspace, &config(&targets, &entries), &KEYS);
     let reason = ready(address, 503);
     assert!(reason.contains("target \"") && reason.contains("is down: "), "{reason}");
     for (name, (service, _), advice) in &cases {
-        let refused = eventually("the refusal", || {
+        let rejected = eventually("the rejection", || {
             let log = daemon.stderr();
             log.lines()
                 .find(|line| line.contains("credentials_rejected") && line.contains(&format!("target={name}")))
                 .map(str::to_owned)
         });
-        assert!(refused.contains(advice), "{refused}");
-        assert_paced(PROBES_FROM, || service.asked());
+        assert!(rejected.contains(advice), "{rejected}");
+        assert_paced(PROBES_FROM, || service.requests());
     }
     healthy.wait_for(40);
-    for (_, (_, refusing), _) in &cases {
-        refusing.store(false, Ordering::SeqCst);
+    for (_, (_, rejecting), _) in &cases {
+        rejecting.store(false, Ordering::SeqCst);
     }
     ready(address, 200);
     eventually("every job of every target", || {
-        (transitions(&scene.path("refwatch.db")).len() == entries.len()).then_some(())
+        (transitions(&workspace.path("refwatch.db")).len() == entries.len()).then_some(())
     });
-    assert!(!get(address, "/").1.contains("is down"), "it is over");
+    assert!(!get(address, "/").1.contains("is down"), "the alert is gone");
 }
 
 #[test]
-fn fault_036_a_store_that_is_denied_slows_itself_alone() {
-    let scene = Scene::new();
+fn fault_036_a_denied_store_slows_only_its_own_jobs() {
+    let workspace = Workspace::new();
     let denied = format!(" /referencestore/{STORE}/");
-    let service = Service::new(move |asked| {
-        if asked.head.contains(&denied) { refusal(403, "AccessDeniedException") } else { job(asked, &json!({})) }
+    let service = Service::new(move |request| {
+        if request.head.contains(&denied) { refusal(403, "AccessDeniedException") } else { job(request, &json!({})) }
     });
     let jobs = ids(10);
     let of = |store: &'static str| jobs.iter().map(move |id| ("default", store, id.as_str()));
     let entries: Vec<_> = of(STORE).chain(of("2222222222")).collect();
-    let (daemon, address) = daemon(&scene, &config(&[("default", service.address, "")], &entries), &KEYS);
-    eventually("the refusal", || daemon.stderr().contains("event=\"access_refused\"").then_some(()));
-    let of_denied = || -> Vec<Asked> {
-        service.asked().into_iter().filter(|asked| asked.head.contains(&format!("/{STORE}/"))).collect()
+    let (daemon, address) = daemon(&workspace, &config(&[("default", service.address, "")], &entries), &KEYS);
+    eventually("the rejection", || daemon.stderr().contains("event=\"access_refused\"").then_some(()));
+    let of_denied = || -> Vec<Request> {
+        service.requests().into_iter().filter(|request| request.head.contains(&format!("/{STORE}/"))).collect()
     };
     assert_paced(PROBES_FROM, of_denied);
     service.wait_for(80);
-    assert_eq!(transitions(&scene.path("refwatch.db")).len(), jobs.len(), "all of the other store");
+    assert_eq!(transitions(&workspace.path("refwatch.db")).len(), jobs.len(), "all jobs of the other store");
     assert_eq!(get(address, "/-/ready").0, 200);
     let log = daemon.stderr();
     assert!(
@@ -126,69 +129,69 @@ fn fault_036_a_store_that_is_denied_slows_itself_alone() {
 }
 
 #[test]
-fn fault_037_where_everything_is_denied_the_daemon_is_not_ready_and_names_the_action() {
-    let scene = Scene::new();
-    let (service, refusing) = refusing(|| refusal(403, "AccessDeniedException"));
+fn fault_037_if_everything_is_denied_the_daemon_is_not_ready_and_names_the_action() {
+    let workspace = Workspace::new();
+    let (service, rejecting) = rejecting(|| refusal(403, "AccessDeniedException"));
     let jobs = ids(10);
     let of = |store: &'static str| jobs.iter().map(move |id| ("default", store, id.as_str()));
     let entries: Vec<_> = of(STORE).chain(of("2222222222")).collect();
     let text = config(&[("default", service.address, "")], &entries);
-    let (daemon, address) = daemon(&scene, &text, &KEYS);
+    let (daemon, address) = daemon(&workspace, &text, &KEYS);
     let reason = ready(address, 503);
     let action = "allow this identity omics:GetReferenceImportJob on the reference store";
     assert!(reason.contains(action) && get(address, "/").1.contains(action), "{reason}");
     for store in [STORE, "2222222222"] {
-        let of_store = |asked: &Asked| asked.head.contains(&format!("/{store}/"));
-        assert_paced(PROBES_FROM, || service.asked().into_iter().filter(of_store).collect());
+        let of_store = |request: &Request| request.head.contains(&format!("/{store}/"));
+        assert_paced(PROBES_FROM, || service.requests().into_iter().filter(of_store).collect());
     }
     assert_eq!(get(address, "/-/healthy").0, 200);
-    assert_eq!(daemon.stderr().matches("event=\"access_refused\"").count(), 2, "once a store: {}", daemon.stderr());
-    // Nothing of the target is asked for any more, so nothing of it is refused.
-    scene.write("refwatch.toml", &config(&[("default", service.address, "")], &[]));
+    assert_eq!(daemon.stderr().matches("event=\"access_refused\"").count(), 2, "one per store: {}", daemon.stderr());
+    // A target without jobs counts as up.
+    workspace.write("refwatch.toml", &config(&[("default", service.address, "")], &[]));
     daemon.signal(Signal::HUP);
     ready(address, 200);
-    scene.write("refwatch.toml", &text);
+    workspace.write("refwatch.toml", &text);
     daemon.signal(Signal::HUP);
     ready(address, 503);
-    refusing.store(false, Ordering::SeqCst);
+    rejecting.store(false, Ordering::SeqCst);
     ready(address, 200);
-    eventually("every job", || (transitions(&scene.path("refwatch.db")).len() == entries.len()).then_some(()));
+    eventually("every job", || (transitions(&workspace.path("refwatch.db")).len() == entries.len()).then_some(()));
 }
 
 #[test]
-fn fault_042_no_region_or_an_impossible_one_is_refused() {
-    let scene = Scene::new();
+fn fault_042_a_missing_or_invalid_region_is_rejected() {
+    let workspace = Workspace::new();
     let text = config(&[("default", ([127, 0, 0, 1], 1).into(), "")], &[("default", STORE, JOB)]);
     for (region, command, expected, message) in [
         ("region = \"us west\"", "check", 78, "region"),
         ("region = \"\"", "check", 78, "region"),
-        // An instance's metadata service may come to tell one, so that the file names none is no mistake.
+        // The region may come from the metadata service, so a file without one is valid.
         ("", "run", 1, "has no AWS region"),
     ] {
-        let file = scene.write("refwatch.toml", &text.replace("region = \"us-west-2\"", region));
-        let (status, out, said) = scene.run(&["--config", file.to_str().expect("text"), command]);
-        assert_eq!(status, expected, "{region}: {out}{said}");
-        assert!(said.contains(message), "{region}: {said}");
+        let file = workspace.write("refwatch.toml", &text.replace("region = \"us-west-2\"", region));
+        let (status, out, error) = workspace.run(&["--config", file.to_str().expect("text"), command]);
+        assert_eq!(status, expected, "{region}: {out}{error}");
+        assert!(error.contains(message), "{region}: {error}");
     }
 }
 
 #[test]
-fn fault_043_a_region_without_health_omics_is_named() {
-    let scene = Scene::new();
+fn fault_043_a_region_without_healthomics_is_named() {
+    let workspace = Workspace::new();
     let text = config(&[], &[("default", STORE, JOB)]) + "[target.default]\nregion = \"xx-nowhere-9\"\n";
-    let file = scene.write("refwatch.toml", &text);
-    let alone = scene.refwatch(&["--config", file.to_str().expect("text"), "run"]);
-    // In a network of its own, so that no look-up leaves this machine.
+    let file = workspace.write("refwatch.toml", &text);
+    let alone = workspace.refwatch(&["--config", file.to_str().expect("text"), "run"]);
+    // In an empty network namespace: no lookup leaves this machine.
     let mut command = Command::new("/usr/bin/unshare");
     command.arg("--net").arg(alone.get_program()).args(alone.get_args()).env_clear();
     command.envs(alone.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut daemon = scene.spawn(command);
-    let log = eventually("the failure, or an end", || {
+    let mut daemon = workspace.spawn(command);
+    let log = eventually("the failure, or an error of unshare", || {
         let log = daemon.stderr();
         (log.contains("poll_failed") || log.contains("unshare:")).then_some(log)
     });
     if log.contains("unshare:") {
-        return crate::trouble::skipped::<()>(&log).unwrap_or_default();
+        return crate::disk_faults::skipped::<()>(&log).unwrap_or_default();
     }
     assert!(log.contains("(is HealthOmics offered in the region xx-nowhere-9?)"), "{log}");
     daemon.signal(Signal::TERM);
@@ -196,61 +199,62 @@ fn fault_043_a_region_without_health_omics_is_named() {
 }
 
 #[test]
-fn fault_045_046_a_job_that_is_not_there_is_looked_for_rarely_and_one_that_was_has_vanished() {
-    let scene = Scene::new();
+fn fault_045_046_a_missing_job_is_polled_rarely_and_a_known_job_that_returns_404_has_vanished() {
+    let workspace = Workspace::new();
     let seen = Arc::new(AtomicBool::new(false));
-    let already = Arc::clone(&seen);
-    let service = Service::new(move |asked| {
-        if asked.head.contains("/1111111111 ") || already.load(Ordering::SeqCst) {
+    let missing = Arc::clone(&seen);
+    let service = Service::new(move |request| {
+        if request.head.contains("/1111111111 ") || missing.load(Ordering::SeqCst) {
             return refusal(404, "ResourceNotFoundException");
         }
-        job(asked, &json!({}))
+        job(request, &json!({}))
     });
     let text =
         config(&[("default", service.address, "")], &[("default", STORE, "1111111111"), ("default", STORE, JOB)]);
-    let (_daemon, address) = daemon(&scene, &text, &KEYS);
-    let database = scene.path("refwatch.db");
-    eventually("the job that is there", || (transitions(&database).len() == 1).then_some(()));
+    let (_daemon, address) = daemon(&workspace, &text, &KEYS);
+    let database = workspace.path("refwatch.db");
+    eventually("the existing job", || (transitions(&database).len() == 1).then_some(()));
     seen.store(true, Ordering::SeqCst);
-    let watches = eventually("both to be gone", || {
+    let watches = eventually("both to return 404", || {
         let watches = api(address, "/api/v1/jobs");
         (watches[1]["vanished"] == true && watches[0]["up"] == false).then_some(watches)
     });
     assert_eq!((&watches[0]["status"], &watches[0]["state"]), (&().into(), &"live".into()));
     assert_eq!(watches[0]["recent_failures"][0]["reason"], "not_found");
     assert_eq!((&watches[1]["status"], &watches[1]["state"]), (&"IN_PROGRESS".into(), &"live".into()));
-    assert_eq!(details(&scene), ["vanished"]);
-    assert_eq!(transitions(&database).len(), 1, "it is not FAILED");
-    let of_missing = || service.asked().into_iter().filter(|asked| asked.head.contains("/1111111111 ")).collect();
+    assert_eq!(details(&workspace), ["vanished"]);
+    assert_eq!(transitions(&database).len(), 1, "404 adds no transition");
+    let of_missing =
+        || service.requests().into_iter().filter(|request| request.head.contains("/1111111111 ")).collect();
     assert_paced(0, of_missing);
     assert_eq!(get(address, "/-/ready").0, 200);
 }
 
-/// The kinds of details in the database, in their order.
-fn details(scene: &Scene) -> Vec<String> {
-    let database = rusqlite::Connection::open(scene.path("refwatch.db")).expect("the database");
+/// The kinds of details in the database, in order.
+fn details(workspace: &Workspace) -> Vec<String> {
+    let database = rusqlite::Connection::open(workspace.path("refwatch.db")).expect("the database");
     let mut kinds = database.prepare("SELECT kind FROM details ORDER BY id").expect("a table");
     let kinds = kinds.query_map([], |row| row.get(0)).expect("rows");
     kinds.collect::<Result<_, _>>().expect("texts")
 }
 
 #[test]
-fn fault_047_a_request_that_is_called_invalid_parks_its_job_until_the_configuration_changes() {
-    let scene = Scene::new();
-    let (service, refusing) = refusing(|| refusal(400, "ValidationException"));
-    let healthy = Service::new(|asked| job(asked, &json!({})));
+fn fault_047_a_validation_error_parks_the_job_until_the_configuration_changes() {
+    let workspace = Workspace::new();
+    let (service, rejecting) = rejecting(|| refusal(400, "ValidationException"));
+    let healthy = Service::new(|request| job(request, &json!({})));
     let text = config(
         &[("default", service.address, ""), ("other", healthy.address, "")],
         &[("default", STORE, JOB), ("other", STORE, JOB)],
     );
-    let (daemon, address) = daemon(&scene, &text, &KEYS);
+    let (daemon, address) = daemon(&workspace, &text, &KEYS);
     let parked = || metric(address, "refwatch_watches", &["parked"]);
-    eventually("it to be parked", || (parked() == Some(1.0)).then_some(()));
-    refusing.store(false, Ordering::SeqCst);
-    let polled = healthy.asked().len();
+    eventually("the job to be parked", || (parked() == Some(1.0)).then_some(()));
+    rejecting.store(false, Ordering::SeqCst);
+    let polled = healthy.requests().len();
     healthy.wait_for(polled + 10);
-    assert_eq!(service.asked().len(), 1, "one request told it");
-    scene.write("refwatch.toml", &text.replacen("name = \"default/", "name = \"again/", 1));
+    assert_eq!(service.requests().len(), 1, "a parked job is not polled");
+    workspace.write("refwatch.toml", &text.replacen("name = \"default/", "name = \"again/", 1));
     daemon.signal(Signal::HUP);
-    eventually("another poll", || (parked() == Some(0.0) && service.asked().len() > 1).then_some(()));
+    eventually("another poll", || (parked() == Some(0.0) && service.requests().len() > 1).then_some(()));
 }

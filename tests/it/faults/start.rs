@@ -1,4 +1,7 @@
-//! A database that is in trouble when the daemon starts: it serves, says why it is not ready, and goes on once the trouble is over.
+//! Faults 72, 74 and 75 at start: the database cannot be opened.
+//!
+//! The daemon starts, serves, reports why it is not ready and continues once the database can be opened. The disk is a file
+//! system mounted for the test; a datagram socket stands in for systemd.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,76 +11,78 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Process, Scene, eventually, get, metric};
-use crate::trouble::Mounted;
+use crate::disk_faults::Mounted;
+use crate::process::{Process, Workspace, eventually, get, metric};
 
-/// A daemon whose database is on a disk of its own, and which systemd would hear.
-struct Host {
+struct DaemonOnDisk {
     disk: Mounted,
-    scene: Scene,
+    workspace: Workspace,
     _simulator: Process,
     config: PathBuf,
     address: SocketAddr,
     systemd: UnixDatagram,
 }
 
-impl Host {
-    /// `None` where this user may not mount.
+impl DaemonOnDisk {
+    /// `None` if this user may not mount.
     fn new() -> Option<Self> {
-        let (disk, scene) = (Mounted::in_memory()?, Scene::new());
-        let (simulator, _, config) = scene.simulate(&["--jobs", "3", "--mean-seconds", "600"]);
-        // Where it listens cannot be read off a log that has not come so far.
+        let (disk, workspace) = (Mounted::in_memory()?, Workspace::new());
+        let (simulator, _, config) = workspace.simulate(&["--jobs", "3", "--mean-seconds", "600"]);
+        // The port is chosen here: a daemon without a database logs no address.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
-        let database = disk.folder.path().join("refwatch.db");
+        let database_path = disk.directory.path().join("refwatch.db");
         let config = config.replace("127.0.0.1:0", &address.to_string());
-        let config = scene.write("refwatch.toml", &config.replace("refwatch.db", database.to_str().expect("text")));
-        let systemd = UnixDatagram::bind(scene.path("notify")).expect("a socket");
+        let config =
+            workspace.write("refwatch.toml", &config.replace("refwatch.db", database_path.to_str().expect("text")));
+        let systemd = UnixDatagram::bind(workspace.path("notify")).expect("a socket");
         systemd.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
-        Some(Self { disk, scene, _simulator: simulator, config, address, systemd })
+        Some(Self { disk, workspace, _simulator: simulator, config, address, systemd })
     }
 
-    fn database(&self) -> PathBuf {
-        self.disk.folder.path().join("refwatch.db")
+    fn database_path(&self) -> PathBuf {
+        self.disk.directory.path().join("refwatch.db")
     }
 
     fn start(&self) -> Process {
-        let mut command = self.scene.refwatch(&["--config", self.config.to_str().expect("text"), "run"]);
-        command.env("NOTIFY_SOCKET", self.scene.path("notify"));
-        self.scene.spawn(command)
+        let mut command = self.workspace.refwatch(&["--config", self.config.to_str().expect("text"), "run"]);
+        command.env("NOTIFY_SOCKET", self.workspace.path("notify"));
+        self.workspace.spawn(command)
     }
 
-    /// Starts once and is killed, so that there is a database and a write-ahead log.
-    fn leave_a_record(&self) {
+    /// Creates a database with a write-ahead log: the daemon is started and killed.
+    fn create_database(&self) {
         let daemon = self.start();
-        eventually("first sightings", || (crate::truth::transitions(&self.database()).len() == 3).then_some(()));
+        eventually("first observations", || {
+            (crate::transition_rows::transitions(&self.database_path()).len() == 3).then_some(())
+        });
         drop(daemon);
     }
 
-    /// Starts in this trouble: it must be told everywhere, and nothing else be done. Then goes on without.
-    fn start_in(&self, trouble: &str, end: impl FnOnce()) {
-        while self.heard(Duration::from_millis(1)).is_some() {}
+    /// Starts with this error, checks that it is reported everywhere, removes the cause, and waits until the daemon is ready.
+    fn starts_despite(&self, error: &str, end: impl FnOnce()) {
+        while self.notification(Duration::from_millis(1)).is_some() {}
         let daemon = self.start();
-        let told = eventually("a word to systemd", || {
-            self.heard(Duration::from_mins(2)).filter(|word| word.contains("EXTEND_TIMEOUT_USEC="))
+        let message = eventually("a notification to systemd", || {
+            self.notification(Duration::from_mins(2)).filter(|message| message.contains("EXTEND_TIMEOUT_USEC="))
         });
-        assert!(told.contains("STATUS=not ready: ") && told.contains(trouble), "{told}");
+        assert!(message.contains("STATUS=not ready: ") && message.contains(error), "{message}");
         let (status, body) = get(self.address, "/-/ready");
-        assert!(status == 503 && body.contains(trouble), "{status} {body}");
+        assert!(status == 503 && body.contains(error), "{status} {body}");
         assert!(get(self.address, "/").1.contains("The database cannot be written"));
         assert!(metric(self.address, "refwatch_database_failures_total", &[]) > Some(0.0));
         assert_eq!(get(self.address, "/-/healthy").0, 200);
         end();
         eventually("ready", || (get(self.address, "/-/ready").0 == 200).then_some(()));
-        eventually("READY", || self.heard(Duration::from_mins(2)).filter(|word| word.contains("READY=1")));
+        eventually("READY", || self.notification(Duration::from_mins(2)).filter(|message| message.contains("READY=1")));
         let log = daemon.stderr();
-        assert_eq!(log.matches("event=\"record_failed\"").count(), 1, "once: {log}");
+        assert_eq!(log.matches("event=\"record_failed\"").count(), 1, "one event: {log}");
         assert!(log.contains("event=\"record_recovered\"") && !log.contains("set_aside"), "{log}");
-        assert_eq!(crate::truth::transitions(&self.database()).len(), 3, "as before");
+        assert_eq!(crate::transition_rows::transitions(&self.database_path()).len(), 3, "no row added");
     }
 
-    fn heard(&self, patience: Duration) -> Option<String> {
-        self.systemd.set_read_timeout(Some(patience)).expect("a timeout");
+    fn notification(&self, timeout: Duration) -> Option<String> {
+        self.systemd.set_read_timeout(Some(timeout)).expect("a timeout");
         let mut buffer = [0; 4096];
         let length = self.systemd.recv(&mut buffer).ok()?;
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
@@ -85,43 +90,46 @@ impl Host {
 }
 
 #[test]
-fn fault_072_a_disk_that_is_full_at_the_start_is_waited_for() {
-    let Some(host) = Host::new() else { return };
-    host.leave_a_record();
-    fs::remove_file(host.database().with_extension("db-shm")).expect("an index, which the start needs space for");
-    let filler = host.disk.fill();
-    host.start_in("disk I/O error", || fs::remove_file(&filler).expect("space"));
+fn fault_072_a_restart_on_a_full_disk_waits_for_space() {
+    let Some(setup) = DaemonOnDisk::new() else { return };
+    setup.create_database();
+    fs::remove_file(setup.database_path().with_extension("db-shm"))
+        .expect("the -shm file, for which the start needs space");
+    let filler = setup.disk.fill();
+    setup.starts_despite("disk I/O error", || fs::remove_file(&filler).expect("space"));
 }
 
 #[test]
-fn fault_072_a_first_start_on_a_full_disk_is_waited_for() {
-    let Some(host) = Host::new() else { return };
-    let filler = host.disk.fill();
-    let mut daemon = host.start();
-    let told = host.heard(Duration::from_mins(2)).expect("a word");
-    assert!(told.contains("No space left on device"), "{told}");
+fn fault_072_a_first_start_on_a_full_disk_waits_for_space() {
+    let Some(setup) = DaemonOnDisk::new() else { return };
+    let filler = setup.disk.fill();
+    let mut daemon = setup.start();
+    let message = setup.notification(Duration::from_mins(2)).expect("a notification");
+    assert!(message.contains("No space left on device"), "{message}");
     daemon.signal(Signal::HUP);
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success(), "{}", daemon.stderr());
-    let daemon = host.start();
+    let daemon = setup.start();
     eventually("not ready", || daemon.stderr().contains("database_failed").then_some(()));
     fs::remove_file(filler).expect("space");
-    eventually("first sightings", || (crate::truth::transitions(&host.database()).len() == 3).then_some(()));
+    eventually("first observations", || {
+        (crate::transition_rows::transitions(&setup.database_path()).len() == 3).then_some(())
+    });
 }
 
 #[test]
-fn fault_074_a_read_only_file_system_at_the_start_is_waited_for() {
-    let Some(host) = Host::new() else { return };
-    host.leave_a_record();
-    host.disk.remount("ro");
-    host.start_in("Read-only file system", || host.disk.remount("rw"));
+fn fault_074_a_start_on_a_read_only_file_system_waits_until_it_is_writable() {
+    let Some(setup) = DaemonOnDisk::new() else { return };
+    setup.create_database();
+    setup.disk.remount("ro");
+    setup.starts_despite("Read-only file system", || setup.disk.remount("rw"));
 }
 
 #[test]
-fn fault_075_a_record_that_is_locked_at_the_start_is_waited_for() {
-    let Some(host) = Host::new() else { return };
-    host.leave_a_record();
-    let shell = rusqlite::Connection::open(host.database()).expect("a connection");
+fn fault_075_a_start_with_a_locked_database_waits_for_the_lock() {
+    let Some(setup) = DaemonOnDisk::new() else { return };
+    setup.create_database();
+    let shell = rusqlite::Connection::open(setup.database_path()).expect("a connection");
     shell.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE").expect("a lock");
-    host.start_in("database is locked", || drop(shell));
+    setup.starts_despite("database is locked", || drop(shell));
 }

@@ -1,4 +1,4 @@
-//! What the server does not take, and what it does not wait for.
+//! Faults 99 to 109: requests that the server rejects, and clients that it does not wait for.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::*;
 
 #[tokio::test]
-async fn fault_105_a_path_that_is_none_is_not_found() {
+async fn fault_105_an_unknown_path_returns_404() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     for path in [
@@ -25,14 +25,14 @@ async fn fault_105_a_path_that_is_none_is_not_found() {
         "/jobs/reference_import/1234567890/9999999999",
         "/jobs/reference_import/%3Cscript%3E/2222222222",
     ] {
-        let answer = server.get(path).await;
-        assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+        let response = server.get(path).await;
+        assert_eq!(response.status, 404, "{path}");
+        assert_eq!(response.headers["x-content-type-options"], "nosniff", "{path}");
     }
 }
 
 #[tokio::test]
-async fn fault_106_a_host_that_is_not_this_server_is_refused() {
+async fn fault_106_a_foreign_or_missing_host_header_is_rejected() {
     let server = Server::start().await;
     let port = server.address.port();
     for (host, status) in [
@@ -51,41 +51,41 @@ async fn fault_106_a_host_that_is_not_this_server_is_refused() {
         ("Host:\r\n".to_owned(), 400),
         ("Host: localhost\r\nHost: attacker.example\r\n".to_owned(), 400),
     ] {
-        let answer = server.raw(&format!("GET /-/healthy HTTP/1.1\r\n{host}Connection: close\r\n\r\n")).await;
-        assert_eq!(Answer::parse(&answer).status, status, "{host}");
+        let response = server.raw(&format!("GET /-/healthy HTTP/1.1\r\n{host}Connection: close\r\n\r\n")).await;
+        assert_eq!(Response::parse(&response).status, status, "{host}");
     }
     let absolute = "GET http://attacker.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    assert_eq!(Answer::parse(&server.raw(absolute).await).status, 400);
+    assert_eq!(Response::parse(&server.raw(absolute).await).status, 400);
 }
 
 #[tokio::test]
-async fn fault_104_108_109_only_get_and_head_without_a_body_are_taken() {
+async fn fault_104_108_109_only_get_and_head_without_a_body_are_accepted() {
     let server = Server::start().await;
     for (method, path) in [("POST", "/"), ("DELETE", "/metrics"), ("TRACE", "/"), ("OPTIONS", "/"), ("PUT", "/none")] {
-        let answer = server.request(method, path).await;
-        assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "GET, HEAD"), "{method} {path}");
+        let response = server.request(method, path).await;
+        assert_eq!((response.status, response.headers["allow"].as_str()), (405, "GET, HEAD"), "{method} {path}");
     }
     for (body, status) in [
         ("Content-Length: 9000000000\r\n\r\n", 413),
         ("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         ("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ] {
-        // No `Connection: close` here: the server has to close by itself.
-        let answer = server.raw(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{body}")).await;
-        assert_eq!(Answer::parse(&answer).status, status, "{body}");
+        // Without `Connection: close` the server must close by itself.
+        let response = server.raw(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{body}")).await;
+        assert_eq!(Response::parse(&response).status, status, "{body}");
     }
 }
 
 #[tokio::test]
-async fn fault_099_100_headers_that_do_not_come_end_the_connection() {
-    assert_eq!(Limits::default().header_read, Duration::from_secs(5), "the time that is promised");
+async fn fault_099_100_missing_or_slow_headers_end_the_connection() {
+    assert_eq!(Limits::default().header_read, Duration::from_secs(5), "the documented deadline");
     let limits = Limits { header_read: Duration::from_millis(50), connection_age: DEADLINE * 3, ..Limits::default() };
     let server = Server::with(limits, []).await;
     for beginning in ["", "GET / HTTP/1.1\r\nHost: local"] {
-        let answer = server.raw(beginning).await;
-        assert!(!answer.contains("200 OK"), "{answer}");
+        let response = server.raw(beginning).await;
+        assert!(!response.contains("200 OK"), "{response}");
     }
-    // Bytes that keep coming buy no time: the deadline is that of the whole head.
+    // A slow trickle does not extend the deadline of the whole head.
     let mut stream = server.connect().await;
     let (mut reader, mut writer) = stream.split();
     let trickle = async {
@@ -95,16 +95,16 @@ async fn fault_099_100_headers_that_do_not_come_end_the_connection() {
             tokio::task::yield_now().await;
         }
     };
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     tokio::select! {
-        ended = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut answer)) => drop(ended.expect("the server closes")),
+        ended = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut response)) => drop(ended.expect("the server closes")),
         failed = trickle => drop::<std::io::Result<()>>(failed),
     }
-    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    assert!(!response.starts_with(b"HTTP/1.1 200"));
 }
 
 #[tokio::test]
-async fn fault_102_headers_without_end_are_refused() {
+async fn fault_102_oversized_headers_are_rejected() {
     let server = Server::start().await;
     let long = "x".repeat(1_000_000);
     let many = "X: y\r\n".repeat(10_000);
@@ -112,27 +112,27 @@ async fn fault_102_headers_without_end_are_refused() {
         let mut stream = server.connect().await;
         let (mut reader, mut writer) = stream.split();
         let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
-        // The refusal comes before the rest is sent, so the sending may fail; and it is read meanwhile, or a reset takes it away.
-        let (_, answer) = tokio::join!(writer.write_all(request.as_bytes()), async {
+        // The server responds before the request is complete, so writing may fail. Reading must happen at once, or a reset discards it.
+        let (_, response) = tokio::join!(writer.write_all(request.as_bytes()), async {
             let mut status = [0; 13];
             reader.read_exact(&mut status).await.map(|_| status)
         });
-        assert_eq!(answer.unwrap(), *b"HTTP/1.1 431 ", "{} bytes of headers", headers.len());
+        assert_eq!(response.unwrap(), *b"HTTP/1.1 431 ", "{} bytes of headers", headers.len());
     }
 }
 
 #[tokio::test]
-async fn fault_103_a_reader_that_does_not_read_is_cut() {
+async fn fault_103_a_client_that_does_not_read_is_disconnected() {
     let limits =
         Limits { connection_age: Duration::from_millis(100), drain: Duration::from_millis(100), ..Limits::default() };
     let server = Server::with(limits, []).await;
-    // More than the socket buffers of both ends can take.
+    // More than the socket buffers hold.
     let config = "# a line of the configuration in force\n".repeat(300_000);
     let shown = config.clone();
     server.board.update_daemon(|daemon| daemon.effective_config = shown.into());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    // Waits, without reading, until the server has cut the connection: writing to it fails then.
+    // Writing fails once the server has closed the connection.
     let cut = async {
         while stream.write_all(b"\r\n").await.is_ok() {
             tokio::task::yield_now().await;
@@ -144,7 +144,7 @@ async fn fault_103_a_reader_that_does_not_read_is_cut() {
 }
 
 #[tokio::test]
-async fn fault_101_a_connection_over_the_cap_waits_until_a_silent_one_times_out() {
+async fn fault_101_a_connection_over_the_limit_waits_until_a_silent_one_times_out() {
     let limits = Limits { connections: 2, header_read: Duration::from_millis(100), ..Limits::default() };
     let server = Server::with(limits, []).await;
     let (mut first, mut second) = (server.connect().await, server.connect().await);
@@ -154,7 +154,7 @@ async fn fault_101_a_connection_over_the_cap_waits_until_a_silent_one_times_out(
 }
 
 #[tokio::test]
-async fn a_verified_login_is_answered_while_a_hundred_wrong_logins_are_checked() {
+async fn a_verified_login_succeeds_while_100_wrong_logins_are_checked() {
     let hash = |password: &str| bcrypt::hash(password, 10).unwrap().parse().unwrap();
     let users = BTreeMap::from([("prometheus".to_owned(), hash("open sesame"))]);
     let server = Server::with_users(Limits::default(), [], users).await;
@@ -164,33 +164,33 @@ async fn a_verified_login_is_answered_while_a_hundred_wrong_logins_are_checked()
             "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {credentials}\r\nConnection: close\r\n\r\n"
         )
     };
-    assert_eq!(Answer::parse(&server.raw(&login("open sesame")).await).status, 200);
+    assert_eq!(Response::parse(&server.raw(&login("open sesame")).await).status, 200);
     let mut wrong = Vec::new();
     for nth in 0..100 {
         let mut stream = server.connect().await;
         stream.write_all(login(&format!("guess {nth}")).as_bytes()).await.unwrap();
         wrong.push(stream);
     }
-    assert_eq!(Answer::parse(&server.raw(&login("open sesame")).await).status, 200);
+    assert_eq!(Response::parse(&server.raw(&login("open sesame")).await).status, 200);
     let mut statuses = BTreeMap::new();
     for stream in &mut wrong {
-        let answer = Answer::parse(&read_to_end(stream).await);
-        assert_eq!(answer.headers.contains_key("retry-after"), answer.status == 503);
-        *statuses.entry(answer.status).or_insert(0) += 1;
+        let response = Response::parse(&read_to_end(stream).await);
+        assert_eq!(response.headers.contains_key("retry-after"), response.status == 503);
+        *statuses.entry(response.status).or_insert(0) += 1;
     }
     assert!(statuses[&503] > 0 && statuses[&401] > 0 && statuses.len() == 2, "{statuses:?}");
 }
 
 #[tokio::test]
 async fn a_stop_ends_idle_connections_and_the_server() {
-    // Nothing but the stop ends the connection.
+    // Only the stop ends the connection.
     let limits = Limits { header_read: DEADLINE * 3, connection_age: DEADLINE * 3, ..Limits::default() };
     let mut server = Server::with(limits, []).await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert_eq!(idle.read_u8().await.unwrap(), b'H');
     server.stop.cancel();
-    tokio::time::timeout(DEADLINE, server.tasks.join_next()).await.expect("it ends").unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, server.tasks.join_next()).await.expect("the server stops").unwrap().unwrap();
     assert!(read_to_end(&mut idle).await.starts_with("TTP/1.1 200 OK"));
     assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -1,4 +1,4 @@
-//! What a scrape shows.
+//! The content of `/metrics`: families, labels, values, formats and compression.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use refwatch::state::ConfigError;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What Prometheus 2.42 sends.
+/// The headers of Prometheus 2.42.
 const PROMETHEUS: &str = "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
      text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n";
 
-/// The families of the contract, and the labels that their series must have.
+/// The documented families and the labels of their series.
 const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_job_info", "gauge", "aws_region,job_id,kind,store_id,target,watch"),
     ("refwatch_job_status", "gauge", "job_id,kind,status,store_id,target,watch"),
@@ -55,7 +55,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("process_threads", "gauge", ""),
 ];
 
-/// The series of a text exposition whose label values hold no comma, brace or quote: name, labels by name, value.
+/// Parses series without commas, braces or quotes in label values: name, labels, value.
 fn series(text: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let parse = |line: &str| {
@@ -72,7 +72,7 @@ fn series(text: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
 }
 
 #[tokio::test]
-async fn the_metrics_are_those_of_the_contract() {
+async fn the_metrics_are_the_documented_ones() {
     let server = Server::start().await;
     let mut watch = view("2222222222", JobStatus::Completed);
     let known = watch.known.as_deref().cloned();
@@ -107,10 +107,8 @@ async fn the_metrics_are_those_of_the_contract() {
     }
 
     let value = |name: &str, label: &str, of: &str| {
-        let found = series
-            .iter()
-            .find(|(found, labels, _)| found == name && labels.get(label).is_some_and(|value| value == of));
-        found.map(|(.., value)| *value)
+        let matches = |labels: &BTreeMap<String, String>| labels.get(label).is_some_and(|value| value == of);
+        series.iter().find(|(other, labels, _)| other == name && matches(labels)).map(|(.., value)| *value)
     };
     let statuses = |job: &str| -> Vec<f64> {
         let of_job =
@@ -128,7 +126,7 @@ async fn the_metrics_are_those_of_the_contract() {
     assert_eq!(value("refwatch_job_up", "job_id", "3333333333"), None);
     let last_listed = "refwatch_store_last_listed_timestamp_seconds";
     assert_eq!(value(last_listed, "store_id", "1234567890"), Some(1_772_352_360.0));
-    assert_eq!(value(last_listed, "store_id", "1234567891"), None, "it was never listed");
+    assert_eq!(value(last_listed, "store_id", "1234567891"), None, "never listed");
     assert_eq!(value("refwatch_store_up", "store_id", "1234567890"), Some(1.0));
     assert_eq!(value("refwatch_store_up", "store_id", "1234567891"), Some(0.0));
     assert_eq!(value("refwatch_target_up", "target", "default"), Some(1.0));
@@ -149,7 +147,7 @@ async fn the_metrics_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn a_watch_that_leaves_the_board_leaves_the_metrics() {
+async fn a_removed_watch_leaves_the_metrics() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     assert!(server.get("/metrics").await.body.contains("2222222222"));
@@ -158,37 +156,37 @@ async fn a_watch_that_leaves_the_board_leaves_the_metrics() {
     assert!(!text.contains("2222222222") && text.contains("refwatch_watches{state=\"live\"} 0\n"), "{text}");
 }
 
-/// Sends the request of a scrape with these header lines.
-async fn ask(server: &Server, lines: &str) -> TcpStream {
+/// Sends a scrape with these headers.
+async fn send_scrape(server: &Server, lines: &str) -> TcpStream {
     let mut stream = server.connect().await;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{lines}\r\n", server.address);
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
-/// The headers of the answer, and its text once it is no longer packed.
-async fn answer(mut stream: TcpStream) -> (BTreeMap<String, String>, String) {
+/// The headers and the decompressed text of a response.
+async fn read_response(mut stream: TcpStream) -> (BTreeMap<String, String>, String) {
     let mut bytes = Vec::new();
     tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the server closes").unwrap();
-    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head") + 4;
-    let answer = Answer::parse(str::from_utf8(&bytes[..head]).unwrap());
-    assert_eq!((answer.status, &*answer.headers["content-length"]), (200, &*(bytes.len() - head).to_string()));
-    let text = match answer.headers.get("content-encoding").map(String::as_str) {
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a complete head") + 4;
+    let response = Response::parse(str::from_utf8(&bytes[..head]).unwrap());
+    assert_eq!((response.status, &*response.headers["content-length"]), (200, &*(bytes.len() - head).to_string()));
+    let text = match response.headers.get("content-encoding").map(String::as_str) {
         Some("gzip") => std::io::read_to_string(GzDecoder::new(&bytes[head..])).unwrap(),
         encoding => {
             assert_eq!(encoding, None);
             String::from_utf8(bytes.split_off(head)).unwrap()
         }
     };
-    (answer.headers, text)
+    (response.headers, text)
 }
 
 async fn scrape(server: &Server, lines: &str) -> (BTreeMap<String, String>, String) {
-    answer(ask(server, lines).await).await
+    read_response(send_scrape(server, lines).await).await
 }
 
 #[tokio::test]
-async fn a_scrape_gets_the_format_and_the_encoding_that_it_asks_for() {
+async fn a_scrape_gets_the_requested_format_and_encoding() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     for (lines, content_type, gzip) in [
@@ -212,7 +210,7 @@ async fn a_scrape_gets_the_format_and_the_encoding_that_it_asks_for() {
 }
 
 #[tokio::test]
-async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
+async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::Completed));
     server.board.publish(hostile_view());
@@ -221,7 +219,7 @@ async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
     let (_, text) = scrape(&server, "").await;
     let (_, open) = scrape(&server, PROMETHEUS).await;
 
-    // What the process uses changes from one scrape to the next. Bounds of buckets are floats.
+    // Process metrics differ between scrapes. Bucket bounds are floats in OpenMetrics.
     let samples = |text: &str| -> BTreeSet<String> {
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("process_"));
         let canonical = |line: &str| match line.split_once("le=\"") {
@@ -235,7 +233,7 @@ async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
     assert_eq!(samples(&text), samples(&open));
     assert!(open.contains("_bucket{operation=\"GetReferenceImportJob\",target=\"default\",le=\"5.0\"} 0\n"), "{open}");
 
-    // Each family is in one piece: its type, its unit, its help, its series.
+    // Each family is contiguous: type, unit, help, series.
     let mut frame = Vec::new();
     for (name, kind, _) in FAMILIES.iter().filter(|(name, ..)| *name != "refwatch_job_completed_timestamp_seconds") {
         let (family, kind) = match (*kind, name.strip_suffix("_total"), name.strip_suffix("_info")) {
@@ -248,9 +246,9 @@ async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
         let unit = unit.map(|unit| format!("# UNIT {family} {unit}"));
         frame.extend([format!("# TYPE {family} {kind}")].into_iter().chain(unit));
     }
-    let told: BTreeSet<&str> =
+    let metadata_lines: BTreeSet<&str> =
         open.lines().filter(|line| line.starts_with("# TYPE") || line.starts_with("# UNIT")).collect();
-    assert_eq!(told, frame.iter().map(String::as_str).collect());
+    assert_eq!(metadata_lines, frame.iter().map(String::as_str).collect());
     let (mut family, mut suffixes) = ("", [""; 3]);
     for line in open.strip_suffix("# EOF\n").expect("an end").lines() {
         if let Some(metadata) = line.strip_prefix("# ") {
@@ -273,15 +271,15 @@ async fn openmetrics_has_the_series_of_the_text_in_a_frame_of_its_own() {
 }
 
 #[tokio::test]
-async fn fault_107_scrapes_that_come_together_are_served_by_one_rendering() {
+async fn fault_107_concurrent_scrapes_share_one_rendering() {
     let server = Server::with(Limits { connections: 200, ..Limits::default() }, []).await;
     for job in 0..2_000_u32 {
         server.board.publish(view(&format!("{}", 1_000_000_000 + job), JobStatus::InProgress));
     }
-    // A rendering shows the number of the moment at which it was made, so two have the same only by being one.
+    // Each rendering contains the current counter value, so equal values mean one rendering.
     let (board, stop) = (server.board.clone(), CancellationToken::new());
     let (stopped, started) = (stop.clone(), at("2026-03-01T08:00:00Z"));
-    // The first scrape may come before the first count.
+    // The first scrape may precede the first count.
     board.update_daemon(|daemon| daemon.config_loaded_at = Some(started));
     let counting = std::thread::spawn(move || {
         for millis in (1..).take_while(|_| !stopped.is_cancelled()) {
@@ -291,11 +289,11 @@ async fn fault_107_scrapes_that_come_together_are_served_by_one_rendering() {
     });
     let mut streams = Vec::new();
     for scrape in 0..100 {
-        streams.push(ask(&server, if scrape % 2 == 0 { "" } else { PROMETHEUS }).await);
+        streams.push(send_scrape(&server, if scrape % 2 == 0 { "" } else { PROMETHEUS }).await);
     }
     let mut moments = BTreeSet::new();
     for stream in streams {
-        let (_, text) = answer(stream).await;
+        let (_, text) = read_response(stream).await;
         let line = text.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
         moments.insert(line.unwrap().to_owned());
     }

@@ -1,4 +1,4 @@
-//! What the daemon shows, over real sockets, from a board filled by hand.
+//! The HTTP server over real sockets with a state that the test publishes: endpoints, headers, pages, metrics and limits.
 
 mod limits;
 mod metrics;
@@ -32,26 +32,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a loaded machine, short enough to end a test that hangs.
+/// Long enough for a loaded machine, short enough to end a hanging test.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a person on call could find in a strange name or message.
+/// Hostile characters as they may occur in names and messages.
 const HOSTILE: &str = "<script>alert(1)</script>\n\"quoted\" & \u{202e}turned\u{2028}\u{1b}[31m\\";
 
 const STORE: &str = "1234567890";
 
-/// A server on a free port of loopback, stopped when dropped.
+/// A server on a free loopback port. Dropping it stops it.
 struct Server {
     address: SocketAddr,
     board: SharedState,
     instruments: Instruments,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    /// The database is in it.
-    _folder: TempDir,
+    /// Contains the database.
+    _directory: TempDir,
 }
 
-struct Answer {
+struct Response {
     status: u16,
     headers: BTreeMap<String, String>,
     body: String,
@@ -78,8 +78,8 @@ impl Server {
         for operation in Operation::ALL {
             let _ = instruments.operation("default", operation);
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("refwatch.db");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("refwatch.db");
         let database = Database::open(&path, &instruments).unwrap();
         for (id, change) in rows {
             database.append(&id, &change).await.unwrap();
@@ -95,10 +95,10 @@ impl Server {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Access { tls: None, users }, state, limits, stop.clone()));
-        Self { address, board, instruments, stop, tasks, _folder: folder }
+        Self { address, board, instruments, stop, tasks, _directory: directory }
     }
 
-    /// Sends these bytes and reads until the server closes.
+    /// Sends the bytes and reads until the server closes the connection.
     async fn raw(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -109,12 +109,12 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    async fn request(&self, method: &str, path: &str) -> Answer {
+    async fn request(&self, method: &str, path: &str) -> Response {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
-        Answer::parse(&self.raw(&request).await)
+        Response::parse(&self.raw(&request).await)
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> Response {
         self.request("GET", path).await
     }
 
@@ -123,9 +123,9 @@ impl Server {
     }
 }
 
-impl Answer {
+impl Response {
     fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a complete response");
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.map(|line| line.split_once(": ").unwrap());
@@ -140,7 +140,7 @@ impl Answer {
 
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A connection that is cut ends with an error; what came before it counts.
+    // An aborted connection ends with an error; the bytes before it count.
     let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("the server closes");
     String::from_utf8(bytes).unwrap()
 }
@@ -185,7 +185,7 @@ fn view(job: &str, status: JobStatus) -> WatchStatus {
     }
 }
 
-/// A watch with hostile text in every place that others write.
+/// A watch with hostile text in each untrusted field.
 fn hostile_view() -> WatchStatus {
     let text = || HOSTILE.to_owned();
     let mut known = known(JobStatus::from(HOSTILE));
@@ -220,7 +220,7 @@ fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, 
 }
 
 #[tokio::test]
-async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
+async fn every_endpoint_responds_with_its_type_and_the_common_headers() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     server.board.publish_store(store_view(STORE, None));
@@ -240,13 +240,13 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
         ("/api/v1/transitions", "application/json", "[]"),
         ("/config", "text/plain; charset=utf-8", "[http]\nlisten = \"127.0.0.1:10210\"\n"),
     ] {
-        let answer = server.get(path).await;
-        assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, content_type), "{path}");
-        assert!(answer.body.contains(content), "{path}: {}", answer.body);
-        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
-        assert_eq!(answer.headers["referrer-policy"], "no-referrer");
-        assert_eq!(answer.headers["cache-control"], "no-store");
-        assert!(answer.headers["content-security-policy"].starts_with("default-src 'none'; style-src 'self';"));
+        let response = server.get(path).await;
+        assert_eq!((response.status, response.headers["content-type"].as_str()), (200, content_type), "{path}");
+        assert!(response.body.contains(content), "{path}: {}", response.body);
+        assert_eq!(response.headers["x-content-type-options"], "nosniff");
+        assert_eq!(response.headers["referrer-policy"], "no-referrer");
+        assert_eq!(response.headers["cache-control"], "no-store");
+        assert!(response.headers["content-security-policy"].starts_with("default-src 'none'; style-src 'self';"));
 
         let head = server.request("HEAD", path).await;
         assert_eq!((head.status, head.body.as_str()), (200, ""), "HEAD {path}");
@@ -255,21 +255,21 @@ async fn every_endpoint_answers_with_its_type_and_the_headers_of_all() {
 }
 
 #[tokio::test]
-async fn ready_says_why_the_daemon_is_not() {
+async fn ready_reports_why_the_daemon_is_not_ready() {
     let server = Server::start().await;
-    let answer = server.get("/-/ready").await;
-    assert_eq!((answer.status, answer.body.as_str()), (503, "no configuration is in force yet\n"));
+    let response = server.get("/-/ready").await;
+    assert_eq!((response.status, response.body.as_str()), (503, "no configuration is in force yet\n"));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
         daemon.database_error = Some("disk full".to_owned());
     });
-    let answer = server.get("/-/ready").await;
-    assert_eq!((answer.status, answer.body.as_str()), (503, "the database cannot be written: disk full\n"));
+    let response = server.get("/-/ready").await;
+    assert_eq!((response.status, response.body.as_str()), (503, "the database cannot be written: disk full\n"));
     assert_eq!(server.get("/-/healthy").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_page_shows_what_the_api_says_and_what_needs_attention_first() {
+async fn the_page_matches_the_api_and_shows_what_needs_attention_first() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::Completed));
     server.board.publish(view("3333333333", JobStatus::InProgress));
@@ -293,7 +293,7 @@ async fn the_page_shows_what_the_api_says_and_what_needs_attention_first() {
 }
 
 #[tokio::test]
-async fn the_api_gives_all_that_is_known_of_a_watch() {
+async fn the_api_returns_all_fields_of_a_watch() {
     let server = Server::start().await;
     let failure = FailedPoll {
         at: at("2026-03-01T08:06:30Z"),
@@ -329,7 +329,7 @@ async fn the_api_gives_all_that_is_known_of_a_watch() {
 }
 
 #[tokio::test]
-async fn a_job_known_to_several_targets_is_shown_through_each() {
+async fn a_job_of_several_targets_is_shown_for_each() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
     let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
@@ -342,7 +342,7 @@ async fn a_job_known_to_several_targets_is_shown_through_each() {
 }
 
 #[tokio::test]
-async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
+async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     let mut hostile = row("1111111111", Some(HOSTILE), HOSTILE, "2026-03-01T08:00:00.000Z");
     hostile.1.transition.as_mut().unwrap().status_message = Some(HOSTILE.to_owned());
     let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
@@ -374,15 +374,16 @@ async fn fault_113_hostile_text_reaches_no_reader_as_it_is() {
         "/config",
         "/-/ready",
     ] {
-        let answer = server.get(path).await;
-        let acting = answer.body.chars().find(|c| refwatch::core::sanitize::is_unsafe_to_display(*c) && *c != '\n');
-        assert_eq!(acting, None, "{path}: {}", answer.body);
-        if answer.headers["content-type"].starts_with("text/html") {
-            assert!(!answer.body.contains("<script") && !answer.body.contains("\"quoted\""), "{path}");
-            assert!(answer.body.contains("&lt;script&gt;"), "{path}");
+        let response = server.get(path).await;
+        let hostile_char =
+            response.body.chars().find(|c| refwatch::core::sanitize::is_unsafe_to_display(*c) && *c != '\n');
+        assert_eq!(hostile_char, None, "{path}: {}", response.body);
+        if response.headers["content-type"].starts_with("text/html") {
+            assert!(!response.body.contains("<script") && !response.body.contains("\"quoted\""), "{path}");
+            assert!(response.body.contains("&lt;script&gt;"), "{path}");
         }
     }
-    // To whoever parses the JSON it is the same text still.
+    // A JSON parser returns the original text.
     let watch = &server.watches().await[0];
     assert_eq!([&watch.watch, &watch.target, &watch.recent_failures[0].message], [HOSTILE; 3]);
     let store = &server.get("/api/v1/stores").await.json()[0];

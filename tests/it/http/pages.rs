@@ -1,10 +1,10 @@
-//! The status page and the job page: what can be asked of them, and their pictures.
+//! The status page and the job page: sorting, filters, paging, timelines and advice.
 
 use refwatch::core::transition::{Detail, DetailKind, SourceTransition};
 
 use super::*;
 
-/// The names in the table of watches, in its order.
+/// The names in the table of watches, in order.
 async fn names(server: &Server, path: &str) -> Vec<String> {
     let page = server.get(path).await.body;
     let table = page.split("class=\"cards watches\"").nth(1).unwrap_or_default();
@@ -13,8 +13,8 @@ async fn names(server: &Server, path: &str) -> Vec<String> {
     rows.split("<th scope=\"row\">").skip(1).filter_map(name).collect()
 }
 
-/// Four watches: b failed, c in progress, a completed, d not seen yet.
-async fn four() -> Server {
+/// Watches b (failed), c (in progress), a (completed) and d (without a response).
+async fn server_with_four_watches() -> Server {
     let server = Server::start().await;
     let named = |name: &str, view: WatchStatus| WatchStatus { name: name.into(), ..view };
     let changed_at = |view: WatchStatus, time: &str| {
@@ -30,8 +30,8 @@ async fn four() -> Server {
 }
 
 #[tokio::test]
-async fn the_table_is_sorted_and_narrowed_down_by_its_links() {
-    let server = four().await;
+async fn the_table_is_sorted_and_filtered_by_links() {
+    let server = server_with_four_watches().await;
     for (path, expected) in [
         ("/", "b c d a"),
         ("/?sort=name", "a b c d"),
@@ -59,14 +59,14 @@ async fn the_table_is_sorted_and_narrowed_down_by_its_links() {
 }
 
 #[tokio::test]
-async fn a_wrong_query_shows_its_error_and_every_watch() {
-    let server = four().await;
-    let answer = server.get("/?sort=%3Cscript%3E%E2%80%AE&status=FAILED&page=99").await;
-    assert_eq!(answer.status, 200);
+async fn an_invalid_query_shows_its_error_and_all_watches() {
+    let server = server_with_four_watches().await;
+    let response = server.get("/?sort=%3Cscript%3E%E2%80%AE&status=FAILED&page=99").await;
+    assert_eq!(response.status, 200);
     assert!(
-        answer.body.contains("sort: unknown variant `&lt;script&gt;\\u202e`, expected one of `attention`, `name`"),
+        response.body.contains("sort: unknown variant `&lt;script&gt;\\u202e`, expected one of `attention`, `name`"),
         "{}",
-        answer.body
+        response.body
     );
     for query in ["sort=size&status=FAILED", "status=FAILED&colour=red", "page=-1"] {
         assert_eq!(names(&server, &format!("/?{query}")).await, ["b", "c", "d", "a"], "{query}");
@@ -77,7 +77,7 @@ async fn a_wrong_query_shows_its_error_and_every_watch() {
 }
 
 #[tokio::test]
-async fn ten_thousand_watches_are_shown_a_page_at_a_time() {
+async fn ten_thousand_watches_are_shown_in_pages() {
     let server = Server::start().await;
     for nth in 0..10_000 {
         let view = view(&format!("{}", 1_000_000_000 + nth), JobStatus::InProgress);
@@ -96,7 +96,7 @@ async fn ten_thousand_watches_are_shown_a_page_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_timeline_tells_the_states_of_a_job_in_widths_and_in_words() {
+async fn a_timeline_shows_the_statuses_of_a_job_as_shapes_and_text() {
     let server = Server::with(
         Limits::default(),
         [
@@ -133,7 +133,7 @@ fn pictures(page: &str) -> impl Iterator<Item = &str> {
     page.split("<svg ").skip(1).map(|rest| rest.split_once("</svg>").expect("its end").0)
 }
 
-/// Every element is closed where it has to be, and no text could be taken for one.
+/// Checks that elements are closed and that texts are escaped.
 fn assert_well_formed(picture: &str) {
     let mut open = Vec::new();
     for tag in picture.split('<').skip(1) {
@@ -148,13 +148,13 @@ fn assert_well_formed(picture: &str) {
 }
 
 #[tokio::test]
-async fn a_job_that_goes_to_and_fro_is_drawn_from_its_latest_states() {
-    let to_and_fro = (0..60).map(|nth| {
+async fn the_timeline_of_an_oscillating_job_shows_its_latest_statuses() {
+    let oscillation = (0..60).map(|nth| {
         let (from, to) = if nth % 2 == 0 { ("SUBMITTED", "IN_PROGRESS") } else { ("IN_PROGRESS", "SUBMITTED") };
         row("2222222222", Some(from), to, &format!("2026-03-01T08:{nth:02}:00.000Z"))
     });
     let end = row("2222222222", Some("SUBMITTED"), "COMPLETED", "2026-03-01T09:00:00.000Z");
-    let server = Server::with(Limits::default(), to_and_fro.chain([end])).await;
+    let server = Server::with(Limits::default(), oscillation.chain([end])).await;
     server.board.publish(view("2222222222", JobStatus::Completed));
     let drawn = |page: &str| pictures(page).next().unwrap().matches("<rect class=\"active\"").count();
     assert_eq!(drawn(&server.get("/").await.body), 5);
@@ -164,7 +164,7 @@ async fn a_job_that_goes_to_and_fro_is_drawn_from_its_latest_states() {
 }
 
 #[tokio::test]
-async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
+async fn the_job_page_shows_errors_and_advice() {
     let mut change = row("2222222222", Some("SUBMITTED"), "FAILED", "2026-03-01T08:01:00.000Z").1;
     let transition = change.transition.as_mut().unwrap();
     transition.not_before = Some(at("2026-03-01T08:00:55Z"));
@@ -201,7 +201,7 @@ async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
     }
     assert!(server.get("/").await.body.contains("Polls fail: access denied"));
 
-    // The job page keeps them after successful polls.
+    // The job page keeps failures after a successful poll.
     server.board.publish(WatchStatus { up: Some(true), ..failing });
     assert!(server.get("/jobs/reference_import/1234567890/2222222222").await.body.contains("access denied"));
     assert!(!server.get("/").await.body.contains("access denied"));
@@ -211,7 +211,7 @@ async fn the_job_page_tells_in_plain_words_what_is_wrong_and_what_to_do() {
 async fn the_status_page_shows_the_quota_in_use() {
     let server = Server::start().await;
     server.board.publish(view("2222222222", JobStatus::InProgress));
-    assert!(server.get("/").await.body.contains("0.0 of 0.0"), "of no request yet");
+    assert!(server.get("/").await.body.contains("0.0 of 0.0"), "before the first request");
     let get = server.instruments.operation("default", Operation::GetReferenceImportJob);
     get.quota_configured.set(4.0);
     get.quota_allowed.set(2.8);

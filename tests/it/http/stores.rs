@@ -13,12 +13,12 @@ pub(super) fn store_view(store: &str, error: Option<&str>) -> StoreStatus {
 }
 
 #[tokio::test]
-async fn the_api_tells_which_stores_are_listed_and_which_cannot_be() {
+async fn the_api_shows_which_stores_are_listed_and_which_cannot_be() {
     let server = Server::start().await;
     assert_eq!(server.get("/api/v1/stores").await.json(), serde_json::json!([]));
     server.board.publish(view("2222222222", JobStatus::InProgress));
-    let elsewhere = StoreId { target: "other".into(), ..watch_id("2222222222").store_id() };
-    let never = StoreStatus { id: elsewhere, listed_at: None, ..store_view(STORE, Some("denied")) };
+    let other_target = StoreId { target: "other".into(), ..watch_id("2222222222").store_id() };
+    let never = StoreStatus { id: other_target, listed_at: None, ..store_view(STORE, Some("denied")) };
     server.board.publish_store(never);
     server.board.publish_store(store_view(STORE, None));
     let expected = serde_json::json!([

@@ -10,15 +10,15 @@ async fn transitions_are_filtered_and_a_wrong_parameter_is_named() {
         row("2222222222", Some("SUBMITTED"), "COMPLETED", "2026-03-01T08:02:00.000Z"),
     ];
     let server = Server::with(Limits::default(), rows).await;
-    let seen = async |query: &str| -> Vec<String> {
+    let statuses = async |query: &str| -> Vec<String> {
         let json = server.get(&format!("/api/v1/transitions{query}")).await.json();
         let rows = json.as_array().unwrap();
         rows.iter().map(|row| row["to_status"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(seen("").await, ["SUBMITTED", "FAILED", "COMPLETED"]);
-    assert_eq!(seen("?store_id=1234567890&job_id=2222222222").await, ["SUBMITTED", "COMPLETED"]);
-    assert_eq!(seen("?since=2026-03-01T08:01:00Z").await, ["FAILED", "COMPLETED"]);
-    assert_eq!(seen("?limit=1").await, ["COMPLETED"]);
+    assert_eq!(statuses("").await, ["SUBMITTED", "FAILED", "COMPLETED"]);
+    assert_eq!(statuses("?store_id=1234567890&job_id=2222222222").await, ["SUBMITTED", "COMPLETED"]);
+    assert_eq!(statuses("?since=2026-03-01T08:01:00Z").await, ["FAILED", "COMPLETED"]);
+    assert_eq!(statuses("?limit=1").await, ["COMPLETED"]);
     for (query, named) in [
         ("?since=yesterday", "since"),
         ("?limit=0", "limit"),
@@ -28,8 +28,8 @@ async fn transitions_are_filtered_and_a_wrong_parameter_is_named() {
         ("?limt=3", "limt"),
         ("?since=%FF", "since"),
     ] {
-        let answer = server.get(&format!("/api/v1/transitions{query}")).await;
-        assert_eq!(answer.status, 400, "{query}");
-        assert!(answer.json()["error"].as_str().unwrap().contains(named), "{query}: {}", answer.body);
+        let response = server.get(&format!("/api/v1/transitions{query}")).await;
+        assert_eq!(response.status, 400, "{query}");
+        assert!(response.json()["error"].as_str().unwrap().contains(named), "{query}: {}", response.body);
     }
 }

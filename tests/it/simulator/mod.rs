@@ -1,4 +1,4 @@
-//! The simulator over real sockets, read by a client that knows only HTTP.
+//! The simulator over real sockets, tested with a client that knows only HTTP and the API reference.
 
 mod faults;
 
@@ -19,15 +19,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// No test waits longer than this for anything.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The truth's timestamps are cut to milliseconds, and two readings of the wall clock may differ a little.
+/// Tolerance: timelines are truncated to milliseconds, and two readings of the wall clock may differ.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
 
 const ERROR_TYPE: &str = "x-amzn-errortype";
 
-/// A job that answers do not speed up or slow down, and no quota in the way.
+/// Slow jobs and no effective quota.
 fn options() -> Options {
     Options { mean: Duration::from_hours(1), requests_per_second: 1e6, ..Options::default() }
 }
@@ -36,8 +35,8 @@ async fn start(options: Options) -> Simulator {
     Simulator::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &options).await.expect("a free port on loopback")
 }
 
-/// A response whose body has not been read, and its connection.
-struct Begun {
+/// A response with an unread body, and its connection.
+struct StartedResponse {
     response: axum::http::Response<Incoming>,
     _connection: JoinSet<()>,
 }
@@ -54,7 +53,7 @@ impl Reply {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// The status and the name of the error; its body has a message and nothing else.
+    /// The status and the error's name. The body must contain only a message.
     fn error(&self) -> (u16, &str) {
         let body = self.json();
         assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
@@ -69,21 +68,22 @@ fn signed(method: Method, path: &str, body: &str) -> Request<Body> {
     request.body(Body::from(body.to_owned())).expect("a request")
 }
 
-async fn begin(address: SocketAddr, request: Request<Body>) -> Result<Begun, hyper::Error> {
+async fn start_request(address: SocketAddr, request: Request<Body>) -> Result<StartedResponse, hyper::Error> {
     let stream = TcpStream::connect(address).await.expect("the simulator listens");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { drop(connection.await) });
-    Ok(Begun { response: sender.send_request(request).await?, _connection: tasks })
+    Ok(StartedResponse { response: sender.send_request(request).await?, _connection: tasks })
 }
 
 async fn send(simulator: &Simulator, request: Request<Body>) -> Reply {
     let reply = async {
-        let Begun { response, _connection } = begin(simulator.address(), request).await.expect("a response");
+        let StartedResponse { response, _connection } =
+            start_request(simulator.address(), request).await.expect("a response");
         let (head, body) = response.into_parts();
         Reply { status: head.status, headers: head.headers, body: body.collect().await.expect("a body").to_bytes() }
     };
-    let reply = tokio::time::timeout(DEADLINE, reply).await.expect("an answer in time");
+    let reply = tokio::time::timeout(DEADLINE, reply).await.expect("a response in time");
     assert!(reply.headers.contains_key("x-amzn-requestid"));
     reply
 }
@@ -112,7 +112,7 @@ fn time(value: &Value) -> Timestamp {
     text.parse().expect("ISO 8601")
 }
 
-/// The ids in a page.
+/// The ids on a page.
 fn ids(page: &Value) -> Vec<String> {
     let jobs = page["importJobs"].as_array().expect("importJobs");
     jobs.iter().map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
@@ -122,7 +122,7 @@ fn keys(object: &Value) -> BTreeSet<&str> {
     object.as_object().expect("an object").keys().map(String::as_str).collect()
 }
 
-/// The members of a job that are always there, and those that may be.
+/// Checks the required and optional members of a job.
 fn check_members(job: &Value) {
     let required = ["creationTime", "id", "referenceStoreId", "roleArn", "sources", "status"];
     let all = BTreeSet::from(required).into_iter().chain(["completionTime", "statusMessage"]).collect();
@@ -143,38 +143,38 @@ fn check_members(job: &Value) {
     }
 }
 
-/// The statuses that a true timeline has between two moments.
-fn true_between(timeline: &[Value], from: Timestamp, to: Timestamp) -> Vec<&Value> {
+/// The statuses of a timeline between two times.
+fn statuses_between(timeline: &[Value], from: Timestamp, to: Timestamp) -> Vec<&Value> {
     let ends = timeline.iter().skip(1).map(|next| time(&next["at"])).chain([Timestamp::MAX]);
     let spans = timeline.iter().zip(ends).filter(|(step, end)| time(&step["at"]) <= to && *end >= from);
     spans.map(|(step, _)| &step["status"]).collect()
 }
 
 #[tokio::test]
-async fn what_is_told_over_time_is_the_truth_to_the_end_of_every_job() {
+async fn responses_match_the_timeline_to_the_end_of_each_job() {
     let simulator = start(Options { mean: Duration::from_secs(1), jobs: 12, ..options() }).await;
-    let (clock, truth) = (Clock::system(), get(&simulator, "/-/jobs").await.json());
-    let mut left: BTreeMap<&str, &Value> = BTreeMap::new();
-    left.extend(truth.as_array().expect("jobs").iter().map(|job| (job["id"].as_str().expect("an id"), job)));
-    assert_eq!(left.len(), 12);
+    let (clock, timelines) = (Clock::system(), get(&simulator, "/-/jobs").await.json());
+    let mut remaining: BTreeMap<&str, &Value> = BTreeMap::new();
+    remaining.extend(timelines.as_array().expect("jobs").iter().map(|job| (job["id"].as_str().expect("an id"), job)));
+    assert_eq!(remaining.len(), 12);
     let mut ends: BTreeSet<String> = BTreeSet::new();
     let walk = async {
-        while !left.is_empty() {
+        while !remaining.is_empty() {
             for job in simulator.jobs() {
-                let Some(truth) = left.get(job.id.as_str()) else { continue };
-                let timeline = truth["timeline"].as_array().expect("a timeline");
+                let Some(timelines) = remaining.get(job.id.as_str()) else { continue };
+                let timeline = timelines["timeline"].as_array().expect("a timeline");
                 let from = clock.now().wall - CLOCK_SLACK;
-                let told = get(&simulator, &path(job)).await.json();
-                let possible = true_between(timeline, from, clock.now().wall + CLOCK_SLACK);
-                assert!(possible.contains(&&told["status"]), "{} is none of {possible:?}", told["status"]);
-                check_members(&told);
-                assert_eq!((&told["id"], &told["creationTime"]), (&truth["id"], &timeline[0]["at"]));
+                let job_ids = get(&simulator, &path(job)).await.json();
+                let possible = statuses_between(timeline, from, clock.now().wall + CLOCK_SLACK);
+                assert!(possible.contains(&&job_ids["status"]), "{} is not in {possible:?}", job_ids["status"]);
+                check_members(&job_ids);
+                assert_eq!((&job_ids["id"], &job_ids["creationTime"]), (&timelines["id"], &timeline[0]["at"]));
                 let end = timeline.last().expect("an end");
-                let ended = told["status"] == end["status"];
-                assert_eq!(told.get("completionTime"), ended.then(|| &end["at"]), "{told}");
+                let ended = job_ids["status"] == end["status"];
+                assert_eq!(job_ids.get("completionTime"), ended.then(|| &end["at"]), "{job_ids}");
                 if ended {
-                    ends.insert(told["status"].to_string());
-                    left.remove(job.id.as_str());
+                    ends.insert(job_ids["status"].to_string());
+                    remaining.remove(job.id.as_str());
                 }
             }
             clock.sleep(Duration::from_millis(10)).await;
@@ -185,41 +185,41 @@ async fn what_is_told_over_time_is_the_truth_to_the_end_of_every_job() {
 }
 
 #[tokio::test]
-async fn the_same_seed_tells_the_same_truth_and_stuck_jobs_never_end() {
-    /// What does not depend on when the simulator was started.
-    async fn lives(seed: u64) -> Vec<(String, Vec<(String, Duration)>)> {
+async fn the_same_seed_gives_the_same_timelines_and_stuck_jobs_never_end() {
+    /// Timelines relative to the creation of each job.
+    async fn timelines_of(seed: u64) -> Vec<(String, Vec<(String, Duration)>)> {
         let simulator = start(Options { seed, stuck: 2, stores: 2, ..options() }).await;
-        let truth = get(&simulator, "/-/jobs").await.json();
-        let life = |job: &Value| {
+        let timelines = get(&simulator, "/-/jobs").await.json();
+        let timeline_of = |job: &Value| {
             let timeline = job["timeline"].as_array().expect("a timeline");
             let since_creation = |at: &Value| time(at).duration_since(time(&timeline[0]["at"])).unsigned_abs();
             let steps = timeline.iter().map(|step| (step["status"].to_string(), since_creation(&step["at"]))).collect();
             (format!("{} {} {}", job["reference_store_id"], job["id"], job["kind"]), steps)
         };
-        truth.as_array().expect("jobs").iter().map(life).collect()
+        timelines.as_array().expect("jobs").iter().map(timeline_of).collect()
     }
-    let first = lives(1).await;
-    assert_eq!(first, lives(1).await);
-    assert_ne!(first, lives(2).await);
+    let first = timelines_of(1).await;
+    assert_eq!(first, timelines_of(1).await);
+    assert_ne!(first, timelines_of(2).await);
     let unended = ["\"SUBMITTED\"", "\"IN_PROGRESS\"", "\"CANCELLING\""];
     let stuck = |(_, steps): &&(String, Vec<(String, _)>)| unended.contains(&&*steps.last().expect("a step").0);
     assert_eq!((first.len(), first.iter().filter(stuck).count()), (10, 2));
 }
 
 #[tokio::test]
-async fn a_job_to_come_is_there_from_its_creation_on_and_not_before() {
+async fn a_future_job_exists_from_its_creation_on() {
     let options = Options { jobs: 1, arrivals_per_minute: 12.0, ..options() };
-    let told = async |simulator: &Simulator| -> BTreeSet<String> {
-        let truth = get(simulator, "/-/jobs").await.json();
-        truth.as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
+    let job_ids = async |simulator: &Simulator| -> BTreeSet<String> {
+        let timelines = get(simulator, "/-/jobs").await.json();
+        timelines.as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
     };
-    // The same seed has the same jobs: the first simulator tells what is still to come in the second.
+    // The same seed has the same jobs: the first simulator shows the next job of the second.
     let first = start(options.clone()).await;
-    let there = told(&first).await;
+    let there = job_ids(&first).await;
     let clock = Clock::system();
     let arrival = async {
         loop {
-            if let Some(job) = told(&first).await.difference(&there).next() {
+            if let Some(job) = job_ids(&first).await.difference(&there).next() {
                 return job.clone();
             }
             clock.sleep(Duration::from_millis(20)).await;
@@ -240,14 +240,14 @@ async fn a_job_to_come_is_there_from_its_creation_on_and_not_before() {
             clock.sleep(Duration::from_millis(20)).await;
         }
     };
-    let detail = tokio::time::timeout(DEADLINE, created).await.expect("it is created");
-    assert!(ids(&list(&second, "", &json!({})).await.json()).contains(&job) && told(&second).await.contains(&job));
+    let detail = tokio::time::timeout(DEADLINE, created).await.expect("a created job");
+    assert!(ids(&list(&second, "", &json!({})).await.json()).contains(&job) && job_ids(&second).await.contains(&job));
     assert_eq!(detail["status"], "SUBMITTED");
-    assert_eq!(second.jobs().count(), 1, "those that were there at the start");
+    assert_eq!(second.jobs().count(), 1, "jobs() contains the initial jobs");
 }
 
 #[tokio::test]
-async fn a_long_list_comes_in_pages_that_miss_no_job_and_repeat_none() {
+async fn pages_of_a_long_listing_contain_each_job_once() {
     let simulator = start(Options { jobs: 250, ..options() }).await;
     let all: Vec<String> = simulator.jobs().map(|job| job.id.clone()).collect();
     for (size, query) in [(100, ""), (100, "?maxResults=100"), (7, "?maxResults=7")] {
@@ -270,7 +270,7 @@ async fn a_long_list_comes_in_pages_that_miss_no_job_and_repeat_none() {
 }
 
 #[tokio::test]
-async fn a_filter_lets_through_what_it_says() {
+async fn a_filter_selects_the_matching_jobs() {
     let simulator = start(Options { jobs: 40, mean: Duration::from_millis(50), ..options() }).await;
     let wait = async {
         let clock = Clock::system();
@@ -282,40 +282,40 @@ async fn a_filter_lets_through_what_it_says() {
         }
     };
     tokio::time::timeout(DEADLINE, wait).await.expect("every job ends");
-    let truth = get(&simulator, "/-/jobs").await.json();
-    let truth = truth.as_array().expect("jobs");
-    let that = |holds: &dyn Fn(&Value, Timestamp) -> bool| -> Vec<String> {
+    let timelines = get(&simulator, "/-/jobs").await.json();
+    let timelines = timelines.as_array().expect("jobs");
+    let ids_where = |holds: &dyn Fn(&Value, Timestamp) -> bool| -> Vec<String> {
         let of = |job: &&Value| {
             let timeline = job["timeline"].as_array().expect("a timeline");
             holds(&timeline.last().expect("an end")["status"], time(&timeline[0]["at"]))
         };
-        truth.iter().filter(of).map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
+        timelines.iter().filter(of).map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
     };
-    let mut created: Vec<Timestamp> = truth.iter().map(|job| time(&job["timeline"][0]["at"])).collect();
+    let mut created: Vec<Timestamp> = timelines.iter().map(|job| time(&job["timeline"][0]["at"])).collect();
     created.sort();
     let (early, late) = (created[0], created[39]);
     let listed = async |filter: Value| ids(&list(&simulator, "", &json!({ "filter": filter })).await.json());
 
     for status in ["COMPLETED", "COMPLETED_WITH_FAILURES", "FAILED", "CANCELLED"] {
-        let expected = that(&|end, _| end == status);
+        let expected = ids_where(&|end, _| end == status);
         assert!(!expected.is_empty());
         assert_eq!(listed(json!({ "status": status })).await, expected);
     }
     assert!(listed(json!({ "status": "SUBMITTED" })).await.is_empty());
-    assert_eq!(listed(json!({ "createdAfter": early.to_string() })).await, that(&|_, at| at > early));
-    assert_eq!(listed(json!({ "createdBefore": late.to_string() })).await, that(&|_, at| at < late));
+    assert_eq!(listed(json!({ "createdAfter": early.to_string() })).await, ids_where(&|_, at| at > early));
+    assert_eq!(listed(json!({ "createdBefore": late.to_string() })).await, ids_where(&|_, at| at < late));
     let both = json!({ "status": "COMPLETED", "createdAfter": early.to_string(), "createdBefore": late.to_string() });
-    assert_eq!(listed(both).await, that(&|end, at| end == "COMPLETED" && early < at && at < late));
+    assert_eq!(listed(both).await, ids_where(&|end, at| end == "COMPLETED" && early < at && at < late));
     assert_eq!(listed(Value::Null).await.len(), 40);
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_of_the_api_is_refused_by_its_name() {
+async fn invalid_requests_get_the_documented_error() {
     let simulator = start(options()).await;
     let job = simulator.jobs().next().expect("a job");
     let (store, id) = (&*job.reference_store_id, &*job.id);
     let long = "1".repeat(37);
-    let refused = [
+    let invalid = [
         (400, "ValidationException", format!("/referencestore/{store}/importjob/123456789")),
         (400, "ValidationException", format!("/referencestore/{store}/importjob/{long}")),
         (400, "ValidationException", format!("/referencestore/{store}/importjob/123456789x")),
@@ -327,11 +327,11 @@ async fn what_breaks_the_rules_of_the_api_is_refused_by_its_name() {
         (404, "UnknownOperationException", format!("/referencestore/{store}/importjobs")),
         (404, "UnknownOperationException", "/".to_owned()),
     ];
-    for (status, name, path) in refused {
+    for (status, name, path) in invalid {
         assert_eq!(get(&simulator, &path).await.error(), (status, name), "{path}");
     }
     let good = json!({});
-    let refused = [
+    let invalid = [
         ("?maxResults=0", &good),
         ("?maxResults=101", &good),
         ("?maxResults=many", &good),
@@ -341,7 +341,7 @@ async fn what_breaks_the_rules_of_the_api_is_refused_by_its_name() {
         ("", &json!({ "filter": { "createdAfter": "yesterday" } })),
         ("", &json!("filter")),
     ];
-    for (query, body) in refused {
+    for (query, body) in invalid {
         assert_eq!(list(&simulator, query, body).await.error(), (400, "ValidationException"), "{query} {body}");
     }
     let mut unsigned = signed(Method::GET, &path(job), "");
@@ -351,22 +351,22 @@ async fn what_breaks_the_rules_of_the_api_is_refused_by_its_name() {
 }
 
 #[tokio::test]
-async fn over_the_quota_requests_are_throttled_until_it_fills_again() {
+async fn requests_over_the_quota_are_throttled_until_it_refills() {
     let simulator = start(Options { requests_per_second: 0.5, ..options() }).await;
     let path = path_of_first(&simulator);
-    let mut answered = 0;
+    let mut successful = 0;
     let over = async {
         loop {
             let reply = get(&simulator, &path).await;
             if reply.status != 200 {
                 return reply;
             }
-            answered += 1;
+            successful += 1;
         }
     };
-    let over = tokio::time::timeout(DEADLINE, over).await.expect("the quota ends");
+    let over = tokio::time::timeout(DEADLINE, over).await.expect("the quota is used up");
     assert_eq!(over.error(), (429, "ThrottlingException"));
-    assert_eq!(list(&simulator, "", &json!({})).await.status, 200, "the other operation has a quota of its own");
+    assert_eq!(list(&simulator, "", &json!({})).await.status, 200, "the other operation has its own quota");
     let mut throttled = 1;
     let recovery = async {
         let clock = Clock::system();
@@ -375,9 +375,9 @@ async fn over_the_quota_requests_are_throttled_until_it_fills_again() {
             clock.sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, recovery).await.expect("the quota fills");
+    tokio::time::timeout(DEADLINE, recovery).await.expect("the quota refills");
     let expected = json!({
-        "GetReferenceImportJob": { "answered": answered + 1, "throttled": throttled, "faulted": 0 },
+        "GetReferenceImportJob": { "answered": successful + 1, "throttled": throttled, "faulted": 0 },
         "ListReferenceImportJobs": { "answered": 1, "throttled": 0, "faulted": 0 },
     });
     assert_eq!(get(&simulator, "/-/calls").await.json(), expected);

@@ -1,16 +1,16 @@
-//! What this machine can run out of: descriptors, memory.
+//! Faults 81 and 82: no file descriptors and no memory left.
 
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{impatient, polls};
-use crate::process::{Process, Scene, eventually, get};
-use crate::trouble::skipped;
-use crate::truth::{assert_true, ended, transitions};
+use super::{polls, with_short_backoff};
+use crate::disk_faults::skipped;
+use crate::process::{Process, Workspace, eventually, get};
+use crate::transition_rows::{assert_matches_simulator, ended, transitions};
 
-/// Sets how many descriptors a process may have. What it has beyond that stays open.
+/// Sets the soft limit of a process. Descriptors above it stay open.
 fn limit_descriptors(process: &Process, limit: usize) {
     let done =
         Command::new("prlimit").arg(format!("--pid={}", process.pid())).arg(format!("--nofile={limit}:")).status();
@@ -18,19 +18,19 @@ fn limit_descriptors(process: &Process, limit: usize) {
 }
 
 #[test]
-fn fault_081_without_descriptors_accepts_back_off_and_polling_goes_on() {
-    let scene = Scene::new();
-    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "4", "--mean-seconds", "600"]);
-    let (daemon, address) = scene.daemon(&scene.write("refwatch.toml", &impatient(&config)));
+fn fault_081_without_descriptors_accepts_back_off_and_polling_continues() {
+    let workspace = Workspace::new();
+    let (_simulator, simulator, config) = workspace.simulate(&["--jobs", "4", "--mean-seconds", "600"]);
+    let (daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &with_short_backoff(&config)));
     eventually("polls", || (polls(simulator) >= 8).then_some(()));
-    let refused = || daemon.stderr().matches("a connection could not be accepted").count();
+    let failed_accepts = || daemon.stderr().matches("a connection could not be accepted").count();
     limit_descriptors(&daemon, 3);
-    let waiting = TcpStream::connect(address).expect("the kernel takes it");
-    eventually("a refusal", || (refused() > 0).then_some(()));
-    let (polled, before) = (polls(simulator), refused());
+    let waiting = TcpStream::connect(address).expect("a connection");
+    eventually("a failed accept", || (failed_accepts() > 0).then_some(()));
+    let (polled, before) = (polls(simulator), failed_accepts());
     eventually("polls", || (polls(simulator) >= polled + 8).then_some(()));
-    // Eight polls take two seconds or more of the four jobs' turns; spinning would refuse thousands of times.
-    assert!(refused() - before < 20, "{} refusals", refused() - before);
+    // A busy loop would fail thousands of times during eight polls.
+    assert!(failed_accepts() - before < 20, "{} failed accepts", failed_accepts() - before);
     limit_descriptors(&daemon, 1024);
     assert_eq!(get(address, "/-/ready").0, 200);
     drop(waiting);
@@ -38,45 +38,44 @@ fn fault_081_without_descriptors_accepts_back_off_and_polling_goes_on() {
 
 #[test]
 fn fault_081_connections_leave_descriptors_for_polls() {
-    let scene = Scene::new();
+    let workspace = Workspace::new();
     let faults = ["--fault", "reset=0.4"];
     let (_simulator, simulator, config) =
-        scene.simulate(&[["--jobs", "4", "--mean-seconds", "600"].as_slice(), &faults].concat());
-    let config = scene.write("refwatch.toml", &impatient(&config));
+        workspace.simulate(&[["--jobs", "4", "--mean-seconds", "600"].as_slice(), &faults].concat());
+    let config = workspace.write("refwatch.toml", &with_short_backoff(&config));
     let mut command = Command::new("prlimit");
-    let daemon = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    let daemon = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
     command.arg("--nofile=56:56").arg(daemon.get_program()).args(daemon.get_args()).env_clear();
     command.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let daemon = scene.spawn(command);
+    let daemon = workspace.spawn(command);
     let address = daemon.address();
-    // More than the daemon may have, each of which says nothing; new ones take the place of those that it closes.
-    let mut idle: Vec<TcpStream> =
-        (0..100).map(|_| TcpStream::connect(address).expect("the kernel takes it")).collect();
+    // More silent connections than the daemon may hold. New ones replace those that it closes.
+    let mut idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).expect("a connection")).collect();
     let before = polls(simulator);
-    eventually("polls, on new connections where theirs were reset", || {
+    eventually("polls over new connections", || {
         idle.extend(TcpStream::connect(address));
         (polls(simulator) >= before + 30).then_some(())
     });
     drop(idle);
-    let log = eventually("an answer", || (get(address, "/-/healthy").0 == 200).then(|| daemon.stderr()));
+    let log = eventually("a response", || (get(address, "/-/healthy").0 == 200).then(|| daemon.stderr()));
     assert!(!log.contains("Too many open files"), "{log}");
 }
 
-/// A group of processes that share a limit of memory. Dropping it ends those that are still in it.
+/// A control group with a memory limit. Dropping it kills the remaining process and removes the group.
 struct Memory {
     group: PathBuf,
-    eater: Option<Child>,
+    consumer: Option<Child>,
 }
 
 impl Memory {
-    /// `None` where this user may make no group, in neither of the kernel's two versions of them.
+    /// `None` if this user may not create a group; works with cgroup v1 and v2.
     fn new() -> Option<Self> {
         let name = format!("refwatch-test-{}", std::process::id());
         for (root, limit) in [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")] {
             let group = Path::new(root).join(&name);
-            let there = Path::new(root).join("cgroup.procs").exists();
-            if there && fs::create_dir(&group).is_ok() {
-                let memory = Self { group, eater: None };
+            let available = Path::new(root).join("cgroup.procs").exists();
+            if available && fs::create_dir(&group).is_ok() {
+                let memory = Self { group, consumer: None };
                 let file = memory.group.join(limit);
                 if file.exists() && fs::write(file, (192 << 20).to_string()).is_ok() {
                     return Some(memory);
@@ -86,28 +85,28 @@ impl Memory {
         skipped("no group of processes with a limit of memory can be made")
     }
 
-    fn take_in(&self, pid: u32) {
+    fn add(&self, pid: u32) {
         fs::write(self.group.join("cgroup.procs"), pid.to_string()).expect("a group");
     }
 
-    /// Takes all that is left. The kernel has been told to end the other one for it.
-    fn eat(&mut self, victim: u32) {
+    /// Uses up the memory of the group; the kernel is set to kill `victim`.
+    fn exhaust(&mut self, victim: u32) {
         fs::write(format!("/proc/{victim}/oom_score_adj"), "1000").expect("a process");
         let script = format!(
             "echo $$ > {}/cgroup.procs; echo -1000 > /proc/$$/oom_score_adj; exec tail /dev/zero",
             self.group.display()
         );
-        let eater = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.eater = Some(eater.expect("a shell"));
+        let consumer = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.consumer = Some(consumer.expect("a shell"));
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Some(mut eater) = self.eater.take() {
-            // An error says that it has ended.
-            drop(eater.kill());
-            drop(eater.wait());
+        if let Some(mut consumer) = self.consumer.take() {
+            // Fails if it has ended.
+            drop(consumer.kill());
+            drop(consumer.wait());
         }
         if !std::thread::panicking() {
             eventually("an empty group", || fs::remove_dir(&self.group).ok());
@@ -116,23 +115,23 @@ impl Drop for Memory {
 }
 
 #[test]
-fn fault_082_a_daemon_that_the_kernel_ends_for_its_memory_goes_on_as_after_a_kill() {
+fn fault_082_after_an_out_of_memory_kill_the_next_daemon_continues() {
     let Some(mut memory) = Memory::new() else { return };
-    let scene = Scene::new();
-    let (_simulator, simulator, config) = scene.simulate(&["--jobs", "12", "--mean-seconds", "8"]);
-    let (config, database) = (scene.write("refwatch.toml", &config), scene.path("refwatch.db"));
-    let (mut killed, _) = scene.daemon(&config);
-    memory.take_in(killed.pid());
+    let workspace = Workspace::new();
+    let (_simulator, simulator, config) = workspace.simulate(&["--jobs", "12", "--mean-seconds", "8"]);
+    let (config, database) = (workspace.write("refwatch.toml", &config), workspace.path("refwatch.db"));
+    let (mut killed, _) = workspace.daemon(&config);
+    memory.add(killed.pid());
     eventually("changes", || (transitions(&database).len() >= 14).then_some(()));
-    memory.eat(killed.pid());
+    memory.exhaust(killed.pid());
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.end()), Some(9), "{}", killed.stderr());
     drop(memory);
     let before = transitions(&database);
-    let told = killed.stderr().matches("event=\"transition\"").count();
-    assert!(before.len() >= told, "what was told is there");
-    let (_daemon, _) = scene.daemon(&config);
+    let logged = killed.stderr().matches("event=\"transition\"").count();
+    assert!(before.len() >= logged, "each logged transition is stored");
+    let (_daemon, _) = workspace.daemon(&config);
     eventually("every end", || (ended(&transitions(&database)) == 12).then_some(()));
     let after = transitions(&database);
     assert_eq!(after[..before.len()], before);
-    assert_true(after, simulator);
+    assert_matches_simulator(after, simulator);
 }

@@ -1,4 +1,4 @@
-//! Single answers and connections, byte for byte, and what a job does next.
+//! Single responses and connections, byte for byte, and the delay of the next poll.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,13 +15,13 @@ use refwatch::core::tracker::{JobTracker, NextAction, PollPolicy, RETRY_AFTER_MA
 use tokio::net::TcpSocket;
 
 use super::head;
-use crate::healthomics::{JOB, LONG, answer, poll, response, serve, target, target_at};
+use crate::healthomics::{JOB, LONG, job_response, poll, response, serve, target, target_at};
 
-/// The longest backoff of [`waits`].
+/// The longest backoff of [`retry_delay`].
 const BACKOFF_MAX: Duration = Duration::from_mins(5);
 
-/// How long the first failed poll of a job makes it wait; `None`: for ever. A failure adds nothing to the database.
-fn waits(failure: PollFailure) -> Option<Duration> {
+/// The delay after a job's first failed poll; `None` if the job is parked.
+fn retry_delay(failure: PollFailure) -> Option<Duration> {
     let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: BACKOFF_MAX };
     let policy = PollPolicy { interval: Duration::from_secs(5), fixed: false, backoff };
     let now = Clock::system().now();
@@ -34,8 +34,8 @@ fn waits(failure: PollFailure) -> Option<Duration> {
     }
 }
 
-/// Serves connections with what `serve` makes of each, by its number, until the test ends; counts them.
-fn listen(serve: impl Fn(usize, TcpStream) + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
+/// Handles each connection with `serve` and counts them.
+fn serve_connections(serve: impl Fn(usize, TcpStream) + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (address, count) = (listener.local_addr().expect("an address"), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&count);
@@ -47,15 +47,15 @@ fn listen(serve: impl Fn(usize, TcpStream) + Send + 'static) -> (SocketAddr, Arc
     (address, count)
 }
 
-/// The good answer, on a connection that stays.
-fn kept() -> String {
-    answer(&[]).replace("Connection: close\r\n", "")
+/// A valid response on a persistent connection.
+fn keep_alive_response() -> String {
+    job_response(&[]).replace("Connection: close\r\n", "")
 }
 
 #[tokio::test]
-async fn fault_003_004_a_wish_to_wait_is_kept_up_to_a_quarter_of_an_hour_and_nonsense_is_not() {
+async fn fault_003_004_retry_after_is_honoured_up_to_15_minutes_and_ignored_when_invalid() {
     let seconds = Duration::from_secs;
-    // From half the first step of the backoff to the whole of it.
+    // The first backoff with jitter.
     let backoff = Duration::from_millis(500)..=seconds(1);
     let exactly = |wait| wait..=wait;
     let http_date = |wait: Duration| {
@@ -79,15 +79,15 @@ async fn fault_003_004_a_wish_to_wait_is_kept_up_to_a_quarter_of_an_hour_and_non
     ];
     for (header, expected) in cases {
         for status in ["429 Too Many Requests", "503 Service Unavailable"] {
-            let failure = poll(response(status, &header, "<html>")).await.expect_err("told to wait");
-            let wait = waits(failure).expect("another poll");
+            let failure = poll(response(status, &header, "<html>")).await.expect_err("a failure");
+            let wait = retry_delay(failure).expect("another poll");
             assert!(expected.contains(&wait), "{status} {header:?}: {wait:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn fault_007_of_a_body_that_is_no_answer_at_most_256_bytes_are_quoted_escaped() {
+async fn fault_007_at_most_256_bytes_of_an_error_body_are_quoted_and_escaped() {
     for body in ["\u{1b}[31m\r\n", "𝄞", "x", "\u{202e}ä"].map(|text| text.repeat(5000)) {
         for status in ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
             let failure = poll(response(status, "Content-Type: text/html\r\n", &body)).await.expect_err(status);
@@ -101,19 +101,19 @@ async fn fault_007_of_a_body_that_is_no_answer_at_most_256_bytes_are_quoted_esca
 
 #[tokio::test]
 async fn fault_013_compression_is_not_offered() {
-    let (address, request) = serve(answer(&[]));
+    let (address, request) = serve(job_response(&[]));
     target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect("a snapshot");
     let request = request.recv_timeout(LONG).expect("a request").to_lowercase();
     assert!(request.contains("\r\nauthorization: ") && !request.contains("\r\naccept-encoding: "), "{request}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_017_a_pooled_connection_that_is_half_open_costs_one_poll() {
-    let (address, connections) = listen(|nth, mut stream| {
+async fn fault_017_a_half_open_pooled_connection_fails_one_poll() {
+    let (address, connections) = serve_connections(|nth, mut stream| {
         std::thread::spawn(move || {
-            // On the first connection nothing comes after the first answer, not even an end.
+            // The first connection becomes silent after its first response.
             while !head(&mut stream).is_empty() {
-                drop(stream.write_all(kept().as_bytes()));
+                drop(stream.write_all(keep_alive_response().as_bytes()));
                 if nth == 0 {
                     std::thread::park();
                 }
@@ -130,28 +130,31 @@ async fn fault_017_a_pooled_connection_that_is_half_open_costs_one_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_018_a_syn_that_nobody_answers_ends_at_the_deadline() {
+async fn fault_018_an_unanswered_syn_fails_at_the_deadline() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = socket.local_addr().expect("an address");
     let _listener = socket.listen(1).expect("a queue");
-    // Of a queue that is full the kernel drops each further SYN without a word.
+    // The kernel drops a SYN without notice if the queue is full.
     let wait = Duration::from_millis(200);
     let queued: Vec<_> = std::iter::from_fn(|| TcpStream::connect_timeout(&address, wait).ok()).take(16).collect();
-    assert!(queued.len() < 16, "the queue takes them all");
-    let failure =
-        target(address, Duration::from_millis(500)).await.poll(&JOB.parse().expect("a job")).await.expect_err("no way");
+    assert!(queued.len() < 16, "the queue never fills");
+    let failure = target(address, Duration::from_millis(500))
+        .await
+        .poll(&JOB.parse().expect("a job"))
+        .await
+        .expect_err("a failure");
     assert_eq!(failure.reason, FailureReason::Timeout, "{failure}");
-    assert!(waits(failure.clone()).is_some_and(|wait| wait <= Duration::from_secs(1)), "{failure}");
-    // With all the time for an answer, the connect deadline ends it.
-    let failure = target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect_err("no way");
+    assert!(retry_delay(failure.clone()).is_some_and(|wait| wait <= Duration::from_secs(1)), "{failure}");
+    // With a long poll timeout, the connect timeout applies.
+    let failure = target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect_err("a failure");
     assert_eq!(failure.reason, FailureReason::Connect, "{failure}");
     assert!(failure.message.contains("connect"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_020_a_handshake_that_stalls_ends_at_the_deadline() {
-    let (address, connections) = listen(|_, stream| std::mem::forget(stream));
+async fn fault_020_a_stalled_handshake_fails_at_the_deadline() {
+    let (address, connections) = serve_connections(|_, stream| std::mem::forget(stream));
     let target = target_at(&format!("https://{address}"), Duration::from_millis(500)).await;
     let failure = target.poll(&JOB.parse().expect("a job")).await.expect_err("no handshake");
     assert_eq!(failure.reason, FailureReason::Timeout, "{failure}");
@@ -160,19 +163,19 @@ async fn fault_020_a_handshake_that_stalls_ends_at_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_023_a_redirect_is_not_followed() {
-    let (elsewhere, connections) = listen(|_, _| {});
+    let (other, connections) = serve_connections(|_, _| {});
     for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
-        let location = format!("Location: http://{elsewhere}/referencestore/1234567890/importjob/9876543210\r\n");
+        let location = format!("Location: http://{other}/referencestore/1234567890/importjob/9876543210\r\n");
         let failure = poll(response(status, &location, "")).await.expect_err(status);
         assert_eq!(failure.reason, FailureReason::Protocol, "{failure}");
         assert!(failure.message.contains("redirects are not followed"), "{failure}");
-        assert!(waits(failure).is_some_and(|wait| wait <= Duration::from_secs(1)), "{status}");
+        assert!(retry_delay(failure).is_some_and(|wait| wait <= Duration::from_secs(1)), "{status}");
     }
-    assert_eq!(connections.load(Ordering::SeqCst), 0, "somebody came to where the redirect led");
+    assert_eq!(connections.load(Ordering::SeqCst), 0, "the redirect was followed");
 }
 
 #[tokio::test]
-async fn fault_025_a_status_that_nobody_knows_is_asked_about_again_in_its_time() {
+async fn fault_025_an_unknown_http_status_is_retried_with_the_delay_of_its_class() {
     let soon = Duration::from_millis(500)..=Duration::from_secs(1);
     let rarely = BACKOFF_MAX..=BACKOFF_MAX;
     let cases = [
@@ -190,18 +193,18 @@ async fn fault_025_a_status_that_nobody_knows_is_asked_about_again_in_its_time()
     for (status, header, reason, expected) in cases {
         let failure = poll(response(status, header, "<html>")).await.expect_err(status);
         assert_eq!(failure.reason, reason, "{status}: {failure}");
-        let wait = waits(failure).expect("another poll");
+        let wait = retry_delay(failure).expect("another poll");
         assert!(expected.contains(&wait), "{status}: {wait:?}");
     }
-    // What only announces an answer is none.
-    let hint = format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", answer(&[]));
-    poll(hint).await.expect("the answer that follows");
+    // An informational response is not the final one.
+    let hint = format!("HTTP/1.1 103 Early Hints\r\n\r\n{}", job_response(&[]));
+    poll(hint).await.expect("the final response");
 }
 
 #[tokio::test]
-async fn fault_026_json_nested_too_deep_is_no_answer() {
+async fn fault_026_json_nested_too_deep_is_rejected() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-    let with = |member: &str| answer(&[("{\"id\"", &format!("{{\"deep\": {member}, \"id\""))]);
+    let with = |member: &str| job_response(&[("{\"id\"", &format!("{{\"deep\": {member}, \"id\""))]);
     poll(with(&nested(100))).await.expect("a snapshot");
     for deep in [nested(1000), nested(100_000), "[".repeat(1000), "{\"a\":".repeat(100_000)] {
         let failure = poll(with(&deep)).await.expect_err("deep");
@@ -210,13 +213,15 @@ async fn fault_026_json_nested_too_deep_is_no_answer() {
 }
 
 #[tokio::test]
-async fn fault_028_a_nul_in_a_text_is_kept_as_such_and_raw_ones_and_broken_utf_8_are_no_answer() {
-    let snapshot = poll(answer(&[("importing", r"a\u0000b")])).await.expect("a snapshot");
+async fn fault_028_an_escaped_nul_is_kept_and_raw_nul_and_invalid_utf_8_are_rejected() {
+    let snapshot = poll(job_response(&[("importing", r"a\u0000b")])).await.expect("a snapshot");
     assert_eq!(snapshot.status_message.as_deref(), Some("a\0b"));
     for broken in [b"a\0b".as_slice(), b"a\xc3\x28b", b"\xff\xfe", b"\xed\xa0\x80"] {
-        let template = answer(&[("importing", &"#".repeat(broken.len()))]).into_bytes();
-        let at =
-            template.windows(broken.len()).position(|part| part.iter().all(|byte| *byte == b'#')).expect("a place");
+        let template = job_response(&[("importing", &"#".repeat(broken.len()))]).into_bytes();
+        let at = template
+            .windows(broken.len())
+            .position(|part| part.iter().all(|byte| *byte == b'#'))
+            .expect("the placeholder");
         let bytes = [&template[..at], broken, &template[at + broken.len()..]].concat();
         let failure = poll(bytes).await.expect_err("broken text");
         assert_eq!(failure.reason, FailureReason::Protocol, "{broken:?}: {failure}");
@@ -224,20 +229,20 @@ async fn fault_028_a_nul_in_a_text_is_kept_as_such_and_raw_ones_and_broken_utf_8
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_029_a_connection_that_closes_between_two_requests_costs_at_most_one_poll() {
-    let (address, connections) = listen(|nth, mut stream| {
+async fn fault_029_a_connection_closed_between_two_requests_fails_at_most_one_poll() {
+    let (address, connections) = serve_connections(|nth, mut stream| {
         if !head(&mut stream).is_empty() {
-            drop(stream.write_all(kept().as_bytes()));
-            // The next request on the first connection finds it closing.
-            let heard = nth == 0 && !head(&mut stream).is_empty();
-            assert!(heard || nth > 0, "no second request");
+            drop(stream.write_all(keep_alive_response().as_bytes()));
+            // The first connection closes while the second request arrives.
+            let received = nth == 0 && !head(&mut stream).is_empty();
+            assert!(received || nth > 0, "no second request");
         }
     });
     let (target, key): (_, JobKey) = (target(address, LONG).await, JOB.parse().expect("a job"));
     target.poll(&key).await.expect("a snapshot");
     let closed = target.poll(&key).await.expect_err("closed");
     assert_eq!(closed.reason, FailureReason::Connect, "{closed}");
-    assert!(waits(closed).is_some_and(|wait| wait <= Duration::from_secs(1)));
+    assert!(retry_delay(closed).is_some_and(|wait| wait <= Duration::from_secs(1)));
     target.poll(&key).await.expect("over another connection");
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }

@@ -1,9 +1,12 @@
-//! The network and HTTP: services that misbehave at the byte, whole daemons that come through, connections that lead nowhere.
+//! Faults 1 to 30: the network and HTTP.
+//!
+//! `responses` runs a daemon with one target per fault of the simulator. The other files test single connections, DNS, proxies and
+//! TLS.
 
-mod answers;
 mod connections;
-mod names;
+mod dns;
 mod proxy;
+mod responses;
 mod tls;
 
 use std::io::Read;
@@ -13,25 +16,25 @@ use std::time::Duration;
 use refwatch::core::failure::FailureReason;
 use refwatch::simulator::{Fault, FaultRate, Options, Simulator};
 
-use crate::process::{Process, Scene, eventually, get, metric};
-use crate::truth::{TransitionRow, assert_true, transitions};
+use crate::process::{Process, Workspace, eventually, get, metric};
+use crate::transition_rows::{TransitionRow, assert_matches_simulator, transitions};
 
-/// The part of requests that a fault strikes: most, so that whoever comes through did not do so by luck.
-const STRUCK: f64 = 0.6;
+/// Fraction of requests with the fault. A high rate makes it certain that jobs are followed despite the fault.
+const FAULT_RATE: f64 = 0.6;
 
-/// The first request is struck, and so are two of the next four.
+/// With this seed the first request and two of the next four have the fault.
 const SEED: u64 = 4;
 
-/// Requests a second that each target is allowed.
+/// Requests per second of each target.
 const LIMIT: f64 = 50.0;
 
-/// A deadline that polls come near only where somebody stalls.
+/// A timeout that only stalled requests reach.
 const LONG: &str = "30s";
 
-/// A deadline that a machine which is busy may make miss others than those that are to.
+/// A timeout that other requests may exceed as well on a busy machine.
 const SHORT: &str = "1s";
 
-/// What a daemon is told but for its targets and jobs.
+/// The configuration without targets and jobs.
 const SETTINGS: &str = r#"
 [poll]
 min_interval = "100ms"
@@ -52,63 +55,62 @@ listen = "127.0.0.1:0"
 
 "#;
 
-/// Jobs of each simulator.
+/// Per simulator.
 const JOBS: u32 = 2;
 
-/// One daemon, and a target for each of many faults.
-struct Trial {
+/// One daemon with one target per fault.
+struct FaultRun {
     timeout: &'static str,
     targets: Vec<(&'static str, Simulator)>,
     rows: Vec<TransitionRow>,
     address: SocketAddr,
     daemon: Process,
-    _scene: Scene,
+    _scene: Workspace,
 }
 
-impl Trial {
-    /// Runs until every job of every simulator has been seen to end. A target without a fault, `none`, is always there.
+impl FaultRun {
+    /// Runs until every job has ended. A target without a fault, `none`, is always present.
     async fn run(timeout: &'static str, faults: &[Fault]) -> Self {
         let mut targets = vec![("none", simulator(Vec::new()).await)];
         for &fault in faults {
-            targets.push((fault.name(), simulator(vec![FaultRate { fault, rate: STRUCK }]).await));
+            targets.push((fault.name(), simulator(vec![FaultRate { fault, rate: FAULT_RATE }]).await));
         }
-        let scene = Scene::new();
-        let config = scene.write("refwatch.toml", &configuration(timeout, &targets));
-        let (daemon, address) = scene.daemon(&config);
+        let workspace = Workspace::new();
+        let config = workspace.write("refwatch.toml", &configuration(timeout, &targets));
+        let (daemon, address) = workspace.daemon(&config);
         let jobs = f64::from(JOBS * u32::try_from(targets.len()).expect("few"));
         eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(jobs)).then_some(()));
-        let rows = transitions(&scene.path("refwatch.db"));
-        Self { timeout, targets, rows, address, daemon, _scene: scene }
+        let rows = transitions(&workspace.path("refwatch.db"));
+        Self { timeout, targets, rows, address, daemon, _scene: workspace }
     }
 
-    /// Nothing was recorded that was not true, requests to `none` never failed, and those to the others only with the reasons
-    /// told, if any.
-    fn assert_came_through(&self, reasons: &[(Fault, &str)]) {
-        let mut complaints = Vec::new();
+    /// Checks the rows against the simulators, and that polls of each target failed for the expected reason only.
+    fn assert_all_jobs_seen(&self, reasons: &[(Fault, &str)]) {
+        let mut errors = Vec::new();
         for (name, simulator) in &self.targets {
             let rows = self.rows.iter().filter(|row| row.target == *name);
-            assert_true(rows.cloned().collect(), simulator.address());
-            let told = reasons.iter().find(|(fault, _)| fault.name() == *name).map_or("", |(_, reason)| reason);
+            assert_matches_simulator(rows.cloned().collect(), simulator.address());
+            let expected = reasons.iter().find(|(fault, _)| fault.name() == *name).map_or("", |(_, reason)| reason);
             for reason in FailureReason::ALL.map(FailureReason::label) {
-                let failures = self.of(name, "refwatch_api_request_failures_total", &format!("reason=\"{reason}\""));
+                let failures = self.value(name, "refwatch_api_request_failures_total", &format!("reason=\"{reason}\""));
                 let slow_here = self.timeout == SHORT && reason == FailureReason::Timeout.label();
-                let as_told = (failures > 0.0) == (told == reason) || (told != reason && slow_here);
-                if !as_told {
-                    complaints.push(format!("{name}, {reason}: {failures}"));
+                let as_expected = (failures > 0.0) == (expected == reason) || (expected != reason && slow_here);
+                if !as_expected {
+                    errors.push(format!("{name}, {reason}: {failures}"));
                 }
             }
         }
-        assert!(complaints.is_empty(), "{complaints:?}\n{}", self.daemon.stderr());
+        assert!(errors.is_empty(), "{errors:?}\n{}", self.daemon.stderr());
     }
 
-    /// The value of a metric of a target's polls.
-    fn of(&self, target: &str, name: &str, label: &str) -> f64 {
+    /// A metric of a target's polls.
+    fn value(&self, target: &str, name: &str, label: &str) -> f64 {
         let target = format!("target=\"{target}\"");
         let labels = [&*target, "operation=\"GetReferenceImportJob\"", label];
         metric(self.address, name, &labels).unwrap_or_default()
     }
 
-    /// What the log says of failures in these words.
+    /// Checks that the log contains these phrases.
     fn assert_logged(&self, words: &[&str]) {
         let log = self.daemon.stderr();
         assert!(words.iter().all(|word| log.contains(word)), "{words:?} in {log}");
@@ -134,8 +136,8 @@ fn configuration(timeout: &str, targets: &[(&str, Simulator)]) -> String {
     toml
 }
 
-/// A configuration with a target for each of these names and endpoints, and one job in each, which has the target's name.
-fn one_job_each<'a>(timeout: &str, targets: impl IntoIterator<Item = (&'a str, String)>) -> String {
+/// A configuration with one job per target.
+fn config_with_one_job_each<'a>(timeout: &str, targets: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let entries = targets
         .into_iter()
         .map(|(name, endpoint_url)| target(name, &endpoint_url) + &watch(name, name, "1234567890", "9876543210"));
@@ -150,19 +152,19 @@ fn watch(name: &str, target: &str, store: &str, id: &str) -> String {
     format!("[[job]]\nname = \"{name}\"\ntarget = \"{target}\"\nreference_store_id = \"{store}\"\nid = \"{id}\"\n")
 }
 
-/// The failed polls of a target that has one job, for a reason.
+/// The number of failed polls of a target for a reason.
 fn failures(address: SocketAddr, target: &str, reason: &str) -> f64 {
     let labels = [&*format!("target=\"{target}\""), &*format!("reason=\"{reason}\"")];
     metric(address, "refwatch_api_request_failures_total", &labels).unwrap_or_default()
 }
 
-/// What the log says of the failures of a watch: one line for each kind in a row.
-fn told_of_failure(daemon: &Process, watch: &str) -> String {
+/// The `poll_failed` lines of a watch.
+fn poll_failures_in_log(daemon: &Process, watch: &str) -> String {
     let (log, about) = (daemon.stderr(), format!("watch=\"{watch}\" "));
     log.lines().filter(|line| line.contains(&about) && line.contains("poll_failed")).collect()
 }
 
-/// Reads a request's head: empty where the connection ends before there is one.
+/// Reads the head of a request; empty if the connection ends first.
 fn head(stream: &mut impl Read) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {

@@ -1,5 +1,7 @@
-//! Text that others wrote, whatever it is: nothing that reads it panics; what shows it keeps it on its line, lets it act on no
-//! display, and can be read again. `fuzz/` runs the same checks under a fuzzer, so they need nothing beside this file.
+//! Fault 113: untrusted text from the service and the configuration.
+//!
+//! Nothing that reads it may panic. Log, pages, metrics and tables must contain no control or bidirectional characters from it, keep
+//! it on one line, and parse back. `fuzz/` runs the same checks, so this file uses no other test file outside `mod tests`.
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -31,27 +33,27 @@ use tracing_subscriber::registry::Registry;
 
 const JOB: &str = "1234567890/9876543210";
 
-/// Tags that hold nothing and so have no end.
-const VOID: [&str; 6] = ["input", "meta", "link", "br", "hr", "wbr"];
+/// HTML elements without an end tag.
+const VOID_TAGS: [&str; 6] = ["input", "meta", "link", "br", "hr", "wbr"];
 
-/// A service that answers with whatever it is given, the AWS edge that asks it, and a server that shows a board.
-struct World {
+/// A service with a settable response body, a client for it, and a server that shows the state.
+struct Fixture {
     runtime: Runtime,
-    said: Arc<Mutex<Vec<u8>>>,
+    response_body: Arc<Mutex<Vec<u8>>>,
     target: Target,
     board: SharedState,
     address: SocketAddr,
 }
 
-fn world() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| {
+fn fixture() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(|| {
         let runtime = Runtime::new().expect("a runtime");
-        let said = Arc::new(Mutex::new(Vec::new()));
+        let response_body = Arc::new(Mutex::new(Vec::new()));
         let (clock, instruments) = (Clock::system(), Instruments::new().expect("metrics"));
         let config = TargetConfig {
             region: Some("us-west-2".to_owned()),
-            endpoint_url: Some(format!("http://{}", service(Arc::clone(&said)))),
+            endpoint_url: Some(format!("http://{}", service(Arc::clone(&response_body)))),
             quota: Quota { requests_per_second: 1_000_000.0, ..TargetConfig::new("default").quota },
             timeout: Duration::from_mins(1),
             simulated: true,
@@ -74,12 +76,12 @@ fn world() -> &'static World {
         std::thread::spawn(move || {
             server.block_on(serve(listener, Access::default(), state, Limits::default(), CancellationToken::new()));
         });
-        World { runtime, said, target, board, address }
+        Fixture { runtime, response_body, target, board, address }
     })
 }
 
-/// Answers every request with 200 and what is `said`.
-fn service(said: Arc<Mutex<Vec<u8>>>) -> SocketAddr {
+/// Responds to each request with 200 and the current body.
+fn service(response_body: Arc<Mutex<Vec<u8>>>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
@@ -88,72 +90,72 @@ fn service(said: Arc<Mutex<Vec<u8>>>) -> SocketAddr {
             while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {
                 head.push(byte[0]);
             }
-            let body = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let body = response_body.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-            // Whoever asks may have gone: what it makes of that is for the check to see.
+            // The client may have closed the connection; the caller checks its result.
             drop(stream.write_all(&[head.as_bytes(), &body].concat()));
         }
     });
     address
 }
 
-/// One check at a time: they share the world.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// The checks share the fixture and run one at a time.
+fn lock() -> std::sync::MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Checks `text` as a configuration.
-pub(crate) fn configuration(text: &[u8]) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("refwatch.toml");
+pub(crate) fn check_configuration(text: &[u8]) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("refwatch.toml");
     std::fs::write(&path, text).expect("a file");
     match refwatch::config::load(&path) {
         Ok(loaded) => drop(loaded.config.in_force()),
         Err(problems) => {
-            harmless(&problems.render(false), "diagnostics");
+            assert_sanitized(&problems.render(false), "diagnostics");
             assert!(!problems.is_empty() && !problems.summary().chars().any(is_unsafe_to_display), "{problems:?}");
         }
     }
 }
 
-/// Checks `body` as the answer about a job, and as one about a store, and shows what came of it.
-pub(crate) fn answer(body: &[u8]) {
-    let told = {
-        let _alone = alone();
-        let (world, key) = (world(), JOB.parse::<JobKey>().expect("a job"));
-        *world.said.lock().unwrap_or_else(PoisonError::into_inner) = body.to_vec();
-        world.runtime.block_on(async {
-            let told = match world.target.poll(&key).await {
+/// Checks `body` as the response for a job and for a store, and the texts that result.
+pub(crate) fn check_response(body: &[u8]) {
+    let cases = {
+        let _lock = lock();
+        let (fixture, key) = (fixture(), JOB.parse::<JobKey>().expect("a job"));
+        *fixture.response_body.lock().unwrap_or_else(PoisonError::into_inner) = body.to_vec();
+        fixture.runtime.block_on(async {
+            let cases = match fixture.target.poll(&key).await {
                 Ok(snapshot) => vec![snapshot.status.to_string(), snapshot.status_message.unwrap_or_default()],
                 Err(failure) => vec![failure.message],
             };
-            match world.target.list(&key.store, None, None).await {
-                Ok(page) => told.into_iter().chain(page.jobs.iter().map(|job| job.status.to_string())).collect(),
-                Err(failure) => [told, vec![failure.message]].concat(),
+            match fixture.target.list(&key.store, None, None).await {
+                Ok(page) => cases.into_iter().chain(page.jobs.iter().map(|job| job.status.to_string())).collect(),
+                Err(failure) => [cases, vec![failure.message]].concat(),
             }
         })
     };
-    told.iter().take(4).for_each(|text| shown(text));
+    cases.iter().take(4).for_each(|text| check_pages(text));
 }
 
-/// Checks what is shown of `text` in every place that others write.
-pub(crate) fn shown(text: &str) {
-    let _alone = alone();
-    let world = world();
-    world.board.publish(view(text));
+/// Checks pages, JSON and metrics with `text` in each untrusted field.
+pub(crate) fn check_pages(text: &str) {
+    let _lock = lock();
+    let fixture = fixture();
+    fixture.board.publish(view(text));
     let pages = ["/", "/jobs/reference_import/1234567890/9876543210", "/metrics", "/api/v1/jobs"].map(|path| {
-        let body = world
+        let body = fixture
             .runtime
-            .block_on(client::get(&client::Endpoint::Listener(world.address.to_string()), path))
+            .block_on(client::get(&client::Endpoint::Listener(fixture.address.to_string()), path))
             .expect(path);
         let body = String::from_utf8(body.to_vec()).expect(path);
-        harmless(&body, path);
+        assert_sanitized(&body, path);
         body
     });
     let [page, job, metrics, watches] = &pages;
-    well_formed(page);
-    well_formed(job);
+    assert_well_formed(page);
+    assert_well_formed(job);
     let printable = Sanitized(text).to_string();
     let labels = metrics.lines().filter(|line| !line.starts_with('#')).flat_map(labels);
     let names: Vec<String> = labels.filter(|(name, _)| name == "watch").map(|(_, value)| value).collect();
@@ -162,18 +164,18 @@ pub(crate) fn shown(text: &str) {
     assert_eq!((watches[0].watch.as_str(), watches[0].status_message.as_deref()), (text, Some(text)));
 }
 
-/// Checks `text` in the lines of the log and in the tables of the commands.
-pub(crate) fn written(text: &str) {
+/// Checks the log, the journal and the tables of the commands with `text`.
+pub(crate) fn check_logs(text: &str) {
     for format in [LogFormat::Text, LogFormat::Json] {
         let line = logged(text, |log| logging::layer(format, move || log.clone()));
-        harmless(&line, "the log");
+        assert_sanitized(&line, "the log");
         assert_eq!(line.find('\n'), Some(line.len() - 1), "one line: {line:?}");
         if format == LogFormat::Json {
             let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             assert_eq!([&event["status_message"], &event["message"]], [text, text]);
         }
         let entry = logged(text, |log| logging::journal_layer(format, move || log.clone()));
-        harmless(&entry, "the journal");
+        assert_sanitized(&entry, "the journal");
         let names: Vec<&str> = entry.lines().map(|line| line.split('=').next().unwrap_or_default()).collect();
         assert_eq!(names, ["PRIORITY", "MESSAGE", "SYSLOG_IDENTIFIER", "REFWATCH_STATUS_MESSAGE"], "{entry:?}");
     }
@@ -198,22 +200,21 @@ pub(crate) fn written(text: &str) {
     for width in [20, 80, usize::MAX] {
         let history = history::table(std::slice::from_ref(&row), width);
         let status = status::table(std::slice::from_ref(&watch), Timestamp::UNIX_EPOCH, width);
-        harmless(&history, "history");
-        harmless(&status, "status");
+        assert_sanitized(&history, "history");
+        assert_sanitized(&status, "status");
         assert!(history.lines().count() <= 3 && status.lines().count() == 3, "{history:?} {status:?}");
     }
 }
 
-/// What a layer of the log makes of `text`.
+/// The line that a log layer writes for `text`.
 fn logged(text: &str, layer: impl FnOnce(Log) -> Box<dyn Layer<Registry> + Send + Sync>) -> String {
     let log = Log::default();
     let subscriber = tracing_subscriber::registry().with(layer(log.clone()));
     tracing::subscriber::with_default(subscriber, || tracing::error!(status_message = text, "{text}"));
-    let written = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    String::from_utf8(written).expect("text")
+    let check_logs = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    String::from_utf8(check_logs).expect("text")
 }
 
-/// What is written to it.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -255,43 +256,43 @@ fn view(text: &str) -> WatchStatus {
     }
 }
 
-/// Nothing in `text`, but for the ends of its own lines, acts on a display.
-fn harmless(text: &str, place: &str) {
-    let acting = text.chars().find(|c| is_unsafe_to_display(*c) && *c != '\n');
-    assert_eq!(acting, None, "{place}: {text:?}");
+/// Checks that `text` contains no character that acts on a display, except line ends.
+fn assert_sanitized(text: &str, place: &str) {
+    let hostile = text.chars().find(|c| is_unsafe_to_display(*c) && *c != '\n');
+    assert_eq!(hostile, None, "{place}: {text:?}");
 }
 
-/// Every tag of a page has its name and its end, every attribute its quotes, and no text holds a character of theirs.
-fn well_formed(html: &str) {
+/// Checks that tags are closed, attributes quoted, and texts escaped.
+fn assert_well_formed(html: &str) {
     let mut open = Vec::new();
     for piece in html.strip_prefix("<!DOCTYPE html><").expect("a page").split('<') {
-        let (tag, text) = piece.split_once('>').unwrap_or_else(|| panic!("a tag without end: {piece:?} in {html}"));
+        let (tag, text) = piece.split_once('>').unwrap_or_else(|| panic!("an unclosed tag: {piece:?} in {html}"));
         assert!(!text.contains(['>', '"']), "{text:?} in {html}");
         assert_eq!(tag.matches('"').count() % 2, 0, "{tag:?} in {html}");
         let name = tag.split(' ').next().unwrap_or_default();
         assert!(name.trim_start_matches('/').chars().all(|c| c.is_ascii_alphanumeric()), "{tag:?} in {html}");
         match name.strip_prefix('/') {
             Some(name) => assert_eq!(open.pop(), Some(name), "{html}"),
-            None if VOID.contains(&name) => {}
+            None if VOID_TAGS.contains(&name) => {}
             None => open.push(name),
         }
     }
     assert!(open.is_empty(), "{open:?} in {html}");
 }
 
-/// The labels of a line of the text exposition.
+/// The labels of a line in the text exposition.
 fn labels(line: &str) -> Vec<(String, String)> {
     let mut labels = Vec::new();
     let Some((_, mut rest)) = line.split_once('{') else { return labels };
     while let Some((name, after)) = rest.split_once("=\"") {
         let (mut value, mut characters) = (String::new(), after.char_indices());
         let end = loop {
-            match characters.next().unwrap_or_else(|| panic!("a label without end: {line}")) {
+            match characters.next().unwrap_or_else(|| panic!("an unclosed label: {line}")) {
                 (at, '"') => break at,
                 (_, '\\') => value.push(match characters.next() {
                     Some((_, 'n')) => '\n',
                     Some((_, c @ ('\\' | '"'))) => c,
-                    other => panic!("no escape: {other:?} in {line}"),
+                    other => panic!("an unknown escape: {other:?} in {line}"),
                 }),
                 (_, c) => value.push(c),
             }
@@ -310,20 +311,20 @@ mod tests {
 
     use super::*;
 
-    const FOREIGN: &str = "(?s)(.|[\n\r\t\u{0}\u{2028}\u{202e}\u{1b}\u{e0041}\"'\\\\<>&{}=,]|</td>|<script>){0,20}";
+    const UNTRUSTED: &str = "(?s)(.|[\n\r\t\u{0}\u{2028}\u{202e}\u{1b}\u{e0041}\"'\\\\<>&{}=,]|</td>|<script>){0,20}";
 
-    /// An answer whose strings are `text`, with some bytes of it replaced.
+    /// A response with `text` in each string, sometimes with damaged bytes.
     fn body() -> impl Strategy<Value = Vec<u8>> {
         let damage = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)];
-        (FOREIGN, damage).prop_map(|(text, damage)| {
+        (UNTRUSTED, damage).prop_map(|(text, damage)| {
             let job = serde_json::json!({
                 "id": "9876543210", "referenceStoreId": "1234567890", "roleArn": text, "status": text,
                 "statusMessage": text, "creationTime": "2026-01-02T03:04:05.678Z",
                 "sources": [{"name": text, "sourceFile": text, "status": text, "statusMessage": text}],
             });
-            let mut answer = job.clone();
-            answer["importJobs"] = serde_json::json!([job]);
-            let mut bytes = answer.to_string().into_bytes();
+            let mut check_response = job.clone();
+            check_response["importJobs"] = serde_json::json!([job]);
+            let mut bytes = check_response.to_string().into_bytes();
             for (index, byte) in damage {
                 let at = index.index(bytes.len());
                 bytes[at] = byte;
@@ -332,19 +333,18 @@ mod tests {
         })
     }
 
-    /// How many texts are tried.
-    fn texts() -> u32 {
-        crate::campaigns::number("FOREIGN_TEXTS").map_or(64, |texts| texts.try_into().expect("not so many"))
+    fn cases() -> u32 {
+        crate::campaigns::env_number("FOREIGN_TEXTS").map_or(64, |cases| cases.try_into().expect("fits"))
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: texts(), ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
         #[test]
-        fn fault_113_whatever_the_service_says_is_shown_harmless_and_reads_back(body in body(), text in FOREIGN) {
-            answer(&body);
-            shown(&text);
-            written(&text);
+        fn fault_113_untrusted_text_from_the_service_is_sanitized_and_parses_back(body in body(), text in UNTRUSTED) {
+            check_response(&body);
+            check_pages(&text);
+            check_logs(&text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names, resolved by a server of the test's own on a loopback address of its own, in a mount namespace in which it is the resolver.
+//! Faults 21 and 22: DNS. The daemon runs in a mount namespace where `/etc/resolv.conf` names a resolver of this test.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,19 +8,19 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 
-use super::{SHORT, failures, head, one_job_each, told_of_failure};
-use crate::healthomics::answer;
-use crate::process::{Scene, eventually};
+use super::{SHORT, config_with_one_job_each, failures, head, poll_failures_in_log};
+use crate::healthomics::job_response;
+use crate::process::{Workspace, eventually};
 
-/// Where the resolver listens: a loopback address that nothing else has.
+/// A loopback address that nothing else uses.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 83, 21, 22);
 
-/// What a DNS header says of an answer.
+/// Response codes of DNS.
 const NO_ERROR: u8 = 0;
 const SERVER_FAILURE: u8 = 2;
 const NO_SUCH_NAME: u8 = 3;
 
-/// Answers by the first label of the name; `moves` is at 127.0.0.x, which may change. `None` where this user may not listen there.
+/// Responds according to the first label. `moves` resolves to 127.0.0.`last`. `None` if this user may not bind port 53.
 fn resolver(last: Arc<AtomicU8>) -> Option<()> {
     let socket = UdpSocket::bind((RESOLVER, 53)).ok()?;
     std::thread::spawn(move || {
@@ -39,7 +39,7 @@ fn resolver(last: Arc<AtomicU8>) -> Option<()> {
                 [&query[..2], &[0x81, 0x80 | code, 0, 1, 0, u8::from(address.is_some()), 0, 0, 0, 0]].concat();
             answer.extend(&question[..end]);
             if let Some(address) = address {
-                // The name of the question, an address of the internet, kept for an hour, four bytes.
+                // Pointer to the name, type A, class IN, TTL one hour, four bytes.
                 answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4]);
                 answer.extend(address);
             }
@@ -49,22 +49,22 @@ fn resolver(last: Arc<AtomicU8>) -> Option<()> {
     Some(())
 }
 
-/// 1 where an address is asked for, 28 where one of IPv6 is.
+/// The query type: 1 is A, 28 is AAAA.
 fn question_kind(question: &[u8]) -> u8 {
     let end = question.iter().position(|byte| *byte == 0).expect("an end");
     question[end + 2]
 }
 
-/// A service at an address, which closes each connection after its answer; who was asked last is told by its last byte.
-fn service(address: SocketAddr, asked: Arc<Mutex<Vec<u8>>>) -> Option<()> {
+/// A service that closes each connection after its response and records the last byte of its address.
+fn service(address: SocketAddr, requested: Arc<Mutex<Vec<u8>>>) -> Option<()> {
     let listener = TcpListener::bind(address).ok()?;
     let SocketAddr::V4(at) = address else { return None };
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
             if !head(&mut stream).is_empty() {
-                asked.lock().expect("a lock").push(at.ip().octets()[3]);
-                drop(stream.write_all(answer(&[]).as_bytes()));
+                requested.lock().expect("a lock").push(at.ip().octets()[3]);
+                drop(stream.write_all(job_response(&[]).as_bytes()));
             }
         }
     });
@@ -72,42 +72,41 @@ fn service(address: SocketAddr, asked: Arc<Mutex<Vec<u8>>>) -> Option<()> {
 }
 
 #[test]
-fn fault_021_022_a_name_that_does_not_resolve_passes_and_one_that_moves_is_followed() {
-    let (last, asked) = (Arc::new(AtomicU8::new(2)), Arc::new(Mutex::new(Vec::new())));
+fn fault_021_022_failed_lookups_are_retried_and_a_changed_address_is_used() {
+    let (last, requested) = (Arc::new(AtomicU8::new(2)), Arc::new(Mutex::new(Vec::new())));
     if resolver(Arc::clone(&last)).is_none() {
-        return crate::trouble::skipped("port 53 of a loopback address").unwrap_or_default();
+        return crate::disk_faults::skipped("port 53 of a loopback address").unwrap_or_default();
     }
     let port = TcpListener::bind("127.0.0.2:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
     for host in [2, 3] {
-        service((Ipv4Addr::new(127, 0, 0, host), port).into(), Arc::clone(&asked))
-            .expect("a port that is free there too");
+        service((Ipv4Addr::new(127, 0, 0, host), port).into(), Arc::clone(&requested)).expect("the same port");
     }
-    let scene = Scene::new();
-    let resolver = scene.write("resolv.conf", &format!("nameserver {RESOLVER}\noptions timeout:30 attempts:5\n"));
+    let workspace = Workspace::new();
+    let resolver = workspace.write("resolv.conf", &format!("nameserver {RESOLVER}\noptions timeout:30 attempts:5\n"));
     let names = ["moves", "nowhere", "failing", "silent"];
-    let config = one_job_each(SHORT, names.map(|name| (name, format!("http://{name}.omics.test:{port}"))));
-    let config = scene.write("refwatch.toml", &config);
-    let daemon = scene.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    let config = config_with_one_job_each(SHORT, names.map(|name| (name, format!("http://{name}.omics.test:{port}"))));
+    let config = workspace.write("refwatch.toml", &config);
+    let daemon = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
     let mut command = Command::new("unshare");
     let mounted = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
     command.args(["--mount", "sh", "-c", mounted]).arg(resolver).arg(daemon.get_program()).args(daemon.get_args());
     command.env_clear().envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut daemon = scene.spawn(command);
+    let mut daemon = workspace.spawn(command);
     let address = daemon.address();
     for (name, reason) in [("nowhere", "connect"), ("failing", "connect"), ("silent", "timeout")] {
         eventually("a second failure", || (failures(address, name, reason) >= 2.0).then_some(()));
     }
     for name in ["nowhere", "failing"] {
-        let line = told_of_failure(&daemon, name);
+        let line = poll_failures_in_log(&daemon, name);
         assert!(line.contains("dns error"), "{line}");
     }
-    assert!(told_of_failure(&daemon, "silent").contains("before poll.timeout"));
-    let asked_last = || asked.lock().expect("a lock").last().copied();
-    eventually("the first address", || (asked_last() == Some(2)).then_some(()));
+    assert!(poll_failures_in_log(&daemon, "silent").contains("before poll.timeout"));
+    let last_requested = || requested.lock().expect("a lock").last().copied();
+    eventually("the first address", || (last_requested() == Some(2)).then_some(()));
     last.store(3, Ordering::SeqCst);
-    eventually("the second address", || (asked_last() == Some(3)).then_some(()));
+    eventually("the second address", || (last_requested() == Some(3)).then_some(()));
     assert!(failures(address, "moves", "connect") <= 0.0, "{}", daemon.stderr());
-    // A lookup that hangs for longer than the test has patience holds up nobody who wants to go.
+    // The hanging lookup must not delay the stop.
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success(), "{}", daemon.stderr());
 }

@@ -1,14 +1,13 @@
-//! A certificate authority, for servers that are to be trusted and for those that must not be.
+//! A certificate authority for tests of TLS.
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
-/// An authority and its certificate.
-pub(crate) struct Authority {
+pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub pem: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     pub(crate) fn new(name: &str) -> Self {
         let (mut params, key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
         params.distinguished_name.push(DnType::CommonName, name);
@@ -17,7 +16,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for a host, last valid in a year.
+    /// A certificate for `host` that expires at the end of `year`.
     pub(crate) fn certificate(&self, host: &str, year: i32) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([host.to_owned()]).expect("a name");

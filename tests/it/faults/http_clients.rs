@@ -1,4 +1,4 @@
-//! Faults 99 to 110: whoever connects to the daemon. `tests/it/http/` has those that need no process.
+//! Faults 101 and 110: many slow HTTP clients, and scrapes during reloads. `tests/it/http/` tests faults that need no process.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::process::{Scene, between, eventually, get, metric};
+use crate::process::{Workspace, between, eventually, get, metric};
 
-/// What the daemon may hold, whatever is connected to it: its own, and as many answers as the cap lets in.
+/// Upper bound for the daemon's memory at any number of connections.
 const MEMORY_MAX: f64 = 192.0 * 1024.0 * 1024.0;
 
-/// The server's cap, and all else that the daemon has open.
+/// The server's connection limit and 64 more.
 const DESCRIPTORS_MAX: f64 = 64.0 + 64.0;
 
-/// Scrapes in the crowd.
 const SCRAPES: usize = 5;
 
-/// A connection of one of three kinds: says nothing, never ends its headers, never reads its answer.
+/// A connection of one of three kinds: sends nothing, never ends its headers, or never reads the response.
 fn slow(address: SocketAddr, nth: usize) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     match nth % 3 {
@@ -29,14 +28,14 @@ fn slow(address: SocketAddr, nth: usize) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A scrape as Prometheus makes one: the request in one write, ten seconds for the answer. `None`: try again at the next interval.
+/// A scrape as Prometheus does it: ten seconds for connect and response. Returns `None` on failure, as Prometheus retries later.
 fn scrape(address: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200 OK").then_some(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    response.starts_with("HTTP/1.1 200 OK").then_some(response)
 }
 
 fn value(scrape: &str, series: &str) -> f64 {
@@ -45,23 +44,23 @@ fn value(scrape: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn fault_101_slow_connections_however_many_keep_out_neither_a_scrape_nor_a_poll() {
-    let crowd: usize = std::env::var("SLOW_CONNECTIONS").map_or(1_000, |number| number.parse().expect("a number"));
-    let room = u64::try_from(crowd).expect("a number") + 1_024;
+fn fault_101_slow_connections_block_neither_scrapes_nor_polls() {
+    let clients: usize = std::env::var("SLOW_CONNECTIONS").map_or(1_000, |number| number.parse().expect("a number"));
+    let descriptors = u64::try_from(clients).expect("a number") + 1_024;
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.current.map(|current| current.max(room)), ..limit })
+    setrlimit(Resource::Nofile, Rlimit { current: limit.current.map(|current| current.max(descriptors)), ..limit })
         .expect("descriptors for the connections: ulimit -Hn");
-    let scene = Scene::new();
-    let (_simulator, _, config) = scene.simulate(&["--jobs", "5", "--mean-seconds", "3600"]);
-    let (_daemon, address) = scene.daemon(&scene.write("refwatch.toml", &config));
+    let workspace = Workspace::new();
+    let (_simulator, _, config) = workspace.simulate(&["--jobs", "5", "--mean-seconds", "3600"]);
+    let (_daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &config));
     eventually("polls", || metric(address, "refwatch_job_up", &[]));
 
-    let mut held: Vec<TcpStream> = (0..crowd).map(|nth| slow(address, nth).expect("it listens")).collect();
+    let mut held: Vec<TcpStream> = (0..clients).map(|nth| slow(address, nth).expect("a listener")).collect();
     let polls = "refwatch_api_requests_total{operation=\"GetReferenceImportJob\"";
     let mut polled = 0.0;
     for nth in 0..SCRAPES {
         let scraped = eventually("a scrape, and a poll since the last one", || {
-            // Whoever was cut comes again; all others send one more byte.
+            // Reopens closed connections and sends one more byte on the others.
             for (nth, stream) in held.iter_mut().enumerate() {
                 if stream.write_all(b"x").is_err() {
                     *stream = slow(address, nth).ok()?;
@@ -78,13 +77,13 @@ fn fault_101_slow_connections_however_many_keep_out_neither_a_scrape_nor_a_poll(
         );
         assert!(scraped.contains("\nrefwatch_watches{state=\"live\"} 5\n"), "{scraped}");
     }
-    assert_eq!(held.len(), crowd);
+    assert_eq!(held.len(), clients);
     drop(held);
-    eventually("ready, as before", || (get(address, "/-/ready").0 == 200).then_some(()));
+    eventually("readiness", || (get(address, "/-/ready").0 == 200).then_some(()));
 }
 
-/// How many series of each job a scrape shows, and how many watches it counts.
-fn picture(address: SocketAddr) -> (BTreeMap<String, usize>, usize) {
+/// The number of info series of each job, and the number of watches.
+fn series_and_watches(address: SocketAddr) -> (BTreeMap<String, usize>, usize) {
     let text = get(address, "/metrics").1;
     let mut jobs = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with("refwatch_job_info{")) {
@@ -100,25 +99,25 @@ fn picture(address: SocketAddr) -> (BTreeMap<String, usize>, usize) {
 }
 
 #[test]
-fn fault_110_a_scrape_during_a_reload_shows_one_consistent_picture() {
-    let scene = Scene::new();
-    let (_simulator, _, both) = scene.simulate(&["--jobs", "40", "--mean-seconds", "3600"]);
-    // Without its last twenty jobs.
+fn fault_110_a_scrape_during_a_reload_is_consistent() {
+    let workspace = Workspace::new();
+    let (_simulator, _, both) = workspace.simulate(&["--jobs", "40", "--mean-seconds", "3600"]);
+    // The list without its last twenty jobs.
     let cut = both.match_indices("[[job]]").nth(20).expect("forty jobs").0;
-    let config = scene.write("refwatch.toml", &both);
-    let (daemon, address) = scene.daemon(&config);
-    let (all, _) = eventually("all jobs", || Some(picture(address)).filter(|(jobs, _)| jobs.len() == 40));
+    let config = workspace.write("refwatch.toml", &both);
+    let (daemon, address) = workspace.daemon(&config);
+    let (all, _) = eventually("all jobs", || Some(series_and_watches(address)).filter(|(jobs, _)| jobs.len() == 40));
     let kept = all.keys().filter(|job| both[..cut].contains(job.as_str())).count();
     assert_eq!(kept, 20);
     for (text, jobs_after) in [(&both[..cut], 20), (&both, 40), (&both[..cut], 20), (&both, 40)] {
-        scene.write("refwatch.toml", text);
+        workspace.write("refwatch.toml", text);
         daemon.signal(Signal::HUP);
         eventually("the reload", || {
-            let (jobs, counted) = picture(address);
-            assert!(jobs.values().all(|series| *series == 1), "a job is there twice: {jobs:?}");
+            let (jobs, counted) = series_and_watches(address);
+            assert!(jobs.values().all(|series| *series == 1), "duplicate series: {jobs:?}");
             assert_eq!(jobs.len(), counted, "{jobs:?}");
             let stays = jobs.keys().filter(|job| both[..cut].contains(job.as_str())).count();
-            assert_eq!(stays, kept, "a job that both files have is missing: {jobs:?}");
+            assert_eq!(stays, kept, "a job of both files is missing: {jobs:?}");
             (jobs.len() == jobs_after).then_some(())
         });
     }

@@ -1,4 +1,4 @@
-//! What the simulator says was true, and what the daemon announced, against what it recorded.
+//! Rows of the table `transitions`, compared with the simulator's timelines and with the daemon's log.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use refwatch::database::{DatabaseReader, Filter, Row};
 
 use crate::process::json;
 
-/// How long a request may take where a machine has much else to do. The status may change more than once meanwhile.
+/// Upper bound for a request on a busy machine. The status may change during the request.
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// A row of the table `transitions`, as text.
@@ -47,7 +47,7 @@ impl From<Row<Transition>> for TransitionRow {
     }
 }
 
-/// The transitions of a database; none while it does not exist.
+/// The transitions in a database; empty while it does not exist.
 pub(crate) fn transitions(database: &Path) -> Vec<TransitionRow> {
     let rows = DatabaseReader::new(database).rows(&Filter::default()).unwrap_or_default();
     rows.into_iter().map(TransitionRow::from).collect()
@@ -57,8 +57,8 @@ pub(crate) fn ended(rows: &[TransitionRow]) -> usize {
     rows.iter().filter(|row| JobStatus::from(row.to_status.as_str()).is_terminal()).count()
 }
 
-/// What the simulator says was true: for each job, the statuses it had and since when.
-pub(crate) fn truth(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Timestamp)>> {
+/// The simulator's timelines: for each job its statuses and the times from which they hold.
+pub(crate) fn timelines(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Timestamp)>> {
     let jobs = json(simulator, "/-/jobs");
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
     jobs.as_array()
@@ -72,54 +72,57 @@ pub(crate) fn truth(simulator: SocketAddr) -> BTreeMap<String, Vec<(String, Time
         .collect()
 }
 
-/// Every job was seen, and the rows of each are a chain, lead to its true end, and say what was true when it was seen.
+/// Checks that every job was observed, and that its rows form a chain, match its timeline and lead to its end.
 #[track_caller]
-pub(crate) fn assert_true(rows: Vec<TransitionRow>, simulator: SocketAddr) {
-    assert_true_to(rows, &truth(simulator));
+pub(crate) fn assert_matches_simulator(rows: Vec<TransitionRow>, simulator: SocketAddr) {
+    assert_matches_timelines(rows, &timelines(simulator));
 }
 
-/// As [`assert_true`], against what was asked of the simulator before.
+/// Like [`assert_matches_simulator`], with timelines requested earlier.
 #[track_caller]
-pub(crate) fn assert_true_to(rows: Vec<TransitionRow>, truth: &BTreeMap<String, Vec<(String, Timestamp)>>) {
-    let mut seen: BTreeMap<String, Vec<TransitionRow>> = BTreeMap::new();
+pub(crate) fn assert_matches_timelines(
+    rows: Vec<TransitionRow>,
+    timelines: &BTreeMap<String, Vec<(String, Timestamp)>>,
+) {
+    let mut observed: BTreeMap<String, Vec<TransitionRow>> = BTreeMap::new();
     for row in rows {
-        seen.entry(row.job_id.clone()).or_default().push(row);
+        observed.entry(row.job_id.clone()).or_default().push(row);
     }
-    assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
-    for (job, rows) in &seen {
-        assert_follows(rows, &truth[job]);
+    assert_eq!(observed.keys().collect::<Vec<_>>(), timelines.keys().collect::<Vec<_>>());
+    for (job, rows) in &observed {
+        assert_job_matches(rows, &timelines[job]);
     }
 }
 
-/// The rows of one job are a chain, lead to its true end, and each says what was true when it was seen.
-fn assert_follows(rows: &[TransitionRow], truth: &[(String, Timestamp)]) {
+/// Checks the rows of one job.
+fn assert_job_matches(rows: &[TransitionRow], timelines: &[(String, Timestamp)]) {
     let mut last = None;
     for row in rows {
         assert_eq!(row.from_status, last, "{rows:#?}");
-        let seen: Timestamp = row.observed_at.parse().expect("a time");
-        let had = truth.iter().take_while(|(_, since)| *since <= seen).count();
-        // The answer was made up to a request's time before it was taken in.
-        let lately = seen - REQUEST;
-        let could_be_seen = |place: usize| place + 2 >= had || truth[place + 1].1 >= lately;
-        let seen_truly = (0..had).any(|place| truth[place].0 == row.to_status && could_be_seen(place));
-        assert!(seen_truly, "{row:?} against {truth:?}");
+        let observed: Timestamp = row.observed_at.parse().expect("a time");
+        let reached = timelines.iter().take_while(|(_, since)| *since <= observed).count();
+        // The response was produced up to [`REQUEST`] earlier.
+        let earliest = observed - REQUEST;
+        let was_current = |index: usize| index + 2 >= reached || timelines[index + 1].1 >= earliest;
+        let matches_timeline = (0..reached).any(|index| timelines[index].0 == row.to_status && was_current(index));
+        assert!(matches_timeline, "{row:?} does not match {timelines:?}");
         assert_eq!(row.anomaly, None);
         last = Some(row.to_status.clone());
     }
-    assert_eq!(last.as_ref(), truth.last().map(|(status, _)| status));
+    assert_eq!(last.as_ref(), timelines.last().map(|(status, _)| status));
 }
 
-/// A transition as the log tells it.
+/// A transition in the log.
 #[derive(Debug)]
-struct TransitionEvent<'a> {
+struct LoggedTransition<'a> {
     job: &'a str,
     from: Option<&'a str>,
     to: &'a str,
     observed_at: &'a str,
 }
 
-impl<'a> TransitionEvent<'a> {
-    /// `None` where a line tells something else.
+impl<'a> LoggedTransition<'a> {
+    /// `None` for lines of other events.
     fn read(line: &'a str) -> Option<Self> {
         let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let expected = |name: &str| field(name).unwrap_or_else(|| panic!("{name} in {line}"));
@@ -137,25 +140,25 @@ impl<'a> TransitionEvent<'a> {
     }
 }
 
-/// What a daemon's log tells stands in the database, each transition once and a job's in their order, and the rows of each job are a
-/// chain. Returns how many were told.
+/// Checks that each logged transition has exactly one row, that a job's transitions are in order, and that its rows form a chain.
+/// Returns the number of logged transitions.
 #[track_caller]
-pub(crate) fn assert_announced(rows: &[TransitionRow], log: &str, what: &str) -> usize {
+pub(crate) fn assert_log_matches(rows: &[TransitionRow], log: &str, context: &str) -> usize {
     let mut last: BTreeMap<&str, &str> = BTreeMap::new();
     for row in rows {
-        let before = last.insert(&row.job_id, &row.to_status);
-        assert_eq!(row.from_status.as_deref(), before, "{row:?}: {what}");
-        assert_ne!(before, Some(&*row.to_status), "doubled: {row:?}: {what}");
+        let previous = last.insert(&row.job_id, &row.to_status);
+        assert_eq!(row.from_status.as_deref(), previous, "{row:?}: {context}");
+        assert_ne!(previous, Some(&*row.to_status), "duplicate: {row:?}: {context}");
     }
-    // A kill may cut the last line off.
+    // A kill may cut off the last line.
     let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-    let announced: Vec<TransitionEvent<'_>> = whole.lines().filter_map(TransitionEvent::read).collect();
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    for line in &announced {
-        let found: Vec<usize> = (0..rows.len()).filter(|&place| line.is(&rows[place])).collect();
-        assert_eq!(found.len(), 1, "how often {line:?} is in the database: {what}\n{log}");
-        let before = places.insert(line.job, found[0]);
-        assert!(before.is_none_or(|before| before < found[0]), "{line:?} is out of order: {what}\n{log}");
+    let logged: Vec<LoggedTransition<'_>> = whole.lines().filter_map(LoggedTransition::read).collect();
+    let mut positions: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in &logged {
+        let matches: Vec<usize> = (0..rows.len()).filter(|&index| line.is(&rows[index])).collect();
+        assert_eq!(matches.len(), 1, "number of rows for {line:?}: {context}\n{log}");
+        let previous = positions.insert(line.job, matches[0]);
+        assert!(previous.is_none_or(|previous| previous < matches[0]), "{line:?} is out of order: {context}\n{log}");
     }
-    announced.len()
+    logged.len()
 }

@@ -1,0 +1,8 @@
+//! Arbitrary text in each untrusted field of the pages, the JSON and the metrics.
+#![no_main]
+
+#[allow(dead_code, reason = "each target runs one check")]
+#[path = "../../tests/it/untrusted_text.rs"]
+mod untrusted_text;
+
+libfuzzer_sys::fuzz_target!(|text: &str| untrusted_text::check_pages(text));
