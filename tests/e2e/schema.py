@@ -11,7 +11,7 @@ import jsonschema
 NOT_IN_SCHEMA = re.compile(
     r"""error:\ (?:
       .*\ must\ be\ between\ \d+(?:ms|s|m|h|d)\ and
-    | `(?:backoff_initial|since|remove_after)`,\ .*\ must\ not\ be\ longer\ than
+    | `(?:backoff_initial|created_within|remove_after)`,\ .*\ must\ not\ be\ longer\ than
     | `interval`\ must\ not\ be\ shorter\ than
     | there\ is\ no\ target
     | this\ (?:job|store)\ is\ in\ the\ watch\ list\ twice
@@ -20,7 +20,7 @@ NOT_IN_SCHEMA = re.compile(
     | `external_id`\ needs\ `role_arn`
     | this\ is\ the\ id\ of\ a\ reference\ store
     | `\w+`\ is\ only\ allowed\ in\ the\ main\ file
-    | `keep`\ must\ be\ a\ duration  # One that overflows.
+    | `retention`\ must\ be\ a\ duration  # One that overflows.
     )""",
     re.VERBOSE,
 )

@@ -85,7 +85,7 @@ fn an_ended_job_is_polled_once_and_removed_also_after_a_restart() {
     assert_eq!(calls(simulator, "GetReferenceImportJob"), 6);
     assert!(get(address, "/").1.contains("No import job is in sight in "), "the page shows no watch");
     let (status, shown, error) = workspace.run(&["status", "--address", &address.to_string()]);
-    assert_eq!((status, shown.as_str()), (0, "No import job is in sight."), "{error}");
+    assert_eq!((status, shown.as_str()), (0, "No job was discovered yet."), "{error}");
     let last_listed = metric(address, LAST_LISTED, &[&store]).expect("a time");
     assert!(last_listed > ends.as_duration().as_secs_f64(), "{last_listed}");
     drop(daemon);

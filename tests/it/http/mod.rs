@@ -305,12 +305,12 @@ async fn the_api_returns_all_fields_of_a_watch() {
     server.board.publish(watch);
     let expected = serde_json::json!([{
         "watch": "watch 2222222222", "target": "default", "aws_region": "us-west-2",
-        "store_id": "1234567890", "job_id": "2222222222",
+        "kind": "reference_import", "store_id": "1234567890", "job_id": "2222222222",
         "status": "COMPLETED_WITH_FAILURES", "state": "finished", "parked_reason": null, "vanished": false,
         "status_message": "as the service says",
         "created_at": "2026-03-01T08:00:00.000Z", "completed_at": null,
         "since": "2026-03-01T08:05:00.250Z", "last_seen": "2026-03-01T08:06:00.000Z",
-        "sources": {
+        "items": {
             "total": 2,
             "by_status": {"NOT_STARTED": 0, "IN_PROGRESS": 0, "FINISHED": 1, "FAILED": 1, "UNKNOWN": 0},
             "listed": [
