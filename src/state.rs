@@ -180,7 +180,7 @@ impl DaemonStatus {
         }
         match self.config_loaded_at {
             Some(_) => Ok(()),
-            None => Err("no configuration is in force yet".to_owned()),
+            None => Err("no configuration has been applied yet".to_owned()),
         }
     }
 }

@@ -141,7 +141,7 @@ failure_reasons! {
     Validation: "validation", Park, Job, Kept, true, "malformed request",
         "AWS rejects these ids. Correct the entry and reload.";
     /// A deadline passed, on either side (408).
-    Timeout: "timeout", Backoff, Target, None, false, "no answer in time",
+    Timeout: "timeout", Backoff, Target, None, false, "no response in time",
         "refwatch retries less and less often. If this lasts, check the network path to AWS (proxy, firewall) or raise \
          poll.timeout.";
     /// No connection: name, route, TLS, proxy or reset.

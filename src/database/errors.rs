@@ -27,14 +27,16 @@ pub enum OpenError {
     InUse { path: PathBuf, pid: Option<u32> },
     /// The file is unchanged.
     #[error(
-        "{path}: its schema has version {found}, and this refwatch knows none above {known}: use the newer refwatch"
+        "{path}: its schema version {found} is newer than version {known} of this refwatch: install a newer refwatch"
     )]
     NewerSchema { path: PathBuf, found: usize, known: usize },
     /// Only a reader reports this; the daemon migrates the file.
-    #[error("{path}: its schema has version {found} of {known}: start the daemon once to bring it up to date")]
+    #[error(
+        "{path}: its schema version {found} is older than version {known} of this refwatch: start the daemon, which migrates it"
+    )]
     OlderSchema { path: PathBuf, found: usize, known: usize },
     /// The file is unchanged. Only the start of a daemon moves it aside.
-    #[error("{path}: no database of refwatch, or a damaged one: {reason}")]
+    #[error("{path}: not a refwatch database, or damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// SQLite ignores a setting that durability needs, as on some network file systems.
     #[error("{path}: {setting} is {found:?} after it was set to {wanted:?}")]
@@ -45,20 +47,20 @@ pub enum OpenError {
         found: rusqlite::types::Value,
     },
     /// A system call failed.
-    #[error("{path}: {needed}: {error}")]
+    #[error("{path}: cannot {operation}: {error}")]
     System {
         path: PathBuf,
-        needed: &'static str,
+        operation: &'static str,
         #[source]
         error: io::Error,
     },
     /// The file or directory belongs to another user.
-    #[error("{path}: {needed}: {whose}: give it to that user with chown, or run as its owner")]
-    PermissionDenied { path: PathBuf, needed: &'static str, whose: String },
+    #[error("{path}: cannot {operation}: permission denied: {owners}: run as that user or as root")]
+    PermissionDenied { path: PathBuf, operation: &'static str, owners: String },
     /// SQLite may not open the file or one of its companions.
     #[error(
-        "{path}: cannot be opened: this user must be able to read it, \
-         and to write its directory where a daemon was killed and has not been started since"
+        "{path}: cannot open the database: permission denied: this user must be able to read it, and to write its directory \
+         if the daemon was killed"
     )]
     NoAccess { path: PathBuf },
     /// SQLite failed, for a reason that is not damage.
@@ -119,13 +121,13 @@ impl OpenError {
         Self::Damaged { path: path.into(), reason: reason.to_string() }
     }
 
-    /// A system call on `path` failed, which had to allow what `needed` says.
-    pub(super) fn of_system(path: &Path, needed: &'static str) -> impl Fn(io::Error) -> Self {
+    /// A system call on `path` failed. `operation` completes "cannot".
+    pub(super) fn of_system(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::PermissionDenied { path: path.into(), needed, whose: owners(path) }
+                Self::PermissionDenied { path: path.into(), operation, owners: owners(path) }
             }
-            _ => Self::System { path: path.into(), needed, error },
+            _ => Self::System { path: path.into(), operation, error },
         }
     }
 }

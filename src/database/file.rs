@@ -54,18 +54,17 @@ impl LockedFile {
     /// # Errors
     /// Another process has the lock, or the system refuses.
     pub(super) fn lock(path: &Path) -> Result<Self, OpenError> {
-        let absolute = path::absolute(path).map_err(OpenError::of_system(path, "no such path can be"))?;
+        let absolute = path::absolute(path).map_err(OpenError::of_system(path, "resolve the path"))?;
         if let Some(directory) = absolute.parent() {
             let missing: Vec<&Path> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
             let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
-            let needed = "it must be there, and this user must be able to enter it";
-            made.map_err(OpenError::of_system(directory, needed))?;
+            made.map_err(OpenError::of_system(directory, "create or enter the directory"))?;
             // A power cut removes a directory whose entry was not synced, and the database with it.
             missing.into_iter().filter_map(Path::parent).try_for_each(sync)?;
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
         let lock_path = beside(&path, ".lock");
-        let failed = OpenError::of_system(&lock_path, "this user must be able to write it");
+        let failed = OpenError::of_system(&lock_path, "write the lock file");
         // The file stays: if it were deleted, two processes could lock two files of one name.
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
@@ -148,11 +147,11 @@ impl LockedFile {
         }
         // Closed before SQLite opens it: closing it later would drop the locks that SQLite holds for this process.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
-        let file = file.map_err(OpenError::of_system(&self.path, "this user must be able to read and write it"))?;
+        let file = file.map_err(OpenError::of_system(&self.path, "read and write the file"))?;
         // SQLite opens a file of a later format read-only, as if the file system were.
         let mut format = [0];
         let read = file.read_at(&mut format, WRITE_FORMAT_AT);
-        read.map_err(OpenError::of_system(&self.path, "this user must be able to read it"))?;
+        read.map_err(OpenError::of_system(&self.path, "read the file"))?;
         if format[0] > WRITE_FORMAT_MAX {
             return Err(OpenError::damaged(&self.path, &format!("a file of SQLite's format {}", format[0])));
         }
@@ -166,7 +165,7 @@ impl LockedFile {
     pub(super) fn read_through(&self) -> Result<(), OpenError> {
         for file in FILES.map(|suffix| beside(&self.path, suffix)).iter().filter(|file| file.exists()) {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
-            read.map_err(OpenError::of_system(file, "this user must be able to read it"))?;
+            read.map_err(OpenError::of_system(file, "read the file"))?;
         }
         Ok(())
     }
@@ -177,7 +176,7 @@ impl LockedFile {
     /// The system refuses. The files that were moved stay moved; the next start moves the rest.
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let aside = beside(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let failed = |error| OpenError::of_system(&aside, "the damaged database must be moved there")(error);
+        let failed = |error| OpenError::of_system(&aside, "move the damaged database there")(error);
         if self.path.exists() && !self.path.is_file() {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }
@@ -211,7 +210,7 @@ pub(super) fn read_only<T, E: From<OpenError>>(
 ) -> Result<T, E> {
     let path = &fs::canonicalize(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
-        _ => OpenError::of_system(path, "this user must be able to read it")(error),
+        _ => OpenError::of_system(path, "read the file")(error),
     })?;
     let wal = beside(path, "-wal");
     let attempt = |name: &Path, flags| {
@@ -236,5 +235,5 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 
 /// Returns once a file's content, or a directory's entries, are on disk.
 fn sync(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(OpenError::of_system(path, "it must be on disk"))
+    File::open(path).and_then(|file| file.sync_all()).map_err(OpenError::of_system(path, "sync it to disk"))
 }

@@ -83,7 +83,7 @@ impl Writer {
             let aside = file.quarantine(Clock::system().now().wall)?;
             instruments.database_quarantined.inc();
             error!(event = "database_quarantined", database = %path.display(), moved_to = %aside.display(), %reason,
-                "no database of refwatch, or a damaged one: it was moved aside and a new one begun. To read what is left of it: \
+                "not a refwatch database, or damaged: moved to quarantine and replaced by a new one. To read its rows: \
                 sqlite3 FILE .recover");
             connection = connect(&mut file);
         }
@@ -107,7 +107,7 @@ impl Writer {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
             thread::Builder::new().name("database".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
         };
-        run().map_err(|error| OpenError::System { path, needed: "a thread must be started", error })?;
+        run().map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
         Ok(())
     }
 
@@ -150,7 +150,10 @@ impl Writer {
             None => None,
         };
         if let Some(error) = error {
-            warn!(event = "database_not_closed", error, "nothing is lost, and the next start checks the file");
+            warn!(
+                event = "database_not_closed",
+                error, "cannot close the database; the next start checks it, and no transition is lost"
+            );
         }
         drop(self.file);
         for done in closing {

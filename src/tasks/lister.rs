@@ -309,7 +309,7 @@ impl Lister {
             self.cut_short = true;
             let StoreId { target, store } = &self.store;
             let missed = format!(
-                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not found: set a shorter `created_within`"
+                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not discovered: set a shorter `created_within`"
             );
             warn!(event = "listing_cut_short", %target, store_id = %store, "{missed}");
             self.context.board.update_store(&self.store, |view| view.missed = Some(missed));
@@ -326,7 +326,7 @@ impl Lister {
         if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
             if let (Some(reason), None) = (&unhandled, &self.unhandled) {
                 warn!(event = "discovery_failed", %target, store_id = %store, watch = &**name,
-                    "new jobs of this store cannot be watched until this is mended: {reason}");
+                    "new jobs of this store cannot be watched: {reason}");
             }
             self.unhandled.clone_from(&unhandled);
             self.context.board.update_store(&self.store, |view| view.error = unhandled);
@@ -357,7 +357,7 @@ impl Lister {
         let discovery = self.policy.discovery.as_ref();
         if self.ended_by.replace(*reason) != Some(*reason) {
             let follows = if discovery.is_some() {
-                "none of its jobs can be found until it can be listed, and those that were are polled one by one"
+                "its jobs cannot be discovered, and its watched jobs are polled one by one"
             } else {
                 "its jobs are polled one by one"
             };
@@ -366,8 +366,8 @@ impl Lister {
                 "this store cannot be listed: {follows}: {message}{advice}");
         }
         if discovery.is_some() {
-            let trouble = format!("it cannot be listed: {message}{advice}");
-            self.context.board.update_store(&self.store, |view| view.error = Some(trouble));
+            let error = format!("it cannot be listed: {message}{advice}");
+            self.context.board.update_store(&self.store, |view| view.error = Some(error));
         }
     }
 }

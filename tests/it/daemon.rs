@@ -178,7 +178,7 @@ fn fault_075_a_transition_is_not_shown_before_it_is_committed() {
     eventually("both ends", || (ended(&transitions(&database)) == 2).then_some(()));
     eventually("all transitions to be shown", || everything_shown(&transitions(&database)));
     eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
-    assert_eq!(daemon.stderr().matches("event=\"record_failed\"").count(), 1, "{}", daemon.stderr());
+    assert_eq!(daemon.stderr().matches("event=\"database_failed\"").count(), 1, "{}", daemon.stderr());
 }
 
 /// Whether `later` is a later row of the same job.
@@ -198,7 +198,7 @@ fn a_moved_database_is_detected() {
     assert!(reason.contains("refwatch.db"), "{reason}");
     std::fs::rename(workspace.path("elsewhere.db"), &database).expect("a database");
     eventually("the database to be found", || (get(address, "/-/ready").0 == 200).then_some(()));
-    assert!(daemon.stderr().contains("event=\"record_recovered\""));
+    assert!(daemon.stderr().contains("event=\"database_recovered\""));
 }
 
 #[test]

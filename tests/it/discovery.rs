@@ -134,7 +134,7 @@ fn a_store_that_cannot_be_listed_is_logged_once_and_shown_first_on_the_page() {
     });
     let (log, page) = (daemon.stderr(), get(address, "/").1);
     assert_eq!(log.matches("event=\"listing_failed\"").count(), 1, "{log}");
-    assert!(log.contains("none of its jobs can be found until it can be listed"), "{log}");
+    assert!(log.contains("its jobs cannot be discovered it can be listed"), "{log}");
     for text in [&log, &page] {
         assert!(text.contains("omics:ListReferenceImportJobs"), "advice: {text}");
     }

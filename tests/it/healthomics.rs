@@ -102,12 +102,12 @@ async fn fault_044_a_configured_endpoint_is_used_verbatim_and_the_request_matche
 #[tokio::test]
 async fn an_invalid_response_is_a_failure_that_quotes_it() {
     let cases = [
-        ("another job", job_response(&[("9876543210", "9876543211")]), "the answer is about job"),
-        ("another store", job_response(&[("\"1234567890\"", "\"1234567899\"")]), "the answer is about job"),
-        ("no id", job_response(&[("\"id\": \"9876543210\",", "")]), "the answer is about job"),
+        ("another job", job_response(&[("9876543210", "9876543211")]), "the response is about job"),
+        ("another store", job_response(&[("\"1234567890\"", "\"1234567899\"")]), "the response is about job"),
+        ("no id", job_response(&[("\"id\": \"9876543210\",", "")]), "the response is about job"),
         ("no status", job_response(&[("\"status\": \"IN_PROGRESS\",", "")]), "no status"),
         ("HTML", response("200 OK", "Content-Type: text/html\r\n", "<html>\nhello"), r"<html>\u000ahello"),
-        ("nothing", response("200 OK", "", ""), "the answer is about job"),
+        ("nothing", response("200 OK", "", ""), "the response is about job"),
         ("cut JSON", response("200 OK", "", "{\"id\": \"98765"), "HTTP 200, but the body is not HealthOmics's"),
         ("deep JSON", response("200 OK", "", &"[".repeat(100_000)), "HTTP 200, but the body is not HealthOmics's"),
         ("a redirect", response("301 Moved", "Location: http://elsewhere/\r\n", ""), "redirects are not followed"),
@@ -193,7 +193,7 @@ async fn fault_012_an_oversized_response_is_not_read_to_its_end() {
     let failure = target(address, LONG).await.poll(&key).await.expect_err("too long");
     assert_eq!(
         (failure.reason, failure.message.as_str()),
-        (FailureReason::Protocol, "the answer is longer than 1048576 bytes")
+        (FailureReason::Protocol, "the response is longer than 1048576 bytes")
     );
     let taken_whole = writer.join().expect("the server's thread");
     assert!(!taken_whole, "the whole response was read");
@@ -210,7 +210,10 @@ async fn a_truncated_or_missing_response_has_its_failure_reason() {
     let address = silent.local_addr().expect("an address");
     let key: JobKey = JOB.parse().expect("a job");
     let late = target(address, Duration::from_millis(300)).await.poll(&key).await.expect_err("silence");
-    assert_eq!((late.reason, late.message.as_str()), (FailureReason::Timeout, "no whole answer before poll.timeout"));
+    assert_eq!(
+        (late.reason, late.message.as_str()),
+        (FailureReason::Timeout, "no complete response within poll.timeout")
+    );
     drop(silent);
     let refused = target(address, LONG).await.poll(&key).await.expect_err("no listener");
     assert_eq!(refused.reason, FailureReason::Connect, "{refused}");

@@ -39,7 +39,7 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     let (reason, message) = match error {
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => broken_answer(error, context.raw()),
-        SdkError::TimeoutError(_) => (FailureReason::Timeout, "no whole answer before poll.timeout".to_owned()),
+        SdkError::TimeoutError(_) => (FailureReason::Timeout, "no complete response within poll.timeout".to_owned()),
         _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(target, error)),
         SdkError::DispatchFailure(_) => (FailureReason::Connect, connect(target, error)),
         _ => (FailureReason::Other, chain(error)),
@@ -126,10 +126,10 @@ fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
 /// A response that began and cannot be read: the connection broke, or it is not what the API page says.
 fn broken_answer(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
     if find::<LengthLimitError>(error).is_some() {
-        return (FailureReason::Protocol, format!("the answer is longer than {RESPONSE_BYTES_MAX} bytes"));
+        return (FailureReason::Protocol, format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
     }
     if find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some() {
-        return (FailureReason::Connect, format!("the answer broke off: {}", chain(error)));
+        return (FailureReason::Connect, format!("the response was cut off: {}", chain(error)));
     }
     (reason_of_status(response.status().as_u16()), unreadable(response))
 }

@@ -30,7 +30,7 @@ pub(super) async fn caller_identity(
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
         Ok(answer) => {
-            let text = |text: Option<String>| text.unwrap_or_else(|| "not told".to_owned());
+            let text = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
             Ok(Some(CallerIdentity { arn: text(answer.arn), account: text(answer.account) }))
         }
         Err(error) => {

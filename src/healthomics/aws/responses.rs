@@ -18,11 +18,13 @@ const SDK_NO_VALUE: &str = "no value was set";
 pub(super) fn snapshot(requested: &JobKey, response: &GetReferenceImportJobOutput) -> PollOutcome {
     let (store, job) = (response.reference_store_id(), response.id());
     if store != requested.store.as_str() || job != requested.job.as_str() {
-        return Err(protocol(format!("the answer is about job {store:?}/{job:?}, asked was {requested}")));
+        return Err(protocol(format!(
+            "the response is about job {store:?}/{job:?}, the request was about {requested}"
+        )));
     }
     let status = response.status().as_str();
     if status == SDK_NO_VALUE {
-        return Err(protocol("the answer has no status".to_owned()));
+        return Err(protocol("the response has no status".to_owned()));
     }
     Ok(Snapshot {
         status: JobStatus::from(status),
@@ -41,7 +43,7 @@ pub(super) fn list_page(
         let (store, id) = (job.reference_store_id(), job.id());
         let job_id = id.parse().ok().filter(|_| store == requested.as_str());
         let job_id = job_id
-            .ok_or_else(|| protocol(format!("store {requested} was listed, and the answer names {store:?}/{id:?}")))?;
+            .ok_or_else(|| protocol(format!("the listing of store {requested} contains job {store:?}/{id:?}")))?;
         let status = JobStatus::from(job.status().as_str());
         Ok(ListedJob { job: job_id, status, created_at: timestamp(job.creation_time()) })
     });

@@ -241,7 +241,7 @@ impl Supervisor {
                     self.start_watch(id, &entry, restored, restarts);
                 }
             }
-            TaskEnd::GivenUp(key) => self.give_up(&key),
+            TaskEnd::FailedPermanently(key) => self.fail_permanently(&key),
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Supervisor {
             }
             Ok(Err(error @ CommitError::WriterGone)) => return Err(ApplyError::Lost(error)),
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
-            Err(_) => Err("the database does not answer".to_owned()),
+            Err(_) => Err("the database did not respond in time".to_owned()),
         };
         // An error: the lister has ended meanwhile.
         let _ = ack.send(handled);
@@ -281,10 +281,10 @@ impl Supervisor {
         for _ in 0..READ_ATTEMPTS {
             match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
-                    warn!(event = "database_unreadable", %error, "the database is asked again");
+                    warn!(event = "database_unreadable", %error, "cannot read the database; retrying");
                     self.context.clock.sleep(READ_PAUSE).await;
                 }
-                answer => return answer.map_err(ApplyError::Lost),
+                result => return result.map_err(ApplyError::Lost),
             }
         }
         self.context.database.restore(jobs).await.map_err(ApplyError::Lost)
@@ -332,13 +332,13 @@ impl Supervisor {
         });
     }
 
-    fn give_up(&self, key: &TaskKey) {
-        let reason = format!("a fault of refwatch: its task failed {RESTARTS_MAX} times over");
+    fn fail_permanently(&self, key: &TaskKey) {
+        let reason = format!("internal error: its task failed more than {RESTARTS_MAX} times");
         match key {
             TaskKey::Lister(store) => {
                 error!(event = "lister_failed", target = %store.target, store_id = %store.store,
-                    restarts = RESTARTS_MAX, "sweeping this store failed again and again: until the next reload its jobs are \
-                    polled one by one, and none that is not watched yet is found");
+                    restarts = RESTARTS_MAX, "internal error: the lister of this store failed too often; its jobs are polled \
+                    one by one and new jobs are not discovered until refwatch restarts");
                 if let Some(registry) = self.stores.get(store) {
                     registry.set_safety_interval(None);
                 }
@@ -348,7 +348,7 @@ impl Supervisor {
             }
             TaskKey::Watch(id) => {
                 error!(event = "watch_failed", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
-                    "the task of this watch failed again and again: it is parked until the next reload that changes it");
+                    "internal error: the task of this watch failed too often; it is parked until its entry changes");
                 if let Some(registry) = self.stores.get(&id.store_id()) {
                     registry.subscribe(&id.key.job).report(NextAction::Parked(reason.clone()), None);
                 }

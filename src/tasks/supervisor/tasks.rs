@@ -48,13 +48,13 @@ pub enum TaskEnd<K, E> {
         restarts: u32,
     },
     /// The task panicked more than `RESTARTS_MAX` times.
-    GivenUp(K),
+    FailedPermanently(K),
 }
 
 impl<K, E> TaskEnd<K, E> {
     fn key(&self) -> Option<&K> {
         match self {
-            Self::Done(key) | Self::Panicked { key, .. } | Self::GivenUp(key) => Some(key),
+            Self::Done(key) | Self::Panicked { key, .. } | Self::FailedPermanently(key) => Some(key),
             Self::Failed(_) => None,
         }
     }
@@ -127,7 +127,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         match (end, restarts) {
             (Ok(Err(error)), _) => self.ended.push_back(TaskEnd::Failed(error)),
             (Ok(Ok(())), Some(_)) => self.ended.push_back(TaskEnd::Done(key)),
-            (Err(_), Some(RESTARTS_MAX..)) => self.ended.push_back(TaskEnd::GivenUp(key)),
+            (Err(_), Some(RESTARTS_MAX..)) => self.ended.push_back(TaskEnd::FailedPermanently(key)),
             (Err(_), Some(restarts)) => self.ended.push_back(TaskEnd::Panicked { key, restarts: restarts + 1 }),
             (Ok(Ok(())) | Err(_), None) => {}
         }
@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts });
             tasks.start("a", restarts, |_| async { panic!("a fault") });
         }
-        assert_eq!(tasks.next_end().await, TaskEnd::GivenUp("a"));
+        assert_eq!(tasks.next_end().await, TaskEnd::FailedPermanently("a"));
     }
 
     #[tokio::test]

@@ -77,14 +77,10 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
 #[tokio::test]
 async fn a_watch_that_failed_permanently_is_parked_and_stays_visible() {
     let (mut supervisor, id, _folder) = supervisor().await;
-    let given_up = TaskEnd::GivenUp(TaskKey::Watch(id.clone()));
+    let given_up = TaskEnd::FailedPermanently(TaskKey::Watch(id.clone()));
     supervisor.handle_end(given_up).await.expect("the daemon goes on");
     let view = supervisor.context.board.watch(&id).expect("a watch");
-    assert!(
-        matches!(&view.state, WatchState::Parked(reason) if reason.contains("a fault of refwatch")),
-        "{:?}",
-        view.state
-    );
+    assert!(matches!(&view.state, WatchState::Parked(reason) if reason.contains("internal error")), "{:?}", view.state);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ fn fault_031_expired_credentials_are_refreshed_at_once_and_then_with_backoff() {
     good_from.store(0, Ordering::SeqCst);
     ready(address, 200);
     let log = daemon.stderr();
-    assert!(log.contains("event=\"identity_refused\"") && log.contains("event=\"identity_accepted\""), "{log}");
+    assert!(log.contains("event=\"credentials_rejected\"") && log.contains("event=\"credentials_accepted\""), "{log}");
 }
 
 #[test]

@@ -76,8 +76,8 @@ impl DaemonOnDisk {
         eventually("ready", || (get(self.address, "/-/ready").0 == 200).then_some(()));
         eventually("READY", || self.notification(Duration::from_mins(2)).filter(|message| message.contains("READY=1")));
         let log = daemon.stderr();
-        assert_eq!(log.matches("event=\"record_failed\"").count(), 1, "one event: {log}");
-        assert!(log.contains("event=\"record_recovered\"") && !log.contains("set_aside"), "{log}");
+        assert_eq!(log.matches("event=\"database_failed\"").count(), 1, "one event: {log}");
+        assert!(log.contains("event=\"database_recovered\"") && !log.contains("set_aside"), "{log}");
         assert_eq!(crate::transition_rows::transitions(&self.database_path()).len(), 3, "no row added");
     }
 

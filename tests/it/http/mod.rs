@@ -258,7 +258,7 @@ async fn every_endpoint_responds_with_its_type_and_the_common_headers() {
 async fn ready_reports_why_the_daemon_is_not_ready() {
     let server = Server::start().await;
     let response = server.get("/-/ready").await;
-    assert_eq!((response.status, response.body.as_str()), (503, "no configuration is in force yet\n"));
+    assert_eq!((response.status, response.body.as_str()), (503, "no configuration has been applied yet\n"));
     server.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
         daemon.database_error = Some("disk full".to_owned());

@@ -193,7 +193,7 @@ async fn the_job_page_shows_errors_and_advice() {
         "AWS did not say when it ended.",
         "AWS&#39;s message changed",
         "&lt;script&gt;alert(1)",
-        "no answer in time",
+        "no response in time",
         "raise poll.timeout",
         ">chr2: FAILED</title>",
     ] {

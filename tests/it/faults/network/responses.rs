@@ -48,7 +48,7 @@ async fn fault_008_009_010_012_013_026_028_an_invalid_response_causes_no_transit
     let reasons = faults.map(|fault| (fault, "protocol"));
     let run = FaultRun::run(LONG, &faults).await;
     run.assert_all_jobs_seen(&reasons);
-    run.assert_logged(&["the answer is longer than 1048576 bytes", "redirects are not followed", "Welcome to"]);
+    run.assert_logged(&["the response is longer than 1048576 bytes", "redirects are not followed", "Welcome to"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,5 +70,5 @@ async fn fault_014_015_016_029_a_stalled_or_broken_connection_fails_one_poll() {
     faults.push(Fault::Closed);
     let run = FaultRun::run(SHORT, &faults).await;
     run.assert_all_jobs_seen(&reasons);
-    run.assert_logged(&["no whole answer before poll.timeout", "the answer broke off"]);
+    run.assert_logged(&["no complete response within poll.timeout", "the response was cut off"]);
 }
