@@ -19,7 +19,8 @@ NOT_IN_SCHEMA = re.compile(
     | two\ watches\ have\ the\ name
     | `external_id`\ needs\ `role_arn`
     | this\ is\ the\ id\ of\ a\ reference\ store
-    | `\w+`\ is\ only\ allowed\ in\ the\ main\ file
+    | unknown\ key\ `\w+`\ \(the\ keys\ here\ are\ `target`,\ `job`,\ `store`\)  # In an included file.
+    | `listen`\ must\ be\ an\ IP\ address\ and\ a\ port
     | `retention`\ must\ be\ a\ duration  # One that overflows.
     )""",
     re.VERBOSE,

@@ -79,12 +79,12 @@ fn a_replaced_certificate_is_loaded_without_a_restart_and_an_invalid_one_is_reje
     assert_eq!((status, shown.as_str()), (0, "Nothing is watched."), "over the control socket: {error}");
 
     workspace.write("server.crt", "no certificate");
-    eventually("the rejected certificate", || daemon.stderr().contains("event=\"certificate_refused\"").then_some(()));
+    eventually("the rejected certificate", || daemon.stderr().contains("event=\"certificate_rejected\"").then_some(()));
     assert_eq!(request(&first).expect("a response").0, 200, "the previous certificate stays in use");
     write_certificate(&workspace, &second, "server");
     eventually("the other certificate", || request(&second).ok().filter(|(status, _)| *status == 200));
     assert!(request(&first).is_err());
-    assert_eq!(daemon.stderr().matches("event=\"certificate_refused\"").count(), 1, "one event: {}", daemon.stderr());
+    assert_eq!(daemon.stderr().matches("event=\"certificate_rejected\"").count(), 1, "one event: {}", daemon.stderr());
 }
 
 #[test]
@@ -195,10 +195,10 @@ fn an_exposed_listener_causes_a_warning_in_check_and_at_start() {
         assert_eq!(output.contains("warning: http.listen is 0.0.0.0:0, which others can reach"), !warning.is_empty());
         let log = workspace.daemon(&file).0.stderr();
         assert!(output.contains(warning) && log.contains(warning), "{output}{log}");
-        assert_eq!(log.contains("event=\"exposed\""), !warning.is_empty(), "{log}");
+        assert_eq!(log.contains("event=\"listener_exposed\""), !warning.is_empty(), "{log}");
     }
     let file = workspace.write("refwatch.toml", &configuration(""));
     let (daemon, address) = workspace.daemon(&file);
     assert_eq!(get(address, "/-/healthy").0, 200);
-    assert!(!daemon.stderr().contains("event=\"exposed\""));
+    assert!(!daemon.stderr().contains("event=\"listener_exposed\""));
 }

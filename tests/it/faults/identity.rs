@@ -113,7 +113,7 @@ fn fault_036_a_denied_store_slows_only_its_own_jobs() {
     let of = |store: &'static str| jobs.iter().map(move |id| ("default", store, id.as_str()));
     let entries: Vec<_> = of(STORE).chain(of("2222222222")).collect();
     let (daemon, address) = daemon(&workspace, &config(&[("default", service.address, "")], &entries), &KEYS);
-    eventually("the rejection", || daemon.stderr().contains("event=\"access_refused\"").then_some(()));
+    eventually("the rejection", || daemon.stderr().contains("event=\"access_denied_to_store\"").then_some(()));
     let of_denied = || -> Vec<Request> {
         service.requests().into_iter().filter(|request| request.head.contains(&format!("/{STORE}/"))).collect()
     };
@@ -145,7 +145,7 @@ fn fault_037_if_everything_is_denied_the_daemon_is_not_ready_and_names_the_actio
         assert_paced(PROBES_FROM, || service.requests().into_iter().filter(of_store).collect());
     }
     assert_eq!(get(address, "/-/healthy").0, 200);
-    assert_eq!(daemon.stderr().matches("event=\"access_refused\"").count(), 2, "one per store: {}", daemon.stderr());
+    assert_eq!(daemon.stderr().matches("event=\"access_denied_to_store\"").count(), 2, "one per store: {}", daemon.stderr());
     // A target without jobs counts as up.
     workspace.write("refwatch.toml", &config(&[("default", service.address, "")], &[]));
     daemon.signal(Signal::HUP);

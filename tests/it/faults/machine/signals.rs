@@ -94,7 +94,7 @@ fn fault_091_a_stop_does_not_wait_for_a_reload_or_a_commit_on_a_stuck_disk() {
         String::from_utf8_lossy(&buffer[..length]).contains("RELOADING=1").then_some(())
     });
     stops_in_time(&mut daemon, |daemon| {
-        eventually("the last log line", || daemon.stderr().contains("event=\"record_not_closed\"").then_some(()));
+        eventually("the last log line", || daemon.stderr().contains("event=\"database_not_closed\"").then_some(()));
         // strace keeps a process in a delayed call even after its end.
         drop(tracer);
     });
