@@ -1,4 +1,5 @@
-//! Compares the documentation with the sources: each logged warning and error has a row in `docs/operation.md`.
+//! Compares the documents with the program: `docs/operation.md` lists every logged warning and error, `docs/configuration.md` every
+//! key.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,4 +29,55 @@ fn the_operation_guide_lists_exactly_the_warning_and_error_events() {
     let rows: BTreeSet<&str> = table.lines().skip(1).filter_map(|row| row.split('`').nth(1)).collect();
     assert!(events.len() > 20, "{events:?}");
     assert_eq!(events, rows);
+}
+
+#[test]
+fn the_configuration_guide_lists_every_key_with_its_description_and_default() {
+    /// The rows of a table's keys, and of the tables in it.
+    fn rows(table: &serde_json::Value, rows_of_schema: &mut BTreeSet<String>) {
+        for (key, value) in table["properties"].as_object().into_iter().flatten() {
+            let inner = [value, &value["items"], &value["patternProperties"]];
+            let tables =
+                inner.into_iter().chain(value["patternProperties"].as_object().into_iter().flat_map(|it| it.values()));
+            let before = rows_of_schema.len();
+            tables.for_each(|table| rows(table, rows_of_schema));
+            let is_section = rows_of_schema.len() > before && !["tls", "quota", "users"].contains(&key.as_str());
+            let default = &value["default"];
+            let default = if default.is_null() { "–".to_owned() } else { format!("`{default}`") };
+            if !is_section {
+                let description = value["description"].as_str().unwrap_or_default();
+                rows_of_schema.insert(format!("| `{key}` | {description} | {default} |"));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/configuration.md")).expect("the document");
+    let in_document: BTreeSet<String> =
+        document.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect();
+    let mut of_schema = BTreeSet::new();
+    rows(&refwatch::config::schema(), &mut of_schema);
+    assert!(of_schema.len() > 30, "{of_schema:#?}");
+    assert_eq!(in_document, of_schema);
+}
+
+#[test]
+fn the_examples_of_the_configuration_guide_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/configuration.md")).expect("the document");
+    let examples: Vec<&str> = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() > 8, "{examples:?}");
+    for example in examples {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("refwatch.toml");
+        fs::create_dir(directory.path().join("projects")).expect("a directory");
+        fs::write(
+            &path,
+            format!("database.path = \"refwatch.db\"\n{example}")
+                .replace("database.path = \"refwatch.db\"\n[database]", "[database]"),
+        )
+        .expect("a file");
+        if let Err(problems) = refwatch::config::load(&path) {
+            panic!("{example}\n{problems}");
+        }
+    }
 }

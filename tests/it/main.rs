@@ -20,6 +20,7 @@ mod healthomics;
 mod http;
 mod journal;
 mod listing;
+mod messages;
 mod module_deps;
 mod process;
 mod reload;

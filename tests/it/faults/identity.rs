@@ -145,7 +145,12 @@ fn fault_037_if_everything_is_denied_the_daemon_is_not_ready_and_names_the_actio
         assert_paced(PROBES_FROM, || service.requests().into_iter().filter(of_store).collect());
     }
     assert_eq!(get(address, "/-/healthy").0, 200);
-    assert_eq!(daemon.stderr().matches("event=\"access_denied_to_store\"").count(), 2, "one per store: {}", daemon.stderr());
+    assert_eq!(
+        daemon.stderr().matches("event=\"access_denied_to_store\"").count(),
+        2,
+        "one per store: {}",
+        daemon.stderr()
+    );
     // A target without jobs counts as up.
     workspace.write("refwatch.toml", &config(&[("default", service.address, "")], &[]));
     daemon.signal(Signal::HUP);

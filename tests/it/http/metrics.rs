@@ -71,6 +71,17 @@ fn series(text: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     lines.map(parse).collect()
 }
 
+#[test]
+fn the_guide_of_metrics_lists_every_family() {
+    let guide = include_str!("../../../docs/metrics.md");
+    let listed: BTreeSet<&str> = guide
+        .split('`')
+        .filter(|code| code.starts_with("refwatch_") || code.starts_with("process_"))
+        .filter_map(|code| code.split('{').next())
+        .collect();
+    assert_eq!(listed, FAMILIES.iter().map(|(name, ..)| *name).collect());
+}
+
 #[tokio::test]
 async fn the_metrics_are_the_documented_ones() {
     let server = Server::start().await;
