@@ -144,7 +144,7 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     let (clock, instruments) = (Clock::system(), Instruments::new()?);
     let database = Database::open(&path, &instruments)?;
     let context = TaskContext { clock, database, board: SharedState::default(), instruments };
-    let mut announced = context.board.follow();
+    let mut announced = context.board.subscribe();
     let mut supervisor = Supervisor::new(context, Arc::new(Aws::new(clock)), 1);
     supervisor.apply(&config(&simulator, use_list, Config::new(path))?).await?;
 

@@ -1,7 +1,7 @@
 //! The latest published status of every job, every store and the daemon.
 //!
-//! Pages, metrics and commands read it. Tasks write it and never read it: no decision depends on it. Everything published here
-//! is already committed to the database.
+//! Tasks write it; pages, metrics and commands read it. Polling never depends on it. The pruning of the database does: it keeps
+//! the rows of published watches. The status of a job is committed to the database before it is published.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,20 +14,20 @@ use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Transition;
 
-/// Failed polls kept for each watch; the oldest is removed first.
+/// Failed polls kept for each watch.
 pub const RECENT_FAILURES_MAX: usize = 20;
 
-/// Transitions buffered for a slow subscriber. One that falls further behind receives the number that it missed.
-const FOLLOWER_BACKLOG_MAX: usize = 1024;
+/// Transitions buffered for a slow subscriber. A slower subscriber loses the oldest and receives the number of lost transitions.
+const SUBSCRIBER_BACKLOG_MAX: usize = 1024;
 
-/// The latest published status of everything. Clones share it.
+/// Clones share the same data.
 #[derive(Clone, Debug)]
 pub struct SharedState {
     inner: Arc<RwLock<Inner>>,
     transitions: broadcast::Sender<Arc<TransitionEvent>>,
 }
 
-/// The health that one part of the daemon publishes about itself: `None` while it works, else what is wrong.
+/// The health of the database or of a target: `None` while it works, otherwise the error.
 pub type Health = watch::Receiver<Option<String>>;
 
 /// A committed transition.
@@ -41,7 +41,7 @@ pub struct TransitionEvent {
 
 impl Default for SharedState {
     fn default() -> Self {
-        Self { inner: Arc::default(), transitions: broadcast::Sender::new(FOLLOWER_BACKLOG_MAX) }
+        Self { inner: Arc::default(), transitions: broadcast::Sender::new(SUBSCRIBER_BACKLOG_MAX) }
     }
 }
 
@@ -63,18 +63,18 @@ pub struct WatchStatus {
     /// The target's AWS region; empty if the target has an endpoint and no region.
     pub aws_region: Arc<str>,
     pub state: WatchState,
-    /// `None` before the first successful poll.
+    /// The state of the job; `None` before the first successful poll.
     pub known: Option<Arc<JobState>>,
-    /// Whether the last poll succeeded; `None` before the first one.
+    /// Whether the last poll succeeded; `None` before the first poll.
     pub up: Option<bool>,
     pub last_successful_poll: Option<Timestamp>,
     pub next_poll: Option<Timestamp>,
-    /// The oldest first, at most [`RECENT_FAILURES_MAX`].
+    /// At most [`RECENT_FAILURES_MAX`], the oldest first.
     pub recent_failures: VecDeque<FailedPoll>,
 }
 
 impl WatchStatus {
-    /// A watch before its first poll.
+    /// The status before the first poll.
     #[must_use]
     pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>) -> Self {
         Self {
@@ -97,7 +97,7 @@ pub enum WatchState {
     Live,
     /// The job has ended.
     Finished,
-    /// The job is not polled until the configuration changes, for this reason.
+    /// The job is not polled until the configuration changes. Contains the reason.
     Parked(String),
 }
 
@@ -121,20 +121,19 @@ pub struct StoreStatus {
     pub id: StoreId,
     /// The `watch` label of its jobs.
     pub name: Arc<str>,
-    /// When it was last listed completely.
+    /// When the store was last listed completely.
     pub listed_at: Option<Timestamp>,
-    /// Why new jobs cannot be discovered, if they cannot. It may quote the service.
+    /// Why new jobs cannot be discovered. May quote the service.
     pub error: Option<String>,
-    /// Why some jobs were not discovered and will not be.
+    /// Why some jobs will never be discovered.
     pub missed: Option<String>,
 }
 
-/// A poll that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedPoll {
     pub at: Timestamp,
     pub reason: FailureReason,
-    /// It may quote the service.
+    /// May quote the service.
     pub message: String,
 }
 
@@ -151,23 +150,21 @@ pub struct ConfigError {
 
 #[derive(Clone, Debug, Default)]
 pub struct DaemonStatus {
-    /// When the running configuration was loaded; `None` before the first one.
+    /// When the running configuration was loaded; `None` before the first load.
     pub config_loaded_at: Option<Timestamp>,
     pub config_error: Option<ConfigError>,
-    /// The running configuration as TOML, its secrets hidden.
+    /// The running configuration as TOML, with secrets hidden.
     pub effective_config: Arc<str>,
     /// Why the database cannot be written; `None` while it can.
     pub database_error: Option<String>,
-    /// The targets that are down, and why.
+    /// The targets that are down, with the reason.
     pub targets_down: BTreeMap<Arc<str>, String>,
     pub stopping: bool,
 }
 
 impl DaemonStatus {
-    /// The readiness of the daemon.
-    ///
     /// # Errors
-    /// Why it is not ready.
+    /// The reason why the daemon is not ready.
     pub fn ready(&self) -> Result<(), String> {
         if self.stopping {
             return Err("stopping".to_owned());
@@ -186,20 +183,20 @@ impl DaemonStatus {
 }
 
 impl SharedState {
-    pub fn publish(&self, view: impl Into<Arc<WatchStatus>>) {
-        let view = view.into();
-        self.write().watches.insert(Arc::clone(&view.id), view);
+    pub fn publish(&self, watch: impl Into<Arc<WatchStatus>>) {
+        let watch = watch.into();
+        self.write().watches.insert(Arc::clone(&watch.id), watch);
     }
 
     /// Sends a transition to every subscriber.
-    pub fn announce(&self, announced: TransitionEvent) {
-        // An error means that there is no subscriber.
-        drop(self.transitions.send(Arc::new(announced)));
+    pub fn broadcast(&self, event: TransitionEvent) {
+        // The error means that there is no subscriber.
+        drop(self.transitions.send(Arc::new(event)));
     }
 
-    /// Subscribes to every transition from now on.
+    /// Subscribes to the transitions that are published from now on.
     #[must_use]
-    pub fn follow(&self) -> broadcast::Receiver<Arc<TransitionEvent>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<TransitionEvent>> {
         self.transitions.subscribe()
     }
 
@@ -218,18 +215,18 @@ impl SharedState {
         self.read().watches.values().cloned().collect()
     }
 
-    pub fn publish_store(&self, view: StoreStatus) {
-        self.write().stores.insert(view.id.clone(), Arc::new(view));
+    pub fn publish_store(&self, store: StoreStatus) {
+        self.write().stores.insert(store.id.clone(), Arc::new(store));
     }
 
-    /// Changes the published status of one store. A store that was not published before starts with an empty status.
+    /// Changes the published status of a store. A new store starts with an empty status.
     pub fn update_store(&self, id: &StoreId, change: impl FnOnce(&mut StoreStatus)) {
         let mut inner = self.write();
         let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, missed: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
     }
 
-    /// Shows that a watch is not polled any more, for this reason.
+    /// Marks a watch as parked and removes its next poll.
     pub fn park(&self, id: &WatchId, reason: String) {
         if let Some(watch) = self.write().watches.get_mut(id) {
             let watch = Arc::make_mut(watch);
@@ -259,12 +256,12 @@ impl SharedState {
         daemon
     }
 
-    /// Shows the health of the database from now on.
+    /// Sets the source of the database error that [`Self::daemon`] returns.
     pub fn set_database_health(&self, health: Health) {
         self.write().database_health = Some(health);
     }
 
-    /// Shows the health of these targets, and of no others, from now on.
+    /// Sets the targets whose health [`Self::daemon`] returns. Replaces the previous targets.
     pub fn set_target_health(&self, health: BTreeMap<Arc<str>, Health>) {
         self.write().target_health = health;
     }
@@ -273,7 +270,7 @@ impl SharedState {
         change(&mut self.write().daemon);
     }
 
-    // A poisoned lock is still usable: each write is one assignment.
+    // A poisoned lock is still usable: writers only assign fields.
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -65,7 +65,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         endpoint = simulator.address(),
     ))?;
     let (board, clock) = (daemon.board().clone(), Clock::system());
-    let mut transitions = board.follow();
+    let mut transitions = board.subscribe();
     let ends_at = (args.seconds > 0).then(|| clock.now().monotonic + Duration::from_secs(args.seconds));
     let asked = async || {
         tokio::select! {

@@ -242,7 +242,7 @@ impl DaemonHost {
         let access = Arc::new(self.service.access(self.daemon));
         let supervisor = Supervisor::new(context.clone(), access, self.scenario.seed);
         let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
-        let announced = context.board.follow();
+        let announced = context.board.subscribe();
         let mut instance = Instance { context, supervisor, announced, recorded, writer };
         self.apply(&mut instance).await;
         instance

@@ -231,7 +231,7 @@ impl JobWatcher {
         {
             self.context.instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        self.context.board.announce(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
+        self.context.board.broadcast(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
     }
 }
 
