@@ -155,7 +155,7 @@ fn remark_of(watch: &Job) -> Option<String> {
 }
 
 fn distance(time: &str, now: Timestamp) -> String {
-    time.parse().map_or_else(|_| Sanitized(time).to_string(), |time| http::distance(time, now))
+    time.parse().map_or_else(|_| Sanitized(time).to_string(), |time| http::duration_between(time, now))
 }
 
 #[cfg(test)]
@@ -202,9 +202,9 @@ mod tests {
         let listed = Store { watch: "1234567891".to_owned(), store_id: "1234567891".to_owned(), ..store.clone() };
         let denied = Store { error: Some("\u{1b}[2Jdenied".to_owned()), ..store };
         assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
-        assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No import job is in sight.\n");
-        let told = "No new job of the store shared references (1234567890) can be found: \\u001b[2Jdenied\n";
-        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No import job is in sight.\n{told}"));
+        assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No job was discovered yet.\n");
+        let told = "New jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
+        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No job was discovered yet.\n{told}"));
         assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + told);
     }
 

@@ -1,4 +1,4 @@
-//! What every endpoint reads. Endpoints change nothing.
+//! The data that every endpoint reads.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct AppState {
     pub instruments: Instruments,
     pub database: DatabaseReader,
     pub clock: Clock,
-    /// The names, in lower case, that this server accepts as `Host` in any domain, besides `localhost` and IP addresses.
-    /// `None` accepts every name: with TLS the certificate proves the name.
+    /// Allowed host names in lower case, with or without a domain. `localhost` and IP addresses are always allowed.
+    /// `None` allows every name: with TLS the certificate proves the name.
     pub host_names: Option<Arc<[String]>>,
 }

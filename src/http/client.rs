@@ -1,4 +1,6 @@
-//! A request from a command to the running daemon, over its listener or its control socket. Plain HTTP/1.1, no TLS, no redirects.
+//! The HTTP client of the commands. It connects to the listener or to the control socket of the running daemon.
+//!
+//! It sends one HTTP/1.1 request per connection, without TLS, retries or redirects.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -13,13 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// From the connect to the body's last byte. The daemon answers in milliseconds; ten thousand watches take it a second.
+/// From the connection attempt to the end of the body. A response with 10,000 watches takes about 1 s.
 const GET_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A reload may wait for tasks that have a commit under way.
+/// A reload waits for tasks that are committing to the database.
 const POST_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Bytes of a body: ten thousand watches with a hundred sources each stay below it.
+/// A response with 10,000 watches of 100 sources each is smaller.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,18 +30,18 @@ pub enum RequestError {
     Connect(std::io::Error),
     #[error("{0}")]
     Http(Box<dyn std::error::Error + Send + Sync>),
-    #[error("it answers {0}")]
+    #[error("unexpected HTTP status {0}")]
     Status(StatusCode),
-    #[error("no answer in time")]
+    #[error("no response before the deadline")]
     Timeout,
 }
 
 /// The address of a daemon.
 #[derive(Clone, Debug)]
 pub enum Endpoint {
-    /// Its listener, `HOST:PORT`, without TLS.
+    /// `HOST:PORT`, without TLS.
     Listener(String),
-    /// Its control socket, which needs neither a certificate nor a password.
+    /// The control socket, which needs neither a certificate nor a password.
     Socket(PathBuf),
 }
 
@@ -52,7 +54,7 @@ impl Display for Endpoint {
     }
 }
 
-/// The body of a GET request.
+/// Returns the body of a response to GET.
 ///
 /// # Errors
 /// There is no response, or its status is not 200.
@@ -70,7 +72,7 @@ pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Bytes, RequestError>
 /// There is no response.
 pub async fn send(endpoint: &Endpoint, method: Method, path: &str) -> Result<Response<Bytes>, RequestError> {
     let deadline = if method == Method::POST { POST_DEADLINE } else { GET_DEADLINE };
-    let exchanged = async {
+    let response = async {
         match endpoint {
             Endpoint::Listener(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(RequestError::Connect)?;
@@ -82,7 +84,7 @@ pub async fn send(endpoint: &Endpoint, method: Method, path: &str) -> Result<Res
             }
         }
     };
-    timeout(deadline, exchanged).await.map_err(|_| RequestError::Timeout)?
+    timeout(deadline, response).await.map_err(|_| RequestError::Timeout)?
 }
 
 async fn exchange(
@@ -102,7 +104,7 @@ async fn exchange(
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
-    // The connection makes progress while the response is awaited. Its own result adds nothing to the response's.
+    // The response arrives only while the connection is polled. An error of the connection is also an error of the response.
     let (response, _) = tokio::join!(response, connection);
     response
 }

@@ -1,8 +1,8 @@
-//! What the daemon shows over HTTP: pages for people (`ui`), JSON and metrics for programs (`api`), and the listener around
-//! them (`server`).
+//! The HTTP server: pages for people (`ui`), JSON and metrics for programs (`api`), listener and control socket (`server`). The
+//! commands send their requests with `client`.
 //!
-//! Endpoints read the published state and the database. They change nothing, so GET and HEAD are the only methods; the
-//! control socket adds the one request that changes something, a reload.
+//! Endpoints read the published state and the database. They never change anything, so only GET and HEAD are allowed. The
+//! control socket also accepts one POST: a reload.
 
 mod api;
 mod app_state;
@@ -14,5 +14,5 @@ mod ui;
 
 pub use api::{daemon, jobs, stores};
 pub use app_state::AppState;
-pub use response::distance;
+pub use response::duration_between;
 pub use server::{control, tls};

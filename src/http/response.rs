@@ -1,6 +1,6 @@
-//! What the endpoints share: how a response is rendered, and how JSON, times and foreign text are written.
+//! Helpers of the endpoints: rendering, JSON, times and untrusted text.
 //!
-//! A response is rendered whole and on a blocking thread: ten thousand watches take a while, and polls must not wait for it.
+//! A response is rendered completely on a blocking thread, because 10,000 watches take up to 1 s and must not delay polls.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// Responses rendered at once. Each may read the database, which takes three descriptors.
-static RENDERINGS: Semaphore = Semaphore::const_new(8);
+/// Limits the responses rendered at a time. Each may open the database, which takes three descriptors.
+static RENDER_PERMITS: Semaphore = Semaphore::const_new(8);
 
 /// Runs `render` on a blocking thread.
-pub(super) async fn rendered<R: IntoResponse + Send + 'static>(
+pub(super) async fn render_blocking<R: IntoResponse + Send + 'static>(
     render: impl FnOnce() -> R + Send + 'static,
 ) -> Response {
-    // An error would mean that the semaphore is closed, which it never is.
-    let permit = RENDERINGS.acquire().await.ok();
+    // The semaphore is never closed, so there is no error.
+    let permit = RENDER_PERMITS.acquire().await.ok();
     let render = move || {
         let response = render();
         drop(permit);
@@ -34,11 +34,11 @@ pub(super) async fn rendered<R: IntoResponse + Send + 'static>(
 }
 
 pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
-    error!(%error, "an HTTP response failed");
+    error!(%error, "cannot render an HTTP response");
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// A response in JSON. Untrusted text is escaped as JSON does, so a parser returns the original string.
+/// A JSON response. `Sanitized` uses JSON escapes, so a parser returns the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {
@@ -52,21 +52,21 @@ pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Respon
     json(status, &serde_json::json!({ "error": error.into() }))
 }
 
-/// A time as the database writes it: UTC, with milliseconds.
+/// Formats a time as the database does: in UTC with milliseconds.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
-/// How long ago a time was, or how far off it is, in its two largest units: "2h 5m", "3days 4h".
+/// The time between two times, past or future, in its two largest units: "2h 5m", "3days 4h".
 #[must_use]
-pub fn distance(time: Timestamp, now: Timestamp) -> String {
+pub fn duration_between(time: Timestamp, now: Timestamp) -> String {
     let seconds = time.duration_until(now).unsigned_abs().as_secs();
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Text of several lines, each safe to show.
-pub(super) fn printable_lines(text: &str) -> String {
+/// Sanitizes each line of a text.
+pub(super) fn sanitized_lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| Sanitized(line).to_string()).collect();
     lines.join("\n")
 }

@@ -1,4 +1,4 @@
-//! Every path and its endpoint.
+//! The routes of the listener. The control socket adds its own.
 
 use std::sync::Arc;
 

@@ -114,8 +114,8 @@ fn unusable_tls_files_are_reported_with_their_names() {
     workspace.write("empty.crt", "");
     for (cert, key, expected) in [
         ("missing.crt", "server.key", "missing.crt: No such file"),
-        ("empty.crt", "server.key", "empty.crt: it holds no certificate"),
-        ("server.crt", "server.crt", "server.crt: this is no PEM file with a private key"),
+        ("empty.crt", "server.key", "empty.crt: the file contains no certificate"),
+        ("server.crt", "server.crt", "server.crt: not a PEM file with a private key"),
         ("server.crt", "other.key", "server.crt: the certificate or its key cannot be used"),
     ] {
         let file = configuration(&format!("tls = {{ cert = \"{cert}\", key = \"{key}\" }}"));

@@ -1,4 +1,4 @@
-//! The state of the daemon itself: `/-/healthy`, `/-/ready`, `/config` and `/api/v1/daemon`.
+//! The endpoints of the daemon's own state: `/-/healthy`, `/-/ready`, `/config` and `/api/v1/daemon`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::http::app_state::AppState;
-use crate::http::response::{json, printable_lines, rfc3339};
+use crate::http::response::{json, rfc3339, sanitized_lines};
 
 pub(in crate::http) async fn healthy() -> &'static str {
     "healthy\n"
@@ -15,16 +15,15 @@ pub(in crate::http) async fn healthy() -> &'static str {
 pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
     match state.board.daemon().ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, printable_lines(&reason) + "\n"),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, sanitized_lines(&reason) + "\n"),
     }
 }
 
-/// The configuration in force, its secrets hidden.
+/// The running configuration, with secrets hidden.
 pub(in crate::http) async fn config(State(state): State<AppState>) -> String {
-    printable_lines(&state.board.daemon().effective_config) + "\n"
+    sanitized_lines(&state.board.daemon().effective_config) + "\n"
 }
 
-/// The daemon. Whatever does not apply is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Daemon {
     pub version: String,
@@ -50,12 +49,12 @@ pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
         summary: error.summary.clone(),
         details: error.details.clone(),
     });
-    let shown = Daemon {
+    let response = Daemon {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         not_ready: daemon.ready().err(),
         config_loaded_at: daemon.config_loaded_at.map(rfc3339),
         config_error,
         database_error: daemon.database_error,
     };
-    json(StatusCode::OK, &shown)
+    json(StatusCode::OK, &response)
 }

@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::job::{KIND, Source, SourceKey, SourceStatus, Sources};
 use crate::http::app_state::AppState;
-use crate::http::response::{json, rendered, rfc3339};
+use crate::http::response::{json, render_blocking, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
-/// Sources listed of one job: as many as one start request may name. All sources are counted.
+/// Sources listed for each job; `StartReferenceImportJob` accepts no more. The counts include all sources.
 pub const SOURCES_LISTED_MAX: usize = 100;
 
-/// One job. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub watch: String,
@@ -44,9 +43,9 @@ pub struct Job {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobItems {
     pub total: usize,
-    /// Statuses that the API does not have count as `UNKNOWN`.
+    /// Statuses that AWS does not document are counted as `UNKNOWN`.
     pub by_status: BTreeMap<String, usize>,
-    /// The first [`SOURCES_LISTED_MAX`] of them.
+    /// At most [`SOURCES_LISTED_MAX`], failed sources first.
     pub listed: Vec<JobItem>,
 }
 
@@ -66,38 +65,38 @@ pub struct JobFailure {
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
-    rendered(move || {
+    render_blocking(move || {
         let jobs: Vec<Job> = state.board.watches().iter().map(|watch| Job::from(&**watch)).collect();
         json(StatusCode::OK, &jobs)
     })
     .await
 }
 
-/// The sources that are listed of a job: those that failed, then the others.
-pub(in crate::http) fn listed(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
+/// The first [`SOURCES_LISTED_MAX`] sources, failed sources first.
+pub(in crate::http) fn listed_sources(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
     let failed =
         |failed: bool| sources.iter().filter(move |(_, source)| (source.status == SourceStatus::Failed) == failed);
     failed(true).chain(failed(false)).take(SOURCES_LISTED_MAX)
 }
 
 impl From<&WatchStatus> for Job {
-    fn from(view: &WatchStatus) -> Self {
-        let known = view.known.as_ref();
-        let recent_failures = view.recent_failures.iter().map(|failure| JobFailure {
+    fn from(watch: &WatchStatus) -> Self {
+        let known = watch.known.as_ref();
+        let recent_failures = watch.recent_failures.iter().map(|failure| JobFailure {
             at: rfc3339(failure.at),
             reason: failure.reason.label().to_owned(),
             message: failure.message.clone(),
         });
         Self {
-            watch: view.name.to_string(),
-            target: view.id.target.to_string(),
-            aws_region: view.aws_region.to_string(),
+            watch: watch.name.to_string(),
+            target: watch.id.target.to_string(),
+            aws_region: watch.aws_region.to_string(),
             kind: KIND.to_owned(),
-            store_id: view.id.key.store.to_string(),
-            job_id: view.id.key.job.to_string(),
+            store_id: watch.id.key.store.to_string(),
+            job_id: watch.id.key.job.to_string(),
             status: known.map(|known| known.status.to_string()),
-            state: view.state.label().to_owned(),
-            parked_reason: match &view.state {
+            state: watch.state.label().to_owned(),
+            parked_reason: match &watch.state {
                 WatchState::Parked(reason) => Some(reason.clone()),
                 WatchState::Live | WatchState::Finished => None,
             },
@@ -108,9 +107,9 @@ impl From<&WatchStatus> for Job {
             since: known.map(|known| rfc3339(known.since)),
             last_seen: known.map(|known| rfc3339(known.last_seen)),
             items: known.map(|known| JobItems::from(&known.sources)),
-            up: view.up,
-            last_successful_poll: view.last_successful_poll.map(rfc3339),
-            next_poll: view.next_poll.map(rfc3339),
+            up: watch.up,
+            last_successful_poll: watch.last_successful_poll.map(rfc3339),
+            next_poll: watch.next_poll.map(rfc3339),
             recent_failures: recent_failures.collect(),
         }
     }
@@ -120,7 +119,7 @@ impl From<&Sources> for JobItems {
     fn from(sources: &Sources) -> Self {
         let count = |label| sources.values().filter(|source| source.status.label() == label).count();
         let by_status = SourceStatus::labels().map(|label| (label.to_owned(), count(label))).collect();
-        let listed = listed(sources).map(|(key, source)| JobItem {
+        let listed = listed_sources(sources).map(|(key, source)| JobItem {
             name: key.name.to_string(),
             source_file: key.source_file.to_string(),
             status: source.status.to_string(),

@@ -1,4 +1,4 @@
-//! `/metrics`. Scrapes that arrive while one is rendered share it, so a crowd of scrapes costs as much as one.
+//! `/metrics`. Concurrent scrapes of the same format and encoding share one rendering.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -16,19 +16,18 @@ use crate::http::app_state::AppState;
 use crate::http::response::internal_error;
 use crate::metrics::{Format, Metrics};
 
-/// How a scrape is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ScrapeVariant {
     format: Format,
     gzip: bool,
 }
 
-/// The rendering under way in each variant, for as long as a scrape waits for it.
+/// The current rendering of each variant. It is dropped with the last scrape that waits for it.
 #[derive(Debug, Default)]
 pub(in crate::http) struct InFlightScrapes(Mutex<BTreeMap<ScrapeVariant, Weak<OnceCell<Bytes>>>>);
 
 impl InFlightScrapes {
-    /// The rendering to wait for. One that has ended is out of date and is replaced.
+    /// Joins the current rendering, or starts a new one if there is none or it has finished.
     fn join(&self, variant: ScrapeVariant) -> Arc<OnceCell<Bytes>> {
         let mut in_flight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let current = in_flight.get(&variant).and_then(Weak::upgrade).filter(|scrape| !scrape.initialized());
@@ -59,7 +58,7 @@ async fn render(metrics: Arc<Metrics>, ScrapeVariant { format, gzip }: ScrapeVar
         if !gzip {
             return Ok(text.into());
         }
-        // Metrics repeat themselves: the fastest level leaves a twentieth of them.
+        // The fastest level already compresses metrics to 5 % of their size.
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(text.as_bytes())?;
         Ok(encoder.finish()?.into())

@@ -1,4 +1,4 @@
-//! The endpoints for programs: JSON, metrics and probes.
+//! The endpoints for programs: JSON, metrics and health checks. `docs/http-api.md` describes every field.
 
 pub mod daemon;
 pub mod jobs;

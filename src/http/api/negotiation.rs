@@ -1,4 +1,4 @@
-//! The format and the encoding that a client accepts (RFC 9110, 12.5.1 and 12.5.3). Malformed elements are ignored.
+//! Content negotiation of `/metrics` (RFC 9110, 12.5.1 and 12.5.3). Malformed elements of a header are ignored.
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
@@ -6,14 +6,14 @@ use mime::MimeIter;
 
 use crate::metrics::Format;
 
-/// OpenMetrics if the client names it and does not prefer `text/plain`. Ranges such as `*/*` are no preference.
+/// OpenMetrics if the client names it and does not prefer `text/plain`. Ranges such as `*/*` are ignored.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
     let text = weight(headers, "text/plain", "0.0.4");
     if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// The client's preference for a media type, from 0, which means "no", to 1.
+/// The client's weight for a media type, from 0 (not accepted) to 1.
 fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
     let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
     let named = accepted
@@ -22,7 +22,7 @@ fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
     weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)
 }
 
-/// Whether the response may be sent in gzip.
+/// Whether the client accepts gzip.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
     values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
         let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_goes_to_whoever_asks_for_it_by_name_and_not_after_text() {
+    fn openmetrics_is_sent_if_the_client_names_it_and_does_not_prefer_text() {
         // Prometheus 2.42, 3.5, and 3.5 with `scrape_protocols: [PrometheusText0.0.4, OpenMetricsText1.0.0]`.
         let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
              text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
@@ -71,7 +71,7 @@ mod tests {
             (&["application/openmetrics-text;version=0.0.1"], text),
             (&["application/openmetrics-text;version=2.0.0, text/plain;q=0.1"], text),
             (&["application/openmetrics-text;q=0, */*;q=0"], text),
-            // What is malformed counts as not said, and what nobody knows gets text.
+            // Malformed elements are ignored. Without a known type the client gets text.
             (&["application/openmetrics-text;q=2, */*;q=0.1"], text),
             (&["application/openmetrics-text;q=NaN"], text),
             (&["application/openmetrics-text;q"], text),

@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::sanitize::Sanitized;
 use crate::http::app_state::AppState;
-use crate::http::response::{json, rendered, rfc3339};
+use crate::http::response::{json, render_blocking, rfc3339};
 
-/// One store. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
     pub watch: String,
@@ -20,7 +19,7 @@ pub struct Store {
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
-    rendered(move || {
+    render_blocking(move || {
         let stores = state.board.stores();
         let stores = stores.iter().map(|store| Store {
             watch: store.name.to_string(),
@@ -34,7 +33,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     .await
 }
 
-/// "shared references (1234567890)", sanitized.
+/// The sanitized name and id of a store: "shared references (1234567890)".
 pub(crate) fn name(watch: &str, id: &str) -> String {
     let name = if watch == id { id.to_owned() } else { format!("{watch} ({id})") };
     Sanitized(&name).to_string()

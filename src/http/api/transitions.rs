@@ -1,4 +1,4 @@
-//! `/api/v1/transitions`: the database, as JSON.
+//! `/api/v1/transitions`: the saved transitions, as JSON.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -11,15 +11,14 @@ use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::database::Filter;
 use crate::http::app_state::AppState;
-use crate::http::response::{json, json_error, rendered};
+use crate::http::response::{json, json_error, render_blocking};
 
-/// Rows in one response to a request without a limit.
 const LIMIT_DEFAULT: u32 = 1_000;
 
-/// About 4 MB of JSON.
+/// 10,000 transitions are about 4 MB of JSON.
 const LIMIT_MAX: u32 = 10_000;
 
-/// An unknown parameter is an error: otherwise a typing error would return more transitions than the client wants.
+/// An unknown parameter is an error: a misspelled filter would otherwise be ignored.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Parameters {
@@ -39,7 +38,7 @@ pub(in crate::http) async fn list(
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
-    rendered(move || match state.database.rows::<Transition>(&filter) {
+    render_blocking(move || match state.database.rows::<Transition>(&filter) {
         Ok(rows) => json(StatusCode::OK, &rows),
         Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })

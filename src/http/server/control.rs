@@ -1,5 +1,6 @@
-//! The control socket: a Unix socket beside the database that only its owner and root may use. It serves everything that the
-//! listener serves, and the one request that changes something: a reload.
+//! The control socket: a Unix socket next to the database that only its owner and root can use.
+//!
+//! It serves every route of the listener and the reload, which the listener never accepts.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,23 +17,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::guarded;
 use crate::http::app_state::AppState;
-use crate::http::response::printable_lines;
+use crate::http::response::sanitized_lines;
 use crate::http::router::router;
 use crate::reload::ReloadRequests;
 
-/// The path of the reload request.
+/// The HTTP path of the reload.
 pub const RELOAD: &str = "/-/reload";
 
-/// The socket of the daemon that has this database.
+/// The socket of the daemon that uses this database.
 #[must_use]
 pub fn path(database: &Path) -> PathBuf {
     database.with_added_extension("sock")
 }
 
-/// Listens at `path`. A socket that is there belonged to a daemon that was killed, since the caller holds the database's lock.
+/// Listens at `path` and replaces an existing socket. The caller holds the lock of the database, so no other daemon uses it.
 ///
 /// # Errors
-/// The system's: among others, such a path has 107 bytes at most.
+/// The error of the system, for example because the path is longer than 107 bytes.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -49,14 +50,14 @@ pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequ
         .route(RELOAD, post(reload))
         .with_state(requests)
         .merge(guarded(router(state.clone()), state.host_names));
-    // It continues after every error, so there is no result.
+    // It continues after every error and never returns.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;
 }
 
 async fn reload(State(requests): State<ReloadRequests>) -> Response {
     match requests.answered().await {
-        Some(Ok(in_force)) => (StatusCode::OK, in_force + "\n").into_response(),
-        Some(Err(problems)) => (StatusCode::UNPROCESSABLE_ENTITY, printable_lines(&problems) + "\n").into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "refwatch stops\n").into_response(),
+        Some(Ok(applied)) => (StatusCode::OK, applied + "\n").into_response(),
+        Some(Err(problems)) => (StatusCode::UNPROCESSABLE_ENTITY, sanitized_lines(&problems) + "\n").into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "refwatch is stopping\n").into_response(),
     }
 }

@@ -1,8 +1,8 @@
-//! The requirements of every request and the headers of every response.
+//! Checks that apply to every request, and headers that every response has.
 //!
-//! The Host is checked because of DNS rebinding: a web page can give its own name the address 127.0.0.1, so that a visitor's
-//! browser reads this server for it. The browser then sends the name of that page as Host. An IP address cannot be rebound, so
-//! every address is accepted.
+//! The Host header is checked because of DNS rebinding. An attacker's host name can resolve to 127.0.0.1, so that the scripts
+//! of the attacker's page could read this server in a visitor's browser. Such a request has the attacker's name as Host. IP
+//! addresses do not resolve, so every IP address is allowed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::core::sanitize::Sanitized;
 
-/// A page may load the style sheet and submit its form, both on this server. It has no scripts and no frames.
+/// A page may load a style sheet from this server and submit a form to it. Scripts, images and frames are forbidden.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
@@ -26,8 +26,8 @@ pub(super) fn guarded(router: Router, host_names: Option<Arc<[String]>>) -> Rout
 }
 
 async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&request, host_names.as_deref()) {
-        Some(refusal) => refusal,
+    let mut response = match rejection(&request, host_names.as_deref()) {
+        Some(rejection) => rejection,
         None => next.run(request).await,
     };
     for (name, value) in [
@@ -41,41 +41,41 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
     response
 }
 
-fn refusal(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
-    // The connection closes, because a rejected body could be read as the next request.
+fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
+    // The unread body could be parsed as the next request, so the connection is closed.
     let close = [(header::CONNECTION, "close")];
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
-        return Some((StatusCode::BAD_REQUEST, close, "a request here has no body\n").into_response());
+        return Some((StatusCode::BAD_REQUEST, close, "a request body is not allowed\n").into_response());
     }
     if !request.body().is_end_stream() {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, close, "a request here has no body\n").into_response());
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, close, "a request body is not allowed\n").into_response());
     }
     match host(request) {
-        None => return Some((StatusCode::BAD_REQUEST, "one Host is needed\n").into_response()),
-        Some(host) if host_names.is_some_and(|names| !is_ours(host.host(), names)) => {
+        None => return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is required\n").into_response()),
+        Some(host) if host_names.is_some_and(|names| !is_allowed(host.host(), names)) => {
             let shown = Sanitized(host.host());
-            let message = format!("{shown} is no name of this server: use its IP address\n");
+            let message = format!("host {shown} is not allowed: use the IP address of the server\n");
             return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
         }
         Some(_) => {}
     }
-    let allowed = [Method::GET, Method::HEAD].contains(request.method());
-    (!allowed).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    (!is_read).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
 }
 
-/// `None` if the request has no host, or several.
+/// `None` if the request has no valid Host header, or several, or its URL has another host.
 fn host(request: &Request) -> Option<Authority> {
-    let mut named = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (named.next(), named.next()) else { return None };
+    let mut headers = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (headers.next(), headers.next()) else { return None };
     let host = Authority::try_from(host.as_bytes()).ok()?;
-    // A request in absolute form names it twice.
+    // In the absolute form (RFC 9112, 3.2.2) the URL has a host, too.
     request.uri().authority().is_none_or(|authority| *authority == host).then_some(host)
 }
 
-fn is_ours(host: &str, host_names: &[String]) -> bool {
+fn is_allowed(host: &str, host_names: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let host = host.to_ascii_lowercase();
-    // A name without its domain stands for the name in any domain.
-    let is_name = |name: &str| host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    address.parse::<IpAddr>().is_ok() || host == "localhost" || host_names.iter().any(|name| is_name(name))
+    // `name` matches itself and `name.any.domain`.
+    let matches = |name: &str| host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    address.parse::<IpAddr>().is_ok() || host == "localhost" || host_names.iter().any(|name| matches(name))
 }

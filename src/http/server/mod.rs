@@ -1,9 +1,10 @@
-//! The listener: it accepts connections, limits them and owns their tasks.
+//! The listener. It accepts connections, limits them and owns their tasks.
 //!
-//! Every connection has a maximum age, so a client that never reads its response cannot hold a connection for ever. When the
-//! age is reached or the daemon stops, the connection takes no new request, has [`Limits::drain`] to finish the current one,
-//! and is then cut. At the limit, new connections wait in the kernel's queue. When a quarter of the connections is in use,
-//! new ones get a shorter header timeout, so slow clients cannot keep scrapes waiting for long.
+//! - At [`Limits::connections`], new connections wait in the kernel's queue.
+//! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed after
+//!   [`Limits::drain`], even if the client does not read the response.
+//! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
+//!   do not delay scrapes for long.
 
 pub mod control;
 mod guard;
@@ -37,29 +38,28 @@ use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
 use crate::http::router::router;
 
-/// Bytes of one request's head. A browser's is under 2 KiB; every open connection may hold this much.
+/// The head of a browser's request has less than 2 KiB. Every open connection may use this much memory.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Header lines of one request. Browsers and Prometheus send under 20.
+/// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
-/// The pause after an accept that failed for want of descriptors or memory: long enough not to spin on it.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a failed accept. Without descriptors or memory the next accept would fail at once.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
-/// Connections at once, where the process may have as many descriptors as four times that.
+/// Simultaneous connections, if the process may open four times as many descriptors.
 const CONNECTIONS_MAX: usize = 64;
 
-/// The bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once. Two Prometheus servers, some people and their scripts need about ten, and each connection may
-    /// hold a whole response in memory.
+    /// Simultaneous connections. Each may hold a complete response in memory. Two Prometheus servers, people and scripts need
+    /// about ten.
     pub connections: usize,
-    /// Time from the start of the wait for a request to the end of its headers; also the keep-alive timeout.
+    /// Time to receive the headers of a request, including the wait for their first byte. Also the keep-alive timeout.
     pub header_read: Duration,
-    /// The age at which a connection takes no further request.
+    /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
-    /// Time to finish the current request after that. Shutdown includes it in its own 5 s.
+    /// Time to finish the current request after that. It is a part of the 5 s that a shutdown takes at most.
     pub drain: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // Where descriptors are few, polls, the database and the log need theirs first.
+        // Polls, the database and the log need the other descriptors.
         let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         Self {
             connections: descriptors.map_or(CONNECTIONS_MAX, |limit| (limit / 4).clamp(1, CONNECTIONS_MAX)),
@@ -84,15 +84,15 @@ impl Default for Limits {
     }
 }
 
-/// Who may connect. By default: everybody, without TLS.
+/// By default every client may connect without TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub tls: Option<Arc<Tls>>,
-    /// If there are none, no password is needed.
+    /// Without users no password is required.
     pub users: BTreeMap<String, PasswordHash>,
 }
 
-/// Serves until `stop`, and returns when the last connection has ended.
+/// Serves until `stop` is signalled. Returns when the last connection has ended.
 pub async fn serve(
     listener: TcpListener,
     Access { tls, users }: Access,
@@ -128,20 +128,20 @@ pub async fn serve(
     }
 }
 
-/// The next connection, however long that takes.
+/// Returns the next connection. Logs and retries failed accepts.
 async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
-                clock.sleep(ACCEPT_PAUSE).await;
+                clock.sleep(ACCEPT_RETRY).await;
             }
         }
     }
 }
 
-/// Returns `None` if the TLS handshake fails or takes longer than the headers of a request may.
+/// Returns `None` if the TLS handshake fails or takes longer than [`Limits::header_read`].
 async fn accept_tls(
     acceptor: TlsAcceptor,
     stream: TcpStream,
@@ -186,11 +186,11 @@ async fn serve_connection(
             }
         }
     };
-    // Clients cause these failures, so they are logged at debug level only.
+    // Debug level, because clients can cause these errors at will.
     match ended {
         Some(Ok(())) => {}
         Some(Err(error)) => debug!(%error, "an HTTP connection failed"),
-        None => debug!("an HTTP connection was cut at its deadline"),
+        None => debug!("an HTTP connection was closed at its deadline"),
     }
 }
 

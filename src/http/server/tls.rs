@@ -1,4 +1,7 @@
-//! TLS on the listener. The certificate, the key and the client authorities are read again when their files change.
+//! TLS of the listener.
+//!
+//! [`Tls::refresh`] loads changed files: certificate, key and client authorities. If they are invalid, the previous ones stay in
+//! use. Open connections are never affected.
 
 use std::fmt::Display;
 use std::fs;
@@ -24,11 +27,10 @@ pub struct Tls {
 struct Current {
     contents: Contents,
     server: Arc<ServerConfig>,
-    /// Whether the files were rejected since then. It is logged once.
+    /// Whether newer contents were rejected. The rejection is logged once.
     rejected: bool,
 }
 
-/// The contents of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Contents {
     cert: Vec<u8>,
@@ -36,7 +38,7 @@ struct Contents {
     client_ca: Option<Vec<u8>>,
 }
 
-/// A file that cannot be used, and why.
+/// An unusable file and the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("http.tls: {0}: {1}")]
 pub struct TlsError(PathBuf, String);
@@ -49,14 +51,14 @@ impl TlsError {
 
 impl Tls {
     /// # Errors
-    /// A file cannot be used.
+    /// A file cannot be read or used.
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
         let server = Arc::new(contents.server(&files)?);
         Ok(Self { files, current: RwLock::new(Current { contents, server, rejected: false }) })
     }
 
-    /// Reads the files again. If they cannot be used, the contents before stay in force.
+    /// Reads the files again and uses their contents if they have changed and are valid.
     pub fn refresh(&self) {
         let read = Contents::read(&self.files);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
@@ -68,17 +70,16 @@ impl Tls {
         match loaded {
             Ok((server, contents)) => {
                 *current = Current { contents, server, rejected: false };
-                info!(event = "certificate_reloaded", "new connections get the certificate that the files have now");
+                info!(event = "certificate_reloaded", "certificate reloaded; new connections use it");
             }
             Err(error) if !current.rejected => {
                 current.rejected = true;
-                warn!(event = "certificate_rejected", "the certificate before it stays in force: {error}");
+                warn!(event = "certificate_rejected", "certificate rejected; the previous one stays in use: {error}");
             }
             Err(_) => {}
         }
     }
 
-    /// The acceptor of the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).server).into()
     }
@@ -114,9 +115,9 @@ impl Contents {
 fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let all = all.map_err(|error| not_pem(path, "certificate", error))?;
-    if all.is_empty() { Err(TlsError::new(path, "it holds no certificate")) } else { Ok(all) }
+    if all.is_empty() { Err(TlsError::new(path, "the file contains no certificate")) } else { Ok(all) }
 }
 
 fn not_pem(path: &Path, expected: &str, error: impl Display) -> TlsError {
-    TlsError::new(path, format_args!("this is no PEM file with a {expected}: {error}"))
+    TlsError::new(path, format_args!("not a PEM file with a {expected}: {error}"))
 }

@@ -1,9 +1,9 @@
-//! Authentication of users: HTTP Basic (RFC 7617) against bcrypt hashes.
+//! Authentication with HTTP Basic (RFC 7617) and bcrypt hashes.
 //!
-//! An unknown user takes as long as a wrong password. One password is checked at a time, because bcrypt is slow on purpose and
-//! polls need the processor. Few requests may wait for a check; all others get 503, so wrong logins cannot take the
-//! connections that scrapes need. A digest of each user's last correct password is cached, because Prometheus sends its password
-//! with every scrape.
+//! bcrypt is slow on purpose, so passwords are checked one at a time and leave the other processors to polls. At most
+//! [`CHECKS_MAX`] requests wait for a check; others get 503, so wrong logins do not occupy the connections that scrapes need.
+//! A digest of each user's last correct password is cached, because Prometheus sends the password with every scrape. An unknown
+//! user takes as long as a wrong password.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use tracing::error;
 
 use crate::config::PasswordHash;
 
-/// Requests that wait for a password check, including the one that is being checked.
+/// Requests that wait for a password check, including the request that is being checked.
 const CHECKS_MAX: usize = 8;
 
 const CHALLENGE: &str = r#"Basic realm="refwatch", charset="UTF-8""#;
@@ -58,20 +58,20 @@ impl Users {
         if self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&user) == Some(&digest) {
             return Login::Accepted;
         }
-        // An unknown user is checked against another user's hash, so that it takes as long.
+        // An unknown user is checked against the hash of another user, so the check takes as long.
         let Some(hash) = self.hashes.get(&user).or_else(|| self.hashes.values().next()).cloned() else {
             return Login::Rejected;
         };
         let Ok(waiting) = Arc::clone(&self.waiting).try_acquire_owned() else { return Login::Busy };
         let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
-        // The thread holds both permits: a client that hangs up does not free them while bcrypt still runs.
+        // The thread holds both permits until bcrypt has finished, even if the client disconnects.
         let checked = tokio::task::spawn_blocking(move || {
             let verified = hash.verify(&password);
             drop((checking, waiting));
             verified
         });
         let verified = checked.await.unwrap_or_else(|error| {
-            error!(%error, "a password check failed");
+            error!(%error, "the password check failed");
             false
         });
         if !(verified && self.hashes.contains_key(&user)) {
@@ -92,18 +92,17 @@ pub(super) async fn authenticate(State(users): State<Arc<Users>>, request: Reque
         Login::Accepted => next.run(request).await,
         Login::Rejected => {
             let challenge = [(header::WWW_AUTHENTICATE, CHALLENGE)];
-            (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed: see [http] users\n")
+            (StatusCode::UNAUTHORIZED, challenge, "a valid user and password are required: see http.users\n")
                 .into_response()
         }
         Login::Busy => {
             let retry_after = [(header::RETRY_AFTER, "5")];
-            (StatusCode::SERVICE_UNAVAILABLE, retry_after, "too many logins at once: try again in 5 s\n")
+            (StatusCode::SERVICE_UNAVAILABLE, retry_after, "too many logins at a time: retry after 5 s\n")
                 .into_response()
         }
     }
 }
 
-/// The user and the password of a request.
 fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let (scheme, encoded) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let decoded = BASE64_STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;

@@ -10,7 +10,7 @@ use super::words::{job_tone, source_tone};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
-use crate::http::response::{self, printable_lines, rfc3339};
+use crate::http::response::{self, rfc3339, sanitized_lines};
 use crate::state::DaemonStatus;
 
 /// Characters shown of a status. The longest known status is shorter.
@@ -92,7 +92,7 @@ pub(super) fn alerts(daemon: &DaemonStatus) -> Markup {
 /// An error that a person should see first.
 pub(super) fn alert(title: &str, text: &str) -> Markup {
     html! {
-        section.alert role="alert" { h2 { (Sanitized(title)) } pre { (printable_lines(text)) } }
+        section.alert role="alert" { h2 { (Sanitized(title)) } pre { (sanitized_lines(text)) } }
     }
 }
 

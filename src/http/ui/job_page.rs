@@ -19,7 +19,7 @@ use crate::core::transition::{Detail, SourceTransition, Transition};
 use crate::database::{Filter, ReadError, Row};
 use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed};
 use crate::http::app_state::AppState;
-use crate::http::response::{distance as length, rendered};
+use crate::http::response::{distance as length, render_blocking};
 use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
 
 /// Rows shown of each kind, the latest. A normal job has fewer than ten.
@@ -61,7 +61,7 @@ pub(in crate::http) async fn show(
         (Ok(store), Ok(job)) if kind == KIND => JobKey { store, job },
         _ => return unknown(),
     };
-    rendered(move || {
+    render_blocking(move || {
         let watches: Vec<_> = state.board.watches().into_iter().filter(|watch| watch.id.key == key).collect();
         let Some(first) = watches.first() else { return unknown() };
         let now = state.clock.now().wall;

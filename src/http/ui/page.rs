@@ -19,7 +19,7 @@ use crate::core::time::Timestamp;
 use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
-use crate::http::response::{self, rendered};
+use crate::http::response::{self, render_blocking};
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
 /// Characters shown of a message; the job's own page has it whole.
@@ -36,7 +36,7 @@ pub(in crate::http) async fn show(
         Ok(Query(selection)) => (selection, None),
         Err(rejection) => (Selection::default(), Some(rejection.body_text())),
     };
-    rendered(move || {
+    render_blocking(move || {
         let now = state.clock.now().wall;
         let (stores, watches) = (state.board.stores(), state.board.watches());
         let content = html! {
