@@ -60,7 +60,7 @@ CONTRASTS = """(() => {
 })()"""
 
 # Elements beyond the right edge of the window, except in scrolling boxes.
-TOO_WIDE = """[...document.querySelectorAll("body *")].filter((one) => !one.closest("pre, .skip, .unseen")
+TOO_WIDE = """[...document.querySelectorAll("body *")].filter((one) => !one.closest("pre, .skip, .visually-hidden")
   && one.getBoundingClientRect().right > WIDTH + 0.5).map((one) => one.outerHTML.slice(0, 120))"""
 
 # Parts of timelines that are empty or outside of their picture.
@@ -174,7 +174,7 @@ def check_job_page(page, setup, watch):
     path = f"/jobs/reference_import/{watch['store_id']}/{watch['job_id']}"
     nodes = check(page, setup, path)
     names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
-    listed = watch["sources"]["listed"]
+    listed = watch["items"]["listed"]
     assert [name.split(":")[0] for name in names("image")] == [watch["watch"]] + [source["name"] for source in listed]
     text = page.evaluate("document.body.innerText")
     for shown in ["What to do.", "Transitions", "Sources", watch["status"], *(source["status_message"] or "" for source in listed)]:
@@ -193,7 +193,7 @@ def check_links(page, setup):
         assert page.evaluate(sorted_by) == [["W", order]], page.evaluate(sorted_by)
         expected = sorted(before, key=str.lower, reverse=order == "descending")
         assert page.evaluate(rows) == expected, page.evaluate(rows)
-    page.await_load(lambda: page.evaluate("[...document.querySelectorAll('.choice a')].find((one) => one.innerText.startsWith('FAILED')).click()"))
+    page.await_load(lambda: page.evaluate("[...document.querySelectorAll('.filters a')].find((one) => one.innerText.startsWith('FAILED')).click()"))
     failed = [watch["watch"] for watch in setup.watches() if watch["status"] == "FAILED"]
     assert sorted(page.evaluate(rows)) == sorted(failed) and failed, page.evaluate(rows)
     assert page.evaluate(sorted_by) == [["W", "descending"]], "the order is lost"

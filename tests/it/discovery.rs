@@ -83,7 +83,7 @@ fn an_ended_job_is_polled_once_and_removed_also_after_a_restart() {
     listed_again(address);
     assert_matches_simulator(transitions(&database), simulator);
     assert_eq!(calls(simulator, "GetReferenceImportJob"), 6);
-    assert!(get(address, "/").1.contains("No import job is in sight in "), "the page shows no watch");
+    assert!(get(address, "/").1.contains("No job was discovered yet in "), "the page shows no watch");
     let (status, shown, error) = workspace.run(&["status", "--address", &address.to_string()]);
     assert_eq!((status, shown.as_str()), (0, "No job was discovered yet."), "{error}");
     let last_listed = metric(address, LAST_LISTED, &[&store]).expect("a time");
@@ -124,7 +124,7 @@ fn a_store_that_cannot_be_listed_is_logged_once_and_shown_first_on_the_page() {
     let (config, store, jobs) = with_store(&config, "name = \"shared references\"\n");
     let config = workspace.write("refwatch.toml", &format!("{config}{}", jobs[0]));
     let (daemon, address) = workspace.daemon(&config);
-    let error = format!("No new job of the store shared references ({store}) can be found");
+    let error = format!("New jobs of the store shared references ({store}) cannot be discovered");
     eventually("the alert", || get(address, "/").1.contains(&error).then_some(()));
     eventually("the job with an entry of its own", || {
         (json(address, "/api/v1/transitions").as_array()?.len() == 1).then_some(())
@@ -134,17 +134,17 @@ fn a_store_that_cannot_be_listed_is_logged_once_and_shown_first_on_the_page() {
     });
     let (log, page) = (daemon.stderr(), get(address, "/").1);
     assert_eq!(log.matches("event=\"listing_failed\"").count(), 1, "{log}");
-    assert!(log.contains("its jobs cannot be discovered it can be listed"), "{log}");
+    assert!(log.contains("its jobs cannot be discovered"), "{log}");
     for text in [&log, &page] {
         assert!(text.contains("omics:ListReferenceImportJobs"), "advice: {text}");
     }
     assert!(page.find("role=\"alert\"") < page.find("<h1>"), "{page}");
     let stores = json(address, "/api/v1/stores");
-    let reason = stores[0]["trouble"].as_str().expect("text");
+    let reason = stores[0]["error"].as_str().expect("text");
     assert_eq!((&stores[0]["watch"], &stores[0]["last_listed_at"]), (&"shared references".into(), &().into()));
     assert_eq!(metric(address, LAST_LISTED, &[&store]), None, "never");
     let (_, shown, _) = workspace.run(&["status", "--address", &address.to_string()]);
-    let last = format!("No new job of the store shared references ({store}) can be found: {reason}");
+    let last = format!("New jobs of the store shared references ({store}) cannot be discovered: {reason}");
     assert_eq!(shown.lines().last(), Some(&*last), "{shown}");
 }
 

@@ -44,16 +44,15 @@ pub struct ConfigError {
 
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
     let daemon = state.board.daemon();
-    let config_error = daemon.config_error.as_ref().map(|error| ConfigError {
-        in_force: error.in_force.to_owned(),
-        summary: error.summary.clone(),
-        details: error.details.clone(),
-    });
     let response = Daemon {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         not_ready: daemon.ready().err(),
         config_loaded_at: daemon.config_loaded_at.map(rfc3339),
-        config_error,
+        config_error: daemon.config_error.map(|error| ConfigError {
+            in_force: error.in_force.to_owned(),
+            summary: error.summary,
+            details: error.details,
+        }),
         database_error: daemon.database_error,
     };
     json(StatusCode::OK, &response)

@@ -170,15 +170,10 @@ async fn serve_connection(
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let expiry = async {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = clock.sleep(limits.connection_age) => {}
-        }
-    };
+    let expiry = stop.run_until_cancelled(clock.sleep(limits.connection_age));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = expiry => {
+        _ = expiry => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => Some(ended),

@@ -1,6 +1,6 @@
-//! The frame of the pages, and how statuses, times, tables and untrusted text look on them.
+//! The layout of every page, and its building blocks: tables, alerts, badges, progress bars and times.
 //!
-//! Pages are rendered by the server and have no script. Untrusted text passes `Sanitized`, and maud escapes the rest.
+//! Untrusted text passes through `Sanitized`, which replaces control characters. maud escapes HTML.
 
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
@@ -13,15 +13,15 @@ use crate::core::time::Timestamp;
 use crate::http::response::{self, rfc3339, sanitized_lines};
 use crate::state::DaemonStatus;
 
-/// Characters shown of a status. The longest known status is shorter.
-const STATUS_LENGTH_MAX: usize = 40;
+/// Statuses that AWS documents are shorter.
+const STATUS_CHARS_MAX: usize = 40;
 
 /// `/style.css`.
 pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
-/// A whole page. `footer` says whether the browser refreshes it, which it does every 10 s if `refreshed`.
+/// A complete page. The browser reloads it every 10 s if `refreshed`. `footer` is added to the page footer.
 pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup, content: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
@@ -36,7 +36,7 @@ pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup
             }
             body {
                 a.skip href="#content" { "Skip to the content" }
-                header { a.mark href="/" { "refwatch" } span.quiet { "HealthOmics reference imports" } }
+                header { a.brand href="/" { "refwatch" } span.muted { "HealthOmics reference imports" } }
                 main id="content" { (content) }
                 footer {
                     nav aria-label="More" {
@@ -45,7 +45,7 @@ pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup
                         a href="/api/v1/transitions" { "Transitions as JSON" }
                         a href="/config" { "Configuration" }
                     }
-                    p { "As of " (moment(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
+                    p { "As of " (absolute_time(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
                 }
             }
         }
@@ -53,7 +53,7 @@ pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.into_string()).into_response()
 }
 
-/// A table whose first column names its rows. On a phone each row becomes a card.
+/// A table. Its first column has the row headings. On a phone each row becomes a card.
 pub(super) fn table<const N: usize>(
     caption: &Markup,
     columns: [&str; N],
@@ -82,14 +82,13 @@ pub(super) fn alerts(daemon: &DaemonStatus) -> Markup {
         @if let Some(error) = &daemon.config_error {
             (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))
         }
-        @if let Some(error) = &daemon.database_error { (alert("The database cannot be written; polling waits for it", error)) }
+        @if let Some(error) = &daemon.database_error { (alert("The database cannot be written; polling is paused", error)) }
         @for (target, reason) in &daemon.targets_down {
             (alert(&format!("Target {target} is down; refwatch probes it with one request at a time"), reason))
         }
     }
 }
 
-/// An error that a person should see first.
 pub(super) fn alert(title: &str, text: &str) -> Markup {
     html! {
         section.alert role="alert" { h2 { (Sanitized(title)) } pre { (sanitized_lines(text)) } }
@@ -108,12 +107,12 @@ pub(super) fn badge(tone: &str, status: &str) -> Markup {
     html! { span class={ "badge " (tone) } { (status_text(status)) } }
 }
 
-/// A status in AWS's own word, which may be an unknown one of any length.
+/// A status as AWS writes it, shortened because an undocumented status can have any length.
 pub(super) fn status_text(status: &str) -> String {
-    shortened(status, STATUS_LENGTH_MAX)
+    shortened(status, STATUS_CHARS_MAX)
 }
 
-/// How many sources are done, in words and as a bar.
+/// The numbers of finished and failed sources, as text and as a bar.
 pub(super) fn progress(sources: &Sources) -> Markup {
     let count = |status| sources.values().filter(|source| source.status == status).count();
     let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
@@ -134,19 +133,19 @@ pub(super) fn progress(sources: &Sources) -> Markup {
     }
 }
 
-/// A time in full.
-pub(super) fn moment(time: Timestamp) -> Markup {
+/// The date and time.
+pub(super) fn absolute_time(time: Timestamp) -> Markup {
     html! { time datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
-/// The time between `time` and `now`, with `time` itself as the tooltip.
-pub(super) fn distance(time: Timestamp, now: Timestamp) -> Markup {
+/// The duration between `time` and `now`. The tooltip is the absolute time.
+pub(super) fn relative_time(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (response::distance(time, now)) }
+        time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (response::duration_between(time, now)) }
     }
 }
 
-/// The beginning of a message.
-pub(super) fn shortened(message: &str, characters: usize) -> String {
-    Sanitized(&excerpt(message, characters)).to_string()
+/// The sanitized beginning of a text.
+pub(super) fn shortened(text: &str, characters: usize) -> String {
+    Sanitized(&excerpt(text, characters)).to_string()
 }

@@ -1,4 +1,4 @@
-//! The pages for people: HTML that the server renders, without a script.
+//! The pages for people. The server renders complete HTML; no page has a script.
 
 pub(super) mod html;
 pub(super) mod job_page;

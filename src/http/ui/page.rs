@@ -1,4 +1,4 @@
-//! `/`: the status page. Watches that need attention come first.
+//! `/`: the status page. By default, watches that need attention come first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alert, alerts, badge, distance, job_badge, page, progress, shortened};
+use super::html::{alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
 use super::quota;
-use super::selection::{ATTENTION, NOT_SEEN, ROWS_MAX, Refresh, Selection, Sort};
+use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
 use super::words::{Severity, severity};
 use crate::core::job::{JobStatus, KIND, SourceStatus, WatchId};
@@ -22,10 +22,10 @@ use crate::http::app_state::AppState;
 use crate::http::response::{self, render_blocking};
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
-/// Characters shown of a message; the job's own page has it whole.
-const MESSAGE_LENGTH_MAX: usize = 160;
+/// Characters shown of a message. The job page shows it completely.
+const MESSAGE_CHARS_MAX: usize = 160;
 
-/// Transitions drawn of a job, the latest; its own page has more.
+/// The latest transitions of a job that its timeline shows. The job page shows more.
 const TRANSITIONS_DRAWN_MAX: u32 = 12;
 
 pub(in crate::http) async fn show(
@@ -44,14 +44,14 @@ pub(in crate::http) async fn show(
             @for store in &stores { (store_alerts(store, now)) }
             h1 { "Watches" }
             (summary(&watches))
-            @if let Some(error) = &error { p.note role="status" { (shortened(error, MESSAGE_LENGTH_MAX)) } }
+            @if let Some(error) = &error { p.note role="status" { (shortened(error, MESSAGE_CHARS_MAX)) } }
             @if !watches.is_empty() {
                 (filters(&selection, &watches))
-                (listing(&state, &selection, &watches, now))
+                (watch_table(&state, &selection, &watches, now))
             } @else if stores.is_empty() {
-                p { "Nothing is watched yet. Add a job to the configuration, as " code { "[[job]]" } " with its ids." }
+                p { "No job is watched yet. Add a " code { "[[job]]" } " or a " code { "[[store]]" } " to the configuration." }
             } @else {
-                p { "No import job is in sight in " (stores.iter().map(|store| name(store)).collect::<Vec<_>>().join(", ")) "." }
+                p { "No job was discovered yet in " (stores.iter().map(|store| store_name(store)).collect::<Vec<_>>().join(", ")) "." }
             }
             (quota::section(&state.instruments.rates()))
         };
@@ -64,20 +64,20 @@ pub(in crate::http) async fn show(
 }
 
 fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
-    let last = store.listed_at.map_or("It was never listed.".to_owned(), |at| {
-        format!("It was last listed {} ago.", response::distance(at, now))
+    let last = store.listed_at.map_or("The store was never listed.".to_owned(), |at| {
+        format!("The store was last listed {} ago.", response::duration_between(at, now))
     });
     html! {
-        @if let Some(trouble) = &store.error {
-            (alert(&format!("No new job of the store {} can be found", name(store)), &format!("{trouble}\n{last}")))
+        @if let Some(error) = &store.error {
+            (alert(&format!("New jobs of the store {} cannot be discovered", store_name(store)), &format!("{error}\n{last}")))
         }
         @if let Some(missed) = &store.missed {
-            (alert(&format!("Some jobs of the store {} were not found", name(store)), missed))
+            (alert(&format!("Some jobs of the store {} were not discovered", store_name(store)), missed))
         }
     }
 }
 
-fn name(store: &StoreStatus) -> String {
+fn store_name(store: &StoreStatus) -> String {
     stores::name(&store.name, store.id.store.as_str())
 }
 
@@ -92,7 +92,7 @@ fn summary(watches: &[Arc<WatchStatus>]) -> Markup {
     }
 }
 
-/// Links to the watches of one state or status, with their number, and a search field.
+/// A link for each state and status, with the number of watches, and a search form.
 fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for watch in watches {
@@ -118,7 +118,7 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
         *link = Selection { sort: link.sort, refresh: link.refresh, ..Selection::default() };
     });
     html! {
-        div.choice {
+        div.filters {
             nav aria-label="Filters" {
                 ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for state in states { (state) } }
                 ul { @for status in statuses { (status) } }
@@ -134,7 +134,7 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
     }
 }
 
-/// A link to a group of watches or, if it is chosen, back to all. An empty group has none.
+/// A link that applies a filter or, if it is chosen, removes it. A filter without watches has no link.
 fn filter(text: &str, count: usize, link: &str, chosen: bool) -> Markup {
     html! {
         @if count > 0 || chosen {
@@ -144,29 +144,29 @@ fn filter(text: &str, count: usize, link: &str, chosen: bool) -> Markup {
 }
 
 /// One page of the selected watches.
-fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchStatus>], now: Timestamp) -> Markup {
-    let selected = selection.of(watches);
-    let pages = selected.len().div_ceil(ROWS_MAX).max(1);
+fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStatus>], now: Timestamp) -> Markup {
+    let selected = selection.apply(watches);
+    let pages = selected.len().div_ceil(ROWS_PER_PAGE).max(1);
     let page = selection.page.clamp(1, pages);
-    let first = (page - 1) * ROWS_MAX;
-    let shown = &selected[first..selected.len().min(first + ROWS_MAX)];
+    let first = (page - 1) * ROWS_PER_PAGE;
+    let shown = &selected[first..selected.len().min(first + ROWS_PER_PAGE)];
     let several_targets = watches.iter().any(|watch| watch.id.target != watches[0].id.target);
-    let lives = lives(state, shown);
+    let timelines = read_spans(state, shown);
     let to_page = |text: &str, page: usize| html! { a href=(selection.link(|link| link.page = page)) { (text) } };
     html! {
-        @if let Err(error) = &lives { p.note role="status" { "There are no timelines: " (Sanitized(&error.to_string())) } }
+        @if let Err(error) = &timelines { p.note role="status" { "Timelines are unavailable: " (Sanitized(&error.to_string())) } }
         @if shown.is_empty() {
             p { "No watch matches. " a href="/" { "Show all" } }
         } @else {
             table.cards.watches {
-                caption.unseen[!selection.is_filtered() && pages == 1] {
+                caption.visually-hidden[!selection.is_filtered() && pages == 1] {
                     (first + 1) "–" (first + shown.len()) " of " (selected.len()) @if selection.is_filtered() { " selected" }
                 }
                 thead { tr { @for column in ["Watch", "Status", "For", "Timeline", "Sources", "Next poll"] { (heading(column, selection)) } } }
                 tbody {
                     @for watch in shown {
-                        @let life = lives.as_ref().ok().and_then(|lives| lives.get(&watch.id)).map_or(&[][..], Vec::as_slice);
-                        (row(watch, life, several_targets, now))
+                        @let spans = timelines.as_ref().ok().and_then(|timelines| timelines.get(&watch.id)).map_or(&[][..], Vec::as_slice);
+                        (row(watch, spans, several_targets, now))
                     }
                 }
             }
@@ -181,17 +181,16 @@ fn listing(state: &AppState, selection: &Selection, watches: &[Arc<WatchStatus>]
     }
 }
 
-/// The latest transitions of these watches.
-fn lives(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<WatchId, Vec<StatusSpan>>, ReadError> {
+fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<WatchId, Vec<StatusSpan>>, ReadError> {
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
-    let mut lives: BTreeMap<WatchId, Vec<StatusSpan>> = BTreeMap::new();
+    let mut timelines: BTreeMap<WatchId, Vec<StatusSpan>> = BTreeMap::new();
     for row in state.database.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
-        lives.entry(row.job).or_default().push(StatusSpan::of_job(&row.value));
+        timelines.entry(row.job).or_default().push(StatusSpan::of_job(&row.value));
     }
-    Ok(lives)
+    Ok(timelines)
 }
 
-/// The heading of a column. It is a link if the table can be sorted by the column.
+/// A column heading. It is a link if the column can be sorted.
 fn heading(column: &str, selection: &Selection) -> Markup {
     let [ascending, descending] = match column {
         "Watch" => [Sort::Name, Sort::NameDescending],
@@ -208,9 +207,9 @@ fn heading(column: &str, selection: &Selection) -> Markup {
     html! { th scope="col" aria-sort=[order] { a href=(link) { (column) span aria-hidden="true" { (mark) } } } }
 }
 
-fn row(watch: &WatchStatus, life: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {
+fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {
     let known = watch.known.as_ref();
-    let scale = known.and_then(|known| TimeAxis::of_job(life, known, now));
+    let axis = known.and_then(|known| TimeAxis::of_job(spans, known, now));
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
@@ -220,46 +219,45 @@ fn row(watch: &WatchStatus, life: &[StatusSpan], several_targets: bool, now: Tim
                     small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
                 }
             }
-            td data-label="Status" { (status(watch, MESSAGE_LENGTH_MAX)) (poll_failure(watch, now)) }
-            td data-label="For" { @if let Some(known) = known { (distance(known.since, now)) } }
-            td data-label="Timeline" { @if let Some(scale) = scale { (timeline(&watch.name, life, scale)) } }
+            td data-label="Status" { (status(watch, MESSAGE_CHARS_MAX)) (poll_failure(watch, now)) }
+            td data-label="For" { @if let Some(known) = known { (relative_time(known.since, now)) } }
+            td data-label="Timeline" { @if let Some(axis) = axis { (timeline(&watch.name, spans, axis)) } }
             td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) (failed_source(watch)) } }
             td data-label="Next poll" { (next_poll(watch, now)) }
         }
     }
 }
 
-/// Why the last poll failed, if it did.
 fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     html! {
         @if watch.up == Some(false) && let Some(last) = watch.recent_failures.back() {
-            small.bad { "Polls fail: " (last.reason.class().summary) ", " (distance(last.at, now)) " ago" }
-            small { (shortened(&last.message, MESSAGE_LENGTH_MAX)) }
+            small.bad { "Polls fail: " (last.reason.class().summary) ", " (relative_time(last.at, now)) " ago" }
+            small { (shortened(&last.message, MESSAGE_CHARS_MAX)) }
         }
     }
 }
 
-/// The first failed source, and why.
+/// The first failed source and its message.
 fn failed_source(watch: &WatchStatus) -> Markup {
     let mut sources = watch.known.iter().flat_map(|known| known.sources.iter());
     html! {
         @if let Some((key, source)) = sources.find(|(_, source)| source.status == SourceStatus::Failed) {
             small {
-                (shortened(&key.name, MESSAGE_LENGTH_MAX))
-                @if let Some(message) = &source.status_message { ": " (shortened(message, MESSAGE_LENGTH_MAX)) }
+                (shortened(&key.name, MESSAGE_CHARS_MAX))
+                @if let Some(message) = &source.status_message { ": " (shortened(message, MESSAGE_CHARS_MAX)) }
             }
         }
     }
 }
 
-/// The status of the job and why it is not polled, with so many characters of each message.
+/// The status of the job and the reason if it is parked. Each message is cut to `characters`.
 pub(super) fn status(watch: &WatchStatus, characters: usize) -> Markup {
     html! {
         @match &watch.known {
             Some(known) => {
                 (job_badge(&known.status))
                 @if let Some(message) = &known.status_message { small { (shortened(message, characters)) } }
-                @if known.vanished_at.is_some() { small.bad { "The service no longer knows this job." } }
+                @if known.vanished_at.is_some() { small.bad { "AWS no longer returns this job (404)." } }
             }
             None => (badge("waiting", "not seen yet")),
         }
@@ -267,10 +265,9 @@ pub(super) fn status(watch: &WatchStatus, characters: usize) -> Markup {
     }
 }
 
-/// When the next poll is due.
 pub(super) fn next_poll(watch: &WatchStatus, now: Timestamp) -> Markup {
     match watch.next_poll {
-        Some(at) if at.duration_since(now).as_secs() > 0 => html! { span.nowrap { "in " (distance(at, now)) } },
+        Some(at) if at.duration_since(now).as_secs() > 0 => html! { span.nowrap { "in " (relative_time(at, now)) } },
         Some(_) => html! { "now" },
         None => html! {},
     }

@@ -1,5 +1,5 @@
-//! The query of the status page: which watches it shows, in which order, and which of its pages. Links carry the query, so a
-//! selection can be bookmarked and needs no script.
+//! The query parameters of the status page: filters, order and page. They are in the URL, so a selection can be bookmarked and
+//! needs no script.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -9,18 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::words::{Severity, severity};
 use crate::state::WatchStatus;
 
-/// Rows of one page.
-pub(super) const ROWS_MAX: usize = 100;
+pub(super) const ROWS_PER_PAGE: usize = 100;
 
-/// The value of `status` for a job that was not seen yet.
+/// The value of `status` that selects jobs without a status.
 pub(super) const NOT_SEEN: &str = "not_seen";
 
-/// The value of `state` for every watch that a person should look at.
+/// The value of `state` that selects watches of [`Severity::Attention`].
 pub(super) const ATTENTION: &str = "attention";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Sort {
-    /// Watches that need attention first, then live ones; the latest change first.
+    /// By [`Severity`], then the latest change first.
     #[default]
     #[serde(rename = "attention")]
     Attention,
@@ -28,14 +27,13 @@ pub(super) enum Sort {
     Name,
     #[serde(rename = "-name")]
     NameDescending,
-    /// The job with the latest change first.
+    /// The latest change first.
     #[serde(rename = "duration")]
     Duration,
     #[serde(rename = "-duration")]
     DurationDescending,
 }
 
-/// Whether the browser refreshes the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Refresh {
@@ -44,7 +42,7 @@ pub(super) enum Refresh {
     Off,
 }
 
-/// A parameter that is not set is empty or 0, and is in no link.
+/// The query. Links omit parameters that have their default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::http) struct Selection {
@@ -59,7 +57,7 @@ pub(in crate::http) struct Selection {
     /// A part of the name, the ids, the target or the status.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) q: String,
-    /// From 1; 0 is the first one, too.
+    /// Counts from 1; 0 also selects the first page.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) page: usize,
     #[serde(skip_serializing_if = "is_default")]
@@ -71,13 +69,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Selection {
-    /// The selected watches in the selected order, on all pages.
-    pub(super) fn of(&self, watches: &[Arc<WatchStatus>]) -> Vec<Arc<WatchStatus>> {
+    /// The selected watches of all pages, sorted.
+    pub(super) fn apply(&self, watches: &[Arc<WatchStatus>]) -> Vec<Arc<WatchStatus>> {
         let text = self.q.to_lowercase();
         let mut selected: Vec<_> = watches.iter().filter(|watch| self.matches(watch, &text)).cloned().collect();
         let since = |watch: &WatchStatus| watch.known.as_ref().map(|known| known.since);
         let name = |watch: &WatchStatus| watch.name.to_lowercase();
-        // The sorts are stable, so equal watches stay ordered by target, store and job. Jobs not seen yet come last.
+        // The sorts are stable: equal watches stay ordered by target, store and job. By duration, jobs without a status are last.
         match self.sort {
             Sort::Attention => selected.sort_by_key(|watch| (severity(watch), Reverse(since(watch)))),
             Sort::Name => selected.sort_by_cached_key(|watch| name(watch)),
@@ -100,12 +98,11 @@ impl Selection {
             && (text.is_empty() || searched().to_lowercase().contains(text))
     }
 
-    /// Whether the selection leaves out some watches.
     pub(super) fn is_filtered(&self) -> bool {
         !(self.status.is_empty() && self.state.is_empty() && self.q.is_empty())
     }
 
-    /// The link to the first page of the same selection after a change.
+    /// The link to the changed selection. It leads to the first page unless `change` sets one.
     pub(super) fn link(&self, change: impl FnOnce(&mut Self)) -> String {
         let mut changed = Self { page: 0, ..self.clone() };
         change(&mut changed);
@@ -113,13 +110,13 @@ impl Selection {
         if query.is_empty() { "/".to_owned() } else { format!("/?{query}") }
     }
 
-    /// The parameters that are set.
+    /// The parameters that differ from their defaults.
     pub(super) fn parameters(&self) -> Vec<(String, String)> {
         serde_urlencoded::from_str(&self.query()).unwrap_or_default()
     }
 
     fn query(&self) -> String {
-        // Strings, numbers and unit variants can always be encoded.
+        // Strings, numbers and unit variants always serialize.
         serde_urlencoded::to_string(self).unwrap_or_default()
     }
 }

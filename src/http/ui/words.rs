@@ -1,26 +1,26 @@
-//! What statuses and errors mean to a person on call: plain words, advice, colours and severity.
+//! The texts, colours and severity of statuses and errors on the pages.
 
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::transition::{Anomaly, DetailKind};
 use crate::state::{WatchState, WatchStatus};
 
-/// What a person should know or do; `None` if nothing is wrong.
+/// What an operator should do; `None` if nothing is wrong.
 pub(super) fn advice(watch: &WatchStatus) -> Option<&'static str> {
     if let WatchState::Parked(_) = watch.state {
-        return Some("It is not polled any more. Correct its entry and reload.");
+        return Some("The job is not polled. Correct its entry in the configuration and reload.");
     }
     if let (Some(false), Some(last)) = (watch.up, watch.recent_failures.back()) {
         return Some(last.reason.class().advice);
     }
     match &watch.known.as_ref()?.status {
         JobStatus::Failed => Some(
-            "The import failed. The sources below say why, where AWS does; correct them and start a new import job. This one does \
-             not start again.",
+            "The import failed. The sources below show the messages of AWS. Correct the sources and start a new import job; a failed \
+             job does not restart.",
         ),
         JobStatus::CompletedWithFailures => Some(
-            "Some sources were not imported. The others are in the store; import the failed ones again in a new job.",
+            "Some sources were not imported; the others are in the store. Start a new import job with the failed sources.",
         ),
-        JobStatus::Unknown(_) => Some("AWS uses a status that refwatch does not know. It goes on polling."),
+        JobStatus::Unknown(_) => Some("refwatch does not know this status of AWS. Polling continues."),
         JobStatus::Submitted
         | JobStatus::InProgress
         | JobStatus::Cancelling
@@ -31,24 +31,24 @@ pub(super) fn advice(watch: &WatchStatus) -> Option<&'static str> {
 
 pub(super) fn anomaly(anomaly: Anomaly) -> &'static str {
     match anomaly {
-        Anomaly::Regressed => "The status went back to an earlier one.",
-        Anomaly::Reopened => "The job had ended and goes on.",
-        Anomaly::EndChanged => "The job had ended otherwise.",
-        Anomaly::NoCompletionTime => "AWS did not say when it ended.",
+        Anomaly::Regressed => "The status went back to an earlier status.",
+        Anomaly::Reopened => "The job had ended and is running again.",
+        Anomaly::EndChanged => "The job had ended with another status.",
+        Anomaly::NoCompletionTime => "AWS returned no completion time.",
     }
 }
 
 pub(super) fn detail(kind: DetailKind) -> &'static str {
     match kind {
         DetailKind::StatusMessage => "AWS's message changed",
-        DetailKind::CreationTimeChanged => "AWS gave another creation time",
-        DetailKind::Vanished => "AWS no longer knew the job",
-        DetailKind::Returned => "AWS knew the job again",
-        DetailKind::StillSeen => "Watching stopped; the status was the same until then",
+        DetailKind::CreationTimeChanged => "AWS changed the creation time",
+        DetailKind::Vanished => "AWS returned 404 for the job",
+        DetailKind::Returned => "AWS returned the job again",
+        DetailKind::StillSeen => "Watching stopped; the status had not changed",
     }
 }
 
-/// A class of the style sheet.
+/// The CSS class of a status.
 pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     match status {
         JobStatus::Submitted => "waiting",
@@ -60,7 +60,7 @@ pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     }
 }
 
-/// A class of the style sheet.
+/// The CSS class of a status.
 pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
     match status {
         SourceStatus::NotStarted => "waiting",
@@ -71,13 +71,13 @@ pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
     }
 }
 
-/// How urgently a watch needs a person. The table is sorted by it.
+/// Sorts the table of watches: the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
+    /// An operator should look at the watch.
     Attention,
-    /// The job has not ended.
-    UnderWay,
-    /// The job has ended as intended.
+    Live,
+    /// The job completed without failures or was cancelled.
     Ended,
 }
 
@@ -89,8 +89,8 @@ pub(super) fn severity(watch: &WatchStatus) -> Severity {
         Some(known) => match known.status {
             JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Severity::Attention,
             JobStatus::Completed | JobStatus::Cancelled => Severity::Ended,
-            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::UnderWay,
+            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::Live,
         },
-        None => Severity::UnderWay,
+        None => Severity::Live,
     }
 }

@@ -190,7 +190,7 @@ async fn the_job_page_shows_errors_and_advice() {
     for shown in [
         "<strong>What to do. </strong>Allow omics:GetReferenceImportJob on this reference store",
         "at most 5s before it was seen",
-        "AWS did not say when it ended.",
+        "AWS returned no completion time.",
         "AWS&#39;s message changed",
         "&lt;script&gt;alert(1)",
         "no response in time",
@@ -217,7 +217,7 @@ async fn the_status_page_shows_the_quota_in_use() {
     get.quota_allowed.set(2.8);
     let page = server.get("/").await.body;
     assert!(page.contains("GetReferenceImportJob") && page.contains("2.8 of 4.0"), "{page}");
-    assert!(page.contains("slowed down after AWS throttled"), "{page}");
+    assert!(page.contains("reduced after throttling by AWS"), "{page}");
     server.instruments.remove_target("default");
     assert!(!server.get("/").await.body.contains("Quota in use"));
 }
