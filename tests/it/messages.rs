@@ -45,10 +45,10 @@ fn string_literals(code: &str) -> Vec<String> {
         let (start, raw) = (&rest[at..], rest[..at].ends_with(['r', '#']));
         let length = if start.starts_with("//") {
             start.find('\n').unwrap_or(start.len())
-        } else if start.starts_with('"') {
+        } else if let Some(text) = start.strip_prefix('"') {
             let hashes = if raw { rest[..at].len() - rest[..at].trim_end_matches('#').len() } else { 0 };
-            let end = string_end(&start[1..], raw.then_some(hashes)) + 1;
-            literals.push(one_line(&start[1..end]));
+            let end = string_end(text, raw.then_some(hashes)) + 1;
+            literals.push(one_line(&text[..end - 1]));
             end + 1
         } else if start.starts_with("'\"'") {
             3
