@@ -120,23 +120,14 @@ impl Instruments {
             )?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
-            log_lines_dropped: counter(
-                "refwatch_log_lines_dropped_total",
-                "Log lines that the log files or the journal did not accept.",
-            )?,
+            log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
             api_request_duration: histograms(request_duration)?,
             quota_wait: histograms(quota_wait)?,
-            quota_allowed: gauges(
-                "refwatch_quota_allowed_requests_per_second",
-                "The present rate. Lower than the configured rate after throttling.",
-            )?,
-            quota_configured: gauges(
-                "refwatch_quota_configured_requests_per_second",
-                "The configured rate: requests_per_second times share.",
-            )?,
+            quota_allowed: gauges("refwatch_quota_allowed_requests_per_second", "The present request rate.")?,
+            quota_configured: gauges("refwatch_quota_configured_requests_per_second", "The configured request rate.")?,
             registry: registry.clone(),
             operations: Arc::default(),
         })

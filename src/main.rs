@@ -27,7 +27,7 @@ fn main() -> ExitCode {
                 failure.exit
             }
             // The panic hook has logged the panic.
-            Err(_panic) => Exit::Fault,
+            Err(_panic) => Exit::InternalError,
         },
         Err(error) => {
             let is_requested = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
