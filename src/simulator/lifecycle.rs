@@ -1,6 +1,6 @@
 //! Generates the timelines of simulated import jobs from a seed.
 //!
-//! Pure: a timeline is a list of steps, and the state of a job at an age is the last step before it. Nothing here reads a clock, so
+//! Pure: a timeline is a list of steps. The state of a job is the last step at or before its age. Nothing here reads a clock, so
 //! tests know the whole timeline of a job in advance.
 
 use std::time::Duration;
