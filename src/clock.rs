@@ -1,4 +1,6 @@
-//! The clocks. Only this module reads them and sleeps; a lint forbids it elsewhere. All other code receives a [`Now`].
+//! Reads the clocks and sleeps. A lint forbids both in other modules, which receive the time as a [`Now`].
+//!
+//! So tests and simulations control the time that all other code sees.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +12,7 @@ use crate::core::time::{Monotonic, Now, Timestamp};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    /// The wall clock time at the origin, if the wall clock is simulated.
+    /// The wall clock time at `origin`, if the wall clock is simulated.
     simulated: Option<Timestamp>,
 }
 
@@ -22,7 +24,7 @@ impl Clock {
         Self { origin: Instant::now(), simulated: None }
     }
 
-    /// A wall clock that shows `start` now and runs as tokio's clock does. A simulation pauses tokio's clock.
+    /// A wall clock that starts at `start` and advances with tokio's clock, which a simulation pauses.
     #[must_use]
     pub fn simulated(start: Timestamp) -> Self {
         Self { simulated: Some(start), ..Self::system() }
@@ -32,7 +34,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one module that reads clocks")]
     pub fn now(self) -> Now {
         let elapsed = self.origin.elapsed();
-        // A wall clock out of range (before year -9999 or after 9999) reads as the Unix epoch: schedules do not use it.
+        // A wall clock before year -9999 or after 9999 reads as the Unix epoch. Schedules use the monotonic clock.
         let wall = match self.simulated {
             Some(start) => start.checked_add(elapsed).unwrap_or_default(),
             None => Timestamp::try_from(SystemTime::now()).unwrap_or_default(),
@@ -40,7 +42,7 @@ impl Clock {
         Now { monotonic: Monotonic::at(elapsed), wall }
     }
 
-    /// Returns at `at`, or at once if that time has passed.
+    /// Completes at `at`, or at once if `at` has passed.
     #[expect(clippy::disallowed_methods, reason = "the one module that sleeps")]
     pub fn sleep_until(self, at: Monotonic) -> Sleep {
         tokio::time::sleep_until(self.origin + at.elapsed())

@@ -1,6 +1,6 @@
-//! Counters and histograms: updated as things happen, by whoever causes them.
+//! Counters, histograms and the gauges of the quota. The module that causes an event updates them.
 //!
-//! `metrics` renders them. Whatever a scrape can read from `state` is not counted here.
+//! `metrics` renders them at a scrape. Values that a scrape can read from `state` have no instrument here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,28 +12,27 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCou
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::{JobStatus, KIND};
 
-/// Seconds: from a loopback response to the longest usual `poll.timeout`.
+/// Seconds, from a response over loopback to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 
-/// Seconds: from no wait to 10,000 jobs at 5 requests per second.
+/// Seconds, up to one poll of 10,000 jobs at 5 requests per second.
 const QUOTA_WAIT_BUCKETS: &[f64] = &[0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 2000.0];
 
-/// Seconds: from the best that listings can do to a job that waited out a long outage.
+/// Seconds, from the shortest delay with listings to an outage of one hour.
 const DETECTION_DELAY_BUCKETS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 
-/// Labels of everything that is counted per operation.
-const OPERATION: [&str; 2] = ["target", "operation"];
+const LABELS: [&str; 2] = ["target", "operation"];
 
-const OPERATION_AND_REASON: [&str; 3] = ["target", "operation", "reason"];
+const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
 
-/// Every counter and histogram of the daemon. Clones share the same numbers.
+/// Every instrument of the daemon. Clones share the same values.
 #[derive(Clone, Debug)]
 pub struct Instruments {
     pub database_commits: IntCounter,
     pub database_failures: IntCounter,
     pub database_quarantined: IntCounter,
     pub task_restarts: IntCounter,
-    /// From the service's completionTime to our commit.
+    /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
     transitions: IntCounterVec,
@@ -43,9 +42,9 @@ pub struct Instruments {
     quota_wait: HistogramVec,
     quota_allowed: GaugeVec,
     quota_configured: GaugeVec,
-    /// All of the above.
+    /// Contains all of the above.
     pub registry: Registry,
-    /// By target and operation.
+    /// The key is target and operation.
     operations: Arc<Mutex<BTreeMap<(String, String), OperationInstruments>>>,
 }
 
@@ -55,89 +54,80 @@ pub struct OperationInstruments {
     requests: IntCounter,
     failures: BTreeMap<FailureReason, IntCounter>,
     duration: Histogram,
-    /// From the time when a request is due until the quota allows it.
+    /// From the time when a request is due to its permit.
     pub quota_wait: Histogram,
-    /// The pacer's present rate, in requests per second.
+    /// The present rate, in requests per second.
     pub quota_allowed: Gauge,
     /// The configured rate, in requests per second.
     pub quota_configured: Gauge,
 }
 
-/// How fast one operation on one target may be called, in requests per second.
+/// The rate of one operation on one target, in requests per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// At present.
+    /// The present rate; lower than `configured` after throttling.
     pub allowed: f64,
-    /// Without throttling.
     pub configured: f64,
 }
 
 impl OperationInstruments {
-    /// Counts one request.
-    pub fn request_ended(&self, took: Duration, failure: Option<FailureReason>) {
+    /// Counts one request, which took `duration`.
+    pub fn request_ended(&self, duration: Duration, failure: Option<FailureReason>) {
         self.requests.inc();
-        self.duration.observe(took.as_secs_f64());
-        if let Some(count) = failure.and_then(|reason| self.failures.get(&reason)) {
-            count.inc();
+        self.duration.observe(duration.as_secs_f64());
+        if let Some(counter) = failure.and_then(|reason| self.failures.get(&reason)) {
+            counter.inc();
         }
     }
 }
 
 impl Instruments {
     /// # Errors
-    /// An internal error: Prometheus does not allow a family's name or label, or two families have the same name.
+    /// Returns an error only if the code below has an invalid or duplicate metric name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
-        let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &OPERATION));
+        let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &LABELS));
         let options =
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let histograms = |options: HistogramOpts| register(&registry, HistogramVec::new(options, &OPERATION));
+        let histograms = |options: HistogramOpts| register(&registry, HistogramVec::new(options, &LABELS));
         let detection_delay = options(
             "refwatch_detection_delay_seconds",
-            "From the service's completionTime of a job to the commit of its end.",
+            "Time from a job's completion, by AWS's clock, to the commit of its end.",
             DETECTION_DELAY_BUCKETS,
         );
         let request_duration = options(
             "refwatch_api_request_duration_seconds",
-            "Duration of a request to AWS HealthOmics: credentials, connect, headers and body.",
+            "Duration of a request to AWS HealthOmics: credentials, connection, headers and body.",
             REQUEST_BUCKETS,
         );
         let quota_wait = options(
             "refwatch_quota_wait_seconds",
-            "Time from when a request is due until the quota allows it.",
+            "Time from when a request is due to its permit.",
             QUOTA_WAIT_BUCKETS,
         );
-        let transitions = Opts::new("refwatch_transitions_total", "Committed transitions of jobs, by the new status.");
+        let transitions =
+            Opts::new("refwatch_transitions_total", "Transitions committed since the start of the process.");
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
-        let failures = Opts::new("refwatch_api_request_failures_total", "Requests to AWS HealthOmics that failed.");
+        let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
         Ok(Self {
-            database_commits: counter("refwatch_database_commits_total", "Commits of the database.")?,
-            database_failures: counter("refwatch_database_failures_total", "Failed commits of the database.")?,
+            database_commits: counter("refwatch_database_commits_total", "Successful commits to the database.")?,
+            database_failures: counter("refwatch_database_failures_total", "Failed commits to the database.")?,
             database_quarantined: counter(
                 "refwatch_database_quarantined_total",
-                "Damaged databases that were moved to quarantine.",
+                "Damaged databases that this process moved to quarantine at its start.",
             )?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
-            log_lines_dropped: counter(
-                "refwatch_log_lines_dropped_total",
-                "Log lines that a log file or the journal lacks.",
-            )?,
+            log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
-            api_requests: register(&registry, IntCounterVec::new(requests, &OPERATION))?,
-            api_request_failures: register(&registry, IntCounterVec::new(failures, &OPERATION_AND_REASON))?,
+            api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
+            api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
             api_request_duration: histograms(request_duration)?,
             quota_wait: histograms(quota_wait)?,
-            quota_allowed: gauges(
-                "refwatch_quota_allowed_requests_per_second",
-                "Requests per second that refwatch allows itself at present.",
-            )?,
-            quota_configured: gauges(
-                "refwatch_quota_configured_requests_per_second",
-                "Requests per second that the configuration allows: the quota and refwatch's share of it.",
-            )?,
+            quota_allowed: gauges("refwatch_quota_allowed_requests_per_second", "The present request rate.")?,
+            quota_configured: gauges("refwatch_quota_configured_requests_per_second", "The configured request rate.")?,
             registry: registry.clone(),
             operations: Arc::default(),
         })
@@ -148,12 +138,12 @@ impl Instruments {
         self.transitions.with_label_values(&[target, KIND, to.label()]).inc();
     }
 
-    /// The instruments of one operation on one target. All their series exist from now on.
+    /// Creates the instruments of one operation on one target. All their series exist from now on.
     #[must_use]
     pub fn operation(&self, target: &str, operation: Operation) -> OperationInstruments {
         let labels = [target, operation.as_str()];
-        let count = |label| self.api_request_failures.with_label_values(&[labels[0], labels[1], label]);
-        let failures = FailureReason::ALL.map(|reason| (reason, count(reason.label())));
+        let counter = |label| self.api_request_failures.with_label_values(&[labels[0], labels[1], label]);
+        let failures = FailureReason::ALL.map(|reason| (reason, counter(reason.label())));
         let instruments = OperationInstruments {
             requests: self.api_requests.with_label_values(&labels),
             failures: failures.into(),
@@ -170,7 +160,7 @@ impl Instruments {
         instruments
     }
 
-    /// How fast each operation may be called, by target and operation.
+    /// The rate of each operation, by target and operation.
     #[must_use]
     pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
         let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,7 +171,7 @@ impl Instruments {
 
     /// Removes the series of a target that is no longer configured.
     pub fn remove_target(&self, target: &str) {
-        // An error means that a series did not exist.
+        // An error means that the series does not exist.
         for labels in Operation::ALL.map(|operation| [target, operation.as_str()]) {
             drop(self.api_requests.remove_label_values(&labels));
             drop(self.api_request_duration.remove_label_values(&labels));

@@ -1,14 +1,13 @@
 //! refwatch: a daemon that watches AWS HealthOmics reference import jobs until they end.
 //!
-//! ARCHITECTURE.md describes the modules, their dependencies and the data flow. To read the code, take the modules in this order:
+//! ARCHITECTURE.md explains the terms, the data flow and the decisions. Read the modules in this order:
 //!
-//! 1. [`core`]: the pure rules. [`core::job`] defines the service's terms, [`core::tracker`] follows one job.
-//! 2. [`healthomics`]: requests to AWS. [`database`]: the durable transitions. [`state`]: the latest published state. [`clock`]: time.
-//!    [`instruments`]: counters.
-//! 3. [`tasks`]: the supervisor and the tasks it owns, one per job and one per store.
-//! 4. [`metrics`] and [`http`]: render the state and the database.
-//! 5. [`config`], [`logging`], [`reload`]: input from and output to the operator.
-//! 6. [`daemon`]: builds, runs and stops all of the above. [`cli`]: one file a subcommand.
+//! 1. [`core`]: the rules, without I/O. [`core::job`] has AWS's terms; [`core::tracker::JobTracker`] decides after each poll.
+//! 2. [`healthomics`]: requests to AWS. [`database`]: the saved transitions. [`state`]: the published state. [`clock`]: time.
+//! 3. [`tasks`]: one task per job ([`tasks::job_watcher`]), one per store ([`tasks::lister`]), and their [`tasks::supervisor`].
+//! 4. [`http`]: pages and API. [`metrics`]: a scrape of `state` and of the counters in [`instruments`].
+//! 5. [`config`]: the watch list and settings, from TOML. [`logging`]: the log. [`reload`]: requests for a reload.
+//! 6. [`daemon`]: starts, runs and stops all of the above. [`cli`]: the subcommands; [`cli::run`] is the one that runs the daemon.
 //! 7. [`simulator`]: a simulated HealthOmics for the demo, the tests and the benches.
 
 pub mod cli;

@@ -9,25 +9,25 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use tokio::runtime::Builder;
 use tracing::Level;
 
-/// Threads for tasks. A poll takes less than 0.1 ms of CPU time, so two are enough for any quota.
-const WORKERS: usize = 2;
+/// Threads that run async tasks. Two are enough for any quota: a poll takes less than 0.1 ms of CPU time.
+const WORKER_THREADS: usize = 2;
 
-/// Threads for blocking work: name resolution, files, rendering. The default of 512 would exceed the unit's `TasksMax=`.
-const BLOCKING: usize = 64;
+/// Threads for blocking work: name resolution, files, rendering. tokio's default of 512 exceeds the unit's `TasksMax=`.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 fn main() -> ExitCode {
-    if let Err(error) = forbid_core_dumps() {
-        log_fatal(Level::WARN, &format!("warning: core dumps could not be switched off: {error}"));
+    if let Err(error) = disable_core_dumps() {
+        log_fatal(Level::WARN, &format!("warning: cannot disable core dumps, which may contain credentials: {error}"));
     }
     let exit = match CommandLine::try_parse() {
-        // The panic hook has logged it.
         Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
             Ok(Ok(exit)) => exit,
             Ok(Err(failure)) => {
                 log_fatal(Level::ERROR, &failure.message);
                 failure.exit
             }
-            Err(_) => Exit::Fault,
+            // The panic hook has logged the panic.
+            Err(_panic) => Exit::InternalError,
         },
         Err(error) => {
             let is_requested = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -41,19 +41,19 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// A core dump would contain credentials. The limit prevents files; the process flag also prevents a dump that `core_pattern` pipes
-/// to a program.
-fn forbid_core_dumps() -> std::io::Result<()> {
+/// A core dump would contain credentials. The limit prevents core files. The flag also prevents dumps that `core_pattern` pipes to a
+/// program.
+fn disable_core_dumps() -> std::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn run(command_line: CommandLine) -> Result<Exit, Failure> {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all();
+    builder.worker_threads(WORKER_THREADS).max_blocking_threads(BLOCKING_THREADS_MAX).enable_all();
     let runtime = builder.build().map_err(Failure::running)?;
     let exit = runtime.block_on(command_line.run());
-    // No commit is in progress: each command waits for its own.
+    // This interrupts no database commit: each command waits for its commits.
     runtime.shutdown_background();
     exit
 }

@@ -1,4 +1,4 @@
-//! `refwatch add`: adds one job to the watch list, in a file of its own. The running daemon reads the file by itself.
+//! `refwatch add`: adds one job to the watch list, in its own file. The running daemon reads the file without a reload.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -13,40 +13,39 @@ use crate::config::{self, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
 
-/// The daemon runs as another user and must be able to read the file. It holds no secrets.
-const MODE: u32 = 0o644;
+/// Readable by all: the daemon runs as another user. The file contains no secrets.
+const FILE_MODE: u32 = 0o644;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The import job
     #[arg(value_name = "STORE/JOB")]
     job: JobKey,
-    /// What it is called in metrics and on pages [default: STORE/JOB]
+    /// The name of the watch in metrics and on pages [default: STORE/JOB]
     #[arg(long)]
     name: Option<String>,
-    /// The target that it is asked for through
+    /// The target for its requests
     #[arg(long, default_value = TargetConfig::DEFAULT)]
     target: String,
 }
 
 /// # Errors
-/// The job is watched already, the configuration has errors or includes no such file, or the file cannot be written.
+/// Returns an error if the job is already watched, the configuration has errors or does not include the file, or the file cannot be
+/// written.
 pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let Loaded { config, files, .. } = load(main)?;
     if !config.targets.contains_key(&*args.target) {
         let targets: Vec<&str> = config.targets.keys().map(|target| &**target).collect();
-        let message = format!("there is no [target.{}]; there are: {}", args.target, targets.join(", "));
+        let message = format!("there is no [target.{}]; use one of: {}", args.target, targets.join(", "));
         return Err(Failure::new(Exit::Usage, message));
     }
     let name = file_name(args);
     let directory =
         files.iter().skip(1).find(|pattern| config::includes(pattern, &name)).and_then(|file| file.parent());
-    let directory = directory.ok_or_else(|| {
-        Failure::config(format_args!(
-            "{} includes no file called {name}: it needs include = [\"conf.d/*.toml\"]",
-            main.display()
-        ))
-    })?;
+    let Some(directory) = directory else {
+        let message = format!("{}: `include` does not match {name}: set include = [\"conf.d/*.toml\"]", main.display());
+        return Err(Failure::config(message));
+    };
     let file = directory.join(name);
     let entry = entry(args);
     let problems = config::load_with(main, &file, &entry).map_or_else(|problems| problems, |loaded| loaded.problems);
@@ -59,8 +58,8 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {
-    let through = if target == TargetConfig::DEFAULT { String::new() } else { format!("{target}-") };
-    format!("{through}{}-{}.toml", job.store, job.job)
+    let prefix = if target == TargetConfig::DEFAULT { String::new() } else { format!("{target}-") };
+    format!("{prefix}{}-{}.toml", job.store, job.job)
 }
 
 fn entry(Args { job, name, target }: &Args) -> String {
@@ -75,7 +74,7 @@ fn entry(Args { job, name, target }: &Args) -> String {
     format!("[[job]]\n{entry}")
 }
 
-/// Creates the file with its whole text, and returns once it is on disk.
+/// Creates the file atomically and syncs it to disk. Fails if it exists.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
@@ -83,11 +82,11 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Its name begins with a dot, so no pattern of `include` matches it.
+/// The name begins with a dot, so no pattern of `include` matches it.
 pub(super) fn temporary_file(directory: &Path, text: &str) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::with_prefix_in(".", directory)?;
     file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(Permissions::from_mode(MODE))?;
+    file.as_file().set_permissions(Permissions::from_mode(FILE_MODE))?;
     file.as_file().sync_all()?;
     Ok(file)
 }

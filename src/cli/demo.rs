@@ -1,4 +1,4 @@
-//! `refwatch demo`: a simulated HealthOmics, the daemon on it, and each transition as it is seen.
+//! `refwatch demo`: runs the daemon on a simulated HealthOmics and prints each transition.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::exit::{Failure, print, remark};
+use super::exit::{Failure, print, print_note};
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
@@ -22,29 +22,29 @@ use crate::logging;
 use crate::simulator::{Options, Simulator};
 use crate::state::{SharedState, TransitionEvent, WatchState, WatchStatus};
 
-/// The mean life of a simulated job. Real imports take minutes; nobody watches a demonstration that long.
-const MEAN_LIFE: Duration = Duration::from_secs(16);
+/// The mean duration of a simulated job. Real imports take minutes, too long for a demo.
+const MEAN_DURATION: Duration = Duration::from_secs(16);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many import jobs there are
+    /// The number of import jobs
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     jobs: u32,
-    /// End when all jobs have ended and this many seconds have passed; 0 stays until Ctrl-C
+    /// End after this many seconds, once all jobs have ended; 0 runs until Ctrl-C
     #[arg(long, value_name = "S", default_value_t = 0)]
     seconds: u64,
-    /// Where the status page and the metrics are
+    /// The address of the status page and the metrics
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10210")]
     listen: SocketAddr,
 }
 
 /// # Errors
-/// Why it failed.
+/// Returns an error if the simulator or the daemon cannot start, or if the daemon fails.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
-    let options = Options { jobs: args.jobs, mean: MEAN_LIFE, ..Options::default() };
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let simulator = Simulator::start(anywhere, &options).await.map_err(Failure::running)?;
+    let options = Options { jobs: args.jobs, mean: MEAN_DURATION, ..Options::default() };
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
     let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
     let file = directory.path().join("refwatch.toml");
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
@@ -52,9 +52,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let daemon = Daemon::start(loaded, load_config, log).await.map_err(|error| match error {
-        DaemonError::Listen { address, error } => Failure::running(format_args!(
-            "--listen {address}: {error} (try --listen 127.0.0.1:0, which is always free)"
-        )),
+        DaemonError::Listen { address, error } => {
+            Failure::running(format_args!("--listen {address}: {error}: use --listen 127.0.0.1:0 for a free port"))
+        }
         error => error.into(),
     })?;
     let page = daemon.address();
@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let ends_at = (args.seconds > 0).then(|| clock.now().monotonic + Duration::from_secs(args.seconds));
     let asked = async || {
         tokio::select! {
-            // First: the last transitions are printed before the demo ends.
+            // The last transitions are printed before the demo ends.
             biased;
             () = print_transitions(&mut transitions) => Asked::Stop,
             asked = signals.next() => asked,
@@ -83,50 +83,50 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     directory.close().map_err(Failure::running)
 }
 
-/// Prints transitions as they are published. Cancel-safe. It returns when the daemon is gone.
+/// Prints published transitions until the daemon has stopped. Cancel safe.
 async fn print_transitions(transitions: &mut Receiver<Arc<TransitionEvent>>) {
     loop {
         match transitions.recv().await {
-            Ok(announced) => print_transition(&announced),
-            Err(RecvError::Lagged(missed)) => remark(format_args!("{missed} transitions were too fast to show")),
+            Ok(event) => print_transition(&event),
+            Err(RecvError::Lagged(missed)) => print_note(format_args!("{missed} transitions are not shown")),
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-fn print_transition(announced: &TransitionEvent) {
-    let transition = &announced.transition;
+fn print_transition(event: &TransitionEvent) {
+    let transition = &event.transition;
     let from = transition.from.as_ref().map_or("", JobStatus::as_str);
     let message = transition.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
     let time = transition.observed_at.strftime("%H:%M:%S");
-    let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = announced.name, to = transition.to);
-    // Without a reader the demo continues until Ctrl-C.
+    let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = event.name, to = transition.to);
+    // The demo continues without standard output.
     drop(print(format_args!("{}\n", Sanitized(&line))));
 }
 
-/// Returns at `ends_at` or, if it comes later, the end of the last job. Without `ends_at` it never returns.
-async fn all_ended(board: &SharedState, clock: Clock, ends_at: Option<Monotonic>) {
+/// Returns once all jobs have ended, but not before `ends_at`. Without `ends_at` it never returns.
+async fn all_ended(state: &SharedState, clock: Clock, ends_at: Option<Monotonic>) {
     let Some(ends_at) = ends_at else { return std::future::pending().await };
     clock.sleep_until(ends_at).await;
     let is_finished = |watch: &Arc<WatchStatus>| watch.state == WatchState::Finished;
-    while board.watches().is_empty() || !board.watches().iter().all(is_finished) {
+    while state.watches().is_empty() || !state.watches().iter().all(is_finished) {
         clock.sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// The number of jobs that ended with each status.
-fn summary(board: &SharedState) -> String {
-    let watches = board.watches();
+fn summary(state: &SharedState) -> String {
+    let watches = state.watches();
     let known = watches.iter().filter_map(|watch| watch.known.as_ref());
     let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();
     let counts = JobStatus::KNOWN.iter().filter(|status| ended.contains(status)).map(|status| {
-        let count = ended.iter().filter(|end| **end == status).count();
+        let count = ended.iter().filter(|ended| **ended == status).count();
         format!("{count} {status}")
     });
     format!("\n{} jobs ended: {}\n", ended.len(), counts.collect::<Vec<_>>().join(", "))
 }
 
-/// Loads the file that `refwatch simulate` writes, with settings that only a demo may use.
+/// Loads the configuration that `refwatch simulate` writes, and overrides settings for the demo.
 fn load(path: &Path, listen: SocketAddr) -> Result<Loaded, Problems> {
     let mut loaded = config::load(path)?;
     loaded.config.http.listen = listen;

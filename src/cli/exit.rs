@@ -1,6 +1,6 @@
-//! Exit statuses, failures, and output to the terminal, for all subcommands.
+//! Exit statuses, failures and terminal output of all subcommands.
 //!
-//! Text from outside is sanitized before it reaches the terminal.
+//! Failures and notes are sanitized here. A caller of `print` sanitizes its own text.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -12,22 +12,22 @@ use crate::config::{self, Loaded, Problems};
 use crate::core::sanitize::Sanitized;
 use crate::logging::journal;
 
-/// The exit statuses that scripts rely on.
+/// The exit statuses. Scripts and the systemd unit depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// For `wait`: every job is COMPLETED.
     Done = 0,
     Failed = 1,
-    /// `wait`: at least one job ended otherwise than COMPLETED.
-    EndedOtherwise = 3,
+    /// For `wait`: at least one job ended with another status than COMPLETED.
+    NotCompleted = 3,
     /// `EX_USAGE` of sysexits.h.
     Usage = 64,
-    /// `EX_SOFTWARE`: an internal error.
-    Fault = 70,
+    /// `EX_SOFTWARE`.
+    InternalError = 70,
     /// `EX_CONFIG`. systemd does not restart the daemon after it.
     Config = 78,
-    /// `wait`: time ran out, as with timeout(1).
+    /// For `wait`: the status that timeout(1) uses.
     TimedOut = 124,
 }
 
@@ -35,7 +35,7 @@ pub enum Exit {
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
-    /// One line for standard error, or many for diagnostics.
+    /// For standard error: one line, or one line per diagnostic.
     pub message: String,
 }
 
@@ -48,14 +48,14 @@ impl Failure {
         Self::new(Exit::Config, error)
     }
 
-    /// A line for each problem. It may go to the journal, so it holds no line of the file.
+    /// One line per problem. The message may go to the journal, so it quotes no line of the file.
     #[must_use]
     pub fn problems(problems: &Problems) -> Self {
         let lines: Vec<String> = problems.0.iter().map(|problem| format!("error: {problem}")).collect();
         Self { exit: Exit::Config, message: lines.join("\n") }
     }
 
-    /// On a terminal, each problem with its line of the file: its user may read the file.
+    /// On a terminal, also quotes the line of each problem: its user may read the file.
     #[must_use]
     pub fn problems_with_source(problems: &Problems) -> Self {
         if !io::stderr().is_terminal() {
@@ -71,31 +71,31 @@ impl Failure {
 }
 
 /// # Errors
-/// Every problem of the main file.
+/// Returns every problem of the main file.
 pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
     config::load(path).map_err(|problems| Failure::problems(&problems))
 }
 
-/// Writes a result to standard output. A closed pipe (`refwatch history | head`) is not an error.
+/// Writes a result to standard output.
 ///
 /// # Errors
-/// Standard output cannot be written.
+/// Returns an error if the write fails, but not for a closed pipe (`refwatch history | head`).
 pub(super) fn print(text: impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::running(format_args!("standard output: {error}")))
+            Err(Failure::running(format_args!("cannot write to standard output: {error}")))
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Writes progress or a hint to standard error. Errors are ignored, so that results can still be written.
-pub(super) fn remark(text: impl Display) {
+/// Writes progress or a note to standard error. Errors are ignored, so that results can still be written.
+pub(super) fn print_note(text: impl Display) {
     drop(writeln!(io::stderr().lock(), "{}", Sanitized(&text.to_string())));
 }
 
-/// Writes why a command failed to standard error, with a priority if that is the journal.
+/// Writes the error of a command to standard error, with a priority if standard error goes to the journal.
 pub fn log_fatal(level: Level, message: &str) {
     let text = if journal::is_standard_error() { journal::prefixed(level, message) } else { format!("{message}\n") };
     // If this fails, the exit status still reports the failure.

@@ -12,23 +12,23 @@ use super::exit::{Failure, print};
 use crate::config;
 
 /// # Errors
-/// Standard output cannot be written.
+/// Returns an error if standard output cannot be written.
 pub fn schema() -> Result<(), Failure> {
     print(format_args!("{:#}\n", config::schema()))
 }
 
 /// # Errors
-/// Standard output cannot be written.
+/// Returns an error if standard output cannot be written.
 pub fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), env!("CARGO_PKG_NAME"), &mut script);
     print(String::from_utf8_lossy(&script))
 }
 
-/// Prints the page of refwatch itself, or writes it and a page for each command to `directory`.
+/// Prints the page of refwatch. With `directory`, writes it and one page per command there instead.
 ///
 /// # Errors
-/// A page cannot be written.
+/// Returns an error if a page cannot be written.
 pub fn man(directory: Option<&Path>) -> Result<(), Failure> {
     let mut refwatch = CommandLine::command();
     refwatch.build();

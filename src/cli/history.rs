@@ -1,8 +1,8 @@
-//! `refwatch history`: the transitions in the database, whether the daemon runs or not.
+//! `refwatch history`: prints the transitions in the database, whether the daemon runs or not.
 
 use std::path::{Path, PathBuf};
 
-use super::exit::{Failure, load, print, remark};
+use super::exit::{Failure, load, print, print_note};
 use super::table;
 use crate::clock::Clock;
 use crate::core::job::JobKey;
@@ -11,7 +11,7 @@ use crate::core::time::{Timestamp, parse_duration};
 use crate::core::transition::{Anomaly, Transition};
 use crate::database::{DatabaseReader, Filter, Row};
 
-/// Characters of a cell that are shown. The rest of a longer one is in the JSON.
+/// In characters. Longer text is cut in the table; `--json` has all of it.
 const CELL_LENGTH_MAX: usize = 200;
 
 #[derive(Debug, clap::Args)]
@@ -22,26 +22,23 @@ pub struct Args {
     /// A JSON array of objects, with the database's column names
     #[arg(long)]
     json: bool,
-    /// Only what was seen since: a duration back (7d, 12h) or an RFC 3339 time
-    #[arg(long, value_name = "D", value_parser = |text: &str| since(text, Clock::system().now().wall))]
+    /// Only transitions observed since then: a duration ago (7d, 12h) or an RFC 3339 time
+    #[arg(long, value_name = "D", value_parser = |text: &str| parse_since(text, Clock::system().now().wall))]
     since: Option<Timestamp>,
     /// Read this database, not the one that the configuration names
     #[arg(long, value_name = "FILE")]
     database: Option<PathBuf>,
 }
 
-/// The time that `--since` means.
-fn since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
-    match parse_duration(text) {
-        Ok(ago) => Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN)),
-        Err(_) => {
-            text.parse().map_err(|_| "neither a duration (7d, 12h 30min) nor an RFC 3339 time (2026-01-31T12:00:00Z)")
-        }
+fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
+    if let Ok(ago) = parse_duration(text) {
+        return Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN));
     }
+    text.parse().map_err(|_| "must be a duration (7d, 12h 30min) or an RFC 3339 time (2026-01-31T12:00:00Z)")
 }
 
 /// # Errors
-/// There is no database, it cannot be read, or standard output cannot be written.
+/// Returns an error if the database cannot be read or standard output cannot be written.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let database = match args.database {
         Some(database) => database,
@@ -51,12 +48,12 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let read = tokio::task::spawn_blocking(move || DatabaseReader::new(&database).rows::<Transition>(&filter));
     let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
     if rows.is_empty() {
-        remark("the database holds no such transition");
+        print_note("no transition matches");
     }
     print(if args.json { json(&rows)? } else { table(&rows, table::width()) })
 }
 
-/// One line for each transition, and its message under it. Untrusted text is sanitized.
+/// One line per transition, and AWS's message under it. Untrusted text is sanitized.
 #[must_use]
 pub fn table(rows: &[Row<Transition>], width: usize) -> String {
     if rows.is_empty() {
@@ -65,14 +62,14 @@ pub fn table(rows: &[Row<Transition>], width: usize) -> String {
     table::lines(["OBSERVED AT", "JOB", "STATUS"], rows.iter().map(cells), width)
 }
 
-/// The cells of a transition, and its message.
+/// The cells of a transition, and AWS's message.
 fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
     let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
     let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
-    let shown = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
-    let cells = [format!("{observed_at:.3}"), row.job.key.to_string(), shown(&format!("{from}{to}{anomaly}"))];
-    (cells, status_message.as_deref().map(shown))
+    let sanitized = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
+    let cells = [format!("{observed_at:.3}"), row.job.key.to_string(), sanitized(&format!("{from}{to}{anomaly}"))];
+    (cells, status_message.as_deref().map(sanitized))
 }
 
 fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
@@ -116,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_is_a_line_in_which_nothing_acts_on_the_terminal() {
+    fn the_table_has_one_sanitized_line_per_transition_and_one_per_message() {
         let expected = r"
 OBSERVED AT               JOB                    STATUS
 2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
@@ -131,7 +128,7 @@ OBSERVED AT               JOB                    STATUS
     }
 
     #[test]
-    fn the_json_has_the_columns_of_the_record() {
+    fn the_json_has_the_columns_of_the_database() {
         let shown = json(&rows()[1..]).expect("JSON");
         let expected = concat!(
             r#"[{"id":2,"target":"default","kind":"reference_import","store_id":"1234567890","job_id":"9876543210","#,
@@ -145,21 +142,21 @@ OBSERVED AT               JOB                    STATUS
     }
 
     #[test]
-    fn since_is_a_duration_back_or_a_time() {
+    fn since_is_a_duration_ago_or_a_time() {
         let now: Timestamp = "2026-01-31T12:00:00Z".parse().expect("a time");
-        let since = |text: &str| since(text, now).map(|since| since.to_string());
+        let since = |text: &str| parse_since(text, now).map(|since| since.to_string());
         assert_eq!(since("7d").as_deref(), Ok("2026-01-24T12:00:00Z"));
         assert_eq!(since("1h 30min").as_deref(), Ok("2026-01-31T10:30:00Z"));
         assert_eq!(since("2026-01-30T01:00:00+01:00").as_deref(), Ok("2026-01-30T00:00:00Z"));
         assert_eq!(since("1000000 years"), Ok(Timestamp::MIN.to_string()));
         for wrong in ["", "7", "yesterday", "2026-01-30"] {
-            assert!(since(wrong).expect_err(wrong).starts_with("neither a duration"), "{wrong}");
+            assert!(since(wrong).expect_err(wrong).starts_with("must be a duration"), "{wrong}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn fault_113_no_text_acts_on_the_terminal_of_history(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}") {
+        fn fault_113_untrusted_text_in_history_is_sanitized(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}") {
             let transition = Transition {
                 from: Some(JobStatus::from(text.as_str())),
                 status_message: Some(text.clone()),
@@ -169,8 +166,8 @@ OBSERVED AT               JOB                    STATUS
             let shown = table(&rows, usize::MAX);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
             assert_eq!(shown.matches('\n').count(), 5, "a header, two lines and two messages: {shown:?}");
-            let told: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
-            assert_eq!(told[0]["status_message"], text);
+            let parsed: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
+            assert_eq!(parsed[0]["status_message"], text);
         }
     }
 }

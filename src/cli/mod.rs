@@ -1,4 +1,4 @@
-//! The command line. Each subcommand has its own file; `exit` holds the exit status and the output that they share.
+//! The command line. Each subcommand has its own file. `exit` and `table` have what subcommands share: exit statuses and output.
 
 pub mod add;
 pub mod check;
@@ -26,10 +26,10 @@ pub use exit::{Exit, Failure, log_fatal};
     version,
     about,
     max_term_width = 100,
-    after_help = "Exit status: 0 done; 1 failed while running; 64 wrong use; 70 a fault of refwatch; 78 wrong configuration."
+    after_help = "Exit status: 0 done; 1 failed while running; 64 wrong use; 70 internal error; 78 wrong configuration."
 )]
 pub struct CommandLine {
-    /// The configuration file.
+    /// The configuration file
     #[arg(
         long,
         global = true,
@@ -38,49 +38,47 @@ pub struct CommandLine {
         default_value = "/etc/refwatch/refwatch.toml"
     )]
     pub config: PathBuf,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon in the foreground
     Run,
-    /// Show everything at work on a simulated HealthOmics: no account, no file, nothing left behind
+    /// Run the daemon on a simulated HealthOmics; needs no account and leaves no files
     Demo(demo::Args),
     /// Serve a simulated HealthOmics
     Simulate(simulate::Args),
-    /// Check the configuration and name every problem in it
+    /// Check the configuration and report every problem in it
     Check(check::Args),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Show every watch of the running daemon
     Status(status::Args),
-    /// Put one job on the watch list, in a file of its own; the daemon takes it up by itself
+    /// Add one job to the watch list, in its own file; the daemon reads the file without a reload
     Add(add::Args),
-    /// Ask the running daemon to read its configuration again, and wait until it has
+    /// Make the running daemon read its configuration again, and wait for the result
     Reload,
     /// Show the transitions in the database, whether the daemon runs or not
     History(history::Args),
-    /// Follow jobs to their end, without daemon or file
+    /// Wait until jobs have ended; needs no daemon and no configuration
     Wait(wait::Args),
-    /// Print what a shell needs to complete the command line
+    /// Print the completion script for a shell
     Completions { shell: Shell },
-    /// Print the manual, in roff
+    /// Print the manual page, in roff
     Man {
-        /// Write this page and one for each command to a directory
+        /// Write this page and one page per command to a directory
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
     },
 }
 
 impl CommandLine {
-    /// Runs the command.
+    /// Runs the command and returns its exit status.
     ///
     /// # Errors
-    /// Why it failed.
+    /// Returns an exit status and a message for standard error.
     pub async fn run(self) -> Result<Exit, Failure> {
         match self.command {
             Command::Check(args) => return Box::pin(check::run(&self.config, args)).await,

@@ -1,4 +1,4 @@
-//! `refwatch reload`: asks the running daemon to read its configuration again, and waits until it has.
+//! `refwatch reload`: makes the running daemon read its configuration again, and waits for the result.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,24 +10,24 @@ use crate::http::client::{self, Endpoint, RequestError};
 use crate::http::control;
 
 /// # Errors
-/// The file has errors, or the daemon does not respond.
+/// Returns an error if the configuration has errors or the daemon does not respond.
 pub async fn run(config: &Path) -> Result<(), Failure> {
-    // The file says where the daemon's socket is. If it has errors, the daemon reports them without a request.
+    // The path of the socket follows from the configuration. If the configuration has errors, no request is needed to report them.
     let socket = Endpoint::Socket(control::path(&load(config)?.config.database.path));
     let response = client::send(&socket, Method::POST, control::RELOAD).await.map_err(|error| {
         let advice = match &error {
             RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
-                "only root and the user it runs as may ask it: sudo refwatch reload"
+                "run sudo refwatch reload: only root and the daemon's user may reload"
             }
-            RequestError::Connect(_) => "is it running, with this configuration? see systemctl status refwatch",
-            RequestError::Http(_) | RequestError::Status(_) | RequestError::Timeout => "see its log",
+            RequestError::Connect(_) => "check that it runs with this configuration: systemctl status refwatch",
+            RequestError::Http(_) | RequestError::Status(_) | RequestError::Timeout => "see the log of the daemon",
         };
-        Failure::running(format_args!("the daemon does not answer at {socket}: {error} ({advice})"))
+        Failure::running(format_args!("cannot reload the daemon at {socket}: {error}: {advice}"))
     })?;
     let body = String::from_utf8_lossy(response.body());
     match response.status() {
         StatusCode::OK => print(body),
         StatusCode::UNPROCESSABLE_ENTITY => Err(Failure { exit: Exit::Config, message: body.trim_end().to_owned() }),
-        status => Err(Failure::running(format_args!("the daemon answers {status}: {}", body.trim_end()))),
+        status => Err(Failure::running(format_args!("the daemon responded with {status}: {}", body.trim_end()))),
     }
 }

@@ -1,4 +1,4 @@
-//! `refwatch run`: the daemon, in the foreground, as systemd wants it.
+//! `refwatch run`: runs the daemon in the foreground, as a systemd service requires.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::logging;
 use crate::tasks::supervisor::ApplyError;
 
 /// # Errors
-/// Why it failed.
+/// Returns an error if the daemon cannot start or continue.
 pub async fn run(path: &Path) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let loaded = load(path)?;
@@ -26,7 +26,7 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
     Ok(Box::pin(daemon.run(async || signals.next().await)).await?)
 }
 
-/// Ignores reloads: the configuration has just been read.
+/// Ignores reloads during the start: the configuration has just been read.
 async fn wait_for_stop(signals: &mut Signals) {
     while signals.next().await == Asked::Reload {}
 }
@@ -38,8 +38,8 @@ impl From<DaemonError> for Failure {
             DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
             | DaemonError::Metrics(_)
             | DaemonError::Reading(_)
-            | DaemonError::ServerGone => Exit::Fault,
-            // Starting again may help, even without a region: it may come from a metadata service that is not up yet.
+            | DaemonError::ServerGone => Exit::InternalError,
+            // A restart may help, even without a region: the metadata service that has it may not be up yet.
             DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Tls(_) | DaemonError::Apply(_) => {
                 Exit::Failed
             }
@@ -53,11 +53,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fault_095_systemd_starts_a_daemon_again_whose_recording_thread_is_dead() {
-        let dead = DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone));
-        assert_eq!(Failure::from(dead).exit as u8, 70);
+    fn fault_095_systemd_restarts_a_daemon_whose_database_writer_has_stopped() {
+        let stopped = DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone));
+        assert_eq!(Failure::from(stopped).exit as u8, 70);
         let unit = include_str!("../../systemd/refwatch.service");
-        let told = |line| unit.lines().any(|told| told == line);
-        assert!(told("Restart=on-failure") && told("RestartPreventExitStatus=64 78"), "{unit}");
+        let has = |setting| unit.lines().any(|line| line == setting);
+        assert!(has("Restart=on-failure") && has("RestartPreventExitStatus=64 78"), "{unit}");
     }
 }

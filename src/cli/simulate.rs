@@ -1,4 +1,4 @@
-//! `refwatch simulate`: a simulated HealthOmics of its own, until a signal ends it.
+//! `refwatch simulate`: runs a simulated HealthOmics until a signal stops it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,54 +12,52 @@ use super::exit::{Failure, print};
 use crate::daemon::signals::{Asked, Signals};
 use crate::simulator::{Fault, FaultRate, Options, Simulator};
 
-/// Ten times the longest watch list that refwatch is made for.
+/// Ten times the longest supported watch list.
 const JOBS_MAX: i64 = 100_000;
 
-/// Dummy credentials: the simulator wants a signature but does not verify it.
+/// Dummy credentials: the simulator requires a signature but does not verify it.
 const CREDENTIALS: &str = "AWS_ACCESS_KEY_ID=simulated AWS_SECRET_ACCESS_KEY=simulated";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to listen
+    /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10211")]
     listen: SocketAddr,
-    /// How many import jobs there are; from eight on, every terminal status comes up
+    /// The number of import jobs; eight or more reach every terminal status
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=JOBS_MAX))]
     jobs: u32,
-    /// How many more jobs there are that never end
+    /// The number of additional jobs that never end
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=JOBS_MAX))]
     stuck: u32,
-    /// How many more jobs are created each minute from now on, up to 10000 in all
+    /// The number of additional jobs created per minute, up to 10000 in total
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = number(0.0..=6000.0))]
     arrivals_per_minute: f64,
-    /// The same seed gives the same ids, sources, lives and faults
+    /// The same seed gives the same ids, sources, timelines and faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Requests per second that each operation allows
+    /// The quota of each operation, in requests per second
     #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = number(0.01..=1_000_000.0))]
     quota: f64,
-    /// Get and List share one quota instead of having one each
+    /// Both operations share one quota
     #[arg(long)]
     shared_quota: bool,
-    /// How long a job takes on average, in seconds; none takes less than a quarter of it or more than one and three quarters
+    /// The mean duration of a job, in seconds; durations are 0.25 to 1.75 times the mean
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = number(0.1..=86_400.0))]
     mean_seconds: f64,
     #[arg(long, value_name = "NAME=RATE", help = fault_help())]
     fault: Vec<FaultRate>,
-    /// Write a configuration that watches the jobs; where more are to come, their stores
+    /// Write a configuration that watches the jobs or, with --arrivals-per-minute, their stores
     #[arg(long, value_name = "FILE")]
     config_out: Option<PathBuf>,
 }
 
 fn fault_help() -> String {
     let names = Fault::ALL.map(Fault::name).join(", ");
-    format!(
-        "A fault and the part of all requests, 0 to 1, that it hits; may be given more than once. There are: {names}"
-    )
+    format!("A fault and the fraction of requests, 0 to 1, that it affects; repeatable. Faults: {names}")
 }
 
 /// # Errors
-/// The address cannot be listened on, or the configuration cannot be written.
+/// Returns an error if it cannot listen on the address or cannot write the configuration.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
     let options = Options {
@@ -91,7 +89,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a configuration that watches every job of `simulator`, those to come included. A reader finds the whole file or none.
+/// Atomically writes a configuration that watches every present and future job of `simulator`.
 pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     temporary_file(directory, &configuration(simulator, options))?.persist(path)?;
@@ -101,7 +99,7 @@ pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &
 fn configuration(simulator: &Simulator, options: &Options) -> String {
     let requests_per_second = options.requests_per_second;
     let mut toml = format!(
-        r#"# Watches the jobs of `refwatch simulate`. It signs its requests, so set dummy credentials:
+        r#"# Watches the jobs of `refwatch simulate`. Requests are signed, so set dummy credentials:
 # export {CREDENTIALS}
 
 [poll]
@@ -148,14 +146,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_configuration_written_watches_every_job() {
+    async fn the_written_configuration_watches_every_job() {
         let options = Options { jobs: 30, ..Options::default() };
         let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await.expect("a free port");
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("refwatch.toml");
-        fs::write(&path, "of before").expect("written");
-        write_configuration(&path, &simulator, &options).expect("written");
-        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("refwatch.toml");
+        fs::write(&path, "old text").expect("a file");
+        write_configuration(&path, &simulator, &options).expect("a configuration");
+        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "no temporary file is left");
 
         let toml: toml::Table = fs::read_to_string(&path).expect("text").parse().expect("TOML");
         let endpoint = format!("http://{}", simulator.address());

@@ -1,4 +1,4 @@
-//! `refwatch status`: what the running daemon's API says of every watch, as a table.
+//! `refwatch status`: shows every watch of the running daemon as a table. The data comes from the daemon's API.
 
 use std::error::Error;
 use std::io::{IsTerminal as _, stdout};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::from_slice;
 
-use super::exit::{Failure, print, remark};
+use super::exit::{Failure, print, print_note};
 use super::table;
 use crate::clock::Clock;
 use crate::config::{self, Config, HttpConfig, Loaded};
@@ -30,54 +30,52 @@ pub struct Args {
     /// Print the JSON of the daemon's API
     #[arg(long)]
     json: bool,
-    /// Redraw it every 2 seconds, until Ctrl-C
+    /// Repeat every 2 seconds until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// Where the daemon listens [default: http.listen of the configuration]
+    /// The address of the daemon [default: http.listen of the configuration]
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
 }
 
 /// # Errors
-/// The daemon does not respond.
+/// Returns an error if the daemon does not respond to the first request.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
-    let endpoint = args.address.map_or_else(|| configured(config), Endpoint::Listener);
+    let endpoint = args.address.map_or_else(|| configured_endpoint(config), Endpoint::Listener);
     let redraw = args.follow && !args.json && stdout().is_terminal();
-    let mut text = look(&endpoint, args.json, clock.now().wall).await?;
+    let mut text = fetch(&endpoint, args.json, clock.now().wall).await?;
     loop {
         print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
         if !args.follow {
             return Ok(());
         }
         clock.sleep(FOLLOW_INTERVAL).await;
-        // A daemon that answered once is followed through its restarts.
-        text = look(&endpoint, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
+        // The daemon may restart: an error is shown and the next request is sent as usual.
+        text = fetch(&endpoint, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
     }
 }
 
-/// The address of the daemon: its listener or, if that needs a certificate or a password, its control socket. A listener on every
-/// address is reached on loopback: Linux connects to `0.0.0.0` and `[::]` there. If the configuration has errors, as before a
-/// reload that was rejected, the daemon is most likely at the default address.
-fn configured(path: &Path) -> Endpoint {
+/// The listener of the daemon, or its control socket if the listener requires TLS or a password. Linux connects to loopback for a
+/// listener on `0.0.0.0` or `[::]`. If the configuration has errors, the running daemon may still be at the default address.
+fn configured_endpoint(path: &Path) -> Endpoint {
     match config::load(path) {
         Ok(Loaded { config: Config { http, database, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
             Endpoint::Socket(control::path(&database.path))
         }
         Ok(Loaded { config, .. }) => Endpoint::Listener(config.http.listen.to_string()),
         Err(problems) => {
-            let usual = HttpConfig::default().listen;
-            remark(format_args!("warning: {}; asking at {usual} (refwatch check says more)", problems.summary()));
-            Endpoint::Listener(usual.to_string())
+            let default = HttpConfig::default().listen;
+            print_note(format_args!("warning: {}: run refwatch check; connecting to {default}", problems.summary()));
+            Endpoint::Listener(default.to_string())
         }
     }
 }
 
-async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String, Failure> {
+async fn fetch(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String, Failure> {
     let failure = |error: &dyn Error| {
         Failure::running(format_args!(
-            "the daemon does not answer at {endpoint}: {error} (is it running? see systemctl status refwatch; does it listen \
-             elsewhere? --address HOST:PORT)",
+            "cannot read the status from {endpoint}: {error}: check systemctl status refwatch, or set --address"
         ))
     };
     let get = async |path| client::get(endpoint, path).await.map_err(|error| failure(&error));
@@ -89,21 +87,21 @@ async fn look(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String,
     let parsed = || Ok((from_slice(&watches)?, from_slice(&stores)?, from_slice(&daemon)?));
     let (watches, stores, daemon): (Vec<Job>, Vec<Store>, Daemon) =
         parsed().map_err(|error: serde_json::Error| failure(&error))?;
-    Ok(errors(&daemon) + &shown(&watches, &stores, now, table::width()))
+    Ok(errors(&daemon) + &watch_table(&watches, &stores, now, table::width()))
 }
 
-/// The errors of the daemon itself, then an empty line.
+/// The errors of the daemon and an empty line; nothing if there are none.
 fn errors(daemon: &Daemon) -> String {
     let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Sanitized(reason)));
     let configuration = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
-        format!("Configuration: {} ({}; refwatch check shows it)\n", Sanitized(summary), Sanitized(in_force))
+        format!("Configuration: {} ({}): run refwatch check\n", Sanitized(summary), Sanitized(in_force))
     });
     let errors: String = not_ready.chain(configuration).collect();
     if errors.is_empty() { errors } else { errors + "\n" }
 }
 
-/// The watches, then a line for each store that cannot be listed. The line is not cut: the advice is at its end.
-fn shown(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) -> String {
+/// The watches, then one line per store that cannot be listed. The line is not cut: the advice is at its end.
+fn watch_table(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) -> String {
     let watches = match (watches, stores) {
         ([], []) => "Nothing is watched.\n".to_owned(),
         ([], _) => "No job was discovered yet.\n".to_owned(),
@@ -116,11 +114,11 @@ fn shown(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) -> Str
     iter::once(watches).chain(unlisted).collect()
 }
 
-/// A line for each watch, and its most urgent remark under it.
+/// One line per watch, and its most urgent note under it.
 #[must_use]
 pub fn table(watches: &[Job], now: Timestamp, width: usize) -> String {
     let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
-    table::lines(header, watches.iter().map(|watch| (row(watch, now), remark_of(watch))), width)
+    table::lines(header, watches.iter().map(|watch| (row(watch, now), note(watch))), width)
 }
 
 fn row(watch: &Job, now: Timestamp) -> [String; 6] {
@@ -142,16 +140,16 @@ fn row(watch: &Job, now: Timestamp) -> [String; 6] {
     ]
 }
 
-/// The most urgent of: why it is not polled, why polls fail, that the job vanished, and AWS's message.
-fn remark_of(watch: &Job) -> Option<String> {
+/// In this order: why the watch is parked, why polls fail, that AWS does not find the job, AWS's message.
+fn note(watch: &Job) -> Option<String> {
     let failure = watch.recent_failures.last().filter(|_| watch.up == Some(false));
-    let remark = match (&watch.parked_reason, failure, &watch.status_message) {
+    let note = match (&watch.parked_reason, failure, &watch.status_message) {
         (Some(reason), _, _) => format!("parked: {reason}"),
         (None, Some(failure), _) => format!("{}: {}", failure.reason, failure.message),
-        (None, None, _) if watch.vanished => "the service no longer knows this job".to_owned(),
+        (None, None, _) if watch.vanished => "AWS no longer finds this job".to_owned(),
         (None, None, message) => message.clone()?,
     };
-    Some(Sanitized(&remark).to_string())
+    Some(Sanitized(&note).to_string())
 }
 
 fn distance(time: &str, now: Timestamp) -> String {
@@ -189,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn stores_without_a_job_in_sight_are_not_nothing_and_one_that_cannot_be_listed_is_told_with_its_reason() {
+    fn a_store_without_jobs_is_reported_and_a_store_that_cannot_be_listed_has_its_error() {
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
-        let shown = |watches: &[Job], stores: &[Store]| shown(watches, stores, now, 40);
+        let shown = |watches: &[Job], stores: &[Store]| watch_table(watches, stores, now, 40);
         let store = Store {
             watch: "shared references".to_owned(),
             target: "default".to_owned(),
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_stay_whole_remarks_fit_the_terminal_and_no_text_acts_on_it() {
+    fn rows_are_not_cut_notes_fit_the_terminal_and_text_is_sanitized() {
         let failure = JobFailure {
             at: "2026-03-01T10:04:00.000Z".to_owned(),
             reason: "internal".to_owned(),
@@ -221,9 +219,9 @@ mod tests {
         let watches = [watch(), hostile];
         for width in [40, 80, 140] {
             let shown = table(&watches, now, width);
-            let remark = shown.lines().nth(3).expect("a remark");
-            assert_eq!(remark.chars().count(), width, "{shown}");
-            assert!(remark.trim().starts_with("internal: a long"), "{shown}");
+            let note = shown.lines().nth(3).expect("a note");
+            assert_eq!(note.chars().count(), width, "{shown}");
+            assert!(note.trim().starts_with("internal: a long"), "{shown}");
         }
         let shown = table(&watches, now, 40);
         let row = shown.lines().nth(1).expect("a row");
@@ -234,7 +232,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn fault_113_no_text_acts_on_the_terminal_of_status(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
+        fn fault_113_untrusted_text_in_status_is_sanitized(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
             let failure = JobFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
             let of_text = Job {
                 watch: text.clone(),
@@ -250,7 +248,7 @@ mod tests {
             let parked = Job { parked_reason: Some(text.clone()), ..of_text.clone() };
             let shown = table(&[of_text, failed, parked], Timestamp::UNIX_EPOCH, width);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
-            // A header, and a row and a remark for each.
+            // A header, and a row and a note for each watch.
             assert_eq!(shown.matches('\n').count(), 7, "{shown:?}");
         }
     }

@@ -1,6 +1,6 @@
-//! `refwatch wait`: follows jobs to their end, in place of `aws omics wait reference-import-job-completed`.
+//! `refwatch wait`: waits until jobs have ended, like `aws omics wait reference-import-job-completed`.
 //!
-//! It needs no daemon, no configuration and no database. It polls as the daemon does, with the same pacing and backoff.
+//! It needs no daemon, no configuration and no database. It polls with the pacing and the backoff of the daemon.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::exit::{Exit, Failure, print, remark};
+use super::exit::{Exit, Failure, print, print_note};
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass};
@@ -24,37 +24,38 @@ use crate::tasks::job_watcher::Poller;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 every job is COMPLETED; 1 a job could not be followed; 3 a job ended otherwise; 124 \
-                        time ran out. Each job's last status goes to standard output."
+    after_help = "Exit status: 0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 124 \
+                        timed out. Each job's last status goes to standard output."
 )]
 pub struct Args {
     /// The jobs, each as `REFERENCE_STORE_ID/IMPORT_JOB_ID`
     #[arg(required = true, value_name = "STORE/JOB")]
     jobs: Vec<JobKey>,
-    /// Give up after this long (such as 90s or 2h)
+    /// The longest time to wait (such as 90s or 2h)
     #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
     timeout: Duration,
-    /// The AWS region; AWS's own configuration otherwise
+    /// The AWS region [default: as in AWS's configuration files and environment]
     #[arg(long)]
     region: Option<String>,
     /// A profile of the AWS configuration files
     #[arg(long)]
     profile: Option<String>,
-    /// An endpoint to use verbatim in place of AWS's
+    /// Send requests to this URL instead of AWS's endpoint
     #[arg(long, value_name = "URL", value_parser = parse_endpoint_url)]
     endpoint_url: Option<String>,
 }
 
+/// How the wait for a job ended.
 enum End {
     Job(JobStatus),
-    /// With the last known status.
+    /// Contains the last known status.
     TimedOut(Option<JobStatus>),
-    /// The job cannot be followed, for this reason.
-    Lost(String),
+    /// The job cannot be polled, for this reason.
+    Failed(String),
 }
 
 /// # Errors
-/// There is no region, or another part of AWS's configuration cannot be used.
+/// Returns an error if there is no region or another part of AWS's configuration is unusable.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
@@ -68,89 +69,87 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let target = Arc::new(target);
     let deadline = clock.now().monotonic + args.timeout;
     let policy = PollConfig::default().policy();
-    // Hidden unless standard error is a terminal.
+    // It draws nothing unless standard error is a terminal.
     let progress = MultiProgress::new();
-    let mut followers = JoinSet::new();
+    let mut waits = JoinSet::new();
     for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
-        let (target, hints, line) =
-            (Arc::clone(&target), JobHints::default(), progress.add(ProgressBar::new_spinner()));
+        let (target, hints, bar) = (Arc::clone(&target), JobHints::default(), progress.add(ProgressBar::new_spinner()));
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
         let poller = Poller::new(target, id.into(), policy, None, hints, fastrand::u64(..));
-        followers.spawn(async move { (follow(poller, &key, &line, clock, deadline).await, key) });
+        waits.spawn(async move { (wait_for_end(poller, &key, &bar, clock, deadline).await, key) });
     }
     let mut exit = Exit::Done;
-    while let Some(end) = followers.join_next().await {
-        let (end, key) = end.map_err(Failure::running)?;
-        let (status, outcome) = match end {
+    while let Some(joined) = waits.join_next().await {
+        let (end, key) = joined.map_err(Failure::running)?;
+        let (status, job_exit) = match end {
             End::Job(JobStatus::Completed) => (Some(JobStatus::Completed.to_string()), Exit::Done),
-            End::Job(status) => (Some(status.to_string()), Exit::EndedOtherwise),
+            End::Job(status) => (Some(status.to_string()), Exit::NotCompleted),
             End::TimedOut(None) => (Some("not seen".to_owned()), Exit::TimedOut),
             End::TimedOut(Some(status)) => (Some(status.to_string()), Exit::TimedOut),
-            End::Lost(reason) => {
-                progress.suspend(|| remark(format_args!("error: {key}: {reason}")));
+            End::Failed(reason) => {
+                progress.suspend(|| print_note(format_args!("error: {key}: {reason}")));
                 (None, Exit::Failed)
             }
         };
         if let Some(status) = status {
             progress.suspend(|| print(format_args!("{key} {}\n", Sanitized(&status))))?;
         }
-        exit = worse(exit, outcome);
+        exit = worse(exit, job_exit);
     }
     Ok(exit)
 }
 
-/// A job that could not be followed is worse than a timeout, and a timeout is worse than an end other than COMPLETED.
 fn worse(one: Exit, other: Exit) -> Exit {
-    let order = [Exit::Failed, Exit::TimedOut, Exit::EndedOtherwise];
-    order.into_iter().find(|exit| [one, other].contains(exit)).unwrap_or(Exit::Done)
+    let worst_first = [Exit::Failed, Exit::TimedOut, Exit::NotCompleted];
+    worst_first.into_iter().find(|exit| [one, other].contains(exit)).unwrap_or(Exit::Done)
 }
 
-/// Follows one job to its end.
-async fn follow(mut poller: Poller, key: &JobKey, line: &ProgressBar, clock: Clock, deadline: Monotonic) -> End {
+/// Polls one job until it has ended.
+async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock: Clock, deadline: Monotonic) -> End {
     let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {wide_msg}");
-    line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    line.set_message(format!("{key} asking"));
-    line.enable_steady_tick(Duration::from_millis(250));
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.set_message(format!("{key} waiting for the first response"));
+    bar.enable_steady_tick(Duration::from_millis(250));
     loop {
-        let done = tokio::select! {
-            done = poller.poll() => done,
+        let decision = tokio::select! {
+            decision = poller.poll() => decision,
             () = clock.sleep_until(deadline) => return End::TimedOut(poller.known().map(|known| known.status.clone())),
         };
-        if let Some(answer) = done {
-            match (answer.failure, poller.known()) {
-                (Some(failure), known) if is_final(&failure, known.is_some()) => return End::Lost(failure.message),
+        if let Some(decision) = decision {
+            match (decision.failure, poller.known()) {
+                (Some(failure), known) if is_final(&failure, known.is_some()) => return End::Failed(failure.message),
                 (Some(failure), _) => {
-                    let text = format!("{key} {}, trying again: {}", failure.reason.label(), failure.message);
-                    show(line, &text, true);
+                    let text = format!("{key} {}, retrying: {}", failure.reason.label(), failure.message);
+                    show(bar, &text, true);
                 }
-                (None, Some(known)) => show(line, &status_line(key, known), answer.change.transition.is_some()),
+                (None, Some(known)) => show(bar, &status_line(key, known), decision.change.transition.is_some()),
                 (None, None) => {}
             }
         }
         match poller.next() {
             NextAction::PollAt(_) => {}
             NextAction::Finished(status) => {
-                line.finish();
+                bar.finish();
                 return End::Job(status.clone());
             }
-            NextAction::Parked(reason) => return End::Lost(reason.clone()),
+            NextAction::Parked(reason) => return End::Failed(reason.clone()),
         }
     }
 }
 
-/// Whether another attempt is useless. Missing permissions may be temporary if they were there before.
+/// True if a retry is useless. An error that needs an operator is final only before the first successful poll.
 fn is_final(failure: &PollFailure, was_seen: bool) -> bool {
     let class = failure.reason.class();
-    let unknown = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
-    unknown || (class.needs_operator && !was_seen)
+    let is_invalid = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
+    is_invalid || (class.needs_operator && !was_seen)
 }
 
-/// Redraws a job's line on a terminal; elsewhere prints a line if something has changed.
-fn show(line: &ProgressBar, text: &str, changed: bool) {
-    if !line.is_hidden() {
-        line.set_message(Sanitized(text).to_string());
-    } else if changed {
-        remark(text);
+/// Redraws the job's line on a terminal. Elsewhere prints `text` if it is new.
+fn show(bar: &ProgressBar, text: &str, is_new: bool) {
+    if !bar.is_hidden() {
+        bar.set_message(Sanitized(text).to_string());
+    } else if is_new {
+        print_note(text);
     }
 }
 

@@ -1,8 +1,8 @@
-//! The journal, if standard error leads there. Events are sent by journald's native protocol, so their severity and fields are the
-//! journal's own: `journalctl -p err` and `journalctl REFWATCH_EVENT=transition` find them.
+//! Sends events to journald by its native protocol, so that `journalctl -p err` and `journalctl REFWATCH_EVENT=transition` select by
+//! severity and field.
 //!
-//! The `tracing-journald` crate sends untrusted text as it is, and loses events that journald does not take. Here every value passes
-//! the sanitiser, which leaves no line break. So an entry is one line for each field and never needs the protocol's binary form.
+//! The `tracing-journald` crate does not sanitize, and loses events that journald rejects. Here every value is sanitized and has no
+//! line break, so an entry has one line per field and never needs the protocol's binary form.
 
 use std::fmt::{self, Debug};
 use std::io::{self, Write};
@@ -18,19 +18,17 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::core::sanitize::Sanitized;
 
-/// Where journald listens.
+/// The socket of journald.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Whether standard error leads to the journal: whether it still is the stream that systemd names in `JOURNAL_STREAM`
-/// (systemd.exec(5)).
+/// True if standard error is the stream to the journal that systemd names in `JOURNAL_STREAM` (systemd.exec(5)).
 #[must_use]
 pub fn is_standard_error() -> bool {
-    let told = std::env::var("JOURNAL_STREAM");
-    fstat(io::stderr())
-        .is_ok_and(|stream| told.is_ok_and(|told| told == format!("{}:{}", stream.st_dev, stream.st_ino)))
+    let journal_id = std::env::var("JOURNAL_STREAM");
+    fstat(io::stderr()).is_ok_and(|stderr| journal_id == Ok(format!("{}:{}", stderr.st_dev, stderr.st_ino)))
 }
 
-/// Each line of `text` as systemd takes it from a stream into the journal: with the priority of `level` before it (sd-daemon(3)).
+/// Prefixes each line with the priority of `level`, as systemd expects on a stream to the journal (sd-daemon(3)).
 #[must_use]
 pub fn prefixed(level: Level, text: &str) -> String {
     let priority = priority(level);
@@ -47,10 +45,10 @@ const fn priority(level: Level) -> u8 {
     }
 }
 
-/// Writes an event as an entry of the journal. MESSAGE is the line that the format within makes of it.
-pub struct Entry<F>(pub F);
+/// Formats an event as a journal entry. `F` formats its MESSAGE.
+pub struct JournalFormat<F>(pub F);
 
-impl<S, N, F> FormatEvent<S, N> for Entry<F>
+impl<S, N, F> FormatEvent<S, N> for JournalFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -67,7 +65,7 @@ where
     }
 }
 
-/// Writes the fields of an event, each under a name that is none of the journal's own.
+/// Writes the fields of an event. The prefix `REFWATCH_` keeps their names apart from the journal's own.
 struct Fields<'a> {
     entry: Writer<'a>,
     written: fmt::Result,
@@ -87,7 +85,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Sends entries to journald. Writes block while journald is busy, so it belongs on a thread of its own.
+/// Sends entries to journald. Writes block while journald is busy, so use it on its own thread.
 pub struct Journal<W> {
     socket: UnixDatagram,
     path: PathBuf,
@@ -95,10 +93,10 @@ pub struct Journal<W> {
 }
 
 impl<W: Write> Journal<W> {
-    /// `stderr` gets the entries that the socket does not take.
+    /// Entries that the socket rejects go to `stderr`.
     ///
     /// # Errors
-    /// No socket can be created.
+    /// Returns an error if no socket can be created.
     pub fn new(path: &Path, stderr: W) -> io::Result<Self> {
         Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned(), stderr })
     }
@@ -106,8 +104,8 @@ impl<W: Write> Journal<W> {
 
 impl<W: Write> Write for Journal<W> {
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        // By its path each time: journald may have been restarted. An entry that is too long for a datagram (about 200 KiB) or that
-        // no journald takes goes to standard error: without fields, and in pieces if it is long.
+        // Sent by path, because journald may have restarted. The socket rejects an entry if it is over 200 KiB or if no journald
+        // runs. Then the message goes to standard error, without the fields.
         if self.socket.send_to(entry, &self.path).is_err() {
             let entry = String::from_utf8_lossy(entry);
             let field = |name| entry.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The log: standard error, or the journal if standard error leads there, and rolling files if a directory is configured.
+//! Sets up the log: standard error, or journald if systemd connects standard error to the journal; also files in `log.directory`.
 //!
-//! Every line passes one sanitiser, so untrusted text cannot forge a line or move a cursor. Libraries log errors only: their finer
-//! levels would print headers with signatures.
+//! Every line is sanitized, so untrusted text cannot forge a line or move a cursor. Threads of their own write to journald and
+//! the files, so a slow disk delays no task. Libraries log errors only: their finer levels would print headers with signatures.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -17,35 +17,35 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use self::journal::{Entry, Journal};
+use self::journal::{Journal, JournalFormat};
 use crate::config::{LogConfig, LogFormat, LogRotation};
 use crate::core::sanitize::Sanitized;
 
 pub mod journal;
 
-/// Lines queued for the log files or the journal. Further lines are dropped and counted: a poll never waits for a log.
+/// Lines queued for the log files or the journal. Further lines are dropped and counted, so a poll never waits for the log.
 const BACKLOG_LINES_MAX: usize = 16_384;
 
-/// Keeps the log going. Dropping it writes the queued lines, for a second at most.
+/// Owns the threads that write the log. Dropping it writes the queued lines, for at most 1.1 s per thread.
 #[derive(Debug, Default)]
 pub struct Log {
     queues: Vec<ErrorCounter>,
     threads: Vec<WorkerGuard>,
-    /// Lines that a file or the journal did not take.
+    /// Lines that a file or the journal did not accept.
     failed: Arc<AtomicU64>,
 }
 
 impl Log {
-    /// The number of lines that were dropped because they could not be written, or not fast enough.
+    /// The number of lines that are missing in the files or the journal: a write failed, or the queue was full.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
-        let late = self.queues.iter().map(|queue| u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX));
-        late.fold(self.failed.load(Ordering::Relaxed), u64::saturating_add)
+        let overflowed = self.queues.iter().map(|queue| u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX));
+        overflowed.fold(self.failed.load(Ordering::Relaxed), u64::saturating_add)
     }
 
-    /// A queue whose thread writes to `sink`. The thread may wait for a disk or for journald.
+    /// Starts a thread that writes to `sink`, and returns its queue. Writes to the queue do not block.
     fn queue(&mut self, sink: impl Write + Send + 'static) -> NonBlocking {
-        let sink = Counted { sink, failed: Arc::clone(&self.failed) };
+        let sink = CountingWriter { sink, failed: Arc::clone(&self.failed) };
         let (writer, thread) = NonBlockingBuilder::default().buffered_lines_limit(BACKLOG_LINES_MAX).finish(sink);
         self.queues.push(writer.error_counter());
         self.threads.push(thread);
@@ -53,13 +53,13 @@ impl Log {
     }
 }
 
-/// Counts the lines that its sink does not take.
-struct Counted<W> {
+/// Counts the lines that `sink` does not accept.
+struct CountingWriter<W> {
     sink: W,
     failed: Arc<AtomicU64>,
 }
 
-impl<W: Write> Write for Counted<W> {
+impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.sink.write_all(line).is_err() {
             self.failed.fetch_add(1, Ordering::Relaxed);
@@ -75,35 +75,35 @@ impl<W: Write> Write for Counted<W> {
 /// Starts the log of this process.
 ///
 /// # Errors
-/// An internal error: it was started before.
+/// Returns an error if the log has already been started.
 pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
-    let (mut log, mut to_files, mut trouble) = (Log::default(), None, None);
+    let (mut log, mut to_files, mut open_error) = (Log::default(), None, None);
     let to_stderr = match Journal::new(journal::SOCKET.as_ref(), io::stderr()) {
         Ok(journal) if journal::is_standard_error() => journal_layer(config.format, log.queue(journal)),
-        // Standard error leads to the journal, too, if no socket can be created.
+        // Without a socket, systemd still forwards standard error to the journal.
         Ok(_) | Err(_) => layer(config.format, io::stderr),
     };
     if let Some(directory) = &config.directory {
         let mut files = LogFiles { config: config.clone(), file: None, torn: false };
-        // Standard error has every line, so the daemon starts without the files.
-        trouble = files.open().err().map(|error| (directory, error));
+        // The daemon starts without the files: standard error has every line.
+        open_error = files.open().err().map(|error| (directory, error));
         to_files = Some(layer(config.format, log.queue(files)));
     }
     let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
     tracing_subscriber::registry().with(to_stderr).with(to_files).with(filter).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
-    if let Some((directory, error)) = trouble {
+    if let Some((directory, error)) = open_error {
         error!(event = "log_files_failed", directory = %directory.display(), %error,
-            "log.directory: no file can be written there: its lines are dropped until one can");
+            "cannot write to log.directory; its lines are dropped until it is writable");
     }
     Ok(log)
 }
 
-/// The log files, on the thread that writes them.
+/// Writes the log files. At each line it opens them if they are not open yet.
 struct LogFiles {
     config: LogConfig,
     file: Option<RollingFileAppender>,
-    /// Whether the last line may be incomplete.
+    /// True if the last line may be incomplete. Then the next one starts on a new line.
     torn: bool,
 }
 
@@ -148,14 +148,14 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let layer = fmt::layer().with_ansi(false).with_target(false).with_writer(Sanitised(writer));
+    let layer = fmt::layer().with_ansi(false).with_target(false).with_writer(SanitizingWriter(writer));
     match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
 }
 
-/// Writes each event as one entry of the journal, which has the time and the severity itself.
+/// Writes each event as one journal entry. The text has no time and severity: the entry has them.
 pub fn journal_layer<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -163,28 +163,28 @@ where
 {
     let (layer, line) = (fmt::layer().with_writer(writer), fmt::format().with_ansi(false).with_target(false));
     match format {
-        LogFormat::Text => layer.event_format(Entry(line.without_time().with_level(false))).boxed(),
-        LogFormat::Json => layer.event_format(Entry(line.json().flatten_event(true))).boxed(),
+        LogFormat::Text => layer.event_format(JournalFormat(line.without_time().with_level(false))).boxed(),
+        LogFormat::Json => layer.event_format(JournalFormat(line.json().flatten_event(true))).boxed(),
     }
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    error!(event = "panic", place, "a fault of refwatch: {}", info.payload_as_str().unwrap_or("no message"));
+    error!(event = "panic", place, "internal error: {}", info.payload_as_str().unwrap_or("no message"));
 }
 
-struct Sanitised<W>(W);
+struct SanitizingWriter<W>(W);
 
-impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Sanitised<W> {
-    type Writer = Sanitised<W::Writer>;
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for SanitizingWriter<W> {
+    type Writer = SanitizingWriter<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Sanitised(self.0.make_writer())
+        SanitizingWriter(self.0.make_writer())
     }
 }
 
-impl<W: Write> Write for Sanitised<W> {
-    /// `line` is one whole event, as `tracing-subscriber` writes them.
+impl<W: Write> Write for SanitizingWriter<W> {
+    /// `tracing-subscriber` writes each event with one call, so `line` is complete.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -216,10 +216,10 @@ mod tests {
         }
     }
 
-    /// Any text, with what acts on displays, on lines and on JSON more often than chance has it.
-    const FOREIGN: &str = "(?s)(.|[\n\r\u{2028}\u{202e}\u{1b}\u{e0041}\"\\\\{}]){0,20}";
+    /// Any text. Characters that affect displays, lines or JSON are frequent.
+    const UNTRUSTED: &str = "(?s)(.|[\n\r\u{2028}\u{202e}\u{1b}\u{e0041}\"\\\\{}]){0,20}";
 
-    /// What one event with a hostile message and field looks like.
+    /// The log line of an event with this field and message.
     fn logged(format: LogFormat, field: &str, message: &str) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
@@ -233,7 +233,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn fault_113_a_line_of_the_log_reads_back_whatever_it_says(field in FOREIGN, message in FOREIGN) {
+        fn fault_113_a_log_line_with_untrusted_text_is_sanitized_and_parses_back(field in UNTRUSTED, message in UNTRUSTED) {
             for format in [LogFormat::Text, LogFormat::Json] {
                 let line = logged(format, &field, &message);
                 let text = line.strip_suffix('\n').expect("a line");

@@ -1,4 +1,4 @@
-//! The families of the daemon as a whole.
+//! Writes the metrics of stores, targets, the database, the configuration and the build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ pub(super) fn write(
     exposition: &mut Exposition,
 ) {
     let states = watches.iter().map(|watch| watch.state.label());
-    exposition.family("refwatch_watches", "Watches by state.", counts("state", WatchState::LABELS, states));
+    exposition.family("refwatch_watches", "Watches by state.", count_by("state", WatchState::LABELS, states));
     let statuses = watches.iter().filter_map(|watch| Some(watch.known.as_ref()?.status.label()));
     exposition.family(
         "refwatch_jobs",
-        "Watched jobs by their last known status; a job not yet seen has none.",
-        counts("status", JobStatus::labels(), statuses),
+        "Watched jobs by last known status. Jobs without a successful poll are not counted.",
+        count_by("status", JobStatus::labels(), statuses),
     );
     let targets: BTreeSet<_> =
         watches.iter().map(|watch| &watch.id.target).chain(stores.iter().map(|store| &store.id.target)).collect();
@@ -31,24 +31,24 @@ pub(super) fn write(
     exposition.family("refwatch_target_up", "1 if requests through this target succeed, 0 otherwise.", target_up);
     exposition.family(
         "refwatch_store_up",
-        "Whether new jobs can be found of a store of which every job is watched.",
+        "1 if new jobs of the [[store]] can be discovered, 0 otherwise.",
         stores.iter().map(|store| (store_labels(store), f64::from(store.error.is_none()))),
     );
     exposition.family(
         "refwatch_store_last_listed_timestamp_seconds",
-        "When a store of which every job is watched was last listed.",
+        "When the [[store]] was last listed.",
         stores.iter().filter_map(|store| Some((store_labels(store), seconds(store.listed_at?)))),
     );
-    let record_up = f64::from(daemon.database_error.is_none());
-    exposition.single("refwatch_database_up", "Whether the database can be written.", record_up);
+    let database_up = f64::from(daemon.database_error.is_none());
+    exposition.single("refwatch_database_up", "1 if the database can be written, 0 otherwise.", database_up);
     exposition.single(
         "refwatch_config_last_reload_successful",
-        "Whether the configuration was last read without an error.",
+        "1 if the configuration was last read without an error, 0 otherwise.",
         f64::from(daemon.config_error.is_none()),
     );
     exposition.single(
         "refwatch_config_last_reload_success_timestamp_seconds",
-        "When the configuration in force was read.",
+        "When the running configuration was read.",
         daemon.config_loaded_at.map(seconds),
     );
     let build = labels(&[
@@ -56,21 +56,21 @@ pub(super) fn write(
         ("os", std::env::consts::OS),
         ("arch", std::env::consts::ARCH),
     ]);
-    exposition.family("refwatch_build_info", "What this refwatch was built from and for; 1.", [(build, 1.0)]);
+    exposition.family("refwatch_build_info", "Always 1. The labels have the version and the platform.", [(build, 1.0)]);
 }
 
 fn store_labels(store: &StoreStatus) -> String {
     labels(&[("watch", &store.name), ("target", &store.id.target), ("store_id", store.id.store.as_str())])
 }
 
-/// How often each value of a label was seen, those never seen included.
-fn counts<'a>(
+/// One series for each of `values`: the number of `items` with this value.
+fn count_by<'a>(
     label: &str,
-    all: impl IntoIterator<Item = &'a str>,
-    seen: impl Iterator<Item = &'a str>,
+    values: impl IntoIterator<Item = &'a str>,
+    items: impl Iterator<Item = &'a str>,
 ) -> Vec<(String, f64)> {
-    let mut counts: BTreeMap<&str, u64> = all.into_iter().map(|value| (value, 0)).collect();
-    for value in seen {
+    let mut counts: BTreeMap<&str, u64> = values.into_iter().map(|value| (value, 0)).collect();
+    for value in items {
         *counts.entry(value).or_default() += 1;
     }
     counts.into_iter().map(|(value, count)| (labels(&[(label, value)]), number(count))).collect()

@@ -1,8 +1,8 @@
-//! Writes the text of a scrape, in the text format 0.0.4 or in OpenMetrics 1.0, which the `prometheus` crate does not write.
+//! Writes the text of a scrape: Prometheus's text format 0.0.4 or OpenMetrics 1.0. The `prometheus` crate has no OpenMetrics.
 //!
-//! Both formats have the same series and values. In OpenMetrics a counter's family has no `_total`, a gauge named `_info` has a
-//! type of its own, units are declared, and bounds of buckets are floats. `refwatch_job_status` stays a gauge: the label of
-//! a state set would have the name of its family.
+//! Both formats have the same series and values. In OpenMetrics a counter's family has no suffix `_total`, a family `…_info` has
+//! the type `info`, units are declared, and bounds of buckets are floats. `refwatch_job_status` is a gauge in both: in a state set
+//! the label `status` would have to have the name of the family.
 
 use std::fmt::Write as _;
 
@@ -11,16 +11,16 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::{Format, number};
 use crate::core::sanitize::Sanitized;
 
-/// Ends a text of OpenMetrics: without it a scrape counts as cut short.
-const END: &str = "# EOF\n";
+/// The required last line of OpenMetrics.
+const OPEN_METRICS_END: &str = "# EOF\n";
 
-/// Base units that end a family's name.
+/// Suffixes of family names that are units.
 const UNITS: [&str; 2] = ["seconds", "bytes"];
 
 pub(super) struct Exposition {
     format: Format,
     text: String,
-    /// The lines before a family's first sample. They are dropped if it has no samples.
+    /// The HELP and TYPE lines of the current family until its first sample. A family without samples is not written.
     head: String,
 }
 
@@ -29,15 +29,14 @@ impl Exposition {
         Self { format, text: String::new(), head: String::new() }
     }
 
-    /// The whole text.
     pub(super) fn finish(self) -> String {
         match self.format {
             Format::Text => self.text,
-            Format::OpenMetrics => self.text + END,
+            Format::OpenMetrics => self.text + OPEN_METRICS_END,
         }
     }
 
-    /// Writes a gauge or, if its name ends in `_total`, a counter: the labels and the value of each of its series.
+    /// Writes a counter if the name ends in `_total`, a gauge otherwise. `series` are labels and values.
     pub(super) fn family(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (String, f64)>) {
         let kind = if name.ends_with("_total") { MetricType::COUNTER } else { MetricType::GAUGE };
         self.start(name, help, kind);
@@ -46,7 +45,7 @@ impl Exposition {
         }
     }
 
-    /// Writes a family that has one series without labels, if its value is known.
+    /// Writes a family of one series without labels, if `value` is known.
     pub(super) fn single(&mut self, name: &str, help: &str, value: impl Into<Option<f64>>) {
         self.family(name, help, value.into().map(|value| (String::new(), value)));
     }
@@ -61,7 +60,7 @@ impl Exposition {
                 MetricType::COUNTER => self.sample(name, &labels(&pairs), metric.get_counter().get_value()),
                 MetricType::HISTOGRAM => {
                     let histogram = metric.get_histogram();
-                    let all = number(histogram.get_sample_count());
+                    let total = number(histogram.get_sample_count());
                     for bucket in histogram.get_bucket() {
                         let bound = match self.format {
                             Format::Text => bucket.upper_bound().to_string(),
@@ -70,11 +69,11 @@ impl Exposition {
                         let labels = labels(&[&pairs[..], &[("le", &bound)]].concat());
                         self.sample(&format!("{name}_bucket"), &labels, number(bucket.cumulative_count()));
                     }
-                    self.sample(&format!("{name}_bucket"), &labels(&[&pairs[..], &[("le", "+Inf")]].concat()), all);
-                    self.sample(&format!("{name}_count"), &labels(&pairs), all);
+                    self.sample(&format!("{name}_bucket"), &labels(&[&pairs[..], &[("le", "+Inf")]].concat()), total);
+                    self.sample(&format!("{name}_count"), &labels(&pairs), total);
                     self.sample(&format!("{name}_sum"), &labels(&pairs), histogram.get_sample_sum());
                 }
-                // refwatch has no summaries and no untyped metrics.
+                // The registry has no summaries and no untyped metrics.
                 MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => {
                     self.sample(name, &labels(&pairs), metric.get_gauge().get_value());
                 }
@@ -106,8 +105,7 @@ impl Exposition {
     }
 }
 
-/// Labels as they stand between the braces. Values may come from the configuration, so they pass the sanitiser, which leaves no line
-/// break to escape.
+/// Formats labels without the braces. The values are sanitized, so they have no line breaks to escape.
 pub(super) fn labels(pairs: &[(&str, &str)]) -> String {
     let escaped = |value| Sanitized(value).to_string().replace('\\', r"\\").replace('"', "\\\"");
     let labels: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();

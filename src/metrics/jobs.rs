@@ -1,6 +1,6 @@
-//! The families of the import jobs: one series, or one for each status, per watch.
+//! Writes the metrics of import jobs: per watch one series, or one series for each status.
 //!
-//! 10,000 watches have 280,000 series, so they are written as text. As values of the `prometheus` crate they would take seconds.
+//! 10,000 watches have 280,000 series, which are written as text. The `prometheus` crate would take seconds for them.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::state::WatchStatus;
 pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
     let watches = watches.iter().map(|watch| (&**watch, watch_labels(watch))).collect();
     let mut families = JobFamilies { watches, exposition };
-    families.labelled("refwatch_job_info", "A watched reference import job; 1.", "aws_region", |watch| {
+    families.labelled("refwatch_job_info", "Always 1, for each watched job.", "aws_region", |watch| {
         vec![(&*watch.aws_region, 1.0)]
     });
     families.labelled(
         "refwatch_job_status",
-        "Whether this is the status of the job; all are 0 until the job was first seen.",
+        "1 for the status of the job, 0 for the others. All are 0 before the first successful poll.",
         "status",
         |watch| {
             let current = watch.known.as_ref().map(|known| known.status.label());
             JobStatus::labels().map(|status| (status, f64::from(current == Some(status)))).collect()
         },
     );
-    families.labelled("refwatch_job_items", "Sources of the job by their status.", "status", |watch| {
+    families.labelled("refwatch_job_items", "Sources of the job by status.", "status", |watch| {
         let Some(known) = &watch.known else { return vec![] };
         let mut counts = [0_u64; SourceStatus::KNOWN.len() + 1];
         for source in known.sources.values() {
@@ -32,18 +32,18 @@ pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
         }
         SourceStatus::labels().zip(counts.map(number)).collect()
     });
-    families.single("refwatch_job_up", "Whether the last poll of the job succeeded.", |watch| watch.up.map(f64::from));
-    families.single(
-        "refwatch_job_created_timestamp_seconds",
-        "When the job was created, as the service says.",
-        |watch| watch.known.as_ref()?.created_at.map(seconds),
-    );
-    families.single("refwatch_job_completed_timestamp_seconds", "When the job ended, as the service says.", |watch| {
+    families.single("refwatch_job_up", "1 if the last poll of the job succeeded, 0 otherwise.", |watch| {
+        watch.up.map(f64::from)
+    });
+    families.single("refwatch_job_created_timestamp_seconds", "When the job was created, by AWS's clock.", |watch| {
+        watch.known.as_ref()?.created_at.map(seconds)
+    });
+    families.single("refwatch_job_completed_timestamp_seconds", "When the job ended, by AWS's clock.", |watch| {
         watch.known.as_ref()?.completed_at.map(seconds)
     });
     families.single(
         "refwatch_job_last_transition_timestamp_seconds",
-        "When the present status of the job was first seen.",
+        "When refwatch first saw the status of the job.",
         |watch| watch.known.as_ref().map(|known| seconds(known.since)),
     );
     families.single(
@@ -63,17 +63,17 @@ struct JobFamilies<'a> {
 }
 
 impl<'a> JobFamilies<'a> {
-    /// One series for each watch that has a value.
+    /// Writes one series for each watch that has a value.
     fn single(&mut self, name: &str, help: &str, value: fn(&WatchStatus) -> Option<f64>) {
         let series = self.watches.iter().filter_map(|(watch, labels)| Some((labels.clone(), value(watch)?)));
         self.exposition.family(name, help, series);
     }
 
-    /// Several series for each watch, told apart by one more label.
+    /// Writes several series for each watch. `label` is their additional label.
     fn labelled(&mut self, name: &str, help: &str, label: &str, values: fn(&'a WatchStatus) -> Vec<(&'a str, f64)>) {
         let series = self.watches.iter().flat_map(|(watch, watch_labels)| {
-            let further = move |value| format!("{watch_labels},{}", labels(&[(label, value)]));
-            values(watch).into_iter().map(move |(value, number)| (further(value), number))
+            let all_labels = move |value| format!("{watch_labels},{}", labels(&[(label, value)]));
+            values(watch).into_iter().map(move |(value, number)| (all_labels(value), number))
         });
         self.exposition.family(name, help, series);
     }

@@ -1,9 +1,8 @@
-//! The metrics: every family that a scrape shows, and the text it is shown in.
+//! Renders a scrape: `instruments` (counters, histograms), `state` (`jobs`, `daemon`) and /proc (`process`).
 //!
-//! `instruments` counts events as they happen. Everything else is read at each scrape: from `state` (`jobs`, `daemon`), so a job
-//! that left the watch list leaves the metrics, and from /proc (`process`). Label values come from the configuration and from
-//! closed sets, never from the service. No label is called `job`, `instance` or `region`: Prometheus or its service discovery
-//! sets those.
+//! `state` is read at each scrape, so the series of a job end when its watch is removed. Label values come from the
+//! configuration, the ids of jobs and stores, and closed sets. No label is called `job`, `instance` or `region`: Prometheus and
+//! its service discovery set these.
 
 mod daemon;
 mod exposition;
@@ -27,7 +26,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prometheus 3 rejects a scrape without it.
+    /// The `Content-Type` header. Prometheus 3 rejects a scrape without it.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -39,28 +38,28 @@ impl Format {
 
 #[derive(Debug)]
 pub struct Metrics {
-    board: SharedState,
+    state: SharedState,
     registry: Registry,
     started_at: Timestamp,
 }
 
 impl Metrics {
-    /// The metrics of a process that began at `started_at`.
+    /// `started_at` is the start of the process.
     #[must_use]
-    pub fn new(board: SharedState, instruments: &Instruments, started_at: Timestamp) -> Self {
-        Self { board, registry: instruments.registry.clone(), started_at }
+    pub fn new(state: SharedState, instruments: &Instruments, started_at: Timestamp) -> Self {
+        Self { state, registry: instruments.registry.clone(), started_at }
     }
 
-    /// Every family. It reads /proc and takes up to a second with 10,000 watches, so it belongs on a blocking thread.
+    /// Renders every family. Call it on a blocking thread: it reads /proc and takes up to 1 s with 10,000 watches.
     #[must_use]
     pub fn render(&self, format: Format) -> String {
-        let watches = self.board.watches();
+        let watches = self.state.watches();
         let mut exposition = Exposition::new(format);
         for family in self.registry.gather() {
             exposition.gathered(&family);
         }
         jobs::write(&watches, &mut exposition);
-        daemon::write(&self.board.daemon(), &watches, &self.board.stores(), &mut exposition);
+        daemon::write(&self.state.daemon(), &watches, &self.state.stores(), &mut exposition);
         process::write(self.started_at, &mut exposition);
         exposition.finish()
     }

@@ -1,7 +1,7 @@
-//! The usual `process_*` families, read from /proc at each scrape. The names are those of Prometheus's own client libraries.
+//! Writes the `process_*` metrics of Prometheus's client libraries, read from /proc at each scrape.
 //!
-//! The `prometheus` crate has a collector for them, which is switched off: it counts CPU in whole seconds, so a rate over a
-//! minute of a quiet daemon is zero or nonsense. What cannot be read is left out.
+//! The collector of the `prometheus` crate is not used: it counts CPU time in whole seconds, too coarse for an idle daemon.
+//! Values that cannot be read are omitted.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use super::exposition::Exposition;
 use super::number;
 use crate::core::time::Timestamp;
 
-/// What /proc/self/stat says, in the kernel's units (proc(5)).
+/// Fields of /proc/self/stat, in the kernel's units (proc(5)).
 struct Stat {
     cpu_ticks: u64,
     threads: u64,
@@ -20,29 +20,28 @@ struct Stat {
     resident_pages: u64,
 }
 
-/// Writes what can be read now. `started_at` is an argument because the unit hides the files in /proc that have it
-/// (`ProcSubset=pid`).
+/// `started_at` is an argument: the unit's `ProcSubset=pid` hides the files in /proc that have it.
 pub(super) fn write(started_at: Timestamp, exposition: &mut Exposition) {
     let stat = Stat::read();
-    let of = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
+    let from_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
     exposition.single(
         "process_cpu_seconds_total",
         "User and system CPU time spent in seconds.",
-        of(|stat| cpu_seconds(stat.cpu_ticks)),
+        from_stat(|stat| cpu_seconds(stat.cpu_ticks)),
     );
     exposition.single("process_open_fds", "Open file descriptors.", open_fds());
     let max_fds = getrlimit(Resource::Nofile).current.map(number);
     exposition.single("process_max_fds", "Limit of open file descriptors.", max_fds);
-    let resident = of(|stat| number(stat.resident_pages) * number(page_size() as u64));
-    exposition.single("process_resident_memory_bytes", "Resident memory size in bytes.", resident);
-    let virtual_bytes = of(|stat| number(stat.virtual_bytes));
+    let resident_bytes = from_stat(|stat| number(stat.resident_pages) * number(page_size() as u64));
+    exposition.single("process_resident_memory_bytes", "Resident memory size in bytes.", resident_bytes);
+    let virtual_bytes = from_stat(|stat| number(stat.virtual_bytes));
     exposition.single("process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual_bytes);
     exposition.single(
         "process_start_time_seconds",
         "When the process started, in seconds since the Unix epoch.",
         super::seconds(started_at),
     );
-    exposition.single("process_threads", "Threads of the process.", of(|stat| number(stat.threads)));
+    exposition.single("process_threads", "Threads of the process.", from_stat(|stat| number(stat.threads)));
 }
 
 impl Stat {
@@ -50,8 +49,7 @@ impl Stat {
         Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// The second field is the program's name in parentheses and may hold anything: what follows the last parenthesis is
-    /// counted, from field 3 on.
+    /// Field 2 is the program's name in parentheses, which may contain any character. Field 3 follows the last parenthesis.
     fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -68,7 +66,7 @@ fn cpu_seconds(ticks: u64) -> f64 {
     number(ticks) / number(clock_ticks_per_second())
 }
 
-/// The descriptor that reads the folder is not counted.
+/// Does not count the descriptor that reads the directory.
 fn open_fds() -> Option<f64> {
     let entries = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
     Some(number(entries.saturating_sub(1)))
@@ -79,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_name_with_spaces_and_parentheses_moves_no_field() {
+    fn a_program_name_may_contain_spaces_and_parentheses() {
         let line = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 12 34 0 0 20 0 5 0 678 900 11 18446744073709551615 1\n";
         let stat = Stat::parse(line).expect("a whole line");
         assert_eq!((stat.cpu_ticks, stat.threads, stat.virtual_bytes, stat.resident_pages), (46, 5, 900, 11));

@@ -1,6 +1,6 @@
-//! The two operations as the API pages say: what is asked, checked; what is answered, in the API's members and errors.
+//! The two operations of the API reference: checks requests, and builds responses with the API's members and errors.
 //!
-//! Pure but for its input: the time since the simulator's start is an argument.
+//! It reads no clock: the time since the simulator's start is an argument.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -20,21 +20,20 @@ use super::lifecycle::{JobStatus, Kind, SourceStatus, Step};
 /// Ids are `[0-9]+`, 10 to 36 characters.
 const ID_LENGTH: RangeInclusive<usize> = 10..=36;
 
-/// What `maxResults` may be; without it a page is as long as it may be.
+/// The range of `maxResults`. The default is its maximum.
 const MAX_RESULTS: RangeInclusive<usize> = 1..=100;
 
-/// Ends every `nextToken`. AWS's are Base64: characters that must be escaped in a query show whether a client does so.
-const TOKEN_END: &str = "+/==";
+/// Ends every `nextToken`. These characters of Base64, which AWS uses, show whether a client escapes them in a query.
+const TOKEN_SUFFIX: &str = "+/==";
 
-/// So that nobody takes a token for the id that is in it.
+/// Hides the id in a token: clients must treat tokens as opaque.
 const TOKEN_MASK: u64 = 0x5ca1_ab1e_0ddb_a115;
 
-/// The error's name. It may carry `:http://…` behind the name at AWS, but need not.
-const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+/// The header with the name of the error.
+const ERROR_NAME: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/HealthOmicsReferenceImport";
 
-/// What the service knows.
 #[derive(Debug)]
 pub(super) struct Api {
     /// When the simulator started, in whole milliseconds.
@@ -43,15 +42,15 @@ pub(super) struct Api {
     pub(super) jobs: Vec<Job>,
 }
 
-/// An answer in JSON.
+/// A JSON response, before a fault changes it.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     status: StatusCode,
-    error: Option<&'static str>,
+    error_name: Option<&'static str>,
     body: Value,
 }
 
-/// An error of the API, with its message. The last two are common to all of AWS.
+/// An error of the API. The last two errors are common to all services of AWS.
 #[derive(Debug)]
 pub(super) enum ApiError {
     AccessDenied(&'static str),
@@ -64,7 +63,7 @@ pub(super) enum ApiError {
     UnknownOperation,
 }
 
-/// A job as `ListReferenceImportJobs` tells it.
+/// A job in a response of `ListReferenceImportJobs`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JobItem<'a> {
@@ -77,7 +76,7 @@ struct JobItem<'a> {
     completion_time: Option<String>,
 }
 
-/// A job as `GetReferenceImportJob` tells it.
+/// The response of `GetReferenceImportJob`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JobDetail<'a> {
@@ -114,41 +113,40 @@ struct ListQuery {
 /// The body of `ListReferenceImportJobs`.
 #[derive(Default, Deserialize)]
 struct ListBody {
-    filter: Option<Filter>,
+    filter: Option<ListFilter>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Filter {
+struct ListFilter {
     status: Option<JobStatus>,
     created_after: Option<Timestamp>,
     created_before: Option<Timestamp>,
 }
 
-/// The whole true life of a job, for tests.
+/// The timeline of a job in a response of `/-/jobs`.
 #[derive(Serialize)]
-struct Truth<'a> {
+struct JobTimeline<'a> {
     name: &'a str,
     reference_store_id: &'a str,
     id: &'a str,
     kind: Kind,
-    timeline: Vec<TrueTransition>,
+    timeline: Vec<TimedStatus>,
 }
 
 #[derive(Serialize)]
-struct TrueTransition {
+struct TimedStatus {
     status: JobStatus,
     at: String,
 }
 
 impl Api {
-    /// `GetReferenceImportJob`.
-    pub(super) fn get(&self, store: &str, id: &str, now: Duration) -> Result<Answer, ApiError> {
+    pub(super) fn get(&self, store: &str, id: &str, now: Duration) -> Result<ApiResponse, ApiError> {
         check_id("referenceStoreId", store)?;
         check_id("id", id)?;
-        let jobs = self.store(store)?;
-        let job = jobs.binary_search_by(|job| job.place.id.as_str().cmp(id)).ok().map(|place| &jobs[place]);
-        let job = job.and_then(|job| Some((job, job.life.at(job.age(now)?))));
+        let jobs = self.jobs_in_store(store)?;
+        let job = jobs.binary_search_by(|job| job.identity.id.as_str().cmp(id)).ok().map(|index| &jobs[index]);
+        let job = job.and_then(|job| Some((job, job.timeline.at(job.age(now)?))));
         let no_job = || not_found(format!("There is no import job {id} in reference store {store}."));
         let (job, step) = job.ok_or_else(no_job)?;
         let sources = job.sources.iter().zip(&step.sources).map(|(source, state)| SourceItem {
@@ -161,12 +159,12 @@ impl Api {
             reference_id: (state.status == SourceStatus::Finished).then_some(source.reference_id.as_str()),
         });
         let detail = JobDetail { item: self.item(job, step), status_message: step.message, sources: sources.collect() };
-        Ok(Answer::ok(json!(detail)))
+        Ok(ApiResponse::ok(json!(detail)))
     }
 
-    /// `ListReferenceImportJobs`. Jobs come ordered by id and a token names the last one told, so that what changes between
-    /// two pages moves no other job from one to the other.
-    pub(super) fn list(&self, store: &str, uri: &Uri, body: &[u8], now: Duration) -> Result<Answer, ApiError> {
+    /// Lists jobs ordered by id. A token contains the last id of its page, so new jobs between two requests move no other job to
+    /// another page.
+    pub(super) fn list(&self, store: &str, uri: &Uri, body: &[u8], now: Duration) -> Result<ApiResponse, ApiError> {
         check_id("referenceStoreId", store)?;
         let Query(query) =
             Query::<ListQuery>::try_from_uri(uri).map_err(|error| ApiError::Validation(error.body_text()))?;
@@ -179,43 +177,44 @@ impl Api {
         let body: ListBody = serde_json::from_slice(body).map_err(|error| ApiError::Validation(error.to_string()))?;
         let filter = body.filter.unwrap_or_default();
 
-        let jobs = self.store(store)?;
-        let told = match &query.next_token {
+        let jobs = self.jobs_in_store(store)?;
+        let last_id = match &query.next_token {
             None => None,
-            Some(token) => Some(read_token(token).ok_or_else(|| invalid(token, "nextToken", "be one of ours"))?),
+            Some(token) => Some(
+                read_token(token).ok_or_else(|| invalid(token, "nextToken", "be a token of a previous response"))?,
+            ),
         };
         let mut rest = jobs
             .iter()
-            .skip_while(|job| told.as_ref().is_some_and(|told| job.place.id <= *told))
-            .filter_map(|job| Some((job, job.life.at(job.age(now)?))))
-            .filter(|(job, step)| filter.lets_through(step.status, self.created(job)));
+            .skip_while(|job| last_id.as_ref().is_some_and(|last_id| job.identity.id <= *last_id))
+            .filter_map(|job| Some((job, job.timeline.at(job.age(now)?))))
+            .filter(|(job, step)| filter.matches(step.status, self.created(job)));
         let listed: Vec<_> = rest.by_ref().take(page).collect();
         let items: Vec<JobItem<'_>> = listed.iter().map(|(job, step)| self.item(job, step)).collect();
-        let mut answer = json!({ "importJobs": items });
+        let mut response = json!({ "importJobs": items });
         if let (Some((last, _)), Some(_)) = (listed.last(), rest.next()) {
-            answer["nextToken"] = json!(token(&last.place.id));
+            response["nextToken"] = json!(token(&last.identity.id));
         }
-        Ok(Answer::ok(answer))
+        Ok(ApiResponse::ok(response))
     }
 
-    /// The whole true life of every job that there is.
-    pub(super) fn truth(&self, now: Duration) -> Answer {
-        let truth = self.jobs.iter().filter(|job| job.age(now).is_some()).map(|job| Truth {
-            name: &job.place.name,
-            reference_store_id: &job.place.reference_store_id,
-            id: &job.place.id,
-            kind: job.life.kind,
-            timeline: (job.life.transitions())
-                .map(|step| TrueTransition { status: step.status, at: self.at(job, step.age) })
+    /// The timelines of all jobs that exist at `now`. They include future statuses.
+    pub(super) fn timelines(&self, now: Duration) -> ApiResponse {
+        let timelines = self.jobs.iter().filter(|job| job.age(now).is_some()).map(|job| JobTimeline {
+            name: &job.identity.name,
+            reference_store_id: &job.identity.reference_store_id,
+            id: &job.identity.id,
+            kind: job.timeline.kind,
+            timeline: (job.timeline.transitions())
+                .map(|step| TimedStatus { status: step.status, at: self.at(job, step.age) })
                 .collect(),
         });
-        Answer::ok(json!(truth.collect::<Vec<_>>()))
+        ApiResponse::ok(json!(timelines.collect::<Vec<_>>()))
     }
 
-    /// The jobs of a store.
-    fn store(&self, id: &str) -> Result<&[Job], ApiError> {
-        let begin = self.jobs.partition_point(|job| job.place.reference_store_id.as_str() < id);
-        let length = self.jobs[begin..].partition_point(|job| job.place.reference_store_id == id);
+    fn jobs_in_store(&self, id: &str) -> Result<&[Job], ApiError> {
+        let begin = self.jobs.partition_point(|job| job.identity.reference_store_id.as_str() < id);
+        let length = self.jobs[begin..].partition_point(|job| job.identity.reference_store_id == id);
         match length {
             0 => Err(not_found(format!("There is no reference store {id}."))),
             _ => Ok(&self.jobs[begin..begin + length]),
@@ -224,8 +223,8 @@ impl Api {
 
     fn item<'a>(&self, job: &'a Job, step: &Step) -> JobItem<'a> {
         JobItem {
-            id: &job.place.id,
-            reference_store_id: &job.place.reference_store_id,
+            id: &job.identity.id,
+            reference_store_id: &job.identity.reference_store_id,
             role_arn: ROLE_ARN,
             status: step.status,
             creation_time: self.at(job, Duration::ZERO),
@@ -233,7 +232,7 @@ impl Api {
         }
     }
 
-    /// The timestamp of a job's `age`, with fractions and `Z` as the API writes it.
+    /// The time at which the job has `age`, in the API's format.
     fn at(&self, job: &Job, age: Duration) -> String {
         let at = self.created(job).saturating_add(age).unwrap_or(Timestamp::MAX);
         format!("{at:.3}")
@@ -244,23 +243,23 @@ impl Api {
     }
 }
 
-impl Filter {
-    /// Both bounds are taken as exclusive: the API does not say.
-    fn lets_through(&self, status: JobStatus, created: Timestamp) -> bool {
+impl ListFilter {
+    /// Both bounds are exclusive. The API reference does not specify this.
+    fn matches(&self, status: JobStatus, created: Timestamp) -> bool {
         self.status.is_none_or(|wanted| status == wanted)
             && self.created_after.is_none_or(|after| created > after)
             && self.created_before.is_none_or(|before| created < before)
     }
 }
 
-impl Answer {
+impl ApiResponse {
     pub(super) fn ok(body: Value) -> Self {
-        Self { status: StatusCode::OK, error: None, body }
+        Self { status: StatusCode::OK, error_name: None, body }
     }
 
-    /// The answer with every job in it changed. An error has none.
+    /// Applies `change` to every job in the response. An error response has no jobs.
     pub(super) fn with_jobs(mut self, change: impl Fn(&mut Value)) -> Self {
-        match (self.error, self.body.get_mut("importJobs").and_then(Value::as_array_mut)) {
+        match (self.error_name, self.body.get_mut("importJobs").and_then(Value::as_array_mut)) {
             (Some(_), _) => {}
             (None, Some(jobs)) => jobs.iter_mut().for_each(change),
             (None, None) => change(&mut self.body),
@@ -268,13 +267,13 @@ impl Answer {
         self
     }
 
-    /// The HTTP response, its body made by `body` from the right one.
+    /// Builds the HTTP response. `body` may replace the correct body.
     pub(super) fn respond_with(self, body: impl FnOnce(Bytes) -> Body) -> Response<Body> {
         let mut response = Response::new(body(Bytes::from(self.body.to_string())));
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(error) = self.error {
-            response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(error));
+        if let Some(name) = self.error_name {
+            response.headers_mut().insert(ERROR_NAME, HeaderValue::from_static(name));
         }
         response
     }
@@ -286,7 +285,7 @@ impl ApiError {
     }
 }
 
-impl From<ApiError> for Answer {
+impl From<ApiError> for ApiResponse {
     fn from(error: ApiError) -> Self {
         let (status, name, message) = match error {
             ApiError::AccessDenied(message) => (StatusCode::FORBIDDEN, "AccessDeniedException", message.to_owned()),
@@ -308,7 +307,7 @@ impl From<ApiError> for Answer {
                 (StatusCode::NOT_FOUND, "UnknownOperationException", "There is no such operation.".to_owned())
             }
         };
-        Self { status, error: Some(name), body: json!({ "message": message }) }
+        Self { status, error_name: Some(name), body: json!({ "message": message }) }
     }
 }
 
@@ -316,7 +315,7 @@ fn not_found(message: String) -> ApiError {
     ApiError::ResourceNotFound(message)
 }
 
-/// AWS's own phrase for a member that breaks a rule.
+/// AWS's message for an invalid member.
 fn invalid(value: &str, member: &str, rule: &str) -> ApiError {
     ApiError::Validation(format!(
         "1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: Member must {rule}"
@@ -334,14 +333,14 @@ fn check_id(member: &str, value: &str) -> Result<(), ApiError> {
     }
 }
 
-/// The token behind which the page after `id` begins.
+/// The token of the page that ends with `id`.
 fn token(id: &str) -> String {
     let id: u64 = id.parse().unwrap_or_default();
-    format!("{:016x}{TOKEN_END}", id ^ TOKEN_MASK)
+    format!("{:016x}{TOKEN_SUFFIX}", id ^ TOKEN_MASK)
 }
 
 fn read_token(token: &str) -> Option<String> {
-    let digits = token.strip_suffix(TOKEN_END).filter(|digits| digits.len() == 16)?;
+    let digits = token.strip_suffix(TOKEN_SUFFIX).filter(|digits| digits.len() == 16)?;
     let id = u64::from_str_radix(digits, 16).ok()? ^ TOKEN_MASK;
     Some(id.to_string()).filter(|id| id.len() == 10)
 }

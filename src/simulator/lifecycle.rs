@@ -1,14 +1,14 @@
-//! The lives of simulated import jobs, drawn from a seed.
+//! Generates the timelines of simulated import jobs from a seed.
 //!
-//! Pure: a life is a list of steps, and its state at an age is the last step reached. Nothing here reads a clock, so the
-//! whole truth about a job is known before its first request.
+//! Pure: a timeline is a list of steps. The state of a job is the last step at or before its age. Nothing here reads a clock, so
+//! tests know the whole timeline of a job in advance.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// The status of an import job, in the API's words.
+/// The status of an import job. The names are the API's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum JobStatus {
@@ -21,7 +21,7 @@ pub(super) enum JobStatus {
     CompletedWithFailures,
 }
 
-/// The status of one source, in the API's words.
+/// The status of one source. The names are the API's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum SourceStatus {
@@ -39,38 +39,36 @@ pub(super) enum Kind {
     CompletedWithFailures,
     Failed,
     Cancelled,
-    /// It stops on its way and never ends.
+    /// It stays in a status before its end for ever.
     Stuck,
 }
 
-/// A job from its creation on.
+/// The statuses of a job from its creation on.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Life {
+pub(super) struct Timeline {
     pub(super) kind: Kind,
-    /// Ordered by age; the first one stands at age zero.
+    /// Ordered by age. The first step has age zero.
     steps: Vec<Step>,
 }
 
-/// What the service says of a job from one age to the next step's.
+/// The state of a job from an age until the next step.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Step {
-    /// The age of the job when the step is reached, in whole milliseconds: what a timestamp of the API can tell.
+    /// In whole milliseconds, the precision of a timestamp of the API.
     pub(super) age: Duration,
     pub(super) status: JobStatus,
     pub(super) message: Option<&'static str>,
     pub(super) sources: Vec<SourceState>,
 }
 
-/// What the service says of one source.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SourceState {
     pub(super) status: SourceStatus,
     pub(super) message: Option<&'static str>,
 }
 
-/// The kinds of every eight jobs that end, the commoner ones first where there are fewer: every terminal status comes up,
-/// most jobs complete.
-const HAND: [Kind; 8] = [
+/// The kinds of eight jobs that end, repeated for more jobs. It contains every terminal status, and most jobs complete.
+const KIND_CYCLE: [Kind; 8] = [
     Kind::Completed,
     Kind::CompletedWithFailures,
     Kind::Failed,
@@ -81,7 +79,7 @@ const HAND: [Kind; 8] = [
     Kind::Completed,
 ];
 
-/// Why a source fails, as the service might put it; at most 127 characters.
+/// Status messages of failed sources. The API allows 127 characters.
 const SOURCE_FAILURES: [&str; 4] = [
     "The source file is not a valid FASTA file: sequence 'chrM' has no bases",
     "The service role is not allowed to read the source file: s3:GetObject was denied",
@@ -97,41 +95,40 @@ const CANCELLED: SourceState = SourceState {
     message: Some("The import job was cancelled before this source was imported"),
 };
 
-/// Deals out the kinds of `ending` jobs that end and `stuck` ones that do not, in an order drawn from `rng`.
-pub(super) fn deal(ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Kind> {
-    let ending = HAND.into_iter().cycle().take(ending);
+/// The kinds of `ending` jobs that end and `stuck` jobs that do not, shuffled.
+pub(super) fn assign_kinds(ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Kind> {
+    let ending = KIND_CYCLE.into_iter().cycle().take(ending);
     let mut kinds: Vec<Kind> = ending.chain(std::iter::repeat_n(Kind::Stuck, stuck)).collect();
     rng.shuffle(&mut kinds);
     kinds
 }
 
-impl Life {
-    /// Draws the life of a job with `sources` sources that ends after `length`. `COMPLETED_WITH_FAILURES` takes at least two
-    /// sources.
-    pub(super) fn draw(kind: Kind, sources: u8, length: Duration, rng: &mut Rng) -> Self {
-        let length = whole_millis(length);
-        let begun = part(length, 0.1..0.3, rng);
+impl Timeline {
+    /// Generates the timeline of a job that ends after `duration`. `COMPLETED_WITH_FAILURES` requires at least two `sources`.
+    pub(super) fn generate(kind: Kind, sources: u8, duration: Duration, rng: &mut Rng) -> Self {
+        let duration = whole_millis(duration);
+        let begun = fraction(duration, 0.1..0.3, rng);
         let (ends, end, message) = match kind {
             Kind::Completed | Kind::Cancelled | Kind::Stuck => {
                 (vec![FINISHED; usize::from(sources)], JobStatus::Completed, None)
             }
             Kind::CompletedWithFailures => {
                 let message = "At least one source was not imported; see the sources’ messages";
-                (some_failed(sources, rng), JobStatus::CompletedWithFailures, Some(message))
+                (partly_failed_ends(sources, rng), JobStatus::CompletedWithFailures, Some(message))
             }
             Kind::Failed => {
                 let ends = (0..sources).map(|_| failed(rng)).collect();
                 (ends, JobStatus::Failed, Some("No source was imported; see the sources’ messages"))
             }
         };
-        let mut steps = import(begun, length, &ends, end, message);
+        let mut steps = import_steps(begun, duration, &ends, end, message);
         match kind {
             Kind::Completed | Kind::CompletedWithFailures | Kind::Failed => {}
-            Kind::Cancelled => cancel(&mut steps, part(length, 0.1..0.8, rng), length),
+            Kind::Cancelled => cancel(&mut steps, fraction(duration, 0.1..0.8, rng), duration),
             Kind::Stuck => {
-                let stuck = part(length, 0.1..0.95, rng);
+                let stuck = fraction(duration, 0.1..0.95, rng);
                 if rng.bool() {
-                    cancel(&mut steps, stuck, length);
+                    cancel(&mut steps, stuck, duration);
                     steps.pop();
                 } else {
                     steps.retain(|step| step.age <= stuck);
@@ -141,12 +138,11 @@ impl Life {
         Self { kind, steps }
     }
 
-    /// The state at `age`.
     pub(super) fn at(&self, age: Duration) -> &Step {
-        reached(&self.steps, age)
+        step_at(&self.steps, age)
     }
 
-    /// The steps at which the job's status changes, the first one included.
+    /// The first step and the steps that change the job's status.
     pub(super) fn transitions(&self) -> impl Iterator<Item = &Step> {
         let mut before = None;
         self.steps.iter().filter(move |step| before.replace(step.status) != Some(step.status))
@@ -162,8 +158,8 @@ impl JobStatus {
     }
 }
 
-/// The steps of an import that is not disturbed: one source after another from `begun` to `ended`.
-fn import(
+/// The steps of an import without cancellation. Sources are imported one after another from `begun` to `ended`.
+fn import_steps(
     begun: Duration,
     ended: Duration,
     ends: &[SourceState],
@@ -186,9 +182,9 @@ fn import(
     steps
 }
 
-/// Cuts an import short: CANCELLING at `from`, CANCELLED at `to`.
+/// Replaces the end of an import: CANCELLING at `from`, CANCELLED at `to`.
 fn cancel(steps: &mut Vec<Step>, from: Duration, to: Duration) {
-    let mut sources = reached(steps, from).sources.clone();
+    let mut sources = step_at(steps, from).sources.clone();
     steps.retain(|step| step.age < from || step.status == JobStatus::Submitted);
     steps.push(Step { age: from, status: JobStatus::Cancelling, message: None, sources: sources.clone() });
     for source in &mut sources {
@@ -199,13 +195,13 @@ fn cancel(steps: &mut Vec<Step>, from: Duration, to: Duration) {
     steps.push(Step { age: to, status: JobStatus::Cancelled, message: None, sources });
 }
 
-/// The last step reached at `age`. The first step stands at zero, so there is one.
-fn reached(steps: &[Step], age: Duration) -> &Step {
+/// The last step at or before `age`. The first step has age zero, so there is always one.
+fn step_at(steps: &[Step], age: Duration) -> &Step {
     &steps[steps.partition_point(|step| step.age <= age).saturating_sub(1)]
 }
 
-/// Ends of which at least one is FINISHED and at least one FAILED.
-fn some_failed(sources: u8, rng: &mut Rng) -> Vec<SourceState> {
+/// At least one end is FINISHED and at least one is FAILED.
+fn partly_failed_ends(sources: u8, rng: &mut Rng) -> Vec<SourceState> {
     let failures = rng.u8(1..sources.max(2));
     let mut ends: Vec<SourceState> =
         (0..sources).map(|nth| if nth < failures { failed(rng) } else { FINISHED }).collect();
@@ -217,11 +213,11 @@ fn failed(rng: &mut Rng) -> SourceState {
     SourceState { status: SourceStatus::Failed, message: rng.choice(SOURCE_FAILURES) }
 }
 
-fn part(length: Duration, of: std::ops::Range<f64>, rng: &mut Rng) -> Duration {
-    whole_millis(length.mul_f64(of.start + (of.end - of.start) * rng.f64()))
+fn fraction(duration: Duration, of: std::ops::Range<f64>, rng: &mut Rng) -> Duration {
+    whole_millis(duration.mul_f64(of.start + (of.end - of.start) * rng.f64()))
 }
 
-/// Cut to what a timestamp of the API can tell.
+/// Truncates to milliseconds, the precision of a timestamp of the API.
 pub(super) fn whole_millis(duration: Duration) -> Duration {
     Duration::new(duration.as_secs(), duration.subsec_millis() * 1_000_000)
 }
@@ -232,15 +228,15 @@ mod tests {
     use proptest::{prop_assert, prop_assert_eq, proptest};
     use std::collections::BTreeSet;
 
-    const LENGTH: Duration = Duration::from_mins(2);
+    const DURATION: Duration = Duration::from_mins(2);
 
-    fn lives(jobs: usize, stuck: usize, seed: u64) -> Vec<Life> {
+    fn timelines(jobs: usize, stuck: usize, seed: u64) -> Vec<Timeline> {
         let mut rng = Rng::with_seed(seed);
-        let kinds = deal(jobs, stuck, &mut rng);
-        kinds.into_iter().map(|kind| Life::draw(kind, rng.u8(2..=6), LENGTH, &mut rng)).collect()
+        let kinds = assign_kinds(jobs, stuck, &mut rng);
+        kinds.into_iter().map(|kind| Timeline::generate(kind, rng.u8(2..=6), DURATION, &mut rng)).collect()
     }
 
-    /// What the status of a job allows its sources to be.
+    /// True if the statuses of the sources are possible with the status of the job.
     fn sources_fit(step: &Step) -> bool {
         let statuses: BTreeSet<SourceStatus> = step.sources.iter().map(|source| source.status).collect();
         let only = |allowed: &[SourceStatus]| statuses.iter().all(|status| allowed.contains(status));
@@ -262,9 +258,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn eight_jobs_are_enough_to_see_every_end_and_every_source_status(seed: u64, more in 0_usize..20) {
-            let lives = lives(8 + more, 0, seed);
-            let steps = || lives.iter().flat_map(|life| &life.steps);
+        fn eight_jobs_contain_every_status_of_jobs_and_sources(seed: u64, more in 0_usize..20) {
+            let timelines = timelines(8 + more, 0, seed);
+            let steps = || timelines.iter().flat_map(|timeline| &timeline.steps);
             let statuses: BTreeSet<JobStatus> = steps().map(|step| step.status).collect();
             prop_assert_eq!(statuses.len(), 7, "{:?}", statuses);
             let sources: BTreeSet<_> = steps().flat_map(|step| &step.sources).map(|source| source.status).collect();
@@ -272,9 +268,9 @@ mod tests {
         }
 
         #[test]
-        fn a_life_goes_forward_and_its_sources_go_with_it(seed: u64) {
-            for life in lives(8, 4, seed) {
-                for step in &life.steps {
+        fn the_statuses_of_jobs_and_sources_never_go_back(seed: u64) {
+            for timeline in timelines(8, 4, seed) {
+                for step in &timeline.steps {
                     prop_assert!(sources_fit(step), "{:?}", step);
                     prop_assert_eq!(step.age.subsec_nanos() % 1_000_000, 0);
                     let messages = step.sources.iter().filter_map(|source| source.message).chain(step.message);
@@ -282,7 +278,7 @@ mod tests {
                         prop_assert!((1..=127).contains(&message.chars().count()), "{:?}", message);
                     }
                 }
-                for pair in life.steps.windows(2) {
+                for pair in timeline.steps.windows(2) {
                     let ([before, after], known) = ([&pair[0], &pair[1]], pair[0].sources.len());
                     prop_assert!(before.age < after.age && before.status <= after.status, "{:?}", pair);
                     prop_assert!(!before.status.is_terminal() && after.sources.len() == known);
@@ -295,10 +291,10 @@ mod tests {
         }
 
         #[test]
-        fn every_life_ends_on_time_in_its_own_way_but_for_the_stuck_ones(seed: u64) {
-            for life in lives(8, 4, seed) {
-                let last = life.at(Duration::MAX);
-                let end = match life.kind {
+        fn every_job_ends_on_time_with_its_kind_except_for_stuck_jobs(seed: u64) {
+            for timeline in timelines(8, 4, seed) {
+                let last = timeline.at(Duration::MAX);
+                let end = match timeline.kind {
                     Kind::Completed => Some(JobStatus::Completed),
                     Kind::CompletedWithFailures => Some(JobStatus::CompletedWithFailures),
                     Kind::Failed => Some(JobStatus::Failed),
@@ -306,24 +302,25 @@ mod tests {
                     Kind::Stuck => None,
                 };
                 match end {
-                    Some(end) => prop_assert_eq!((last.status, last.age), (end, LENGTH)),
+                    Some(end) => prop_assert_eq!((last.status, last.age), (end, DURATION)),
                     None => prop_assert!(!last.status.is_terminal()),
                 }
-                prop_assert_eq!(life.at(Duration::ZERO).status, JobStatus::Submitted);
+                prop_assert_eq!(timeline.at(Duration::ZERO).status, JobStatus::Submitted);
             }
         }
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_lives_and_another_seed_gives_others() {
-        assert_eq!(lives(8, 2, 7), lives(8, 2, 7));
-        assert_ne!(lives(8, 2, 7), lives(8, 2, 8));
+    fn the_same_seed_gives_the_same_timelines_and_another_seed_gives_others() {
+        assert_eq!(timelines(8, 2, 7), timelines(8, 2, 7));
+        assert_ne!(timelines(8, 2, 7), timelines(8, 2, 8));
     }
 
     #[test]
     fn a_cancelled_job_passes_through_cancelling() {
-        let lives = lives(8, 0, 1);
-        let cancelled = lives.iter().find(|life| life.kind == Kind::Cancelled).expect("one in eight is cancelled");
+        let timelines = timelines(8, 0, 1);
+        let cancelled =
+            timelines.iter().find(|timeline| timeline.kind == Kind::Cancelled).expect("one in eight is cancelled");
         let path: Vec<JobStatus> = cancelled.transitions().map(|step| step.status).collect();
         assert!(path.ends_with(&[JobStatus::Cancelling, JobStatus::Cancelled]), "{path:?}");
     }

@@ -1,12 +1,11 @@
-//! A simulated AWS HealthOmics over HTTP, for the demo, for tests, and for whoever has no account.
+//! A simulated AWS HealthOmics over HTTP, for the demo, the tests and users without an AWS account.
 //!
-//! It speaks `GetReferenceImportJob` and `ListReferenceImportJobs` as the service model of 2022-11-28 says: paths, id
-//! patterns, members, paging, errors and a quota per operation. It does not verify signatures, but wants one. Its jobs
-//! (`jobs`) live lives drawn from a seed (`lifecycle`); faults (`faults`) strike at given rates.
+//! It implements `GetReferenceImportJob` and `ListReferenceImportJobs` of the API version 2022-11-28: paths, ids, members,
+//! paging, errors and quotas. It requires a signature but does not verify it. Jobs (`jobs`) and their timelines (`lifecycle`) are
+//! generated from a seed. Faults (`faults`) are injected at given rates.
 //!
-//! It is the other side: of the house it uses the clock and nothing else, so that a mistake in our reading of the API is not
-//! made twice by the same code. Two paths are not AWS's: `/-/jobs` tells the whole true life of every job there is, and `/-/calls`
-//! how many requests of each operation were answered, throttled and struck by a fault.
+//! It imports only the clock from refwatch, so that it does not share a misreading of the API with the daemon. Two paths are not
+//! AWS's: `/-/jobs` returns the timeline of every job, and `/-/calls` the number of answered, throttled and faulted requests.
 
 mod api;
 mod faults;
@@ -31,44 +30,43 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use api::Api;
-use faults::OffScript;
+use faults::ConnectionFault;
 use service::Service;
 use traffic::Traffic;
 
 pub use faults::{Fault, FaultRate, InvalidFaultRate};
 pub use jobs::SimulatedJob;
 
-/// Connections served at a time; more wait. A client of the daemon's kind keeps a handful.
+/// Further connections wait. The daemon opens at most 128 per operation.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// After a connection could not be accepted, as without file descriptors: long enough not to spin.
+/// The pause after a failed accept, such as without free file descriptors. It prevents a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What to simulate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many jobs end. From eight on, every terminal status comes up.
+    /// The number of jobs that end. Eight or more reach every terminal status.
     pub jobs: u32,
-    /// How many more jobs never end.
+    /// The number of additional jobs that never end.
     pub stuck: u32,
-    /// How many more jobs are created each minute after the start, up to 10,000 in all.
+    /// The number of additional jobs created per minute after the start, up to 10,000 in total.
     pub arrivals_per_minute: f64,
-    /// How many reference stores the jobs are spread over; at least one is made.
+    /// The number of reference stores; 0 means 1.
     pub stores: u32,
-    /// The same seed gives the same ids, sources, lives and faults.
+    /// The same seed gives the same ids, sources, timelines and faults.
     pub seed: u64,
-    /// From creation to end, on average. No job takes less than a quarter of it or more than one and three quarters.
+    /// The mean time from creation to end. Durations are 0.25 to 1.75 times the mean.
     pub mean: Duration,
-    /// The quota of each operation. A second's worth of requests may come at once.
+    /// The quota of each operation. The requests of one second may arrive at once.
     pub requests_per_second: f64,
-    /// Whether both operations share one quota.
+    /// True if both operations share one quota.
     pub shared_quota: bool,
-    /// The faults, tried in this order; the first that hits a request strikes it.
+    /// Tried in this order for each request. At most one is injected.
     pub faults: Vec<FaultRate>,
 }
 
 impl Default for Options {
-    /// Eight jobs in one store that take a minute, and the quota that AWS gives.
+    /// Eight jobs of about a minute in one store, with AWS's default quota.
     fn default() -> Self {
         Self {
             jobs: 8,
@@ -84,7 +82,7 @@ impl Default for Options {
     }
 }
 
-/// A running simulator. Dropping it ends it.
+/// A running simulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct Simulator {
     address: SocketAddr,
@@ -94,17 +92,15 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts a simulator on `listen`.
-    ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// Returns an error if it cannot listen on `listen`.
     pub async fn start(listen: SocketAddr, options: &Options) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let clock = Clock::system();
         let wall = clock.now().wall;
         let started = Timestamp::from_millisecond(wall.as_millisecond()).unwrap_or(wall);
-        let api = Api { started, jobs: jobs::draw(options) };
+        let api = Api { started, jobs: jobs::generate(options) };
         let service = Arc::new(Service::new(clock, api, Traffic::new(options)));
         let stop = CancellationToken::new();
         let mut server = JoinSet::new();
@@ -112,18 +108,17 @@ impl Simulator {
         Ok(Self { address, service, stop, server })
     }
 
-    /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The jobs that were there at its start, ordered by store and id.
+    /// The jobs that exist at the start, ordered by store and id.
     pub fn jobs(&self) -> impl Iterator<Item = &SimulatedJob> {
-        self.service.api.jobs.iter().filter(|job| !job.created.is_positive()).map(|job| &job.place)
+        self.service.api.jobs.iter().filter(|job| !job.created.is_positive()).map(|job| &job.identity)
     }
 
-    /// Ends it, requests that wait included. Returns once every connection is closed.
+    /// Aborts requests in flight. Returns once every connection is closed.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.server.join_next().await {
@@ -132,7 +127,6 @@ impl Simulator {
     }
 }
 
-/// Accepts connections and owns them.
 async fn serve(listener: TcpListener, service: Arc<Service>, stop: CancellationToken, clock: Clock) {
     let mut connections = JoinSet::new();
     loop {
@@ -153,7 +147,7 @@ async fn serve(listener: TcpListener, service: Arc<Service>, stop: CancellationT
     connections.shutdown().await;
 }
 
-/// Serves one connection until either side closes it. Errors of the client's making end it and are nobody's concern.
+/// Serves one connection until either side closes it. Errors of the client are ignored.
 async fn serve_connection(stream: TcpStream, service: Arc<Service>, clock: Clock) {
     let respond = service_fn(move |request| {
         let service = Arc::clone(&service);
@@ -161,10 +155,10 @@ async fn serve_connection(stream: TcpStream, service: Arc<Service>, clock: Clock
     });
     let mut connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), respond);
     let Err(error) = (&mut connection).await else { return };
-    if let Some(off_script) = error.source().and_then(<dyn Error>::downcast_ref::<OffScript>) {
+    if let Some(fault) = error.source().and_then(<dyn Error>::downcast_ref::<ConnectionFault>) {
         let stream = connection.into_parts().io.into_inner();
-        if let Err(error) = off_script.play(stream, clock).await {
-            tracing::debug!(%error, "the simulator's client has gone");
+        if let Err(error) = fault.inject(stream, clock).await {
+            tracing::debug!(%error, "the client of the simulator has disconnected");
         }
     }
 }

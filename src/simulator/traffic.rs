@@ -1,4 +1,4 @@
-//! What happens to a request before it is answered: the quota, the faults, and a count of both.
+//! Decides about each request: throttle it, inject a fault, or respond. Counts the decisions.
 
 use std::time::Duration;
 
@@ -8,22 +8,19 @@ use serde::Serialize;
 use super::Options;
 use super::faults::{Fault, FaultRate};
 
-/// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(super) enum ApiOperation {
     GetReferenceImportJob,
     ListReferenceImportJobs,
 }
 
-/// What is to happen to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    Answer,
+    Respond,
     Throttle,
     Fault(Fault),
 }
 
-/// The requests so far, and what decides about the next one.
 #[derive(Debug)]
 pub(super) struct Traffic {
     faults: Vec<FaultRate>,
@@ -34,7 +31,7 @@ pub(super) struct Traffic {
     calls: AllCalls,
 }
 
-/// How many requests there were, by what happened to them. An error that the request deserved counts as an answer.
+/// The number of requests by verdict. A documented error for an invalid request counts as answered.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Calls {
     answered: u64,
@@ -42,7 +39,7 @@ struct Calls {
     faulted: u64,
 }
 
-/// The calls of both operations, by the API's names.
+/// The response of `/-/calls`.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct AllCalls {
@@ -50,7 +47,7 @@ pub(super) struct AllCalls {
     list_reference_import_jobs: Calls,
 }
 
-/// The quota of one operation: it fills at the rate and holds one second's worth, but at least one request.
+/// The quota of an operation. The bucket holds the tokens of one second, but at least one token.
 #[derive(Debug)]
 struct TokenBucket {
     requests_per_second: f64,
@@ -70,11 +67,11 @@ impl Traffic {
         }
     }
 
-    /// Decides about a request that comes in at `now`, the time since the simulator's start.
-    pub(super) fn admit(&mut self, operation: Operation, now: Duration) -> Verdict {
+    /// Decides about a request that arrives at `now`, the time since the simulator's start.
+    pub(super) fn admit(&mut self, operation: ApiOperation, now: Duration) -> Verdict {
         let (calls, quota) = match operation {
-            Operation::GetReferenceImportJob => (&mut self.calls.get_reference_import_job, &mut self.get_quota),
-            Operation::ListReferenceImportJobs => {
+            ApiOperation::GetReferenceImportJob => (&mut self.calls.get_reference_import_job, &mut self.get_quota),
+            ApiOperation::ListReferenceImportJobs => {
                 let quota = self.list_quota.as_mut().unwrap_or(&mut self.get_quota);
                 (&mut self.calls.list_reference_import_jobs, quota)
             }
@@ -83,13 +80,14 @@ impl Traffic {
             calls.throttled += 1;
             return Verdict::Throttle;
         }
-        let mut hits = |rate: f64| self.rng.f64() < rate;
-        if let Some(hit) = self.faults.iter().find(|fault| concerns(fault.fault, operation) && hits(fault.rate)) {
+        let mut is_drawn = |rate: f64| self.rng.f64() < rate;
+        let mut faults = self.faults.iter().filter(|fault| applies_to(fault.fault, operation));
+        if let Some(drawn) = faults.find(|fault| is_drawn(fault.rate)) {
             calls.faulted += 1;
-            return Verdict::Fault(hit.fault);
+            return Verdict::Fault(drawn.fault);
         }
         calls.answered += 1;
-        Verdict::Answer
+        Verdict::Respond
     }
 
     pub(super) fn calls(&self) -> AllCalls {
@@ -112,9 +110,8 @@ impl TokenBucket {
     }
 }
 
-/// Whether a fault strikes requests of this operation.
-fn concerns(fault: Fault, operation: Operation) -> bool {
-    fault != Fault::ListDenied || operation == Operation::ListReferenceImportJobs
+fn applies_to(fault: Fault, operation: ApiOperation) -> bool {
+    fault != Fault::ListDenied || operation == ApiOperation::ListReferenceImportJobs
 }
 
 #[cfg(test)]
@@ -122,16 +119,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_operation_has_a_quota_of_its_own_that_fills_again() {
+    fn each_operation_has_its_own_quota_which_refills() {
         let mut traffic = Traffic::new(&Options { requests_per_second: 2.0, ..Options::default() });
         let mut admitted =
-            |operation, millis| traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Answer;
-        let get = Operation::GetReferenceImportJob;
+            |operation, millis| traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Respond;
+        let get = ApiOperation::GetReferenceImportJob;
         let script = [(0, true), (0, true), (0, false), (499, false), (500, true), (500, false), (60_000, true)];
         for (millis, expected) in script {
             assert_eq!(admitted(get, millis), expected, "at {millis} ms");
         }
-        assert!(admitted(Operation::ListReferenceImportJobs, 60_000));
+        assert!(admitted(ApiOperation::ListReferenceImportJobs, 60_000));
         let calls = traffic.calls();
         assert_eq!((calls.get_reference_import_job.answered, calls.get_reference_import_job.throttled), (4, 3));
         assert_eq!(calls.list_reference_import_jobs.answered, 1);
@@ -141,10 +138,10 @@ mod tests {
     fn a_shared_quota_counts_both_operations() {
         let options = Options { requests_per_second: 2.0, shared_quota: true, ..Options::default() };
         let mut traffic = Traffic::new(&options);
-        let (get, list) = (Operation::GetReferenceImportJob, Operation::ListReferenceImportJobs);
+        let (get, list) = (ApiOperation::GetReferenceImportJob, ApiOperation::ListReferenceImportJobs);
         let script = [(get, 0, true), (list, 0, true), (list, 0, false), (get, 0, false), (list, 500, true)];
         for (operation, millis, expected) in script {
-            let admitted = traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Answer;
+            let admitted = traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Respond;
             assert_eq!(admitted, expected, "{operation:?} at {millis} ms");
         }
         let calls = traffic.calls();
@@ -152,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn faults_hit_at_their_rate_and_the_same_seed_hits_the_same_requests() {
+    fn faults_occur_at_their_rate_and_the_same_seed_gives_the_same_faults() {
         let faults = vec![FaultRate { fault: Fault::Hang, rate: 0.1 }, FaultRate { fault: Fault::Html, rate: 0.3 }];
         let options = Options { faults, requests_per_second: 1e6, ..Options::default() };
         let verdicts = || {
             let mut traffic = Traffic::new(&options);
-            (0..1000).map(|_| traffic.admit(Operation::GetReferenceImportJob, Duration::ZERO)).collect::<Vec<_>>()
+            (0..1000).map(|_| traffic.admit(ApiOperation::GetReferenceImportJob, Duration::ZERO)).collect::<Vec<_>>()
         };
         let seen = verdicts();
         let share = |fault| seen.iter().filter(|verdict| **verdict == Verdict::Fault(fault)).count();

@@ -146,7 +146,7 @@ fn refwatch_reload_waits_for_the_applied_configuration_or_fails_with_diagnostics
     let path = file.to_str().expect("text");
     let reload = || workspace.run(&["--config", path, "reload"]);
     let (status, _, error) = reload();
-    assert!(status == 1 && error.contains("refwatch.db.sock") && error.contains("is it running"), "{error}");
+    assert!(status == 1 && error.contains("refwatch.db.sock") && error.contains("systemctl status refwatch"), "{error}");
 
     let (mut daemon, address) = workspace.daemon(&file);
     let socket = fs::metadata(workspace.path("refwatch.db.sock")).expect("a socket");
@@ -191,7 +191,7 @@ fn refwatch_add_writes_a_file_that_the_daemon_applies() {
     let (status, _, error) = add(&["1234567890/9876543210"]);
     assert!(status == 64 && error.matches("1234567890-9876543210.toml").count() == 2, "both locations: {error}");
     let (status, _, error) = add(&["1234567890/1111111111", "--target", "../../etc"]);
-    assert!(status == 64 && error.contains("there is no [target.../../etc]; there are: default"), "{error}");
+    assert!(status == 64 && error.contains("there is no [target.../../etc]; use one of: default"), "{error}");
     let (status, _, error) = add(&["1234567890/1111111111", "--name", "a \"quoted\" name"]);
     assert!(status == 64 && error.contains("quoted"), "a duplicate name: {error}");
     let (status, _, error) = add(&["1234567890"]);

@@ -1,29 +1,26 @@
-//! `refwatch check`: says every problem of the configuration at once, each with its place, or that there is none.
+//! `refwatch check`: reports every problem of the configuration with its place, or that there are none.
 
 mod online;
 
 use std::path::Path;
 
-use super::exit::{Exit, Failure, print, remark};
+use super::exit::{Exit, Failure, print, print_note};
 use crate::config::{self, Loaded};
 use crate::core::sanitize::Sanitized;
 
-/// Its arguments.
 #[derive(Debug, Default, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 no problems, and with --online all that is needed is allowed; 1 with --online, something is not; \
+    after_help = "Exit status: 0 no problems, and with --online no missing permissions; 1 with --online, a permission is missing; \
                   78 the configuration has a problem."
 )]
 pub struct Args {
-    /// Ask AWS, too: who the credentials of each target are, and which operations they may call on each store
+    /// Also send requests to AWS: show each target's identity, and which operations it may call on each store
     #[arg(long)]
     online: bool,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// Every problem of the configuration, included files counted in.
+/// Returns every problem of the configuration and its included files.
 pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     let loaded = config::load(path).map_err(|problems| Failure::problems_with_source(&problems))?;
     let Loaded { config: loaded, problems, .. } = loaded;
@@ -37,7 +34,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     let file = path.to_string_lossy();
     print(format_args!("{}: {} on {targets}, no problems\n", Sanitized(&file), loaded.watch_list))?;
     if let Some(exposed) = loaded.http.exposed() {
-        remark(format_args!("warning: {exposed}"));
+        print_note(format_args!("warning: {exposed}"));
     }
     if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
 }

@@ -1,7 +1,7 @@
-//! `refwatch check --online`: who the credentials of each target are, and what they may do in the stores that are watched.
+//! `refwatch check --online`: checks the identity of each target and its permissions on the watched stores.
 //!
-//! It sends one request of each operation for each store, and one to STS for each target, without retries. The target's quota
-//! spaces the requests, and each has the target's deadline.
+//! It sends one request per operation and store, and one request per target to STS. There are no retries. The rate is the
+//! target's quota, and the deadline of a request is the target's `poll.timeout`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,140 +17,141 @@ use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Sanitized;
 use crate::healthomics::{Aws, CallerIdentity, Connect, HealthOmics, TargetError};
 
-/// Requested in a store without known jobs. Missing permission is an error even for a job that does not exist.
+/// Requested in a store without known jobs. AWS reports a missing permission even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
 
-/// What to request of one store.
 #[derive(Clone, Debug, Default)]
-struct Question {
+struct StoreToCheck {
     /// A job of the watch list.
     job: Option<ImportJobId>,
-    /// Whether only listing finds its jobs.
+    /// True for a `[[store]]`: only listings discover its jobs.
     needs_listing: bool,
 }
 
-/// The result of one request. `needed` says whether the watch list depends on it.
-struct Answer {
+struct Permission {
     operation: Operation,
     outcome: Result<(), PollFailure>,
-    needed: bool,
+    /// True if the watch list depends on the operation.
+    is_needed: bool,
 }
 
-struct Reached {
+/// The results of one target.
+struct CheckedTarget {
     aws_region: Arc<str>,
     identity: Result<Option<CallerIdentity>, PollFailure>,
-    stores: BTreeMap<ReferenceStoreId, [Answer; 2]>,
+    stores: BTreeMap<ReferenceStoreId, [Permission; 2]>,
 }
 
 pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let in_use = config.watch_list.targets();
-    // The implicit target counts if it is used or is the only one.
-    let counts =
+    // The implicit target is checked only if it is used or is the only target.
+    let is_checked =
         |name: &Arc<str>| in_use.contains(name) || **name != *TargetConfig::DEFAULT || config.targets.len() == 1;
     let (mut rows, mut exit) = (Vec::new(), Exit::Done);
-    for (name, target) in config.targets.iter().filter(|(name, _)| counts(name)) {
-        let reached = ask(target, questions(config, name), clock).await;
-        print(format_args!("{}\n", Sanitized(&format!("{name}{}", identity(&reached)))))?;
-        let Ok(Reached { stores, .. }) = reached else {
+    for (name, target) in config.targets.iter().filter(|(name, _)| is_checked(name)) {
+        let checked = check_target(target, stores_to_check(config, name), clock).await;
+        print(format_args!("{}\n", Sanitized(&format!("{name}{}", identity(&checked)))))?;
+        let Ok(CheckedTarget { stores, .. }) = checked else {
             exit = Exit::Failed;
             continue;
         };
-        for (store, answers) in stores {
-            for answer in answers {
-                if answer.needed && answer.outcome.is_err() {
+        for (store, permissions) in stores {
+            for permission in permissions {
+                if permission.is_needed && permission.outcome.is_err() {
                     exit = Exit::Failed;
                 }
-                let result = Sanitized(&answer.text()).to_string();
-                rows.push(([name.to_string(), store.to_string(), answer.operation.as_str().to_owned(), result], None));
+                let result = Sanitized(&permission.text()).to_string();
+                let operation = permission.operation.as_str().to_owned();
+                rows.push(([name.to_string(), store.to_string(), operation, result], None));
             }
         }
     }
     if !rows.is_empty() {
-        let table = table::lines(["TARGET", "REFERENCE STORE", "OPERATION", "ANSWER"], rows, usize::MAX);
+        let table = table::lines(["TARGET", "REFERENCE STORE", "OPERATION", "RESULT"], rows, usize::MAX);
         print(format_args!("\n{table}"))?;
     }
     Ok(exit)
 }
 
-/// The stores that the watch list names on a target.
-fn questions(config: &Config, target: &Arc<str>) -> BTreeMap<ReferenceStoreId, Question> {
-    let mut questions: BTreeMap<ReferenceStoreId, Question> = BTreeMap::new();
+/// The stores of the watch list on a target.
+fn stores_to_check(config: &Config, target: &Arc<str>) -> BTreeMap<ReferenceStoreId, StoreToCheck> {
+    let mut stores: BTreeMap<ReferenceStoreId, StoreToCheck> = BTreeMap::new();
     for id in config.watch_list.jobs.keys().filter(|id| id.target == *target) {
-        let question = questions.entry(id.key.store.clone()).or_default();
-        question.job.get_or_insert_with(|| id.key.job.clone());
+        let store = stores.entry(id.key.store.clone()).or_default();
+        store.job.get_or_insert_with(|| id.key.job.clone());
     }
     for id in config.watch_list.stores.keys().filter(|id| id.target == *target) {
-        questions.entry(id.store.clone()).or_default().needs_listing = true;
+        stores.entry(id.store.clone()).or_default().needs_listing = true;
     }
-    questions
+    stores
 }
 
-async fn ask(
+async fn check_target(
     target: &TargetConfig,
-    questions: BTreeMap<ReferenceStoreId, Question>,
+    stores: BTreeMap<ReferenceStoreId, StoreToCheck>,
     clock: Clock,
-) -> Result<Reached, TargetError> {
+) -> Result<CheckedTarget, TargetError> {
     let service = Aws::new(clock).connect(target).await?;
-    let mut asking = JoinSet::new();
-    let spacing = std::time::Duration::from_secs_f64(1.0 / target.quota.allowed());
-    for (turn, (store, question)) in (0..).zip(questions) {
+    let mut checks = JoinSet::new();
+    let interval = std::time::Duration::from_secs_f64(1.0 / target.quota.allowed());
+    for (nth, (id, store)) in (0..).zip(stores) {
         let service = Arc::clone(&service);
-        asking.spawn(async move {
-            clock.sleep(spacing * turn).await;
-            let answers = ask_store(&*service, &store, question).await;
-            (store, answers)
+        checks.spawn(async move {
+            clock.sleep(interval * nth).await;
+            let permissions = check_store(&*service, &id, store).await;
+            (id, permissions)
         });
     }
     let identity = service.caller_identity().await;
-    let stores = asking.join_all().await.into_iter().collect();
-    Ok(Reached { aws_region: Arc::clone(service.aws_region()), identity, stores })
+    let stores = checks.join_all().await.into_iter().collect();
+    Ok(CheckedTarget { aws_region: Arc::clone(service.aws_region()), identity, stores })
 }
 
-/// Lists first: the listing may name a job to request.
-async fn ask_store(service: &dyn HealthOmics, store: &ReferenceStoreId, question: Question) -> [Answer; 2] {
-    let listed = service.list_reference_import_jobs(store, None, None).await;
-    let found = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
-    let known = question.job.or(found);
+/// Lists first: the listing may contain a job to request.
+async fn check_store(service: &dyn HealthOmics, id: &ReferenceStoreId, store: StoreToCheck) -> [Permission; 2] {
+    let listed = service.list_reference_import_jobs(id, None, None).await;
+    let listed_job = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
+    let known = store.job.or(listed_job);
     let job = known.clone().or_else(|| NO_JOB.parse().ok()).unwrap_or_else(ImportJobId::least);
-    let got = service.get_reference_import_job(&JobKey { store: store.clone(), job }).await.map(drop);
+    let got = service.get_reference_import_job(&JobKey { store: id.clone(), job }).await.map(drop);
     let got = match got {
+        // This job need not exist.
         Err(failure) if failure.reason == FailureReason::NotFound && known.is_none() && listed.is_ok() => Ok(()),
         got => got,
     };
     [
-        Answer { operation: Operation::GetReferenceImportJob, outcome: got, needed: true },
-        Answer {
+        Permission { operation: Operation::GetReferenceImportJob, outcome: got, is_needed: true },
+        Permission {
             operation: Operation::ListReferenceImportJobs,
             outcome: listed.map(drop),
-            needed: question.needs_listing,
+            is_needed: store.needs_listing,
         },
     ]
 }
 
-/// Who the credentials of a target are, or why that is not known.
-fn identity(reached: &Result<Reached, TargetError>) -> String {
-    match reached {
+/// The identity of a target, or why it is unknown.
+fn identity(checked: &Result<CheckedTarget, TargetError>) -> String {
+    match checked {
         Err(error) => format!(": {error}"),
-        Ok(Reached { aws_region, identity, .. }) => match identity {
+        Ok(CheckedTarget { aws_region, identity, .. }) => match identity {
             Ok(Some(CallerIdentity { arn, account })) => format!(", {aws_region}: {arn}, account {account}"),
             Ok(None) => format!(
-                ", {aws_region}: who the credentials are is not known: its endpoint is not AWS's, and \
-                 AWS_ENDPOINT_URL_STS names no STS to ask"
+                ", {aws_region}: identity unknown: the endpoint is not AWS's: set AWS_ENDPOINT_URL_STS to query STS"
             ),
-            Err(failure) => format!(", {aws_region}: who the credentials are is not known: {failure}"),
+            Err(failure) => format!(", {aws_region}: identity unknown: {failure}"),
         },
     }
 }
 
-impl Answer {
+impl Permission {
     fn text(&self) -> String {
         let failure = match &self.outcome {
             Ok(()) => return "allowed".to_owned(),
             Err(failure) => failure,
         };
-        let optional = !self.needed && failure.reason == FailureReason::AccessDenied;
-        let without = if optional { " — its jobs are polled one by one instead" } else { "" };
-        format!("{}: {failure}{without}", failure.reason.class().summary)
+        let is_optional = !self.is_needed && failure.reason == FailureReason::AccessDenied;
+        let note = if is_optional { " (not needed: its jobs are polled one by one instead)" } else { "" };
+        format!("{}: {failure}{note}", failure.reason.class().summary)
     }
 }

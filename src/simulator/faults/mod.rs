@@ -1,26 +1,24 @@
-//! The faults that the simulated service can be told to have: their names and their rates. What each does is in `strike`.
+//! The faults that the simulator can inject: their names and rates. `inject` implements them.
 
-mod strike;
+mod inject;
 mod trickle;
 
 use std::str::FromStr;
 
-pub(super) use strike::OffScript;
+pub(super) use inject::ConnectionFault;
 
-/// The faults and their names on the command line, each written once.
+/// Defines the faults and their names on the command line.
 macro_rules! faults {
     ($($(#[$doc:meta])* $fault:ident = $name:literal,)*) => {
-        /// A fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Fault {
             $($(#[$doc])* $fault,)*
         }
 
         impl Fault {
-            /// Every fault.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$fault),*];
 
-            /// Its name on the command line.
+            /// The name on the command line.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -32,25 +30,25 @@ macro_rules! faults {
 }
 
 faults! {
-    /// 429 `ThrottlingException`, whatever the quota says.
+    /// 429 `ThrottlingException`, independent of the quota.
     Throttling = "throttling",
-    /// 429 with HTML and no error code, as from a gateway.
+    /// 429 with HTML and no error name, as from a gateway.
     ThrottlingHtml = "throttling_html",
-    /// 429 `ThrottlingException` with a `Retry-After` of two seconds.
+    /// 429 `ThrottlingException` with `Retry-After: 2`.
     RetryAfterSeconds = "retry_after_seconds",
-    /// 503 with HTML and a `Retry-After` that is the date in two seconds.
+    /// 503 with HTML and a `Retry-After` with the date in 2 s.
     RetryAfterDate = "retry_after_date",
-    /// 429 `ThrottlingException` with an `x-amz-retry-after` of no sense.
+    /// 429 `ThrottlingException` with an `x-amz-retry-after` that is negative and out of range.
     RetryAfterAbsurd = "retry_after_absurd",
     /// 500 `InternalServerException`.
     Internal = "internal",
     /// 408 `RequestTimeoutException`.
     RequestTimeout = "request_timeout",
-    /// 408 with HTML and no error code.
+    /// 408 with HTML and no error name.
     RequestTimeoutHtml = "request_timeout_html",
     /// 403 `AccessDeniedException`.
     AccessDenied = "access_denied",
-    /// 403 `AccessDeniedException` to `ListReferenceImportJobs` alone.
+    /// 403 `AccessDeniedException` for `ListReferenceImportJobs` only.
     ListDenied = "list_denied",
     /// 404 `ResourceNotFoundException`.
     NotFound = "not_found",
@@ -62,7 +60,7 @@ faults! {
     UnavailableHtml = "unavailable_html",
     /// 504 with HTML.
     GatewayTimeoutHtml = "gateway_timeout_html",
-    /// 599, which no standard knows, with HTML.
+    /// 599, a status without a standard meaning, with HTML.
     UnknownHttp = "unknown_http",
     /// 307 to another host.
     Redirect = "redirect",
@@ -70,60 +68,54 @@ faults! {
     Html = "html",
     /// 200 with an empty body.
     Empty = "empty",
-    /// The right answer, its JSON cut in the middle.
+    /// The correct response, with the second half of the JSON missing.
     Truncated = "truncated",
-    /// The right answer, said to be plain text.
+    /// The correct response with the content type `text/plain`.
     WrongType = "wrong_type",
-    /// The right answer, with a member that is nested a thousand deep.
+    /// The correct response with a member that is nested 1,000 levels deep.
     Deep = "deep",
-    /// The right answer, after another status under the same key.
+    /// The correct response with a second `status` before the correct one.
     DuplicateKeys = "duplicate_keys",
-    /// The right answer, with a status message that is no UTF-8.
+    /// The correct response with a status message that is not UTF-8.
     InvalidUtf8 = "invalid_utf8",
-    /// 200 with a few hundred kilobytes of gzip, which nobody asked for, and which are 41 MB of zeros.
+    /// 200 with unrequested gzip: 340 kB that decompress to 41 MB of zeros.
     GzipBomb = "gzip_bomb",
-    /// No answer, ever.
+    /// No response.
     Hang = "hang",
-    /// An answer whose headers do not end, one every tenth of a second.
+    /// An endless response head: one header every 100 ms.
     EndlessHeaders = "endless_headers",
-    /// The connection is reset before any answer.
+    /// The connection is reset before the response.
     Reset = "reset",
-    /// The right answer; the connection is closed after it, which nothing announced.
+    /// The correct response; then the connection is closed without `Connection: close`.
     Closed = "closed",
     /// The connection is closed within the body.
     CutOff = "cut_off",
-    /// The right answer behind more than a mebibyte of white space.
+    /// The correct response after 1 MiB of white space.
     Huge = "huge",
-    /// The right answer, one byte a second.
+    /// The correct response, one byte per second.
     Slow = "slow",
-    /// The right answer, but about another job.
+    /// The correct response with the id of another job.
     WrongJob = "wrong_job",
-    /// The right answer, but with a status that the API does not have.
+    /// The correct response with a status that the API does not have.
     UnknownStatus = "unknown_status",
-    /// The right answer, but as if the job had only just been submitted.
+    /// The correct response with the status SUBMITTED.
     StatusBack = "status_back",
 }
 
-/// A fault and the part of all requests, from 0 to 1, that it hits. Written `NAME=RATE`.
+/// A fault and the fraction of requests, from 0 to 1, that it affects. Written `NAME=RATE`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FaultRate {
-    /// The fault.
     pub fault: Fault,
-    /// The part of the requests.
     pub rate: f64,
 }
 
-/// A text that is no [`FaultRate`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFaultRate {
-    /// No name, or no rate.
     #[error("a fault is written NAME=RATE")]
     NoRate,
-    /// The rate is no number from 0 to 1.
     #[error("the rate must be a number from 0 to 1")]
     Rate,
-    /// There is no such fault.
-    #[error("there is no such fault; there are: {}", Fault::ALL.map(Fault::name).join(", "))]
+    #[error("unknown fault; use one of: {}", Fault::ALL.map(Fault::name).join(", "))]
     Name,
 }
 
@@ -147,12 +139,12 @@ mod tests {
         for fault in Fault::ALL {
             assert_eq!(format!("{}=0.25", fault.name()).parse(), Ok(FaultRate { fault, rate: 0.25 }));
         }
-        let refused = |text: &str| text.parse::<FaultRate>().expect_err(text);
-        assert_eq!(refused("hang"), InvalidFaultRate::NoRate);
+        let error = |text: &str| text.parse::<FaultRate>().expect_err(text);
+        assert_eq!(error("hang"), InvalidFaultRate::NoRate);
         for rate in ["hang=", "hang=often", "hang=1.1", "hang=-0.1", "hang=NaN"] {
-            assert_eq!(refused(rate), InvalidFaultRate::Rate, "{rate}");
+            assert_eq!(error(rate), InvalidFaultRate::Rate, "{rate}");
         }
-        let unknown = refused("hnag=1").to_string();
+        let unknown = error("hnag=1").to_string();
         assert!(Fault::ALL.iter().all(|fault| unknown.contains(fault.name())), "{unknown}");
     }
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::process::{Workspace, between, json, serve_sts, sts_response};
 
-const UNKNOWN: &str = "default, us-west-2: who the credentials are is not known: its endpoint is not AWS's, and AWS_ENDPOINT_URL_STS \
-                       names no STS to ask";
+const UNKNOWN: &str =
+    "default, us-west-2: identity unknown: the endpoint is not AWS's: set AWS_ENDPOINT_URL_STS to query STS";
 
 /// Runs `check --online`. Returns the status and standard output without its first line. Checks that no secret is printed.
 fn check(workspace: &Workspace, config: &str, configure: impl FnOnce(&mut Command)) -> (i32, String) {

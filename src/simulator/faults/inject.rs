@@ -1,4 +1,4 @@
-//! What each fault does to an answer, and to the connection that it would have gone over.
+//! Injects faults into responses and connections.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -15,29 +15,28 @@ use tokio::net::TcpStream;
 use super::Fault;
 use super::trickle::Trickle;
 use crate::clock::Clock;
-use crate::simulator::api::{Answer, ApiError};
+use crate::simulator::api::{ApiError, ApiResponse};
 
-/// What happens to a connection that HTTP has no word for: the error that makes the server let go of it.
+/// A fault that is not an HTTP response. As an error it makes hyper give up the connection, which [`Self::inject`] then uses.
 #[derive(Clone, Debug)]
-pub(crate) enum OffScript {
-    /// It is reset.
+pub(crate) enum ConnectionFault {
     Reset,
-    /// A header every [`HEADER_PAUSE`], for as long as somebody listens.
+    /// Sends a header every [`HEADER_PAUSE`] until the client disconnects.
     EndlessHeaders,
-    /// This is sent, and the connection closed.
+    /// Sends these bytes and closes the connection.
     Closed(Vec<u8>),
 }
 
-/// What the status of [`Fault::UnknownStatus`] is, and the first of [`Fault::DuplicateKeys`].
+/// The status in [`Fault::UnknownStatus`], and the first status in [`Fault::DuplicateKeys`].
 const UNKNOWN_STATUS: &str = "PAUSED";
 
-/// More than any answer of the service, and more than a careful client reads.
+/// In bytes. Longer than any response of the service.
 const HUGE: usize = 1 << 20;
 
-/// How deep [`Fault::Deep`] is.
+/// The levels of nesting in [`Fault::Deep`].
 const DEPTH: usize = 1000;
 
-/// What [`Fault::RetryAfterSeconds`] and [`Fault::RetryAfterDate`] ask for.
+/// In the header of [`Fault::RetryAfterSeconds`] and [`Fault::RetryAfterDate`].
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Between two headers of [`Fault::EndlessHeaders`].
@@ -46,9 +45,13 @@ const HEADER_PAUSE: Duration = Duration::from_millis(100);
 const AMZ_RETRY_AFTER: HeaderName = HeaderName::from_static("x-amz-retry-after");
 
 impl Fault {
-    /// What becomes of the `honest` answer.
-    pub(in crate::simulator) async fn strike(self, honest: Answer, clock: Clock) -> Result<Response<Body>, OffScript> {
-        let answer = match self {
+    /// Turns the `correct` response into the faulty response.
+    pub(in crate::simulator) async fn inject(
+        self,
+        correct: ApiResponse,
+        clock: Clock,
+    ) -> Result<Response<Body>, ConnectionFault> {
+        let response = match self {
             Self::Throttling => ApiError::throttled().into(),
             Self::ThrottlingHtml => return Ok(html(StatusCode::TOO_MANY_REQUESTS, "429 Too Many Requests")),
             Self::RetryAfterSeconds => return Ok(throttled(header::RETRY_AFTER, RETRY_AFTER.as_secs().into())),
@@ -72,44 +75,46 @@ impl Fault {
             Self::UnknownHttp => return Ok(html(unknown_http(), "599 Network Connect Timeout")),
             Self::Redirect => return Ok(redirect()),
             Self::Html => return Ok(html(StatusCode::OK, "Welcome to the guest network")),
-            Self::Empty => return Ok(honest.respond_with(|_| Body::empty())),
-            Self::Truncated => return Ok(honest.respond_with(|body| Body::from(first_half(&body)))),
+            Self::Empty => return Ok(correct.respond_with(|_| Body::empty())),
+            Self::Truncated => return Ok(correct.respond_with(|body| Body::from(first_half(&body)))),
             Self::WrongType => {
                 let plain = HeaderValue::from_static("text/plain");
-                return Ok(with(honest.respond_with(Body::from), header::CONTENT_TYPE, plain));
+                return Ok(with_header(correct.respond_with(Body::from), header::CONTENT_TYPE, plain));
             }
-            Self::Deep => return Ok(honest.respond_with(|body| before(&deep(), &body))),
+            Self::Deep => return Ok(correct.respond_with(|body| with_first_member(&deep(), &body))),
             Self::DuplicateKeys => {
-                let first = format!("\"status\":\"{UNKNOWN_STATUS}\"");
-                return Ok(honest.respond_with(|body| before(first.as_bytes(), &body)));
+                let member = format!("\"status\":\"{UNKNOWN_STATUS}\"");
+                return Ok(correct.respond_with(|body| with_first_member(member.as_bytes(), &body)));
             }
             Self::InvalidUtf8 => {
-                return Ok(honest.respond_with(|body| before(b"\"statusMessage\":\"\xc3\x28\"", &body)));
+                return Ok(correct.respond_with(|body| with_first_member(b"\"statusMessage\":\"\xc3\x28\"", &body)));
             }
             Self::GzipBomb => {
-                let bomb = honest.respond_with(|_| Body::from(gzip_bomb()));
-                return Ok(with(bomb, header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+                let bomb = correct.respond_with(|_| Body::from(gzip_bomb()));
+                return Ok(with_header(bomb, header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
             }
             Self::Hang => future::pending().await,
-            Self::EndlessHeaders => return Err(OffScript::EndlessHeaders),
-            Self::Reset => return Err(OffScript::Reset),
-            Self::Closed => return Err(OffScript::Closed(raw(honest).await)),
-            Self::CutOff => return Ok(honest.respond_with(|body| Body::new(Trickle::cut_off(body, clock)))),
-            Self::Huge => return Ok(honest.respond_with(|body| Body::from([&*vec![b' '; HUGE], &*body].concat()))),
-            Self::Slow => return Ok(honest.respond_with(|body| Body::new(Trickle::slow(body, clock)))),
-            Self::WrongJob => honest.with_jobs(|job| job["id"] = json!(another_id(&job["id"]))),
-            Self::UnknownStatus => honest.with_jobs(|job| job["status"] = json!(UNKNOWN_STATUS)),
-            Self::StatusBack => honest.with_jobs(|job| job["status"] = json!("SUBMITTED")),
+            Self::EndlessHeaders => return Err(ConnectionFault::EndlessHeaders),
+            Self::Reset => return Err(ConnectionFault::Reset),
+            Self::Closed => return Err(ConnectionFault::Closed(wire_format(correct).await)),
+            Self::CutOff => return Ok(correct.respond_with(|body| Body::new(Trickle::cut_off(body, clock)))),
+            Self::Huge => {
+                return Ok(correct.respond_with(|body| Body::from([&*vec![b' '; HUGE], &*body].concat())));
+            }
+            Self::Slow => return Ok(correct.respond_with(|body| Body::new(Trickle::slow(body, clock)))),
+            Self::WrongJob => correct.with_jobs(|job| job["id"] = json!(different_id(&job["id"]))),
+            Self::UnknownStatus => correct.with_jobs(|job| job["status"] = json!(UNKNOWN_STATUS)),
+            Self::StatusBack => correct.with_jobs(|job| job["status"] = json!("SUBMITTED")),
         };
-        Ok(answer.respond_with(Body::from))
+        Ok(response.respond_with(Body::from))
     }
 }
 
-impl OffScript {
-    /// Does it to a connection that the server has let go of.
-    pub(in crate::simulator) async fn play(&self, mut stream: TcpStream, clock: Clock) -> std::io::Result<()> {
+impl ConnectionFault {
+    /// Injects the fault into a connection that hyper has given up.
+    pub(in crate::simulator) async fn inject(&self, mut stream: TcpStream, clock: Clock) -> std::io::Result<()> {
         match self {
-            // With nothing left to linger for, closing sends RST in place of FIN.
+            // With zero linger, closing the socket sends RST instead of FIN.
             Self::Reset => stream.set_zero_linger(),
             Self::EndlessHeaders => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
@@ -118,7 +123,7 @@ impl OffScript {
                     clock.sleep(HEADER_PAUSE).await;
                 }
             }
-            Self::Closed(answer) => stream.write_all(answer).await,
+            Self::Closed(bytes) => stream.write_all(bytes).await,
         }
     }
 }
@@ -127,23 +132,23 @@ fn html(status: StatusCode, title: &str) -> Response<Body> {
     let page = format!("<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n");
     let mut response = Response::new(Body::from(page));
     *response.status_mut() = status;
-    with(response, header::CONTENT_TYPE, HeaderValue::from_static("text/html"))
+    with_header(response, header::CONTENT_TYPE, HeaderValue::from_static("text/html"))
 }
 
-fn with(mut response: Response<Body>, name: HeaderName, value: HeaderValue) -> Response<Body> {
+fn with_header(mut response: Response<Body>, name: HeaderName, value: HeaderValue) -> Response<Body> {
     response.headers_mut().insert(name, value);
     response
 }
 
 fn throttled(name: HeaderName, retry_after: HeaderValue) -> Response<Body> {
-    with(Answer::from(ApiError::throttled()).respond_with(Body::from), name, retry_after)
+    with_header(ApiResponse::from(ApiError::throttled()).respond_with(Body::from), name, retry_after)
 }
 
 fn unavailable_until(clock: Clock) -> Response<Body> {
     let until = clock.now().wall.saturating_add(RETRY_AFTER).unwrap_or(jiff::Timestamp::MAX);
     let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let response = html(StatusCode::SERVICE_UNAVAILABLE, "503 Service Unavailable");
-    with(response, header::RETRY_AFTER, HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")))
+    with_header(response, header::RETRY_AFTER, HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")))
 }
 
 fn unknown_http() -> StatusCode {
@@ -152,15 +157,15 @@ fn unknown_http() -> StatusCode {
 
 fn redirect() -> Response<Body> {
     let elsewhere = HeaderValue::from_static("http://elsewhere.invalid/");
-    with(html(StatusCode::TEMPORARY_REDIRECT, "307 Temporary Redirect"), header::LOCATION, elsewhere)
+    with_header(html(StatusCode::TEMPORARY_REDIRECT, "307 Temporary Redirect"), header::LOCATION, elsewhere)
 }
 
 fn first_half(body: &Bytes) -> Bytes {
     body.slice(..body.len() / 2)
 }
 
-/// The object in `body` with one more member, before all others.
-fn before(member: &[u8], body: &Bytes) -> Body {
+/// Inserts a member at the start of the object in `body`.
+fn with_first_member(member: &[u8], body: &Bytes) -> Body {
     Body::from([b"{", member, b",", body.strip_prefix(b"{").unwrap_or(body)].concat())
 }
 
@@ -168,7 +173,7 @@ fn deep() -> Vec<u8> {
     [b"\"deep\":".as_slice(), &[b'['; DEPTH], &[b']'; DEPTH]].concat()
 }
 
-/// Deflate repeats the last byte 258 times in 13 bits: eight of those are a pattern of whole bytes.
+/// Deflate encodes 258 repetitions of a byte in 13 bits. Eight of these codes are 13 whole bytes.
 fn gzip_bomb() -> Vec<u8> {
     const HEAD: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x63\x18\x05";
     const REPEATED: &[u8] = b"\xa3\x60\x14\x8c\x82\x51\x30\x0a\x46\xc1\x28\x18\x05";
@@ -176,9 +181,9 @@ fn gzip_bomb() -> Vec<u8> {
     [HEAD, &REPEATED.repeat(20_000), CHECKSUM_AND_SIZE].concat()
 }
 
-/// An answer as the bytes that go over the wire, with no word of the connection's end.
-async fn raw(answer: Answer) -> Vec<u8> {
-    let (head, body) = answer.respond_with(Body::from).into_parts();
+/// The response in the format of HTTP/1.1, without `Connection: close`.
+async fn wire_format(response: ApiResponse) -> Vec<u8> {
+    let (head, body) = response.respond_with(Body::from).into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let mut wire = format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n", head.status, body.len()).into_bytes();
     for (name, value) in &head.headers {
@@ -188,16 +193,16 @@ async fn raw(answer: Answer) -> Vec<u8> {
     wire
 }
 
-/// An id as long as `id`, and another.
-fn another_id(id: &Value) -> String {
+/// A different id of the same length.
+fn different_id(id: &Value) -> String {
     let digits = id.as_str().unwrap_or_default();
     digits.chars().map(|digit| if digit == '9' { '0' } else { '9' }).collect()
 }
 
-impl Display for OffScript {
+impl Display for ConnectionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the simulated service lets go of the connection")
+        f.write_str("the simulator injects a fault into the connection")
     }
 }
 
-impl Error for OffScript {}
+impl Error for ConnectionFault {}
