@@ -100,7 +100,7 @@ fn an_ended_job_is_polled_once_and_removed_also_after_a_restart() {
 fn a_job_with_its_own_entry_is_retained_when_others_are_removed() {
     let workspace = Workspace::new();
     let (_simulator, simulator, config) = workspace.simulate(&["--jobs", "4", "--mean-seconds", "2"]);
-    let (config, _, jobs) = with_store(&config, "name = \"all\"\nforget_after = \"2s\"\n");
+    let (config, _, jobs) = with_store(&config, "name = \"all\"\nremove_after = \"2s\"\n");
     let own = between(&jobs[0], "\nid = \"", "\"").to_owned();
     let config = config.replace("[poll]\n", "[poll]\nuse_list = false\n");
     let config = workspace.write("refwatch.toml", &format!("{config}{}", jobs[0]));
@@ -244,7 +244,7 @@ fn only_recent_jobs_are_discovered_and_a_live_job_is_retained_at_any_age() {
 fn rows_of_a_retained_job_are_kept_however_long_ago_it_ended() {
     let workspace = Workspace::new();
     let (_simulator, _, config) = workspace.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
-    let config = config.replace("[database]\n", "[database]\nkeep = \"1d\"\n");
+    let config = config.replace("[database]\n", "[database]\nretention = \"1d\"\n");
     let (file, database) = (workspace.write("refwatch.toml", &config), workspace.path("refwatch.db"));
     let (store, listed) = (between(&config, "reference_store_id = \"", "\""), between(&config, "\nid = \"", "\""));
     let mut change = crate::database::transition(None, "COMPLETED", 0);

@@ -146,7 +146,10 @@ fn refwatch_reload_waits_for_the_applied_configuration_or_fails_with_diagnostics
     let path = file.to_str().expect("text");
     let reload = || workspace.run(&["--config", path, "reload"]);
     let (status, _, error) = reload();
-    assert!(status == 1 && error.contains("refwatch.db.sock") && error.contains("systemctl status refwatch"), "{error}");
+    assert!(
+        status == 1 && error.contains("refwatch.db.sock") && error.contains("systemctl status refwatch"),
+        "{error}"
+    );
 
     let (mut daemon, address) = workspace.daemon(&file);
     let socket = fs::metadata(workspace.path("refwatch.db.sock")).expect("a socket");

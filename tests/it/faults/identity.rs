@@ -238,7 +238,7 @@ fn fault_045_046_a_missing_job_is_polled_rarely_and_a_known_job_that_returns_404
 /// The kinds of details in the database, in order.
 fn details(workspace: &Workspace) -> Vec<String> {
     let database = rusqlite::Connection::open(workspace.path("refwatch.db")).expect("the database");
-    let mut kinds = database.prepare("SELECT kind FROM details ORDER BY id").expect("a table");
+    let mut kinds = database.prepare("SELECT detail FROM details ORDER BY id").expect("a table");
     let kinds = kinds.query_map([], |row| row.get(0)).expect("rows");
     kinds.collect::<Result<_, _>>().expect("texts")
 }

@@ -168,7 +168,7 @@ fn fault_056_completed_with_failures_is_terminal_and_shows_the_failed_sources() 
     assert_eq!(script.column("name || '>' || to_status", "item_transitions"), ["bad>FAILED", "good>FINISHED"]);
     let watch = eventually("the end", || Some(script.watch()).filter(|watch| watch["state"] == "finished"));
     assert_eq!(
-        (&watch["sources"]["listed"][0]["name"], &watch["sources"]["by_status"]["FAILED"]),
+        (&watch["items"]["listed"][0]["name"], &watch["items"]["by_status"]["FAILED"]),
         (&"bad".into(), &1.into())
     );
 }
@@ -211,7 +211,7 @@ fn fault_059_065_sources_are_identified_regardless_of_order_and_the_last_known_a
     let expected =
         ["a0 >NOT_STARTED", "a1 >IN_PROGRESS", "b0 >NOT_STARTED", "c0 >IN_PROGRESS", "b0 NOT_STARTED>FAILED"];
     eventually("all source transitions", || (seen() == expected).then_some(()));
-    eventually("the API", || (script.watch()["sources"]["total"] == 4).then_some(()));
+    eventually("the API", || (script.watch()["items"]["total"] == 4).then_some(()));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn fault_064_067_a_changed_message_or_creation_time_is_a_detail_and_not_a_transi
     };
     let script = Script::of([of("first", 1), of("second", 1), of("second", 2)]);
     script.expect_transitions(&[">IN_PROGRESS"]);
-    let details = || script.column("kind || ' ' || value", "details");
+    let details = || script.column("detail || ' ' || value", "details");
     let expected = ["status_message second", "creation_time_changed 2026-01-02T00:00:00Z"];
     eventually("both details", || (details() == expected).then_some(()));
     eventually("the API", || (script.watch()["status_message"] == "second").then_some(()));
@@ -270,7 +270,7 @@ fn fault_066_thousands_of_sources_are_counted_and_the_first_100_are_listed() {
     script.expect_transitions(&[">COMPLETED_WITH_FAILURES"]);
     assert_eq!(script.column("name", "item_transitions").len(), SOURCES);
     let watch = eventually("the end", || Some(script.watch()).filter(|watch| watch["state"] == "finished"));
-    let sources = &watch["sources"];
+    let sources = &watch["items"];
     assert_eq!((&sources["total"], &sources["by_status"]["FAILED"]), (&SOURCES.into(), &12.into()));
     let listed = sources["listed"].as_array().expect("an array");
     assert_eq!(listed.len(), 100);

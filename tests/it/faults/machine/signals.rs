@@ -105,7 +105,7 @@ fn fault_091_a_stop_does_not_wait_for_a_reload_or_a_commit_on_a_stuck_disk() {
 fn writer_is_traced(daemon: &Process) -> Option<()> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("its threads");
     let mut statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
-    statuses.any(|status| status.contains("Name:\trecord\n") && status.contains("State:\tt")).then_some(())
+    statuses.any(|status| status.contains("Name:\tdatabase\n") && status.contains("State:\tt")).then_some(())
 }
 
 #[test]
