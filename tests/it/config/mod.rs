@@ -347,7 +347,7 @@ fn fault_087_088_a_file_that_is_no_configuration_is_rejected_without_blocking() 
         ("missing", "this file cannot be read: No such file or directory (os error 2)"),
         ("", "this is not a regular file"),
         ("fifo", "this is not a regular file"),
-        ("huge", "this file is over 1024 KiB, so it is no configuration"),
+        ("huge", "this file is larger than 1024 KiB: split it, and include the parts with `include`"),
         ("binary", "this is a binary file or UTF-16, not UTF-8"),
     ];
     for (name, expected) in table {
