@@ -23,7 +23,7 @@ impl Source {
     pub(super) fn read(path: &Path, help: Option<&str>) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
         let unreadable = |message: &str| {
-            let problem = Problem::new(Location::file(&path), message, help.map(str::to_owned));
+            let problem = Problem::new(Location::whole_file(&path), message, help.map(str::to_owned));
             (Self { path: path.clone(), text: String::new() }, Some(problem))
         };
         match read(&path).map(String::from_utf8) {
@@ -53,7 +53,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_SIZE_MAX {
-        return Err(format!("this file is larger than {} KiB: split it, and include the parts with `include`", FILE_SIZE_MAX / 1024));
+        return Err(format!("this file is larger than {} KiB: split it with `include`", FILE_SIZE_MAX / 1024));
     }
     Ok(bytes)
 }

@@ -66,10 +66,10 @@ impl Daemon {
     async fn apply(&mut self, loaded: Loaded) -> Result<Reloaded, ApplyError> {
         let Loaded { mut config, problems, .. } = loaded;
         if !problems.is_empty() {
-            config.keep_of(&self.config);
+            config.retain_missing_from(&self.config);
         }
         self.supervisor.apply(&config).await?;
-        let restart = self.config.needs_restart(&config);
+        let restart = self.config.tables_needing_restart(&config);
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
         if !restart.is_empty() {
@@ -98,7 +98,7 @@ pub(super) fn publish_config(context: &TaskContext, config: &Config, problems: &
     context.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = error;
-        daemon.effective_config = config.in_force().into();
+        daemon.effective_config = config.to_redacted_toml().into();
     });
 }
 
