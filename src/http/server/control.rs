@@ -54,7 +54,7 @@ pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequ
 }
 
 async fn reload(State(requests): State<ReloadRequests>) -> Response {
-    match requests.answered().await {
+    match requests.send_and_wait().await {
         Some(Ok(in_force)) => (StatusCode::OK, in_force + "\n").into_response(),
         Some(Err(problems)) => (StatusCode::UNPROCESSABLE_ENTITY, printable_lines(&problems) + "\n").into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "refwatch stops\n").into_response(),
