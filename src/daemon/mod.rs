@@ -104,8 +104,8 @@ impl Daemon {
         let address = listener.local_addr().map_err(listen_error)?;
         let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
-        if let Some(exposed) = config.http.exposed() {
-            warn!(event = "listener_exposed", "{exposed}");
+        if let Some(warning) = config.http.exposure_warning() {
+            warn!(event = "listener_exposed", "{warning}");
         }
         let state = AppState {
             board: board.clone(),
