@@ -1,19 +1,19 @@
-//! Requests to reload the configuration, from signals and from the control socket to the daemon.
+//! The queue of reload requests, from signals and the control socket to the daemon.
 //!
-//! All requests that arrive before a load begins share that load.
+//! All requests that arrive before a load begins share that load. This module does not load the configuration.
 
 use tokio::sync::{mpsc, oneshot};
 
-/// Requests that may wait. A further signal is dropped: a load is due already.
+/// The maximum number of queued requests. Further signals are dropped, because a load is due already.
 const QUEUE_LENGTH: usize = 64;
 
-/// The result of a reload, for people: the running configuration, or the diagnostics.
-pub type Reloaded = Result<String, String>;
+/// The result of a reload as text: a summary of the new configuration, or the diagnostics.
+pub type ReloadResult = Result<String, String>;
 
-/// Where the result of one request goes.
-pub type ReloadRequest = oneshot::Sender<Reloaded>;
+/// Receives the result of the reload.
+pub type ReloadRequest = oneshot::Sender<ReloadResult>;
 
-/// The sending half of the queue.
+/// The sender of the queue.
 #[derive(Clone, Debug)]
 pub struct ReloadRequests(mpsc::Sender<ReloadRequest>);
 
@@ -25,13 +25,13 @@ impl ReloadRequests {
     }
 
     /// Requests a reload without waiting for its result.
-    pub fn ask(&self) {
-        // An error: the queue is full, so a load is due, or the daemon is stopping.
+    pub fn send(&self) {
+        // Fails if the queue is full, so a load is due, or if the daemon is stopping.
         drop(self.0.try_send(oneshot::channel().0));
     }
 
-    /// Requests a reload and waits for its result; `None` if the daemon is stopping.
-    pub async fn answered(&self) -> Option<Reloaded> {
+    /// Requests a reload and waits for its result. `None`: the daemon is stopping.
+    pub async fn send_and_wait(&self) -> Option<ReloadResult> {
         let (request, result) = oneshot::channel();
         self.0.send(request).await.ok()?;
         result.await.ok()

@@ -49,7 +49,7 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let file = directory.join(name);
     let entry = entry(args);
     let problems = config::load_with(main, &file, &entry).map_or_else(|problems| problems, |loaded| loaded.problems);
-    let problems = problems.of(&file);
+    let problems = problems.in_file(&file);
     if !problems.is_empty() {
         return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems) });
     }

@@ -16,7 +16,7 @@ use crate::config::{self, Loaded, Problems};
 use crate::core::job::JobStatus;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Monotonic;
-use crate::daemon::signals::{Asked, Signals};
+use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
 use crate::simulator::{Options, Simulator};
@@ -71,9 +71,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         tokio::select! {
             // The last transitions are printed before the demo ends.
             biased;
-            () = print_transitions(&mut transitions) => Asked::Stop,
+            () = print_transitions(&mut transitions) => SignalAction::Stop,
             asked = signals.next() => asked,
-            () = all_ended(&board, clock, ends_at) => Asked::Stop,
+            () = all_ended(&board, clock, ends_at) => SignalAction::Stop,
         }
     };
     let ended = Box::pin(daemon.run(asked)).await;

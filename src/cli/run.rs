@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::exit::{Exit, Failure, load};
 use crate::config;
-use crate::daemon::signals::{Asked, Signals};
+use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::database::{CommitError, OpenError};
 use crate::logging;
@@ -28,7 +28,7 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
 
 /// Ignores reloads during the start: the configuration has just been read.
 async fn wait_for_stop(signals: &mut Signals) {
-    while signals.next().await == Asked::Reload {}
+    while signals.next().await == SignalAction::Reload {}
 }
 
 impl From<DaemonError> for Failure {
@@ -37,8 +37,8 @@ impl From<DaemonError> for Failure {
             DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
             DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
             | DaemonError::Metrics(_)
-            | DaemonError::Reading(_)
-            | DaemonError::ServerGone => Exit::InternalError,
+            | DaemonError::LoaderPanicked(_)
+            | DaemonError::ServerStopped => Exit::InternalError,
             // A restart may help, even without a region: the metadata service that has it may not be up yet.
             DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Tls(_) | DaemonError::Apply(_) => {
                 Exit::Failed

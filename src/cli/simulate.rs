@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::add::temporary_file;
 use super::exit::{Failure, print};
-use crate::daemon::signals::{Asked, Signals};
+use crate::daemon::signals::{SignalAction, Signals};
 use crate::simulator::{Fault, FaultRate, Options, Simulator};
 
 /// Ten times the longest supported watch list.
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     print(text)?;
 
-    while signals.next().await == Asked::Reload {}
+    while signals.next().await == SignalAction::Reload {}
     simulator.stop().await;
     Ok(())
 }

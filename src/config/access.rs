@@ -1,4 +1,4 @@
-//! Who may reach the listener: certificates and passwords.
+//! Access to the listener: TLS files and password hashes. A hash is never shown, because passwords can be guessed from it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,14 +6,13 @@ use std::str::FromStr;
 
 use bcrypt::HashParts;
 
-/// The files of a listener's TLS, in PEM.
+/// The TLS files of the listener, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// The certificate, and those between it and its authority.
+    /// The certificate and its intermediates.
     pub cert: PathBuf,
-    /// Its private key.
     pub key: PathBuf,
-    /// The authorities of the client certificates that are asked for; `None`: none is.
+    /// The CA certificates for client certificates. `None`: no client certificate is requested.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -21,7 +20,7 @@ pub struct TlsConfig {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
-/// The most that a hash may cost: 2 to that power rounds, some seconds. What costs more is a mistake, and would keep everybody out.
+/// A login computes 2^cost rounds: several seconds at cost 16. A higher cost would lock out every user.
 const PASSWORD_COST_MAX: u32 = 16;
 
 impl FromStr for PasswordHash {
@@ -31,21 +30,20 @@ impl FromStr for PasswordHash {
         let parts: HashParts =
             text.parse().map_err(|_| "must be a bcrypt hash, as `htpasswd -nBC 10 NAME` prints it after the colon")?;
         if parts.get_cost() > PASSWORD_COST_MAX {
-            return Err("must be a bcrypt hash of a cost up to 16");
+            return Err("must be a bcrypt hash with a cost of at most 16");
         }
         Ok(Self(text.to_owned()))
     }
 }
 
 impl PasswordHash {
-    /// Whether it is the hash of this password. It takes long, by intent.
+    /// Returns whether the password matches. bcrypt is slow on purpose, so call this on a blocking thread.
     #[must_use]
     pub fn verify(&self, password: &str) -> bool {
         bcrypt::verify(password, &self.0).unwrap_or(false)
     }
 }
 
-/// Never the hash: it can be guessed against.
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PasswordHash")

@@ -1,8 +1,7 @@
-//! Diagnostics: the problems of a configuration, each with its place.
+//! The problems of a configuration with their locations, as text.
 //!
-//! A diagnostic has two forms. One line, `FILE:LINE:COLUMN: MESSAGE`, goes to log, page, API and other commands; it never holds a
-//! line of the file, which may have a password in it. [`Problems::render`] adds the line itself and is for `refwatch check` only.
-//! All text is sanitized when a diagnostic is made.
+//! The log, the page, the API and most commands show `FILE:LINE:COLUMN: MESSAGE` without the line, because the line may contain a
+//! password. Only `refwatch check` shows the line, with [`Problems::render`]. All text is sanitized before it is shown.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -13,59 +12,58 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use crate::core::sanitize::{Sanitized, excerpt, is_unsafe_to_display};
 
-/// Characters of a line that a snippet shows: more than the widest terminal has. A line may be as long as the file.
+/// The maximum number of characters of a line in a snippet. A line may be as long as the file.
 const LINE_LENGTH_MAX: usize = 1000;
 
-/// Characters of a message. It may quote a value as long as the file.
+/// The maximum number of characters of a message. It may quote a value as long as the file.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
-const OTHER: &str = "the other one is here";
+const OTHER: &str = "the other entry is here";
 
-/// One snapshot of one file.
+/// A file and the text that was read from it.
 #[derive(Debug)]
 pub(super) struct Source {
     pub path: Arc<Path>,
     pub text: String,
 }
 
-/// One problem: the rule that is broken, the place, and what to do if that is known.
+/// The rule that an entry violates, where, and how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     message: String,
     location: Location,
     help: Option<String>,
-    /// Another place that has a part in the problem, such as the first of two equal names.
+    /// The entry that this one conflicts with, such as the first of two equal names.
     other: Option<Location>,
 }
 
-/// A place in a file, or the file as a whole.
+/// A part of a line. Without `mark`, the whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Location {
     file: Arc<Path>,
     mark: Option<Mark>,
 }
 
-/// A part of one line.
 #[derive(Clone, PartialEq, Eq)]
 struct Mark {
-    /// From 1.
+    /// Counted from 1.
     line: usize,
-    /// From 1, in characters.
+    /// In characters, counted from 1.
     column: usize,
-    /// The line, or its beginning.
+    /// At most `LINE_LENGTH_MAX` characters of the line.
     text: String,
     /// The marked part, in bytes of `text`.
     marked: Range<usize>,
 }
 
-/// Without the text: a debug output is no place for a line of the file.
+/// Omits the text, because the line may contain a password.
 impl fmt::Debug for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
     }
 }
 
-/// Every problem of a configuration, by file and place.
+/// The problems of a configuration, ordered by file and location.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -77,13 +75,13 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// Those of one file.
+    /// Returns the problems in one file.
     #[must_use]
-    pub fn of(&self, file: &Path) -> Self {
+    pub fn in_file(&self, file: &Path) -> Self {
         Self(self.0.iter().filter(|problem| *problem.location.file == *file).cloned().collect())
     }
 
-    /// The first problem on one line, and how many more there are.
+    /// The first problem and the number of other problems, on one line.
     #[must_use]
     pub fn summary(&self) -> String {
         match self.0.as_slice() {
@@ -93,7 +91,7 @@ impl Problems {
         }
     }
 
-    /// Every problem with its line of the file, in the style of rustc. `colours` is for a terminal.
+    /// Every problem with its line of the file, in the style of rustc. `colours` adds terminal colours.
     #[must_use]
     pub fn render(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
@@ -102,7 +100,7 @@ impl Problems {
     }
 }
 
-/// A line for each problem.
+/// One line for each problem.
 impl Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<String> = self.0.iter().map(Problem::to_string).collect();
@@ -115,11 +113,11 @@ impl Problem {
         Self { message: sanitized(message), location, help: help.map(|help| sanitized(&help)), other: None }
     }
 
-    pub(super) fn related(self, other: Location) -> Self {
+    pub(super) fn with_other(self, other: Location) -> Self {
         Self { other: Some(other), ..self }
     }
 
-    /// Line and column; `None` if the problem is about the file as a whole.
+    /// The line and column. `None` if the problem concerns the whole file.
     pub(super) fn position(&self) -> Option<(usize, usize)> {
         self.location.mark.as_ref().map(|mark| (mark.line, mark.column))
     }
@@ -142,7 +140,7 @@ impl Problem {
     }
 }
 
-/// The summary, the help and the related place on one line.
+/// The summary, the help and the other location on one line.
 impl Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.summary())?;
@@ -157,11 +155,11 @@ impl Display for Problem {
 }
 
 impl Location {
-    pub(super) fn file(file: &Arc<Path>) -> Self {
+    pub(super) fn whole_file(file: &Arc<Path>) -> Self {
         Self { file: file.clone(), mark: None }
     }
 
-    /// The part of the file at `span`, as far as it is on the span's first line.
+    /// The part of `span` that is on its first line.
     pub(super) fn new(Source { path, text }: &Source, span: Range<usize>) -> Self {
         let start = text.floor_char_boundary(span.start.min(text.len()));
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);

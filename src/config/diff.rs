@@ -1,15 +1,15 @@
-//! Two configurations together: what a partly read one retains of the one before, and which changes need a restart.
+//! Compares two configurations at a reload: retains entries of the old one, and finds changes that require a restart.
 //!
-//! `tasks::plan` decides which tasks a reload starts and stops.
+//! It does not decide which tasks are started and stopped: see `tasks::plan`.
 
 use std::sync::Arc;
 
 use super::Config;
 
 impl Config {
-    /// Adds the jobs, stores and targets of `before` that this configuration lacks. An included file that was left out may have them,
-    /// and an error in it must not end a watch.
-    pub fn keep_of(&mut self, before: &Self) {
+    /// Adds the jobs, stores and targets of `before` that this configuration lacks. They may be in an included file that was left out,
+    /// and an error in a file must not end a watch.
+    pub fn retain_missing_from(&mut self, before: &Self) {
         let jobs = Arc::make_mut(&mut self.watch_list.jobs);
         for (id, entry) in &*before.watch_list.jobs {
             jobs.entry(Arc::clone(id)).or_insert_with(|| entry.clone());
@@ -22,9 +22,9 @@ impl Config {
         }
     }
 
-    /// The tables in which `new` differs and that take effect only at the next start.
+    /// Returns the changed tables of `new` that take effect only after a restart.
     #[must_use]
-    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+    pub fn tables_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let tables = [
             ("database", self.database != new.database),
             ("http", self.http != new.http),
@@ -41,7 +41,7 @@ mod tests {
     use crate::config::{PollConfig, TargetConfig};
     use crate::core::job::StoreId;
 
-    /// Each entry has the name of its configuration.
+    /// A configuration whose entries are all named `name`.
     fn config(name: &str, jobs: &[&str], stores: &[&str], targets: &[&str]) -> Config {
         let policy = PollConfig::default().policy();
         let jobs = jobs.iter().map(|job| format!("1234567890/{job}").parse().expect("a job"));
@@ -60,10 +60,10 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_a_new_configuration_lacks_are_retained_and_its_own_replace_those_before() {
+    fn missing_entries_are_retained_and_new_entries_replace_old_ones() {
         let before = config("before", &["1000000001", "1000000002"], &["1000000001", "1000000002"], &["eu", "us"]);
         let mut new = config("new", &["1000000002", "1000000003"], &["1000000002", "1000000003"], &["us", "jp"]);
-        new.keep_of(&before);
+        new.retain_missing_from(&before);
         let jobs: Vec<&str> = new.watch_list.jobs.values().map(|entry| &*entry.name).collect();
         assert_eq!(jobs, ["before", "new", "new"]);
         let stores: Vec<&str> = new.watch_list.stores.values().map(|entry| &*entry.each.name).collect();

@@ -1,9 +1,9 @@
-//! A duration as text, for rules, the schema and `/config`.
+//! Formats durations for diagnostics, the schema and `/config`.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-/// A duration in the largest unit that needs no fraction, as the configuration file takes it.
+/// A duration in the largest unit without a fraction. The configuration file accepts this format.
 pub(super) struct DurationText(pub Duration);
 
 impl Display for DurationText {

@@ -1,6 +1,7 @@
-//! Reads the files of a configuration, each once, and finds those that an `include` names.
+//! Reads the files of a configuration, and lists the files that match a pattern of `include`.
 //!
-//! Reading never blocks: the file is opened without waiting, and anything but a regular file is rejected.
+//! A load reads each file once, so all diagnostics of a file quote the same content. Pipes and devices are rejected, and opening a
+//! pipe does not wait for its other end.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -14,15 +15,15 @@ use rustix::fs::OFlags;
 
 use super::diagnostics::{Location, Problem, Source};
 
-/// Bytes of one file: enough for over 10,000 jobs.
+/// The maximum size of a file in bytes: enough for over 10,000 jobs.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
 impl Source {
-    /// Reads a file. If it cannot be read, the text is empty and the problem says why.
+    /// Reads a file. If this fails, the text is empty and the problem has the reason.
     pub(super) fn read(path: &Path, help: Option<&str>) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
         let unreadable = |message: &str| {
-            let problem = Problem::new(Location::file(&path), message, help.map(str::to_owned));
+            let problem = Problem::new(Location::whole_file(&path), message, help.map(str::to_owned));
             (Self { path: path.clone(), text: String::new() }, Some(problem))
         };
         match read(&path).map(String::from_utf8) {
@@ -43,22 +44,22 @@ impl Source {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("this file cannot be read: {error}");
-    // The check below is on the opened file: the path may be replaced at any time.
-    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(without_waiting).open(path).map_err(cannot)?;
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(cannot)?;
+    // Checks the open file, because the path may be replaced at any time.
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err("this is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_SIZE_MAX {
-        return Err(format!("this file is over {} KiB, so it is no configuration", FILE_SIZE_MAX / 1024));
+        return Err(format!("this file is larger than {} KiB: split it with `include`", FILE_SIZE_MAX / 1024));
     }
     Ok(bytes)
 }
 
-/// The files that `pattern` names, ordered by name. A name without a star names one file, whether it exists or not. A pattern
-/// matches hidden files only if it begins with a dot, and nothing if its directory does not exist.
+/// Returns the files that match `pattern`, ordered by name. A pattern without `*` is returned as it is, even if the file does not
+/// exist. A pattern matches hidden files only if it begins with a dot. If the directory does not exist, nothing matches.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -82,7 +83,7 @@ pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether `pattern` has a star and matches a file of this name in its directory.
+/// Returns whether `pattern` has a `*` and matches this file name. The directory is not compared.
 #[must_use]
 pub fn includes(pattern: &Path, name: &str) -> bool {
     file_name(pattern).split_once('*').is_some_and(|(head, tail)| {
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_include_takes_files_by_name_and_no_hidden_ones() {
+    fn an_include_pattern_matches_by_name_and_skips_hidden_files() {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["b.toml", "a.toml", ".a.toml", "a.toml~", "toml"] {
             fs::write(directory.path().join(name), "").expect("a file");

@@ -1,6 +1,6 @@
-//! From files to a [`Config`]: reads the main file and those that it includes, and collects the problems of all.
+//! Loads a [`Config`] from the main file and the included files, and collects the problems of all files.
 //!
-//! An included file with a problem is left out whole, so that the others stay watched. A problem of the main file rejects the
+//! An included file with a problem is left out as a whole, and the other files apply. A problem in the main file rejects the
 //! configuration.
 
 use std::path::{Path, PathBuf};
@@ -16,32 +16,32 @@ use super::raw::{ConfigFile, File, IncludedFile};
 use super::reader::Reader;
 use super::{resolve, syntax};
 
-/// Problems that are reported of one file.
+/// The maximum number of problems reported for one file.
 const PROBLEMS_MAX: usize = 100;
 
 /// The default of `include`.
 const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
 
-/// A configuration, and what was left out of it.
+/// A configuration, and the problems of the files that were left out of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// From the main file and every included file without a problem.
+    /// The main file and every included file without a problem.
     pub config: Config,
     /// The problems of the included files that were left out.
     pub problems: Problems,
-    /// The main file, the patterns of `include`, and the files that match them.
+    /// The main file, the patterns of `include`, and the matching files.
     pub files: Vec<PathBuf>,
 }
 
-/// Loads a configuration: the file at `path` and those that it includes.
+/// Loads the file at `path` and the files that it includes.
 ///
 /// # Errors
-/// Every problem of every file, if the main one has any.
+/// The problems of all files, if the main file has any.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     load_files(path, None)
 }
 
-/// Loads a configuration as if it also included a file at `new` with this text.
+/// Loads a configuration as if it included one more file at `new` with this text.
 ///
 /// # Errors
 /// As with [`load`].
@@ -78,7 +78,7 @@ fn sorted_problems(file: &ConfigFile) -> Vec<Problem> {
     problems
 }
 
-/// A file that is no TOML has syntax errors only. Its values are checked once it parses.
+/// If the file is not valid TOML, only its syntax errors are reported: its values are not known.
 fn read_file((source, unreadable): (Source, Option<Problem>), is_main: bool) -> ConfigFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(&source);
@@ -95,9 +95,9 @@ fn read_file((source, unreadable): (Source, Option<Problem>), is_main: bool) -> 
     ConfigFile { source, tables, problems }
 }
 
-/// The patterns of `include`, and the files that they match, each once, in the order of the patterns and then of their names.
+/// Returns the patterns of `include` and the matching files without duplicates, by pattern and then by name.
 fn included_files(main: &mut ConfigFile) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    // Only a written pattern can have a problem, so the default needs no place.
+    // The span of the default is used only if the directory `conf.d` cannot be read.
     let default = || vec![Some(Spanned::new(0..0, INCLUDE_DEFAULT.into()))];
     let patterns = main.tables.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();

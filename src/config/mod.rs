@@ -1,8 +1,8 @@
 //! The configuration. A [`Config`] is valid: no other module checks its values again.
 //!
-//! `load` reads the files, `reader` turns each document into the tables of `raw`, `cross_check` checks the files against one another,
-//! and `resolve` applies the defaults. Each of them reports to `diagnostics`. `diff` compares two configurations, `render` writes one
-//! as TOML, and `schema` describes the file for editors.
+//! `load` reads the files. `reader` parses each document into the tables of `raw` and checks values against the rules of `values`.
+//! `cross_check` finds conflicts between entries, also of different files. `resolve` applies the defaults. Errors of every step become
+//! `diagnostics`. `diff` compares two configurations, `render` writes a configuration as TOML, and `schema` generates the JSON Schema.
 
 mod access;
 mod cross_check;
@@ -41,25 +41,20 @@ use watch_list::WatchList;
 use crate::core::backoff::BackoffPolicy;
 use crate::core::tracker::PollPolicy;
 
-/// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where calls go, by name.
+    /// By name. `default` is always present.
     pub targets: BTreeMap<Arc<str>, TargetConfig>,
-    /// What to watch.
     pub watch_list: WatchList,
-    /// How polls are made where a job does not say otherwise.
+    /// The poll settings of jobs and stores without settings of their own.
     pub poll: PollConfig,
-    /// The durable log of transitions.
     pub database: DatabaseConfig,
-    /// The listener.
     pub http: HttpConfig,
-    /// The log.
     pub log: LogConfig,
 }
 
 impl Config {
-    /// The configuration of an empty file, but for the place of the database: the target `default` and nothing to watch.
+    /// The defaults: the target `default` and an empty watch list. The database path has no default that suits every caller.
     #[must_use]
     pub fn new(database: PathBuf) -> Self {
         let target = TargetConfig::new(TargetConfig::DEFAULT);
@@ -74,36 +69,35 @@ impl Config {
     }
 }
 
-/// Where calls go: region, identity, endpoint, and the quota that goes with them.
+/// An account and region: where requests go, with which credentials, and at which rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetConfig {
     /// The `target` label.
     pub name: Arc<str>,
-    /// The AWS region; `None` leaves it to AWS's own chain.
+    /// `None`: the AWS SDK determines the region.
     pub region: Option<String>,
     /// A profile of the shared AWS configuration files.
     pub profile: Option<String>,
-    /// A role to assume through STS.
+    /// The role to assume.
     pub role_arn: Option<String>,
-    /// The external id that the role asks for.
+    /// The external id that the role requires.
     pub external_id: Option<String>,
-    /// An endpoint to use verbatim in place of AWS's.
+    /// Replaces AWS's endpoint.
     pub endpoint_url: Option<String>,
-    /// The quota.
     pub quota: Quota,
-    /// The deadline of one attempt: credentials, connect, headers and body.
+    /// The timeout of one request: credentials, connect, headers and body.
     pub timeout: Duration,
-    /// How often AWS is asked again where it refuses everything.
+    /// The delay between probes while all requests of this target fail.
     pub backoff: BackoffPolicy,
-    /// Whether the endpoint is the embedded simulator, which takes made-up credentials. No file can set this.
+    /// The endpoint is the embedded simulator, which accepts any credentials. No file can set this.
     pub simulated: bool,
 }
 
 impl TargetConfig {
-    /// The target of a job that names none. It exists even where it is not written.
+    /// The target of entries without `target`. It exists even if no file defines it.
     pub const DEFAULT: &'static str = "default";
 
-    /// A target that leaves everything to AWS's own chain.
+    /// A target whose region and credentials the AWS SDK determines.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
@@ -121,16 +115,16 @@ impl TargetConfig {
     }
 }
 
-/// How many requests the daemon allows itself, per target and operation.
+/// The limit on the request rate of a target. It applies to each operation separately.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quota {
-    /// The service's quota, in requests per second.
+    /// The account's quota for the region.
     pub requests_per_second: f64,
-    /// The part of it that refwatch may use, over 0 and at most 1.
+    /// The part of the quota that refwatch may use, from 0.01 to 1.
     pub share: f64,
 }
 
-/// AWS's default quota, and a fifth of it left to the account's other callers.
+/// 80 % of AWS's default quota. The other 20 % is for other callers of the account.
 impl Default for Quota {
     fn default() -> Self {
         Self { requests_per_second: 5.0, share: 0.8 }
@@ -138,60 +132,55 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// The rate that the daemon keeps to, in requests per second.
+    /// The maximum rate of refwatch, in requests per second.
     #[must_use]
     pub fn allowed(self) -> f64 {
         self.requests_per_second * self.share
     }
 }
 
-/// The durable log of transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseConfig {
-    /// The database file.
     pub path: PathBuf,
     /// How long a job's rows are kept after its end.
     pub retention: Duration,
 }
 
 impl DatabaseConfig {
-    /// A database at `path`, kept for a year.
+    /// A database with the default retention of 365 days.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path, retention: Duration::from_hours(365 * 24) }
     }
 
-    /// Where the database is unless the configuration says so: in systemd's state directory, else in the user's (XDG Base Directory
-    /// Specification). `None` where the environment names neither.
+    /// The path of the database if the configuration does not set it. It is in systemd's state directory, or in the user's state
+    /// directory (XDG Base Directory Specification). `None` if the environment defines neither.
     #[must_use]
     pub fn default_path() -> Option<PathBuf> {
         Self::default_path_in(|name| std::env::var_os(name))
     }
 
     fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-        // systemd separates several directories by colons; the first is the main one.
+        // systemd separates directories by colons. refwatch uses the first.
         let directory =
             |name: &str| std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute());
-        let of_user = || {
+        let user_directory = || {
             let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
             Some(state.join("refwatch"))
         };
-        Some(directory("STATE_DIRECTORY").or_else(of_user)?.join("refwatch.db"))
+        Some(directory("STATE_DIRECTORY").or_else(user_directory)?.join("refwatch.db"))
     }
 }
 
-/// The listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Its address.
     pub listen: SocketAddr,
-    /// Its TLS; `None`: it is plain HTTP.
+    /// `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// Who may ask, by name; empty: everybody.
+    /// The users with access, by name. Empty: no password is required.
     pub users: BTreeMap<String, PasswordHash>,
 }
 
-/// Loopback: whoever wants more says so.
 impl Default for HttpConfig {
     fn default() -> Self {
         Self { listen: (Ipv4Addr::LOCALHOST, 10210).into(), tls: None, users: BTreeMap::new() }
@@ -199,35 +188,32 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
-    /// What whoever runs it should know of the listener: that others can reach it, and nothing keeps them out.
+    /// A warning if other hosts can reach the listener without authentication or without encryption.
     #[must_use]
-    pub fn exposed(&self) -> Option<String> {
+    pub fn exposure_warning(&self) -> Option<String> {
         if self.listen.ip().is_loopback() {
             return None;
         }
-        let guarded = !self.users.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let lacks = match (&self.tls, guarded) {
+        let authenticates = !self.users.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let missing = match (&self.tls, authenticates) {
             (Some(_), true) => return None,
-            (Some(_), false) => "anybody there may read it; set http.users, or client_ca in http.tls",
-            (None, true) => "passwords and answers go there in the clear; set http.tls",
-            (None, false) => "anybody there may read it, in the clear; set http.tls and http.users",
+            (Some(_), false) => "without authentication: set http.users, or client_ca in http.tls",
+            (None, true) => "without encryption, so passwords are sent in clear text: set http.tls",
+            (None, false) => "without authentication and encryption: set http.tls and http.users",
         };
-        Some(format!("http.listen is {}, which others can reach: {lacks}", self.listen))
+        Some(format!("other hosts can reach http.listen {} {missing}", self.listen))
     }
 }
 
-/// The log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// The least severe level that is logged.
+    /// The minimum level of logged events.
     pub level: Level,
-    /// The format of a line.
     pub format: LogFormat,
-    /// Where log files go; `None`: nowhere, standard error alone is used.
+    /// The directory of log files. `None`: standard error only.
     pub directory: Option<PathBuf>,
-    /// When a new log file is begun.
     pub rotation: LogRotation,
-    /// How many log files are kept.
+    /// The number of log files that are kept.
     pub keep_files: usize,
 }
 
@@ -243,17 +229,15 @@ impl Default for LogConfig {
     }
 }
 
-/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
-/// When a new log file is begun.
+/// How often a new log file is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogRotation {
@@ -262,16 +246,15 @@ pub enum LogRotation {
     Never,
 }
 
-/// How polls are made where a job does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// A fixed interval; `None`: as often as the quota allows.
+    /// A fixed interval. `None`: as often as the quota allows.
     pub interval: Option<Duration>,
-    /// The least time between two polls of one job.
+    /// The minimum time between two polls of one job.
     pub min_interval: Duration,
-    /// From a failed poll to the next one.
+    /// The delay after a failed poll.
     pub backoff: BackoffPolicy,
-    /// Whether to list a store's jobs where that saves polls.
+    /// Whether to list a store's jobs if that saves polls.
     pub use_list: bool,
 }
 
@@ -283,7 +266,7 @@ impl Default for PollConfig {
 }
 
 impl PollConfig {
-    /// The policy of one job. Where no interval is fixed, it is the least one, which the pacer's queue stretches.
+    /// The policy of a job. Without a fixed interval, it uses `min_interval`, and waiting for the pacer makes the interval longer.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
         let interval = self.interval.unwrap_or(self.min_interval);
@@ -296,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_is_in_the_state_directory_of_systemd_or_of_the_user() {
+    fn the_database_is_in_the_state_directory_of_systemd_or_of_the_user() {
         let path = |variables: &[(&str, &str)]| {
             let variables: BTreeMap<&str, OsString> =
                 variables.iter().map(|(name, value)| (*name, value.into())).collect();

@@ -1,13 +1,13 @@
-//! The tables as they are written. Nothing here knows a default.
+//! The tables and keys of the configuration files, before defaults are applied.
 //!
-//! The comments on tables and keys are the descriptions that editors show, from the JSON Schema.
+//! The JSON Schema and docs/configuration.md take the descriptions of tables and keys from the comments here.
 
 use std::ops::Range;
 
 use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, Source};
-use super::reader::{Field, Key, List, Named, One, Reader, Table, tables};
+use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
     JobId, KeepFiles, Label, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Region,
@@ -16,33 +16,33 @@ use super::values::{
 
 tables! {
     File, "the top level of the main file" requires [] {
-        /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
+        /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. Nested `*` matches any text in the last part of the path.
         include: List<IncludePattern>,
         /// How jobs are polled.
-        poll: One<Poll>,
+        poll: Nested<Poll>,
         /// How many requests refwatch may send, for each target and operation.
-        quota: One<Quota>,
+        quota: Nested<Quota>,
         /// The database of all transitions: an SQLite file.
-        database: One<Database>,
+        database: Nested<Database>,
         /// The status page, the metrics and the API.
-        http: One<Http>,
+        http: Nested<Http>,
         /// The log.
-        log: One<Log>,
+        log: Nested<Log>,
         /// Accounts and regions, by name. A watch without a target uses `[target.default]`.
-        target: Named<TargetName, One<Target>>,
+        target: Map<TargetName, Nested<Target>>,
         /// The jobs to watch.
-        job: List<One<Job>>,
-        /// The stores whose jobs are all watched.
-        store: List<One<Store>>,
+        job: List<Nested<Job>>,
+        /// The stores to watch. All their jobs are watched.
+        store: List<Nested<Store>>,
     }
 
     IncludedFile, "an included file" requires [] {
         /// Accounts and regions, by name.
-        target: Named<TargetName, One<Target>>,
+        target: Map<TargetName, Nested<Target>>,
         /// The jobs to watch.
-        job: List<One<Job>>,
-        /// The stores whose jobs are all watched.
-        store: List<One<Store>>,
+        job: List<Nested<Job>>,
+        /// The stores to watch. All their jobs are watched.
+        store: List<Nested<Store>>,
     }
 
     Poll, "[poll]" requires [] {
@@ -78,9 +78,9 @@ tables! {
         /// The IP address and port to listen on.
         listen: Listen,
         /// TLS on the listener. The files are reloaded when they change.
-        tls: One<Tls>,
+        tls: Nested<Tls>,
         /// The users that have access, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.
-        users: Named<UserName, Password>,
+        users: Map<UserName, Password>,
     }
 
     Tls, "[http.tls]" requires ["cert", "key"] {
@@ -88,7 +88,7 @@ tables! {
         cert: FilePath,
         /// The private key, in PEM.
         key: FilePath,
-        /// The authorities of client certificates, in PEM. Without it, no client certificate is requested.
+        /// The CA certificates for client certificates, in PEM. Without this key, no client certificate is requested.
         client_ca: FilePath,
     }
 
@@ -97,44 +97,44 @@ tables! {
         level: LogLevelWord,
         /// The format of a line.
         format: LogFormatWord,
-        /// The directory of rolling log files. Without it, refwatch logs to standard error only.
+        /// The directory of rolling log files. Without this key, refwatch logs to standard error only.
         directory: FilePath,
-        /// When a new file is started.
+        /// How often a new file is started.
         rotation: LogRotationWord,
-        /// How many files are kept.
+        /// The number of files that are kept.
         keep_files: KeepFiles,
     }
 
     Target, "[target.NAME]" requires [] {
-        /// The AWS region, such as us-west-2. Without it, the AWS SDK decides: environment, shared configuration files, instance.
+        /// The AWS region, such as us-west-2. Without this key, the AWS SDK determines the region: environment, shared configuration files, instance.
         region: Region,
         /// A profile of the shared AWS configuration files.
         profile: Label,
-        /// A role to assume.
+        /// The ARN of the role to assume.
         role_arn: RoleArn,
         /// The external id that the role requires.
         external_id: ExternalId,
-        /// An endpoint to use as it is in place of AWS's.
+        /// The URL that replaces AWS's endpoint.
         endpoint_url: EndpointUrl,
         /// The quota of this target, if it differs from `[quota]`.
-        quota: One<Quota>,
+        quota: Nested<Quota>,
     }
 
     Job, "[[job]]" requires ["reference_store_id", "id"] {
-        /// The label `watch` of its metrics. The default is `REFERENCE_STORE_ID/ID`.
+        /// The `watch` label of the job's metrics. The default is `REFERENCE_STORE_ID/ID`.
         name: Label,
         /// The id of the reference store that the job imports into.
         reference_store_id: StoreId,
         /// The id of the import job, as `StartReferenceImportJob` returned it.
         id: JobId,
-        /// The target to watch it through.
+        /// The target that sends the requests.
         target: TargetName,
-        /// Its own interval in place of that in `[poll]`.
+        /// The interval of this job. It overrides `interval` in `[poll]`.
         interval: Interval,
     }
 
     Store, "[[store]]" requires ["reference_store_id"] {
-        /// The label `watch` of the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
+        /// The `watch` label in the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
         name: Label,
         /// The id of the reference store.
         reference_store_id: StoreId,
@@ -142,17 +142,17 @@ tables! {
         created_within: CreatedWithin,
         /// How long a job stays on the page and in the metrics after its end.
         remove_after: RemoveAfter,
-        /// The target to watch it through.
+        /// The target that sends the requests.
         target: TargetName,
-        /// Its jobs' own interval in place of that in `[poll]`.
+        /// The interval of the store's jobs. It overrides `interval` in `[poll]`.
         interval: Interval,
     }
 }
 
-/// A file as it was read.
+/// A parsed file with its problems.
 pub(super) struct ConfigFile {
     pub source: Source,
-    /// Without the values that have problems.
+    /// Values that have problems are absent.
     pub tables: File,
     pub problems: Vec<Problem>,
 }

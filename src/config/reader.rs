@@ -1,6 +1,6 @@
-//! Reads the tables of one file in a single pass and collects every problem on the way.
+//! Parses the tables of one file in a single pass and collects all problems. An invalid value reads as absent, so parsing continues.
 //!
-//! A table declares its keys with [`tables!`]: from that one declaration come its struct, its reader and its JSON Schema.
+//! [`tables!`] declares the keys of a table. It generates the table's struct, parser and JSON Schema, so they cannot disagree.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -15,24 +15,24 @@ use super::values::{Invalid, Kind};
 
 /// A table with a fixed set of keys.
 pub(super) trait Table: Default {
-    /// How it is written: `[poll]`.
-    const WRITTEN: &'static str;
+    /// The table in TOML: `[poll]`.
+    const SYNTAX: &'static str;
     const KEYS: &'static [Key];
     const REQUIRED: &'static [&'static str];
 
     fn read(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self;
 }
 
-/// A key of a table, as the schema describes it.
+/// A key of a table.
 pub(super) struct Key {
     pub name: &'static str,
-    pub about: &'static str,
+    pub description: &'static str,
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. `K` in `key: K` is a kind of `values`, or one of the shapes below.
+/// Declares tables. The type of a key is a kind of `values`, or a [`List`], [`Nested`] or [`Map`].
 macro_rules! tables {
-    ($($name:ident, $written:literal requires $required:tt {
+    ($($name:ident, $syntax:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
     })*) => {
         $(
@@ -42,9 +42,9 @@ macro_rules! tables {
             }
 
             impl Table for $name {
-                const WRITTEN: &'static str = $written;
+                const SYNTAX: &'static str = $syntax;
                 const KEYS: &'static [Key] = &[
-                    $(Key { name: stringify!($key), about: concat!($($doc),*), schema: <$field as Field>::schema },)*
+                    $(Key { name: stringify!($key), description: concat!($($doc),*), schema: <$field as Field>::schema },)*
                 ];
                 const REQUIRED: &'static [&'static str] = &$required;
 
@@ -57,19 +57,19 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// The type of a key's value. An absent or wrong value reads as the default.
+/// The type of a key's value. An absent or invalid value reads as the default of `Read`.
 pub(super) trait Field {
     type Read: Default;
 
-    /// How a table is written: `[poll]`.
-    const WRITTEN: Option<&'static str> = None;
+    /// The value in TOML if it is a table: `[poll]`.
+    const SYNTAX: Option<&'static str> = None;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read;
 
     fn schema() -> Json;
 }
 
-/// One value.
+/// A single value.
 impl<K: Kind> Field for K {
     type Read = Option<Spanned<K::Value>>;
 
@@ -90,7 +90,7 @@ impl<F: Field> Field for List<F> {
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
         let DeValue::Array(array) = value.get_ref() else {
-            reader.wrong_type(key, "an array", value, F::WRITTEN);
+            reader.wrong_type(key, "an array", value, F::SYNTAX);
             return None;
         };
         Some(array.iter().map(|value| F::read(reader, key, value)).collect())
@@ -102,18 +102,18 @@ impl<F: Field> Field for List<F> {
 }
 
 /// A table.
-pub(super) struct One<T>(PhantomData<T>);
+pub(super) struct Nested<T>(PhantomData<T>);
 
-impl<T: Table> Field for One<T> {
+impl<T: Table> Field for Nested<T> {
     type Read = T;
 
-    const WRITTEN: Option<&'static str> = Some(T::WRITTEN);
+    const SYNTAX: Option<&'static str> = Some(T::SYNTAX);
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> T {
         if let DeValue::Table(table) = value.get_ref() {
             return reader.table(table, value.span());
         }
-        reader.wrong_type(key, "a table", value, Self::WRITTEN);
+        reader.wrong_type(key, "a table", value, Self::SYNTAX);
         T::default()
     }
 
@@ -123,9 +123,9 @@ impl<T: Table> Field for One<T> {
 }
 
 /// A table whose keys are names of kind `N`.
-pub(super) struct Named<N, F>(PhantomData<(N, F)>);
+pub(super) struct Map<N, F>(PhantomData<(N, F)>);
 
-impl<N: Kind, F: Field> Field for Named<N, F> {
+impl<N: Kind, F: Field> Field for Map<N, F> {
     type Read = Vec<(Spanned<N::Value>, F::Read)>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
@@ -133,13 +133,13 @@ impl<N: Kind, F: Field> Field for Named<N, F> {
             reader.wrong_type(key, "a table", value, None);
             return Vec::new();
         };
-        let named = table.iter().map(|(name, value)| {
+        let entries = table.iter().map(|(name, value)| {
             let text = DeValue::String(name.get_ref().clone());
-            // The value of a wrong name is not read: the name may hold a password, as in "NAME:PASSWORD".
-            let read_name = reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
-            Some((read_name, F::read(reader, name.get_ref(), value)))
+            // Skips the value of an invalid name: its diagnostics would quote the name, which may be "NAME:PASSWORD".
+            let valid_name = reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
+            Some((valid_name, F::read(reader, name.get_ref(), value)))
         });
-        named.flatten().collect()
+        entries.flatten().collect()
     }
 
     fn schema() -> Json {
@@ -155,8 +155,8 @@ impl<N: Kind, F: Field> Field for Named<N, F> {
 pub(super) fn table_schema<T: Table>() -> Json {
     let keys = T::KEYS.iter().map(|key| {
         let mut schema = (key.schema)();
-        let inner = schema["description"].as_str().unwrap_or_default();
-        schema["description"] = format!("{} {inner}", key.about.trim()).trim().into();
+        let limits = schema["description"].as_str().unwrap_or_default();
+        schema["description"] = format!("{} {limits}", key.description.trim()).trim().into();
         (key.name.to_owned(), schema)
     });
     let properties: serde_json::Map<String, Json> = keys.collect();
@@ -168,7 +168,7 @@ pub(super) fn table_schema<T: Table>() -> Json {
     schema
 }
 
-/// The keys that had another name before the first release.
+/// The old and new names of keys that were renamed before the first release.
 const RENAMED: [(&str, &str); 5] = [
     ("record", "database"),
     ("keep", "retention"),
@@ -177,7 +177,7 @@ const RENAMED: [(&str, &str); 5] = [
     ("forget_after", "remove_after"),
 ];
 
-/// Reads one file.
+/// Parses the tables of one file.
 pub(super) struct Reader<'a> {
     source: &'a Source,
     pub problems: Vec<Problem>,
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem::new(Location::new(self.source, span), message, help));
     }
 
-    /// Reads the keys of a table that starts at `span`.
+    /// Parses a table. `span` is where missing keys are reported.
     pub(super) fn table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
         let known: Vec<&str> = T::KEYS.iter().map(|key| key.name).collect();
         let mut missing: Vec<&str> = T::REQUIRED.to_vec();
@@ -200,15 +200,16 @@ impl<'a> Reader<'a> {
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             let name = key.get_ref();
             let near = nearest(name, known.iter().copied().filter(|key| !table.contains_key(*key)));
+            // The misspelled key is not also reported as missing.
             missing.retain(|key| Some(*key) != near);
             let renamed = RENAMED.iter().find(|(old, new)| *old == &**name && known.contains(new));
             let help = renamed.map(|(_, new)| format!("renamed to `{new}`"));
             let help = help.or(near.map(|near| format!("did you mean `{near}`?")));
-            let help = help.unwrap_or_else(|| format!("the keys here are `{}`", known.join("`, `")));
+            let help = help.unwrap_or_else(|| format!("the valid keys are `{}`", known.join("`, `")));
             self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
         }
         for key in missing {
-            let help = format!("{} needs `{}`", T::WRITTEN, T::REQUIRED.join("` and `"));
+            let help = format!("{} requires `{}`", T::SYNTAX, T::REQUIRED.join("` and `"));
             self.report(span.clone(), &format!("the key `{key}` is missing"), Some(help));
         }
         T::read(self, table)
@@ -228,8 +229,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, written: Option<&str>) {
-        let help = written.map(|written| format!("write {written}"));
+    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, syntax: Option<&str>) {
+        let help = syntax.map(|syntax| format!("write {syntax}"));
         let Invalid { rule, help } = Invalid::wrong_type(expected, value.get_ref(), help);
         self.report(value.span(), &format!("`{key}` {rule}"), help);
     }

@@ -1,4 +1,4 @@
-//! Writes a [`Config`] as TOML, with every default and without secrets. Loading it gives the same configuration, except for secrets.
+//! Writes a [`Config`] as TOML with all defaults. Secrets are replaced. Loading the TOML returns the same configuration otherwise.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +11,12 @@ use super::{Config, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
 use crate::core::job::{StoreId, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// Replaces a secret.
 const HIDDEN: &str = "(hidden)";
 
 impl Config {
     /// This configuration as TOML without secrets, as `/config` shows it.
     #[must_use]
-    pub fn in_force(&self) -> String {
+    pub fn to_redacted_toml(&self) -> String {
         let Self { targets, watch_list: WatchList { jobs, stores }, poll, database, http, log } = self;
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));

@@ -1,4 +1,6 @@
-//! From the tables as they are written to a [`Config`]: applies the defaults, and checks the main file's tables against one another.
+//! Converts the parsed tables to a [`Config`]: applies defaults, and resolves relative paths.
+//!
+//! It also reports settings of the main file that contradict one another.
 
 use std::collections::BTreeMap;
 use std::mem::take;
@@ -17,15 +19,14 @@ use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, Ta
 use crate::core::job::{JobKey, StoreId, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// Takes the settings out of the main file and reports their problems. The result has the target `default` and nothing to watch.
-/// `base` is the directory of relative paths.
+/// Moves the settings out of the main file. The result has the target `default` and an empty watch list. Relative paths start at `base`.
 pub(super) fn settings(main: &mut ConfigFile, base: &Path) -> Config {
     let database = take(&mut main.tables.database);
     let path = value(database.path).map(|path| base.join(path)).or_else(DatabaseConfig::default_path);
     if path.is_none() && main.problems.is_empty() {
-        let help = "set `path` in [database], or one of STATE_DIRECTORY, XDG_STATE_HOME and HOME".to_owned();
-        let location = Location::file(&main.source.path);
-        main.problems.push(Problem::new(location, "there is no path for the database", Some(help)));
+        let help = "set `path` in [database], or the variable STATE_DIRECTORY, XDG_STATE_HOME or HOME".to_owned();
+        let location = Location::whole_file(&main.source.path);
+        main.problems.push(Problem::new(location, "no path for the database is set", Some(help)));
     }
     let mut config = Config::new(path.unwrap_or_default());
     set(&mut config.database.retention, database.retention);
@@ -41,23 +42,21 @@ pub(super) fn settings(main: &mut ConfigFile, base: &Path) -> Config {
     config
 }
 
-/// Adds the targets, jobs and stores of all files. A target leaves to `default` what it does not say.
+/// Adds the targets, jobs and stores of all files. Targets inherit the quota, timeout and backoff of the main file.
 pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = File>) {
     let default = config.targets[TargetConfig::DEFAULT].clone();
     let mut jobs = BTreeMap::new();
     for file in files {
         config.targets.extend(file.target.into_iter().map(|(name, written)| target(&name, written, &default)));
         jobs.extend(file.job.into_iter().flatten().filter_map(|written| job(written, &config.poll)));
-        config
-            .watch_list
-            .stores
-            .extend(file.store.into_iter().flatten().filter_map(|written| store(written, &config.poll)));
+        let stores = file.store.into_iter().flatten().filter_map(|written| store(written, &config.poll));
+        config.watch_list.stores.extend(stores);
     }
     config.watch_list.jobs = Arc::new(jobs);
 }
 
-/// The error in a fixed interval, if there is one.
-pub(super) fn too_short(
+/// Returns the location and the message if a fixed interval is shorter than `min_interval`.
+pub(super) fn interval_error(
     interval: Option<&Spanned<Option<Duration>>>,
     min_interval: Duration,
 ) -> Option<(Range<usize>, String)> {
@@ -70,7 +69,7 @@ fn value<T>(written: Option<Spanned<T>>) -> Option<T> {
     written.map(Spanned::into_inner)
 }
 
-/// Replaces a default by the value that is written.
+/// Replaces a default with the value in the file.
 fn set<T>(default: &mut T, written: Option<Spanned<T>>) {
     if let Some(written) = written {
         *default = written.into_inner();
@@ -79,7 +78,7 @@ fn set<T>(default: &mut T, written: Option<Spanned<T>>) {
 
 fn set_poll(poll: &mut PollConfig, written: Poll, main: &mut ConfigFile) {
     set(&mut poll.min_interval, written.min_interval);
-    if let Some((span, message)) = too_short(written.interval.as_ref(), poll.min_interval) {
+    if let Some((span, message)) = interval_error(written.interval.as_ref(), poll.min_interval) {
         main.report(span, &message, None);
     }
     set(&mut poll.interval, written.interval);
@@ -134,7 +133,7 @@ fn target(name: &Spanned<String>, written: Target, default: &TargetConfig) -> (A
     (Arc::clone(&target.name), target)
 }
 
-/// `None` only if a required key is missing, and then its file is left out.
+/// Returns `None` if a required key is missing. The file is left out in this case.
 fn job(written: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let key = JobKey { store: value(written.reference_store_id)?, job: value(written.id)? };
     let name = value(written.name).unwrap_or_else(|| key.to_string()).into();

@@ -1,6 +1,6 @@
-//! The JSON Schema of the configuration file, for editors: from the tables of `raw` and the defaults of [`Config`].
+//! Generates the JSON Schema of the configuration file from the tables of `raw` and the defaults of [`Config`].
 //!
-//! Draft 7 is the newest that editors support well, by the advice of schemastore.org.
+//! It uses draft 7: schemastore.org recommends this draft, because editors support it best.
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +10,6 @@ use super::reader::table_schema;
 use super::watch_list::StoreEntry;
 use super::{Config, Quota, TargetConfig};
 
-/// The schema, as JSON.
 #[must_use]
 pub fn schema() -> Json {
     let mut schema = table_schema::<File>();
@@ -20,24 +19,23 @@ pub fn schema() -> Json {
         "The configuration of refwatch. Durations are strings such as \"30s\". Relative paths start at the file."
             .into();
     let default = Config::new("".into());
-    let written: toml::Table = default.in_force().parse().unwrap_or_default();
+    let tables: toml::Table = default.to_redacted_toml().parse().unwrap_or_default();
     let mut defaults = Vec::new();
-    for (table, keys) in written.iter().filter(|(table, _)| *table != "target") {
+    for (table, keys) in tables.iter().filter(|(table, _)| *table != "target") {
         let keys = keys.as_table().into_iter().flatten();
         defaults.extend(keys.map(|(key, value)| (format!("{table}/properties/{key}"), json!(value))));
     }
     let Quota { requests_per_second, share } = Quota::default();
     let duration = |duration| json!(DurationText(duration).to_string());
-    for (key, value) in [
+    let other_defaults = [
         ("quota/properties/requests_per_second", json!(requests_per_second)),
         ("quota/properties/share", json!(share)),
         ("job/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN)),
         ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER)),
-    ] {
-        defaults.push((key.to_owned(), value));
-    }
+    ];
+    defaults.extend(other_defaults.map(|(key, value)| (key.to_owned(), value)));
     for (key, value) in defaults.into_iter().filter(|(_, value)| value != "") {
         if let Some(key) = schema.pointer_mut(&format!("/properties/{key}")) {
             key["default"] = value;

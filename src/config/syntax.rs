@@ -1,12 +1,12 @@
-//! The errors of the TOML parser, with hints for the usual mistakes.
+//! Converts errors of the TOML parser to problems, with hints for common mistakes.
 
 use toml::de::Error;
 
 use super::diagnostics::{Location, Problem, Source};
 
-const OTHER_LANGUAGE: &str = "it looks like JSON or YAML: TOML has `key = value` and [table]";
+const OTHER_LANGUAGE: &str = "this looks like JSON or YAML, but TOML is written as `key = value` and [table]";
 
-/// At most one problem a line. A file in another language has one problem, since all its lines are wrong.
+/// Returns at most one problem for each line, and a single problem for a file in another language, since all its lines are wrong.
 pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
     let text = source.text.as_str();
     let line_start = |offset: usize| text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
@@ -25,7 +25,7 @@ pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
     problems
 }
 
-/// The parser reports an unclosed string in three quotes at the end of the file. Its opening quotes are the place to correct.
+/// Returns where the mistake is. The parser reports an unclosed multi-line string at the end of the file, not at its opening quotes.
 fn start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
     let quotes = || text.rfind("\"\"\"").max(text.rfind("'''"));
@@ -38,7 +38,7 @@ fn hint(line_before: &str, rest: &str) -> Option<&'static str> {
     } else if rest.starts_with([':', '{']) {
         Some(OTHER_LANGUAGE)
     } else if line_before.trim_end().ends_with('=') {
-        Some("a value is in quotes, unless it is a number, `true` or `false`")
+        Some("write the value in quotes, unless it is a number, `true` or `false`")
     } else {
         None
     }

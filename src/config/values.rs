@@ -1,7 +1,7 @@
-//! The kinds of values that keys can have: for each one the rule, suggestions for a value that breaks it, and its JSON Schema.
+//! The kinds of values: each has a rule, a JSON Schema, and suggestions for invalid values.
 //!
-//! Rules are worded so that they follow the key's name: "`timeout` must be between 1s and 5m". Neither rules nor suggestions quote a
-//! password: suggestions are only made of text that keeps the rule.
+//! The text of a rule follows the key's name: "`timeout` must be between 1s and 5m". Rules never quote the value, because it may be a
+//! password. A suggestion quotes the value only in a corrected form that satisfies the rule.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -23,7 +23,7 @@ use crate::core::job::{ImportJobId, ReferenceStoreId};
 use crate::core::sanitize::is_unsafe_to_display;
 use crate::core::time::parse_duration;
 
-/// A kind of value.
+/// A kind of value, such as a duration within limits.
 pub(super) trait Kind {
     type Value;
 
@@ -34,7 +34,7 @@ pub(super) trait Kind {
 
 /// Why a value is rejected.
 pub(super) struct Invalid {
-    /// The rule, worded to follow the key's name.
+    /// Follows the key's name in the message.
     pub rule: String,
     pub help: Option<String>,
 }
@@ -65,7 +65,7 @@ macro_rules! kind {
     };
 }
 
-/// Declares a kind that is a duration within limits.
+/// Declares a kind of duration.
 macro_rules! duration {
     ($name:ident, $min:expr, $max:expr) => {
         kind!($name, Duration, duration_schema(&($min..=$max)), |value| {
@@ -74,7 +74,7 @@ macro_rules! duration {
     };
 }
 
-/// Declares a kind whose rule is a regular expression, which the schema shares.
+/// Declares a kind of string that matches a regular expression, which is also in the schema.
 macro_rules! pattern {
     ($name:ident, $pattern:literal, $rule:literal) => {
         kind!($name, String, pattern_schema($pattern), |value| {
@@ -91,13 +91,13 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-// Jobs end within hours, and more than 10 polls a second of one job show nothing new.
+// Jobs run for hours, so more than ten polls a second or less than one an hour is a mistake.
 duration!(MinInterval, MIN_INTERVAL, HOUR);
 duration!(Timeout, SECOND, 5 * MINUTE);
 duration!(BackoffInitial, MIN_INTERVAL, 5 * MINUTE);
 duration!(BackoffMax, SECOND, HOUR);
 duration!(Retention, DAY, 36_500 * DAY);
-// Clocks differ, so not less than a minute.
+// At least one minute, because the clocks of this host and of AWS differ.
 duration!(CreatedWithin, MINUTE, 3_650 * DAY);
 duration!(RemoveAfter, SECOND, 365 * DAY);
 kind!(Interval, Option<Duration>, interval_schema(), |value| text(value, interval, duration_candidates));
@@ -109,9 +109,9 @@ pattern!(
     "^arn:aws[^:]*:iam::[0-9]{12}:role/[!-9;-~]+$",
     "must be an ARN such as arn:aws:iam::123456789012:role/NAME"
 );
-// API page of AssumeRole.
+// The limits are from the API reference of AssumeRole.
 pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letters, digits or characters of =,.@:/-_+");
-// HTTP's basic authentication separates name and password by a colon.
+// HTTP basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 kind!(Label, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| text(value, label, no_candidates));
 kind!(StoreId, ReferenceStoreId, pattern_schema(ID_PATTERN), |value| {
@@ -161,7 +161,7 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Reads a string. A number gets the rule if it breaks the rule in quotes, too.
+/// Parses a string. A number whose digits violate the rule gets the rule, since quotes would not make it valid.
 fn text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -174,8 +174,8 @@ fn text<T>(
         _ => return Err(Invalid::wrong_type("a string", value, None)),
     };
     let parsed = parse(text).map_err(|rule| {
-        let good = candidates(text).into_iter().find(|candidate| parse(candidate).is_ok());
-        Invalid { rule, help: good.map(|good| format!("did you mean \"{good}\"?")) }
+        let valid = candidates(text).into_iter().find(|candidate| parse(candidate).is_ok());
+        Invalid { rule, help: valid.map(|valid| format!("did you mean \"{valid}\"?")) }
     })?;
     let quoted = || Invalid::wrong_type("a string", value, Some("write it in quotes".to_owned()));
     value.is_str().then_some(parsed).ok_or_else(quoted)
@@ -226,11 +226,11 @@ fn pattern_schema(pattern: &str) -> Json {
     json!({"type": "string", "pattern": pattern})
 }
 
-/// The units of humantime.
+/// Durations as the crate humantime parses them.
 const DURATION_PATTERN: &str = "( *[0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|\
                                 wks?|w|months?|M|years?|yrs?|y))+ *";
 
-/// No keyword of JSON Schema limits a duration, so the limits are in the description.
+/// JSON Schema cannot limit a duration, so the description has the limits.
 fn duration_schema(limits: &RangeInclusive<Duration>) -> Json {
     let limits = format!("From {} to {}.", DurationText(*limits.start()), DurationText(*limits.end()));
     json!({"type": "string", "pattern": format!("^{DURATION_PATTERN}$"), "description": limits})
@@ -243,7 +243,7 @@ fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Dur
     check(limits.contains(&duration), &format!("must be between {min} and {max}")).map(|()| duration)
 }
 
-/// The same number with a unit.
+/// Suggestions for a number without a unit.
 fn duration_candidates(text: &str) -> Vec<String> {
     let number = text.trim_end_matches(".0");
     vec![format!("{number}s"), format!("{number}d")]
@@ -262,15 +262,15 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
-/// A label of metrics.
+/// Parses the value of a metric label.
 fn label(text: &str) -> Result<String, String> {
     let is_label = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
     check(is_label, "must be 1 to 128 visible characters").map(|()| text.to_owned())
 }
 
-/// The ids in an ARN, in a URL of the console, or in STORE/JOB.
+/// Returns the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.
 fn ids(text: &str) -> Vec<String> {
-    // The number between two colons is the account.
+    // Skips the account id of an ARN.
     let path = if text.starts_with("arn:") { text.rsplit(':').next().unwrap_or_default() } else { text };
     path.split(|c: char| !c.is_ascii_digit()).filter(|part| part.len() >= 10).map(str::to_owned).collect()
 }
@@ -279,9 +279,9 @@ fn path(text: &str) -> Result<PathBuf, String> {
     check(!text.trim().is_empty(), "must not be empty")?;
     check(
         !text.contains(|c: char| c.is_control()),
-        "must not have control characters; a backslash begins an escape, so write the path in single quotes",
+        "must not contain control characters; a backslash begins an escape, so write the path in single quotes",
     )?;
-    check(!text.starts_with(['~', '$']), "must be the path itself: `~` and `$` are not expanded")?;
+    check(!text.starts_with(['~', '$']), "must not begin with `~` or `$`, which are not expanded")?;
     Ok(text.into())
 }
 
@@ -297,10 +297,10 @@ fn listen_candidates(text: &str) -> Vec<String> {
     vec![text.replace("localhost", "127.0.0.1"), format!("127.0.0.1:{}", text.trim_start_matches(':'))]
 }
 
-/// Parses an endpoint's URL.
+/// Checks the URL of an endpoint.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// The rule that the URL violates.
 pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
     let rule = "must be a URL such as \"http://127.0.0.1:4566\", without user name, password, query and fragment";
     let uri: Uri = parse(text, rule)?;
@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pattern_is_a_regular_expression_and_accepts_a_good_value() {
+    fn every_pattern_compiles_and_accepts_a_valid_value() {
         let read = |text: &'static str| DeValue::String(text.into());
         assert!(TargetName::read(&read("eu-west")).is_ok());
         assert!(Region::read(&read("us-gov-west-1")).is_ok());

@@ -1,4 +1,4 @@
-//! What to watch, and the difference between two lists.
+//! The jobs and stores to watch, each with its settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -9,32 +9,32 @@ use super::TargetConfig;
 use crate::core::job::{JobKey, StoreId, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// What to watch. Two entries for one job, or for one store, cannot be: the configuration refuses them.
+/// The jobs and stores to watch, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
-    /// Single jobs, by target and job. Shared: what is in force, what was read last and what is supervised are mostly the same.
+    /// In an `Arc`, because the daemon, the last load and the supervisor hold copies of a list that rarely changes.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
-    /// Stores of which every job is watched, by target and store.
+    /// The stores whose jobs are all watched.
     pub stores: BTreeMap<StoreId, StoreEntry>,
 }
 
-/// How one job is watched.
+/// The settings of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobEntry {
     /// The `watch` label.
     pub name: Arc<str>,
-    /// How often to poll. Mostly they share one.
+    /// In an `Arc`, because most jobs have the same policy.
     pub policy: Arc<PollPolicy>,
-    /// How long after its end the job stays in sight; `None`: for as long as it is on the list.
+    /// How long the job is retained after its end. `None`: as long as it is in the watch list.
     pub remove_after: Option<Duration>,
 }
 
-/// How every job of a store is watched.
+/// The settings of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEntry {
-    /// Which jobs count: those created at most so long before the search for them began.
+    /// The maximum age of a job when discovery in this store begins.
     pub created_within: Duration,
-    /// How each of them is watched. They share the store's name.
+    /// The settings of each job of the store. The jobs share the store's name.
     pub each: JobEntry,
 }
 
@@ -42,7 +42,7 @@ impl StoreEntry {
     pub(super) const CREATED_WITHIN: Duration = Duration::from_hours(7 * 24);
     pub(super) const REMOVE_AFTER: Duration = Duration::from_hours(24);
 
-    /// A week of jobs, each in sight for a day after its end.
+    /// A store with the default durations.
     #[must_use]
     pub fn new(name: Arc<str>, policy: impl Into<Arc<PollPolicy>>) -> Self {
         let policy = policy.into();
@@ -64,7 +64,7 @@ impl Display for WatchList {
 }
 
 impl WatchList {
-    /// A list of these jobs, read through the target `default` and named STORE/JOB.
+    /// A list of jobs of the target `default`, named STORE/JOB.
     #[must_use]
     pub fn of_jobs(jobs: impl IntoIterator<Item = JobKey>, policy: PollPolicy) -> Self {
         let (target, policy): (Arc<str>, _) = (TargetConfig::DEFAULT.into(), Arc::new(policy));
@@ -76,13 +76,13 @@ impl WatchList {
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }
 
-    /// How a job is watched: its own entry goes before that of its store. `None`: not at all.
+    /// Returns the settings of a job. The job's own entry overrides its store's entry. `None`: the job is not watched.
     #[must_use]
     pub fn entry(&self, id: &WatchId) -> Option<&JobEntry> {
         self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.store_id())?.each))
     }
 
-    /// The targets in use.
+    /// The targets of all jobs and stores.
     #[must_use]
     pub fn targets(&self) -> BTreeSet<&Arc<str>> {
         self.jobs.keys().map(|id| &id.target).chain(self.stores.keys().map(|id| &id.target)).collect()
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_entry_of_a_job_goes_before_that_of_its_store() {
+    fn the_entry_of_a_job_overrides_the_entry_of_its_store() {
         let mut list = list(&["1000000001"]);
         let id = list.jobs.keys().next().expect("a job").clone();
         let entry = StoreEntry::new("all".into(), PollConfig::default().policy());

@@ -1,10 +1,10 @@
-//! Decides when the configuration is loaded again: on request, and when its files have changed.
+//! Loads the configuration again on request and when its files have changed. It never applies a configuration.
 //!
-//! Twice a second it compares names, link targets, inodes, sizes and times of the files. Unlike inotify this also works on network
-//! file systems and for swapped links, as Kubernetes makes them. A change must be stable for one check, so that a half-written file
-//! is not loaded. A failed load is repeated every 30 seconds, since its cause may lie outside of the files.
+//! Twice a second it compares names, link targets, inodes, sizes and times of the files. Unlike inotify, this also works on network
+//! file systems and for symbolic links that Kubernetes replaces. A change must be stable for one check, so that a half-written file
+//! is not loaded. A failed load is repeated every 30 s, because its cause may be outside of the files.
 //!
-//! File systems can hang. Checks and loads therefore run on a blocking thread, one at a time. It never applies a configuration.
+//! Checks and loads run on a blocking thread, one at a time, because file systems can hang.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ use crate::config::{self, Loaded, Problems};
 use crate::core::time::Monotonic;
 use crate::reload::ReloadRequest;
 
-/// An edit applies after two to three checks.
+/// A change is loaded after two or three checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The shortest time between a load and the next requested one.
@@ -33,14 +33,14 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Loads the configuration.
 pub type Loader = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
-/// A configuration that was loaded again, and the requests that wait for it.
+/// The result of a load, and the requests that wait for it.
 pub(super) struct ConfigLoad {
     pub outcome: Result<Loaded, Problems>,
     pub requests: Vec<ReloadRequest>,
 }
 
-/// Identifies the content of one file without reading it: its path, the link's target, and device, inode, size and change time,
-/// which permissions change, too. `None` if the file cannot be found.
+/// Identifies the content of a file without reading it: path, resolved path, device, inode, size and ctime. Changes of permissions
+/// also change the ctime. `None`: the metadata cannot be read.
 type Stamp = (PathBuf, Option<(PathBuf, u64, u64, u64, [i64; 2])>);
 
 struct Check {
@@ -57,9 +57,9 @@ pub(super) struct ConfigWatcher {
     requests: Vec<ReloadRequest>,
     /// The main file and the include patterns.
     patterns: Vec<PathBuf>,
-    /// Stamps at the last check.
+    /// The stamps at the last check.
     checked: Vec<Stamp>,
-    /// Stamps at the last load; `None` if a load is due.
+    /// The stamps at the last load. `None`: a load is due.
     loaded: Option<Vec<Stamp>>,
     next_check: Monotonic,
     next_requested_load: Monotonic,
@@ -111,7 +111,7 @@ impl ConfigWatcher {
         }
     }
 
-    /// Repeats the load later, even if no file changes.
+    /// Schedules a load after `RETRY_INTERVAL`, even if no file changes.
     pub(super) fn retry(&mut self) {
         self.retry_at = Some(self.clock.now().monotonic + RETRY_INTERVAL);
     }
@@ -123,7 +123,7 @@ impl ConfigWatcher {
         let (load_config, requests) = (Arc::clone(&self.loader), mem::take(&mut self.requests));
         let (patterns, checked, loaded) = (self.patterns.clone(), self.checked.clone(), self.loaded.clone());
         self.running.spawn_blocking(move || {
-            // Before the load: a change during the load is found by the next check.
+            // Taken before the load, so that the next check detects a change during the load.
             let stamps = stamps(&patterns);
             let edited = stamps == checked && Some(&stamps) != loaded.as_ref();
             let outcome = (edited || !requests.is_empty()).then(|| load_config());
@@ -188,7 +188,7 @@ mod tests {
             }
             loads
         };
-        // The patterns are known after the first load.
+        // The first load adds the include patterns, so a second load follows.
         assert_eq!(loads(60).await, 2);
         for edit in ["database.path = \"other.db\"\n", "database.path = \"third.db\"\n"] {
             fs::write(&path, edit).expect("a file");
@@ -201,12 +201,12 @@ mod tests {
         fs::create_dir(folder.path().join("conf.d")).expect("a directory");
         assert_eq!(loads(60).await, 0, "no file has changed");
         fs::write(folder.path().join("conf.d/a.toml"), "").expect("a file");
-        // Its load names one more file, which is loaded once more to compare with.
+        // The load adds this file to the watched files, so a second load follows.
         assert_eq!(loads(2).await, 2, "a new included file");
         for _ in 0..1_000 {
-            requests.ask();
+            requests.send();
         }
-        assert_eq!(loads(60).await, 1, "fault 90: requests before a load share it");
+        assert_eq!(loads(60).await, 1, "fault 90: requests before a load share that load");
     }
 
     #[tokio::test(start_paused = true)]
@@ -220,17 +220,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_being_written_is_loaded_when_it_is_complete() {
+    async fn a_file_is_loaded_only_when_two_checks_in_a_row_find_it_unchanged() {
         let folder = tempfile::tempdir().expect("a directory");
         let (mut watcher, _requests) = watcher(&folder.path().join("refwatch.toml"));
         watcher.loaded = Some(Vec::new());
         let stamps = |size| vec![("a".into(), Some(("a".into(), 1, 1, size, [0; 2])))];
-        for (size, loads) in [(1, false), (2, false)] {
+        for size in [1, 2] {
             let check = Check { stamps: stamps(size), outcome: None, requests: Vec::new() };
-            assert_eq!(watcher.finish_check(check).is_some(), loads);
+            assert!(watcher.finish_check(check).is_none());
         }
         watcher.begin_check();
         let check = watcher.running.join_next().await.expect("a check").expect("no panic");
-        assert!(check.outcome.is_none(), "these stamps differ from those of the check before");
+        assert!(check.outcome.is_none(), "the stamps differ from the stamps of the previous check");
     }
 }

@@ -1,7 +1,7 @@
-//! Periodic work of the daemon: the status line, the systemd watchdog, the count of dropped log lines, TLS files and old rows.
+//! Periodic maintenance: the status line, the systemd watchdog, the count of dropped log lines, TLS files, and deletion of old rows.
 //!
-//! It sends a watchdog ping only after the main loop, a task and the database have made progress. Work that may wait for a disk
-//! runs in tasks of its own, so that it never delays the main loop. A round is skipped while the last one still runs.
+//! A watchdog ping is sent only after the main loop, a task and the database have made progress. Disk access runs in separate tasks,
+//! so that it never delays the main loop. No new tasks start while the tasks of the previous round still run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::http::tls::Tls;
 use crate::logging::Log;
 use crate::tasks::job_watcher::TaskContext;
 
-/// The longest interval. A shorter watchdog shortens it.
+/// The maximum time between two rounds. A shorter watchdog interval replaces it.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
@@ -25,7 +25,6 @@ pub(super) struct Maintenance {
     context: TaskContext,
     log: Log,
     tls: Option<Arc<Tls>>,
-    /// How long rows are kept after the end of their job.
     retention: Duration,
     interval: Duration,
     next_round: Monotonic,
@@ -41,15 +40,15 @@ impl Maintenance {
         Self { context, log, tls, retention, interval, next_round: now + interval, next_prune: now, tasks }
     }
 
-    /// Runs until the database's writer has stopped. Cancel safe. It must be polled by the main loop, whose progress the watchdog
-    /// supervises.
+    /// Runs until the database's writer has stopped. Cancel safe. The main loop must poll it, because the watchdog supervises the
+    /// main loop's progress.
     pub(super) async fn run(&mut self) -> CommitError {
         let clock = self.context.clock;
         loop {
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next() => {
-                    // The panic hook has logged a panic. The next round tries again.
+                    // The panic hook logs a panic. The next round tries again.
                     if let Ok(Err(error)) = done {
                         return error;
                     }
@@ -87,15 +86,15 @@ impl Maintenance {
 
 async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), CommitError> {
     let result = context.database.check().await;
-    // A full disk is an answer, too: a restart would not help.
-    systemd::alive();
+    // Also after an error such as a full disk, because a restart would not help.
+    systemd::ping_watchdog();
     if let Err(CommitError::WriterGone) = result {
         return result;
     }
     if let Some(before) = prune_before.filter(|_| result.is_ok()) {
         let watched = context.board.watches().iter().map(|watch| watch.id.clone()).collect();
         if let Err(error) = context.database.delete_ended_before(before, watched).await {
-            warn!(event = "retention_failed", %error, "rows older than database.retention stay until the next attempt tomorrow");
+            warn!(event = "retention_failed", %error, "cannot delete rows older than database.retention; the next attempt is in 24 h");
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! The daemon: builds all parts, runs the main loop, and stops in order.
+//! The daemon: starts all components, runs the main loop, and stops the components in order.
 //!
-//! The main loop owns the running configuration and the supervisor. It handles events one at a time and never waits for a file
-//! system. `reload` applies configurations, `maintenance` does periodic work, `config_watcher` loads the files.
+//! The main loop owns the running configuration and the supervisor. It handles one event at a time and never accesses a file.
+//! `config_watcher` loads the configuration files, `reload` applies configurations, `maintenance` does periodic work.
 
 pub mod config_watcher;
 mod maintenance;
@@ -38,23 +38,23 @@ use crate::tasks::supervisor::{ApplyError, Supervisor};
 use config_watcher::{ConfigWatcher, Loader};
 use maintenance::Maintenance;
 use reload::publish_config;
-use signals::Asked;
+use signals::SignalAction;
 use systemd::status_line;
 
-/// Together with the time that the tasks get, this stays below the 5 s that a stop may take.
+/// The timeout for closing the database. Together with the timeout for the tasks, a stop takes less than 5 s.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause between two attempts to open the database.
-const OPEN_RETRY: Duration = Duration::from_secs(2);
+/// The delay between two attempts to open the database.
+const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The extension of systemd's start timeout at each attempt. It covers an attempt and the pause after it.
+/// The extension of systemd's start timeout after each attempt. It covers the delay and the next attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A daemon that has a configuration, a database and a listener.
+/// A started daemon.
 pub struct Daemon {
     /// The running configuration.
     config: Config,
-    /// The last load, applied or not; `None` if the next one is new in any case.
+    /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
     config_watcher: ConfigWatcher,
     requests: ReloadRequests,
@@ -71,34 +71,32 @@ pub struct Daemon {
 pub enum DaemonError {
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("http.listen: {address}: {error}")]
+    #[error("cannot listen on {address} (http.listen): {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The configuration cannot be applied, or the writer of the database has stopped.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// An internal error: two metrics have one name.
+    /// An internal error, such as two metrics with the same name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    /// An internal error: the loader panicked.
-    #[error("reading the configuration: {0}")]
-    Reading(#[from] tokio::task::JoinError),
-    /// An internal error.
-    #[error("the HTTP server has ended")]
-    ServerGone,
+    #[error("internal error while loading the configuration: {0}")]
+    LoaderPanicked(#[from] tokio::task::JoinError),
+    #[error("internal error: the HTTP server has stopped")]
+    ServerStopped,
 }
 
 impl Daemon {
-    /// Starts the listener, then the database, then the watches. AWS need not be reachable. If the database cannot be opened for a
-    /// reason that may pass, such as a full disk, it retries and the listener says so.
+    /// Starts the listener, then the database, then the watches. AWS need not be reachable. If opening the database fails with a
+    /// transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with the error.
     ///
     /// # Errors
     /// See [`DaemonError`].
     pub async fn start(loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
         let Loaded { config, problems, files } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
-        // The first target needs them. Reading them takes a tenth of a second.
+        // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(Aws::read_authorities));
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
@@ -106,8 +104,8 @@ impl Daemon {
         let address = listener.local_addr().map_err(listen_error)?;
         let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
-        if let Some(exposed) = config.http.exposed() {
-            warn!(event = "listener_exposed", "{exposed}");
+        if let Some(warning) = config.http.exposure_warning() {
+            warn!(event = "listener_exposed", "{warning}");
         }
         let state = AppState {
             board: board.clone(),
@@ -129,7 +127,7 @@ impl Daemon {
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
             Err(error) => warn!(event = "control_socket_failed", %error,
-                "refwatch reload cannot reach this process at {}", control.display()),
+                "cannot listen on {}; `refwatch reload` will fail", control.display()),
         }
         board.set_database_health(database.health());
         let context = TaskContext { clock, database, board: board.clone(), instruments: instruments.clone() };
@@ -173,26 +171,26 @@ impl Daemon {
         &self.context.board
     }
 
-    /// Runs until `asked` returns [`Asked::Stop`], then stops: pending commits are completed, polls are dropped. `asked` must be
-    /// cancel safe.
+    /// Runs until `next_action` returns [`SignalAction::Stop`], then stops: pending commits are completed, polls are cancelled.
+    /// `next_action` must be cancel safe.
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn run(mut self, mut asked: impl AsyncFnMut() -> Asked) -> Result<(), DaemonError> {
-        // Concurrent with the main loop: a stop does not wait for a reload that a slow disk delays.
+    pub async fn run(mut self, mut next_action: impl AsyncFnMut() -> SignalAction) -> Result<(), DaemonError> {
+        // Signals are handled concurrently with the main loop, so a stop does not wait for a reload that a slow disk delays.
         let requests = self.requests.clone();
         let stop = async {
-            while asked().await == Asked::Reload {
-                requests.ask();
+            while next_action().await == SignalAction::Reload {
+                requests.send();
             }
         };
-        let end = tokio::select! {
+        let result = tokio::select! {
             biased;
             () = stop => Ok(()),
-            end = self.run_main_loop() => end,
+            result = self.run_main_loop() => result,
         };
         self.stop().await;
-        end
+        result
     }
 
     async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
@@ -204,7 +202,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 load = self.config_watcher.next() => self.handle_load(load?).await?,
-                Some(_) = self.server.join_next() => return Err(DaemonError::ServerGone),
+                Some(_) = self.server.join_next() => return Err(DaemonError::ServerStopped),
                 error = self.maintenance.run() => return Err(ApplyError::Lost(error).into()),
                 event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
             }
@@ -213,23 +211,20 @@ impl Daemon {
 
     async fn stop(mut self) {
         systemd::stopping();
-        info!(event = "stopping", "stopping: commits under way are finished, polls are dropped");
+        info!(event = "stopping", "stopping: pending commits are completed, polls are cancelled");
         self.context.board.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
-        // An error changes nothing: a socket without a listener rejects connections, too.
+        // Errors are ignored, because a socket without a listener also rejects connections.
         drop(fs::remove_file(control::path(&self.config.database.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {
-            warn!(
-                event = "database_not_closed",
-                "nothing that was announced is lost; the next start completes the file"
-            );
+            warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }
     }
 }
 
-/// Publishes the database error, asks systemd for more time, and waits until the next attempt is due.
+/// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.
 async fn wait_for_database(error: &dyn Error, board: &SharedState, instruments: &Instruments, clock: Clock) {
     instruments.database_failures.inc();
     let message = Some(error.to_string());
@@ -237,11 +232,11 @@ async fn wait_for_database(error: &dyn Error, board: &SharedState, instruments: 
         warn!(event = "database_failed", error = %error, "cannot write to the database; polling is paused");
         board.update_daemon(|daemon| daemon.database_error = message);
     }
-    systemd::waiting(&format!("not ready: the database: {error}"), OPEN_TIMEOUT);
-    clock.sleep(OPEN_RETRY).await;
+    systemd::extend_start_timeout(&format!("not ready: database error: {error}"), OPEN_TIMEOUT);
+    clock.sleep(OPEN_RETRY_DELAY).await;
 }
 
-/// The names that clients may use beside IP addresses and `localhost`: the machine's, unless the listener is on loopback.
+/// The host names that requests may use besides IP addresses and `localhost`: this host's name, unless the listener is on loopback.
 fn host_names(listen: SocketAddr) -> Arc<[String]> {
     if listen.ip().is_loopback() {
         return [].into();

@@ -1,7 +1,7 @@
-//! Applies a configuration that was loaded again, or reports its errors and keeps the running one.
+//! Applies a newly loaded configuration, or reports its errors and keeps the running configuration.
 //!
-//! This is the only place that decides whether the configuration has changed. It never reads files. Tables that need a restart keep
-//! their values from the start of the process.
+//! Only this module decides whether the configuration has changed. It never reads files. The tables `database`, `http` and `log` keep
+//! their values until a restart.
 
 use tracing::{error, info, warn};
 
@@ -10,18 +10,19 @@ use super::config_watcher::ConfigLoad;
 use super::systemd::{self, status_line};
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
-use crate::reload::Reloaded;
+use crate::reload::ReloadResult;
 use crate::state::ConfigError;
 use crate::tasks::job_watcher::TaskContext;
 use crate::tasks::supervisor::ApplyError;
 
-/// Published where included files have errors.
-const LEFT_OUT: &str =
-    "files with errors were left out, the rest is in force; their jobs and stores from before are still watched";
-const UNCHANGED: &str = "the one before it stays in force";
+/// Published if included files have errors.
+const FILES_LEFT_OUT: &str =
+    "files with errors were left out and the rest is applied; previously watched jobs and stores are still watched";
+/// Published if the main file has errors, or if applying failed.
+const CONFIG_UNCHANGED: &str = "the previous configuration is still used";
 
 impl Daemon {
-    /// A load that nobody requested and that equals the last one is ignored.
+    /// Applies a load. An unrequested load with the same result as the last load is ignored.
     pub(super) async fn handle_load(&mut self, ConfigLoad { outcome, requests }: ConfigLoad) -> Result<(), ApplyError> {
         if requests.is_empty() && self.last_load.as_ref() == Some(&outcome) {
             return Ok(());
@@ -30,11 +31,11 @@ impl Daemon {
         self.last_load = Some(outcome.clone());
         let result = match outcome {
             Ok(loaded) => match self.apply(loaded).await {
-                Ok(reloaded) => reloaded,
+                Ok(result) => result,
                 Err(error @ ApplyError::Lost(_)) => return Err(error),
                 Err(error) => {
                     if matches!(error, ApplyError::Database(_)) {
-                        // A later attempt can succeed with the same files.
+                        // The same files may be applied later, when the database works again.
                         self.last_load = None;
                         self.config_watcher.retry();
                     }
@@ -49,60 +50,59 @@ impl Daemon {
         };
         systemd::ready(&status_line(&self.context.board, self.context.clock.now()));
         for request in requests {
-            // An error: the client has disconnected, or it was a signal.
+            // Fails if the client has disconnected, or if the request was a signal.
             drop(request.send(result.clone()));
         }
         Ok(())
     }
 
-    fn reject(&self, summary: String, details: String) -> Reloaded {
-        error!(event = "reload_failed", "reload refused: {UNCHANGED}");
-        let result = Err(format!("{details}\n\n{UNCHANGED}"));
-        let error = ConfigError { in_force: UNCHANGED, summary, details };
+    fn reject(&self, summary: String, details: String) -> ReloadResult {
+        error!(event = "reload_failed", "reload rejected: {CONFIG_UNCHANGED}");
+        let result = Err(format!("{details}\n\n{CONFIG_UNCHANGED}"));
+        let error = ConfigError { in_force: CONFIG_UNCHANGED, summary, details };
         self.context.board.update_daemon(|daemon| daemon.config_error = Some(error));
         result
     }
 
-    async fn apply(&mut self, loaded: Loaded) -> Result<Reloaded, ApplyError> {
+    async fn apply(&mut self, loaded: Loaded) -> Result<ReloadResult, ApplyError> {
         let Loaded { mut config, problems, .. } = loaded;
         if !problems.is_empty() {
-            config.keep_of(&self.config);
+            config.retain_missing_from(&self.config);
         }
         self.supervisor.apply(&config).await?;
-        let restart = self.config.needs_restart(&config);
+        let restart = self.config.tables_needing_restart(&config);
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
         if !restart.is_empty() {
-            warn!(event = "restart_needed", "the configuration is in force{notes}");
+            warn!(event = "restart_needed", "the configuration is applied{notes}");
         }
         let Config { database, http, log, .. } = self.config.clone();
         self.config = Config { database, http, log, ..config };
         let WatchList { jobs, stores } = &self.config.watch_list;
-        info!(event = "reloaded", jobs = jobs.len(), stores = stores.len(), "the new watch list is in force");
+        info!(event = "reloaded", jobs = jobs.len(), stores = stores.len(), "the new configuration is applied");
         publish_config(&self.context, &self.config, &problems);
         if problems.is_empty() {
-            return Ok(Ok(format!("in force: {}{notes}", self.config.watch_list)));
+            return Ok(Ok(format!("applied: {}{notes}", self.config.watch_list)));
         }
-        Ok(Err(format!("{problems}\n\n{LEFT_OUT}")))
+        Ok(Err(format!("{problems}\n\n{FILES_LEFT_OUT}")))
     }
 }
 
-/// `problems` are those of included files.
+/// Publishes the running configuration and the problems of included files.
 pub(super) fn publish_config(context: &TaskContext, config: &Config, problems: &Problems) {
     let loaded_at = context.clock.now().wall;
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
-        error!(event = "include_not_readable", "{LEFT_OUT}");
-        ConfigError { in_force: LEFT_OUT, summary: problems.summary(), details: problems.to_string() }
+        error!(event = "include_not_readable", "{FILES_LEFT_OUT}");
+        ConfigError { in_force: FILES_LEFT_OUT, summary: problems.summary(), details: problems.to_string() }
     });
     context.board.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = error;
-        daemon.effective_config = config.in_force().into();
+        daemon.effective_config = config.to_redacted_toml().into();
     });
 }
 
-/// One line for each mistake. `refwatch check` prints the lines of the file, too.
 fn log_problems(problems: &Problems) {
     for problem in &problems.0 {
         error!(event = "config_problem", "{problem}");

@@ -1,4 +1,4 @@
-//! Signals: what systemd, a terminal or a person asks of a running process.
+//! Signal handlers: SIGTERM and SIGINT stop the process, SIGHUP reloads the configuration.
 
 use std::io;
 use std::sync::Arc;
@@ -8,27 +8,24 @@ use futures_util::StreamExt as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// The exit status of a process that was told twice to stop.
+/// The exit status after a second SIGTERM or SIGINT.
 const FORCED_EXIT: i32 = 1;
 
-/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// SIGTERM or SIGINT: finish what is under way and end.
+pub enum SignalAction {
     Stop,
-    /// SIGHUP: read the configuration again.
     Reload,
 }
 
-/// The signals that arrive from the moment this exists.
+/// The stream of signals.
 pub struct Signals(signal_hook_tokio::Signals);
 
 impl Signals {
-    /// Installs the handlers; first thing, for until then SIGHUP kills. A second SIGTERM or SIGINT ends the process at once,
-    /// whatever it is doing: that is what SQLite's journal is for.
+    /// Installs the handlers. Call it first, because SIGHUP ends a process without a handler. A second SIGTERM or SIGINT ends the
+    /// process at once, also during a commit. SQLite's journal keeps the database intact.
     ///
     /// # Errors
-    /// The system refuses a handler.
+    /// The system rejects a handler.
     pub fn install() -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
@@ -38,12 +35,12 @@ impl Signals {
         signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
     }
 
-    /// The next thing asked for. Signals of one kind that come together are one.
-    pub async fn next(&mut self) -> Asked {
+    /// Waits for the next signal. Pending signals of one kind are merged. Cancel safe.
+    pub async fn next(&mut self) -> SignalAction {
         match self.0.next().await {
-            Some(SIGHUP) => Asked::Reload,
-            // Only a stream that was closed ends, and nobody closes this one.
-            Some(_) | None => Asked::Stop,
+            Some(SIGHUP) => SignalAction::Reload,
+            // The stream is never closed, so it never returns `None`.
+            Some(_) | None => SignalAction::Stop,
         }
     }
 }

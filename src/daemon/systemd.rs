@@ -1,4 +1,6 @@
-//! Notifications to systemd (`sd_notify(3)`), with the line that `systemctl status` shows. Without `NOTIFY_SOCKET` nothing happens.
+//! Notifications to systemd (`sd_notify(3)`), and the line that `systemctl status` shows.
+//!
+//! Without the variable `NOTIFY_SOCKET`, nothing is sent. A failed notification is logged and never stops the daemon.
 
 use std::time::Duration;
 
@@ -10,65 +12,62 @@ use crate::core::sanitize::Sanitized;
 use crate::core::time::Now;
 use crate::state::{SharedState, WatchState, WatchStatus};
 
-/// The configuration, the database and the listener stand.
+/// The start or the reload is complete.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
 }
 
-/// The start goes on and will for as long as `patience` at least, for this reason.
-pub fn waiting(status: &str, patience: Duration) {
-    let patience = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::ExtendTimeoutUsec(patience), NotifyState::Status(&line(status))]);
+/// Extends the timeout of the start. `status` is the reason for the delay.
+pub fn extend_start_timeout(status: &str, timeout: Duration) {
+    let timeout = u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::ExtendTimeoutUsec(timeout), NotifyState::Status(&line(status))]);
 }
 
-/// One line for people, in `systemctl status`.
 pub fn status(status: &str) {
     notify(&[NotifyState::Status(&line(status))]);
 }
 
-/// A reload begins; [`ready`] ends it.
+/// A reload has started. [`ready`] ends it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(monotonic) => notify(&[NotifyState::Reloading, monotonic]),
-        Err(error) => warn!(%error, "systemd is not told of the reload"),
+        Err(error) => warn!(%error, "cannot read the monotonic clock, so systemd is not notified of the reload"),
     }
 }
 
-/// The process is on its way out.
 pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// The process makes progress.
-pub fn alive() {
+pub fn ping_watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] has to be said, if at all: systemd advises half of the time it waits.
+/// The time between two pings: half of systemd's timeout, as `sd_watchdog_enabled(3)` recommends. `None`: no watchdog.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+    sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
-/// A line break would begin a new assignment in the protocol.
+/// Removes line breaks, which separate assignments in the protocol.
 fn line(text: &str) -> String {
     Sanitized(text).to_string()
 }
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "systemd does not listen");
+        warn!(%error, "cannot notify systemd");
     }
 }
 
-/// The most important problem, then "12 jobs: 3 in progress, 9 finished, 0 parked; 1 stores; last poll 2 s ago".
+/// The most important problem, followed by "12 jobs: 3 in progress, 9 finished, 0 parked; 1 stores; last poll 2 s ago".
 pub(super) fn status_line(board: &SharedState, now: Now) -> String {
     let (watches, stores, daemon) = (board.watches(), board.stores(), board.daemon());
     let unlisted = stores.iter().find(|store| store.error.is_some());
     let problem = match (daemon.ready(), daemon.config_error, unlisted) {
         (Err(reason), _, _) => Some(format!("not ready: {reason}")),
         (Ok(()), Some(error), _) => Some(format!("configuration: {}", error.summary)),
-        (Ok(()), None, Some(store)) => Some(format!("no new job of the store {} can be found", store.name)),
+        (Ok(()), None, Some(store)) => Some(format!("new jobs of store {} cannot be discovered", store.name)),
         (Ok(()), None, None) => None,
     };
     let count = |fits: fn(&WatchStatus) -> bool| watches.iter().filter(|watch| fits(watch)).count();

@@ -1,4 +1,4 @@
-//! Tests of the daemon from inside.
+//! Unit tests of the status line and of the daemon's end.
 
 use super::*;
 use crate::config;
@@ -21,11 +21,11 @@ fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 stores");
     store("1000000002", Some("denied"));
     let jobs = "0 jobs: 0 in progress, 0 finished, 0 parked; 2 stores";
-    assert_eq!(line(), format!("no new job of the store 1000000002 can be found; {jobs}"));
+    assert_eq!(line(), format!("new jobs of store 1000000002 cannot be discovered; {jobs}"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
+async fn fault_095_the_daemon_ends_when_the_writer_thread_has_died() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = Config::new(directory.path().join("refwatch.db"));
     config.http.listen = "127.0.0.1:0".parse().expect("an address");
@@ -34,7 +34,7 @@ async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
     let load_config: Loader = Arc::new(move || config::load(&main));
     let daemon = Daemon::start(loaded, load_config, Log::default()).await.expect("a start");
     daemon.context.database.clone().close().await;
-    let end = daemon.run(async || std::future::pending::<Asked>().await).await;
-    let end = end.expect_err("nothing can be recorded any more");
+    let end = daemon.run(async || std::future::pending::<SignalAction>().await).await;
+    let end = end.expect_err("no writer");
     assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))), "{end}");
 }

@@ -184,15 +184,15 @@ fn an_exposed_listener_causes_a_warning_in_check_and_at_start() {
     let tls = "tls = { cert = \"server.crt\", key = \"server.key\" }";
     let users = format!("users = {{ a = \"{}\" }}", bcrypt::hash("a", 4).expect("a hash"));
     for (http, warning) in [
-        (String::new(), "anybody there may read it, in the clear"),
-        (tls.to_owned(), "anybody there may read it; set http.users"),
-        (users.clone(), "passwords and answers go there in the clear"),
+        (String::new(), "without authentication and encryption"),
+        (tls.to_owned(), "without authentication: set http.users"),
+        (users.clone(), "without encryption, so passwords are sent in clear text"),
         (format!("{tls}\n{users}"), ""),
     ] {
         let file = workspace.write("refwatch.toml", &configuration(&http).replace("127.0.0.1:0", "0.0.0.0:0"));
         let (status, _, output) = workspace.run(&["--config", file.to_str().expect("text"), "check"]);
         assert_eq!(status, 0);
-        assert_eq!(output.contains("warning: http.listen is 0.0.0.0:0, which others can reach"), !warning.is_empty());
+        assert_eq!(output.contains("warning: other hosts can reach http.listen 0.0.0.0:0"), !warning.is_empty());
         let log = workspace.daemon(&file).0.stderr();
         assert!(output.contains(warning) && log.contains(warning), "{output}{log}");
         assert_eq!(log.contains("event=\"listener_exposed\""), !warning.is_empty(), "{log}");

@@ -285,7 +285,7 @@ fn an_error_in_an_included_file_removes_no_watch() {
 
     std::fs::write(mistake, "nmae = \"a\"\n").expect("a file");
     let log = workspace.daemon(&file).0.stderr();
-    assert!(log.contains("the rest is in force"), "{log}");
+    assert!(log.contains("the rest is applied"), "{log}");
 }
 
 #[test]

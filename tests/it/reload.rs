@@ -156,16 +156,16 @@ fn refwatch_reload_waits_for_the_applied_configuration_or_fails_with_diagnostics
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
     fs::write(&file, format!("{NO_WATCHES}{JOB}")).expect("a file");
     let (status, output, _) = reload();
-    assert_eq!((status, output.as_str()), (0, "in force: 1 job"));
+    assert_eq!((status, output.as_str()), (0, "applied: 1 job"));
     assert_eq!(json(address, "/api/v1/jobs").as_array().map(Vec::len), Some(1), "the reload waits until it is applied");
     fs::write(&file, format!("{NO_WATCHES}{JOB}[log]\nformat = \"json\"\n")).expect("a file");
     let (_, output, _) = reload();
-    assert_eq!(output, "in force: 1 job; changes in [log] take effect at the next start");
+    assert_eq!(output, "applied: 1 job; changes in [log] take effect at the next start");
 
     fs::create_dir(workspace.path("conf.d")).expect("a directory");
     workspace.write("conf.d/a.toml", "[[jop]]\n");
     let (status, _, error) = reload();
-    assert!(status == 78 && error.contains("conf.d/a.toml:1:3") && error.contains("the rest is in force"), "{error}");
+    assert!(status == 78 && error.contains("conf.d/a.toml:1:3") && error.contains("the rest is applied"), "{error}");
     fs::write(&file, "[[jop]]\n").expect("a file");
     let (status, _, error) = reload();
     assert!(status == 78 && error.contains("refwatch.toml:1:3"), "{error}");

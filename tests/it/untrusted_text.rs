@@ -111,7 +111,7 @@ pub(crate) fn check_configuration(text: &[u8]) {
     let path = directory.path().join("refwatch.toml");
     std::fs::write(&path, text).expect("a file");
     match refwatch::config::load(&path) {
-        Ok(loaded) => drop(loaded.config.in_force()),
+        Ok(loaded) => drop(loaded.config.to_redacted_toml()),
         Err(problems) => {
             assert_sanitized(&problems.render(false), "diagnostics");
             assert!(!problems.is_empty() && !problems.summary().chars().any(is_unsafe_to_display), "{problems:?}");

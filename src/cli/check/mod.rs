@@ -33,8 +33,8 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     };
     let file = path.to_string_lossy();
     print(format_args!("{}: {} on {targets}, no problems\n", Sanitized(&file), loaded.watch_list))?;
-    if let Some(exposed) = loaded.http.exposed() {
-        print_note(format_args!("warning: {exposed}"));
+    if let Some(warning) = loaded.http.exposure_warning() {
+        print_note(format_args!("warning: {warning}"));
     }
     if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
 }

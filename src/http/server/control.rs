@@ -55,7 +55,7 @@ pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequ
 }
 
 async fn reload(State(requests): State<ReloadRequests>) -> Response {
-    match requests.answered().await {
+    match requests.send_and_wait().await {
         Some(Ok(applied)) => (StatusCode::OK, applied + "\n").into_response(),
         Some(Err(problems)) => (StatusCode::UNPROCESSABLE_ENTITY, sanitized_lines(&problems) + "\n").into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "refwatch is stopping\n").into_response(),

@@ -251,14 +251,14 @@ interval = "5s"
 #[test]
 fn the_effective_configuration_can_be_loaded_and_hides_secrets() {
     let mut config = good(FULL);
-    assert!(!config.in_force().contains("not-for-all-eyes"));
-    assert!(config.in_force().contains("external_id = \"(hidden)\""));
+    assert!(!config.to_redacted_toml().contains("not-for-all-eyes"));
+    assert!(config.to_redacted_toml().contains("external_id = \"(hidden)\""));
     for target in config.targets.values_mut() {
         target.external_id = None;
     }
-    assert_eq!(good(&config.in_force()), config);
+    assert_eq!(good(&config.to_redacted_toml()), config);
     let default = Config::new("/var/lib/refwatch/refwatch.db".into());
-    assert_eq!(good(&default.in_force()), default);
+    assert_eq!(good(&default.to_redacted_toml()), default);
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn the_examples_in_the_shipped_file_are_valid_and_cover_every_key() {
     assert_eq!(*store.1, StoreEntry::new("shared references".into(), config.poll.policy()));
 
     // A configuration with all keys set shows all keys.
-    let keys = format!("{}{}", config.in_force(), good(FULL).in_force());
+    let keys = format!("{}{}", config.to_redacted_toml(), good(FULL).to_redacted_toml());
     for key in keys.lines().filter_map(|line| Some(line.split_once(" = ")?.0)) {
         assert!(
             text.iter().any(|line| line.starts_with(&format!("{key} = ")) || line.contains(&format!(" {key} = "))),
@@ -347,7 +347,7 @@ fn fault_087_088_a_file_that_is_no_configuration_is_rejected_without_blocking() 
         ("missing", "this file cannot be read: No such file or directory (os error 2)"),
         ("", "this is not a regular file"),
         ("fifo", "this is not a regular file"),
-        ("huge", "this file is over 1024 KiB, so it is no configuration"),
+        ("huge", "this file is larger than 1024 KiB: split it with `include`"),
         ("binary", "this is a binary file or UTF-16, not UTF-8"),
     ];
     for (name, expected) in table {

@@ -352,7 +352,7 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     server.board.publish_store(StoreStatus { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
     server.board.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
-            in_force: "the rest is in force",
+            in_force: "the rest is applied",
             summary: HOSTILE.to_owned(),
             details: HOSTILE.to_owned(),
         });

@@ -43,7 +43,7 @@ fn fault_087_088_reloading_an_unreadable_configuration_keeps_the_old_one_and_rep
         eventually(expected, || (failed_reloads() == number).then_some(()));
         assert_eq!(metric(address, "refwatch_config_last_reload_successful", &[]), Some(0.0));
         let page = get(address, "/").1;
-        assert!(page.contains(expected) && page.contains("the one before it stays in force"), "{page}");
+        assert!(page.contains(expected) && page.contains("the previous configuration is still used"), "{page}");
         assert_eq!(metric(address, "refwatch_watches", &["live"]), Some(2.0));
         assert_eq!(get(address, "/-/ready").0, 200);
     }

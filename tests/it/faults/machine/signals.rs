@@ -156,7 +156,7 @@ fn fault_085_094_a_second_daemon_or_a_port_in_use_is_reported_and_changes_nothin
     let other = workspace.write("other.toml", &other);
     let (status, _, error) = workspace.run(&["--config", other.to_str().expect("text"), "run"]);
     assert_eq!(status, 1, "{error}");
-    assert!(error.contains(&format!("http.listen: {address}: Address already in use")), "{error}");
+    assert!(error.contains(&format!("cannot listen on {address} (http.listen): Address already in use")), "{error}");
     assert!(!workspace.path("other.db").exists());
     assert!(TcpStream::connect(address).is_ok() && get(address, "/-/ready").0 == 200);
 }
