@@ -54,7 +54,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: the target `default` and an empty watch list. The database path has no default that suits every caller.
+    /// The defaults: the target `default` and an empty watch list. The default database path depends on the environment, so callers pass it.
     #[must_use]
     pub fn new(database: PathBuf) -> Self {
         let target = TargetConfig::new(TargetConfig::DEFAULT);
