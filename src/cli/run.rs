@@ -7,7 +7,7 @@ use super::exit::{Exit, Failure, load};
 use crate::config;
 use crate::daemon::signals::{Asked, Signals};
 use crate::daemon::{Daemon, DaemonError};
-use crate::database::{CommitError, OpenError};
+use crate::database::{OpenError, WriterError};
 use crate::logging;
 use crate::tasks::supervisor::ApplyError;
 
@@ -35,7 +35,7 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
             DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
-            DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))
+            DaemonError::Apply(ApplyError::Lost(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::Reading(_)
             | DaemonError::ServerGone => Exit::Fault,
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn fault_095_systemd_starts_a_daemon_again_whose_recording_thread_is_dead() {
-        let dead = DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone));
+        let dead = DaemonError::Apply(ApplyError::Lost(WriterError::Stopped));
         assert_eq!(Failure::from(dead).exit as u8, 70);
         let unit = include_str!("../../systemd/refwatch.service");
         let told = |line| unit.lines().any(|told| told == line);

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::systemd::{self, status_line};
 use crate::core::time::{Monotonic, Timestamp};
-use crate::database::CommitError;
+use crate::database::WriterError;
 use crate::http::tls::Tls;
 use crate::logging::Log;
 use crate::tasks::job_watcher::TaskContext;
@@ -30,7 +30,7 @@ pub(super) struct Maintenance {
     interval: Duration,
     next_round: Monotonic,
     next_prune: Monotonic,
-    tasks: JoinSet<Result<(), CommitError>>,
+    tasks: JoinSet<Result<(), WriterError>>,
 }
 
 impl Maintenance {
@@ -43,7 +43,7 @@ impl Maintenance {
 
     /// Runs until the database's writer has stopped. Cancel safe. It must be polled by the main loop, whose progress the watchdog
     /// supervises.
-    pub(super) async fn run(&mut self) -> CommitError {
+    pub(super) async fn run(&mut self) -> WriterError {
         let clock = self.context.clock;
         loop {
             tokio::select! {
@@ -85,11 +85,11 @@ impl Maintenance {
     }
 }
 
-async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), CommitError> {
+async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), WriterError> {
     let result = context.database.check().await;
     // A full disk is an answer, too: a restart would not help.
     systemd::alive();
-    if let Err(CommitError::WriterGone) = result {
+    if let Err(WriterError::Stopped) = result {
         return result;
     }
     if let Some(before) = prune_before.filter(|_| result.is_ok()) {

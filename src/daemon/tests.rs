@@ -36,5 +36,5 @@ async fn fault_095_a_daemon_whose_recording_thread_is_dead_ends() {
     daemon.context.database.clone().close().await;
     let end = daemon.run(async || std::future::pending::<Asked>().await).await;
     let end = end.expect_err("nothing can be recorded any more");
-    assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(CommitError::WriterGone))), "{end}");
+    assert!(matches!(end, DaemonError::Apply(ApplyError::Lost(WriterError::Stopped))), "{end}");
 }
