@@ -1,6 +1,6 @@
 //! The database: the durable log of transitions, in SQLite.
 //!
-//! [`Database`] writes, on one thread that owns the connection. [`DatabaseReader`] opens the file independently, with or without a running
+//! [`Database`] writes, on one thread that owns the connection. [`DatabaseReader`] opens the file itself, with or without a running
 //! daemon. Rows are added and, after the retention, deleted. They are never updated.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have

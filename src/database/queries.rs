@@ -1,7 +1,8 @@
 //! Reads the database: for the daemon at its start, for pages, the API and `history`.
 //!
 //! Every row is read as a value of `core`. A row that cannot be read is skipped and logged: damage that SQLite's check does not find
-//! must not stop the daemon. A reader needs only read permission. If the daemon was killed, it must also be able to write the directory.
+//! must not stop the daemon. A reader needs only read permission, and after a kill of the daemon also write permission for the
+//! directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The only writer: it owns the connection. It commits waiting changes in groups of one transaction each, then acknowledges each change.
+//! The only writer: it owns the connection. It commits a group of waiting changes in one transaction, then acknowledges each change.
 //!
 //! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens and
 //! checks the file again. The caller decides whether to repeat a request. The writer publishes whether commits and checks succeed.
