@@ -16,7 +16,7 @@ use super::values::{
 
 tables! {
     File, "the top level of the main file" requires [] {
-        /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. Nested `*` matches any text in the last part of the path.
+        /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
         include: List<IncludePattern>,
         /// How jobs are polled.
         poll: Nested<Poll>,

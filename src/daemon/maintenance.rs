@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::systemd::{self, status_line};
 use crate::core::time::{Monotonic, Timestamp};
-use crate::database::CommitError;
+use crate::database::WriterError;
 use crate::http::tls::Tls;
 use crate::logging::Log;
 use crate::tasks::job_watcher::TaskContext;
@@ -29,7 +29,7 @@ pub(super) struct Maintenance {
     interval: Duration,
     next_round: Monotonic,
     next_prune: Monotonic,
-    tasks: JoinSet<Result<(), CommitError>>,
+    tasks: JoinSet<Result<(), WriterError>>,
 }
 
 impl Maintenance {
@@ -42,7 +42,7 @@ impl Maintenance {
 
     /// Runs until the database's writer has stopped. Cancel safe. The main loop must poll it, because the watchdog supervises the
     /// main loop's progress.
-    pub(super) async fn run(&mut self) -> CommitError {
+    pub(super) async fn run(&mut self) -> WriterError {
         let clock = self.context.clock;
         loop {
             tokio::select! {
@@ -84,11 +84,11 @@ impl Maintenance {
     }
 }
 
-async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), CommitError> {
+async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), WriterError> {
     let result = context.database.check().await;
     // Also after an error such as a full disk, because a restart would not help.
     systemd::ping_watchdog();
-    if let Err(CommitError::WriterGone) = result {
+    if let Err(WriterError::Stopped) = result {
         return result;
     }
     if let Some(before) = prune_before.filter(|_| result.is_ok()) {

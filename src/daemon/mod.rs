@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
-use crate::database::{CommitError, Database, DatabaseReader, OpenError};
+use crate::database::{Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::Aws;
 use crate::http::server::{Access, Limits};
 use crate::http::tls::{Tls, TlsError};
@@ -134,7 +134,7 @@ impl Daemon {
         let mut supervisor = Supervisor::new(context.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
             match error {
-                ApplyError::Database(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
+                ApplyError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     wait_for_database(&error, &board, &instruments, clock).await;
                 }
                 error => return Err(error.into()),

@@ -1,6 +1,6 @@
-//! Every way in which the database can fail, and how SQLite's errors become these.
+//! Errors of the database: of opening, reading and writing, and how SQLite's errors map to them.
 //!
-//! The distinction that matters: a damaged file is moved aside, and everything else is waited for or reported.
+//! [`OpenError::Damaged`] is the only error after which the daemon moves the file to quarantine.
 
 use std::fmt::Display;
 use std::fs;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 use rustix::fs::{Access, access};
 
-/// The files of a database: the database, its write-ahead log, the index of that. A damaged one is moved aside in this order:
-/// a log without its database is noticed at the next start, a database without its log may look whole.
+/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order. The next
+/// start detects a WAL without its database, but a database without its WAL may look complete.
 pub(super) const FILES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// The database cannot be opened.
@@ -22,10 +22,9 @@ pub enum OpenError {
     /// Only a reader reports this; the daemon creates the file.
     #[error("{path}: there is no database")]
     Missing { path: PathBuf },
-    /// `pid` is `None` if the other process has not written its id yet.
+    /// `pid` is the content of the lock file. Until the other process has written its id, it is `None` or the id of an earlier writer.
     #[error("{path}: the database is in use by {}", holder(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
-    /// The file is unchanged.
     #[error(
         "{path}: its schema version {found} is newer than version {known} of this refwatch: install a newer refwatch"
     )]
@@ -35,10 +34,10 @@ pub enum OpenError {
         "{path}: its schema version {found} is older than version {known} of this refwatch: start the daemon, which migrates it"
     )]
     OlderSchema { path: PathBuf, found: usize, known: usize },
-    /// The file is unchanged. Only the start of a daemon moves it aside.
+    /// The file is damaged or not a database of refwatch. Only the start of a daemon moves it to quarantine.
     #[error("{path}: not a refwatch database, or damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
-    /// SQLite ignores a setting that durability needs, as on some network file systems.
+    /// SQLite did not apply a setting. Some network file systems do not support WAL mode.
     #[error("{path}: {setting} is {found:?} after it was set to {wanted:?}")]
     PragmaRejected {
         path: PathBuf,
@@ -54,16 +53,16 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
-    /// The file or directory belongs to another user.
+    /// A system call failed with `EACCES` or `EPERM`.
     #[error("{path}: cannot {operation}: permission denied: {owners}: run as that user or as root")]
     PermissionDenied { path: PathBuf, operation: &'static str, owners: String },
-    /// SQLite may not open the file or one of its companions.
+    /// SQLite cannot open a file, and this process lacks a permission for a file or the directory.
     #[error(
         "{path}: cannot open the database: permission denied: this user must be able to read it, and to write its directory \
          if the daemon was killed"
     )]
     NoAccess { path: PathBuf },
-    /// SQLite failed, for a reason that is not damage.
+    /// Any other error of SQLite.
     #[error("{path}: {error}")]
     Sqlite {
         path: PathBuf,
@@ -72,22 +71,31 @@ pub enum OpenError {
     },
 }
 
+/// The database cannot be opened or read by a [`super::DatabaseReader`].
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the database cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
 /// A request to the writer failed.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The writer thread has ended. It does not come back.
+pub enum WriterError {
+    /// The writer does not start again in this process.
     #[error("the thread that writes the database has ended")]
-    WriterGone,
+    Stopped,
     /// SQLite failed. The next request opens the file again.
     #[error("{0}")]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// SQLite failed before, and the file cannot be opened again.
+    /// The file was to be opened again, after a failure or because it was replaced. It cannot be opened.
     #[error("{0}")]
     Reopen(#[source] Arc<OpenError>),
 }
 
 impl OpenError {
-    /// Whether the error is one of the disk or of a lock, and may pass without a change to this process or its files.
+    /// Whether opening may succeed later without a restart: after [`Self::Sqlite`], or if the disk is full, read-only or failing.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -102,8 +110,9 @@ impl OpenError {
         }
     }
 
-    /// SQLite reports a damaged file by three codes. `Unknown` and `SqlInputError` are `SQLITE_ERROR`: a format or a column that
-    /// refwatch did not write. No error of a disk, a lock or a permission has one of these.
+    /// Maps an error of SQLite. Three codes mean damage: `SQLITE_NOTADB`, `SQLITE_CORRUPT`, and `SQLITE_ERROR` for a table, a column
+    /// or a format that refwatch did not write. rusqlite returns `SQLITE_ERROR` as `Unknown`, or as `SqlInputError` if SQLite knows the
+    /// offset in the SQL text. A failing disk can look like damage, so [`super::writer::Writer::open`] reads the files first.
     pub(super) fn of_sqlite(path: &Path, error: rusqlite::Error) -> Self {
         if let rusqlite::Error::SqlInputError { .. } = error {
             return Self::damaged(path, &error);
@@ -132,14 +141,15 @@ impl OpenError {
     }
 }
 
-/// SQLite reports CANTOPEN for a missing permission and for a full or failing disk alike.
+/// Whether this process lacks read or write permission for a file or the directory, or the file system is read-only. SQLite reports
+/// `SQLITE_CANTOPEN` for this, and also for a full or failing disk.
 fn is_denied(path: &Path) -> bool {
     let files = FILES.map(|suffix| beside(path, suffix));
     let existing = files.iter().filter(|file| file.exists()).map(|file| &**file);
     existing.chain(path.parent()).any(|path| access(path, Access::READ_OK | Access::WRITE_OK).is_err())
 }
 
-/// The file whose name is that of `path` and `suffix`.
+/// The path with `suffix` appended to the file name.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -150,7 +160,7 @@ fn holder(pid: Option<u32>) -> String {
     pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 
-/// The user of this process, and the owner of the path or of its first ancestor that can be read.
+/// Names the user of this process, and the owner of the path or of its nearest ancestor with readable metadata.
 fn owners(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     let owner = existing.map(|(path, found)| format!(", and {} belongs to user {}", path.display(), found.uid()));

@@ -1,8 +1,8 @@
-//! The file of the database: lock, open, check, move aside.
+//! The file of the database: lock, open, check, quarantine.
 //!
-//! The lock file holds the process id while the writer has the database open. An id that is still there at the next start,
-//! or a write-ahead log, means an unclean stop; then SQLite checks the file before anything else uses it. Readers take no lock
-//! and leave nothing behind.
+//! The writer writes its process id into the lock file before it opens the database, and empties the lock file after it has closed the
+//! database. A process id or a WAL that is left at the next start counts as an unclean stop. SQLite then checks the database
+//! before the writer uses it. Readers do not use the lock file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -20,52 +20,52 @@ use super::errors::{FILES, OpenError, beside};
 use super::schema;
 use crate::core::time::Timestamp;
 
-/// How long to wait for a lock of another process: a person in the sqlite3 shell, a backup. Longer than either takes, shorter
-/// than the timeout of a watchdog.
+/// How long SQLite waits for a lock of another process, such as a backup. Shorter than the watchdog's timeout.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The database may tell what a laboratory works on: its owner writes, its group reads.
+/// The database may reveal what a laboratory works on: the owner may write, the group may read, others get no access.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// The characters of the process id in the lock file, with blanks: more than any has digits.
+/// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
 const PID_WIDTH: usize = 19;
 
-/// Where the header of a database says which format a writer must know, and the highest that SQLite has.
-const WRITE_FORMAT_AT: u64 = 18;
-const WRITE_FORMAT_MAX: u8 = 2;
+/// Offset of the write version in the header of a database file, and the highest version: WAL.
+const WRITE_VERSION_OFFSET: u64 = 18;
+const WRITE_VERSION_MAX: u8 = 2;
 
-/// What a path keeps in a URI.
-const IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The bytes of a path that are percent-encoded in a URI.
+const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A database that this process alone may write, until it is dropped.
+/// The file of a database. It holds the lock that excludes other writing processes, until it is dropped.
 #[derive(Debug)]
 pub(super) struct LockedFile {
-    /// Absolute and without symbolic links, so that SQLite takes no part of it for a URI and two names are one lock.
+    /// Absolute, so that SQLite does not parse it as a URI. If the file existed before, symbolic links are resolved, so that all its
+    /// names share one lock.
     pub(super) path: PathBuf,
     lock: File,
-    /// Whether the last writer did not close the database.
+    /// Whether the database was not closed, or an operation has failed since it was opened.
     unclean: bool,
 }
 
 impl LockedFile {
-    /// Takes the lock, in a directory that is created where there is none. The database is not touched.
+    /// Creates the directory if it is missing, and takes the lock. Does not open the database.
     ///
     /// # Errors
-    /// Another process has the lock, or the system refuses.
+    /// Another process has the lock, or a system call fails.
     pub(super) fn lock(path: &Path) -> Result<Self, OpenError> {
         let absolute = path::absolute(path).map_err(OpenError::of_system(path, "resolve the path"))?;
         if let Some(directory) = absolute.parent() {
             let missing: Vec<&Path> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
             let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
             made.map_err(OpenError::of_system(directory, "create or enter the directory"))?;
-            // A power cut removes a directory whose entry was not synced, and the database with it.
+            // Without a sync, a power cut could remove the new directories and the database in them.
             missing.into_iter().filter_map(Path::parent).try_for_each(sync)?;
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
         let lock_path = beside(&path, ".lock");
         let failed = OpenError::of_system(&lock_path, "write the lock file");
-        // The file stays: if it were deleted, two processes could lock two files of one name.
+        // The lock file is never deleted: otherwise two processes could lock two files of the same name.
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
         let mut lock = opened.map_err(&failed)?;
@@ -85,29 +85,29 @@ impl LockedFile {
         Ok(Self { path, lock, unclean })
     }
 
-    /// Opens the database for the writer, creates it where there is none, and migrates its schema.
+    /// Opens the database for the writer, and migrates its schema. Creates a missing database.
     ///
     /// # Errors
-    /// It is damaged, no database of refwatch, a newer one, or the system refuses.
+    /// The file is damaged or of another program, its schema is newer, or the system or SQLite fails.
     pub(super) fn connect(&mut self) -> Result<Connection, OpenError> {
         self.create()?;
         let path = &*self.path;
         let failed = |error| OpenError::of_sqlite(path, error);
         let wal = beside(path, "-wal");
-        let killed = wal.exists();
-        // A new database begins with a rollback journal. What a power cut left of it is rolled back before anything is read.
+        let has_wal = wal.exists();
+        // Roll back a hot journal: a crash before WAL mode was set leaves it.
         if beside(path, "-journal").exists() {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
-        // Read-only, because closing a connection that can write moves the log of a newer or a damaged database into its file.
-        read_only(path, |connection, path| schema::check(connection, path, self.unclean || killed))?;
+        // Check read-only: closing a writable connection would checkpoint the WAL, and so change a file that may be rejected.
+        read_only(path, |connection, path| schema::check(connection, path, self.unclean || has_wal))?;
         let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         for (setting, wanted) in [
             ("journal_mode", Value::from("wal".to_owned())),
-            // 2 is FULL: a commit returns once the write-ahead log is synced.
+            // 2 is FULL: a commit returns once the WAL is synced.
             ("synchronous", Value::from(2)),
-            // SQLite's advice for a file that others may have written.
+            // SQLite recommends the next two for a file that other programs may have written.
             ("trusted_schema", Value::from(0)),
             ("cell_size_check", Value::from(1)),
         ] {
@@ -119,50 +119,52 @@ impl LockedFile {
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
         schema::migrate(&mut connection, path)?;
-        if killed {
-            // The killed process may have left a commit that is in the page cache and not on disk. Its rows are shown from now on.
+        if has_wal {
+            // A killed process may have left a commit only in the page cache. It must be on disk before its rows are shown.
             [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;
         }
         self.unclean = false;
         Ok(connection)
     }
 
-    /// Notes that an operation failed: the next [`Self::connect`] checks the file, in this process or the next.
+    /// Makes the next [`Self::connect`] check the file.
     pub(super) fn mark_unclean(&mut self) {
         self.unclean = true;
     }
 
-    /// Notes that the database was closed: the next start needs no check.
+    /// Empties the lock file: the database was closed, and the next start need not check it.
     ///
     /// # Errors
-    /// The system refuses. The next start then checks the file.
+    /// The system call fails. The next start then checks the file.
     pub(super) fn mark_closed(&self) -> io::Result<()> {
         self.lock.set_len(0)
     }
 
+    /// Creates an empty file if there is none. Rejects files that SQLite would open, but delete or not write.
     fn create(&self) -> Result<(), OpenError> {
         let wal = beside(&self.path, "-wal");
         if !self.path.exists() && fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-            return Err(OpenError::damaged(&self.path, &"its write-ahead log is there without it"));
+            return Err(OpenError::damaged(&self.path, &"its write-ahead log exists, but the database does not"));
         }
-        // Closed before SQLite opens it: closing it later would drop the locks that SQLite holds for this process.
+        // POSIX: closing any descriptor of a file drops all locks of the process on that file. So this descriptor is closed before
+        // SQLite opens the file for writing. At a reopen, a reader in this process can lose its lock.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
         let file = file.map_err(OpenError::of_system(&self.path, "read and write the file"))?;
-        // SQLite opens a file of a later format read-only, as if the file system were.
-        let mut format = [0];
-        let read = file.read_at(&mut format, WRITE_FORMAT_AT);
+        // SQLite would open a file with a later write version read-only, without an error.
+        let mut version = [0];
+        let read = file.read_at(&mut version, WRITE_VERSION_OFFSET);
         read.map_err(OpenError::of_system(&self.path, "read the file"))?;
-        if format[0] > WRITE_FORMAT_MAX {
-            return Err(OpenError::damaged(&self.path, &format!("a file of SQLite's format {}", format[0])));
+        if version[0] > WRITE_VERSION_MAX {
+            return Err(OpenError::damaged(&self.path, &format!("its SQLite write version {} is unknown", version[0])));
         }
         Ok(())
     }
 
-    /// Reads the files to their ends.
+    /// Reads all bytes of the files, so that a failing disk shows as an I/O error and not as damage.
     ///
     /// # Errors
-    /// The disk fails.
-    pub(super) fn read_through(&self) -> Result<(), OpenError> {
+    /// A file cannot be read.
+    pub(super) fn read_all(&self) -> Result<(), OpenError> {
         for file in FILES.map(|suffix| beside(&self.path, suffix)).iter().filter(|file| file.exists()) {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
             read.map_err(OpenError::of_system(file, "read the file"))?;
@@ -170,13 +172,13 @@ impl LockedFile {
         Ok(())
     }
 
-    /// Moves the files into a new directory beside them and returns that. The next [`Self::connect`] starts from nothing.
+    /// Moves the files into a new directory next to them, and returns the directory. The next [`Self::connect`] creates a new database.
     ///
     /// # Errors
-    /// The system refuses. The files that were moved stay moved; the next start moves the rest.
+    /// A system call fails. Earlier files stay moved. The next start then moves a WAL that was left and is not empty.
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let aside = beside(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let failed = |error| OpenError::of_system(&aside, "move the damaged database there")(error);
+        let failed = |error| OpenError::of_system(&aside, "move the damaged database to this directory")(error);
         if self.path.exists() && !self.path.is_file() {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }
@@ -190,20 +192,20 @@ impl LockedFile {
         Ok(aside)
     }
 
-    /// The device and inode of the file at the path; `None` where there is none.
+    /// The device and inode of the file at the path, if there is a file.
     pub(super) fn identity(&self) -> Option<(u64, u64)> {
         fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 }
 
-/// Opens the file for `read`, changes nothing and leaves nothing behind.
+/// Opens the file read-only and calls `read`.
 ///
-/// A database that nobody has open has no write-ahead log, and is read as an immutable file: that needs no right to write the
-/// directory, where SQLite would otherwise put its shared memory. If a log turns up meanwhile, a daemon has started, and
-/// `read` is repeated beside it.
+/// A database that was closed has no WAL and is opened as an immutable file, which creates no file and needs no write permission. If
+/// a WAL appears meanwhile, a writer has started, and `read` is repeated. With a WAL, SQLite uses the `-shm` file, and creates it
+/// if a killed daemon has left none.
 ///
 /// # Errors
-/// There is no file, it is not of this version, or `read` failed.
+/// The file is missing or cannot be opened, or `read` failed.
 pub(super) fn read_only<T, E: From<OpenError>>(
     path: &Path,
     read: impl Fn(&Connection, &Path) -> Result<T, E>,
@@ -213,18 +215,18 @@ pub(super) fn read_only<T, E: From<OpenError>>(
         _ => OpenError::of_system(path, "read the file")(error),
     })?;
     let wal = beside(path, "-wal");
-    let attempt = |name: &Path, flags| {
+    let open_and_read = |name: &Path, flags| {
         let connection = open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags);
         read(&connection.map_err(|error| OpenError::of_sqlite(path, error))?, path)
     };
     if !wal.exists() {
-        let uri = format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), IN_URI));
-        let result = attempt(Path::new(&uri), OpenFlags::SQLITE_OPEN_URI);
+        let uri = format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), ENCODED_IN_URI));
+        let result = open_and_read(Path::new(&uri), OpenFlags::SQLITE_OPEN_URI);
         if !wal.exists() {
             return result;
         }
     }
-    attempt(path, OpenFlags::empty())
+    open_and_read(path, OpenFlags::empty())
 }
 
 fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -233,7 +235,6 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Returns once a file's content, or a directory's entries, are on disk.
 fn sync(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(OpenError::of_system(path, "sync it to disk"))
 }

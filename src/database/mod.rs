@@ -1,15 +1,15 @@
 //! The database: the durable log of transitions, in SQLite.
 //!
-//! One thread owns the connection that writes ([`Database`]). Readers open the file beside it ([`DatabaseReader`]), whether a daemon runs
-//! or not. Rows are added and, after the retention, deleted; they are not changed.
+//! [`Database`] writes, on one thread that owns the connection. [`DatabaseReader`] opens the file itself, with or without a running
+//! daemon. Rows are added and, after the retention, deleted. They are never updated.
 //!
-//! A change is acknowledged once it is on disk: write-ahead log, `synchronous=FULL`. A commit that failed may be on disk all the
-//! same, if the disk failed late. Appending is idempotent, so the caller repeats it.
+//! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
+//! reached the disk. Appending is idempotent, so the caller repeats it.
 
+mod changes;
 mod errors;
 mod file;
 mod queries;
-mod rows;
 mod schema;
 mod tables;
 mod writer;
@@ -26,18 +26,16 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
-pub use errors::{CommitError, OpenError};
-pub use queries::{DatabaseReader, Filter, ReadError};
+pub use errors::{OpenError, ReadError, WriterError};
+pub use queries::{DatabaseReader, Filter};
 pub use tables::Row;
 
-use writer::{Append, Reply, Request, Writer};
+use writer::{QueuedChange, Reply, Request, Writer};
 
-/// Requests that wait for the writer. A watch has at most one, so this bounds memory where a disk stalls under thousands of watches;
-/// the others wait with their change.
+/// Longest queue of requests to the writer. It bounds memory while the disk stalls; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
 
-/// The writing side: one per process. Clones share one writer thread, which ends once the last of them is dropped and everything
-/// queued is committed.
+/// The writing side: one per process. Clones share one writer thread. It ends once the last clone is dropped and the queue is empty.
 #[derive(Clone, Debug)]
 pub struct Database {
     requests: mpsc::Sender<Request>,
@@ -48,7 +46,7 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
     These(Vec<Arc<WatchId>>),
-    /// Those of a store that have not ended, or whose end was observed at `ended_since` or later.
+    /// The jobs of a store that have not ended, or whose end was observed at `ended_since` or later.
     Recent {
         store: StoreId,
         ended_since: Timestamp,
@@ -56,11 +54,11 @@ pub enum JobQuery {
 }
 
 impl Database {
-    /// Opens the database at `path`, creates it and its directory where there is none, migrates its schema, and starts its
-    /// writer. A damaged file, or one that is no database, is moved aside first. Blocks on the disk.
+    /// Opens the database at `path`, migrates its schema and starts its writer. Creates a missing file and directory. A damaged file,
+    /// or a file of another program, is moved to quarantine first. Blocks on the disk.
     ///
     /// # Errors
-    /// Another process has it open, it is of a newer version, or the system refuses.
+    /// Another process holds the lock file, the schema is newer than this refwatch, or the system or SQLite fails.
     pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
@@ -69,12 +67,12 @@ impl Database {
         Ok(Self { requests, health })
     }
 
-    /// Opens the database as [`Self::open`] does, but leaves the writing to the caller, who awaits the future: a simulation, where
-    /// time must not pass during a commit.
+    /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run: for simulations, where no
+    /// time may pass during a commit.
     ///
     /// # Errors
     /// As with [`Self::open`].
-    pub fn open_unwritten(
+    pub fn open_without_thread(
         path: &Path,
         instruments: &Instruments,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
@@ -84,80 +82,82 @@ impl Database {
         Ok((Self { requests, health }, writer.run(queue)))
     }
 
-    /// Whether the database can be written: `None`, or the last error.
+    /// `None` if the last commit or check succeeded, otherwise its error.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.clone()
     }
 
-    /// Reads the last known state of jobs. Jobs without rows are left out.
+    /// Reads the last known state of jobs. Jobs without rows are omitted.
     ///
     /// # Errors
-    /// The database cannot be read, or the writer has ended.
-    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, CommitError> {
+    /// The database cannot be read, or the writer has stopped.
+    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, WriterError> {
         if jobs == JobQuery::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }
-        self.request(|done| Request::Restore { jobs, done }).await
+        self.request(|reply| Request::Restore { jobs, reply }).await
     }
 
-    /// Adds a change of one job. Returns once it is on disk. Dropping the future does not take the change back.
+    /// Adds a change of one job. Returns once it is on disk. Dropping the future does not cancel a queued change.
     ///
     /// # Errors
-    /// The change may or may not be on disk; appending it again keeps it once. [`CommitError::WriterGone`]: it never will be.
-    pub async fn append(&self, id: &WatchId, change: &Change) -> Result<(), CommitError> {
+    /// The change may or may not be on disk. Appending it again does not duplicate it. After [`WriterError::Stopped`] every attempt
+    /// fails.
+    pub async fn append(&self, id: &WatchId, change: &Change) -> Result<(), WriterError> {
         if change.is_empty() {
             return Ok(());
         }
         let (id, change) = (id.clone(), change.clone());
-        self.request(|done| Request::Append(Box::new(Append { id, change, done }))).await
+        self.request(|reply| Request::Append(Box::new(QueuedChange { id, change, reply }))).await
     }
 
-    /// Deletes the rows of every job whose end was observed before `instant`, and returns the number of jobs. It uses small
-    /// transactions, so that commits run in between. A job that is still `watched` stays: at the next start it must not be
-    /// polled again.
+    /// Deletes the rows of every job whose end was observed before `instant`. Returns the number of jobs. It uses small transactions,
+    /// so that changes are committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
+    /// not know that the jobs have ended, and would poll them.
     ///
     /// # Errors
-    /// The database cannot be written, or the writer has ended. What was deleted until then stays deleted.
+    /// The database cannot be written, or the writer has stopped. Earlier transactions stay committed.
     pub async fn delete_ended_before(
         &self,
         instant: Timestamp,
         watched: BTreeSet<Arc<WatchId>>,
-    ) -> Result<usize, CommitError> {
+    ) -> Result<usize, WriterError> {
         let watched = Arc::new(watched);
         let mut jobs = 0;
         loop {
             let watched = Arc::clone(&watched);
-            let deleted = self.request(|done| Request::DeleteEnded { before: instant, watched, done }).await?;
+            let deleted = self.request(|reply| Request::DeleteEnded { before: instant, watched, reply }).await?;
             jobs += deleted;
-            if deleted < rows::DELETED_JOBS_MAX {
+            if deleted < changes::DELETED_JOBS_MAX {
                 return Ok(jobs);
             }
         }
     }
 
-    /// Tests whether the database can be written. An answer, good or bad, shows that the writer is not stuck.
+    /// Tests whether the write lock can be taken. Writes nothing, so a full disk may pass the test. Any result, even an error, shows
+    /// that the writer is not stuck.
     ///
     /// # Errors
-    /// The database cannot be written now.
-    pub async fn check(&self) -> Result<(), CommitError> {
+    /// The database cannot be opened or locked, or the writer has stopped.
+    pub async fn check(&self) -> Result<(), WriterError> {
         self.request(Request::Check).await
     }
 
-    /// Ends the writer and returns once all queued changes are committed and the file is closed. Later requests of any clone
-    /// get [`CommitError::WriterGone`].
+    /// Stops the writer. Returns once every queued request has its result and the file is closed. Later requests of any clone get
+    /// [`WriterError::Stopped`].
     pub async fn close(self) {
-        let (done, ended) = oneshot::channel();
-        if self.requests.send(Request::Close(done)).await.is_ok() {
-            // Without an answer the thread has ended as well.
-            drop(ended.await);
+        let (reply, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(reply)).await.is_ok() {
+            // An error means that the writer has stopped without a reply.
+            drop(closed.await);
         }
     }
 
-    async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, CommitError> {
-        let (done, result) = oneshot::channel();
-        self.requests.send(request(done)).await.map_err(|_| CommitError::WriterGone)?;
-        result.await.map_err(|_| CommitError::WriterGone)?
+    async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, WriterError> {
+        let (reply, result) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| WriterError::Stopped)?;
+        result.await.map_err(|_| WriterError::Stopped)?
     }
 }
 

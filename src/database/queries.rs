@@ -1,7 +1,8 @@
 //! Reads the database: for the daemon at its start, for pages, the API and `history`.
 //!
-//! Every row is read as a value of `core`. A row that cannot be read, as after damage that SQLite's check does not see, is skipped
-//! and logged: it must not stop the daemon. A reader needs only the right to read, beside a running daemon or without one.
+//! Every row is read as a value of `core`. A row that cannot be read is skipped and logged: damage that SQLite's check does not find
+//! must not stop the daemon. A reader needs only read permission, and after a kill of the daemon also write permission for the
+//! directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,17 +11,17 @@ use std::sync::Arc;
 use rusqlite::{Connection, Params, Result, params_from_iter};
 use tracing::warn;
 
-use super::errors::OpenError;
-use super::rows::{JOB, job_values};
-use super::tables::{Row, Table, milliseconds};
+use super::changes::{OF_JOB, job_values};
+use super::errors::{OpenError, ReadError};
+use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
 
-/// Reads the database at a path. Every call opens the file, reads one consistent state and closes it: a connection that stays would
-/// hold up the write-ahead log, or read a file that was replaced. Calls block on the disk.
+/// Reads the database at a path. Every call opens the file, reads in one transaction and closes the file. A connection that stayed open
+/// would go on reading a file that was replaced. Calls block on the disk.
 #[derive(Clone, Debug)]
 pub struct DatabaseReader {
     path: Arc<Path>,
@@ -33,7 +34,7 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     pub store: Option<ReferenceStoreId>,
     pub job: Option<ImportJobId>,
-    /// The latest so many; `None`: all.
+    /// At most this many, the latest. `None`: all.
     pub limit: Option<u32>,
 }
 
@@ -44,30 +45,22 @@ impl Filter {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error("the database cannot be read: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-}
-
 impl DatabaseReader {
-    /// A reader of the database at `path`, which need not exist yet.
+    /// The file at `path` need not exist yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.into() }
     }
 
-    /// The rows that match, in the order written.
+    /// Reads the rows that match, in the order written.
     ///
     /// # Errors
-    /// There is no database, it is not of this version, or it cannot be read.
-    pub fn rows<T: Table>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
+    /// There is no database, its schema has another version, or it cannot be read.
+    pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
         let Filter { since, store, job, limit } = filter;
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
-            ("observed_at >= ?", since.map(milliseconds)),
+            ("observed_at >= ?", since.map(millisecond_text)),
             ("store_id = ?", store.as_ref().map(|store| store.as_str().to_owned())),
             ("job_id = ?", job.as_ref().map(|job| job.as_str().to_owned())),
         ] {
@@ -76,13 +69,13 @@ impl DatabaseReader {
                 values.push(value);
             }
         }
-        // SQLite takes a negative limit for none.
+        // SQLite treats a negative limit as no limit.
         let limit = limit.map_or(-1, i64::from);
         let condition = format!("WHERE {} ORDER BY id DESC LIMIT {limit}", conditions.join(" AND "));
-        self.open(|connection| latest_last(select(connection, &condition, params_from_iter(&values))))
+        self.open(|connection| oldest_first(select(connection, &condition, params_from_iter(&values))))
     }
 
-    /// The latest transitions of each of these jobs, at most `each` of a job, in the order written.
+    /// Reads at most `each` transitions of each job, the latest. The transitions of a job are in the order written.
     ///
     /// # Errors
     /// As [`Self::rows`].
@@ -91,25 +84,26 @@ impl DatabaseReader {
         jobs: &[Arc<WatchId>],
         each: u32,
     ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
-        let condition = format!("WHERE {JOB} ORDER BY id DESC LIMIT {each}");
+        let condition = format!("WHERE {OF_JOB} ORDER BY id DESC LIMIT {each}");
         self.open(|connection| {
-            let rows = jobs.iter().map(|id| latest_last(select(connection, &condition, job_values(id))));
+            let rows = jobs.iter().map(|id| oldest_first(select(connection, &condition, job_values(id))));
             Ok(rows.collect::<Result<Vec<_>>>()?.concat())
         })
     }
 
     fn open<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
         file::read_only(&self.path, |connection, path| {
-            let version = schema::version(connection, path)?;
+            let transaction = connection.unchecked_transaction()?;
+            let version = schema::version(&transaction, path)?;
             if version < schema::VERSION {
                 return Err(OpenError::OlderSchema { path: path.into(), found: version, known: schema::VERSION }.into());
             }
-            Ok(read(connection)?)
+            Ok(read(&transaction)?)
         })
     }
 }
 
-/// Reads the state of jobs: their rows are replayed in the order written.
+/// Replays the rows of jobs in the order written. Returns the final state of each job that has rows.
 pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
@@ -119,7 +113,7 @@ pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMa
     known.filter_map(Result::transpose).collect()
 }
 
-/// The jobs of a store that have not ended, or that ended at `ended_since` or later.
+/// The jobs of [`JobQuery::Recent`].
 fn recent_jobs(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
@@ -136,7 +130,7 @@ enum Entry {
 }
 
 fn replay(connection: &Connection, id: &WatchId) -> Result<Option<JobState>> {
-    let condition = format!("WHERE {JOB}");
+    let condition = format!("WHERE {OF_JOB}");
     let mut entries: BTreeMap<i64, Entry> = BTreeMap::new();
     let rows = select(connection, &condition, job_values(id))?;
     entries.extend(rows.into_iter().map(|row| (row.id, Entry::Transition(row.value))));
@@ -153,7 +147,7 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<JobState>> {
                 known.sources.insert(key, to);
             }
             (Entry::Detail(detail), Some(known)) => replay_detail(detail, known),
-            // A job's first row is a transition: somebody deleted it, or it cannot be read.
+            // The first row of a job is a transition. It was deleted by hand, or cannot be read.
             (Entry::Source(_) | Entry::Detail(_), None) => {}
         }
     }
@@ -175,8 +169,10 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
     }
 }
 
-/// A job that vanished or returned was not seen to have its status. These two leave `last_seen` alone, because a later change may
-/// lie before them.
+/// Vanished and Returned do not confirm the status, so they do not move `last_seen`. Example: `IN_PROGRESS` at 10:00, a 404 at 10:05,
+/// COMPLETED at 10:10. The job may have ended at 10:02, so the `not_before` of its end must be 10:00.
+///
+/// A creation time that cannot be parsed becomes `None`.
 fn replay_detail(Detail { kind, value, observed_at }: Detail, known: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => known.status_message = value,
@@ -189,14 +185,14 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, known: &mut JobSta
 }
 
 /// Tests that every table has its columns.
-pub(super) fn probe(connection: &Connection) -> Result<()> {
+pub(super) fn check_columns(connection: &Connection) -> Result<()> {
     select::<Transition>(connection, "LIMIT 0", [])?;
     select::<SourceTransition>(connection, "LIMIT 0", [])?;
     select::<Detail>(connection, "LIMIT 0", [])?;
     Ok(())
 }
 
-fn select<T: Table>(connection: &Connection, condition: &str, values: impl Params) -> Result<Vec<Row<T>>> {
+fn select<T: Stored>(connection: &Connection, condition: &str, values: impl Params) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {condition}", T::NAME);
     let mut statement = connection.prepare_cached(&sql)?;
@@ -213,9 +209,6 @@ fn select<T: Table>(connection: &Connection, condition: &str, values: impl Param
     Ok(values)
 }
 
-fn latest_last<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {
-    rows.map(|mut rows| {
-        rows.reverse();
-        rows
-    })
+fn oldest_first<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {
+    rows.map(|rows| rows.into_iter().rev().collect())
 }

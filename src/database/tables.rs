@@ -1,6 +1,8 @@
-//! The tables: which value of `core` each one holds, how it is written as columns and read again.
+//! The three tables: which type of `core` each stores, and how its values map to columns.
 //!
-//! Every table starts with the same columns: `id`, `target`, `kind`, `store_id`, `job_id`.
+//! Every table starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job, always [`KIND`]. The
+//! [`DetailKind`] of a detail is in the column `detail`. The columns name no resource of one kind of job: a store is a reference store,
+//! and an item in `item_transitions` is a source.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,8 +15,8 @@ use crate::core::job::{JobKey, JobStatus, KIND, Source, SourceKey, SourceStatus,
 use crate::core::time::Timestamp;
 use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
 
-/// A value that has a table.
-pub trait Table: Sized {
+/// A type whose values are stored in a table, one value a row.
+pub trait Stored: Sized {
     const NAME: &str;
     /// The columns after those of the job.
     const COLUMNS: &[&str];
@@ -23,22 +25,22 @@ pub trait Table: Sized {
     fn values(&self) -> Vec<Value>;
 
     /// # Errors
-    /// A column does not hold what refwatch writes.
+    /// A value has the wrong type or range, or a time or a kind of detail cannot be parsed. An unknown anomaly is read as `None`.
     fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
 }
 
 /// A row of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row<T> {
-    /// The order in which rows were written, over all tables.
+    /// The order of writing, over all tables.
     pub id: i64,
     pub job: WatchId,
     pub value: T,
 }
 
-impl<T: Table> Row<T> {
+impl<T: Stored> Row<T> {
     /// # Errors
-    /// As [`Table::read`].
+    /// As [`Stored::read`], or an id of the job cannot be parsed.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
         let key = JobKey { store: parsed(row, "store_id")?, job: parsed(row, "job_id")? };
         let job = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
@@ -46,7 +48,7 @@ impl<T: Table> Row<T> {
     }
 }
 
-impl Table for Transition {
+impl Stored for Transition {
     const NAME: &str = "transitions";
     const COLUMNS: &[&str] = &[
         "from_status",
@@ -64,8 +66,8 @@ impl Table for Transition {
         vec![
             from.as_ref().map(|from| from.as_str().to_owned()).into(),
             text(to.as_str()),
-            milliseconds(*observed_at).into(),
-            not_before.map(milliseconds).into(),
+            millisecond_text(*observed_at).into(),
+            not_before.map(millisecond_text).into(),
             status_message.clone().into(),
             created_at.as_ref().map(Timestamp::to_string).into(),
             completed_at.as_ref().map(Timestamp::to_string).into(),
@@ -88,7 +90,7 @@ impl Table for Transition {
     }
 }
 
-impl Table for SourceTransition {
+impl Stored for SourceTransition {
     const NAME: &str = "item_transitions";
     const COLUMNS: &[&str] =
         &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
@@ -102,7 +104,7 @@ impl Table for SourceTransition {
             from.as_ref().map(|from| from.as_str().to_owned()).into(),
             text(to.status.as_str()),
             to.status_message.as_deref().map(str::to_owned).into(),
-            milliseconds(*observed_at).into(),
+            millisecond_text(*observed_at).into(),
         ]
     }
 
@@ -121,12 +123,12 @@ impl Table for SourceTransition {
     }
 }
 
-impl Table for Detail {
+impl Stored for Detail {
     const NAME: &str = "details";
     const COLUMNS: &[&str] = &["detail", "value", "observed_at"];
 
     fn values(&self) -> Vec<Value> {
-        vec![text(self.kind.as_str()), self.value.clone().into(), milliseconds(self.observed_at).into()]
+        vec![text(self.kind.as_str()), self.value.clone().into(), millisecond_text(self.observed_at).into()]
     }
 
     fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
@@ -140,8 +142,8 @@ impl Table for Detail {
     }
 }
 
-/// As the API and `history --json` show it: the columns of the table.
-impl<T: Table> Serialize for Row<T> {
+/// The JSON object of the API and of `history --json`: the columns of the table, with [`KIND`] as `kind`.
+impl<T: Stored> Serialize for Row<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut columns = serializer.serialize_map(None)?;
         columns.serialize_entry("id", &self.id)?;
@@ -160,9 +162,9 @@ impl<T: Table> Serialize for Row<T> {
     }
 }
 
-/// A time of refwatch's own, as text that sorts as the times do. Times of the service keep all their digits: they are compared
-/// with those in its next response.
-pub(super) fn milliseconds(time: Timestamp) -> String {
+/// A time that refwatch measured, with three decimals, so that texts sort in the order of their times. Times from AWS keep all digits:
+/// they are compared with the times in the next response.
+pub(super) fn millisecond_text(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 

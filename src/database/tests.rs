@@ -1,4 +1,4 @@
-//! The settings that durability needs, and properties of what is written and read again.
+//! Settings, indexes, migrations, detection of an unclean stop, unreadable rows, and a property test of restored states.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const POLICY: PollPolicy = PollPolicy {
 };
 
 #[test]
-fn the_writer_syncs_every_commit() {
+fn the_writer_uses_wal_full_sync_and_an_untrusted_schema() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut file = file::LockedFile::lock(&directory.path().join("database.db")).expect("a lock");
     let connection = file.connect().expect("a database");
@@ -35,17 +35,17 @@ fn the_writer_syncs_every_commit() {
 }
 
 #[test]
-fn the_rows_of_a_job_are_found_by_index() {
+fn the_rows_of_a_job_are_found_by_an_index() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
     for table in ["transitions", "item_transitions", "details"] {
-        let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", rows::JOB);
+        let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", changes::OF_JOB);
         let step: String = connection.query_one(&plan, [""; 4], |row| row.get("detail")).expect("a step");
         assert!(step.contains("_of_job (store_id=? AND "), "{step}");
     }
 }
 
-/// A time with more digits than milliseconds have.
+/// A time with nanoseconds.
 fn time(seconds: i64, nanosecond: i32) -> Timestamp {
     Timestamp::new(1_700_000_000 + seconds, nanosecond).expect("in range")
 }
@@ -54,8 +54,8 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// An outcome of a poll. Values that are saved only together with a transition depend on its status: the completion time, and the
-/// message of a source. The creation time is always set.
+/// An outcome of a poll. The completion time and the message of a source depend on the status, because a change of either alone is not
+/// saved. The creation time is always set.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
     let source = (0..3_u32, 0..SourceStatus::KNOWN.len()).prop_map(|(nth, status)| {
         let status = SourceStatus::KNOWN[status].clone();
@@ -81,10 +81,10 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
     prop_oneof![4 => snapshot.prop_map(Ok), 1 => failure.prop_map(Err)]
 }
 
-/// One watch and the expected content of the database.
+/// The tracker of one job, and what the expected state needs besides.
 struct Model {
     id: Arc<WatchId>,
-    watch: JobTracker,
+    tracker: JobTracker,
     last_seen: Option<Timestamp>,
     last_outcome: Option<(PollOutcome, Now)>,
 }
@@ -93,11 +93,11 @@ impl Model {
     fn new(target: &str) -> Self {
         let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
         let id = Arc::new(WatchId { target: target.into(), key });
-        Self { id, watch: JobTracker::new(POLICY, None, 1), last_seen: None, last_outcome: None }
+        Self { id, tracker: JobTracker::new(POLICY, None, 1), last_seen: None, last_outcome: None }
     }
 
     fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
-        let change = self.watch.handle(outcome.clone(), now).change;
+        let change = self.tracker.handle(outcome.clone(), now).change;
         let seen = |kind| matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged);
         if change.transition.is_some() || !change.sources.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
             self.last_seen = Some(now.wall);
@@ -107,7 +107,7 @@ impl Model {
     }
 
     fn expected(&self) -> Option<JobState> {
-        let known = self.watch.known()?;
+        let known = self.tracker.known()?;
         let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
         let vanished_at = known.vanished_at.map(to_milliseconds);
         Some(JobState { since, last_seen, vanished_at, ..JobState::clone(known) })
@@ -143,8 +143,8 @@ proptest! {
             for model in &models {
                 let (store, ended_since) = (model.id.store_id(), time(50_000, 0));
                 let recent = database.restore(JobQuery::Recent { store, ended_since }).await.expect("its jobs");
-                let lately = |known: &JobState| !known.status.is_terminal() || known.since >= ended_since;
-                let expected = restored.get_key_value(&model.id).filter(|(_, known)| lately(known));
+                let is_recent = |known: &JobState| !known.status.is_terminal() || known.since >= ended_since;
+                let expected = restored.get_key_value(&model.id).filter(|(_, known)| is_recent(known));
                 assert_eq!(recent.first_key_value(), expected);
             }
             restored
@@ -153,8 +153,8 @@ proptest! {
             let restored = restored.get(&model.id);
             prop_assert_eq!(restored.cloned(), model.expected());
             if let Some((outcome, now)) = &model.last_outcome {
-                let mut watch = JobTracker::new(POLICY, restored.cloned().map(Arc::new), 1);
-                let change = watch.handle(outcome.clone(), *now).change;
+                let mut tracker = JobTracker::new(POLICY, restored.cloned().map(Arc::new), 1);
+                let change = tracker.handle(outcome.clone(), *now).change;
                 prop_assert_eq!(change, Change::default(), "a repeated outcome changes nothing after a restart");
             }
         }
@@ -194,20 +194,20 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
 }
 
 #[test]
-fn an_unclean_stop_is_recognised_by_the_process_id_or_the_log() {
+fn an_unclean_stop_is_recognised_by_the_process_id() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("database.db");
     let instruments = Instruments::new().expect("instruments");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let lock = || std::fs::read_to_string(directory.path().join("database.db.lock")).expect("a lock file");
+    let lock_file = || std::fs::read_to_string(directory.path().join("database.db.lock")).expect("a lock file");
     runtime.block_on(Database::open(&path, &instruments).expect("a database").close());
-    assert_eq!(lock(), "", "closed");
+    assert_eq!(lock_file(), "", "closed");
     drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
-    assert_eq!(lock().trim_end(), std::process::id().to_string(), "not closed by the writer");
-    // SQLite's check reads every page. Opening the file reads the schema only.
-    let pages = std::fs::metadata(&path).expect("a file").len();
+    assert_eq!(lock_file().trim_end(), std::process::id().to_string(), "not closed by the writer");
+    // SQLite's check reads every page. Without the check, opening reads only the schema.
+    let length = std::fs::metadata(&path).expect("a file").len();
     let file = std::fs::File::options().write(true).open(&path).expect("a file");
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 512], pages - 4096).expect("damage");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 512], length - 4096).expect("damage");
     runtime.block_on(Database::open(&path, &instruments).expect("a new database").close());
     assert_eq!(instruments.database_quarantined.get(), 1);
 }

@@ -1,7 +1,7 @@
-//! The one writer: a thread that owns the connection. It commits all waiting changes in one transaction, then acknowledges each.
+//! The only writer: it owns the connection. It commits a group of waiting changes in one transaction, then acknowledges each change.
 //!
-//! After any failure it closes the connection, and the next request opens and checks the file again: what SQLite held in memory when
-//! a disk failed cannot be trusted. The caller decides whether to repeat a request. The writer publishes the health of the database.
+//! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens and
+//! checks the file again. The caller decides whether to repeat a request. The writer publishes whether commits and checks succeed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -13,9 +13,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::errors::{CommitError, OpenError};
+use super::errors::{OpenError, WriterError};
 use super::file::LockedFile;
-use super::{JobQuery, queries, rows};
+use super::{JobQuery, changes, queries};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
 use crate::core::time::Timestamp;
@@ -23,43 +23,43 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
-/// Requests taken at once. It bounds how long the first of them waits for the last.
+/// Largest group. It bounds how long the first caller waits.
 const GROUP_MAX: usize = 1024;
 
-/// Where the result of a request goes. A caller that has gone changes nothing here.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
+/// Sends the result of a request. The caller may have dropped the receiver.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, WriterError>>;
 
 #[derive(Debug)]
 pub(super) enum Request {
-    Append(Box<Append>),
+    Append(Box<QueuedChange>),
     Restore {
         jobs: JobQuery,
-        done: Reply<BTreeMap<Arc<WatchId>, JobState>>,
+        reply: Reply<BTreeMap<Arc<WatchId>, JobState>>,
     },
-    /// Deletes the rows of at most [`rows::DELETED_JOBS_MAX`] jobs, and returns their number.
+    /// Deletes the rows of at most [`changes::DELETED_JOBS_MAX`] jobs, and returns their number.
     DeleteEnded {
         before: Timestamp,
         watched: Arc<BTreeSet<Arc<WatchId>>>,
-        done: Reply<usize>,
+        reply: Reply<usize>,
     },
-    /// Tests whether the database can be written.
+    /// Tests whether the write lock can be taken.
     Check(Reply<()>),
-    /// Ends the writer once all queued requests are done.
+    /// Stops the writer after all queued requests.
     Close(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
-pub(super) struct Append {
+pub(super) struct QueuedChange {
     pub(super) id: WatchId,
     pub(super) change: Change,
-    pub(super) done: Reply<()>,
+    pub(super) reply: Reply<()>,
 }
 
 #[derive(Debug)]
 pub(super) struct Writer {
     /// `None` after a failure, until the next request.
     connection: Option<Connection>,
-    /// The file that the connection was opened on.
+    /// The identity of the file when the connection was opened.
     identity: Option<(u64, u64)>,
     file: LockedFile,
     instruments: Instruments,
@@ -67,16 +67,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Takes the lock and opens the file. A damaged one is moved aside first, and a new one created.
+    /// Takes the lock and opens the file. Moves a damaged file to quarantine and creates a new one.
     ///
     /// # Errors
-    /// As [`super::Database::open`] says.
+    /// As [`super::Database::open`].
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let mut file = LockedFile::lock(path)?;
         let mut connection = connect(&mut file);
         if let Err(OpenError::Damaged { .. }) = connection {
-            // SQLite calls a file damaged whose disk fails to read, too.
-            file.read_through()?;
+            // A failing disk can look like damage to SQLite.
+            file.read_all()?;
             connection = connect(&mut file);
         }
         if let Err(OpenError::Damaged { path, reason }) = &connection {
@@ -96,14 +96,13 @@ impl Writer {
         self.health.subscribe()
     }
 
-    /// Starts the thread. It ends when all senders to `queue` are gone, or when it is told to, and the queue is empty.
+    /// Starts a thread for [`Self::run`].
     ///
     /// # Errors
-    /// The system allows no more threads.
+    /// The runtime or the thread cannot be created.
     pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
         let path = self.file.path.clone();
         let run = || {
-            // All that the thread needs of a runtime is to sleep while the queue is empty.
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
             thread::Builder::new().name("database".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
         };
@@ -111,38 +110,41 @@ impl Writer {
         Ok(())
     }
 
-    /// Handles requests until the queue ends. Blocks on the disk.
+    /// Handles requests. Ends once the queue is empty and all senders are gone or [`Request::Close`] was received. Blocks on the disk.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         let mut closing = Vec::new();
         while queue.recv_many(&mut requests, GROUP_MAX).await > 0 {
-            let mut group: Vec<Append> = Vec::new();
+            let mut group: Vec<QueuedChange> = Vec::new();
             for request in requests.drain(..) {
                 match request {
-                    Request::Append(append) => group.push(*append),
-                    Request::Restore { jobs, done } => {
-                        // Changes that were queued before are part of the result.
-                        self.append(mem::take(&mut group));
-                        // One transaction, so that all jobs are read at one point in time.
-                        let read = self.attempt(|connection| queries::restore(&*connection.transaction()?, jobs));
-                        drop(done.send(read));
+                    Request::Append(change) => group.push(*change),
+                    Request::Restore { jobs, reply } => {
+                        // The result includes the changes that were queued before.
+                        self.commit_group(mem::take(&mut group));
+                        // One transaction, so that all jobs are read at the same point in time.
+                        let read = self.execute(|connection| queries::restore(&*connection.transaction()?, jobs));
+                        drop(reply.send(read));
                     }
-                    Request::DeleteEnded { before, watched, done } => {
-                        drop(done.send(self.commit(|rows| rows::delete_ended(rows, before, &watched))));
+                    Request::DeleteEnded { before, watched, reply } => {
+                        // The group is committed later: a job whose retention has expired normally has no queued change.
+                        let deleted = self.commit(|transaction| changes::delete_ended(transaction, before, &watched));
+                        drop(reply.send(deleted));
                     }
-                    Request::Check(done) => {
-                        self.append(mem::take(&mut group));
-                        drop(done.send(self.check()));
+                    Request::Check(reply) => {
+                        // The check frees the pages of these commits.
+                        self.commit_group(mem::take(&mut group));
+                        drop(reply.send(self.check()));
                     }
-                    Request::Close(done) => {
+                    Request::Close(reply) => {
                         queue.close();
-                        closing.push(done);
+                        closing.push(reply);
                     }
                 }
             }
-            self.append(group);
+            self.commit_group(group);
         }
-        // Closing the last connection moves the write-ahead log into the database.
+        // Closing the last connection moves the WAL into the database.
         let closed = self.connection.take().map(|connection| connection.close().map_err(|(_, error)| error));
         let error = match closed {
             Some(Ok(())) => self.file.mark_closed().err().map(|error| error.to_string()),
@@ -152,36 +154,36 @@ impl Writer {
         if let Some(error) = error {
             warn!(
                 event = "database_not_closed",
-                error, "cannot close the database; the next start checks it, and no transition is lost"
+                error, "cannot close the database; the next start checks it, and no committed transition is lost"
             );
         }
         drop(self.file);
-        for done in closing {
-            let _ = done.send(());
+        for reply in closing {
+            let _ = reply.send(());
         }
     }
 
-    /// Adds a group of changes in one transaction. They succeed or fail together.
-    fn append(&mut self, group: Vec<Append>) {
+    /// Commits a group of changes in one transaction. They succeed or fail together.
+    fn commit_group(&mut self, group: Vec<QueuedChange>) {
         if group.is_empty() {
             return;
         }
         let result = self.commit(|transaction| {
-            let last_id = rows::last_id(transaction)?;
-            let mut changes = group.iter();
-            changes.try_fold(last_id, |last_id, append| rows::append(transaction, last_id, &append.id, &append.change))
+            let last_id = changes::last_id(transaction)?;
+            let mut group = group.iter();
+            group.try_fold(last_id, |last_id, queued| changes::insert(transaction, last_id, &queued.id, &queued.change))
         });
-        for append in group {
-            drop(append.done.send(result.clone().map(|_| ())));
+        for queued in group {
+            drop(queued.reply.send(result.clone().map(|_| ())));
         }
     }
 
-    fn commit<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, CommitError> {
-        let result = self.attempt(|connection| {
+    fn commit<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, WriterError> {
+        let result = self.execute(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = work(&transaction)?;
+            let value = work(&transaction)?;
             transaction.commit()?;
-            Ok(done)
+            Ok(value)
         });
         match &result {
             Ok(_) => self.instruments.database_commits.inc(),
@@ -191,41 +193,42 @@ impl Writer {
         result
     }
 
-    /// Tests whether the file is the one that was opened and its write lock can be taken.
-    fn check(&mut self) -> Result<(), CommitError> {
-        let result = self.attempt(|connection| {
+    /// Takes the write lock and releases it. Writes nothing.
+    fn check(&mut self) -> Result<(), WriterError> {
+        let result = self.execute(|connection| {
             connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
-            // The pages that the last commits left in memory: the system caches them, too.
+            // Free the page cache; the operating system caches the pages, too.
             connection.execute_batch("PRAGMA shrink_memory")
         });
         self.publish_health(result.as_ref().err());
         result
     }
 
-    fn attempt<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, CommitError> {
-        // A commit to a file that was moved or deleted would be lost with it.
+    /// Calls `work` with the connection. Opens the file first if the last operation failed, or if the file was replaced or deleted: a
+    /// commit to the old file would be lost.
+    fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
         let present = self.connection.take().filter(|_| self.file.identity() == self.identity);
         let mut connection = if let Some(connection) = present {
             connection
         } else {
             let opened = connect(&mut self.file);
             self.identity = self.file.identity();
-            opened.map_err(|error| CommitError::Reopen(Arc::new(error)))?
+            opened.map_err(|error| WriterError::Reopen(Arc::new(error)))?
         };
         match work(&mut connection) {
-            Ok(done) => {
+            Ok(value) => {
                 self.connection = Some(connection);
-                Ok(done)
+                Ok(value)
             }
             Err(error) => {
                 self.file.mark_unclean();
-                Err(CommitError::Sqlite(Arc::new(error)))
+                Err(WriterError::Sqlite(Arc::new(error)))
             }
         }
     }
 
-    /// Publishes whether the database can be written. Logs each change once: every watch meets the same error.
-    fn publish_health(&self, error: Option<&CommitError>) {
+    /// Publishes the result of a commit or check. Logs only changes, because every watch gets the same error.
+    fn publish_health(&self, error: Option<&WriterError>) {
         let error = error.map(ToString::to_string);
         let changed = self.health.send_if_modified(|health| {
             let changed = *health != error;
@@ -242,9 +245,9 @@ impl Writer {
     }
 }
 
-/// Opens the file, and tests that nobody has changed its tables by hand.
+/// Opens the file, and tests that every table has its columns: SQLite's check accepts a table that was altered by hand.
 fn connect(file: &mut LockedFile) -> Result<Connection, OpenError> {
     let connection = file.connect()?;
-    queries::probe(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
+    queries::check_columns(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
     Ok(connection)
 }

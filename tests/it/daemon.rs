@@ -275,7 +275,7 @@ fn an_error_in_an_included_file_removes_no_watch() {
     let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
     eventually("the failed reload", || (reload() == Some(0.0)).then_some(()));
     assert_eq!(live(), Some(2.0));
-    let goes_on = "their jobs and stores from before are still watched";
+    let goes_on = "previously watched jobs and stores are still watched";
     assert!(daemon.stderr().contains(goes_on) && get(address, "/").1.contains(goes_on), "{}", daemon.stderr());
 
     std::fs::remove_file(workspace.path("conf.d/import.toml")).expect("a file");

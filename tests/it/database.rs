@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
-use refwatch::database::{CommitError, Database, DatabaseReader, Filter, OpenError, ReadError, Row};
+use refwatch::database::{Database, DatabaseReader, Filter, OpenError, ReadError, Row, WriterError};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -167,7 +167,7 @@ async fn fault_094_a_second_writer_is_rejected_with_the_process_id_of_the_first(
     database.close().await;
     db.open();
     let late = clone.append(&id(1), &transition(None, "SUBMITTED", 0)).await;
-    assert!(matches!(late, Err(CommitError::WriterGone)), "{late:?}");
+    assert!(matches!(late, Err(WriterError::Stopped)), "{late:?}");
 }
 
 #[tokio::test]

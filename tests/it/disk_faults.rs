@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use refwatch::database::{CommitError, Database, OpenError};
+use refwatch::database::{Database, OpenError, WriterError};
 use tempfile::TempDir;
 
 use crate::database::{TestDatabase, id, transition};
@@ -72,7 +72,7 @@ pub(crate) fn skipped<T>(reason: &str) -> Option<T> {
 }
 
 /// Commits transitions of one job until one fails. Returns the number of acknowledged commits, and the error.
-async fn append_until_failure(database: &Database, from: u64) -> (u64, CommitError) {
+async fn append_until_failure(database: &Database, from: u64) -> (u64, WriterError) {
     for number in from..from + 10_000 {
         let mut change = transition(None, &format!("S{number}"), 0);
         change.transition.as_mut().expect("a transition").status_message = Some("x".repeat(4000));
@@ -109,7 +109,7 @@ async fn fault_071_a_full_disk_is_not_damage_and_writes_resume_when_there_is_spa
     let database = db.open();
     let filler = disk.fill();
     let (kept, error) = append_until_failure(&database, 0).await;
-    assert!(matches!(error, CommitError::Sqlite(_)), "{error}");
+    assert!(matches!(error, WriterError::Sqlite(_)), "{error}");
     assert_eq!(append_until_failure(&database, kept).await.0, kept, "still no space");
     assert_no_damage(&db);
     database.close().await;

@@ -235,7 +235,7 @@ impl DaemonHost {
         self.compare(&recorded, true);
         self.service.daemon_starts(self.daemon, &recorded);
         let instruments = Instruments::new().expect("metrics");
-        let (database, writing) = Database::open_unwritten(&self.path, &instruments).expect("a database");
+        let (database, writing) = Database::open_without_thread(&self.path, &instruments).expect("a database");
         let mut writer = JoinSet::new();
         writer.spawn(writing);
         let context = TaskContext { clock: self.clock, database, board: SharedState::default(), instruments };

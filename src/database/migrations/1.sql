@@ -1,3 +1,4 @@
+-- details.kind is the kind of detail. Migration 3 renames it.
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY,
     target TEXT NOT NULL,

@@ -1,3 +1,5 @@
+-- Prepares the tables for other kinds of jobs: kind is the kind of job, and the names are no longer those of reference imports.
+-- Drops the column hash. The former details.kind becomes details.detail.
 CREATE TABLE new_transitions (
     id INTEGER PRIMARY KEY,
     target TEXT NOT NULL,

@@ -17,7 +17,7 @@ use crate::core::job::{KIND, WatchId};
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
 use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition};
-use crate::database::{CommitError, Database};
+use crate::database::{Database, WriterError};
 use crate::instruments::Instruments;
 use crate::state::{FailedPoll, RECENT_FAILURES_MAX, SharedState, TransitionEvent, WatchState, WatchStatus};
 pub(crate) use poller::Poller;
@@ -144,7 +144,7 @@ impl JobWatcher {
 
     async fn try_commit(&self, change: &Change) -> Result<bool, WriterStopped> {
         let committed = self.context.database.append(&self.view.id, change).await;
-        if let Err(CommitError::WriterGone) = committed {
+        if let Err(WriterError::Stopped) = committed {
             return Err(WriterStopped);
         }
         Ok(committed.is_ok())

@@ -18,7 +18,7 @@ use crate::config::watch_list::JobEntry;
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::{JobState, NextAction};
-use crate::database::{CommitError, JobQuery};
+use crate::database::{JobQuery, WriterError};
 use crate::healthomics::{Connect, Target, TargetError};
 use crate::tasks::hints::StoreRegistry;
 use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
@@ -71,10 +71,10 @@ pub enum ApplyError {
     Target(#[from] TargetError),
     /// The database cannot be read. The running configuration goes on.
     #[error("the database cannot be read: {0}")]
-    Database(CommitError),
+    Database(WriterError),
     /// The database writer has ended, or stopped watches cannot go on because the database cannot be read.
     #[error("the database: {0}")]
-    Lost(CommitError),
+    Lost(WriterError),
 }
 
 impl Supervisor {
@@ -226,7 +226,7 @@ impl Supervisor {
                     self.remove_watch(&id, true);
                 }
             }
-            TaskEnd::Failed(WriterStopped) => return Err(ApplyError::Lost(CommitError::WriterGone)),
+            TaskEnd::Failed(WriterStopped) => return Err(ApplyError::Lost(WriterError::Stopped)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
                 if let Some(policy) = listers(&self.config).remove(&store) {
@@ -262,7 +262,7 @@ impl Supervisor {
                 self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }
-            Ok(Err(error @ CommitError::WriterGone)) => return Err(ApplyError::Lost(error)),
+            Ok(Err(error @ WriterError::Stopped)) => return Err(ApplyError::Lost(error)),
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
             Err(_) => Err("the database did not respond in time".to_owned()),
         };
@@ -280,7 +280,7 @@ impl Supervisor {
     async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, ApplyError> {
         for _ in 0..READ_ATTEMPTS {
             match self.context.database.restore(jobs.clone()).await {
-                Err(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {
+                Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     warn!(event = "database_unreadable", %error, "cannot read the database; retrying");
                     self.context.clock.sleep(READ_PAUSE).await;
                 }

@@ -150,7 +150,7 @@ async fn write(path: &Path, steps: &[Step]) {
     let mut next = 0;
     while next < steps.len() {
         // On one thread, so that two traces of a script have the same operations.
-        let (database, writing) = Database::open_unwritten(path, &instruments).expect("a database");
+        let (database, writing) = Database::open_without_thread(path, &instruments).expect("a database");
         let current = rows(path).expect("rows");
         next = states.iter().position(|state| *state == current).expect("a state").max(next);
         // The daemon publishes the rows that it reads at its start.
@@ -325,7 +325,7 @@ async fn check_state(
         fs::write(path, bytes).expect("a file");
     }
     let (path, aside) = (directory.path().join(RECORD), instruments.database_quarantined.get());
-    let (database, writing) = Database::open_unwritten(&path, instruments).map_err(|error| error.to_string())?;
+    let (database, writing) = Database::open_without_thread(&path, instruments).map_err(|error| error.to_string())?;
     if instruments.database_quarantined.get() > aside {
         return Err("corrupt".to_owned());
     }

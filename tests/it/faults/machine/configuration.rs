@@ -29,7 +29,7 @@ fn fault_087_088_reloading_an_unreadable_configuration_keeps_the_old_one_and_rep
         }),
         // Even root cannot read this file.
         ("Input/output error", |path| std::os::unix::fs::symlink("/proc/self/mem", path).expect("a link")),
-        ("over 1024 KiB", |path| {
+        ("larger than 1024 KiB", |path| {
             fs::File::create(path).and_then(|file| file.set_len(100 << 20)).expect("a file with a hole");
         }),
         ("not UTF-8", |path| fs::write(path, b"[log]\nlevel = \"\xff\"\n").expect("a file")),

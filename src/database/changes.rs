@@ -1,4 +1,4 @@
-//! Writes a change as rows, and deletes the rows of jobs that ended long ago.
+//! Inserts a change as rows, and deletes the rows of jobs whose retention has expired. Runs in transactions of the writer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,52 +6,53 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
-use super::tables::{Table, milliseconds};
+use super::tables::{Stored, millisecond_text};
 use crate::core::job::{JobStatus, KIND, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 
-/// The rows of one job; an index serves it. The database may hold a year of jobs that nobody watches any more.
-pub(super) const JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
+/// Condition of the rows of one job. An index of each table serves it.
+pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
 /// Every table with rows of jobs.
 const TABLES: [&str; 3] = [Transition::NAME, SourceTransition::NAME, Detail::NAME];
 
-/// Jobs deleted in one transaction. It bounds how long a transition waits for a deletion.
+/// Jobs deleted in one transaction. Changes are committed between two such transactions. The search for ended jobs has no limit.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// The values of [`JOB`].
+/// The parameters of [`OF_JOB`].
 pub(super) fn job_values(id: &WatchId) -> [&str; 4] {
     [id.key.store.as_str(), id.key.job.as_str(), KIND, &id.target]
 }
 
-/// The id of the last row of all tables; 0 for an empty database.
+/// The highest id in all tables; 0 for an empty database.
 pub(super) fn last_id(transaction: &Transaction<'_>) -> Result<i64> {
     let sql =
         format!("SELECT max({})", TABLES.map(|table| format!("coalesce((SELECT max(id) FROM {table}), 0)")).join(", "));
     transaction.prepare_cached(&sql)?.query_one([], |row| row.get(0))
 }
 
-/// Adds a change after the row `last_id`, unless it is there already from an attempt that failed late. Returns the new last id.
-pub(super) fn append(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, change: &Change) -> Result<i64> {
+/// Inserts a change after the row `last_id`, unless it is stored already: an earlier commit may have reached the disk although it
+/// reported an error. Returns the new last id.
+pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, change: &Change) -> Result<i64> {
     let Change { transition, sources, details } = change;
-    // A change is there whole or not at all, and no new change repeats the last row of its table: its last row decides.
-    let is_there = match (transition, sources.last(), details.last()) {
+    // A change is stored whole or not at all, and a new change never ends with a repetition of the last row of its table.
+    let is_stored = match (transition, sources.last(), details.last()) {
         (_, _, Some(detail)) => is_last(transaction, id, detail)?,
         (_, Some(source), None) => is_last(transaction, id, source)?,
         (Some(transition), None, None) => is_last(transaction, id, transition)?,
         (None, None, None) => true,
     };
-    if is_there {
+    if is_stored {
         return Ok(last_id);
     }
-    let last_id = insert(transaction, last_id, id, transition.as_slice())?;
-    let last_id = insert(transaction, last_id, id, sources)?;
-    insert(transaction, last_id, id, details)
+    let last_id = insert_rows(transaction, last_id, id, transition.as_slice())?;
+    let last_id = insert_rows(transaction, last_id, id, sources)?;
+    insert_rows(transaction, last_id, id, details)
 }
 
 /// Inserts a row for each value. Returns the new last id.
-fn insert<T: Table>(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, values: &[T]) -> Result<i64> {
+fn insert_rows<T: Stored>(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, values: &[T]) -> Result<i64> {
     let mut last_id = last_id;
     for value in values {
         last_id += 1;
@@ -68,9 +69,9 @@ fn insert<T: Table>(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, v
     Ok(last_id)
 }
 
-/// Whether `value` is in the last row of its job in its table.
-fn is_last<T: Table>(transaction: &Transaction<'_>, id: &WatchId, value: &T) -> Result<bool> {
-    let sql = format!("SELECT {} FROM {} WHERE {JOB} ORDER BY id DESC LIMIT 1", T::COLUMNS.join(", "), T::NAME);
+/// Whether the last row of the job in the table of `T` holds `value`.
+fn is_last<T: Stored>(transaction: &Transaction<'_>, id: &WatchId, value: &T) -> Result<bool> {
+    let sql = format!("SELECT {} FROM {} WHERE {OF_JOB} ORDER BY id DESC LIMIT 1", T::COLUMNS.join(", "), T::NAME);
     let mut last = transaction.prepare_cached(&sql)?;
     let columns = |row: &rusqlite::Row<'_>| (0..T::COLUMNS.len()).map(|column| row.get(column)).collect();
     let last: Option<Vec<Value>> = last.query_row(job_values(id), columns).optional()?;
@@ -94,12 +95,12 @@ pub(super) fn delete_ended(
         ends.join("', '")
     ))?;
     let job = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
-    let ended = ended.query_map([milliseconds(instant)], job)?.collect::<Result<Vec<_>>>()?;
+    let ended = ended.query_map([millisecond_text(instant)], job)?.collect::<Result<Vec<_>>>()?;
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|id| job_values(id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
     for table in TABLES {
-        let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE {JOB}"))?;
+        let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE {OF_JOB}"))?;
         for job in &jobs {
             delete.execute(job.each_ref())?;
         }
