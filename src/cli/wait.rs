@@ -19,8 +19,8 @@ use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
 use crate::healthomics::{Aws, Target};
 use crate::instruments::Instruments;
-use crate::tasks::hints::JobHints;
 use crate::tasks::job_watcher::Poller;
+use crate::tasks::registry::JobHints;
 
 #[derive(Debug, clap::Args)]
 #[command(

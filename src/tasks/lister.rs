@@ -1,8 +1,8 @@
-//! The task of one store. It lists the jobs again and again, hints those that look changed, and hands new jobs to the supervisor
-//! if the store's jobs are discovered.
+//! The task of one store. It lists the store's jobs repeatedly and hints jobs whose listed status differs from the known status.
+//! If the store's jobs are discovered, it hands new jobs to the supervisor.
 //!
-//! One request lists up to 100 jobs, so it replaces most polls of a store with several live jobs. The lister never saves a
-//! status: the hinted job's own task polls it. Where listing is denied or fails for long, the jobs are polled one by one.
+//! One request lists up to 100 jobs, so listings replace most polls of a store with several polled jobs. The lister never saves
+//! a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,46 +18,44 @@ use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, a
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
 use crate::healthomics::{ListPage, ListedJob, Target};
-use crate::tasks::hints::StoreRegistry;
 use crate::tasks::job_watcher::TaskContext;
+use crate::tasks::registry::StoreRegistry;
 
-/// The live jobs from which on a listing is cheaper than their polls.
+/// With fewer listable jobs, polls cost no more requests than a listing.
 const MIN_JOBS_FOR_LISTING: usize = 2;
 
-/// From the start of one listing to the start of the next: a fifth of the default quota if one page is enough.
+/// The shortest interval of successful listings, start to start. Listings of one page then use a fifth of AWS's default quota.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// From a denied listing to the next attempt: somebody may have changed the policy.
-const DENIED_RECHECK: Duration = Duration::from_mins(15);
+/// The pause after a failure that usually lasts until a person acts, such as a denied listing. Not used with discovery.
+const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
-/// From a failed listing to the next attempt.
+/// The pause after any other failed listing or hand-over.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
-/// Pages of one listing: 10,000 jobs.
+/// The most pages of one listing: 10,000 jobs.
 const PAGES_MAX: u32 = 100;
 
-/// It is not documented whether `createdAfter` includes the time itself.
+/// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
-/// Ended jobs that are handed to the supervisor at a time.
+/// The most ended jobs that are handed to the supervisor at a time.
 const DISCOVERY_BATCH: usize = 100;
 
-/// Why a store is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListingPolicy {
-    /// Whether listings replace polls if several jobs are live.
+    /// Whether listings replace polls while at least [`MIN_JOBS_FOR_LISTING`] jobs are listable.
     pub(crate) replaces_polls: bool,
     pub(crate) discovery: Option<DiscoveryPolicy>,
 }
 
-/// How jobs are discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DiscoveryPolicy {
     /// The store's `watch` label.
     pub(crate) name: Arc<str>,
-    /// The greatest age of a job when the search begins.
+    /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// From one listing to the next if listings do not replace polls.
+    /// The time between the starts of two listings while listings do not replace polls.
     pub(crate) interval: Duration,
 }
 
@@ -66,7 +64,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredJobs {
     pub store: StoreId,
     pub jobs: Vec<ImportJobId>,
-    /// Receives whether the jobs are watched now, or why not. It is closed if their lister has been stopped.
+    /// Receives `Ok` once the jobs are watched, except expired jobs, or the reason why none is. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -79,23 +77,23 @@ pub(crate) struct Lister {
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
     differences: StatusDifferences,
-    search: Option<DiscoveryWindow>,
+    window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
     /// Consecutive failed requests.
     failures: u32,
-    /// The logged reason why listing has ended.
-    ended_by: Option<FailureReason>,
-    /// Whether the pause ends early when the target recovers.
-    ends_with_outage: bool,
-    /// The logged reason why discovered jobs are not watched.
-    unhandled: Option<String>,
-    /// Whether it was logged that the store has too many pages.
+    /// The reason of the failure that was logged last. `None` after a successful listing.
+    logged_failure: Option<FailureReason>,
+    /// Whether the pause ends early when a circuit breaker closes.
+    retry_on_recovery: bool,
+    /// Why the last successful listing could not hand over all new jobs.
+    not_watched_because: Option<String>,
+    /// Whether it was logged that the store has more than [`PAGES_MAX`] pages.
     cut_short: bool,
 }
 
-/// The live jobs of the store.
-type Live = BTreeMap<ImportJobId, Option<Arc<JobState>>>;
+/// Polled jobs whose polls a listing can replace, with their last known state.
+type ListableJobs = BTreeMap<ImportJobId, Option<Arc<JobState>>>;
 
 impl Lister {
     /// `seed` sets the jitter of the backoff.
@@ -108,7 +106,7 @@ impl Lister {
         policy: ListingPolicy,
         seed: u64,
     ) -> Self {
-        let search = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
+        let window = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
             context.board.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
             DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
@@ -120,13 +118,13 @@ impl Lister {
             registry,
             policy,
             differences: StatusDifferences::default(),
-            search,
+            window,
             backoff: Backoff::new(BACKOFF),
             jitter: fastrand::Rng::with_seed(seed),
             failures: 0,
-            ended_by: None,
-            ends_with_outage: false,
-            unhandled: None,
+            logged_failure: None,
+            retry_on_recovery: false,
+            not_watched_because: None,
             cut_short: false,
         }
     }
@@ -149,33 +147,30 @@ impl Lister {
             let pause = self.list_once(began).await;
             tokio::select! {
                 biased;
-                () = self.target.recovered_after(&self.store.store, began), if self.ends_with_outage => {}
+                () = self.target.recovered_after(&self.store.store, began), if self.retry_on_recovery => {}
                 () = clock.sleep(pause) => {}
             }
         }
     }
 
-    /// Lists the store if that is worth it. Returns the pause until the next listing.
+    /// Lists the store if its jobs are discovered or listings replace polls now. Returns the pause until the next call.
     async fn list_once(&mut self, began: Monotonic) -> Duration {
         let now = self.context.clock.now().wall;
-        let live = self.registry.live(now);
-        let replaces_polls = self.policy.replaces_polls && live.len() >= MIN_JOBS_FOR_LISTING;
-        if !replaces_polls {
+        let listable = self.registry.listable(now);
+        let replaces_now = self.policy.replaces_polls && listable.len() >= MIN_JOBS_FOR_LISTING;
+        let mut interval = LISTING_INTERVAL_MIN;
+        if !replaces_now {
             self.registry.set_safety_interval(None);
+            let Some(discovery) = &self.policy.discovery else { return interval };
+            interval = interval.max(discovery.interval);
         }
-        let interval = match &self.policy.discovery {
-            None if !replaces_polls => return LISTING_INTERVAL_MIN,
-            Some(discovery) if !replaces_polls => discovery.interval.max(LISTING_INTERVAL_MIN),
-            Some(_) | None => LISTING_INTERVAL_MIN,
-        };
-        let listed = self.list(&live).await;
-        match listed {
-            Ok(unhandled) => {
-                if replaces_polls {
-                    let interval = safety_interval(live.len(), self.target.polls_per_second());
-                    self.registry.set_safety_interval(Some(interval));
+        match self.list(&listable).await {
+            Ok(not_watched_because) => {
+                if replaces_now {
+                    let safety_interval = safety_interval(listable.len(), self.target.polls_per_second());
+                    self.registry.set_safety_interval(Some(safety_interval));
                 }
-                if self.on_success(unhandled) {
+                if self.on_success(not_watched_because) {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
                 }
@@ -185,57 +180,57 @@ impl Lister {
         }
     }
 
-    /// Lists all pages, or until every live job was listed if jobs are not discovered. Returns why discovered jobs are not
-    /// watched, if they are not.
-    async fn list(&mut self, live: &Live) -> Result<Option<String>, PollFailure> {
-        let created_after = self.created_after(live);
-        let finished = if self.search.is_some() { self.registry.finished() } else { BTreeMap::new() };
-        let mut unlisted: BTreeMap<_, _> = live.iter().collect();
-        self.differences.retain(|job| live.contains_key(job) || finished.contains_key(job));
-        let (mut newest, mut unhandled, mut ended) = (None, None, Vec::new());
+    /// Lists up to [`PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. `Some`: the reason why new
+    /// jobs are not watched.
+    async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, PollFailure> {
+        let created_after = self.created_after(listable);
+        let finished = if self.window.is_some() { self.registry.finished() } else { BTreeMap::new() };
+        let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
+        self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
+        let (mut newest, mut not_watched_because, mut ended) = (None, None, Vec::new());
         let mut token = None;
         for _ in 0..PAGES_MAX {
             let ListPage { jobs, next_token } = self.list_page(created_after, token).await?;
-            let mut going_on = Vec::new();
+            let mut not_ended = Vec::new();
             for listed in jobs {
                 newest = newest.max(listed.created_at);
                 if let Some(known) = unlisted.remove(&listed.job) {
-                    self.compare_live(&listed, known.as_deref());
+                    self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.looks_reopened(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) {
-                    if listed.status.is_terminal() { &mut ended } else { &mut going_on }.push(listed);
+                    if listed.status.is_terminal() { &mut ended } else { &mut not_ended }.push(listed);
                 }
             }
-            unhandled = self.hand_over(&going_on).await.err().or(unhandled);
+            not_watched_because = self.hand_over(&not_ended).await.err().or(not_watched_because);
             token = next_token;
-            if token.is_none() || (unlisted.is_empty() && self.search.is_none()) {
+            if token.is_none() || (unlisted.is_empty() && self.window.is_none()) {
                 break;
             }
         }
         for (job, known) in unlisted {
             self.compare(job, known.as_ref().map(|known| &known.status), None);
         }
-        // Live jobs are polled first: many jobs may have ended before the search began.
-        for some in ended.chunks(DISCOVERY_BATCH) {
-            unhandled = self.hand_over(some).await.err().or(unhandled);
+        // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
+        for batch in ended.chunks(DISCOVERY_BATCH) {
+            not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
         let now = self.context.clock.now().wall;
-        if let Some(search) = &mut self.search {
-            if unhandled.is_none() {
-                search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
+        if let Some(window) = &mut self.window {
+            if not_watched_because.is_none() {
+                window.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
             self.context.board.update_store(&self.store, |view| view.listed_at = Some(now));
             if token.is_some() {
                 self.on_cut_short();
             }
         }
-        Ok(unhandled)
+        Ok(not_watched_because)
     }
 
-    /// Requests one page. A throttled request is repeated with the next permit: the pacer has lowered the rate.
+    /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
     async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, PollFailure> {
         loop {
             match self.target.list(&self.store.store, after, token.clone()).await {
@@ -254,21 +249,23 @@ impl Lister {
         }
     }
 
-    /// The creation time of the oldest job to list, if it is known: older jobs fill pages for nothing.
-    fn created_after(&self, live: &Live) -> Option<Timestamp> {
-        let created = live.values().map(|known| known.as_ref()?.created_at);
-        let from = if let Some(search) = &self.search {
-            search.list_from(created.flatten().min())
+    /// The lower bound of the creation time. `None`: no bound.
+    fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
+        let created = listable.values().map(|known| known.as_ref()?.created_at);
+        let from = if let Some(window) = &self.window {
+            // All pages are read, so a job of unknown age must not remove the bound. Usually its first poll is due.
+            window.list_from(created.flatten().min())
         } else {
+            // Reading stops once all listable jobs were listed, so a job of unknown age may remove the bound.
             created.collect::<Option<BTreeSet<_>>>()?.first().copied()?
         };
         from.checked_sub(CREATED_SLACK).ok()
     }
 
-    fn compare_live(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A job that had ended when it was discovered is not urgent.
-        let when_discovered = || self.search.as_ref()?.status_at_hand_over(&listed.job).cloned();
-        let status = known.map(|known| known.status.clone()).or_else(when_discovered);
+    fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
+        // Before its first poll, compare with the status at hand-over: no hint if it is the same.
+        let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
+        let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         self.compare(&listed.job, status.as_ref(), Some(&listed.status));
     }
 
@@ -279,23 +276,20 @@ impl Lister {
     }
 
     fn is_new(&self, ListedJob { job, created_at, status }: &ListedJob) -> bool {
-        self.search.as_ref().is_some_and(|search| search.is_new(job, *created_at, status))
+        self.window.as_ref().is_some_and(|window| window.is_new(job, *created_at, status))
             && !self.registry.is_watched(job)
     }
 
-    /// Hands new jobs to the supervisor.
-    ///
-    /// # Errors
-    /// Why they are not watched.
+    /// Hands new jobs to the supervisor. The error is the reason why they are not watched.
     async fn hand_over(&mut self, jobs: &[ListedJob]) -> Result<(), String> {
-        let Some(search) = self.search.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
+        let Some(window) = self.window.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
         let (ack, handled) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
-        // An error, here and below: the supervisor has gone, and this task is about to be stopped.
+        // An error here and below means that the supervisor has stopped, so this task stops soon.
         drop(self.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
-            search.hand_over(job.clone(), *created_at, status.clone());
+            window.hand_over(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {
                 self.registry.hint(job);
             }
@@ -303,7 +297,7 @@ impl Lister {
         Ok(())
     }
 
-    /// Reports once that the store has more pages than are read.
+    /// Logs and publishes once that the store has more pages than are read.
     fn on_cut_short(&mut self) {
         if !self.cut_short {
             self.cut_short = true;
@@ -316,46 +310,47 @@ impl Lister {
         }
     }
 
-    /// Returns whether all discovered jobs are watched.
-    fn on_success(&mut self, unhandled: Option<String>) -> bool {
-        self.ends_with_outage = false;
+    /// Returns whether all new jobs are watched.
+    fn on_success(&mut self, not_watched_because: Option<String>) -> bool {
+        self.retry_on_recovery = false;
         let StoreId { target, store } = &self.store;
-        if self.ended_by.take().is_some() {
+        if self.logged_failure.take().is_some() {
             info!(event = "listing_recovered", %target, store_id = %store, "listing works again");
         }
         if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
-            if let (Some(reason), None) = (&unhandled, &self.unhandled) {
+            if let (Some(reason), None) = (&not_watched_because, &self.not_watched_because) {
                 warn!(event = "discovery_failed", %target, store_id = %store, watch = &**name,
                     "new jobs of this store cannot be watched: {reason}");
             }
-            self.unhandled.clone_from(&unhandled);
-            self.context.board.update_store(&self.store, |view| view.error = unhandled);
+            self.not_watched_because.clone_from(&not_watched_because);
+            self.context.board.update_store(&self.store, |view| view.error = not_watched_because);
         }
-        self.unhandled.is_none()
+        self.not_watched_because.is_none()
     }
 
-    /// Ends listing if the failure is lasting. Returns the pause until the next attempt.
+    /// Falls back to polls if the failure is lasting; listing is still retried. Returns the pause until the next attempt.
     fn on_failure(&mut self, failure: &PollFailure) -> Duration {
         let PollFailure { reason, retry_after, .. } = *failure;
         if after_failure(failure, self.failures) == ListingFailure::EndListing {
-            self.end_listing(failure);
+            self.fall_back_to_polls(failure);
         }
-        self.ends_with_outage = reason.class().scope == Scope::Target && retry_after.is_none();
+        // Unlike a poll, a denied listing (`Scope::Store`) waits: `recovered_after` does not include the breaker of listings.
+        self.retry_on_recovery = reason.class().scope == Scope::Target && retry_after.is_none();
         let unlikely_to_pass = reason == FailureReason::AccessDenied || reason.class().retry != RetryClass::Backoff;
-        // Only a listing discovers jobs, so such a store is tried more often.
-        let rare = unlikely_to_pass && self.search.is_none();
-        let delay = if rare { DENIED_RECHECK } else { self.backoff.next_delay(self.jitter.f64()) };
+        // Without listings no job is discovered, so a store with discovery is retried more often.
+        let rare = unlikely_to_pass && self.window.is_none();
+        let delay = if rare { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
         delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
 
-    /// Has the jobs polled one by one, and logs the reason once.
-    fn end_listing(&mut self, PollFailure { reason, message, .. }: &PollFailure) {
+    /// Ends the safety interval, so the jobs are polled one by one. Logs the failure if its reason is new.
+    fn fall_back_to_polls(&mut self, PollFailure { reason, message, .. }: &PollFailure) {
         self.registry.set_safety_interval(None);
         let not_found = *reason == FailureReason::NotFound;
         let advice =
             if not_found { " (check reference_store_id, and the region and account of the target)" } else { "" };
         let discovery = self.policy.discovery.as_ref();
-        if self.ended_by.replace(*reason) != Some(*reason) {
+        if self.logged_failure.replace(*reason) != Some(*reason) {
             let follows = if discovery.is_some() {
                 "its jobs cannot be discovered, and its watched jobs are polled one by one"
             } else {

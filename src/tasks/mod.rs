@@ -1,9 +1,9 @@
 //! The tasks that watch jobs. The supervisor starts and stops them, a job watcher polls one job, and a lister lists one store.
 //!
-//! Tasks write the published status (`state`) and never read it: `hints` and the supervisor keep what decisions need.
+//! Tasks publish status through `TaskContext::board` and never read it. Decisions use the supervisor's own data and `registry`.
 
-pub(crate) mod hints;
 pub mod job_watcher;
 pub mod lister;
 mod plan;
+pub(crate) mod registry;
 pub mod supervisor;

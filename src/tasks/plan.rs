@@ -1,6 +1,6 @@
-//! Compares what runs with what a configuration asks for: which tasks stop, which start, and which are left alone.
+//! Compares the running tasks with a new configuration, and plans which tasks stop and which start.
 //!
-//! Pure, and the only place that decides whether an entry or a target has changed.
+//! Only this file decides whether an entry or a target has changed. It is pure: the supervisor carries the plan out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,28 +10,28 @@ use crate::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use crate::core::job::{StoreId, WatchId};
 use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 
-/// What runs.
 #[derive(Debug)]
-pub(crate) struct Running<'a> {
+pub(crate) struct RunningSet<'a> {
     pub(crate) config: &'a Config,
-    /// Watched jobs without an entry of their own.
+    /// Watched jobs without their own entry.
     pub(crate) discovered: BTreeSet<Arc<WatchId>>,
     pub(crate) listers: BTreeSet<StoreId>,
 }
 
-/// What has to change: first stop, then start. Everything else is kept.
+/// The tasks to stop, then the tasks to start. All other tasks keep running.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
-    /// Targets that came, left or changed.
+    /// Targets that were added, removed or changed.
     pub(crate) changed_targets: BTreeSet<Arc<str>>,
-    /// Watches to stop. Those that only changed start again.
+    /// Jobs whose entry or target was removed or changed. A discovered job has the entry of its store.
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
+    /// New or changed jobs with their own entry. Stopped discovered jobs restart with the lister of their store.
     pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
     pub(crate) stop_listers: BTreeSet<StoreId>,
     pub(crate) start_listers: BTreeMap<StoreId, ListingPolicy>,
 }
 
-pub(crate) fn plan(running: &Running<'_>, wanted: &Config) -> Plan {
+pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let (old, new) = (&running.config.watch_list, &wanted.watch_list);
     let targets = running.config.targets.keys().chain(wanted.targets.keys());
     let changed_targets: BTreeSet<Arc<str>> =
@@ -39,13 +39,13 @@ pub(crate) fn plan(running: &Running<'_>, wanted: &Config) -> Plan {
     let same_job = |id: &WatchId| old.jobs.get(id) == new.jobs.get(id) && !changed_targets.contains(&id.target);
     let same_store = |id: &StoreId| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
 
-    let orphaned = |id: &Arc<WatchId>| !same_store(&id.store_id()) || new.jobs.contains_key(id);
-    let discovered = running.discovered.iter().filter(|id| orphaned(id));
+    let entry_changed = |id: &Arc<WatchId>| !same_store(&id.store_id()) || new.jobs.contains_key(id);
+    let discovered = running.discovered.iter().filter(|id| entry_changed(id));
     let stop_jobs: BTreeSet<_> = old.jobs.keys().filter(|id| !same_job(id)).chain(discovered).cloned().collect();
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
-    // A job that lost its own entry has to be discovered again, by a new search.
+    // A job that loses its own entry becomes a discovered job. The restart of its store's lister restores or discovers it.
     let lost_entry = |store: &StoreId| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.store_id() == *store)
@@ -60,13 +60,14 @@ pub(crate) fn plan(running: &Running<'_>, wanted: &Config) -> Plan {
     Plan { changed_targets, stop_jobs, start_jobs, stop_listers, start_listers }
 }
 
-/// The stores to list: those whose jobs are discovered, and those with several jobs of their own.
+/// The stores to list: stores whose jobs are discovered and, with `use_list`, stores with several jobs that have their own entry.
 pub(crate) fn listers(config: &Config) -> BTreeMap<StoreId, ListingPolicy> {
     let (replaces_polls, WatchList { jobs, stores }) = (config.poll.use_list, &config.watch_list);
     let mut listers = BTreeMap::new();
     let mut seen = BTreeSet::new();
-    for id in jobs.keys().filter(|_| replaces_polls) {
-        if !seen.insert(id.store_id()) {
+    for id in jobs.keys() {
+        let is_first_of_store = seen.insert(id.store_id());
+        if replaces_polls && !is_first_of_store {
             listers.insert(id.store_id(), ListingPolicy { replaces_polls, discovery: None });
         }
     }
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
     use crate::config::{PollConfig, Quota, TargetConfig};
 
-    /// Jobs as `STORE/JOB`, with an entry of their own each, and stores whose jobs are discovered.
+    /// Jobs with their own entries, as `STORE/JOB`, and stores whose jobs are discovered.
     fn config(jobs: &[&str], stores: &[&str]) -> Config {
         let policy = PollConfig::default().policy();
         let jobs = jobs.iter().map(|job| id(job).key.clone());
@@ -95,7 +96,7 @@ mod tests {
         config
     }
 
-    /// Written with one digit each: `1/2` is job 1000000002 of store 1000000001.
+    /// `1/2` is job 1000000002 of store 1000000001.
     fn id(text: &str) -> Arc<WatchId> {
         let (store, job) = text.split_once('/').expect("STORE/JOB");
         store_id(store).watch(format!("100000000{job}").parse().expect("an id"))
@@ -105,10 +106,10 @@ mod tests {
         StoreId { target: TargetConfig::DEFAULT.into(), store: format!("100000000{text}").parse().expect("an id") }
     }
 
-    /// The plan as `-job +job -[store] +[store]`, where a discovered job runs for each name in `discovered`.
+    /// The plan as `-job -[lister] +job +[lister]`, while the jobs in `discovered` run.
     fn planned(old: &Config, discovered: &[&str], new: &Config) -> String {
         let discovered = discovered.iter().map(|text| id(text)).collect();
-        let running = Running { config: old, discovered, listers: listers(old).into_keys().collect() };
+        let running = RunningSet { config: old, discovered, listers: listers(old).into_keys().collect() };
         let plan = plan(&running, new);
         let digit = |id: &str| id.chars().last().expect("a digit");
         let job = |id: &Arc<WatchId>| format!("{}/{}", digit(id.key.store.as_str()), digit(id.key.job.as_str()));
@@ -132,7 +133,7 @@ mod tests {
             ((&["1/1", "1/2"], none), none, (&["1/1", "2/2"], none), "-1/2 -[1] +2/2"),
             ((none, &["1"]), &["1/1", "1/2"], (none, &["1"]), ""),
             ((none, &["1", "2"]), &["1/1", "2/2"], (none, &["2", "3"]), "-1/1 -[1] +[3]"),
-            // An own entry overrides the store's; a job that loses it is discovered again.
+            // A job gains its own entry, then loses it.
             ((none, &["1"]), &["1/1", "1/2"], (&["1/1"], &["1"]), "-1/1 +1/1"),
             ((&["1/1"], &["1"]), &["1/2"], (none, &["1"]), "-1/1 -[1] +[1]"),
             ((&["1/1", "1/2"], none), none, (&["1/1", "1/2"], &["1"]), "-[1] +[1]"),
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn a_lister_that_does_not_run_is_started_at_the_next_reload() {
         let config = config(&[], &["1"]);
-        let running = Running { config: &config, discovered: BTreeSet::new(), listers: BTreeSet::new() };
+        let running = RunningSet { config: &config, discovered: BTreeSet::new(), listers: BTreeSet::new() };
         assert_eq!(plan(&running, &config).start_listers, listers(&config));
     }
 }

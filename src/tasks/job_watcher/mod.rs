@@ -1,7 +1,6 @@
-//! The task of one job. It polls, commits what changed, and then publishes it: status, metrics and log.
+//! The task of one job. It polls, commits the changes, and then publishes them: status, metrics and log.
 //!
-//! Nothing is published before its commit. While the database cannot be written the task does not poll, so nothing is observed
-//! that could not be saved.
+//! No change is published before its commit. While a commit fails, the task repeats it and does not poll.
 
 mod poller;
 
@@ -22,22 +21,22 @@ use crate::instruments::Instruments;
 use crate::state::{FailedPoll, RECENT_FAILURES_MAX, SharedState, TransitionEvent, WatchState, WatchStatus};
 pub(crate) use poller::Poller;
 
-/// From a failed commit to the next attempt.
+/// The pause between a failed commit and the next attempt.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
 
-/// The shortest time that a discovered job is polled before it was ever seen. A new IAM policy takes a while to apply.
+/// A discovered job that no poll has seen is kept at least this long. A new IAM policy takes a while to apply.
 const UNSEEN_MIN: Duration = Duration::from_hours(1);
 
-/// What every task works with.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     pub clock: Clock,
     pub database: Database,
+    /// The published status. Tasks never read it.
     pub board: SharedState,
     pub instruments: Instruments,
 }
 
-/// The database writer has ended. The process has to end, and systemd starts it again.
+/// The process must end. systemd restarts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that writes the database has ended")]
 pub struct WriterStopped;
@@ -48,12 +47,12 @@ pub(crate) struct JobWatcher {
     poller: Poller,
     view: WatchStatus,
     started: Monotonic,
-    /// How long a discovered job is retained after its end; `None`: the job has an entry of its own.
+    /// How long a discovered job is retained after it ended or vanished. `None`: the job has its own entry.
     remove_after: Option<Duration>,
 }
 
 impl JobWatcher {
-    /// Publishes the watch.
+    /// Also publishes the watch and reports it to the lister.
     pub(crate) fn new(
         context: Arc<TaskContext>,
         poller: Poller,
@@ -64,22 +63,20 @@ impl JobWatcher {
         let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
         let now = context.clock.now();
         let mut watcher = Self { context, poller, view, started: now.monotonic, remove_after };
-        watcher.publish(now);
+        watcher.publish_view(now);
         watcher
     }
 
-    /// Runs until the job has ended and its retention has expired, or until `stop` is signalled. A commit in progress ends first.
-    ///
-    /// # Errors
-    /// The database writer has ended.
+    /// Runs until `stop` is signalled, until the retention of a discovered job expires, or until a job with its own entry is not
+    /// polled any more. A commit attempt in progress ends first.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
             if self.poller.due().is_none() {
-                let retained = self.retained_without_polls();
+                let lifetime = self.lifetime_without_polls();
                 tokio::select! {
                     biased;
                     _ = &mut stop => return Ok(()),
-                    () = self.context.clock.sleep(retained) => return Ok(()),
+                    () = self.context.clock.sleep(lifetime) => return Ok(()),
                     () = self.poller.wait_reopened() => {}
                 }
             }
@@ -89,27 +86,31 @@ impl JobWatcher {
                 decision = self.poller.poll() => decision,
             };
             let Some(decision) = decision else {
-                self.publish(self.context.clock.now());
+                self.publish_view(self.context.clock.now());
                 continue;
             };
             if !self.commit(&decision.change, &mut stop).await? {
                 return Ok(());
             }
             let can_be_dropped = decision.can_be_dropped(self.poller.known().map(AsRef::as_ref));
-            self.show(decision);
+            self.record_and_publish(decision);
             if can_be_dropped && self.remaining_retention() == Some(Duration::ZERO) {
                 return Ok(());
             }
         }
     }
 
-    /// How long the task of a job that is not polled goes on. A parked job is retained until the configuration changes.
-    fn retained_without_polls(&self) -> Duration {
-        let discovered = self.remove_after.map(|_| self.remaining_retention().unwrap_or(Duration::MAX));
-        discovered.unwrap_or_default()
+    /// How long the task of an ended or parked job runs on:
+    /// - not at all if the job has its own entry (its last status stays published),
+    /// - until `stop` if the job is discovered, has been seen, and has neither ended nor vanished,
+    /// - until the retention expires if the job is any other discovered job.
+    fn lifetime_without_polls(&self) -> Duration {
+        let is_discovered = self.remove_after.is_some();
+        if is_discovered { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
     }
 
-    /// `None`: the job is live, or it has an entry of its own.
+    /// The time until the retention of a discovered job expires. `None`: the job has its own entry, or it has been seen and has
+    /// neither ended nor vanished.
     fn remaining_retention(&self) -> Option<Duration> {
         let (after, now) = (self.remove_after?, self.context.clock.now());
         match self.poller.known() {
@@ -118,8 +119,8 @@ impl JobWatcher {
         }
     }
 
-    /// Saves when the status was last observed, which bounds the time of the next transition. It is tried once: without it the
-    /// bounds are wider and still correct.
+    /// Saves when the status was last observed, which is the lower bound for the time of the next transition. A failed commit is
+    /// not repeated: an older bound is less exact, but correct.
     async fn save_last_seen(&self) -> Result<(), WriterStopped> {
         let polled = self.view.last_successful_poll.and(self.poller.known());
         let Some(known) = polled.filter(|known| !known.status.is_terminal() && known.vanished_at.is_none()) else {
@@ -130,7 +131,7 @@ impl JobWatcher {
         Ok(())
     }
 
-    /// Commits, with retries. Returns whether `change` is saved; if not, `stop` was signalled.
+    /// Commits, with retries. Returns false if `stop` was signalled before a commit succeeded.
     async fn commit(&self, change: &Change, stop: &mut oneshot::Receiver<()>) -> Result<bool, WriterStopped> {
         while !change.is_empty() && !self.try_commit(change).await? {
             tokio::select! {
@@ -150,8 +151,8 @@ impl JobWatcher {
         Ok(committed.is_ok())
     }
 
-    /// Publishes a committed decision.
-    fn show(&mut self, decision: Decision) {
+    /// Updates and publishes the view, metrics and log after the commit of `decision`.
+    fn record_and_publish(&mut self, decision: Decision) {
         let Decision { at, failure, change, .. } = decision;
         match failure {
             None => {
@@ -163,20 +164,20 @@ impl JobWatcher {
                 self.view.up = Some(true);
                 self.view.last_successful_poll = Some(at.wall);
             }
-            Some(failure) => self.show_failure(failure, at.wall),
+            Some(failure) => self.record_failure(failure, at.wall),
         }
         if let Some(transition) = &change.transition {
             self.context.instruments.count_transition(&self.view.id.target, &transition.to);
         }
-        // Subscribers of transitions expect to find the new status.
-        self.publish(at);
+        // First the view: subscribers of transitions read it.
+        self.publish_view(at);
         if let Some(transition) = change.transition {
-            self.announce(transition);
+            self.publish_transition(transition);
         }
     }
 
-    /// Logs a failure if it is the first, or of another class than the one before.
-    fn show_failure(&mut self, PollFailure { reason, message, .. }: PollFailure, at: Timestamp) {
+    /// Adds the failure to the view. Logs it unless the previous poll failed for the same reason.
+    fn record_failure(&mut self, PollFailure { reason, message, .. }: PollFailure, at: Timestamp) {
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
         if *up != Some(false) || recent_failures.back().is_none_or(|last| last.reason != reason) {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, store_id = %id.key.store,
@@ -189,7 +190,7 @@ impl JobWatcher {
         recent_failures.push_back(FailedPoll { at, reason, message });
     }
 
-    fn publish(&mut self, now: Now) {
+    fn publish_view(&mut self, now: Now) {
         self.view.known = self.poller.known().cloned();
         self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
         self.view.state = match self.poller.next() {
@@ -197,11 +198,11 @@ impl JobWatcher {
             NextAction::Finished(_) => WatchState::Finished,
             NextAction::Parked(reason) => WatchState::Parked(reason.clone()),
         };
-        self.poller.report();
+        self.poller.report_to_lister();
         self.context.board.publish(self.view.clone());
     }
 
-    fn announce(&self, transition: Transition) {
+    fn publish_transition(&self, transition: Transition) {
         let WatchStatus { name, id, .. } = &self.view;
         let WatchId { target, key } = &**id;
         let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
@@ -225,7 +226,7 @@ impl JobWatcher {
             anomaly = anomaly.map(Anomaly::as_str),
             "{title}: {}{to}", from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         );
-        // A job may have ended long before its first poll.
+        // A first observation has no detection delay: the job may have ended long before.
         if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)
             && let Ok(delay) = Duration::try_from(self.context.clock.now().wall.duration_since(*completed_at))
         {
@@ -235,7 +236,7 @@ impl JobWatcher {
     }
 }
 
-/// The expected wall clock time of a time on the monotonic clock.
+/// The expected wall clock time of `at`.
 fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
     now.wall.checked_add(at.since(now.monotonic)).ok()
 }

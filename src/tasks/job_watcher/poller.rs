@@ -1,5 +1,5 @@
-//! Polls one job when it is due: waits, sends one request, and lets [`JobTracker`] decide. It saves and publishes nothing, so
-//! `refwatch wait` uses it without a database.
+//! Polls one job when it is due: waits, sends one request, and passes the outcome to [`JobTracker`], which decides. Saves and
+//! publishes nothing, so `refwatch wait` uses it without a database.
 
 use std::sync::Arc;
 
@@ -9,30 +9,30 @@ use crate::core::listing::is_listed;
 use crate::core::time::Monotonic;
 use crate::core::tracker::{Decision, JobState, JobTracker, NextAction, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
-use crate::tasks::hints::JobHints;
+use crate::tasks::registry::JobHints;
 
 #[derive(Debug)]
 pub(crate) struct Poller {
     target: Arc<Target>,
     id: Arc<WatchId>,
-    watch: JobTracker,
+    tracker: JobTracker,
     next: NextAction,
     hints: JobHints,
-    /// When the last poll succeeded; `None` before the first one.
+    /// When the last poll succeeded; `None` before the first success.
     fresh_at: Option<Monotonic>,
     failing: Option<Failing>,
 }
 
-/// The last poll failed.
+/// The last poll, which failed.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
     sent: Monotonic,
-    /// Whether the backoff ends early when the target recovers.
-    ends_with_outage: bool,
+    /// Whether the backoff ends early when a circuit breaker closes.
+    retry_on_recovery: bool,
 }
 
 impl Poller {
-    /// `known` is the state that the database holds. `seed` sets the jitter of the backoff.
+    /// `known` is the state in the database. `seed` sets the jitter of the backoff.
     pub(crate) fn new(
         target: Arc<Target>,
         id: Arc<WatchId>,
@@ -41,9 +41,9 @@ impl Poller {
         hints: JobHints,
         seed: u64,
     ) -> Self {
-        let watch = JobTracker::new(policy, known, seed);
-        let next = watch.first(target.clock().now());
-        Self { target, id, watch, next, hints, fresh_at: None, failing: None }
+        let tracker = JobTracker::new(policy, known, seed);
+        let next = tracker.first(target.clock().now());
+        Self { target, id, tracker, next, hints, fresh_at: None, failing: None }
     }
 
     pub(crate) fn aws_region(&self) -> &Arc<str> {
@@ -51,30 +51,29 @@ impl Poller {
     }
 
     pub(crate) fn known(&self) -> Option<&Arc<JobState>> {
-        self.watch.known()
+        self.tracker.known()
     }
 
     pub(crate) fn next(&self) -> &NextAction {
         &self.next
     }
 
-    /// Reports the state of the job to the lister of its store.
-    pub(crate) fn report(&self) {
+    pub(crate) fn report_to_lister(&self) {
         self.hints.report(self.next.clone(), self.known().cloned());
     }
 
-    /// When the next poll is due; `None` if there is none. While the store is listed, a job without an interval of its own
-    /// needs a poll only once in a safety interval.
+    /// When the next poll is due. `None`: the job has ended or is parked. While listings replace polls, the safety interval may
+    /// delay the poll.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next else { return None };
-        let listed = is_listed(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
-        let stretches = listed && self.failing.is_none() && !self.watch.policy().fixed;
-        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| stretches);
+        let listable = is_listed(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
+        let may_be_delayed = listable && self.failing.is_none() && !self.tracker.policy().fixed;
+        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| may_be_delayed);
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
     }
 
-    /// Polls once the job is due. Returns `None` if the job is due at another time by now, or not at all. Cancel safe: there
-    /// is no await between the response and the return.
+    /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if no poll is due.
+    /// Cancellation loses no received response, because no await follows it. It may lose a hint.
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
         let sent = self.target.clock().now().monotonic;
@@ -85,43 +84,44 @@ impl Poller {
         if outcome.is_ok() {
             self.fresh_at = Some(now.monotonic);
         }
-        let decision = self.watch.handle(outcome, now);
+        let decision = self.tracker.handle(outcome, now);
         self.next = decision.next.clone();
         Some(decision)
     }
 
-    /// Returns once a listing shows that a finished job has another status. Then the job is due at once.
+    /// Waits until a finished job has a hint, which may be older than its end. Then the job is due now. Never returns for a job
+    /// that is not finished.
     pub(crate) async fn wait_reopened(&mut self) {
         if !matches!(self.next, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
-        self.hints.looks_changed().await;
+        self.hints.next_hint().await;
         self.next = NextAction::PollAt(self.target.clock().now().monotonic);
     }
 
-    /// Returns `None` when the safety interval changes before the job is due. A hint makes the poll due and urgent, unless the
-    /// job is backing off.
+    /// Returns `None` if the safety interval may have changed before the job is due. A hint makes the job due now and gives its
+    /// poll priority. During a backoff the hint is kept for later.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, store) = (&self.target, &self.id.key.store);
-        if let Some(Failing { sent, ends_with_outage }) = self.failing {
+        if let Some(Failing { sent, retry_on_recovery }) = self.failing {
             tokio::select! {
                 biased;
-                () = target.recovered_after(store, sent), if ends_with_outage => {}
+                () = target.recovered_after(store, sent), if retry_on_recovery => {}
                 () = target.clock().sleep_until(due) => {}
             }
             return Some(target.poll_permit(store, Priority::Routine).await);
         }
         tokio::select! {
             biased;
-            () = self.hints.changed() => {
+            () = self.hints.woken() => {
                 if !self.hints.take_hint() {
                     return None;
                 }
             }
             () = target.clock().sleep_until(due) => tokio::select! {
                 biased;
-                () = self.hints.looks_changed() => {}
-                // A changed safety interval does not cost the job its place in the queue.
+                () = self.hints.next_hint() => {}
+                // The queued request ignores a changed safety interval, so it keeps its place.
                 permit = target.poll_permit(store, Priority::Routine) => return Some(permit),
             },
         }
@@ -131,8 +131,9 @@ impl Poller {
 
 impl Failing {
     fn new(failure: &PollFailure, sent: Monotonic) -> Self {
-        let shared = failure.reason.class().scope != Scope::Job;
-        // A `Retry-After` is always waited out.
-        Self { sent, ends_with_outage: shared && failure.retry_after.is_none() }
+        // Only failures of a whole store or target have a circuit breaker.
+        let has_breaker = failure.reason.class().scope != Scope::Job;
+        // A recovery does not shorten a `Retry-After`.
+        Self { sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }
     }
 }

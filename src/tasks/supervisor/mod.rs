@@ -1,7 +1,7 @@
-//! Owns every task: starts, stops and restarts them, and moves from one configuration to the next.
+//! The supervisor: starts, stops and restarts every task, and moves from one configuration to the next.
 //!
-//! A reload computes a plan from what runs and what is wanted; tasks that did not change go on undisturbed. This is the one
-//! place that holds the running configuration. Which jobs are watched is in the registries of the stores, never in `state`.
+//! A reload compares the new configuration with the running tasks and changes only the tasks that differ. The supervisor owns the
+//! targets and the running configuration. The stores' registries contain the watched jobs; the published status is never read.
 
 mod tasks;
 
@@ -14,30 +14,30 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use crate::config::Config;
-use crate::config::watch_list::JobEntry;
+use crate::config::watch_list::{JobEntry, WatchList};
 use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::tracker::{JobState, NextAction};
+use crate::core::tracker::JobState;
 use crate::database::{JobQuery, WriterError};
 use crate::healthomics::{Connect, Target, TargetError};
-use crate::tasks::hints::StoreRegistry;
 use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
 use crate::tasks::lister::{DiscoveredJobs, Lister, ListingPolicy};
-use crate::tasks::plan::{Plan, Running, listers, plan};
+use crate::tasks::plan::{Plan, RunningSet, listers, plan};
+use crate::tasks::registry::StoreRegistry;
 use tasks::{RESTARTS_MAX, Tasks};
 pub use tasks::{TaskEnd, TaskKey};
 
 /// How long tasks may take to stop. The unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Attempts to read a failing database, and the pause between them. Then the process ends.
-const READ_ATTEMPTS: u32 = 5;
+/// Retries of a failed database read, and the pause before each. Then the process ends.
+const READ_RETRIES: u32 = 5;
 const READ_PAUSE: Duration = Duration::from_secs(2);
 
-/// Batches of discovered jobs that wait for the supervisor. A lister sends the next one when the last is handled.
+/// Batches of discovered jobs that wait for the supervisor. A lister sends one batch at a time.
 const DISCOVERED_MAX: usize = 16;
 
-/// How long the database may take to return what it holds of discovered jobs: an indexed read, after at most one commit.
+/// The timeout for reading discovered jobs from the database. The supervisor handles nothing else meanwhile.
 const DISCOVERED_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Supervisor {
     seeds: fastrand::Rng,
     targets: Targets,
     config: Config,
-    stores: BTreeMap<StoreId, Arc<StoreRegistry>>,
+    registries: BTreeMap<StoreId, Arc<StoreRegistry>>,
     tasks: Tasks<TaskKey, WriterStopped>,
     discovered: mpsc::Receiver<DiscoveredJobs>,
     discovered_sender: mpsc::Sender<DiscoveredJobs>,
@@ -55,24 +55,23 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// What the supervisor has to handle.
 #[derive(Debug)]
 pub enum Event {
-    /// A task ended that was not stopped.
+    /// A task ended without being stopped, or a stopped task failed.
     Ended(TaskEnd<TaskKey, WriterStopped>),
     Discovered(DiscoveredJobs),
 }
 
-/// A configuration cannot be applied.
+/// A configuration cannot be applied, or the supervisor cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// A target cannot be built. The running configuration goes on.
+    /// A target cannot be built. The running configuration stays.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The database cannot be read. The running configuration goes on.
+    /// A test read failed before any task was stopped. The running configuration stays.
     #[error("the database cannot be read: {0}")]
     Database(WriterError),
-    /// The database writer has ended, or stopped watches cannot go on because the database cannot be read.
+    /// The daemon cannot continue: the database writer has ended, or the database cannot be read to start tasks.
     #[error("the database: {0}")]
     Lost(WriterError),
 }
@@ -88,7 +87,7 @@ impl Supervisor {
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
-            stores: BTreeMap::new(),
+            registries: BTreeMap::new(),
             tasks: Tasks::new(),
             discovered,
             discovered_sender,
@@ -100,13 +99,14 @@ impl Supervisor {
     /// # Errors
     /// See [`ApplyError`].
     pub async fn apply(&mut self, config: &Config) -> Result<(), ApplyError> {
-        let plan = plan(&self.running(), config);
+        let plan = plan(&self.running_set(), config);
         let targets = self.build_targets(config, &plan).await?;
-        // Nothing may be stopped that could not be started again.
         let start = JobQuery::These(plan.start_jobs.keys().cloned().collect());
-        let retained = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
-        for jobs in [start.clone()].into_iter().chain(retained.map(|(store, _)| self.retained(store, config))) {
-            self.context.database.restore(jobs).await.map_err(ApplyError::Database)?;
+        let discovering = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
+        let retained = discovering.map(|(store, _)| self.retained_query(store, config));
+        // Test reads: without the database, stopped tasks could not start again. Stopping tasks may change the results.
+        for query in [start.clone()].into_iter().chain(retained) {
+            self.context.database.restore(query).await.map_err(ApplyError::Database)?;
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
@@ -120,32 +120,32 @@ impl Supervisor {
         }
         for (store, policy) in plan.start_listers {
             if policy.discovery.is_some() {
-                // Live and retained jobs start at once: they may be too old to be discovered, and listing may fail. A job that
-                // vanished is polled once more, because one 404 may have been wrong.
-                let jobs = self.restore(self.retained(&store, &self.config)).await?;
+                // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
+                let jobs = self.restore(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
+                // Vanished jobs do not expire here but are polled once more: the 404 may have been wrong.
                 self.start_discovered(&store, jobs, |known| known.status.is_terminal());
             }
             self.start_lister(store, policy, 0);
         }
-        let wanted = &self.config.watch_list;
-        let wanted: BTreeSet<_> =
-            wanted.jobs.keys().map(|id| id.store_id()).chain(wanted.stores.keys().cloned()).collect();
-        self.stores.retain(|store, _| wanted.contains(store));
+        let WatchList { jobs, stores } = &self.config.watch_list;
+        let wanted: BTreeSet<_> = jobs.keys().map(|id| id.store_id()).chain(stores.keys().cloned()).collect();
+        self.registries.retain(|store, _| wanted.contains(store));
         self.publish_targets();
         Ok(())
     }
 
-    fn running(&self) -> Running<'_> {
-        let watched =
-            self.stores.iter().flat_map(|(store, jobs)| jobs.watched().into_iter().map(|job| store.watch(job)));
-        let discovered = watched.filter(|id| !self.config.watch_list.jobs.contains_key(id)).collect();
-        let running =
-            listers(&self.config).into_keys().filter(|store| self.tasks.runs(&TaskKey::Lister(store.clone())));
-        Running { config: &self.config, discovered, listers: running.collect() }
+    fn running_set(&self) -> RunningSet<'_> {
+        let discovered = self.registries.iter().flat_map(|(store, registry)| {
+            let watched = registry.watched().into_iter().map(|job| store.watch(job));
+            watched.filter(|id| !self.config.watch_list.jobs.contains_key(id))
+        });
+        let listers = listers(&self.config).into_keys();
+        let listers = listers.filter(|store| self.tasks.runs(&TaskKey::Lister(store.clone())));
+        RunningSet { config: &self.config, discovered: discovered.collect(), listers: listers.collect() }
     }
 
-    /// Unchanged targets are kept, with the rate that they have found.
+    /// Keeps unchanged targets, with their adapted request rate and their circuit breakers.
     async fn build_targets(&self, config: &Config, plan: &Plan) -> Result<Targets, TargetError> {
         let mut targets = self.targets.clone();
         targets.retain(|name, _| !plan.changed_targets.contains(name));
@@ -164,7 +164,7 @@ impl Supervisor {
         let jobs = plan.stop_jobs.iter().cloned().map(TaskKey::Watch);
         self.tasks.stop(jobs.chain(plan.stop_listers.iter().cloned().map(TaskKey::Lister)), STOP_TIMEOUT).await;
         for id in &plan.stop_jobs {
-            // A changed job or store stays visible until its new task publishes it.
+            // A job in `start_jobs` stays published until its new task publishes it. Other jobs are hidden.
             self.remove_watch(id, !plan.start_jobs.contains_key(id));
         }
         for store in self.config.watch_list.stores.keys().filter(|store| !config.watch_list.stores.contains_key(store))
@@ -177,13 +177,13 @@ impl Supervisor {
         if hide {
             self.context.board.remove(id);
         }
-        if let Some(store) = self.stores.get(&id.store_id()) {
-            store.unsubscribe(&id.key.job);
+        if let Some(registry) = self.registries.get(&id.store_id()) {
+            registry.unsubscribe(&id.key.job);
         }
     }
 
-    /// The jobs of a store that are live or still retained under `config`.
-    fn retained(&self, store: &StoreId, config: &Config) -> JobQuery {
+    /// Selects the jobs of a store that have not ended, or whose end was observed within the retention of `config`.
+    fn retained_query(&self, store: &StoreId, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
         let remove_after = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
@@ -191,10 +191,11 @@ impl Supervisor {
         JobQuery::Recent { store: store.clone(), ended_since }
     }
 
-    /// Readiness depends on a target only while live jobs or discovered stores use it: nothing else would end its outage.
+    /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
+    /// send no requests, so their outages would never end. The set changes only at the next `apply`.
     fn publish_targets(&self) {
-        let live = self.stores.iter().filter(|(_, jobs)| jobs.has_live_jobs()).map(|(store, _)| store);
-        let used: BTreeSet<_> = live.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
+        let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
+        let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
         self.context.board.set_target_health(used.map(|(name, target)| (Arc::clone(name), target.health())).collect());
     }
@@ -209,7 +210,7 @@ impl Supervisor {
     }
 
     /// # Errors
-    /// The daemon cannot go on.
+    /// The daemon cannot continue.
     pub async fn handle_event(&mut self, event: Event) -> Result<(), ApplyError> {
         match event {
             Event::Ended(end) => self.handle_end(end).await,
@@ -219,13 +220,11 @@ impl Supervisor {
 
     async fn handle_end(&mut self, end: TaskEnd<TaskKey, WriterStopped>) -> Result<(), ApplyError> {
         match end {
-            TaskEnd::Done(TaskKey::Lister(_)) => {}
-            TaskEnd::Done(TaskKey::Watch(id)) => {
-                // The retention of a discovered job has expired. Other jobs stay until they leave the configuration.
-                if !self.config.watch_list.jobs.contains_key(&id) {
-                    self.remove_watch(&id, true);
-                }
+            // The retention of a discovered job has expired. A job with its own entry stays published.
+            TaskEnd::Done(TaskKey::Watch(id)) if !self.config.watch_list.jobs.contains_key(&id) => {
+                self.remove_watch(&id, true);
             }
+            TaskEnd::Done(_) => {}
             TaskEnd::Failed(WriterStopped) => return Err(ApplyError::Lost(WriterError::Stopped)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
@@ -246,7 +245,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts watches of the jobs that a lister discovered.
     async fn handle_discovered(
         &mut self,
         DiscoveredJobs { store, jobs, ack }: DiscoveredJobs,
@@ -256,9 +254,9 @@ impl Supervisor {
         }
         let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch(job)).collect();
         let restored = self.context.database.restore(JobQuery::These(ids.clone()));
-        // The other tasks must not wait for a disk that hangs.
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restored).await {
             Ok(Ok(mut restored)) => {
+                // Vanished jobs expire, too: a listed job whose polls return 404 would otherwise restart after each drop.
                 self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }
@@ -266,19 +264,19 @@ impl Supervisor {
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
             Err(_) => Err("the database did not respond in time".to_owned()),
         };
-        // An error: the lister has ended meanwhile.
+        // An error means that the lister has ended.
         let _ = ack.send(handled);
         Ok(())
     }
 
-    /// Stops every task. Commits in progress end first.
+    /// Stops every task. Tasks that do not end within `STOP_TIMEOUT` are aborted.
     pub async fn stop(mut self) {
         self.tasks.stop_all(STOP_TIMEOUT).await;
     }
 
-    /// Reads what the database holds of jobs whose tasks have ended, with retries: without it they cannot start again.
+    /// Reads the last known state of jobs that are about to start, with retries.
     async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, ApplyError> {
-        for _ in 0..READ_ATTEMPTS {
+        for _ in 0..READ_RETRIES {
             match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     warn!(event = "database_unreadable", %error, "cannot read the database; retrying");
@@ -290,20 +288,20 @@ impl Supervisor {
         self.context.database.restore(jobs).await.map_err(ApplyError::Lost)
     }
 
-    /// Starts watches of jobs of a store, except those that are watched. Jobs that are `droppable` and whose retention has expired
-    /// are not started either.
+    /// Starts watches of discovered jobs of a store. Skips jobs that are watched already, and jobs for which `may_expire` returns
+    /// true and whose retention has expired.
     fn start_discovered(
         &mut self,
         store: &StoreId,
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
-        droppable: impl Fn(&JobState) -> bool,
+        may_expire: impl Fn(&JobState) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let droppable = restored.as_ref().filter(|known| droppable(known));
-            let remaining = droppable.and_then(|known| known.remaining_retention(entry.remove_after?, now));
-            let watched = self.stores.get(store).is_some_and(|jobs| jobs.is_watched(&id.key.job));
+            let expirable = restored.as_ref().filter(|known| may_expire(known));
+            let remaining = expirable.and_then(|known| known.remaining_retention(entry.remove_after?, now));
+            let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if remaining != Some(Duration::ZERO) && !watched {
                 self.start_watch(id, &entry, restored, 0);
             }
@@ -312,7 +310,7 @@ impl Supervisor {
 
     fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<JobState>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
-        let hints = self.stores.entry(id.store_id()).or_default().subscribe(&id.key.job);
+        let hints = self.registries.entry(id.store_id()).or_default().subscribe(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), hints, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
@@ -322,7 +320,7 @@ impl Supervisor {
 
     fn start_lister(&mut self, store: StoreId, policy: ListingPolicy, restarts: u32) {
         let Some(target) = self.targets.get(&store.target) else { unreachable!("targets are built before listers") };
-        let registry = Arc::clone(self.stores.entry(store.clone()).or_default());
+        let registry = Arc::clone(self.registries.entry(store.clone()).or_default());
         let (context, discovered) = (Arc::clone(&self.context), self.discovered_sender.clone());
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let lister = Lister::new(context, discovered, target, store.clone(), registry, policy, seed);
@@ -338,8 +336,8 @@ impl Supervisor {
             TaskKey::Lister(store) => {
                 error!(event = "lister_failed", target = %store.target, store_id = %store.store,
                     restarts = RESTARTS_MAX, "internal error: the lister of this store failed too often; its jobs are polled \
-                    one by one and new jobs are not discovered until refwatch restarts");
-                if let Some(registry) = self.stores.get(store) {
+                    one by one and new jobs are not discovered until the next reload");
+                if let Some(registry) = self.registries.get(store) {
                     registry.set_safety_interval(None);
                 }
                 if self.config.watch_list.stores.contains_key(store) {
@@ -349,8 +347,8 @@ impl Supervisor {
             TaskKey::Watch(id) => {
                 error!(event = "watch_failed", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
                     "internal error: the task of this watch failed too often; it is parked until its entry changes");
-                if let Some(registry) = self.stores.get(&id.store_id()) {
-                    registry.subscribe(&id.key.job).report(NextAction::Parked(reason.clone()), None);
+                if let Some(registry) = self.registries.get(&id.store_id()) {
+                    registry.park(&id.key.job, reason.clone());
                 }
                 self.context.board.park(id, reason);
             }

@@ -1,4 +1,5 @@
-//! The running tasks by key. Each task can be stopped, and is started again a few times if it panics.
+//! The running tasks by key. [`Tasks`] starts and stops tasks and returns how they end. It counts restarts, but the supervisor
+//! decides about them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -12,10 +13,9 @@ use tokio_util::task::JoinMap;
 
 use crate::core::job::{StoreId, WatchId};
 
-/// How often one task is started again after panics.
+/// How often one task is restarted after panics.
 pub(super) const RESTARTS_MAX: u32 = 5;
 
-/// What a task is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskKey {
     Watch(Arc<WatchId>),
@@ -25,22 +25,22 @@ pub enum TaskKey {
 #[derive(Debug)]
 pub(super) struct Tasks<K, E> {
     set: JoinMap<K, Result<(), E>>,
-    running: BTreeMap<K, Running>,
-    /// Ends that arrived while `stop` waited for other tasks.
+    /// The tasks that were neither stopped nor joined.
+    handles: BTreeMap<K, TaskHandle>,
+    /// Ends of joined tasks that [`Self::next_end`] has not returned yet.
     ended: VecDeque<TaskEnd<K, E>>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct TaskHandle {
     stop: oneshot::Sender<()>,
     restarts: u32,
 }
 
-/// How a task ended that was not stopped.
+/// How a task ended. A stopped task has an end only if it failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskEnd<K, E> {
     Done(K),
-    /// The daemon cannot go on.
     Failed(E),
     /// The task panicked. The next start is the `restarts`th restart.
     Panicked {
@@ -62,24 +62,24 @@ impl<K, E> TaskEnd<K, E> {
 
 impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     pub(super) fn new() -> Self {
-        Self { set: JoinMap::new(), running: BTreeMap::new(), ended: VecDeque::new() }
+        Self { set: JoinMap::new(), handles: BTreeMap::new(), ended: VecDeque::new() }
     }
 
     pub(super) fn runs(&self, key: &K) -> bool {
-        self.running.contains_key(key)
+        self.handles.contains_key(key)
     }
 
-    /// Starts the task of `key`; `restarts` says how often it has been started again.
+    /// Starts the task of `key`. `restarts` is the number of its restarts so far.
     pub(super) fn start<F>(&mut self, key: K, restarts: u32, task: impl FnOnce(oneshot::Receiver<()>) -> F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let (stop, stopped) = oneshot::channel();
         self.set.spawn(key.clone(), task(stopped));
-        self.running.insert(key, Running { stop, restarts });
+        self.handles.insert(key, TaskHandle { stop, restarts });
     }
 
-    /// Returns the next end of a task that was not stopped. Cancel safe.
+    /// Waits for the next task to end. Skips stopped tasks that did not fail. Cancel safe.
     pub(super) async fn next_end(&mut self) -> TaskEnd<K, E> {
         loop {
             if let Some(ended) = self.ended.pop_front() {
@@ -95,11 +95,11 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     /// Stops the tasks of `keys` and waits until they have ended. After `timeout` they are aborted.
     pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, timeout: Duration) {
         let keys: BTreeSet<K> = keys.into_iter().collect();
-        // The end of a stopped task is of no interest.
+        // Drops the pending ends of these tasks. A failure has no key and is kept.
         self.ended.retain(|ended| !ended.key().is_some_and(|key| keys.contains(key)));
         let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.set.contains_key(key)).collect();
-        for task in waiting.iter().filter_map(|key| self.running.remove(key)) {
-            // An error: the task has ended meanwhile.
+        for task in waiting.iter().filter_map(|key| self.handles.remove(key)) {
+            // An error means that the task has ended.
             let _ = task.stop.send(());
         }
         let all_ended = tokio::time::timeout(timeout, async {
@@ -117,13 +117,13 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     }
 
     pub(super) async fn stop_all(&mut self, timeout: Duration) {
-        let all: Vec<K> = self.running.keys().cloned().collect();
+        let all: Vec<K> = self.handles.keys().cloned().collect();
         self.stop(all, timeout).await;
     }
 
     fn take(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
-        // A stopped task is not in `running` any more. Only its error still counts.
-        let restarts = self.running.remove(&key).map(|task| task.restarts);
+        // A stopped task is not in `handles` any more. Only its failure still counts.
+        let restarts = self.handles.remove(&key).map(|task| task.restarts);
         match (end, restarts) {
             (Ok(Err(error)), _) => self.ended.push_back(TaskEnd::Failed(error)),
             (Ok(Ok(())), Some(_)) => self.ended.push_back(TaskEnd::Done(key)),

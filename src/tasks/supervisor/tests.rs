@@ -1,4 +1,4 @@
-//! Watchers that panic, and jobs that are discovered.
+//! Job watchers that panic, discovered jobs, and a database that cannot be read.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use crate::state::{SharedState, WatchState};
 
 /// A supervisor of one job whose endpoint does not listen, and the directory of its database.
 async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("refwatch.db");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("refwatch.db");
     let instruments = Instruments::new().expect("metrics");
     let database = Database::open(&path, &instruments).expect("a database");
     let clock = Clock::system();
@@ -39,12 +39,12 @@ async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
     };
     let id = config.watch_list.jobs.keys().next().expect("a watch").clone();
     let mut supervisor = Supervisor::new(context, Arc::new(Aws::new(clock)), 1);
-    supervisor.apply(&config).await.expect("a configuration in force");
-    (supervisor, id, folder)
+    supervisor.apply(&config).await.expect("an applied configuration");
+    (supervisor, id, directory)
 }
 
 /// The first observation of a job, at the Unix epoch.
-fn sighting(status: JobStatus) -> Change {
+fn first_observation(status: JobStatus) -> Change {
     let transition = Transition {
         from: None,
         to: status,
@@ -60,14 +60,14 @@ fn sighting(status: JobStatus) -> Change {
 
 #[tokio::test]
 async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_published_state() {
-    let (mut supervisor, id, _folder) = supervisor().await;
+    let (mut supervisor, id, _directory) = supervisor().await;
     let TaskContext { database, board, instruments, .. } = TaskContext::clone(&supervisor.context);
-    // The panic came between the commit and its publication.
-    database.append(&id, &sighting(JobStatus::InProgress)).await.expect("a commit");
+    // The task panics between the commit and the publication.
+    database.append(&id, &first_observation(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(board.watch(&id).expect("a watch").known, None);
 
     let panicked = TaskEnd::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
-    supervisor.handle_end(panicked).await.expect("the daemon goes on");
+    supervisor.handle_end(panicked).await.expect("the daemon continues");
     let view = board.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
     assert_eq!(instruments.task_restarts.get(), 1);
@@ -76,53 +76,53 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
 
 #[tokio::test]
 async fn a_watch_that_failed_permanently_is_parked_and_stays_visible() {
-    let (mut supervisor, id, _folder) = supervisor().await;
-    let given_up = TaskEnd::FailedPermanently(TaskKey::Watch(id.clone()));
-    supervisor.handle_end(given_up).await.expect("the daemon goes on");
+    let (mut supervisor, id, _directory) = supervisor().await;
+    let failed = TaskEnd::FailedPermanently(TaskKey::Watch(id.clone()));
+    supervisor.handle_end(failed).await.expect("the daemon continues");
     let view = supervisor.context.board.watch(&id).expect("a watch");
     assert!(matches!(&view.state, WatchState::Parked(reason) if reason.contains("internal error")), "{:?}", view.state);
 }
 
 #[tokio::test]
 async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_has_expired() {
-    let (mut supervisor, own, _folder) = supervisor().await;
+    let (mut supervisor, own, _directory) = supervisor().await;
     let (store, mut config) = (own.store_id(), supervisor.config.clone());
     let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
     config.watch_list.stores.insert(store.clone(), entry);
-    supervisor.apply(&config).await.expect("a configuration in force");
+    supervisor.apply(&config).await.expect("an applied configuration");
     let TaskContext { database, board, .. } = TaskContext::clone(&supervisor.context);
-    let [ended, goes_on, new] =
+    let [ended, in_progress, new] =
         ["1000000001", "1000000002", "1000000003"].map(|job| store.watch(job.parse().expect("a job")));
-    database.append(&ended, &sighting(JobStatus::Completed)).await.expect("a commit");
-    database.append(&goes_on, &sighting(JobStatus::InProgress)).await.expect("a commit");
+    database.append(&ended, &first_observation(JobStatus::Completed)).await.expect("a commit");
+    database.append(&in_progress, &first_observation(JobStatus::InProgress)).await.expect("a commit");
 
-    let found = |ack| {
-        let jobs = [&own, &ended, &goes_on, &new].map(|id| id.key.job.clone()).into();
+    let discovered = |ack| {
+        let jobs = [&own, &ended, &in_progress, &new].map(|id| id.key.job.clone()).into();
         Event::Discovered(DiscoveredJobs { store: store.clone(), jobs, ack })
     };
-    let (ack, answer) = oneshot::channel();
-    drop(answer);
-    supervisor.handle_event(found(ack)).await.expect("the daemon goes on");
-    assert_eq!(board.watches().len(), 1, "what a sweeper found that was stopped is of no concern any more");
+    let (ack, handled) = oneshot::channel();
+    drop(handled);
+    supervisor.handle_event(discovered(ack)).await.expect("the daemon continues");
+    assert_eq!(board.watches().len(), 1, "the jobs of a stopped lister are not watched");
 
-    let (ack, answer) = oneshot::channel();
-    supervisor.handle_event(found(ack)).await.expect("the daemon goes on");
-    answer.await.expect("an answer").expect("they are watched");
+    let (ack, handled) = oneshot::channel();
+    supervisor.handle_event(discovered(ack)).await.expect("the daemon continues");
+    handled.await.expect("an acknowledgement").expect("watched jobs");
     let watches = board.watches();
     let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
-    assert_eq!(watches, [("all", &goes_on), ("all", &new), ("1234567890/9876543210", &own)]);
-    let known = board.watch(&goes_on).expect("a watch").known.clone().expect("its state in the database");
+    assert_eq!(watches, [("all", &in_progress), ("all", &new), ("1234567890/9876543210", &own)]);
+    let known = board.watch(&in_progress).expect("a watch").known.clone().expect("its state in the database");
     assert_eq!(known.status, JobStatus::InProgress);
 }
 
 #[tokio::test]
 async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_watches_continue() {
-    let (mut supervisor, own, folder) = supervisor().await;
+    let (mut supervisor, own, directory) = supervisor().await;
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
     config.watch_list.stores.insert(own.store_id(), StoreEntry::new("all".into(), PollConfig::default().policy()));
-    std::fs::rename(folder.path().join("refwatch.db"), folder.path().join("elsewhere.db")).expect("a database");
-    let refused = supervisor.apply(&config).await;
-    assert!(matches!(refused, Err(ApplyError::Database(_))), "{refused:?}");
+    std::fs::rename(directory.path().join("refwatch.db"), directory.path().join("elsewhere.db")).expect("a database");
+    let result = supervisor.apply(&config).await;
+    assert!(matches!(result, Err(ApplyError::Database(_))), "{result:?}");
     assert!(supervisor.tasks.runs(&TaskKey::Watch(own)));
 }

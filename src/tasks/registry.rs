@@ -1,8 +1,9 @@
-//! The registry of one store, shared by its lister and its job watchers.
+//! The registry of one store: its watched jobs. Shared by the supervisor, the store's lister and its job watchers.
 //!
-//! Job watchers report the state of their jobs here, and the lister reads which jobs are live. The lister sends hints back:
-//! "this job looks changed, poll it now", and how rarely jobs without a hint need a poll. A hint never changes a status: the
-//! job's own task polls. Each job has its own `Notify`, so tasks wake in a fixed order and a simulation can be replayed.
+//! Job watchers report the state of their jobs. The lister reads it, and sends hints and the safety interval back. A hint asks a
+//! job watcher to poll now. Only a poll changes the status.
+//!
+//! Each job has its own `Notify`: job watchers wake in the order of the notifications, so simulations are reproducible.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,18 +27,18 @@ struct Inner {
     jobs: BTreeMap<ImportJobId, Arc<JobSlot>>,
 }
 
-/// What the lister and one job watcher share.
 #[derive(Debug, Default)]
 struct JobSlot {
     state: Mutex<SlotState>,
-    changed: Notify,
+    /// Notified after each hint and each change of the safety interval.
+    wake: Notify,
 }
 
 #[derive(Debug, Default)]
 struct SlotState {
-    looks_changed: bool,
+    hinted: bool,
     safety_interval: Option<Duration>,
-    /// What the job's watcher reported last; `None` before the first report.
+    /// The last report of the job watcher; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
@@ -46,7 +47,7 @@ struct SlotState {
 pub(crate) struct JobHints(Arc<JobSlot>);
 
 impl StoreRegistry {
-    /// Adds `job` to the watched jobs, or takes it over from the task before.
+    /// Adds `job` to the watched jobs. A restarted job watcher gets the slot of the previous one.
     pub(crate) fn subscribe(&self, job: &ImportJobId) -> JobHints {
         let mut inner = lock(&self.inner);
         let safety_interval = inner.safety_interval;
@@ -63,18 +64,18 @@ impl StoreRegistry {
         lock(&self.inner).jobs.contains_key(job)
     }
 
-    /// Every watched job, ordered by id.
+    /// All watched jobs, ordered by id.
     pub(crate) fn watched(&self) -> Vec<ImportJobId> {
         lock(&self.inner).jobs.keys().cloned().collect()
     }
 
-    /// Whether a watched job is still polled.
-    pub(crate) fn has_live_jobs(&self) -> bool {
+    /// Whether a watched job is still polled: it has neither ended nor been parked.
+    pub(crate) fn has_polled_jobs(&self) -> bool {
         lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.state).report, Some((NextAction::PollAt(_), _))))
     }
 
-    /// The live jobs that a listing can replace polls of, with their last known state.
-    pub(crate) fn live(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<JobState>>> {
+    /// The polled jobs whose polls a listing can replace, with their last known state.
+    pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<JobState>>> {
         self.collect(|next, known| {
             (matches!(next, NextAction::PollAt(_)) && is_listed(known.map(AsRef::as_ref), now)).then(|| known.cloned())
         })
@@ -85,15 +86,15 @@ impl StoreRegistry {
         self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
     }
 
-    /// Asks the watcher of `job` to poll at once. The hint is kept until the watcher has received it.
+    /// Asks the watcher of `job` to poll now. The hint is kept until the watcher takes it.
     pub(crate) fn hint(&self, job: &ImportJobId) {
         if let Some(slot) = lock(&self.inner).jobs.get(job) {
-            lock(&slot.state).looks_changed = true;
-            slot.changed.notify_one();
+            lock(&slot.state).hinted = true;
+            slot.wake.notify_one();
         }
     }
 
-    /// Sets how long a job without a hint may go without a poll; `None`: the store is not listed.
+    /// Sets how long a job without a hint may go without a poll. `None`: listings replace no polls.
     pub(crate) fn set_safety_interval(&self, interval: Option<Duration>) {
         let mut inner = lock(&self.inner);
         if inner.safety_interval == interval {
@@ -102,8 +103,13 @@ impl StoreRegistry {
         inner.safety_interval = interval;
         for slot in inner.jobs.values() {
             lock(&slot.state).safety_interval = interval;
-            slot.changed.notify_one();
+            slot.wake.notify_one();
         }
+    }
+
+    /// Marks `job` as parked after its task failed permanently.
+    pub(crate) fn park(&self, job: &ImportJobId, reason: String) {
+        self.subscribe(job).report(NextAction::Parked(reason), None);
     }
 
     fn collect<T>(
@@ -121,35 +127,34 @@ impl StoreRegistry {
 }
 
 impl JobHints {
-    /// Reports the state of the job to the lister.
     pub(crate) fn report(&self, next: NextAction, known: Option<Arc<JobState>>) {
         lock(&self.0.state).report = Some((next, known));
     }
 
-    /// How long the job may go without a poll; `None` if its store is not listed.
+    /// How long the job may go without a poll or hint. `None`: listings replace no polls.
     pub(crate) fn safety_interval(&self) -> Option<Duration> {
         lock(&self.0.state).safety_interval
     }
 
-    /// Returns when there may be a hint or another safety interval. Cancel safe.
-    pub(crate) async fn changed(&self) {
-        self.0.changed.notified().await;
+    /// Returns when there may be a hint or a new safety interval. Cancel safe.
+    pub(crate) async fn woken(&self) {
+        self.0.wake.notified().await;
     }
 
-    /// Takes the hint, if there is one.
+    /// Removes the hint. Returns whether there was one.
     pub(crate) fn take_hint(&self) -> bool {
-        std::mem::take(&mut lock(&self.0.state).looks_changed)
+        std::mem::take(&mut lock(&self.0.state).hinted)
     }
 
-    /// Returns when the job looks changed. Cancel safe.
-    pub(crate) async fn looks_changed(&self) {
+    /// Waits for a hint and removes it. Cancel safe.
+    pub(crate) async fn next_hint(&self) {
         while !self.take_hint() {
-            self.changed().await;
+            self.woken().await;
         }
     }
 }
 
-// A poisoned lock is still usable: each write is one assignment.
+// A poisoned lock is still usable: no writer can panic between two writes.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
