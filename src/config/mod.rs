@@ -138,9 +138,9 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// The rate that the daemon keeps to, in requests per second.
+    /// The highest rate that refwatch uses, in requests per second.
     #[must_use]
-    pub fn allowed(self) -> f64 {
+    pub fn configured_rate(self) -> f64 {
         self.requests_per_second * self.share
     }
 }

@@ -126,10 +126,10 @@ impl Breakers {
     }
 
     /// Waits until a breaker in the way of polls of `store` closes after `sent`.
-    pub(super) async fn closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
+    pub(super) async fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
         loop {
             let closed = self.closed.notified();
-            if self.with(|state| state.breakers.closed_after(store, sent)) {
+            if self.with(|state| state.breakers.breaker_closed_after(store, sent)) {
                 return;
             }
             closed.await;

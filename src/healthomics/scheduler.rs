@@ -37,10 +37,10 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn new(requests_per_second: f64, clock: Clock, instruments: OperationInstruments) -> Self {
-        let pacer = Pacer::new(requests_per_second);
-        instruments.quota_allowed.set(pacer.requests_per_second());
-        instruments.quota_configured.set(requests_per_second);
+    pub(super) fn new(configured_rate: f64, clock: Clock, instruments: OperationInstruments) -> Self {
+        let pacer = Pacer::new(configured_rate);
+        instruments.quota_allowed.set(pacer.current_rate());
+        instruments.quota_configured.set(configured_rate);
         Self {
             routine: sync::Mutex::default(),
             next_slot: sync::Mutex::default(),
@@ -72,22 +72,22 @@ impl Scheduler {
     }
 
     /// The configured rate, in requests per second.
-    pub(super) fn limit(&self) -> f64 {
-        self.with_pacer(|pacer| pacer.limit())
+    pub(super) fn configured_rate(&self) -> f64 {
+        self.with_pacer(|pacer| pacer.configured_rate())
     }
 
     /// Counts the request that was sent at `sent`, and adapts the rate.
     pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
         self.instruments.request_ended(now.since(sent), failure);
-        let allowed = self.with_pacer(|pacer| {
-            match failure.map_or(QuotaEvidence::Kept, |reason| reason.class().quota) {
+        let current_rate = self.with_pacer(|pacer| {
+            match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.class().quota) {
                 QuotaEvidence::Exceeded => pacer.throttled(sent, now),
-                QuotaEvidence::Kept => pacer.answered(),
-                QuotaEvidence::None => {}
+                QuotaEvidence::WithinQuota => pacer.within_quota(),
+                QuotaEvidence::Inconclusive => {}
             }
-            pacer.requests_per_second()
+            pacer.current_rate()
         });
-        self.instruments.quota_allowed.set(allowed);
+        self.instruments.quota_allowed.set(current_rate);
     }
 
     // No panic can leave the pacer half changed.

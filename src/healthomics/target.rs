@@ -46,8 +46,8 @@ impl Target {
         instruments: &Instruments,
     ) -> Result<Self, TargetError> {
         let service = connect.connect(config).await?;
-        let scheduler =
-            |operation| Scheduler::new(config.quota.allowed(), clock, instruments.operation(&config.name, operation));
+        let rate = config.quota.configured_rate();
+        let scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
         let [get, list] = Operation::ALL.map(scheduler);
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
         Ok(Self { service, clock, get, list, breakers })
@@ -63,10 +63,10 @@ impl Target {
         self.service.aws_region()
     }
 
-    /// The polls that the configured quota allows, in requests per second.
+    /// The configured rate of polls, in requests per second.
     #[must_use]
-    pub fn polls_per_second(&self) -> f64 {
-        self.get.limit()
+    pub fn configured_rate(&self) -> f64 {
+        self.get.configured_rate()
     }
 
     /// The target's health: `None` while requests succeed, else why the target is down.
@@ -106,8 +106,8 @@ impl Target {
 
     /// Waits until a circuit breaker in the way of polls of `store` closes after `sent`: a job that has failed since then need not
     /// wait out its backoff.
-    pub async fn recovered_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
-        self.breakers.closed_after(store, sent).await;
+    pub async fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
+        self.breakers.breaker_closed_after(store, sent).await;
     }
 
     async fn permit(&self, operation: Operation, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {

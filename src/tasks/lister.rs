@@ -149,7 +149,7 @@ impl Lister {
             let pause = self.list_once(began).await;
             tokio::select! {
                 biased;
-                () = self.target.recovered_after(&self.store.store, began), if self.ends_with_outage => {}
+                () = self.target.breaker_closed_after(&self.store.store, began), if self.ends_with_outage => {}
                 () = clock.sleep(pause) => {}
             }
         }
@@ -172,7 +172,7 @@ impl Lister {
         match listed {
             Ok(unhandled) => {
                 if replaces_polls {
-                    let interval = safety_interval(live.len(), self.target.polls_per_second());
+                    let interval = safety_interval(live.len(), self.target.configured_rate());
                     self.registry.set_safety_interval(Some(interval));
                 }
                 if self.on_success(unhandled) {

@@ -199,7 +199,7 @@ impl Service {
     /// One request: checked against the quota, delayed, and perhaps failed. Returns whether the response is incorrect.
     async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, PollFailure> {
         let sent = self.now();
-        let configured = self.scenario.configured.allowed();
+        let configured = self.scenario.configured.configured_rate();
         if !self.state().daemons[daemon].buckets[operation as usize].take(
             sent,
             configured,

@@ -93,7 +93,7 @@ async fn ask(
 ) -> Result<Reached, TargetError> {
     let service = Aws::new(clock).connect(target).await?;
     let mut asking = JoinSet::new();
-    let spacing = std::time::Duration::from_secs_f64(1.0 / target.quota.allowed());
+    let spacing = std::time::Duration::from_secs_f64(1.0 / target.quota.configured_rate());
     for (turn, (store, question)) in (0..).zip(questions) {
         let service = Arc::clone(&service);
         asking.spawn(async move {

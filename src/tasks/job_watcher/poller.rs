@@ -106,7 +106,7 @@ impl Poller {
         if let Some(Failing { sent, ends_with_outage }) = self.failing {
             tokio::select! {
                 biased;
-                () = target.recovered_after(store, sent), if ends_with_outage => {}
+                () = target.breaker_closed_after(store, sent), if ends_with_outage => {}
                 () = target.clock().sleep_until(due) => {}
             }
             return Some(target.poll_permit(store, Priority::Routine).await);
