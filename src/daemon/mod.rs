@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::database::{CommitError, Database, DatabaseReader, OpenError};
-use crate::healthomics::Aws;
+use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
 use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, AppState, control};
@@ -99,7 +99,7 @@ impl Daemon {
         let Loaded { config, problems, files } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // The first target needs them. Reading them takes a tenth of a second.
-        drop(spawn_blocking(Aws::read_authorities));
+        drop(spawn_blocking(AwsFactory::preload_certificates));
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
@@ -133,7 +133,7 @@ impl Daemon {
         }
         board.set_database_health(database.health());
         let context = TaskContext { clock, database, board: board.clone(), instruments: instruments.clone() };
-        let mut supervisor = Supervisor::new(context.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
+        let mut supervisor = Supervisor::new(context.clone(), Arc::new(AwsFactory::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
             match error {
                 ApplyError::Database(error @ (CommitError::Sqlite(_) | CommitError::Reopen(_))) => {

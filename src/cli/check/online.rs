@@ -15,7 +15,7 @@ use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Sanitized;
-use crate::healthomics::{Aws, CallerIdentity, Connect, HealthOmics, TargetError};
+use crate::healthomics::{AwsFactory, CallerIdentity, HealthOmics, ServiceFactory, TargetError};
 
 /// Requested in a store without known jobs. Missing permission is an error even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
@@ -91,7 +91,7 @@ async fn ask(
     questions: BTreeMap<ReferenceStoreId, Question>,
     clock: Clock,
 ) -> Result<Reached, TargetError> {
-    let service = Aws::new(clock).connect(target).await?;
+    let service = AwsFactory::new(clock).build(target).await?;
     let mut asking = JoinSet::new();
     let spacing = std::time::Duration::from_secs_f64(1.0 / target.quota.configured_rate());
     for (turn, (store, question)) in (0..).zip(questions) {

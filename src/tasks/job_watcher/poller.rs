@@ -78,8 +78,7 @@ impl Poller {
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
         let sent = self.target.clock().now().monotonic;
-        let outcome = self.target.poll(&self.id.key).await;
-        drop(permit);
+        let outcome = self.target.poll(&self.id.key, permit).await;
         let now = self.target.clock().now();
         self.failing = outcome.as_ref().err().map(|failure| Failing::new(failure, sent));
         if outcome.is_ok() {
