@@ -37,7 +37,7 @@ use refwatch::config::watch_list::WatchList;
 use refwatch::config::{Config, PollConfig, Quota, TargetConfig};
 use refwatch::core::time::Timestamp;
 use refwatch::database::Database;
-use refwatch::healthomics::Aws;
+use refwatch::healthomics::AwsFactory;
 use refwatch::http::client;
 use refwatch::instruments::Instruments;
 use refwatch::simulator::{Options, Simulator};
@@ -145,7 +145,7 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     let database = Database::open(&path, &instruments)?;
     let context = TaskContext { clock, database, board: SharedState::default(), instruments };
     let mut announced = context.board.subscribe();
-    let mut supervisor = Supervisor::new(context, Arc::new(Aws::new(clock)), 1);
+    let mut supervisor = Supervisor::new(context, Arc::new(AwsFactory::new(clock)), 1);
     supervisor.apply(&config(&simulator, use_list, Config::new(path))?).await?;
 
     let began = clock.now().wall;

@@ -17,7 +17,7 @@ use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
-use crate::healthomics::{Aws, Target};
+use crate::healthomics::{AwsFactory, Target};
 use crate::instruments::Instruments;
 use crate::tasks::job_watcher::Poller;
 use crate::tasks::registry::JobHints;
@@ -65,7 +65,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         endpoint_url: args.endpoint_url,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
-    let target = Target::new(&target, &Aws::new(clock), clock, &instruments).await.map_err(Failure::config)?;
+    let target = Target::new(&target, &AwsFactory::new(clock), clock, &instruments).await.map_err(Failure::config)?;
     let target = Arc::new(target);
     let deadline = clock.now().monotonic + args.timeout;
     let policy = PollConfig::default().policy();

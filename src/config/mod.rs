@@ -134,7 +134,7 @@ impl Default for Quota {
 impl Quota {
     /// The maximum rate of refwatch, in requests per second.
     #[must_use]
-    pub fn allowed(self) -> f64 {
+    pub fn configured_rate(self) -> f64 {
         self.requests_per_second * self.share
     }
 }

@@ -163,9 +163,9 @@ impl TargetBreakers {
         self.breakers.get(key)?.open.as_ref()
     }
 
-    /// True if a breaker in the way of polls of `store` closed after `sent`.
+    /// True if a breaker that blocks polls of `store` has closed after `sent`.
     #[must_use]
-    pub fn closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) -> bool {
+    pub fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) -> bool {
         let store = BreakerKey::Store(Operation::GetReferenceImportJob, store.clone());
         let closed = |key| self.breakers.get(key).and_then(|breaker| breaker.closed_at);
         [&BreakerKey::Target, &store].into_iter().filter_map(closed).any(|closed| closed > sent)
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(end(get, &one, Some(Connect), 8).0, [(BreakerKey::Target, true)], "another cause");
         assert_eq!(end(get, &one, Some(AccessDenied), 9), (vec![(BreakerKey::Target, false)], down));
         assert_eq!(end(get, &one, Some(NotFound), 10), (vec![(key(&one), false)], None));
-        assert!(breakers.closed_after(&one, at(9)) && !breakers.closed_after(&one, at(10)));
-        assert!(breakers.closed_after(&other, at(8)) && !breakers.closed_after(&other, at(9)));
+        assert!(breakers.breaker_closed_after(&one, at(9)) && !breakers.breaker_closed_after(&one, at(10)));
+        assert!(breakers.breaker_closed_after(&other, at(8)) && !breakers.breaker_closed_after(&other, at(9)));
     }
 }

@@ -68,9 +68,9 @@ pub enum QuotaEvidence {
     /// The rate is over the quota.
     Exceeded,
     /// The service accepted the request rate.
-    Kept,
-    /// Nothing: the request did not reach the quota.
-    None,
+    WithinQuota,
+    /// The request may not have reached the quota.
+    Inconclusive,
 }
 
 /// Everything that follows from a failure's reason.
@@ -131,34 +131,34 @@ failure_reasons! {
         "The account's quota is used up. refwatch polls more slowly and speeds up again by itself. If this lasts, lower \
          quota.share or ask AWS for a higher quota.";
     /// 403: the identity lacks a permission.
-    AccessDenied: "access_denied", Backoff, Store, Kept, true, "access denied",
+    AccessDenied: "access_denied", Backoff, Store, WithinQuota, true, "access denied",
         "Allow omics:GetReferenceImportJob on this reference store for the target's identity. The next poll uses the new policy.";
     /// 404 with the service's own error code.
-    NotFound: "not_found", Recheck, Job, Kept, true, "not found",
+    NotFound: "not_found", Recheck, Job, WithinQuota, true, "not found",
         "Check the entry's reference_store_id and id, and the target's region and account. If the job was deleted, remove its \
          entry.";
     /// 400 `ValidationException`.
-    Validation: "validation", Park, Job, Kept, true, "malformed request",
+    Validation: "validation", Park, Job, WithinQuota, true, "malformed request",
         "AWS rejects these ids. Correct the entry and reload.";
     /// A deadline passed, on either side (408).
-    Timeout: "timeout", Backoff, Target, None, false, "no response in time",
+    Timeout: "timeout", Backoff, Target, Inconclusive, false, "no response in time",
         "refwatch retries less and less often. If this lasts, check the network path to AWS (proxy, firewall) or raise \
          poll.timeout.";
     /// No connection: name, route, TLS, proxy or reset.
-    Connect: "connect", Backoff, Target, None, false, "no connection",
+    Connect: "connect", Backoff, Target, Inconclusive, false, "no connection",
         "refwatch retries less and less often. If this lasts, check name resolution, route, proxy and certificate authorities \
          on this host, and endpoint_url.";
     /// 5xx.
-    Internal: "internal", Backoff, Target, Kept, false, "AWS error",
+    Internal: "internal", Backoff, Target, WithinQuota, false, "AWS error",
         "refwatch retries less and less often. Check the AWS Health Dashboard for an outage.";
     /// A response that is not HealthOmics's: not JSON, truncated, too long, or about another job.
-    Protocol: "protocol", Backoff, Target, Kept, false, "not a HealthOmics response",
+    Protocol: "protocol", Backoff, Target, WithinQuota, false, "not a HealthOmics response",
         "Something other than HealthOmics answers, most often a proxy or a captive portal. Check HTTPS_PROXY and endpoint_url.";
     /// No credentials, or credentials that the service rejects.
-    Credentials: "credentials", Backoff, Target, None, true, "no valid credentials",
+    Credentials: "credentials", Backoff, Target, Inconclusive, true, "no valid credentials",
         "Check the target's credentials: profile, role, instance role. refwatch uses corrected credentials without a restart.";
     /// Rejected for a reason that refwatch does not know.
-    Other: "other", Recheck, Job, Kept, true, "rejected",
+    Other: "other", Recheck, Job, WithinQuota, true, "rejected",
         "AWS rejects the request for a reason that refwatch does not know. Read its message.";
 }
 

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
 use crate::database::{Database, DatabaseReader, OpenError, WriterError};
-use crate::healthomics::Aws;
+use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
 use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, AppState, control};
@@ -97,7 +97,7 @@ impl Daemon {
         let Loaded { config, problems, files } = loaded.clone();
         let (clock, board, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
-        drop(spawn_blocking(Aws::read_authorities));
+        drop(spawn_blocking(AwsFactory::preload_certificates));
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
@@ -131,7 +131,7 @@ impl Daemon {
         }
         board.set_database_health(database.health());
         let context = TaskContext { clock, database, board: board.clone(), instruments: instruments.clone() };
-        let mut supervisor = Supervisor::new(context.clone(), Arc::new(Aws::new(clock)), fastrand::u64(..));
+        let mut supervisor = Supervisor::new(context.clone(), Arc::new(AwsFactory::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
             match error {
                 ApplyError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {

@@ -1,7 +1,7 @@
-//! The circuit breakers of one target: requests wait here while theirs is open.
+//! The circuit breakers of one target. Requests wait here while a breaker is open. One probe at a time passes it.
 //!
-//! The rules are in `core::breaker`. This module feeds them with the outcome of every request, makes callers wait, logs each change
-//! and publishes the target's health.
+//! `core::breaker` has the rules. This module reports the outcome of every request to it, publishes the target's health and logs
+//! each breaker that opens or closes. It does not log listing breakers: the store's lister logs failed listings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ pub(super) struct Breakers {
     clock: Clock,
     state: Mutex<State>,
     /// Notified when any breaker closes.
-    closed: Notify,
+    breaker_closed: Notify,
     /// See [`super::Target::health`].
     pub(super) health: watch::Sender<Option<String>>,
 }
@@ -30,43 +30,43 @@ pub(super) struct Breakers {
 #[derive(Debug)]
 struct State {
     breakers: TargetBreakers,
-    /// The queue for the one probe of each breaker that has been open.
-    probes: BTreeMap<BreakerKey, Arc<Semaphore>>,
+    /// A semaphore of one permit for each breaker that has been open. Only the holder of the permit may probe.
+    probe_queues: BTreeMap<BreakerKey, Arc<Semaphore>>,
 }
 
-/// A request's way past one breaker. A probe holds its permit until the response.
+/// The right of a request to pass one breaker. A probe holds its permit until it ends.
 #[derive(Debug)]
 pub(super) struct Pass {
     key: BreakerKey,
-    probe: Option<OwnedSemaphorePermit>,
+    probe_permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Breakers {
     pub(super) fn new(target: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
-        let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probes: BTreeMap::new() });
-        Self { target, clock, state, closed: Notify::new(), health: watch::Sender::new(None) }
+        let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probe_queues: BTreeMap::new() });
+        Self { target, clock, state, breaker_closed: Notify::new(), health: watch::Sender::new(None) }
     }
 
-    /// Waits until both breakers are closed, or until the caller becomes the probe of an open one.
-    pub(super) async fn pass(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
-        let store = self.pass_one(BreakerKey::Store(operation, store.clone())).await;
-        [store, self.pass_one(BreakerKey::Target).await]
+    /// Waits at the store's breaker, then at the target's, until each is closed or the request becomes its probe.
+    pub(super) async fn wait_for_passes(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
+        let store = self.wait_for_pass(BreakerKey::Store(operation, store.clone())).await;
+        [store, self.wait_for_pass(BreakerKey::Target).await]
     }
 
-    async fn pass_one(&self, key: BreakerKey) -> Pass {
+    async fn wait_for_pass(&self, key: BreakerKey) -> Pass {
         let new = || Arc::new(Semaphore::new(1));
-        let mut probe = None;
+        let mut probe_permit = None;
         loop {
-            let closed = self.closed.notified();
-            let Some(probe_at) = self.probe_at(&key) else { return Pass { key, probe: None } };
-            if probe.is_none() {
-                let queue = self.with(|state| Arc::clone(state.probes.entry(key.clone()).or_insert_with(new)));
-                // An error means that the semaphore is closed, and it never is.
-                probe = queue.acquire_owned().await.ok();
+            let closed = self.breaker_closed.notified();
+            let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
+            if probe_permit.is_none() {
+                let queue = self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new)));
+                // An error means that the semaphore is closed. It is never closed.
+                probe_permit = queue.acquire_owned().await.ok();
                 continue;
             }
             if self.clock.now().monotonic >= probe_at {
-                return Pass { key, probe };
+                return Pass { key, probe_permit };
             }
             tokio::select! {
                 biased;
@@ -76,12 +76,12 @@ impl Breakers {
         }
     }
 
-    /// False once a breaker has opened for which this request is not the probe.
-    pub(super) fn allow(&self, passes: &[Pass]) -> bool {
-        passes.iter().all(|pass| pass.probe.is_some() || self.probe_at(&pass.key).is_none())
+    /// False if a breaker is open and the request is not its probe.
+    pub(super) fn are_valid(&self, passes: &[Pass]) -> bool {
+        passes.iter().all(|pass| pass.probe_permit.is_some() || self.next_probe_at(&pass.key).is_none())
     }
 
-    /// Takes in how the request that was sent at `sent` ended.
+    /// Handles the outcome of a request that was sent at `sent`.
     pub(super) fn request_ended(
         &self,
         operation: Operation,
@@ -90,13 +90,15 @@ impl Breakers {
         sent: Monotonic,
         now: Monotonic,
     ) {
-        let (events, down) = self.with(|state| {
+        let events = self.with(|state| {
             let events = state.breakers.request_ended(operation, store, failure, sent, now);
-            (events, state.breakers.down().map(str::to_owned))
+            // Published under the lock, so that an older state never replaces a newer one.
+            let down = state.breakers.down().map(str::to_owned);
+            self.health.send_if_modified(|health| std::mem::replace(health, down.clone()) != down);
+            events
         });
-        self.health.send_if_modified(|health| std::mem::replace(health, down.clone()) != down);
         if events.iter().any(|event| !event.opened) {
-            self.closed.notify_waiters();
+            self.breaker_closed.notify_waiters();
         }
         for event in events {
             self.log(&event, failure.map_or("", |failure| &failure.message));
@@ -120,28 +122,28 @@ impl Breakers {
             }
             (BreakerKey::Store(Operation::GetReferenceImportJob, store), false, _) => info!(event = "access_restored",
                 %target, store_id = %store, "access to the jobs of this store is allowed again"),
-            // The store's lister logs what follows from a denied listing.
             (BreakerKey::Store(Operation::ListReferenceImportJobs, _), ..) => {}
         }
     }
 
-    /// Waits until a breaker in the way of polls of `store` closes after `sent`.
-    pub(super) async fn closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
+    /// See [`super::Target::breaker_closed_after`].
+    pub(super) async fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
         loop {
-            let closed = self.closed.notified();
-            if self.with(|state| state.breakers.closed_after(store, sent)) {
+            let closed = self.breaker_closed.notified();
+            if self.with(|state| state.breakers.breaker_closed_after(store, sent)) {
                 return;
             }
             closed.await;
         }
     }
 
-    fn probe_at(&self, key: &BreakerKey) -> Option<Monotonic> {
+    /// `None` while the breaker is closed.
+    fn next_probe_at(&self, key: &BreakerKey) -> Option<Monotonic> {
         self.with(|state| Some(state.breakers.open(key)?.probe_at))
     }
 
-    // No panic can leave the state half changed.
-    fn with<T>(&self, use_it: impl FnOnce(&mut State) -> T) -> T {
-        use_it(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    // No panic leaves the state half changed, so a poisoned lock is safe to use.
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

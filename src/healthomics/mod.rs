@@ -1,7 +1,8 @@
 //! AWS HealthOmics: one [`Target`] per account, region and role.
 //!
-//! The SDK's types stay in `aws`. Its retries are off: one poll is one request, and a failed poll becomes the same job's next,
-//! later poll. A request first passes the circuit breakers (`breakers`), then waits for the quota (`scheduler`).
+//! Only `aws` uses AWS's SDK. The SDK's retries are off: one poll is one request, and a job whose poll fails is polled again later.
+//! A poll or a listing first waits for its circuit breakers (`breakers`), then for the quota (`scheduler`). `refwatch check` calls
+//! [`HealthOmics`] directly.
 
 mod aws;
 mod breakers;
@@ -9,7 +10,7 @@ mod scheduler;
 mod service;
 mod target;
 
-pub use aws::{Aws, CallerIdentity, WireRules};
+pub use aws::{AwsFactory, CallerIdentity, WireRules};
 pub use scheduler::Priority;
-pub use service::{Connect, ConnectFuture, HealthOmics, ListPage, ListedJob, RequestFuture, TargetError};
+pub use service::{BuildFuture, HealthOmics, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetError};
 pub use target::{RequestPermit, Target};

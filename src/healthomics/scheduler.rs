@@ -1,7 +1,8 @@
-//! The scheduler: decides whose request is next under the quota of one operation on one target.
+//! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! Hinted requests go first, then the one that has waited longest. The locks are fair and are held while their owner waits, so
-//! each is a queue. It paces requests but sends none.
+//! Two FIFO locks are its queues. Routine requests queue on `routine`. The owner of `routine` and all hinted requests queue on
+//! `next_slot`, so a hinted request waits for at most one routine request. The owner of `next_slot` waits for an in-flight permit,
+//! then for the pacer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,20 +16,18 @@ use crate::instruments::OperationInstruments;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Before all routine requests: a listing shows that the job has changed.
+    /// A listing shows that the job has changed. The request is sent before all waiting routine requests but one.
     Hinted,
     Routine,
 }
 
-/// Requests in flight at a time. Each has a connection and about 40 KiB of memory. AWS's default quota reaches a hundred if every
-/// request hangs until the default timeout.
+/// Requests in flight at a time. Each has a connection and about 40 KiB of memory. At AWS's default quota of 5 requests per second,
+/// 100 are in flight if all hang until the default timeout of 20 seconds.
 const IN_FLIGHT_MAX: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    /// The queue of routine requests. Only its head competes for `next_slot`.
     routine: sync::Mutex<()>,
-    /// Its owner waits for the pacer.
     next_slot: sync::Mutex<()>,
     in_flight: Arc<Semaphore>,
     pacer: Mutex<Pacer>,
@@ -37,10 +36,10 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn new(requests_per_second: f64, clock: Clock, instruments: OperationInstruments) -> Self {
-        let pacer = Pacer::new(requests_per_second);
-        instruments.quota_allowed.set(pacer.requests_per_second());
-        instruments.quota_configured.set(requests_per_second);
+    pub(super) fn new(configured_rate: f64, clock: Clock, instruments: OperationInstruments) -> Self {
+        let pacer = Pacer::new(configured_rate);
+        instruments.quota_allowed.set(pacer.current_rate());
+        instruments.quota_configured.set(configured_rate);
         Self {
             routine: sync::Mutex::default(),
             next_slot: sync::Mutex::default(),
@@ -51,13 +50,14 @@ impl Scheduler {
         }
     }
 
-    /// Waits until the quota allows the caller's request. The permit must be held until the response. Returns `None` as soon as
-    /// `wanted` returns false. Cancel safe: a caller that stops waiting leaves the queue and uses no quota.
+    /// Waits for an in-flight permit and the quota. The caller holds the permit until the response. `wanted` is checked when the
+    /// request is next, and after each wait for the quota: if it returns false, the result is `None`. Cancel safe: a cancelled
+    /// caller leaves the queue and uses no quota.
     pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
-        let due = self.clock.now().monotonic;
+        let asked_at = self.clock.now().monotonic;
         let head = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
         let slot = self.next_slot.lock().await;
-        // An error means that the semaphore is closed, and it never is.
+        // An error means that the semaphore is closed. It is never closed.
         let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
         loop {
             if !wanted() {
@@ -67,32 +67,31 @@ impl Scheduler {
             self.clock.sleep(wait).await;
         }
         drop((slot, head));
-        self.instruments.quota_wait.observe(self.clock.now().monotonic.since(due).as_secs_f64());
+        self.instruments.quota_wait.observe(self.clock.now().monotonic.since(asked_at).as_secs_f64());
         permit
     }
 
     /// The configured rate, in requests per second.
-    pub(super) fn limit(&self) -> f64 {
-        self.with_pacer(|pacer| pacer.limit())
+    pub(super) fn configured_rate(&self) -> f64 {
+        self.with_pacer(|pacer| pacer.configured_rate())
     }
 
-    /// Counts the request that was sent at `sent`, and adapts the rate.
+    /// Counts a request that was sent at `sent`, and adapts the rate.
     pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
         self.instruments.request_ended(now.since(sent), failure);
-        let allowed = self.with_pacer(|pacer| {
-            match failure.map_or(QuotaEvidence::Kept, |reason| reason.class().quota) {
+        self.with_pacer(|pacer| {
+            match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.class().quota) {
                 QuotaEvidence::Exceeded => pacer.throttled(sent, now),
-                QuotaEvidence::Kept => pacer.answered(),
-                QuotaEvidence::None => {}
+                QuotaEvidence::WithinQuota => pacer.within_quota(),
+                QuotaEvidence::Inconclusive => {}
             }
-            pacer.requests_per_second()
+            self.instruments.quota_allowed.set(pacer.current_rate());
         });
-        self.instruments.quota_allowed.set(allowed);
     }
 
-    // No panic can leave the pacer half changed.
-    fn with_pacer<T>(&self, use_it: impl FnOnce(&mut Pacer) -> T) -> T {
-        use_it(&mut self.pacer.lock().unwrap_or_else(PoisonError::into_inner))
+    // No panic leaves the pacer half changed, so a poisoned lock is safe to use.
+    fn with_pacer<T>(&self, f: impl FnOnce(&mut Pacer) -> T) -> T {
+        f(&mut self.pacer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hinted_requests_go_first_and_the_others_in_the_order_they_came() {
+    async fn a_hinted_request_waits_for_at_most_one_routine_request() {
         let scheduler = Arc::new(scheduler());
         let (sent, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut requests = JoinSet::new();
@@ -121,19 +120,19 @@ mod tests {
             let (scheduler, sent) = (Arc::clone(&scheduler), sent.clone());
             requests.spawn(async move {
                 assert!(scheduler.acquire(priority, || true).await.is_some());
-                sent.send(nth).expect("it is read");
+                sent.send(nth).expect("an open channel");
             });
-            // Each request comes before the next one.
+            // This request enters its queue before the next request starts.
             tokio::task::yield_now().await;
         }
         requests.join_all().await;
         let order: Vec<usize> = std::iter::from_fn(|| order.try_recv().ok()).collect();
-        // The second one was waiting for the pacer before the hints came.
+        // Request 1 owned `next_slot` before the hinted requests 4 and 5 came.
         assert_eq!(order, [0, 1, 4, 5, 2, 3]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_is_no_longer_wanted_leaves_the_queue_without_using_the_quota() {
+    async fn an_unwanted_request_leaves_the_queue_and_uses_no_quota() {
         let scheduler = scheduler();
         assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
         assert!(scheduler.acquire(Priority::Routine, || false).await.is_none());
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_waits_while_too_many_are_in_flight() {
+    async fn a_request_waits_while_the_maximum_is_in_flight() {
         let scheduler = scheduler();
         let mut in_flight = Vec::new();
         for _ in 0..IN_FLIGHT_MAX {

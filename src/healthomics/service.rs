@@ -1,4 +1,6 @@
-//! The HealthOmics API as refwatch uses it: two operations. AWS's SDK implements it in `aws`, and a simulation in the tests.
+//! The service of a target: two HealthOmics operations and STS's `GetCallerIdentity`.
+//!
+//! `aws` implements them with AWS's SDK. The simulation tests have their own implementation.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -10,28 +12,26 @@ use crate::core::failure::PollFailure;
 use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 
-/// One request in flight. Boxed, because the trait is used as `dyn`.
+/// One request, sent when the future is polled. Boxed, because [`HealthOmics`] is used as `dyn`.
 pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PollFailure>> + Send + 'a>>;
 
-pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn HealthOmics>, TargetError>> + Send + 'a>>;
+pub type BuildFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn HealthOmics>, TargetError>> + Send + 'a>>;
 
-pub trait Connect: Debug + Send + Sync {
-    /// Builds the client of one target. The service need not be reachable.
-    fn connect<'a>(&'a self, config: &'a TargetConfig) -> ConnectFuture<'a>;
+pub trait ServiceFactory: Debug + Send + Sync {
+    /// Builds the service of one target. It sends no request to HealthOmics.
+    fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
-/// The service behind one target. A call is one request, with no retry and no pacing.
+/// The service of one target. A call sends at most one request of its operation. It neither retries nor waits for a quota.
 pub trait HealthOmics: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
-    /// The identity behind the credentials; `None` if no service can be asked.
-    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async { Ok(None) })
-    }
+    /// The identity of the credentials; `None` if there is no STS for them.
+    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>>;
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;
 
-    /// Lists one page of a store's jobs, those created after `created_after`.
+    /// Lists one page of the store's jobs that were created after `created_after`. The page may contain jobs up to a second older.
     fn list_reference_import_jobs<'a>(
         &'a self,
         store: &'a ReferenceStoreId,
@@ -43,11 +43,11 @@ pub trait HealthOmics: Debug + Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage {
     pub jobs: Vec<ListedJob>,
-    /// The next page; `None` on the last one.
+    /// The token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }
 
-/// A job in a listing, which contains neither its message nor its sources.
+/// A listed job. A listing contains no messages and no sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedJob {
     pub job: ImportJobId,

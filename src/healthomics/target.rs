@@ -1,7 +1,7 @@
-//! One target: requests to one account, region and role go through here.
+//! One target: sends the polls and listings of one account, region and role.
 //!
-//! A caller asks for a permit, sends one request and holds the permit until the response. Every response is counted and reaches
-//! the pacer and the circuit breakers. A target publishes its own health and decides nothing about jobs.
+//! A request holds a [`RequestPermit`] until it ends. Every outcome is counted, and reported to the pacer and the circuit breakers.
+//! A target publishes its own health. It makes no decision about jobs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::breakers::{Breakers, Pass};
 use super::scheduler::{Priority, Scheduler};
-use super::service::{Connect, HealthOmics, ListPage, RequestFuture, TargetError};
+use super::service::{HealthOmics, ListPage, RequestFuture, ServiceFactory, TargetError};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{Operation, PollFailure, PollOutcome};
@@ -26,7 +26,7 @@ pub struct Target {
     breakers: Breakers,
 }
 
-/// The right to send one request. It must be held until the response.
+/// The right to send one request: an in-flight permit, and the passes of the store's and the target's circuit breaker.
 #[derive(Debug)]
 #[must_use]
 pub struct RequestPermit {
@@ -35,19 +35,19 @@ pub struct RequestPermit {
 }
 
 impl Target {
-    /// Builds the client of one target. The service need not be reachable.
+    /// See [`ServiceFactory::build`].
     ///
     /// # Errors
     /// See [`TargetError`].
     pub async fn new(
         config: &TargetConfig,
-        connect: &dyn Connect,
+        factory: &dyn ServiceFactory,
         clock: Clock,
         instruments: &Instruments,
     ) -> Result<Self, TargetError> {
-        let service = connect.connect(config).await?;
-        let scheduler =
-            |operation| Scheduler::new(config.quota.allowed(), clock, instruments.operation(&config.name, operation));
+        let service = factory.build(config).await?;
+        let rate = config.quota.configured_rate();
+        let scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
         let [get, list] = Operation::ALL.map(scheduler);
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
         Ok(Self { service, clock, get, list, breakers })
@@ -63,33 +63,33 @@ impl Target {
         self.service.aws_region()
     }
 
-    /// The polls that the configured quota allows, in requests per second.
+    /// The configured rate of polls, in requests per second.
     #[must_use]
-    pub fn polls_per_second(&self) -> f64 {
-        self.get.limit()
+    pub fn configured_rate(&self) -> f64 {
+        self.get.configured_rate()
     }
 
-    /// The target's health: `None` while requests succeed, else why the target is down.
+    /// The message of the failure that keeps the target down; `None` while the target is not known to be down.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.breakers.health.subscribe()
     }
 
-    /// Waits until the circuit breakers and the quota allow a poll of a job of `store`.
+    /// Waits at the circuit breakers and for the quota. The permit is for one poll of a job of `store`.
     pub async fn poll_permit(&self, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {
         self.permit(Operation::GetReferenceImportJob, store, priority).await
     }
 
-    /// Requests one job, once.
+    /// Requests one job, once. `permit` is from [`Self::poll_permit`] for the job's store.
     ///
     /// # Errors
     /// See [`PollFailure`].
-    pub async fn poll(&self, key: &JobKey) -> PollOutcome {
+    pub async fn poll(&self, key: &JobKey, permit: RequestPermit) -> PollOutcome {
         let request = self.service.get_reference_import_job(key);
-        self.send(Operation::GetReferenceImportJob, &key.store, request).await
+        self.send(Operation::GetReferenceImportJob, &key.store, permit, request).await
     }
 
-    /// Lists one page of a store's jobs, those created after `created_after`, once the quota allows it.
+    /// Waits for a permit, then lists one page. See [`HealthOmics::list_reference_import_jobs`].
     ///
     /// # Errors
     /// See [`PollFailure`].
@@ -100,21 +100,22 @@ impl Target {
         token: Option<String>,
     ) -> Result<ListPage, PollFailure> {
         let operation = Operation::ListReferenceImportJobs;
-        let _permit = self.permit(operation, store, Priority::Routine).await;
-        self.send(operation, store, self.service.list_reference_import_jobs(store, created_after, token)).await
+        let permit = self.permit(operation, store, Priority::Routine).await;
+        let request = self.service.list_reference_import_jobs(store, created_after, token);
+        self.send(operation, store, permit, request).await
     }
 
-    /// Waits until a circuit breaker in the way of polls of `store` closes after `sent`: a job that has failed since then need not
-    /// wait out its backoff.
-    pub async fn recovered_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
-        self.breakers.closed_after(store, sent).await;
+    /// Returns once a breaker that blocks polls of `store` has closed after `sent`, which may be at once. A failed job then retries
+    /// early.
+    pub async fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
+        self.breakers.breaker_closed_after(store, sent).await;
     }
 
     async fn permit(&self, operation: Operation, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {
         loop {
-            let passes = self.breakers.pass(operation, store).await;
-            // A breaker that opens moves its requests from the queue of the quota to its own.
-            let wanted = || self.breakers.allow(&passes);
+            let passes = self.breakers.wait_for_passes(operation, store).await;
+            // If a breaker opens meanwhile, the request waits at the breaker again.
+            let wanted = || self.breakers.are_valid(&passes);
             if let Some(in_flight) = self.scheduler(operation).acquire(priority, wanted).await {
                 return RequestPermit { _passes: passes, _in_flight: in_flight };
             }
@@ -125,6 +126,7 @@ impl Target {
         &self,
         operation: Operation,
         store: &ReferenceStoreId,
+        permit: RequestPermit,
         request: RequestFuture<'_, T>,
     ) -> Result<T, PollFailure> {
         let sent = self.clock.now().monotonic;
@@ -133,6 +135,7 @@ impl Target {
         let failure = outcome.as_ref().err();
         self.scheduler(operation).request_ended(sent, now, failure.map(|failure| failure.reason));
         self.breakers.request_ended(operation, store, failure, sent, now);
+        drop(permit);
         outcome
     }
 

@@ -10,7 +10,7 @@ use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, PollOutcome};
 use refwatch::core::job::{JobKey, JobStatus};
 use refwatch::core::time::Timestamp;
-use refwatch::healthomics::{Aws, Target};
+use refwatch::healthomics::{AwsFactory, Priority, Target};
 use refwatch::instruments::Instruments;
 
 pub(crate) const JOB: &str = "1234567890/9876543210";
@@ -50,13 +50,20 @@ pub(crate) async fn target_at(endpoint_url: &str, timeout: Duration) -> Target {
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     let clock = Clock::system();
-    Target::new(&config, &Aws::new(clock), clock, &Instruments::new().expect("metrics")).await.expect("a target")
+    Target::new(&config, &AwsFactory::new(clock), clock, &Instruments::new().expect("metrics")).await.expect("a target")
 }
 
+/// Polls `JOB` from a service that sends `response`.
 pub(crate) async fn poll(response: impl Into<Vec<u8>>) -> PollOutcome {
     let (address, _request) = serve(response);
+    poll_target(&target(address, LONG).await).await
+}
+
+/// Polls `JOB` once.
+pub(crate) async fn poll_target(target: &Target) -> PollOutcome {
     let key: JobKey = JOB.parse().expect("a job");
-    target(address, LONG).await.poll(&key).await
+    let permit = target.poll_permit(&key.store, Priority::Routine).await;
+    target.poll(&key, permit).await
 }
 
 pub(crate) fn response(status: &str, headers: &str, body: &str) -> String {
@@ -92,7 +99,7 @@ async fn a_response_is_converted_to_a_snapshot() {
 #[tokio::test]
 async fn fault_044_a_configured_endpoint_is_used_verbatim_and_the_request_matches_the_api_reference() {
     let (address, request) = serve(job_response(&[]));
-    target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect("a snapshot");
+    poll_target(&target(address, LONG).await).await.expect("a snapshot");
     let request = request.recv_timeout(LONG).expect("a request").to_lowercase();
     assert!(request.starts_with("get /referencestore/1234567890/importjob/9876543210 http/1.1\r\n"), "{request}");
     assert!(request.contains(&format!("\r\nhost: {address}\r\n")), "{request}");
@@ -116,6 +123,26 @@ async fn an_invalid_response_is_a_failure_that_quotes_it() {
         let failure = poll(response).await.expect_err(name);
         assert_eq!(failure.reason, FailureReason::Protocol, "{name}: {failure}");
         assert!(failure.message.contains(message), "{name}: {failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_listed_job_needs_its_ids_and_a_status_but_no_creation_time() {
+    let list = async |members: &str| {
+        let job = format!(r#"{{"id": "9876543210", "roleArn": "arn:aws:iam::123456789012:role/omics", {members}}}"#);
+        let (address, _request) = serve(response("200 OK", "", &format!(r#"{{"importJobs": [{job}]}}"#)));
+        let key: JobKey = JOB.parse().expect("a job");
+        target(address, LONG).await.list(&key.store, None, None).await
+    };
+    let page = list(r#""referenceStoreId": "1234567890", "status": "SUBMITTED""#).await.expect("a page");
+    assert_eq!((&page.jobs[0].status, page.jobs[0].created_at), (&JobStatus::Submitted, None));
+    for (members, message) in [
+        (r#""referenceStoreId": "1234567890""#, "the response has no status"),
+        (r#""referenceStoreId": "1234567899", "status": "SUBMITTED""#, "contains job \"1234567899\""),
+    ] {
+        let failure = list(members).await.expect_err(members);
+        assert_eq!(failure.reason, FailureReason::Protocol, "{failure}");
+        assert!(failure.message.contains(message), "{failure}");
     }
 }
 
@@ -182,7 +209,7 @@ async fn an_access_denied_error_names_the_operation() {
 async fn fault_012_an_oversized_response_is_not_read_to_its_end() {
     let mut endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"statusMessage\": \"".to_vec();
     endless.resize(64 * 1024 * 1024, b'a');
-    let (listener, key) = (TcpListener::bind("127.0.0.1:0").expect("a port"), JOB.parse().expect("a job"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let writer = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
@@ -190,7 +217,7 @@ async fn fault_012_an_oversized_response_is_not_read_to_its_end() {
         assert!(read > 0);
         stream.write_all(&endless).is_ok()
     });
-    let failure = target(address, LONG).await.poll(&key).await.expect_err("too long");
+    let failure = poll_target(&target(address, LONG).await).await.expect_err("too long");
     assert_eq!(
         (failure.reason, failure.message.as_str()),
         (FailureReason::Protocol, "the response is longer than 1048576 bytes")
@@ -208,14 +235,13 @@ async fn a_truncated_or_missing_response_has_its_failure_reason() {
 
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("an address");
-    let key: JobKey = JOB.parse().expect("a job");
-    let late = target(address, Duration::from_millis(300)).await.poll(&key).await.expect_err("silence");
+    let late = poll_target(&target(address, Duration::from_millis(300)).await).await.expect_err("silence");
     assert_eq!(
         (late.reason, late.message.as_str()),
         (FailureReason::Timeout, "no complete response within poll.timeout")
     );
     drop(silent);
-    let refused = target(address, LONG).await.poll(&key).await.expect_err("no listener");
+    let refused = poll_target(&target(address, LONG).await).await.expect_err("no listener");
     assert_eq!(refused.reason, FailureReason::Connect, "{refused}");
     assert!(refused.message.contains("Connection refused"), "{refused}");
 }

@@ -18,7 +18,7 @@ use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
 use refwatch::core::transition::Transition;
 use refwatch::database::{DatabaseReader, Row};
-use refwatch::healthomics::{Aws, Target};
+use refwatch::healthomics::{AwsFactory, Priority, Target};
 use refwatch::http::jobs::Job;
 use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::{AppState, client};
@@ -59,7 +59,8 @@ fn fixture() -> &'static Fixture {
             simulated: true,
             ..TargetConfig::new("default")
         };
-        let target = runtime.block_on(Target::new(&config, &Aws::new(clock), clock, &instruments)).expect("a target");
+        let target =
+            runtime.block_on(Target::new(&config, &AwsFactory::new(clock), clock, &instruments)).expect("a target");
         let board = SharedState::default();
         let metrics = Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH);
         let state = AppState {
@@ -126,7 +127,8 @@ pub(crate) fn check_response(body: &[u8]) {
         let (fixture, key) = (fixture(), JOB.parse::<JobKey>().expect("a job"));
         *fixture.response_body.lock().unwrap_or_else(PoisonError::into_inner) = body.to_vec();
         fixture.runtime.block_on(async {
-            let cases = match fixture.target.poll(&key).await {
+            let permit = fixture.target.poll_permit(&key.store, Priority::Routine).await;
+            let cases = match fixture.target.poll(&key, permit).await {
                 Ok(snapshot) => vec![snapshot.status.to_string(), snapshot.status_message.unwrap_or_default()],
                 Err(failure) => vec![failure.message],
             };

@@ -70,14 +70,14 @@ pub(crate) fn polls_with_throttled_listings() -> [f64; 2] {
     scenario.listing = Listing::Throttles(10);
     let during = Duration::from_mins(5)..scenario.end;
     let polls = as_f64(within(&run_of(&scenario).calls, during.clone()).count());
-    let safety = refwatch::core::listing::safety_interval(250, scenario.configured.allowed());
+    let safety = refwatch::core::listing::safety_interval(250, scenario.configured.configured_rate());
     [polls / during.end.saturating_sub(during.start).as_secs_f64(), 250.0 / safety.as_secs_f64()]
 }
 
 /// The best mean delay that polling alone can reach: half of the time that one poll of each job takes.
 pub(crate) fn bound(jobs: usize) -> Duration {
     let scenario = Scenario::without_faults(0, Vec::new(), Duration::ZERO);
-    let round = Duration::from_secs_f64(as_f64(jobs) / scenario.configured.allowed());
+    let round = Duration::from_secs_f64(as_f64(jobs) / scenario.configured.configured_rate());
     round.max(scenario.poll.min_interval) / 2
 }
 

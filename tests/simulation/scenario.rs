@@ -151,12 +151,13 @@ impl Scenario {
         let quota = self.quota.iter().map(|(_, rate)| *rate).fold(f64::INFINITY, f64::min);
         // The pacer uses nine tenths of a quota that it has to discover, or half of a very low one. Several daemons share it.
         let used = if quota < 1.0 { 0.5 } else { 0.9 };
-        let discovery = if quota < self.configured.allowed() { used * quota } else { self.configured.allowed() };
+        let discovery =
+            if quota < self.configured.configured_rate() { used * quota } else { self.configured.configured_rate() };
         let rate = discovery / as_f64(self.daemons);
         let jobs = as_f64(self.jobs.len());
         let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
         let interval = intervals.max().unwrap_or_default();
-        let safety = refwatch::core::listing::safety_interval(self.jobs.len(), self.configured.allowed());
+        let safety = refwatch::core::listing::safety_interval(self.jobs.len(), self.configured.configured_rate());
         let fresh = interval.max(if self.poll.use_list { safety } else { Duration::ZERO });
         let mut queue = Duration::from_secs_f64(2.0 * jobs / rate);
         if self.faults.failures > 0.0 {
@@ -174,7 +175,7 @@ impl Scenario {
             || !self.outages.is_empty()
             || self.quota.len() > 1
             || self.daemons > 1
-            || quota < self.configured.allowed();
+            || quota < self.configured.configured_rate();
         if !has_faults {
             return without_faults;
         }

@@ -15,7 +15,9 @@ use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, Operation, PollFailure};
 use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
 use refwatch::core::time::Timestamp;
-use refwatch::healthomics::{Connect, ConnectFuture, HealthOmics, ListPage, ListedJob, RequestFuture};
+use refwatch::healthomics::{
+    BuildFuture, CallerIdentity, HealthOmics, ListPage, ListedJob, RequestFuture, ServiceFactory,
+};
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
@@ -199,7 +201,7 @@ impl Service {
     /// One request: checked against the quota, delayed, and perhaps failed. Returns whether the response is incorrect.
     async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, PollFailure> {
         let sent = self.now();
-        let configured = self.scenario.configured.allowed();
+        let configured = self.scenario.configured.configured_rate();
         if !self.state().daemons[daemon].buckets[operation as usize].take(
             sent,
             configured,
@@ -327,8 +329,8 @@ impl Service {
     }
 }
 
-impl Connect for Access {
-    fn connect<'a>(&'a self, _: &'a TargetConfig) -> ConnectFuture<'a> {
+impl ServiceFactory for Access {
+    fn build<'a>(&'a self, _: &'a TargetConfig) -> BuildFuture<'a> {
         let access = self.service.access(self.daemon);
         Box::pin(async move { Ok(Arc::new(access) as Arc<dyn HealthOmics>) })
     }
@@ -337,6 +339,10 @@ impl Connect for Access {
 impl HealthOmics for Access {
     fn aws_region(&self) -> &Arc<str> {
         &self.aws_region
+    }
+
+    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
+        Box::pin(async { Ok(None) })
     }
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {

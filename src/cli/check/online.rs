@@ -15,7 +15,7 @@ use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Sanitized;
-use crate::healthomics::{Aws, CallerIdentity, Connect, HealthOmics, TargetError};
+use crate::healthomics::{AwsFactory, CallerIdentity, HealthOmics, ServiceFactory, TargetError};
 
 /// Requested in a store without known jobs. AWS reports a missing permission even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
@@ -92,9 +92,9 @@ async fn check_target(
     stores: BTreeMap<ReferenceStoreId, StoreToCheck>,
     clock: Clock,
 ) -> Result<CheckedTarget, TargetError> {
-    let service = Aws::new(clock).connect(target).await?;
+    let service = AwsFactory::new(clock).build(target).await?;
     let mut checks = JoinSet::new();
-    let interval = std::time::Duration::from_secs_f64(1.0 / target.quota.allowed());
+    let interval = std::time::Duration::from_secs_f64(1.0 / target.quota.configured_rate());
     for (nth, (id, store)) in (0..).zip(stores) {
         let service = Arc::clone(&service);
         checks.spawn(async move {

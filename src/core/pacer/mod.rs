@@ -51,13 +51,13 @@ impl Pacer {
 
     /// The configured rate, in requests per second.
     #[must_use]
-    pub fn limit(&self) -> f64 {
+    pub fn configured_rate(&self) -> f64 {
         self.limit
     }
 
     /// The current rate, in requests per second.
     #[must_use]
-    pub fn requests_per_second(&self) -> f64 {
+    pub fn current_rate(&self) -> f64 {
         self.rate
     }
 
@@ -78,8 +78,8 @@ impl Pacer {
         }
     }
 
-    /// A response other than a throttle.
-    pub fn answered(&mut self) {
+    /// Raises the rate after a request that was within the quota.
+    pub fn within_quota(&mut self) {
         self.rate = (self.rate + self.limit * GROWTH_PER_SECOND / self.rate).min(self.limit);
     }
 

@@ -40,10 +40,10 @@ fn throttles_of_requests_in_flight_together_decrease_the_rate_once() {
     for _ in 0..8 {
         pacer.throttled(at(100), at(200));
     }
-    assert!((pacer.requests_per_second() - 7.0).abs() < 1e-9);
+    assert!((pacer.current_rate() - 7.0).abs() < 1e-9);
     pacer.throttled(at(201), at(300));
-    assert!((pacer.requests_per_second() - 4.9).abs() < 1e-9);
-    assert!((pacer.limit() - 10.0).abs() < 1e-9, "what is configured stays");
+    assert!((pacer.current_rate() - 4.9).abs() < 1e-9);
+    assert!((pacer.configured_rate() - 10.0).abs() < 1e-9, "what is configured stays");
 }
 
 #[test]
@@ -53,9 +53,9 @@ fn the_rate_grows_per_second_and_not_per_response() {
         for cut in 0..cuts {
             pacer.throttled(at(cut), at(cut));
         }
-        let before = pacer.requests_per_second();
-        pacer.answered();
-        let grown_per_second = (pacer.requests_per_second() - before) * before;
+        let before = pacer.current_rate();
+        pacer.within_quota();
+        let grown_per_second = (pacer.current_rate() - before) * before;
         assert!((grown_per_second - 8.0 * GROWTH_PER_SECOND).abs() < 1e-9, "after {cuts} cuts: {grown_per_second}");
     }
 }
@@ -66,14 +66,14 @@ fn the_rate_recovers_after_many_throttles() {
     for second in 0..1_000 {
         pacer.throttled(at(second * 1_000), at(second * 1_000));
     }
-    assert!(pacer.requests_per_second() >= 0.1 - 1e-9);
+    assert!(pacer.current_rate() >= 0.1 - 1e-9);
     // Five minutes of requests at the pacer's rate.
     let mut elapsed = 0.0;
     while elapsed < 300.0 {
-        elapsed += 1.0 / pacer.requests_per_second();
-        pacer.answered();
+        elapsed += 1.0 / pacer.current_rate();
+        pacer.within_quota();
     }
-    assert!((pacer.requests_per_second() - 5.0).abs() < 1e-9, "{}", pacer.requests_per_second());
+    assert!((pacer.current_rate() - 5.0).abs() < 1e-9, "{}", pacer.current_rate());
 }
 
 /// A service's quota: a token bucket with a burst of one second.
@@ -136,7 +136,7 @@ impl World {
                 }
                 if self.service.allows(self.now) {
                     client.answered += 1.0;
-                    client.pacer.answered();
+                    client.pacer.within_quota();
                 } else {
                     client.throttled += 1.0;
                     client.pacer.throttled(self.now, self.now + LATENCY);
@@ -176,7 +176,7 @@ fn fault_048_the_rate_follows_a_lowered_quota_within_one_minute_and_a_raised_one
     assert!(world.answered() >= 0.8 * 1_200.0, "{}", world.answered());
     world.service.rate = 5.0;
     world.run(5 * MINUTE);
-    assert!(world.clients[0].pacer.requests_per_second() >= 0.95 * 5.0);
+    assert!(world.clients[0].pacer.current_rate() >= 0.95 * 5.0);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn smaller_share_of_two(rate: f64, offset: Duration, seconds: u64, seed: u64) ->
         let arrives = now + Duration::from_micros(rng.u64(1_000..3_000));
         if world.service.allows(arrives) {
             client.answered += 1.0;
-            client.pacer.answered();
+            client.pacer.within_quota();
         } else {
             client.pacer.throttled(now, arrives);
         }
@@ -244,11 +244,11 @@ proptest! {
         for (gap, event) in gaps {
             now = now + Duration::from_millis(gap);
             match event {
-                0 => pacer.answered(),
+                0 => pacer.within_quota(),
                 1 => pacer.throttled(now, now),
                 _ => {}
             }
-            prop_assert!(0.0 < pacer.requests_per_second() && pacer.requests_per_second() <= limit);
+            prop_assert!(0.0 < pacer.current_rate() && pacer.current_rate() <= limit);
             if pacer.take(now).is_ok() {
                 sent.push(now);
             }

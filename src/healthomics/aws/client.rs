@@ -1,7 +1,8 @@
-//! The SDK's client of one target, and the SDK defaults that are switched off.
+//! The SDK's client of one target, and its settings.
 //!
 //! Credentials come from AWS's own chain, or from the profile or role that the configuration names. A client keeps them until they
-//! expire. When the service rejects them, the next request builds a new client, which reads them again from their source.
+//! expire. If a HealthOmics request fails because of its credentials, the next request builds a new client, which reads them again
+//! from their source.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -37,121 +38,122 @@ use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 use crate::healthomics::TargetError;
-use crate::healthomics::service::{Connect, ConnectFuture, HealthOmics, ListPage, RequestFuture};
+use crate::healthomics::service::{BuildFuture, HealthOmics, ListPage, RequestFuture, ServiceFactory};
 
-/// The longest time to establish a connection; the SDK's own default since behaviour version 2026-01-12.
+/// The longest time to establish a connection: the SDK's default since behaviour version 2026-01-12.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// Jobs on a page of a listing: the API's maximum.
 const LIST_PAGE_JOBS: i32 = 100;
 
-/// Connects targets through AWS's SDK.
+/// Builds services that use AWS's SDK.
 #[derive(Clone, Copy, Debug)]
-pub struct Aws {
+pub struct AwsFactory {
     clock: Clock,
 }
 
 #[derive(Debug)]
-struct AwsTarget {
+struct AwsService {
     config: TargetConfig,
     aws_region: Arc<str>,
-    connection: Mutex<Connection>,
+    client: Mutex<ClientState>,
     clock: Clock,
 }
 
 #[derive(Clone, Debug)]
-struct Connection {
+struct ClientState {
     sdk: SdkConfig,
     client: Client,
-    /// True once the service has rejected its credentials.
-    rejected: Arc<AtomicBool>,
+    /// True once a HealthOmics request has failed because of its credentials.
+    credentials_failed: Arc<AtomicBool>,
 }
 
-/// Changes two of the SDK's defaults. A configured endpoint is used verbatim, whether it comes from our file or from AWS's own
-/// (`AWS_ENDPOINT_URL`): the SDK would put `control-storage-` before its host, and that name seldom exists. And a response is read
-/// up to `RESPONSE_BYTES_MAX`.
+/// Changes two of the SDK's defaults. A configured endpoint, including `AWS_ENDPOINT_URL`, is used verbatim: the SDK would put
+/// `control-storage-` before its host, and such a name seldom exists. At most `RESPONSE_BYTES_MAX` of a response are read.
 #[derive(Debug)]
 pub struct WireRules;
 
-impl Aws {
-    /// `clock` is needed for a `Retry-After` that is a date.
+impl AwsFactory {
+    /// `clock` is compared with dates in error responses: `Retry-After` and the service's own time.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
     }
 
-    /// Reads the system's certificate authorities: hundreds of files, which the first client would read otherwise. Other start-up
-    /// work can run beside it.
-    pub fn read_authorities() {
+    /// Builds a client and drops it, so that the SDK caches the system's certificate authorities. Blocks: there may be hundreds of
+    /// files.
+    pub fn preload_certificates() {
         let client = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
         drop(Client::from_conf(client.region(Region::from_static("us-east-1")).build()));
     }
 }
 
-impl Connect for Aws {
+impl ServiceFactory for AwsFactory {
     /// Credentials are fetched at the first request, not here.
-    fn connect<'a>(&'a self, config: &'a TargetConfig) -> ConnectFuture<'a> {
+    fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
-            let connection = Mutex::new(Connection::new(&config, sdk));
-            Ok(Arc::new(AwsTarget { config, aws_region, connection, clock: self.clock }) as Arc<dyn HealthOmics>)
+            let client = Mutex::new(ClientState::new(&config, sdk));
+            Ok(Arc::new(AwsService { config, aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
         })
     }
 }
 
-impl Connection {
+impl ClientState {
     fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
-        let client = aws_sdk_omics::config::Builder::from(&sdk);
-        let mut client = client.interceptor(WireRules);
-        client.set_endpoint_url(config.endpoint_url.clone().or_else(|| sdk.endpoint_url().map(str::to_owned)));
-        Self { client: Client::from_conf(client.build()), sdk, rejected: Arc::default() }
+        let mut client = aws_sdk_omics::config::Builder::from(&sdk).interceptor(WireRules);
+        // Otherwise the SDK has already applied AWS_ENDPOINT_URL_OMICS, AWS_ENDPOINT_URL or the AWS profile.
+        if config.endpoint_url.is_some() {
+            client.set_endpoint_url(config.endpoint_url.clone());
+        }
+        Self { client: Client::from_conf(client.build()), sdk, credentials_failed: Arc::default() }
     }
 }
 
-impl AwsTarget {
-    async fn connection(&self) -> Connection {
-        let mut connection = self.connection.lock().await;
-        if connection.rejected.load(Ordering::Relaxed) {
-            *connection = Connection::new(&self.config, sdk_config(&self.config).await);
+impl AwsService {
+    async fn client(&self) -> ClientState {
+        let mut state = self.client.lock().await;
+        if state.credentials_failed.load(Ordering::Relaxed) {
+            *state = ClientState::new(&self.config, sdk_config(&self.config).await);
         }
-        connection.clone()
+        state.clone()
     }
 
-    fn failed<E: ProvideErrorMetadata + Error + 'static>(
+    fn classify<E: ProvideErrorMetadata + Error + 'static>(
         &self,
         operation: Operation,
-        used: &Connection,
+        used: &ClientState,
         error: &SdkError<E, HttpResponse>,
     ) -> PollFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
-            used.rejected.store(true, Ordering::Relaxed);
+            used.credentials_failed.store(true, Ordering::Relaxed);
         }
         failure
     }
 }
 
-impl HealthOmics for AwsTarget {
+impl HealthOmics for AwsService {
     fn aws_region(&self) -> &Arc<str> {
         &self.aws_region
     }
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
-            let connection = self.connection().await;
-            let request = connection.client.get_reference_import_job();
+            let state = self.client().await;
+            let request = state.client.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(response) => responses::snapshot(key, &response),
-                Err(error) => Err(self.failed(Operation::GetReferenceImportJob, &connection, &error)),
+                Err(error) => Err(self.classify(Operation::GetReferenceImportJob, &state, &error)),
             }
         })
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { identity::caller_identity(&self.connection().await.sdk, &self.config, self.clock).await })
+        Box::pin(async move { identity::caller_identity(&self.client().await.sdk, &self.config, self.clock).await })
     }
 
     fn list_reference_import_jobs<'a>(
@@ -161,15 +163,15 @@ impl HealthOmics for AwsTarget {
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage> {
         Box::pin(async move {
-            // Rounded down to a second: the page may contain older jobs.
+            // Rounded down to a second, so the page may contain older jobs.
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-            let connection = self.connection().await;
-            let request = connection.client.list_reference_import_jobs().reference_store_id(store.as_str());
+            let state = self.client().await;
+            let request = state.client.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
                 Ok(response) => responses::list_page(store, response),
-                Err(error) => Err(self.failed(Operation::ListReferenceImportJobs, &connection, &error)),
+                Err(error) => Err(self.classify(Operation::ListReferenceImportJobs, &state, &error)),
             }
         })
     }
@@ -200,25 +202,24 @@ impl Intercept for WireRules {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let body = context.response_mut().body_mut();
-        let whole = std::mem::replace(body, SdkBody::taken());
-        *body = SdkBody::from_body_1_x(Limited::new(whole, RESPONSE_BYTES_MAX));
+        let unlimited = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(unlimited, RESPONSE_BYTES_MAX));
         Ok(())
     }
 }
 
 async fn sdk_config(config: &TargetConfig) -> SdkConfig {
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout).build();
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout);
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
+        .timeout_config(timeouts.build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(profile) = &config.profile {
-        // AWS's chain would prefer keys in the environment to the profile.
+        // With AWS's own chain, keys in the environment would override the profile.
         let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
         loader = loader.profile_name(profile).credentials_provider(credentials);
     }

@@ -1,7 +1,7 @@
 //! Converts the SDK's errors to a [`PollFailure`].
 //!
-//! It knows every error of the API page and of AWS's page of common errors. Quoted text is redacted and shortened. What follows
-//! from a reason is in the table of `core::failure`.
+//! The error code of a response determines the reason. If the code is unknown, the HTTP status does. Without a complete response,
+//! the cause of the SDK's error does. Quotes are redacted and shortened. `core::failure` defines what follows from a reason.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::core::time::Timestamp;
 /// The longest response that is read. A job has at most 100 sources of a few hundred bytes each.
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The longest quote of a message, in characters.
+/// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
 const EXCERPT_MAX: usize = 200;
 
 /// The longest quote of an unreadable body, in bytes after escaping.
@@ -29,7 +29,7 @@ const QUOTED_BYTES_MAX: usize = 250;
 /// The smallest clock skew that is reported. AWS allows five minutes for most services.
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
-/// Classifies the error of an operation on a target, or of STS (`None`). `wall` is the current time, for dates in headers.
+/// Classifies the error of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
 pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     operation: Option<Operation>,
     target: &TargetConfig,
@@ -38,22 +38,23 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
 ) -> PollFailure {
     let (reason, message) = match error {
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
-        SdkError::ResponseError(context) => broken_answer(error, context.raw()),
+        SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
         SdkError::TimeoutError(_) => (FailureReason::Timeout, "no complete response within poll.timeout".to_owned()),
-        _ if find::<CredentialsError>(error).is_some() => (FailureReason::Credentials, credentials(target, error)),
-        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect(target, error)),
+        _ if contains::<CredentialsError>(error) => (FailureReason::Credentials, credentials_message(target, error)),
+        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(target, error)),
         _ => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
     PollFailure { reason, message, retry_after }
 }
 
+// Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
 const PERMISSION: &str = "allow this identity {action}";
 const ACCESS_KEY: &str = "check the access key and the target's region";
-const SIGNATURE: &str = "check the secret key and this machine's clock";
-const EXPIRED: &str = "renew the credentials; check this machine's clock";
+const SIGNATURE: &str = "check the secret key and this machine's clock{skew}";
+const EXPIRED: &str = "renew the credentials; check this machine's clock{skew}";
 
-/// The reason for an error code, and what a person can do about it; `None` if the HTTP status says as much.
+/// The reason for an error code, and advice. `None` for an unknown code: the HTTP status then decides.
 #[expect(clippy::match_same_arms, reason = "a line for each family of names")]
 fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
     use FailureReason::{AccessDenied, Credentials, Internal, NotFound, Throttled, Timeout, Validation};
@@ -76,8 +77,8 @@ fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
     })
 }
 
-/// The reason for a response without a readable code, most often from a proxy or a load balancer. Their 404 does not mean that
-/// the job does not exist.
+/// The reason for a response without a known error code. Most are from a proxy or a load balancer, so a 404 does not mean that the
+/// job does not exist.
 fn reason_of_status(status: u16) -> FailureReason {
     match status {
         429 => FailureReason::Throttled,
@@ -99,42 +100,43 @@ fn service_error(
     let status = response.status().as_u16();
     // A code with a 2xx status is part of an unreadable body, not an error of the service.
     let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
-        return (reason_of_status(status), unreadable(response));
+        return (reason_of_status(status), unreadable_message(response));
     };
     let (reason, advice) = reason_of_code(code).unwrap_or_else(|| (reason_of_status(status), ""));
-    let mut message = excerpt(code, EXCERPT_MAX);
-    if let Some(said) = error.message().filter(|said| !said.is_empty()) {
-        message = format!("{message}: {}", excerpt(&redacted(said), EXCERPT_MAX));
+    let quote = |text: &str| excerpt(&redacted(text), EXCERPT_MAX);
+    let mut message = quote(code);
+    if let Some(text) = error.message().filter(|text| !text.is_empty()) {
+        message = format!("{message}: {}", quote(text));
     }
     if !advice.is_empty() {
         let of_store = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
         let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), of_store);
-        let skew = skew(response, wall).filter(|_| advice.contains("clock")).unwrap_or_default();
-        message = format!("{message} ({}{skew})", advice.replace("{action}", &action));
+        let skew = clock_skew(response, wall).unwrap_or_default();
+        message = format!("{message} ({})", advice.replace("{action}", &action).replace("{skew}", &skew));
     }
     (reason, message)
 }
 
-/// The difference between this machine's clock and the service's, if it is large enough to invalidate signatures.
-fn skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
+/// The difference between this machine's clock and the service's, if it is at least `SKEW_MIN`.
+fn clock_skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
     let date = jiff::fmt::rfc2822::parse(response.headers().get("date")?).ok()?.timestamp();
     let ahead = wall.duration_since(date);
     let (by, where_to) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
     (by >= SKEW_MIN).then(|| format!(": it is {} s {where_to} the service's", by.as_secs()))
 }
 
-/// A response that began and cannot be read: the connection broke, or it is not what the API page says.
-fn broken_answer(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
-    if find::<LengthLimitError>(error).is_some() {
+/// Classifies a response that began and cannot be read: it is too long, the connection broke, or its body is not HealthOmics's.
+fn unreadable_response(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
+    if contains::<LengthLimitError>(error) {
         return (FailureReason::Protocol, format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
     }
-    if find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some() {
+    if contains::<hyper::Error>(error) || contains::<std::io::Error>(error) {
         return (FailureReason::Connect, format!("the response was cut off: {}", chain(error)));
     }
-    (reason_of_status(response.status().as_u16()), unreadable(response))
+    (reason_of_status(response.status().as_u16()), unreadable_message(response))
 }
 
-fn unreadable(response: &HttpResponse) -> String {
+fn unreadable_message(response: &HttpResponse) -> String {
     let status = response.status().as_u16();
     let hint = match status {
         407 => "the proxy asks for credentials: ",
@@ -149,9 +151,9 @@ fn unreadable(response: &HttpResponse) -> String {
     format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
 }
 
-fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+fn credentials_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    // SSO's portal returns the last one for a session that has ended.
+    // The SSO portal returns `UnauthorizedException` for a session that has ended.
     if ["SSO", "sso", "UnauthorizedException"].iter().any(|word| chain.contains(word)) {
         let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
         return format!("{chain} (run `aws sso login{profile}`)");
@@ -159,10 +161,10 @@ fn credentials(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     format!("no AWS credentials; give the service an instance role, a profile, or the environment ({chain})")
 }
 
-fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+fn connect_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
     let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none() && chain.contains("dns error"));
-    // The wording of hyper-util, whose error types for these are not public, and of rustls.
+    // Texts of hyper-util, which has no public error types for them, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
         "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
     } else if chain.contains("tunnel error") {
@@ -176,8 +178,8 @@ fn connect(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     format!("{chain} ({advice})")
 }
 
-/// The wait that the service asks for: `x-amz-retry-after` in milliseconds, or `Retry-After` in seconds or as a date. An unreadable
-/// value is ignored.
+/// The delay that the service requests: `x-amz-retry-after` in milliseconds, else `Retry-After` in seconds or as a date. Unreadable
+/// values are ignored.
 fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     let headers = response.headers();
     let number = |name| headers.get(name)?.trim().parse().ok();
@@ -187,11 +189,11 @@ fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     number("x-amz-retry-after").map(Duration::from_millis).or_else(seconds).or_else(until_date)
 }
 
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    causes(error).find_map(|cause| cause.downcast_ref())
+fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(<(dyn std::error::Error + 'static)>::is::<T>)
 }
 
-/// Links of an error chain that only wrap the next one.
+/// Texts of errors that only wrap their source.
 const WRAPPERS: [&str; 8] = [
     "dispatch failure",
     "response error",
@@ -203,7 +205,7 @@ const WRAPPERS: [&str; 8] = [
     "client error (SendRequest)",
 ];
 
-/// The chain as one line, without links that only wrap or repeat another.
+/// The error and its sources on one line, without wrappers and repetitions.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut links: Vec<String> = Vec::new();
     for cause in causes(error) {

@@ -7,9 +7,6 @@ use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::PollFailure;
 
-/// The SDK's variable for the endpoint of STS.
-const STS_ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallerIdentity {
     /// The ARN of the user, or of the session of a role.
@@ -17,31 +14,34 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-/// Asks STS once. Returns `None` if the target's endpoint is not AWS's: its credentials may belong to another service, so STS must
-/// not see them.
+/// Sends one request to STS. Returns `None` if `endpoint_url` or `AWS_ENDPOINT_URL_OMICS` names a custom endpoint and
+/// `AWS_ENDPOINT_URL_STS` is not set: the credentials may belong to another service, so AWS's STS must not receive them.
 pub(super) async fn caller_identity(
     sdk: &SdkConfig,
     config: &TargetConfig,
     clock: Clock,
 ) -> Result<Option<CallerIdentity>, PollFailure> {
-    let named = || std::env::var_os(STS_ENDPOINT).is_some_and(|url| !url.is_empty());
-    if !config.endpoint_url.as_deref().is_none_or(is_of_aws) && !named() {
+    // `AWS_ENDPOINT_URL` needs no check: it applies to STS too.
+    let variable = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let endpoint = config.endpoint_url.clone().or_else(|| variable("AWS_ENDPOINT_URL_OMICS"));
+    let custom_endpoint = endpoint.is_some_and(|url| !is_of_aws(&url));
+    if custom_endpoint && variable("AWS_ENDPOINT_URL_STS").is_none() {
         return Ok(None);
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
-        Ok(answer) => {
-            let text = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
-            Ok(Some(CallerIdentity { arn: text(answer.arn), account: text(answer.account) }))
+        Ok(response) => {
+            let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+            Ok(Some(CallerIdentity { arn: or_unknown(response.arn), account: or_unknown(response.account) }))
         }
         Err(error) => {
-            // Without a region, a DNS error of STS does not ask whether HealthOmics is offered there.
+            // Without a region, the message of a DNS error gives no hint about HealthOmics's regions.
             let config = TargetConfig { region: None, ..config.clone() };
             Err(errors::classify(None, &config, &error, clock.now().wall))
         }
     }
 }
 
-/// True for AWS's endpoints, VPC endpoints included.
+/// True for the endpoints of AWS, including VPC endpoints.
 fn is_of_aws(url: &str) -> bool {
     let host = url.split('/').nth(2).and_then(|authority| authority.split(':').next()).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))

@@ -1,4 +1,6 @@
-//! HealthOmics through AWS's SDK. The SDK's types do not leave this module.
+//! The service of a target through AWS's SDK.
+//!
+//! The SDK's types stay in this module. One exception: the benchmarks use the SDK interceptor [`WireRules`].
 
 mod client;
 mod errors;
@@ -6,5 +8,5 @@ mod identity;
 mod redact;
 mod responses;
 
-pub use client::{Aws, WireRules};
+pub use client::{AwsFactory, WireRules};
 pub use identity::CallerIdentity;

@@ -1,18 +1,21 @@
-//! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], after checking that they answer the request.
+//! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`].
+//!
+//! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). A missing id, a job without a status, and
+//! another job or store than the requested one are errors here. A missing creation time is `None`.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_omics::operation::get_reference_import_job::GetReferenceImportJobOutput;
 use aws_sdk_omics::operation::list_reference_import_jobs::ListReferenceImportJobsOutput;
 use aws_sdk_omics::primitives::DateTime;
-use aws_sdk_omics::types::ImportReferenceSourceItem;
+use aws_sdk_omics::types::{ImportReferenceSourceItem, ReferenceImportJobStatus};
 
 use crate::core::failure::{FailureReason, PollFailure, PollOutcome};
 use crate::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{ListPage, ListedJob};
 
-/// The SDK's substitute for a missing status (`correct_errors` in its `serde_util`).
+/// The SDK's substitute for a missing status.
 const SDK_NO_VALUE: &str = "no value was set";
 
 pub(super) fn snapshot(requested: &JobKey, response: &GetReferenceImportJobOutput) -> PollOutcome {
@@ -22,14 +25,10 @@ pub(super) fn snapshot(requested: &JobKey, response: &GetReferenceImportJobOutpu
             "the response is about job {store:?}/{job:?}, the request was about {requested}"
         )));
     }
-    let status = response.status().as_str();
-    if status == SDK_NO_VALUE {
-        return Err(protocol("the response has no status".to_owned()));
-    }
     Ok(Snapshot {
-        status: JobStatus::from(status),
+        status: job_status(response.status())?,
         status_message: response.status_message().map(str::to_owned),
-        created_at: timestamp(response.creation_time()).filter(|&time| time != Timestamp::UNIX_EPOCH),
+        created_at: timestamp(response.creation_time()),
         completed_at: response.completion_time().and_then(timestamp),
         sources: sources(response.sources()),
     })
@@ -44,8 +43,7 @@ pub(super) fn list_page(
         let job_id = id.parse().ok().filter(|_| store == requested.as_str());
         let job_id = job_id
             .ok_or_else(|| protocol(format!("the listing of store {requested} contains job {store:?}/{id:?}")))?;
-        let status = JobStatus::from(job.status().as_str());
-        Ok(ListedJob { job: job_id, status, created_at: timestamp(job.creation_time()) })
+        Ok(ListedJob { job: job_id, status: job_status(job.status())?, created_at: timestamp(job.creation_time()) })
     });
     Ok(ListPage { jobs: listed.collect::<Result<_, _>>()?, next_token: response.next_token })
 }
@@ -54,16 +52,22 @@ fn protocol(message: String) -> PollFailure {
     PollFailure { reason: FailureReason::Protocol, message, retry_after: None }
 }
 
-/// `None` for a time that [`Timestamp`] cannot represent.
+fn job_status(status: &ReferenceImportJobStatus) -> Result<JobStatus, PollFailure> {
+    let status = Some(status.as_str()).filter(|&status| status != SDK_NO_VALUE);
+    status.map(JobStatus::from).ok_or_else(|| protocol("the response has no status".to_owned()))
+}
+
+/// `None` for the epoch, the SDK's substitute for a missing time, and for a time that [`Timestamp`] cannot represent.
 fn timestamp(time: &DateTime) -> Option<Timestamp> {
-    Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).ok()?).ok()
+    let time = Timestamp::new(time.secs(), i32::try_from(time.subsec_nanos()).ok()?).ok()?;
+    (time != Timestamp::UNIX_EPOCH).then_some(time)
 }
 
 fn sources<'a>(items: &'a [ImportReferenceSourceItem]) -> Sources {
-    let mut alike: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let source = |item: &'a ImportReferenceSourceItem| {
         let (name, source_file) = (item.name().unwrap_or_default(), item.source_file().unwrap_or_default());
-        let count = alike.entry((name, source_file)).or_default();
+        let count = seen.entry((name, source_file)).or_default();
         let key = SourceKey { name: name.into(), source_file: source_file.into(), nth: *count };
         *count += 1;
         let status = SourceStatus::from(item.status().as_str());

@@ -77,8 +77,7 @@ impl Poller {
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
         let sent = self.target.clock().now().monotonic;
-        let outcome = self.target.poll(&self.id.key).await;
-        drop(permit);
+        let outcome = self.target.poll(&self.id.key, permit).await;
         let now = self.target.clock().now();
         self.failing = outcome.as_ref().err().map(|failure| Failing::new(failure, sent));
         if outcome.is_ok() {
@@ -106,7 +105,7 @@ impl Poller {
         if let Some(Failing { sent, retry_on_recovery }) = self.failing {
             tokio::select! {
                 biased;
-                () = target.recovered_after(store, sent), if retry_on_recovery => {}
+                () = target.breaker_closed_after(store, sent), if retry_on_recovery => {}
                 () = target.clock().sleep_until(due) => {}
             }
             return Some(target.poll_permit(store, Priority::Routine).await);

@@ -19,7 +19,7 @@ use crate::core::job::{StoreId, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::database::{JobQuery, WriterError};
-use crate::healthomics::{Connect, Target, TargetError};
+use crate::healthomics::{ServiceFactory, Target, TargetError};
 use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
 use crate::tasks::lister::{DiscoveredJobs, Lister, ListingPolicy};
 use crate::tasks::plan::{Plan, RunningSet, listers, plan};
@@ -43,7 +43,7 @@ const DISCOVERED_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Supervisor {
     context: Arc<TaskContext>,
-    connect: Arc<dyn Connect>,
+    service_factory: Arc<dyn ServiceFactory>,
     seeds: fastrand::Rng,
     targets: Targets,
     config: Config,
@@ -79,11 +79,11 @@ pub enum ApplyError {
 impl Supervisor {
     /// `seed` sets the jitter of every task.
     #[must_use]
-    pub fn new(context: TaskContext, connect: Arc<dyn Connect>, seed: u64) -> Self {
+    pub fn new(context: TaskContext, service_factory: Arc<dyn ServiceFactory>, seed: u64) -> Self {
         let (discovered_sender, discovered) = mpsc::channel(DISCOVERED_MAX);
         Self {
             context: Arc::new(context),
-            connect,
+            service_factory,
             seeds: fastrand::Rng::with_seed(seed),
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
@@ -153,7 +153,7 @@ impl Supervisor {
             let Some(wanted) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
             if !targets.contains_key(name) {
                 let TaskContext { clock, instruments, .. } = &*self.context;
-                let target = Target::new(wanted, &*self.connect, *clock, instruments).await?;
+                let target = Target::new(wanted, &*self.service_factory, *clock, instruments).await?;
                 targets.insert(Arc::clone(name), Arc::new(target));
             }
         }

@@ -13,7 +13,7 @@ use crate::core::job::JobStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Transition};
 use crate::database::Database;
-use crate::healthomics::Aws;
+use crate::healthomics::AwsFactory;
 use crate::instruments::Instruments;
 use crate::state::{SharedState, WatchState};
 
@@ -38,7 +38,7 @@ async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
         ..Config::new(path)
     };
     let id = config.watch_list.jobs.keys().next().expect("a watch").clone();
-    let mut supervisor = Supervisor::new(context, Arc::new(Aws::new(clock)), 1);
+    let mut supervisor = Supervisor::new(context, Arc::new(AwsFactory::new(clock)), 1);
     supervisor.apply(&config).await.expect("an applied configuration");
     (supervisor, id, directory)
 }

@@ -206,7 +206,7 @@ fn a_full_file_is_loaded_as_written() {
     let eu = &config.targets["eu"];
     assert_eq!((eu.quota.requests_per_second, eu.quota.share), (10.0, 0.5));
     assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
-    assert!(config.targets["default"].quota.allowed() - 2.5 < 1e-9);
+    assert!(config.targets["default"].quota.configured_rate() - 2.5 < 1e-9);
     assert_eq!(config.log.level, tracing::Level::WARN);
     assert!(config.database.path.is_absolute() && config.database.path.ends_with("data/refwatch.db"));
 }

@@ -51,6 +51,18 @@ fn permissions_are_checked_with_one_request_per_operation_and_store() {
 }
 
 #[test]
+fn the_endpoint_may_come_from_the_environment() {
+    let workspace = Workspace::new();
+    let (_simulator, address, simulated) = workspace.simulate(&["--jobs", "1"]);
+    let config = simulated.replace(&format!("endpoint_url = \"http://{address}\"\n"), "");
+    let (status, shown) = check(&workspace, &config, |command| {
+        command.env("AWS_ENDPOINT_URL_OMICS", format!("http://{address}"));
+    });
+    assert_eq!(status, 0, "{shown}");
+    assert!(shown.starts_with(UNKNOWN) && rows(&shown).iter().all(|row| row[3] == "allowed"), "{shown}");
+}
+
+#[test]
 fn sts_returns_the_identity_of_the_assumed_role() {
     let workspace = Workspace::new();
     let (_simulator, _, simulated) = workspace.simulate(&["--jobs", "1"]);

@@ -10,12 +10,11 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::core::backoff::BackoffPolicy;
 use refwatch::core::failure::{FailureReason, PollFailure};
-use refwatch::core::job::JobKey;
 use refwatch::core::tracker::{JobTracker, NextAction, PollPolicy, RETRY_AFTER_MAX};
 use tokio::net::TcpSocket;
 
 use super::head;
-use crate::healthomics::{JOB, LONG, job_response, poll, response, serve, target, target_at};
+use crate::healthomics::{LONG, job_response, poll, poll_target, response, serve, target, target_at};
 
 /// The longest backoff of [`retry_delay`].
 const BACKOFF_MAX: Duration = Duration::from_mins(5);
@@ -102,7 +101,7 @@ async fn fault_007_at_most_256_bytes_of_an_error_body_are_quoted_and_escaped() {
 #[tokio::test]
 async fn fault_013_compression_is_not_offered() {
     let (address, request) = serve(job_response(&[]));
-    target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect("a snapshot");
+    poll_target(&target(address, LONG).await).await.expect("a snapshot");
     let request = request.recv_timeout(LONG).expect("a request").to_lowercase();
     assert!(request.contains("\r\nauthorization: ") && !request.contains("\r\naccept-encoding: "), "{request}");
 }
@@ -120,12 +119,12 @@ async fn fault_017_a_half_open_pooled_connection_fails_one_poll() {
             }
         });
     });
-    let (target, key): (_, JobKey) = (target(address, Duration::from_millis(500)).await, JOB.parse().expect("a job"));
-    target.poll(&key).await.expect("a snapshot");
-    let late = tokio::time::timeout(LONG / 4, target.poll(&key)).await.expect("an end").expect_err("half open");
+    let target = target(address, Duration::from_millis(500)).await;
+    poll_target(&target).await.expect("a snapshot");
+    let late = tokio::time::timeout(LONG / 4, poll_target(&target)).await.expect("an end").expect_err("half open");
     assert_eq!((late.reason, connections.load(Ordering::SeqCst)), (FailureReason::Timeout, 1), "{late}");
-    target.poll(&key).await.expect("over another connection");
-    target.poll(&key).await.expect("over that again");
+    poll_target(&target).await.expect("over another connection");
+    poll_target(&target).await.expect("over that again");
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
@@ -139,15 +138,11 @@ async fn fault_018_an_unanswered_syn_fails_at_the_deadline() {
     let wait = Duration::from_millis(200);
     let queued: Vec<_> = std::iter::from_fn(|| TcpStream::connect_timeout(&address, wait).ok()).take(16).collect();
     assert!(queued.len() < 16, "the queue never fills");
-    let failure = target(address, Duration::from_millis(500))
-        .await
-        .poll(&JOB.parse().expect("a job"))
-        .await
-        .expect_err("a failure");
+    let failure = poll_target(&target(address, Duration::from_millis(500)).await).await.expect_err("a failure");
     assert_eq!(failure.reason, FailureReason::Timeout, "{failure}");
     assert!(retry_delay(failure.clone()).is_some_and(|wait| wait <= Duration::from_secs(1)), "{failure}");
     // With a long poll timeout, the connect timeout applies.
-    let failure = target(address, LONG).await.poll(&JOB.parse().expect("a job")).await.expect_err("a failure");
+    let failure = poll_target(&target(address, LONG).await).await.expect_err("a failure");
     assert_eq!(failure.reason, FailureReason::Connect, "{failure}");
     assert!(failure.message.contains("connect"), "{failure}");
 }
@@ -156,7 +151,7 @@ async fn fault_018_an_unanswered_syn_fails_at_the_deadline() {
 async fn fault_020_a_stalled_handshake_fails_at_the_deadline() {
     let (address, connections) = serve_connections(|_, stream| std::mem::forget(stream));
     let target = target_at(&format!("https://{address}"), Duration::from_millis(500)).await;
-    let failure = target.poll(&JOB.parse().expect("a job")).await.expect_err("no handshake");
+    let failure = poll_target(&target).await.expect_err("no handshake");
     assert_eq!(failure.reason, FailureReason::Timeout, "{failure}");
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -238,11 +233,11 @@ async fn fault_029_a_connection_closed_between_two_requests_fails_at_most_one_po
             assert!(received || nth > 0, "no second request");
         }
     });
-    let (target, key): (_, JobKey) = (target(address, LONG).await, JOB.parse().expect("a job"));
-    target.poll(&key).await.expect("a snapshot");
-    let closed = target.poll(&key).await.expect_err("closed");
+    let target = target(address, LONG).await;
+    poll_target(&target).await.expect("a snapshot");
+    let closed = poll_target(&target).await.expect_err("closed");
     assert_eq!(closed.reason, FailureReason::Connect, "{closed}");
     assert!(retry_delay(closed).is_some_and(|wait| wait <= Duration::from_secs(1)));
-    target.poll(&key).await.expect("over another connection");
+    poll_target(&target).await.expect("over another connection");
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
