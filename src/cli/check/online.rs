@@ -112,7 +112,7 @@ async fn ask_store(service: &dyn HealthOmics, store: &ReferenceStoreId, question
     let listed = service.list_reference_import_jobs(store, None, None).await;
     let found = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
     let known = question.job.or(found);
-    let job = known.clone().or_else(|| NO_JOB.parse().ok()).unwrap_or_else(ImportJobId::least);
+    let Some(job) = known.clone().or_else(|| NO_JOB.parse().ok()) else { unreachable!("NO_JOB is an id") };
     let got = service.get_reference_import_job(&JobKey { store: store.clone(), job }).await.map(drop);
     let got = match got {
         Err(failure) if failure.reason == FailureReason::NotFound && known.is_none() && listed.is_ok() => Ok(()),
