@@ -92,10 +92,10 @@ impl Breakers {
     ) {
         let (events, down) = self.with(|state| {
             let events = state.breakers.request_ended(operation, store, failure, sent, now);
-            (events, state.breakers.down().map(str::to_owned))
+            (events, state.breakers.down_reason().map(str::to_owned))
         });
         self.health.send_if_modified(|health| std::mem::replace(health, down.clone()) != down);
-        if events.iter().any(|event| !event.opened) {
+        if events.iter().any(|event| !event.is_open) {
             self.closed.notify_waiters();
         }
         for event in events {
@@ -103,9 +103,9 @@ impl Breakers {
         }
     }
 
-    fn log(&self, BreakerEvent { key, opened, unreachable }: &BreakerEvent, message: &str) {
+    fn log(&self, BreakerEvent { key, is_open, unreachable }: &BreakerEvent, message: &str) {
         let target = &self.target;
-        match (key, opened, unreachable) {
+        match (key, is_open, unreachable) {
             (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),
             (BreakerKey::Target, true, false) => warn!(event = "credentials_rejected", %target,
@@ -137,7 +137,7 @@ impl Breakers {
     }
 
     fn probe_at(&self, key: &BreakerKey) -> Option<Monotonic> {
-        self.with(|state| Some(state.breakers.open(key)?.probe_at))
+        self.with(|state| Some(state.breakers.state_if_open(key)?.probe_at))
     }
 
     // No panic can leave the state half changed.
