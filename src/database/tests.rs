@@ -107,7 +107,7 @@ impl Model {
     }
 
     fn expected(&self) -> Option<JobState> {
-        let known = self.watch.known()?;
+        let known = self.watch.state()?;
         let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
         let vanished_at = known.vanished_at.map(to_milliseconds);
         Some(JobState { since, last_seen, vanished_at, ..JobState::clone(known) })

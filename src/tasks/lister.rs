@@ -202,7 +202,7 @@ impl Lister {
                 if let Some(known) = unlisted.remove(&listed.job) {
                     self.compare_live(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
-                    if self.differences.looks_reopened(&listed.job, status, &listed.status) {
+                    if self.differences.record_ended(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) {
@@ -225,7 +225,7 @@ impl Lister {
         let now = self.context.clock.now().wall;
         if let Some(search) = &mut self.search {
             if unhandled.is_none() {
-                search.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
+                search.record_listing(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
             self.context.board.update_store(&self.store, |view| view.listed_at = Some(now));
             if token.is_some() {
@@ -273,7 +273,7 @@ impl Lister {
     }
 
     fn compare(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) {
-        if self.differences.looks_changed(job, known, listed) {
+        if self.differences.record_live(job, known, listed) {
             self.registry.hint(job);
         }
     }
@@ -295,7 +295,7 @@ impl Lister {
         drop(self.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
-            search.hand_over(job.clone(), *created_at, status.clone());
+            search.record_handed_over(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {
                 self.registry.hint(job);
             }
@@ -337,7 +337,7 @@ impl Lister {
     /// Ends listing if the failure is lasting. Returns the pause until the next attempt.
     fn on_failure(&mut self, failure: &PollFailure) -> Duration {
         let PollFailure { reason, retry_after, .. } = *failure;
-        if after_failure(failure, self.failures) == ListingFailure::EndListing {
+        if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
             self.end_listing(failure);
         }
         self.ends_with_outage = reason.class().scope == Scope::Target && retry_after.is_none();
