@@ -51,7 +51,7 @@ pub enum RetryClass {
     Park,
 }
 
-/// The requests that fail for the same reason. Circuit breakers and listings use it.
+/// The requests that fail for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// No other request. Throttles are here too, because the pacer handles them.
@@ -137,7 +137,7 @@ failure_reasons! {
     /// 400 `ValidationException`.
     Validation: "validation", Park, Job, WithinQuota, true, "malformed request",
         "AWS rejects these ids. Correct the entry and reload.";
-    /// A deadline passed, on either side (408).
+    /// A deadline passed, here or at the service (408).
     Timeout: "timeout", Backoff, Target, Inconclusive, false, "no response in time",
         "refwatch retries less and less often. If this lasts, check the network path to AWS (proxy, firewall) or raise \
          poll.timeout.";

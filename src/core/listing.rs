@@ -75,8 +75,8 @@ pub struct StatusDifferences {
 }
 
 impl StatusDifferences {
-    /// Records a live job's `listed` status, `None` if the job was not listed. Returns true if the job needs a hint. `status` is the
-    /// known status. Either may be outdated, so a lasting difference gives a hint at the 1st, 2nd, 4th, 8th … listing.
+    /// Records the `listed` status of a live job, `None` if the job was not listed. Returns true if the job needs a hint. The known
+    /// `status` or the listing may be outdated, so a lasting difference gives a hint at the 1st, 2nd, 4th, 8th … listing.
     pub fn record_live(&mut self, job: &ImportJobId, status: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
         let differs = match status {
             // The first poll of the job is queued anyway. It is urgent only if the job has ended.
@@ -95,7 +95,7 @@ impl StatusDifferences {
         times.is_power_of_two()
     }
 
-    /// Records an ended job's `listed` status. Returns true if it differs from the known `status` and from the last listing. More
+    /// Records the `listed` status of an ended job. Returns true if it differs from the known `status` and from the last listing. More
     /// hints would be useless, because such a listing is usually outdated.
     pub fn record_ended(&mut self, job: &ImportJobId, status: &JobStatus, listed: &JobStatus) -> bool {
         self.record_live(job, Some(status), Some(listed))
@@ -117,8 +117,8 @@ pub struct DiscoveryWindow {
     discover_from: Timestamp,
     /// The latest creation time in recorded listings, but not later than the listing itself by refwatch's clock.
     newest_seen: Option<Timestamp>,
-    /// `newest_seen` before the last recorded listing. [`Self::list_from`] uses it, so the next listing contains a job that the last
-    /// listing left out.
+    /// `newest_seen` before the last recorded listing. [`Self::list_from`] uses it, so that the next listing contains a job that
+    /// the last listing left out.
     newest_before_last_listing: Option<Timestamp>,
     /// Jobs that were given to `tasks::supervisor` to watch: creation time and listed status.
     handed_over: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
@@ -158,8 +158,8 @@ impl DiscoveryWindow {
         self.handed_over.get(job).map(|(_, status)| status)
     }
 
-    /// Records a listing of the jobs created since `from`, after its new jobs were handed over. `newest` is the latest creation time
-    /// in the listing.
+    /// Records a listing of the jobs created since `from`, after its new jobs were handed over. `newest` is the latest creation
+    /// time in the listing.
     pub fn record_listing(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
         self.newest_before_last_listing = self.newest_seen;
         // A creation time in the future must not hide later jobs.
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_of_jobs_that_are_not_live_are_removed() {
+    fn differences_of_jobs_that_are_not_retained_are_removed() {
         let [gone, live]: [ImportJobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
         let mut differences = StatusDifferences::default();
         let hints =

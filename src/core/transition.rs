@@ -43,7 +43,7 @@ pub struct Detail {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DetailKind {
-    /// The status message changed.
+    /// The status message changed, but not the status.
     StatusMessage,
     /// The creation time changed. The API page does not allow that.
     CreationTimeChanged,

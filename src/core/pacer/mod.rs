@@ -1,8 +1,9 @@
 //! The pacer: when the next request of one operation on one target may be sent.
 //!
-//! It is a token bucket with a variable rate. A throttle multiplies the rate by 0.7. Requests within the quota raise it again, up to
-//! the configured rate. TCP shares a link in the same way (additive increase, multiplicative decrease). The rate thus follows a quota
-//! that is lower than configured, and callers with the same quota get similar shares. The pacer reads no clock and does not wait.
+//! It is a token bucket with a variable rate. A throttle multiplies the rate by 0.7. Requests within the quota raise it again, up
+//! to the configured rate. TCP shares a link in the same way (additive increase, multiplicative decrease). The rate thus follows a
+//! quota that is lower than configured, and callers with the same quota get similar shares. The pacer reads no clock and does not
+//! wait.
 
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Pacer {
     /// Takes a token for one request.
     ///
     /// # Errors
-    /// The time until there is a token.
+    /// If there is no token: the time until there is one.
     pub fn take(&mut self, now: Monotonic) -> Result<(), Duration> {
         let pace = self.rate * HEADROOM;
         let idle = self.filled_at.map_or(Duration::ZERO, |filled| now.since(filled));

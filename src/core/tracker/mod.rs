@@ -1,7 +1,7 @@
 //! The state machine of one watched job.
 //!
 //! [`JobTracker`] takes the outcome of a poll and the time, and returns a [`Decision`]: what to save and when to poll next. It
-//! keeps the latest known state of the job. It never sends, saves or publishes anything, so scripts of outcomes test it.
+//! keeps the latest known state of the job. It never sends, saves or publishes anything, so its tests are scripts of outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 /// How often to poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollPolicy {
-    /// From a successful poll to the next one.
+    /// From a successful poll to the next one. Listings and the quota may stretch it.
     pub interval: Duration,
-    /// True if the user set the interval: a listing does not stretch it, but the quota may.
+    /// True if the user set the interval. Listings then do not stretch it.
     pub fixed: bool,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
@@ -44,8 +44,8 @@ pub struct JobState {
 }
 
 impl JobState {
-    /// The time until `retention` has passed since the job ended or vanished, or zero. `None` if the job is live. A `completionTime`
-    /// later than the observed end is ignored.
+    /// The time until `retention` has passed since the job ended or vanished, or zero. `None` if the job did neither. A
+    /// `completionTime` later than the observed end is ignored.
     #[must_use]
     pub fn remaining_retention(&self, retention: Duration, now: Timestamp) -> Option<Duration> {
         let gone_at = if self.status.is_terminal() {
@@ -104,7 +104,7 @@ pub struct JobTracker {
     backoff: Backoff,
     jitter: fastrand::Rng,
     state: Option<Arc<JobState>>,
-    /// True if one response showed that an ended job is live again. The next response must confirm it.
+    /// True if one response showed that an ended job is live again. The next snapshot must confirm it.
     reopening: bool,
 }
 
