@@ -95,8 +95,8 @@ impl StatusDifferences {
         times.is_power_of_two()
     }
 
-    /// Records the `listed` status of an ended job. Returns true if it differs from the known `status` and from the last listing. More
-    /// hints would be useless, because such a listing is usually outdated.
+    /// Records the `listed` status of an ended job. Returns true if it differs from the known `status` and from the last listing.
+    /// More hints would be useless, because such a listing is usually outdated.
     pub fn record_ended(&mut self, job: &ImportJobId, status: &JobStatus, listed: &JobStatus) -> bool {
         self.record_live(job, Some(status), Some(listed))
             && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
