@@ -119,7 +119,7 @@ fn summary(state: &SharedState) -> String {
     let watches = state.watches();
     let known = watches.iter().filter_map(|watch| watch.known.as_ref());
     let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();
-    let counts = JobStatus::KNOWN.iter().filter(|status| ended.contains(status)).map(|status| {
+    let counts = JobStatus::DOCUMENTED.iter().filter(|status| ended.contains(status)).map(|status| {
         let count = ended.iter().filter(|ended| **ended == status).count();
         format!("{count} {status}")
     });

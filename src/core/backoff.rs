@@ -1,13 +1,12 @@
-//! The delay after failed polls: exponential, with jitter and a maximum.
+//! The delay after a failed poll, listing or probe: exponential, with jitter and a maximum.
 //!
-//! Only this file uses the `backoff` crate. The crate is unmaintained, so refwatch uses its sequence of intervals and nothing else.
-//! Its defaults are overridden here: it gives up after 15 minutes, it adds jitter beyond the maximum, it draws the jitter from a
-//! global generator, and it reads a clock.
+//! Only this file uses the `backoff` crate, because the crate is unmaintained. The crate's time limit and jitter are off. It still
+//! reads a clock, without effect, and a global random generator, which changes a delay by 1 ns at most.
 
 use std::time::Duration;
 
+use ::backoff::ExponentialBackoff;
 use ::backoff::backoff::Backoff as _;
-use ::backoff::exponential::ExponentialBackoff;
 
 /// From AWS's guidance ("Exponential backoff and jitter").
 const MULTIPLIER: f64 = 2.0;
@@ -22,18 +21,8 @@ pub struct BackoffPolicy {
 #[derive(Debug)]
 pub struct Backoff {
     policy: BackoffPolicy,
-    /// `None` after a success.
-    intervals: Option<Box<ExponentialBackoff<StoppedClock>>>,
-}
-
-/// The crate reads a clock only to give up after a time. refwatch never gives up.
-#[derive(Debug)]
-struct StoppedClock(std::time::Instant);
-
-impl ::backoff::Clock for StoppedClock {
-    fn now(&self) -> std::time::Instant {
-        self.0
-    }
+    /// `None` before the first failure and after a reset. Boxed, because most jobs are not failing.
+    intervals: Option<Box<ExponentialBackoff>>,
 }
 
 impl Backoff {
@@ -42,20 +31,18 @@ impl Backoff {
         Self { policy, intervals: None }
     }
 
-    /// The next delay. `jitter`, from 0 to 1, takes up to half of it off, so that jobs that failed together are not retried together.
+    /// The next delay. `jitter`, from 0 to 1, shortens it by up to half. Jobs that failed together are then not retried together.
     pub fn next_delay(&mut self, jitter: f64) -> Duration {
         let BackoffPolicy { initial, max } = self.policy;
         let intervals = self.intervals.get_or_insert_with(|| {
-            let origin = ::backoff::ExponentialBackoff::default().start_time;
             Box::new(ExponentialBackoff {
                 current_interval: initial,
                 initial_interval: initial,
                 randomization_factor: 0.0,
                 multiplier: MULTIPLIER,
                 max_interval: max,
-                start_time: origin,
                 max_elapsed_time: None,
-                clock: StoppedClock(origin),
+                ..ExponentialBackoff::default()
             })
         });
         let interval = intervals.next_backoff().unwrap_or(max).min(max);
@@ -85,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_gives_up() {
+    fn delays_continue_at_the_maximum() {
         let mut backoff = Backoff::new(POLICY);
         let last = (0..100_000).map(|_| backoff.next_delay(0.0)).last();
         assert_eq!(last, Some(POLICY.max));
@@ -93,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_delay_lies_between_half_the_initial_one_and_the_maximum(
+        fn every_delay_lies_between_half_the_initial_delay_and_the_maximum(
             initial in 1_u64..10_000, more in 0_u64..1_000_000, jitters in prop::collection::vec(0.0..1.0, 1..40),
         ) {
             let policy =

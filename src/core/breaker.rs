@@ -1,90 +1,95 @@
-//! The circuit breaker: stops requests that are certain to fail.
+//! The circuit breaker: stops requests that are almost certain to fail.
 //!
-//! A breaker guards one target, or one operation on one store. It opens after `FAILURES_MIN` consecutive failures without a
-//! success. While it is open, one probe at a time goes out, with a growing delay between probes. The first success closes it.
-//! It sends nothing and reads no clock: `healthomics` reports how requests ended and makes the others wait.
+//! A breaker guards one target, or one operation on one store. It opens after `FAILURES_MIN` consecutive failures; if the target
+//! is unreachable, `UNREACHABLE_MIN` must also have passed. While it is open, one probe at a time is sent, with growing delays. It
+//! closes at the first response that shows that the guarded requests work. This module sends nothing and reads no clock:
+//! `crate::healthomics` reports how requests ended, and makes the other requests wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::failure::{FailureReason, Operation, PollFailure, QuotaEvidence, Scope};
+use super::failure::{Operation, PollFailure, QuotaEvidence, Scope};
 use super::job::ReferenceStoreId;
 use super::time::Monotonic;
 
-/// Consecutive failures that open a breaker. Fewer can hit a working target: a key that was just replaced, a policy that has not
-/// propagated yet.
+/// Consecutive failures that open a breaker. Two failures can happen to a working target, while a new key or policy propagates.
 const FAILURES_MIN: u32 = 3;
 
-/// An unreachable target must have failed for this long. A request counts if it was sent this long after the first failure, so
-/// requests that were in flight together and failed together count as one. A shorter outage leaves no backoff longer than
-/// itself. The limit also bounds how often a target that works can call back jobs that fail for reasons of their own.
+/// The breaker of an unreachable target opens only on a request that was sent 30 s or more after the first failure was known. One
+/// burst of requests cannot open it.
 const UNREACHABLE_MIN: Duration = Duration::from_secs(30);
 
-/// The longest delay between two probes of an unreachable target. One request in 15 s is no load, and a target with 1,000 jobs
-/// needs the time after an outage for polling. A rejected identity is probed as rarely as `backoff_max` says.
+/// The longest delay between two probes of an unreachable target. One request in 15 s is no load, and polling resumes soon after an
+/// outage. After a rejection, the delay grows to the maximum of the `BackoffPolicy`.
 const UNREACHABLE_PROBE_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 struct CircuitBreaker {
+    /// Consecutive failures.
     failures: u32,
+    /// When the first of them was known.
     first_failure: Option<Monotonic>,
+    /// The delay between probes.
     backoff: Backoff,
-    open: Option<Open>,
+    /// `None` while the breaker is closed.
+    open_state: Option<OpenState>,
+    /// When the breaker closed last.
     closed_at: Option<Monotonic>,
 }
 
-/// What an open breaker publishes.
+/// The state of an open breaker.
 #[derive(Clone, Debug)]
-pub struct Open {
-    /// The message of the last failure.
+pub struct OpenState {
+    /// The message of the failure that opened the breaker, or of the last failed probe.
     pub message: String,
     /// True if no request gets a usable response; false if requests are rejected.
     pub unreachable: bool,
-    /// When the next probe may go out.
+    /// When the next probe may be sent.
     pub probe_at: Monotonic,
-    last_failure: Monotonic,
+    /// When the failure of `message` was known.
+    failed_at: Monotonic,
 }
 
 impl CircuitBreaker {
     fn new(policy: BackoffPolicy) -> Self {
-        Self { failures: 0, first_failure: None, backoff: Backoff::new(policy), open: None, closed_at: None }
+        Self { failures: 0, first_failure: None, backoff: Backoff::new(policy), open_state: None, closed_at: None }
     }
 
-    /// Counts a failure of a request that was sent at `sent`. Returns true if the breaker opened, or if its cause changed from
+    /// Records the failure of a request that was sent at `sent`. Returns true if the breaker opened, or if its cause changed from
     /// unreachable to rejected or back.
     fn failed(&mut self, failure: &PollFailure, sent: Monotonic, now: Monotonic) -> bool {
         self.failures = self.failures.saturating_add(1);
         let first_failure = *self.first_failure.get_or_insert(now);
-        let unreachable = !matches!(failure.reason, FailureReason::AccessDenied | FailureReason::Credentials);
-        let opens = self.failures >= FAILURES_MIN && (!unreachable || sent.since(first_failure) >= UNREACHABLE_MIN);
-        let counts = match &self.open {
-            None => opens,
-            // A request that was sent before the last failure was known is not a probe.
-            Some(open) => sent >= open.last_failure,
+        let unreachable = !failure.reason.class().needs_operator;
+        let opens_or_probe = match &self.open_state {
+            None => self.failures >= FAILURES_MIN && (!unreachable || sent.since(first_failure) >= UNREACHABLE_MIN),
+            // A request that was sent before the recorded failure was known is not a probe.
+            Some(open_state) => sent >= open_state.failed_at,
         };
-        if !counts {
+        if !opens_or_probe {
             return false;
         }
         // Only one probe is in flight, so its delay needs no jitter.
         let delay = self.backoff.next_delay(0.0);
         let delay = if unreachable { delay.min(UNREACHABLE_PROBE_MAX) } else { delay };
         let message = failure.message.clone();
-        // A probe may take as long as the timeout, so delays count from one send to the next.
-        let before = self.open.replace(Open { message, unreachable, last_failure: now, probe_at: sent + delay });
+        // The delay starts when the probe is sent, because a probe may last as long as its timeout.
+        let probe_at = sent + delay;
+        let before = self.open_state.replace(OpenState { message, unreachable, probe_at, failed_at: now });
         before.is_none_or(|before| before.unreachable != unreachable)
     }
 
-    /// Resets the breaker after a success. Returns its state if it was open.
-    fn succeeded(&mut self, now: Monotonic) -> Option<Open> {
+    /// Closes the breaker and resets its counts. Returns its state if it was open.
+    fn succeeded(&mut self, now: Monotonic) -> Option<OpenState> {
         self.failures = 0;
         self.first_failure = None;
         self.backoff.reset();
-        let open = self.open.take();
-        if open.is_some() {
+        let open_state = self.open_state.take();
+        if open_state.is_some() {
             self.closed_at = Some(now);
         }
-        open
+        open_state
     }
 }
 
@@ -92,21 +97,23 @@ impl CircuitBreaker {
 #[derive(Debug)]
 pub struct TargetBreakers {
     policy: BackoffPolicy,
+    /// Never removed: the breaker of a store that is no longer used keeps its state.
     breakers: BTreeMap<BreakerKey, CircuitBreaker>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BreakerKey {
     Target,
-    /// One for each operation on each store, since IAM policies name stores.
+    /// One operation on one store, because IAM policies name both.
     Store(Operation, ReferenceStoreId),
 }
 
-/// A breaker that opened or closed, or an open one whose cause changed.
+/// A breaker opened or closed, or the cause of an open breaker changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakerEvent {
     pub key: BreakerKey,
-    pub opened: bool,
+    pub is_open: bool,
+    /// See [`OpenState::unreachable`]. If the breaker closed, this was its cause.
     pub unreachable: bool,
 }
 
@@ -116,7 +123,7 @@ impl TargetBreakers {
         Self { policy, breakers: BTreeMap::new() }
     }
 
-    /// Takes in how a request to `store` ended that was sent at `sent`.
+    /// Records the end of a request to `store`, sent at `sent`.
     pub fn request_ended(
         &mut self,
         operation: Operation,
@@ -126,44 +133,39 @@ impl TargetBreakers {
         now: Monotonic,
     ) -> Vec<BreakerEvent> {
         let class = failure.map(|failure| failure.reason.class());
-        let scope = class.map_or(Scope::Job, |class| class.scope);
-        // A throttled request may have been rejected before anything else was checked.
+        // A throttle shows nothing about a breaker: AWS may throttle a request before it checks anything else.
         if class.is_some_and(|class| class.quota == QuotaEvidence::Exceeded) {
             return Vec::new();
         }
         let store = BreakerKey::Store(operation, store.clone());
-        let failed = match scope {
-            Scope::Job => None,
-            Scope::Store => Some(store.clone()),
-            Scope::Target => Some(BreakerKey::Target),
-        };
-        let succeeded = match scope {
-            Scope::Job => vec![BreakerKey::Target, store],
-            Scope::Store => vec![BreakerKey::Target],
-            Scope::Target => Vec::new(),
+        // A success, like a failure of one job, shows that the target and the store work.
+        let (failed, succeeded) = match class.map_or(Scope::Job, |class| class.scope) {
+            Scope::Job => (None, vec![BreakerKey::Target, store]),
+            Scope::Store => (Some(store), vec![BreakerKey::Target]),
+            Scope::Target => (Some(BreakerKey::Target), Vec::new()),
         };
         let mut events = Vec::new();
         for key in succeeded {
-            if let Some(open) = self.breaker(&key).succeeded(now) {
-                events.push(BreakerEvent { key, opened: false, unreachable: open.unreachable });
+            if let Some(before) = self.breaker(&key).succeeded(now) {
+                events.push(BreakerEvent { key, is_open: false, unreachable: before.unreachable });
             }
         }
         if let Some((key, failure)) = failed.zip(failure)
             && self.breaker(&key).failed(failure, sent, now)
         {
-            let unreachable = self.open(&key).is_some_and(|open| open.unreachable);
-            events.push(BreakerEvent { key, opened: true, unreachable });
+            let unreachable = self.state_if_open(&key).is_some_and(|state| state.unreachable);
+            events.push(BreakerEvent { key, is_open: true, unreachable });
         }
         events
     }
 
-    /// The state of a breaker while it is open.
     #[must_use]
-    pub fn open(&self, key: &BreakerKey) -> Option<&Open> {
-        self.breakers.get(key)?.open.as_ref()
+    pub fn state_if_open(&self, key: &BreakerKey) -> Option<&OpenState> {
+        self.breakers.get(key)?.open_state.as_ref()
     }
 
-    /// True if a breaker that blocks polls of `store` has closed after `sent`.
+    /// True if the target's breaker, or the store's for `GetReferenceImportJob`, closed after `sent`. Failed jobs are then polled
+    /// early. `UNREACHABLE_MIN` limits how often this happens to jobs that keep failing on a working target.
     #[must_use]
     pub fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) -> bool {
         let store = BreakerKey::Store(Operation::GetReferenceImportJob, store.clone());
@@ -171,18 +173,19 @@ impl TargetBreakers {
         [&BreakerKey::Target, &store].into_iter().filter_map(closed).any(|closed| closed > sent)
     }
 
-    /// Why the target is down: its own breaker is open, or access is denied to every store that it polls, or lists if it polls none.
+    /// Why the target is down, if it is. Its own breaker is open, or every store breaker of `GetReferenceImportJob` is open. If
+    /// there are none of these, every store breaker of `ListReferenceImportJobs` is open.
     #[must_use]
-    pub fn down(&self) -> Option<&str> {
-        let open = self.open(&BreakerKey::Target).or_else(|| {
-            let of = |wanted| {
-                let keys = self.breakers.keys();
-                keys.filter(move |key| matches!(key, BreakerKey::Store(operation, _) if *operation == wanted))
-            };
-            let used = Operation::ALL.into_iter().find(|&operation| of(operation).next().is_some())?;
-            of(used).map(|key| self.open(key)).collect::<Option<Vec<_>>>()?.pop()
+    pub fn down_reason(&self) -> Option<&str> {
+        let breakers_of = |operation: Operation| {
+            let keys = self.breakers.keys();
+            keys.filter(move |key| matches!(key, BreakerKey::Store(of, _) if *of == operation))
+        };
+        let open_state = self.state_if_open(&BreakerKey::Target).or_else(|| {
+            let operation = Operation::ALL.into_iter().find(|&operation| breakers_of(operation).next().is_some())?;
+            breakers_of(operation).map(|key| self.state_if_open(key)).collect::<Option<Vec<_>>>()?.pop()
         });
-        Some(&open?.message)
+        Some(&open_state?.message)
     }
 
     fn breaker(&mut self, key: &BreakerKey) -> &mut CircuitBreaker {
@@ -193,6 +196,7 @@ impl TargetBreakers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::failure::FailureReason;
 
     const POLICY: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) };
 
@@ -204,13 +208,13 @@ mod tests {
         PollFailure { reason, message: format!("no: {}", reason.label()), retry_after: None }
     }
 
-    /// Seconds at which the request was sent and failed, whether it caused an event, the next probe.
+    /// When the request was sent and when it failed, whether `failed` returned true, when the next probe may be sent. In seconds.
     type Step = (u64, u64, bool, Option<u64>);
 
     fn play(breaker: &mut CircuitBreaker, reason: FailureReason, script: &[Step]) {
-        for (step, &(sent, failed, news, probe_at)) in script.iter().enumerate() {
-            assert_eq!(breaker.failed(&failure(reason), at(sent), at(failed)), news, "step {step}");
-            assert_eq!(breaker.open.as_ref().map(|open| open.probe_at), probe_at.map(at), "step {step}");
+        for (step, &(sent, failed, changed, probe_at)) in script.iter().enumerate() {
+            assert_eq!(breaker.failed(&failure(reason), at(sent), at(failed)), changed, "step {step}");
+            assert_eq!(breaker.open_state.as_ref().map(|state| state.probe_at), probe_at.map(at), "step {step}");
         }
     }
 
@@ -223,7 +227,7 @@ mod tests {
             (1, 2, false, None),
             (1, 2, false, None),
             (1, 2, true, Some(2)),
-            // Sent before the last failure was known: not a probe.
+            // Sent before the recorded failure was known: not a probe.
             (1, 3, false, Some(2)),
             (3, 3, false, Some(5)),
             (5, 6, false, Some(9)),
@@ -232,8 +236,8 @@ mod tests {
             (34, 34, false, Some(66)),
         ];
         play(&mut breaker, FailureReason::Credentials, &script);
-        assert_eq!(breaker.open.as_ref().map(|open| &*open.message), Some("no: credentials"));
-        assert!(breaker.succeeded(at(70)).is_some() && breaker.open.is_none());
+        assert_eq!(breaker.open_state.as_ref().map(|state| &*state.message), Some("no: credentials"));
+        assert!(breaker.succeeded(at(70)).is_some() && breaker.open_state.is_none());
         assert_eq!(breaker.closed_at, Some(at(70)));
     }
 
@@ -242,7 +246,7 @@ mod tests {
         let mut breaker = CircuitBreaker::new(POLICY);
         let script = [
             (0, 20, false, None),
-            // In flight together with the first one.
+            // Sent before the first failure was known.
             (19, 39, false, None),
             (40, 60, false, None),
             (49, 69, false, None),
@@ -278,8 +282,8 @@ mod tests {
         let mut end = |operation, store: &ReferenceStoreId, reason: Option<FailureReason>, second| {
             let failure = reason.map(failure);
             let events = breakers.request_ended(operation, store, failure.as_ref(), at(second), at(second));
-            let down = breakers.down().map(str::to_owned);
-            (events.into_iter().map(|event| (event.key, event.opened)).collect::<Vec<_>>(), down)
+            let down = breakers.down_reason().map(str::to_owned);
+            (events.into_iter().map(|event| (event.key, event.is_open)).collect::<Vec<_>>(), down)
         };
         let up = (Vec::new(), None);
         for (operation, store, reason) in [
@@ -301,7 +305,7 @@ mod tests {
         }
         let rejected = Some("no: credentials".to_owned());
         assert_eq!(end(get, &one, Some(Credentials), 6), (vec![(BreakerKey::Target, true)], rejected.clone()));
-        assert_eq!(end(get, &one, Some(Throttled), 7), (Vec::new(), rejected), "no evidence");
+        assert_eq!(end(get, &one, Some(Throttled), 7), (Vec::new(), rejected), "a throttle shows nothing");
         assert_eq!(end(get, &one, Some(Connect), 8).0, [(BreakerKey::Target, true)], "another cause");
         assert_eq!(end(get, &one, Some(AccessDenied), 9), (vec![(BreakerKey::Target, false)], down));
         assert_eq!(end(get, &one, Some(NotFound), 10), (vec![(key(&one), false)], None));

@@ -1,7 +1,7 @@
-//! Every way in which a poll can fail, in one table.
+//! Every way in which a request can fail, in one table.
 //!
-//! Each reason has one row: metric label, retry class, scope, quota evidence, summary and advice. No other module matches on
-//! all reasons, so a new reason is one new row here.
+//! Each reason has one row, which holds everything that follows from the reason. Other modules match on single reasons at most.
+//! `healthomics::aws` finds the reason of an error.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Operation {
 
 pub type PollOutcome = Result<Snapshot, PollFailure>;
 
-/// A poll that returned no snapshot.
+/// A failed request, which may also be a listing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PollFailure {
@@ -40,21 +40,21 @@ pub struct PollFailure {
     pub retry_after: Option<Duration>,
 }
 
-/// What a failed poll means for the job's next one.
+/// When a job is polled again after a failed poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryClass {
-    /// Retry after an exponential backoff.
+    /// After an exponential backoff.
     Backoff,
-    /// Unlikely to change: retry after the longest backoff.
+    /// After the longest backoff, because the failure is unlikely to pass. `JobTracker` retries a new job sooner.
     Recheck,
-    /// Cannot change while the configuration stays the same: do not retry.
+    /// After a change of the configuration. Nothing else can end the failure.
     Park,
 }
 
-/// What fails together with the poll.
+/// The requests that fail for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// This job alone: the response shows that the target works.
+    /// No other request. Throttles are here too, because the pacer handles them.
     Job,
     /// Every request of the same operation to the same store.
     Store,
@@ -62,12 +62,12 @@ pub enum Scope {
     Target,
 }
 
-/// What a response shows about the request rate.
+/// What the end of a request shows about the request rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaEvidence {
     /// The rate is over the quota.
     Exceeded,
-    /// The service accepted the request rate.
+    /// The response was no throttle.
     WithinQuota,
     /// The request may not have reached the quota.
     Inconclusive,
@@ -78,17 +78,14 @@ pub enum QuotaEvidence {
 pub struct FailureClass {
     /// The metric label.
     pub label: &'static str,
-    /// What happens to the job.
     pub retry: RetryClass,
-    /// What else fails.
     pub scope: Scope,
-    /// What the pacer learns.
     pub quota: QuotaEvidence,
-    /// True if only a person can end it.
+    /// True for missing credentials, and for rejections that usually last until a person acts.
     pub needs_operator: bool,
-    /// The reason in two to four words, for people.
+    /// The reason in at most four words, for people.
     pub summary: &'static str,
-    /// What a person can do, and what refwatch does without one.
+    /// What a person can do about a failed poll.
     pub advice: &'static str,
 }
 
@@ -96,7 +93,7 @@ pub struct FailureClass {
 macro_rules! failure_reasons {
     ($($(#[$doc:meta])* $reason:ident: $label:literal, $retry:ident, $scope:ident, $quota:ident, $needs_operator:literal,
         $summary:literal, $advice:literal;)*) => {
-        /// Why a poll failed. [`FailureReason::class`] says what follows.
+        /// Why a request failed. [`FailureReason::class`] says what follows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum FailureReason {
             $($(#[$doc])* $reason,)*
@@ -130,7 +127,7 @@ failure_reasons! {
     Throttled: "throttled", Backoff, Job, Exceeded, false, "too many requests",
         "The account's quota is used up. refwatch polls more slowly and speeds up again by itself. If this lasts, lower \
          quota.share or ask AWS for a higher quota.";
-    /// 403: the identity lacks a permission.
+    /// 401 or 403: the identity lacks a permission.
     AccessDenied: "access_denied", Backoff, Store, WithinQuota, true, "access denied",
         "Allow omics:GetReferenceImportJob on this reference store for the target's identity. The next poll uses the new policy.";
     /// 404 with the service's own error code.
@@ -140,18 +137,18 @@ failure_reasons! {
     /// 400 `ValidationException`.
     Validation: "validation", Park, Job, WithinQuota, true, "malformed request",
         "AWS rejects these ids. Correct the entry and reload.";
-    /// A deadline passed, on either side (408).
+    /// A deadline passed, here or at the service (408).
     Timeout: "timeout", Backoff, Target, Inconclusive, false, "no response in time",
         "refwatch retries less and less often. If this lasts, check the network path to AWS (proxy, firewall) or raise \
          poll.timeout.";
-    /// No connection: name, route, TLS, proxy or reset.
+    /// No connection, or a broken connection: name, route, TLS, proxy or reset.
     Connect: "connect", Backoff, Target, Inconclusive, false, "no connection",
         "refwatch retries less and less often. If this lasts, check name resolution, route, proxy and certificate authorities \
          on this host, and endpoint_url.";
     /// 5xx.
     Internal: "internal", Backoff, Target, WithinQuota, false, "AWS error",
         "refwatch retries less and less often. Check the AWS Health Dashboard for an outage.";
-    /// A response that is not HealthOmics's: not JSON, truncated, too long, or about another job.
+    /// A response that is not HealthOmics's: not its JSON, too long, a redirect, or about another job.
     Protocol: "protocol", Backoff, Target, WithinQuota, false, "not a HealthOmics response",
         "Something other than HealthOmics answers, most often a proxy or a captive portal. Check HTTPS_PROXY and endpoint_url.";
     /// No credentials, or credentials that the service rejects.

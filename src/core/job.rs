@@ -56,15 +56,7 @@ macro_rules! id {
 id!(ReferenceStoreId, "a reference store id");
 id!(ImportJobId, "an import job id");
 
-impl ImportJobId {
-    /// Orders before every id.
-    #[must_use]
-    pub fn least() -> Self {
-        Self(Arc::default())
-    }
-}
-
-/// A job of one target. Its text form is `STORE/JOB`.
+/// A job's store and id. Its text form is `STORE/JOB`. It is unique within one target only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
     pub store: ReferenceStoreId,
@@ -94,7 +86,7 @@ pub enum InvalidJobKey {
     Id(#[from] InvalidId),
 }
 
-/// A job and the target that it is polled through. It identifies a watch in the whole daemon.
+/// A job and the target that it is polled through. It identifies a watch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId {
     /// The target's name in the configuration.
@@ -135,8 +127,8 @@ macro_rules! status {
         }
 
         impl $name {
-            /// The API's statuses, in the order of the life cycle.
-            pub const KNOWN: [Self; $count] = [$(Self::$status),+];
+            /// The statuses that the API page lists, in the order of the life cycle.
+            pub const DOCUMENTED: [Self; $count] = [$(Self::$status),+];
 
             /// The status as the service writes it.
             #[must_use]
@@ -161,7 +153,7 @@ macro_rules! status {
             /// The position of the label in [`Self::labels`].
             #[must_use]
             pub fn index(&self) -> usize {
-                Self::KNOWN.iter().position(|known| known == self).unwrap_or(Self::KNOWN.len())
+                Self::DOCUMENTED.iter().position(|status| status == self).unwrap_or(Self::DOCUMENTED.len())
             }
         }
 
@@ -219,13 +211,13 @@ impl JobStatus {
     }
 }
 
-/// Identifies a source of a job. The API gives sources no id, so the requester's name and file identify them.
+/// Identifies a source of a job. Sources have no id in the API: the name and file that the requester gave identify them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey {
     pub name: Box<str>,
     /// The location of the source file.
     pub source_file: Box<str>,
-    /// Counts the sources with the same name and file, from 0.
+    /// The position among the sources with the same name and file, from 0.
     pub nth: u32,
 }
 
@@ -273,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_status_converts_to_text_and_back() {
-        for status in JobStatus::KNOWN {
+        for status in JobStatus::DOCUMENTED {
             assert_eq!(JobStatus::from(status.as_str()), status);
             assert_eq!(status.label(), status.as_str());
         }

@@ -1,5 +1,8 @@
-//! The rules of listings: which watched jobs look changed, which jobs are new, how rarely the other jobs are polled, and what a
-//! failed listing means.
+//! The rules of listings: which watched jobs get a hint, which jobs are new, how rarely unhinted jobs are polled, and what follows
+//! from a failed listing.
+//!
+//! A hint asks for an early poll of a job. Listings never change the status of a job; only polls do. `tasks::lister` sends the
+//! requests and the hints.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,24 +12,24 @@ use super::job::{ImportJobId, JobStatus};
 use super::time::Timestamp;
 use super::tracker::JobState;
 
-/// The share of the quota that polls jobs without a hint. It keeps their sources fresh and covers what a listing does not
-/// show. Hinted jobs are polled first.
+/// The greatest share of the quota that unhinted jobs get while listings replace polls. Their polls find changes that listings do
+/// not show, such as the status of a source. Hinted jobs are polled first.
 const SAFETY_SHARE: f64 = 0.5;
 
-/// The greatest age of a job whose polls a listing replaces. Imports take hours at most. If a job hangs for days, listing back
-/// to its creation would take more and more pages.
+/// The greatest age of a job whose polls listings replace. Imports take hours at most. If a job hangs for days, listings back
+/// to its creation would need more and more pages.
 const LISTED_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// True if listings replace the polls of a live job.
 #[must_use]
-pub fn is_listed(known: Option<&JobState>, now: Timestamp) -> bool {
-    let Some(known) = known else { return true };
-    let age = known.created_at.and_then(|created| Duration::try_from(now.duration_since(created)).ok());
-    known.vanished_at.is_none() && age.is_none_or(|age| age <= LISTED_AGE_MAX)
+pub fn listings_replace_polls(state: Option<&JobState>, now: Timestamp) -> bool {
+    let Some(state) = state else { return true };
+    let age = state.created_at.and_then(|created| Duration::try_from(now.duration_since(created)).ok());
+    state.vanished_at.is_none() && age.is_none_or(|age| age <= LISTED_AGE_MAX)
 }
 
-/// How long a job without a hint may go without a poll, if `live` jobs share `polls_per_second`. It moves in powers of two, so
-/// it does not change with every job that ends.
+/// The longest time between polls of an unhinted job, if `live` jobs share `polls_per_second`. The number of jobs is rounded up
+/// to a power of two, so the interval does not change with every job that ends.
 #[must_use]
 pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     let live = u32::try_from(live).ok().and_then(u32::checked_next_power_of_two).map_or(f64::from(u32::MAX), f64::from);
@@ -34,37 +37,37 @@ pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// What follows from a failed listing.
+/// What follows from a failed request for a page of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListingFailure {
-    /// The same page is requested with the next permit. Jobs are not polled more often meanwhile.
+    /// The same page is requested again when `Retry-After` and the quota allow it. Listings still replace polls.
     RepeatRequest,
-    /// The store is listed again after a backoff. Jobs are not polled more often meanwhile.
+    /// The store is listed again after a backoff. Listings still replace polls.
     RetryLater,
-    /// The jobs are polled one by one until a listing succeeds.
-    EndListing,
+    /// The store is listed again later. Until a listing succeeds, the jobs are polled one by one.
+    PollOneByOne,
 }
 
-/// Consecutive failures after which listing ends.
+/// From this many failed requests in a row, a failure of the whole target means [`ListingFailure::PollOneByOne`]. A throttle means
+/// it only with a long `Retry-After`; any other failure means it at once.
 const LASTING_FAILURES: u32 = 4;
 
-/// The longest `Retry-After` that the jobs wait out without polls of their own.
+/// The longest `Retry-After` for which listings still replace polls.
 const SHORT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What follows from the `consecutive`th failed request in a row.
+/// What follows from a failed request, the `consecutive`th in a row.
 #[must_use]
 pub fn after_failure(failure: &PollFailure, consecutive: u32) -> ListingFailure {
     let long_wait = failure.retry_after.is_some_and(|wait| wait > SHORT_RETRY_AFTER);
     match failure.reason.class() {
-        _ if long_wait => ListingFailure::EndListing,
+        _ if long_wait => ListingFailure::PollOneByOne,
         FailureClass { quota: QuotaEvidence::Exceeded, .. } => ListingFailure::RepeatRequest,
         FailureClass { scope: Scope::Target, .. } if consecutive < LASTING_FAILURES => ListingFailure::RetryLater,
-        _ => ListingFailure::EndListing,
+        _ => ListingFailure::PollOneByOne,
     }
 }
 
-/// The jobs whose listed status differs from the known one. Either may lag behind the other, so such a job is hinted again and
-/// again: at the first listing, the second, the fourth, the eighth, and so on.
+/// The watched jobs whose listed status differs from the known status.
 #[derive(Debug, Default)]
 pub struct StatusDifferences {
     /// The listed status, `None` if the job was not listed; and the number of listings that showed it.
@@ -72,14 +75,15 @@ pub struct StatusDifferences {
 }
 
 impl StatusDifferences {
-    /// True if a job needs a hint. `listed` is `None` if the job was not listed.
-    pub fn looks_changed(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
-        let changed = match (known, listed) {
-            // The first poll is in the queue, and is urgent only if the job has ended.
-            (None, listed) => listed.is_some_and(JobStatus::is_terminal),
-            (Some(known), listed) => listed != Some(known),
+    /// Records the `listed` status of a live job, `None` if the job was not listed. Returns true if the job needs a hint. The known
+    /// `status` or the listing may be outdated, so a lasting difference gives a hint at the 1st, 2nd, 4th, 8th … listing.
+    pub fn record_live(&mut self, job: &ImportJobId, status: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
+        let differs = match status {
+            // The first poll of the job is queued anyway. It is urgent only if the job has ended.
+            None => listed.is_some_and(JobStatus::is_terminal),
+            Some(_) => listed != status,
         };
-        if !changed {
+        if !differs {
             self.differing.remove(job);
             return false;
         }
@@ -91,9 +95,10 @@ impl StatusDifferences {
         times.is_power_of_two()
     }
 
-    /// True if an ended job that is listed with another status needs a hint. It gets one hint: such a listing usually lags behind.
-    pub fn looks_reopened(&mut self, job: &ImportJobId, known: &JobStatus, listed: &JobStatus) -> bool {
-        self.looks_changed(job, Some(known), Some(listed))
+    /// Records the `listed` status of an ended job. Returns true if it differs from the known `status` and from the last listing.
+    /// More hints would be useless, because such a listing is usually outdated.
+    pub fn record_ended(&mut self, job: &ImportJobId, status: &JobStatus, listed: &JobStatus) -> bool {
+        self.record_live(job, Some(status), Some(listed))
             && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
     }
 
@@ -102,48 +107,48 @@ impl StatusDifferences {
     }
 }
 
-/// A job may appear in listings this much later than a younger job. AWS does not document whether listings lag.
+/// The assumed maximum time between the creation of a job and its first appearance in listings. AWS documents none.
 const LISTING_LAG: Duration = Duration::from_mins(10);
 
-/// The search for jobs of one store that are not watched yet. Its times are the service's, except the first.
+/// The search for jobs of one store that are not watched yet.
 #[derive(Debug)]
 pub struct DiscoveryWindow {
-    /// Jobs created earlier are ignored.
-    from: Timestamp,
-    /// The latest creation time in a complete listing.
-    newest: Option<Timestamp>,
-    /// The same before the last listing. Listings begin here, so a job that one listing leaves out is not lost.
-    newest_before: Option<Timestamp>,
-    /// The jobs handed to the supervisor: creation time and listed status.
+    /// Jobs created earlier are ignored. The time is from refwatch's clock.
+    discover_from: Timestamp,
+    /// The latest creation time in recorded listings, but not later than the listing itself by refwatch's clock.
+    newest_seen: Option<Timestamp>,
+    /// `newest_seen` before the last recorded listing. [`Self::list_from`] uses it, so that the next listing contains a job that
+    /// the last listing left out.
+    newest_before_last_listing: Option<Timestamp>,
+    /// Jobs that were given to `tasks::supervisor` to watch: creation time and listed status.
     handed_over: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
 }
 
 impl DiscoveryWindow {
     #[must_use]
-    pub fn new(from: Timestamp) -> Self {
-        Self { from, newest: None, newest_before: None, handed_over: BTreeMap::new() }
+    pub fn new(discover_from: Timestamp) -> Self {
+        Self { discover_from, newest_seen: None, newest_before_last_listing: None, handed_over: BTreeMap::new() }
     }
 
-    /// The creation time to list from, so that no new job and no live job is missed. `oldest_live` is the creation time of the
-    /// oldest live job.
+    /// The creation time from which a listing must start to contain all new jobs and all live jobs. `oldest_live` is the creation
+    /// time of the oldest live job.
     #[must_use]
     pub fn list_from(&self, oldest_live: Option<Timestamp>) -> Timestamp {
         let new = self
-            .newest_before
+            .newest_before_last_listing
             .and_then(|newest| newest.checked_sub(LISTING_LAG).ok())
-            .map_or(self.from, |new| new.max(self.from));
+            .map_or(self.discover_from, |new| new.max(self.discover_from));
         oldest_live.map_or(new, |live| live.min(new))
     }
 
-    /// True if a listed job that is not watched should be watched. An ended job is handed over once.
+    /// True if a listed, unwatched job should be handed over. An ended job is handed over once.
     #[must_use]
     pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>, status: &JobStatus) -> bool {
-        created_at.is_none_or(|created| created >= self.from)
+        created_at.is_none_or(|created| created >= self.discover_from)
             && !(status.is_terminal() && self.handed_over.contains_key(job))
     }
 
-    /// Records that a job was handed over.
-    pub fn hand_over(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
+    pub fn record_handed_over(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
         self.handed_over.insert(job, (created_at, status));
     }
 
@@ -153,12 +158,13 @@ impl DiscoveryWindow {
         self.handed_over.get(job).map(|(_, status)| status)
     }
 
-    /// Records that all jobs created since `from` were listed at `now` and handed over. The newest was created at `newest`.
-    pub fn listed(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
+    /// Records a listing of the jobs created since `from`, after its new jobs were handed over. `newest` is the latest creation
+    /// time in the listing.
+    pub fn record_listing(&mut self, from: Timestamp, newest: Option<Timestamp>, now: Timestamp) {
+        self.newest_before_last_listing = self.newest_seen;
         // A creation time in the future must not hide later jobs.
-        self.newest_before = self.newest;
-        self.newest = self.newest.max(newest.map(|newest| newest.min(now)));
-        // Jobs that are not listed any more cannot be new.
+        self.newest_seen = self.newest_seen.max(newest.map(|newest| newest.min(now)));
+        // Later listings rarely start earlier. A job without a creation time may be in any listing, so it is kept.
         self.handed_over.retain(|_, (created_at, _)| created_at.is_none_or(|created| created >= from));
     }
 }
@@ -173,48 +179,48 @@ mod tests {
     }
 
     #[test]
-    fn a_discovery_window_starts_at_its_beginning_and_then_at_the_oldest_job_that_is_live_or_may_be_new() {
-        let mut search = DiscoveryWindow::new(at(0));
-        assert_eq!(search.list_from(None), at(0));
-        assert_eq!(search.list_from(Some(at(-60))), at(-60), "a live job that is older must not seem to be gone");
-        search.listed(at(0), None, at(60));
-        assert_eq!(search.list_from(None), at(0), "an empty store says nothing of the service's time");
+    fn listings_start_at_the_oldest_job_that_is_live_or_may_be_new() {
+        let mut window = DiscoveryWindow::new(at(0));
+        assert_eq!(window.list_from(None), at(0));
+        assert_eq!(window.list_from(Some(at(-60))), at(-60), "the oldest live job is listed");
+        window.record_listing(at(0), None, at(60));
+        assert_eq!(window.list_from(None), at(0), "an empty listing changes nothing");
         for _ in 0..2 {
-            search.listed(at(0), Some(at(5)), at(60));
-            assert_eq!(search.list_from(None), at(0), "never before its beginning");
+            window.record_listing(at(0), Some(at(5)), at(60));
+            assert_eq!(window.list_from(None), at(0), "not before `discover_from`");
         }
-        search.listed(at(0), Some(at(999)), at(60));
-        assert_eq!(search.list_from(None), at(0), "one listing may leave a job out");
-        search.listed(at(0), None, at(60));
-        assert_eq!(search.list_from(None), at(50), "nothing was created after it was listed");
-        assert_eq!(search.list_from(Some(at(30))), at(30));
-        assert_eq!(search.list_from(Some(at(55))), at(50));
-        search.listed(at(50), Some(at(40)), at(60));
-        assert_eq!(search.list_from(None), at(50), "what was seen stays seen");
+        window.record_listing(at(0), Some(at(999)), at(60));
+        assert_eq!(window.list_from(None), at(0), "one listing may leave a job out");
+        window.record_listing(at(0), None, at(60));
+        assert_eq!(window.list_from(None), at(50), "a creation time in the future counts as the time of the listing");
+        assert_eq!(window.list_from(Some(at(30))), at(30));
+        assert_eq!(window.list_from(Some(at(55))), at(50));
+        window.record_listing(at(50), Some(at(40)), at(60));
+        assert_eq!(window.list_from(None), at(50), "an older listing changes nothing");
     }
 
     #[test]
     fn an_ended_job_is_handed_over_once() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
-        let mut search = DiscoveryWindow::new(at(0));
-        let is_new = |search: &DiscoveryWindow, created| search.is_new(&job, created, &JobStatus::Completed);
-        assert!(!is_new(&search, Some(at(-1))));
-        assert!(is_new(&search, Some(at(0))) && is_new(&search, None));
-        search.hand_over(job.clone(), Some(at(3)), JobStatus::Completed);
-        search.listed(at(0), Some(at(60)), at(60));
-        assert!(!is_new(&search, Some(at(3))));
-        assert!(search.is_new(&job, Some(at(3)), &JobStatus::InProgress), "it goes on, and nobody watches it");
-        assert_eq!(search.status_at_hand_over(&job), Some(&JobStatus::Completed));
-        search.listed(at(50), Some(at(60)), at(60));
-        assert_eq!(search.status_at_hand_over(&job), None, "what is not listed any more takes no room");
+        let mut window = DiscoveryWindow::new(at(0));
+        let is_new = |window: &DiscoveryWindow, created| window.is_new(&job, created, &JobStatus::Completed);
+        assert!(!is_new(&window, Some(at(-1))));
+        assert!(is_new(&window, Some(at(0))) && is_new(&window, None));
+        window.record_handed_over(job.clone(), Some(at(3)), JobStatus::Completed);
+        window.record_listing(at(0), Some(at(60)), at(60));
+        assert!(!is_new(&window, Some(at(3))));
+        assert!(window.is_new(&job, Some(at(3)), &JobStatus::InProgress), "a live job is handed over again");
+        assert_eq!(window.status_at_hand_over(&job), Some(&JobStatus::Completed));
+        window.record_listing(at(50), Some(at(60)), at(60));
+        assert_eq!(window.status_at_hand_over(&job), None, "it is too old to be listed");
     }
 
     #[test]
-    fn a_job_with_another_listed_status_is_hinted_at_growing_intervals() {
+    fn a_live_job_with_another_listed_status_is_hinted_at_growing_intervals() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
         let mut differences = StatusDifferences::default();
         let script = [
-            // JobState, listed, hint.
+            // Known status, listed status, hint.
             ("", "SUBMITTED", false),
             ("", "COMPLETED", true),
             ("", "COMPLETED", true),
@@ -235,52 +241,51 @@ mod tests {
         ];
         for (step, (known, listed, hint)) in script.into_iter().enumerate() {
             let status = |text: &str| (!text.is_empty()).then(|| JobStatus::from(text));
-            let hinted = differences.looks_changed(&job, status(known).as_ref(), status(listed).as_ref());
+            let hinted = differences.record_live(&job, status(known).as_ref(), status(listed).as_ref());
             assert_eq!(hinted, hint, "step {step}: {known} {listed}");
         }
     }
 
     #[test]
-    fn differences_of_jobs_that_are_not_live_are_removed() {
+    fn differences_of_jobs_that_are_not_retained_are_removed() {
         let [gone, live]: [ImportJobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
         let mut differences = StatusDifferences::default();
-        let hints = |differences: &mut StatusDifferences, job| {
-            differences.looks_changed(job, Some(&JobStatus::Submitted), None)
-        };
+        let hints =
+            |differences: &mut StatusDifferences, job| differences.record_live(job, Some(&JobStatus::Submitted), None);
         for job in [&gone, &live] {
             assert!((0..2).all(|_| hints(&mut differences, job)) && !hints(&mut differences, job));
         }
         differences.retain(|job| *job == live);
-        assert!(hints(&mut differences, &gone) && hints(&mut differences, &gone), "it begins anew");
-        assert!(hints(&mut differences, &live) && !hints(&mut differences, &live), "the fourth, and the fifth");
+        assert!(hints(&mut differences, &gone) && hints(&mut differences, &gone), "its count restarts");
+        assert!(hints(&mut differences, &live) && !hints(&mut differences, &live), "the 4th and the 5th listing");
     }
 
     #[test]
-    fn an_ended_job_with_another_listed_status_is_hinted_once() {
+    fn an_ended_job_is_hinted_once_for_each_other_listed_status() {
         let job: ImportJobId = "9876543210".parse().expect("an id");
         let (mut differences, known) = (StatusDifferences::default(), JobStatus::Failed);
         let listed = [JobStatus::Failed, JobStatus::InProgress, JobStatus::InProgress, JobStatus::Completed];
-        let hints = listed.map(|listed| differences.looks_reopened(&job, &known, &listed));
+        let hints = listed.map(|listed| differences.record_ended(&job, &known, &listed));
         assert_eq!(hints, [false, true, false, true]);
     }
 
     #[test]
-    fn a_throttled_listing_is_repeated_and_denial_absence_or_lasting_failure_ends_listing() {
-        use ListingFailure::{EndListing, RepeatRequest, RetryLater};
+    fn a_throttled_page_is_repeated_and_jobs_are_polled_one_by_one_after_denial_absence_or_lasting_failure() {
+        use ListingFailure::{PollOneByOne, RepeatRequest, RetryLater};
         let minute = Some(Duration::from_mins(1));
         for (reason, retry_after, consecutive, expected) in [
             (FailureReason::Throttled, None, 1, RepeatRequest),
             (FailureReason::Throttled, None, 3, RepeatRequest),
             (FailureReason::Throttled, None, 9, RepeatRequest),
             (FailureReason::Throttled, Some(Duration::from_secs(1)), 1, RepeatRequest),
-            (FailureReason::Throttled, minute, 1, EndListing),
+            (FailureReason::Throttled, minute, 1, PollOneByOne),
             (FailureReason::Internal, None, 1, RetryLater),
             (FailureReason::Connect, None, 3, RetryLater),
-            (FailureReason::Connect, None, 4, EndListing),
-            (FailureReason::Internal, minute, 1, EndListing),
-            (FailureReason::AccessDenied, None, 1, EndListing),
-            (FailureReason::NotFound, None, 1, EndListing),
-            (FailureReason::Validation, None, 1, EndListing),
+            (FailureReason::Connect, None, 4, PollOneByOne),
+            (FailureReason::Internal, minute, 1, PollOneByOne),
+            (FailureReason::AccessDenied, None, 1, PollOneByOne),
+            (FailureReason::NotFound, None, 1, PollOneByOne),
+            (FailureReason::Validation, None, 1, PollOneByOne),
         ] {
             let failure = PollFailure { reason, message: String::new(), retry_after };
             assert_eq!(after_failure(&failure, consecutive), expected, "{failure:?} {consecutive}");
@@ -288,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_safety_interval_uses_half_of_the_quota_and_changes_in_powers_of_two() {
+    fn the_safety_interval_uses_at_most_half_of_the_quota_and_changes_by_factors_of_two() {
         assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
         assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));
         assert_eq!(safety_interval(1_000, 5.0), safety_interval(600, 5.0));
@@ -296,7 +301,7 @@ mod tests {
 
     #[test]
     fn listings_do_not_replace_polls_of_old_or_vanished_jobs() {
-        let known = |hours: i64, vanished_at| JobState {
+        let state = |hours: i64, vanished_at| JobState {
             status: JobStatus::InProgress,
             status_message: None,
             created_at: Some(at(-60 * hours)),
@@ -306,8 +311,9 @@ mod tests {
             last_seen: at(0),
             vanished_at,
         };
-        assert!(is_listed(None, at(0)) && is_listed(Some(&known(24, None)), at(0)));
-        assert!(!is_listed(Some(&known(25, None)), at(0)) && !is_listed(Some(&known(1, Some(at(0)))), at(0)));
-        assert!(is_listed(Some(&known(-9_000, None)), at(0)), "a clock that is ahead");
+        assert!(listings_replace_polls(None, at(0)) && listings_replace_polls(Some(&state(24, None)), at(0)));
+        assert!(!listings_replace_polls(Some(&state(25, None)), at(0)), "old");
+        assert!(!listings_replace_polls(Some(&state(1, Some(at(0)))), at(0)), "vanished");
+        assert!(listings_replace_polls(Some(&state(-9_000, None)), at(0)), "a clock that is ahead");
     }
 }

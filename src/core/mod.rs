@@ -1,7 +1,7 @@
 //! The rules of watching a job.
 //!
-//! Pure: no clock, no I/O, no log, no AWS and no SQL. Time and random seeds are arguments, and decisions are return values. Tests
-//! are lists of inputs and expected outputs.
+//! Pure: no I/O, log, AWS or SQL. Callers pass in the time and random seeds, and decisions are return values. Most tests are lists
+//! of inputs and expected outputs; some are property tests or simulations.
 
 pub mod backoff;
 pub mod breaker;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 /// Writes text on one line. Characters that could affect a display become `\uXXXX`: control characters, line and paragraph
-/// separators, bidirectional marks and other invisible format characters. The escapes are JSON's, so JSON stays valid.
+/// separators, bidirectional marks and other invisible format characters. The escapes are JSON's, so JSON on one line stays valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Sanitized<'a>(pub &'a str);
 

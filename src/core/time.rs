@@ -1,4 +1,4 @@
-//! Readings of the clocks, as values, and durations as text. Only `crate::clock` reads the clocks.
+//! Clock readings as values, and the parser of durations. `crate::clock` takes the readings.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -36,8 +36,8 @@ impl Add<Duration> for Monotonic {
     }
 }
 
-/// In characters. Near 2^64 seconds, humantime overflows and panics.
-const DURATION_LENGTH_MAX: usize = 20;
+/// humantime panics if a carry raises the sum to 2^64 s. A text with that sum is longer.
+const DURATION_BYTES_MAX: usize = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"")]
@@ -46,9 +46,9 @@ pub struct InvalidDuration;
 /// Parses a duration such as `90s`, `5m`, `2h 30m` or `7d`.
 ///
 /// # Errors
-/// The text is no duration, or longer than [`DURATION_LENGTH_MAX`].
+/// The text is no duration, or longer than 20 bytes.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    let duration = if text.len() <= DURATION_LENGTH_MAX { humantime::parse_duration(text).ok() } else { None };
+    let duration = if text.len() <= DURATION_BYTES_MAX { humantime::parse_duration(text).ok() } else { None };
     duration.ok_or(InvalidDuration)
 }
 
@@ -57,7 +57,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
 pub struct Now {
     /// For schedules.
     pub monotonic: Monotonic,
-    /// For people and for the database. It may jump.
+    /// For people and for the database. The wall clock may jump.
     pub wall: Timestamp,
 }
 
@@ -70,8 +70,8 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(parse_duration("90s"), Ok(seconds(90)));
         assert_eq!(parse_duration("2h 30m"), Ok(seconds(9_000)));
-        assert_eq!(parse_duration("00000000000000000007d"), Err(InvalidDuration), "21 characters");
-        assert_eq!(parse_duration("0000000000000000007d"), Ok(seconds(7 * 86_400)), "20 characters");
+        assert_eq!(parse_duration("00000000000000000007d"), Err(InvalidDuration), "21 bytes");
+        assert_eq!(parse_duration("0000000000000000007d"), Ok(seconds(7 * 86_400)), "20 bytes");
         assert_eq!(parse_duration("soon"), Err(InvalidDuration));
     }
 }

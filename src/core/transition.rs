@@ -1,6 +1,6 @@
-//! The difference between two snapshots of a job: status transitions of the job and of its sources, and other details.
+//! The history of a job as the database holds it: status transitions of the job and of its sources, and other details.
 //!
-//! A [`Change`] holds everything that one response adds to the database.
+//! Plain data. `JobTracker` computes almost all of it; the job's task adds [`DetailKind::StillSeen`] when it stops.
 
 use super::job::{JobStatus, Source, SourceKey, SourceStatus};
 use super::time::Timestamp;
@@ -11,15 +11,14 @@ pub struct Transition {
     /// `None` at the first observation of the job.
     pub from: Option<JobStatus>,
     pub to: JobStatus,
-    /// When the new status was first observed.
+    /// When the new status was observed. A reopened job is observed twice; this is the second time.
     pub observed_at: Timestamp,
-    /// When the old status was last observed. The change lies between this time and `observed_at`.
+    /// When the old status was last observed, or `observed_at` if that is earlier: the wall clock may have been set back.
     pub not_before: Option<Timestamp>,
     pub status_message: Option<String>,
     pub created_at: Option<Timestamp>,
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// The rule of the life cycle that the change breaks.
     pub anomaly: Option<Anomaly>,
 }
 
@@ -44,15 +43,15 @@ pub struct Detail {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DetailKind {
-    /// The status message changed.
+    /// The status message changed, but not the status.
     StatusMessage,
     /// The creation time changed. The API page does not allow that.
     CreationTimeChanged,
     /// The service returned 404 for a job that it had returned before.
     Vanished,
-    /// The service returned a job again that had vanished.
+    /// The service returned a vanished job again.
     Returned,
-    /// The status had not changed when watching stopped.
+    /// The watch of the job stopped. The status was last observed at `observed_at`.
     StillSeen,
 }
 
@@ -73,16 +72,16 @@ impl DetailKind {
     }
 }
 
-/// A rule of the life cycle that a transition breaks. The transition is kept and marked.
+/// A rule of the life cycle that a transition breaks. The transition is kept, and marked with one anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anomaly {
     /// The status went back to an earlier one.
     Regressed,
-    /// An ended job is live again.
+    /// The job had ended, and is live again.
     Reopened,
-    /// An ended job has another terminal status.
+    /// The job had ended, and has another terminal status.
     EndChanged,
-    /// An ended job has no `completionTime`.
+    /// The job ended without a `completionTime`.
     NoCompletionTime,
 }
 
@@ -106,7 +105,7 @@ impl Anomaly {
     }
 }
 
-/// Everything that one response adds to the database. It is committed whole or not at all.
+/// Everything that one poll or stop adds to the database. It is committed whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     pub transition: Option<Transition>,

@@ -85,7 +85,8 @@ pub(super) fn delete_ended(
     instant: Timestamp,
     watched: &BTreeSet<Arc<WatchId>>,
 ) -> Result<usize> {
-    let ends: Vec<_> = JobStatus::KNOWN.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
+    let ends: Vec<_> =
+        JobStatus::DOCUMENTED.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut ended = transaction.prepare(&format!(
         "SELECT store_id, job_id, kind, target FROM transitions AS ended
          WHERE observed_at < ? AND to_status IN ('{}') AND NOT EXISTS (

@@ -57,14 +57,14 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
 /// An outcome of a poll. The completion time and the message of a source depend on the status, because a change of either alone is not
 /// saved. The creation time is always set.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
-    let source = (0..3_u32, 0..SourceStatus::KNOWN.len()).prop_map(|(nth, status)| {
-        let status = SourceStatus::KNOWN[status].clone();
+    let source = (0..3_u32, 0..SourceStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
+        let status = SourceStatus::DOCUMENTED[status].clone();
         let status_message = (status == SourceStatus::Failed).then(|| "it failed".to_owned());
         let key = SourceKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth };
         (key, Source { status, status_message: status_message.map(Into::into) })
     });
     let status = prop_oneof![
-        5 => (0..JobStatus::KNOWN.len()).prop_map(|status| JobStatus::KNOWN[status].clone()),
+        5 => (0..JobStatus::DOCUMENTED.len()).prop_map(|status| JobStatus::DOCUMENTED[status].clone()),
         1 => Just(JobStatus::from("PAUSED")),
     ];
     let message = proptest::option::of("[a-c\u{0}\u{e9}]{0,2}");
@@ -107,7 +107,7 @@ impl Model {
     }
 
     fn expected(&self) -> Option<JobState> {
-        let known = self.tracker.known()?;
+        let known = self.tracker.state()?;
         let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
         let vanished_at = known.vanished_at.map(to_milliseconds);
         Some(JobState { since, last_seen, vanished_at, ..JobState::clone(known) })

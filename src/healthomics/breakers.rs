@@ -93,11 +93,11 @@ impl Breakers {
         let events = self.with(|state| {
             let events = state.breakers.request_ended(operation, store, failure, sent, now);
             // Published under the lock, so that an older state never replaces a newer one.
-            let down = state.breakers.down().map(str::to_owned);
+            let down = state.breakers.down_reason().map(str::to_owned);
             self.health.send_if_modified(|health| std::mem::replace(health, down.clone()) != down);
             events
         });
-        if events.iter().any(|event| !event.opened) {
+        if events.iter().any(|event| !event.is_open) {
             self.breaker_closed.notify_waiters();
         }
         for event in events {
@@ -105,9 +105,9 @@ impl Breakers {
         }
     }
 
-    fn log(&self, BreakerEvent { key, opened, unreachable }: &BreakerEvent, message: &str) {
+    fn log(&self, BreakerEvent { key, is_open, unreachable }: &BreakerEvent, message: &str) {
         let target = &self.target;
-        match (key, opened, unreachable) {
+        match (key, is_open, unreachable) {
             (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),
             (BreakerKey::Target, true, false) => warn!(event = "credentials_rejected", %target,
@@ -139,7 +139,7 @@ impl Breakers {
 
     /// `None` while the breaker is closed.
     fn next_probe_at(&self, key: &BreakerKey) -> Option<Monotonic> {
-        self.with(|state| Some(state.breakers.open(key)?.probe_at))
+        self.with(|state| Some(state.breakers.state_if_open(key)?.probe_at))
     }
 
     // No panic leaves the state half changed, so a poisoned lock is safe to use.

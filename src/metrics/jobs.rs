@@ -26,7 +26,7 @@ pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
     );
     families.labelled("refwatch_job_items", "Sources of the job by status.", "status", |watch| {
         let Some(known) = &watch.known else { return vec![] };
-        let mut counts = [0_u64; SourceStatus::KNOWN.len() + 1];
+        let mut counts = [0_u64; SourceStatus::DOCUMENTED.len() + 1];
         for source in known.sources.values() {
             counts[source.status.index()] += 1;
         }

@@ -197,7 +197,7 @@ impl Lister {
                 if let Some(known) = unlisted.remove(&listed.job) {
                     self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
-                    if self.differences.looks_reopened(&listed.job, status, &listed.status) {
+                    if self.differences.record_ended(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) {
@@ -220,7 +220,7 @@ impl Lister {
         let now = self.context.clock.now().wall;
         if let Some(window) = &mut self.window {
             if not_watched_because.is_none() {
-                window.listed(created_after.unwrap_or(Timestamp::MIN), newest, now);
+                window.record_listing(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
             self.context.board.update_store(&self.store, |view| view.listed_at = Some(now));
             if token.is_some() {
@@ -270,7 +270,7 @@ impl Lister {
     }
 
     fn compare(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) {
-        if self.differences.looks_changed(job, known, listed) {
+        if self.differences.record_live(job, known, listed) {
             self.registry.hint(job);
         }
     }
@@ -289,7 +289,7 @@ impl Lister {
         drop(self.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
-            window.hand_over(job.clone(), *created_at, status.clone());
+            window.record_handed_over(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {
                 self.registry.hint(job);
             }
@@ -331,7 +331,7 @@ impl Lister {
     /// Falls back to polls if the failure is lasting; listing is still retried. Returns the pause until the next attempt.
     fn on_failure(&mut self, failure: &PollFailure) -> Duration {
         let PollFailure { reason, retry_after, .. } = *failure;
-        if after_failure(failure, self.failures) == ListingFailure::EndListing {
+        if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
         // Unlike a poll, a denied listing (`Scope::Store`) waits: `breaker_closed_after` does not include the breaker of listings.

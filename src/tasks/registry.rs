@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::core::job::{ImportJobId, JobStatus};
-use crate::core::listing::is_listed;
+use crate::core::listing::listings_replace_polls;
 use crate::core::time::Timestamp;
 use crate::core::tracker::{JobState, NextAction};
 
@@ -77,7 +77,8 @@ impl StoreRegistry {
     /// The polled jobs whose polls a listing can replace, with their last known state.
     pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<JobState>>> {
         self.collect(|next, known| {
-            (matches!(next, NextAction::PollAt(_)) && is_listed(known.map(AsRef::as_ref), now)).then(|| known.cloned())
+            (matches!(next, NextAction::PollAt(_)) && listings_replace_polls(known.map(AsRef::as_ref), now))
+                .then(|| known.cloned())
         })
     }
 

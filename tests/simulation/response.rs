@@ -76,7 +76,7 @@ pub(crate) fn corrupt_snapshot(snapshot: &mut Snapshot, rng: &mut Rng, ends: boo
             snapshot.status = rng.choice(stages).expect("not empty");
         }
         9 if ends => {
-            let ends: Vec<JobStatus> = JobStatus::KNOWN.into_iter().filter(JobStatus::is_terminal).collect();
+            let ends: Vec<JobStatus> = JobStatus::DOCUMENTED.into_iter().filter(JobStatus::is_terminal).collect();
             snapshot.status = rng.choice(ends).expect("not empty");
         }
         9..12 => snapshot.sources = Sources::default(),
@@ -92,7 +92,7 @@ pub(crate) fn corrupt_snapshot(snapshot: &mut Snapshot, rng: &mut Rng, ends: boo
 pub(crate) fn corrupt_page(jobs: &mut Vec<ListedJob>, rng: &mut Rng) {
     match rng.u8(0..3) {
         0 => jobs.retain(|_| rng.bool()),
-        1 => jobs.iter_mut().for_each(|job| job.status = rng.choice(JobStatus::KNOWN).expect("not empty")),
+        1 => jobs.iter_mut().for_each(|job| job.status = rng.choice(JobStatus::DOCUMENTED).expect("not empty")),
         _ => jobs.iter_mut().for_each(|job| job.created_at = None),
     }
 }

@@ -113,7 +113,7 @@ async fn check_store(service: &dyn HealthOmics, id: &ReferenceStoreId, store: St
     let listed = service.list_reference_import_jobs(id, None, None).await;
     let listed_job = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
     let known = store.job.or(listed_job);
-    let job = known.clone().or_else(|| NO_JOB.parse().ok()).unwrap_or_else(ImportJobId::least);
+    let Some(job) = known.clone().or_else(|| NO_JOB.parse().ok()) else { unreachable!("NO_JOB is an id") };
     let got = service.get_reference_import_job(&JobKey { store: id.clone(), job }).await.map(drop);
     let got = match got {
         // This job need not exist.

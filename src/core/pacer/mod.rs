@@ -1,8 +1,9 @@
-//! The pacer: when the next request of one operation on one target may go out.
+//! The pacer: when the next request of one operation on one target may be sent.
 //!
-//! It is a token bucket whose rate follows the service: a throttle multiplies the rate by 0.7, and success raises it again up to
-//! the configured rate (additive increase, multiplicative decrease, as TCP shares a link). So a quota that is lower than
-//! configured, or that other callers use, is shared with them. It reads no clock and does not wait.
+//! It is a token bucket with a variable rate. A throttle multiplies the rate by 0.7. Requests within the quota raise it again, up
+//! to the configured rate. TCP shares a link in the same way (additive increase, multiplicative decrease). The rate thus follows a
+//! quota that is lower than configured, and callers with the same quota get similar shares. The pacer reads no clock and does not
+//! wait.
 
 use std::time::Duration;
 
@@ -11,25 +12,26 @@ use super::time::Monotonic;
 /// A throttle multiplies the rate by this.
 const DECREASE_FACTOR: f64 = 0.7;
 
-/// Growth for each second of requests at the current rate, as a fraction of the configured rate. After a throttle the rate recovers
-/// in over a minute, so a quota far below the configured rate costs a few throttles in a hundred requests.
+/// Growth of the rate in a second of continuous requests, as a fraction of the configured rate. Recovery from one throttle takes
+/// 77 s at most. At a quota far below the configured rate, a few requests in a hundred are throttled.
 const GROWTH_PER_SECOND: f64 = 0.004;
 
-/// The lowest rate, as a fraction of the configured rate. From a lower one, recovery would take longer than any throttling lasts.
+/// The lowest rate, as a fraction of the configured rate. Only responses raise the rate, so recovery from a lower rate would start
+/// too late.
 const MIN_RATE: f64 = 0.02;
 
-/// Requests leave at this fraction of the rate. A caller at exactly the quota is never throttled and leaves nothing: a second
-/// caller, slowed to a whole multiple of the first one's period, is throttled every time. The headroom shifts their phases.
+/// Requests are sent at this fraction of the rate. At exactly 100 %, two callers can stay in lockstep, and one of them is throttled
+/// every time. 98 % makes them drift apart.
 const HEADROOM: f64 = 0.98;
 
-/// One token: requests leave evenly spaced, and the quota's own burst is left to the account's other callers.
+/// The bucket size in tokens. One token spaces requests evenly, and leaves the quota's own burst to other callers.
 const BURST: f64 = 1.0;
 
-/// Seconds of tokens that the bucket holds beyond that, because a caller wakes some milliseconds late.
+/// The extra bucket size, in seconds at the current pace. It makes up for callers that wake some milliseconds late.
 const WAKE_LATENCY: f64 = 0.005;
 
-/// Fractions of a token may add up to slightly less than one. Without this, a caller could be asked to wait less than the clock can
-/// measure.
+/// Tolerance in tokens: fractions may add up to slightly less than one. Without it, the returned wait could be too short for the
+/// clock.
 const ROUNDING: f64 = 1e-6;
 
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ impl Pacer {
         self.limit
     }
 
-    /// The current rate, in requests per second.
+    /// The current rate, in requests per second. Requests are sent at [`HEADROOM`] of it.
     #[must_use]
     pub fn current_rate(&self) -> f64 {
         self.rate
@@ -64,7 +66,7 @@ impl Pacer {
     /// Takes a token for one request.
     ///
     /// # Errors
-    /// The time until there is a token.
+    /// If there is no token: the time until there is one.
     pub fn take(&mut self, now: Monotonic) -> Result<(), Duration> {
         let pace = self.rate * HEADROOM;
         let idle = self.filled_at.map_or(Duration::ZERO, |filled| now.since(filled));
@@ -83,7 +85,7 @@ impl Pacer {
         self.rate = (self.rate + self.limit * GROWTH_PER_SECOND / self.rate).min(self.limit);
     }
 
-    /// A request that was sent at `sent` was throttled. One that was sent before the last decrease does not count again.
+    /// Lowers the rate after a throttle. A throttled request that was sent before the last decrease has no effect.
     pub fn throttled(&mut self, sent: Monotonic, now: Monotonic) {
         if self.decreased_at.is_none_or(|decreased| sent >= decreased) {
             self.rate = (self.rate * DECREASE_FACTOR).max(self.limit * MIN_RATE);

@@ -1,4 +1,5 @@
-//! Properties of one pacer, and of several pacers on one quota that they do not know.
+//! Properties of one pacer, and of several pacers on one quota that they do not know. A number in a test name is a fault in
+//! tests/FAULTS.md.
 
 use proptest::prelude::*;
 
@@ -11,7 +12,7 @@ fn at(millis: u64) -> Monotonic {
 #[test]
 fn requests_go_out_evenly_spaced_and_idle_time_is_not_saved_up() {
     let mut pacer = Pacer::new(4.0);
-    // After a pause, the bucket holds the allowance for a late wake-up only.
+    // After a pause, the bucket holds one token and WAKE_LATENCY.
     let script = [(0, Ok(())), (0, Err(255)), (100, Err(155)), (256, Ok(())), (60_000, Ok(())), (60_000, Err(250))];
     for (millis, expected) in script {
         assert_eq!(pacer.take(at(millis)).map_err(|wait| wait.as_millis()), expected, "at {millis} ms");
@@ -19,7 +20,7 @@ fn requests_go_out_evenly_spaced_and_idle_time_is_not_saved_up() {
 }
 
 #[test]
-fn a_caller_that_wakes_5_ms_late_keeps_its_rate() {
+fn a_caller_that_wakes_3_ms_late_keeps_its_rate() {
     let mut pacer = Pacer::new(10.0);
     let (mut now, mut sent) = (0, 0);
     while now < 60_000 {
@@ -43,7 +44,7 @@ fn throttles_of_requests_in_flight_together_decrease_the_rate_once() {
     assert!((pacer.current_rate() - 7.0).abs() < 1e-9);
     pacer.throttled(at(201), at(300));
     assert!((pacer.current_rate() - 4.9).abs() < 1e-9);
-    assert!((pacer.configured_rate() - 10.0).abs() < 1e-9, "what is configured stays");
+    assert!((pacer.configured_rate() - 10.0).abs() < 1e-9, "the configured rate stays");
 }
 
 #[test]
@@ -127,7 +128,7 @@ impl World {
         let (end, count) = (self.now + time, self.clients.len());
         let mut first = 0;
         while self.now < end {
-            // No client is always the first.
+            // The client that sends first changes with every step.
             first += 1;
             for nth in 0..count {
                 let client = &mut self.clients[(first + nth) % count];
@@ -159,7 +160,7 @@ impl World {
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[test]
-fn a_quota_that_nobody_else_uses_is_used_without_a_throttle() {
+fn a_single_caller_uses_the_whole_quota_without_a_throttle() {
     let mut world = World::new(5.0, &[5.0]);
     world.run(10 * MINUTE);
     assert!(world.throttled_share() == 0.0 && world.answered() >= 0.95 * 3_000.0, "{}", world.answered());
@@ -192,8 +193,8 @@ fn fault_049_two_on_one_quota_share_it() {
     assert!(world.throttled_share() < 0.05, "{}", world.throttled_share());
 }
 
-/// Two clients that start `offset` apart on one quota of `rate`, each configured to use all of it: the smaller share of the responses
-/// within `seconds`. Wake-ups and the network are some milliseconds late, by `seed`.
+/// The smaller share of the responses that two clients get within `seconds`. They start `offset` apart on one quota of `rate`, and
+/// each is configured to use all of it. `seed` sets the delays of wake-ups and of the network.
 fn smaller_share_of_two(rate: f64, offset: Duration, seconds: u64, seed: u64) -> f64 {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut world = World::new(rate, &[rate, rate]);
@@ -235,7 +236,7 @@ fn two_callers_that_start_up_to_50_ms_apart_each_get_a_third_of_the_responses() 
 
 proptest! {
     #[test]
-    fn no_window_sees_more_than_the_rate_allows(
+    fn no_period_has_more_requests_than_the_rate_allows(
         limit in 0.1_f64..50.0, gaps in prop::collection::vec((0_u64..3_000, 0_u8..3), 1..200),
     ) {
         let mut pacer = Pacer::new(limit);

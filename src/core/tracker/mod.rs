@@ -1,7 +1,7 @@
 //! The state machine of one watched job.
 //!
 //! [`JobTracker`] takes the outcome of a poll and the time, and returns a [`Decision`]: what to save and when to poll next. It
-//! keeps the latest known state of the job. It never sends, saves or publishes anything, so scripts of outcomes test it.
+//! keeps the latest known state of the job. It never sends, saves or publishes anything, so its tests are scripts of outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 /// How often to poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollPolicy {
-    /// From a successful poll to the next one.
+    /// From a successful poll to the next one. Listings and the quota may stretch it.
     pub interval: Duration,
-    /// True if the user set the interval: a listing does not stretch it, but the quota may.
+    /// True if the user set the interval. Listings then do not stretch it.
     pub fixed: bool,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
@@ -35,52 +35,51 @@ pub struct JobState {
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
     pub sources: Sources,
-    /// When the status was first observed.
+    /// The `observed_at` of the transition to this status.
     pub since: Timestamp,
     /// When the status was last observed.
     pub last_seen: Timestamp,
-    /// When the service first returned 404 for the job, if the last response was a 404.
+    /// When the service first returned 404 for the job. `None` once it returns the job again.
     pub vanished_at: Option<Timestamp>,
 }
 
 impl JobState {
-    /// The time left until `after` has passed since the job ended or vanished, zero if it has passed. `None`: the job is live.
-    /// A job cannot have ended later than its end was observed.
+    /// The time until `retention` has passed since the job ended or vanished, or zero. `None` if the job did neither. A
+    /// `completionTime` later than the observed end is ignored.
     #[must_use]
-    pub fn remaining_retention(&self, after: Duration, now: Timestamp) -> Option<Duration> {
+    pub fn remaining_retention(&self, retention: Duration, now: Timestamp) -> Option<Duration> {
         let gone_at = if self.status.is_terminal() {
             self.completed_at.map_or(self.since, |completed| completed.min(self.since))
         } else {
             self.vanished_at?
         };
         let passed = Duration::try_from(now.duration_since(gone_at)).unwrap_or_default();
-        Some(after.saturating_sub(passed))
+        Some(retention.saturating_sub(passed))
     }
 }
 
 /// Everything that follows from the outcome of one poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// When the outcome was handled.
+    /// When the poll ended.
     pub at: Now,
-    /// Why the poll failed, if it failed.
     pub failure: Option<PollFailure>,
-    /// What to commit before anything is published.
+    /// It must be committed before anything is published.
     pub change: Change,
-    /// When to poll next.
     pub next: NextAction,
 }
 
 impl Decision {
-    /// Whether the watch of a discovered job may end once its retention has expired. `known` is the state after this poll.
-    /// A dropped job may never be listed again, so a known job needs a second 404, and an unseen one a 404 or 403.
+    /// True if the watch of a discovered job may end after this poll, once its retention has expired. `state` is the state after
+    /// this poll. Never seen: at a 404 or 403. Vanished: only at a later 404. Otherwise: always. After a wrong drop, no listing may
+    /// bring the job back.
     #[must_use]
-    pub fn can_be_dropped(&self, known: Option<&JobState>) -> bool {
+    pub fn can_be_dropped(&self, state: Option<&JobState>) -> bool {
         let reason = self.failure.as_ref().map(|failure| failure.reason);
         let not_found = reason == Some(FailureReason::NotFound);
-        match known {
+        match state {
             None => not_found || reason == Some(FailureReason::AccessDenied),
-            Some(known) if known.vanished_at.is_some() => {
+            Some(state) if state.vanished_at.is_some() => {
                 not_found && !self.change.details.iter().any(|detail| detail.kind == DetailKind::Vanished)
             }
             Some(_) => true,
@@ -92,9 +91,9 @@ impl Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextAction {
     PollAt(Monotonic),
-    /// Never: the job has ended.
+    /// The job has ended with this status. It is polled again only after a hint.
     Finished(JobStatus),
-    /// Not before the configuration changes, for this reason.
+    /// The job is not polled before the configuration changes, for this reason.
     Parked(String),
 }
 
@@ -104,17 +103,17 @@ pub struct JobTracker {
     policy: PollPolicy,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    known: Option<Arc<JobState>>,
-    /// One response showed that an ended job is live again. A second one has to confirm it.
+    state: Option<Arc<JobState>>,
+    /// True if one response showed that an ended job is live again. The next snapshot must confirm it.
     reopening: bool,
 }
 
 impl JobTracker {
     /// Starts from the state that the database holds. `seed` sets the jitter of the backoff.
     #[must_use]
-    pub fn new(policy: PollPolicy, known: Option<Arc<JobState>>, seed: u64) -> Self {
+    pub fn new(policy: PollPolicy, state: Option<Arc<JobState>>, seed: u64) -> Self {
         let (backoff, jitter) = (Backoff::new(policy.backoff), fastrand::Rng::with_seed(seed));
-        Self { policy, backoff, jitter, known, reopening: false }
+        Self { policy, backoff, jitter, state, reopening: false }
     }
 
     #[must_use]
@@ -124,13 +123,13 @@ impl JobTracker {
 
     /// The latest known state; `None` before the first successful poll.
     #[must_use]
-    pub fn known(&self) -> Option<&Arc<JobState>> {
-        self.known.as_ref()
+    pub fn state(&self) -> Option<&Arc<JobState>> {
+        self.state.as_ref()
     }
 
-    /// What to do before the first outcome.
+    /// The action before the first outcome.
     #[must_use]
-    pub fn first(&self, now: Now) -> NextAction {
+    pub fn initial_action(&self, now: Now) -> NextAction {
         self.finished().unwrap_or(NextAction::PollAt(now.monotonic))
     }
 
@@ -153,13 +152,13 @@ impl JobTracker {
     }
 
     fn finished(&self) -> Option<NextAction> {
-        let status = &self.known.as_ref()?.status;
+        let status = &self.state.as_ref()?.status;
         status.is_terminal().then(|| NextAction::Finished(status.clone()))
     }
 
     fn retry(&mut self, failure: &PollFailure, now: Now) -> NextAction {
         // A job that was never seen may be new: HealthOmics may not find it everywhere yet.
-        let may_be_new = failure.reason == FailureReason::NotFound && self.known.is_none();
+        let may_be_new = failure.reason == FailureReason::NotFound && self.state.is_none();
         let delay = match failure.reason.class().retry {
             RetryClass::Recheck if !may_be_new => self.policy.backoff.max,
             RetryClass::Backoff | RetryClass::Recheck => self.backoff.next_delay(self.jitter.f64()),
@@ -171,47 +170,47 @@ impl JobTracker {
 
     fn apply_failure(&mut self, failure: &PollFailure, observed_at: Timestamp) -> Change {
         let mut change = Change::default();
-        if let (FailureReason::NotFound, Some(known)) = (failure.reason, &mut self.known)
-            && known.vanished_at.is_none()
+        if let (FailureReason::NotFound, Some(state)) = (failure.reason, &mut self.state)
+            && state.vanished_at.is_none()
         {
-            Arc::make_mut(known).vanished_at = Some(observed_at);
+            Arc::make_mut(state).vanished_at = Some(observed_at);
             change.details.push(Detail { kind: DetailKind::Vanished, value: None, observed_at });
         }
         change
     }
 
     fn apply_snapshot(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
-        let Some(known) = &mut self.known else {
+        let Some(state) = &mut self.state else {
             return self.first_observation(snapshot, observed_at);
         };
-        let known = Arc::make_mut(known);
+        let state = Arc::make_mut(state);
         let mut change = Change::default();
-        if known.vanished_at.take().is_some() {
+        if state.vanished_at.take().is_some() {
             change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
         }
-        let reopens = known.status.is_terminal() && !snapshot.status.is_terminal();
+        let reopens = state.status.is_terminal() && !snapshot.status.is_terminal();
         if reopens && !self.reopening {
             self.reopening = true;
             return change;
         }
         self.reopening = false;
-        change.sources = source_transitions(&known.sources, &snapshot.sources, observed_at);
-        change.details.extend(details(known, &snapshot, observed_at));
-        if known.status != snapshot.status {
+        change.sources = source_transitions(&state.sources, &snapshot.sources, observed_at);
+        change.details.extend(details(state, &snapshot, observed_at));
+        if state.status != snapshot.status {
             // The wall clock may have been set back: the change must not end before it began.
-            let not_before = Some(known.last_seen.min(observed_at));
-            let anomaly = anomaly(Some(&known.status), &snapshot);
+            let not_before = Some(state.last_seen.min(observed_at));
+            let anomaly = anomaly(Some(&state.status), &snapshot);
             change.transition =
-                Some(transition(Some(known.status.clone()), &snapshot, observed_at, not_before, anomaly));
-            known.since = observed_at;
+                Some(transition(Some(state.status.clone()), &snapshot, observed_at, not_before, anomaly));
+            state.since = observed_at;
         }
-        known.last_seen = observed_at;
-        known.created_at = snapshot.created_at.or(known.created_at);
-        known.completed_at = snapshot.completed_at;
-        known.status = snapshot.status;
-        known.status_message = snapshot.status_message;
-        // Sources that the response leaves out keep their last known status.
-        known.sources.extend(snapshot.sources);
+        state.last_seen = observed_at;
+        state.created_at = snapshot.created_at.or(state.created_at);
+        state.completed_at = snapshot.completed_at;
+        state.status = snapshot.status;
+        state.status_message = snapshot.status_message;
+        // Sources that the response leaves out keep their last status.
+        state.sources.extend(snapshot.sources);
         change
     }
 
@@ -222,7 +221,7 @@ impl JobTracker {
             sources: source_transitions(&Sources::default(), &snapshot.sources, observed_at),
             details: Vec::new(),
         };
-        let known = JobState {
+        let state = JobState {
             status: snapshot.status,
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
@@ -232,7 +231,7 @@ impl JobTracker {
             last_seen: observed_at,
             vanished_at: None,
         };
-        self.known = Some(Arc::new(known));
+        self.state = Some(Arc::new(state));
         change
     }
 }
@@ -267,10 +266,10 @@ fn source_transitions(known: &Sources, seen: &Sources, observed_at: Timestamp) -
         .collect()
 }
 
-fn details(known: &JobState, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {
-    let message = (known.status == snapshot.status && known.status_message != snapshot.status_message)
+fn details(state: &JobState, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {
+    let message = (state.status == snapshot.status && state.status_message != snapshot.status_message)
         .then(|| Detail { kind: DetailKind::StatusMessage, value: snapshot.status_message.clone(), observed_at });
-    let recreated = match (known.created_at, snapshot.created_at) {
+    let recreated = match (state.created_at, snapshot.created_at) {
         (Some(before), Some(after)) if before != after => {
             let value = Some(after.to_string());
             Some(Detail { kind: DetailKind::CreationTimeChanged, value, observed_at })
@@ -280,7 +279,7 @@ fn details(known: &JobState, snapshot: &Snapshot, observed_at: Timestamp) -> imp
     message.into_iter().chain(recreated)
 }
 
-/// The rule of the life cycle that the change of status breaks, if any.
+/// The rule of the life cycle that a change of status breaks. If it breaks two rules, the first match is returned.
 fn anomaly(from: Option<&JobStatus>, snapshot: &Snapshot) -> Option<Anomaly> {
     let to = &snapshot.status;
     match from {

@@ -72,7 +72,7 @@ fn a_job_is_tracked_from_its_first_observation_to_its_end() {
 
 #[test]
 fn every_terminal_status_ends_the_watch_and_no_other_does() {
-    for status in JobStatus::KNOWN {
+    for status in JobStatus::DOCUMENTED {
         let ends = statuses(&[status.as_str()])[0].contains("finished");
         assert_eq!(ends, status.is_terminal(), "{status}");
     }
@@ -113,24 +113,20 @@ fn an_ended_job_is_reopened_by_two_responses_in_a_row() {
 
 #[test]
 fn retention_starts_at_the_completion_time_or_at_the_observed_end_if_that_is_earlier() {
-    let remaining_retention = |status, completed_at: Option<u64>, seen: u64, asked: u64| {
+    let remaining_retention = |status, completed_at: Option<u64>, seen: u64, at: u64| {
         let completed_at = completed_at.map(|at| now(at).wall);
         let mut watch = JobTracker::new(POLICY, None, 1);
         let decision = watch.handle(Ok(Snapshot { completed_at, ..snapshot(status) }), now(seen));
         assert!(decision.change.transition.is_some());
-        let wait = watch.known().expect("a job").remaining_retention(Duration::from_mins(1), now(asked).wall);
+        let wait = watch.state().expect("a job").remaining_retention(Duration::from_mins(1), now(at).wall);
         wait.map(|wait| wait.as_secs())
     };
     assert_eq!(remaining_retention("IN_PROGRESS", Some(10), 10, 1_000), None);
     assert_eq!(remaining_retention("COMPLETED", Some(100), 110, 110), Some(50));
-    assert_eq!(remaining_retention("COMPLETED", Some(100), 500, 500), Some(0), "it ended before anybody looked");
+    assert_eq!(remaining_retention("COMPLETED", Some(100), 500, 500), Some(0), "it ended long before its first poll");
     assert_eq!(remaining_retention("FAILED", None, 110, 130), Some(40));
-    assert_eq!(
-        remaining_retention("FAILED", Some(100_000), 110, 130),
-        Some(40),
-        "a clock of the service's that is ahead"
-    );
-    assert_eq!(remaining_retention("FAILED", None, 110, 50), Some(60), "a clock of ours that was set back");
+    assert_eq!(remaining_retention("FAILED", Some(100_000), 110, 130), Some(40), "the service's clock is ahead");
+    assert_eq!(remaining_retention("FAILED", None, 110, 50), Some(60), "the local clock was set back");
 }
 
 #[test]
@@ -140,7 +136,7 @@ fn the_retention_of_a_vanished_job_starts_at_the_first_404() {
     watch.handle(Err(failure(FailureReason::NotFound)), now(130));
     let remaining_retention = |watch: &JobTracker| {
         watch
-            .known()
+            .state()
             .expect("a job")
             .remaining_retention(Duration::from_mins(1), now(140).wall)
             .map(|wait| wait.as_secs())
@@ -162,7 +158,7 @@ fn an_end_without_completion_time_is_saved_and_marked() {
 }
 
 #[test]
-fn a_change_lies_between_the_last_observation_of_the_old_status_and_the_first_of_the_new() {
+fn a_change_lies_between_the_last_observation_of_the_old_status_and_the_first_of_the_new_status() {
     let mut watch = JobTracker::new(POLICY, None, 1);
     for (at, status) in [(0, "SUBMITTED"), (30, "SUBMITTED"), (50, "IN_PROGRESS")] {
         let change = watch.handle(Ok(snapshot(status)), now(at)).change.transition;
@@ -232,9 +228,10 @@ fn each_retry_class_has_its_own_next_action() {
 
 #[test]
 fn retry_after_is_honoured_up_to_its_maximum() {
-    for (asked, waited) in [(0, 1), (60, 60), (u64::MAX, 900)] {
-        let asked = PollFailure { retry_after: Some(Duration::from_secs(asked)), ..failure(FailureReason::Throttled) };
-        assert_eq!(play([Err(asked)]), [format!("{waited} s")]);
+    for (retry_after, waited) in [(0, 1), (60, 60), (u64::MAX, 900)] {
+        let failure =
+            PollFailure { retry_after: Some(Duration::from_secs(retry_after)), ..failure(FailureReason::Throttled) };
+        assert_eq!(play([Err(failure)]), [format!("{waited} s")]);
     }
 }
 
@@ -242,17 +239,17 @@ fn retry_after_is_honoured_up_to_its_maximum() {
 fn a_tracker_continues_from_the_database() {
     let mut before = JobTracker::new(POLICY, None, 1);
     before.handle(Ok(snapshot("IN_PROGRESS")), now(0));
-    let mut after = JobTracker::new(POLICY, before.known().cloned(), 2);
-    assert_eq!(after.first(now(50)), NextAction::PollAt(now(50).monotonic));
+    let mut after = JobTracker::new(POLICY, before.state().cloned(), 2);
+    assert_eq!(after.initial_action(now(50)), NextAction::PollAt(now(50).monotonic));
     let same = after.handle(Ok(snapshot("IN_PROGRESS")), now(50));
     assert!(same.change.is_empty());
     let end = after.handle(Ok(snapshot("COMPLETED")), now(60));
     assert_eq!(describe(&end, now(60)), "IN_PROGRESS>COMPLETED finished COMPLETED");
-    assert_eq!(JobTracker::new(POLICY, after.known().cloned(), 3).first(now(70)), end.next);
+    assert_eq!(JobTracker::new(POLICY, after.state().cloned(), 3).initial_action(now(70)), end.next);
 }
 
 #[test]
-fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_known_job_after_two_404s() {
+fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_vanished_job_after_a_second_404() {
     let mut watch = JobTracker::new(POLICY, None, 1);
     for (reason, dropped) in
         [(FailureReason::Timeout, false), (FailureReason::AccessDenied, true), (FailureReason::NotFound, true)]
@@ -269,12 +266,12 @@ fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_known_job_after_two_404s(
     for (outcome, dropped) in script {
         let case = format!("{outcome:?}");
         let decision = watch.handle(outcome, now(2));
-        assert_eq!(decision.can_be_dropped(watch.known().map(AsRef::as_ref)), dropped, "{case}");
+        assert_eq!(decision.can_be_dropped(watch.state().map(AsRef::as_ref)), dropped, "{case}");
     }
 }
 
 fn any_outcome() -> impl Strategy<Value = PollOutcome> {
-    let names = JobStatus::KNOWN.map(|status| status.as_str().to_owned());
+    let names = JobStatus::DOCUMENTED.map(|status| status.as_str().to_owned());
     let status = prop_oneof![4 => prop::sample::select(names.to_vec()), 1 => "[A-Z_]{1,12}"];
     prop_oneof![
         3 => status.prop_map(|status| Ok(snapshot(&status))),
@@ -289,12 +286,12 @@ proptest! {
         let mut last: Option<JobStatus> = None;
         for (step, outcome) in script.into_iter().enumerate() {
             let now = now(step as u64);
-            let said = outcome.as_ref().ok().map(|snapshot| snapshot.status.clone());
+            let returned = outcome.as_ref().ok().map(|snapshot| snapshot.status.clone());
             let decision = watch.handle(outcome, now);
             if let Some(transition) = decision.change.transition {
                 prop_assert_eq!(&transition.from, &last, "each transition begins where the last one ended");
                 prop_assert_ne!(transition.from.as_ref(), Some(&transition.to), "no transition leads to itself");
-                prop_assert_eq!(Some(&transition.to), said.as_ref(), "nothing is recorded that was not said");
+                prop_assert_eq!(Some(&transition.to), returned.as_ref(), "every transition leads to the returned status");
                 last = Some(transition.to);
             }
             match decision.next {
@@ -303,7 +300,7 @@ proptest! {
                     prop_assert!(POLICY.backoff.initial / 2 <= delay && delay <= POLICY.backoff.max);
                 }
                 NextAction::Finished(status) => prop_assert_eq!(Some(status), last.clone().filter(JobStatus::is_terminal)),
-                NextAction::Parked(_) => prop_assert_eq!(said, None),
+                NextAction::Parked(_) => prop_assert_eq!(returned, None),
             }
         }
     }

@@ -190,7 +190,7 @@ fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
 }
 
 fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(<(dyn std::error::Error + 'static)>::is::<T>)
+    causes(error).any(<dyn std::error::Error>::is::<T>)
 }
 
 /// Texts of errors that only wrap their source.

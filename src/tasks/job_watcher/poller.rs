@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::core::failure::{PollFailure, Scope};
 use crate::core::job::WatchId;
-use crate::core::listing::is_listed;
+use crate::core::listing::listings_replace_polls;
 use crate::core::time::Monotonic;
 use crate::core::tracker::{Decision, JobState, JobTracker, NextAction, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
@@ -42,7 +42,7 @@ impl Poller {
         seed: u64,
     ) -> Self {
         let tracker = JobTracker::new(policy, known, seed);
-        let next = tracker.first(target.clock().now());
+        let next = tracker.initial_action(target.clock().now());
         Self { target, id, tracker, next, hints, fresh_at: None, failing: None }
     }
 
@@ -51,7 +51,7 @@ impl Poller {
     }
 
     pub(crate) fn known(&self) -> Option<&Arc<JobState>> {
-        self.tracker.known()
+        self.tracker.state()
     }
 
     pub(crate) fn next(&self) -> &NextAction {
@@ -66,7 +66,7 @@ impl Poller {
     /// delay the poll.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next else { return None };
-        let listable = is_listed(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
+        let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
         let may_be_delayed = listable && self.failing.is_none() && !self.tracker.policy().fixed;
         let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| may_be_delayed);
         Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
