@@ -143,8 +143,8 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     let path = directory.path().join("refwatch.db");
     let (clock, instruments) = (Clock::system(), Instruments::new()?);
     let database = Database::open(&path, &instruments)?;
-    let context = TaskContext { clock, database, board: SharedState::default(), instruments };
-    let mut announced = context.board.subscribe();
+    let context = TaskContext { clock, database, shared: SharedState::default(), instruments };
+    let mut announced = context.shared.subscribe();
     let mut supervisor = Supervisor::new(context, Arc::new(AwsFactory::new(clock)), 1);
     supervisor.apply(&config(&simulator, use_list, Config::new(path))?).await?;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{broadcast, watch};
 
 use crate::core::failure::FailureReason;
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{TargetStore, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Transition;
@@ -48,7 +48,7 @@ impl Default for SharedState {
 #[derive(Debug, Default)]
 struct Inner {
     watches: BTreeMap<Arc<WatchId>, Arc<WatchStatus>>,
-    stores: BTreeMap<StoreId, Arc<StoreStatus>>,
+    stores: BTreeMap<TargetStore, Arc<StoreStatus>>,
     daemon: DaemonStatus,
     database_health: Option<Health>,
     target_health: BTreeMap<Arc<str>, Health>,
@@ -118,7 +118,7 @@ impl WatchState {
 /// The latest published status of a store whose jobs are discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreStatus {
-    pub id: StoreId,
+    pub id: TargetStore,
     /// The `watch` label of its jobs.
     pub name: Arc<str>,
     /// When the store was last listed completely.
@@ -220,7 +220,7 @@ impl SharedState {
     }
 
     /// Changes the published status of a store. A new store starts with an empty status.
-    pub fn update_store(&self, id: &StoreId, change: impl FnOnce(&mut StoreStatus)) {
+    pub fn update_store(&self, id: &TargetStore, change: impl FnOnce(&mut StoreStatus)) {
         let mut inner = self.write();
         let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, missed: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
@@ -234,7 +234,7 @@ impl SharedState {
         }
     }
 
-    pub fn remove_store(&self, id: &StoreId) {
+    pub fn remove_store(&self, id: &TargetStore) {
         self.write().stores.remove(id);
     }
 

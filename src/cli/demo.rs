@@ -64,8 +64,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         jobs = args.jobs,
         endpoint = simulator.address(),
     ))?;
-    let (board, clock) = (daemon.board().clone(), Clock::system());
-    let mut transitions = board.subscribe();
+    let (shared, clock) = (daemon.shared().clone(), Clock::system());
+    let mut transitions = shared.subscribe();
     let ends_at = (args.seconds > 0).then(|| clock.now().monotonic + Duration::from_secs(args.seconds));
     let asked = async || {
         tokio::select! {
@@ -73,13 +73,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             biased;
             () = print_transitions(&mut transitions) => SignalAction::Stop,
             asked = signals.next() => asked,
-            () = all_ended(&board, clock, ends_at) => SignalAction::Stop,
+            () = all_ended(&shared, clock, ends_at) => SignalAction::Stop,
         }
     };
     let ended = Box::pin(daemon.run(asked)).await;
     simulator.stop().await;
     ended?;
-    print(summary(&board))?;
+    print(summary(&shared))?;
     directory.close().map_err(Failure::running)
 }
 

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::duration_text::DurationText;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
 const HIDDEN: &str = "(hidden)";
@@ -98,8 +98,8 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
     ])
 }
 
-fn store_table(id: &StoreId, entry: &StoreEntry, poll: &PollConfig) -> Value {
-    let StoreId { target, store } = id;
+fn store_table(id: &TargetStore, entry: &StoreEntry, poll: &PollConfig) -> Value {
+    let TargetStore { target, store } = id;
     let StoreEntry { created_within, each: JobEntry { name, policy, remove_after } } = entry;
     table([
         ("name", Some((**name).into())),

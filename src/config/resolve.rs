@@ -16,7 +16,7 @@ use super::duration_text::DurationText;
 use super::raw::{ConfigFile, File, Http, Job, Log, Poll, Quota as RawQuota, Store, Target};
 use super::watch_list::{JobEntry, StoreEntry};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
-use crate::core::job::{JobKey, StoreId, WatchId};
+use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
 /// Moves the settings out of the main file. The result has the target `default` and an empty watch list. Relative paths start at `base`.
@@ -141,13 +141,13 @@ fn job(written: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     Some((Arc::new(WatchId { target: target_name(written.target), key }), entry))
 }
 
-fn store(written: Store, poll: &PollConfig) -> Option<(StoreId, StoreEntry)> {
+fn store(written: Store, poll: &PollConfig) -> Option<(TargetStore, StoreEntry)> {
     let store = value(written.reference_store_id)?;
     let name = value(written.name).unwrap_or_else(|| store.to_string()).into();
     let mut entry = StoreEntry::new(name, policy(written.interval, poll));
     set(&mut entry.created_within, written.created_within);
     entry.each.remove_after = value(written.remove_after).or(entry.each.remove_after);
-    Some((StoreId { target: target_name(written.target), store }, entry))
+    Some((TargetStore { target: target_name(written.target), store }, entry))
 }
 
 fn target_name(written: Option<Spanned<String>>) -> Arc<str> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::TargetConfig;
-use crate::core::job::{JobKey, StoreId, WatchId};
+use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
 /// The jobs and stores to watch, without duplicates.
@@ -15,7 +15,7 @@ pub struct WatchList {
     /// In an `Arc`, because the daemon, the last load and the supervisor hold copies of a list that rarely changes.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
     /// The stores whose jobs are all watched.
-    pub stores: BTreeMap<StoreId, StoreEntry>,
+    pub stores: BTreeMap<TargetStore, StoreEntry>,
 }
 
 /// The settings of one job.
@@ -79,7 +79,7 @@ impl WatchList {
     /// Returns the settings of a job. The job's own entry overrides its store's entry. `None`: the job is not watched.
     #[must_use]
     pub fn entry(&self, id: &WatchId) -> Option<&JobEntry> {
-        self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.store_id())?.each))
+        self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.target_store())?.each))
     }
 
     /// The targets of all jobs and stores.
@@ -104,10 +104,10 @@ mod tests {
         let mut list = list(&["1000000001"]);
         let id = list.jobs.keys().next().expect("a job").clone();
         let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
-        list.stores.insert(id.store_id(), entry);
+        list.stores.insert(id.target_store(), entry);
         let name = |list: &WatchList, id| list.entry(id).map(|entry| entry.name.to_string());
         assert_eq!(name(&list, &id).as_deref(), Some("1234567890/1000000001"));
-        let other = id.store_id().watch("1000000002".parse().expect("an id"));
+        let other = id.target_store().watch("1000000002".parse().expect("an id"));
         assert_eq!(name(&list, &other).as_deref(), Some("all"));
         list.stores.clear();
         assert_eq!(name(&list, &other), None);

@@ -96,20 +96,20 @@ pub struct WatchId {
 
 impl WatchId {
     #[must_use]
-    pub fn store_id(&self) -> StoreId {
-        StoreId { target: Arc::clone(&self.target), store: self.key.store.clone() }
+    pub fn target_store(&self) -> TargetStore {
+        TargetStore { target: Arc::clone(&self.target), store: self.key.store.clone() }
     }
 }
 
 /// A store and the target that it is listed through.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreId {
+pub struct TargetStore {
     /// The target's name in the configuration.
     pub target: Arc<str>,
     pub store: ReferenceStoreId,
 }
 
-impl StoreId {
+impl TargetStore {
     #[must_use]
     pub fn watch(&self, job: ImportJobId) -> Arc<WatchId> {
         Arc::new(WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } })

@@ -66,7 +66,7 @@ impl Maintenance {
         let now = context.clock.now();
         let dropped = &context.instruments.log_lines_dropped;
         dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
-        systemd::status(&status_line(&context.board, now));
+        systemd::status(&status_line(&context.shared, now));
         if !self.tasks.is_empty() {
             return;
         }
@@ -92,7 +92,7 @@ async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>
         return result;
     }
     if let Some(before) = prune_before.filter(|_| result.is_ok()) {
-        let watched = context.board.watches().iter().map(|watch| watch.id.clone()).collect();
+        let watched = context.shared.watches().iter().map(|watch| watch.id.clone()).collect();
         if let Err(error) = context.database.delete_ended_before(before, watched).await {
             warn!(event = "retention_failed", %error, "cannot delete rows older than database.retention; the next attempt is in 24 h");
         }

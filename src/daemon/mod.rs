@@ -95,7 +95,7 @@ impl Daemon {
     /// See [`DaemonError`].
     pub async fn start(loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
         let Loaded { config, problems, files } = loaded.clone();
-        let (clock, board, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
+        let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
         let address = config.http.listen;
@@ -108,8 +108,8 @@ impl Daemon {
             warn!(event = "listener_exposed", "{warning}");
         }
         let state = AppState {
-            board: board.clone(),
-            metrics: Arc::new(Metrics::new(board.clone(), &instruments, clock.now().wall)),
+            shared: shared.clone(),
+            metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
             instruments: instruments.clone(),
             database: DatabaseReader::new(&config.database.path),
             clock,
@@ -119,7 +119,7 @@ impl Daemon {
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
         let database = loop {
             match Database::open(&config.database.path, &instruments) {
-                Err(error) if error.is_transient() => wait_for_database(&error, &board, &instruments, clock).await,
+                Err(error) if error.is_transient() => wait_for_database(&error, &shared, &instruments, clock).await,
                 opened => break opened?,
             }
         };
@@ -129,20 +129,20 @@ impl Daemon {
             Err(error) => warn!(event = "control_socket_failed", %error,
                 "cannot listen on {}; `refwatch reload` will fail", control.display()),
         }
-        board.set_database_health(database.health());
-        let context = TaskContext { clock, database, board: board.clone(), instruments: instruments.clone() };
+        shared.set_database_health(database.health());
+        let context = TaskContext { clock, database, shared: shared.clone(), instruments: instruments.clone() };
         let mut supervisor = Supervisor::new(context.clone(), Arc::new(AwsFactory::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
             match error {
                 ApplyError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
-                    wait_for_database(&error, &board, &instruments, clock).await;
+                    wait_for_database(&error, &shared, &instruments, clock).await;
                 }
                 error => return Err(error.into()),
             }
         }
-        if board.daemon().database_error.is_some() {
+        if shared.daemon().database_error.is_some() {
             info!(event = "database_recovered", "the database can be written again");
-            board.update_daemon(|daemon| daemon.database_error = None);
+            shared.update_daemon(|daemon| daemon.database_error = None);
         }
         publish_config(&context, &config, &problems);
         let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
@@ -167,8 +167,8 @@ impl Daemon {
     }
 
     #[must_use]
-    pub fn board(&self) -> &SharedState {
-        &self.context.board
+    pub fn shared(&self) -> &SharedState {
+        &self.context.shared
     }
 
     /// Runs until `next_action` returns [`SignalAction::Stop`], then stops: pending commits are completed, polls are cancelled.
@@ -194,7 +194,7 @@ impl Daemon {
     }
 
     async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
-        systemd::ready(&status_line(&self.context.board, self.context.clock.now()));
+        systemd::ready(&status_line(&self.context.shared, self.context.clock.now()));
         let WatchList { jobs, stores } = &self.config.watch_list;
         info!(event = "started", address = %self.address, jobs = jobs.len(), stores = stores.len(),
             version = env!("CARGO_PKG_VERSION"), "watching");
@@ -212,7 +212,7 @@ impl Daemon {
     async fn stop(mut self) {
         systemd::stopping();
         info!(event = "stopping", "stopping: pending commits are completed, polls are cancelled");
-        self.context.board.update_daemon(|daemon| daemon.stopping = true);
+        self.context.shared.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
         // Errors are ignored, because a socket without a listener also rejects connections.
         drop(fs::remove_file(control::path(&self.config.database.path)));
@@ -225,12 +225,12 @@ impl Daemon {
 }
 
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.
-async fn wait_for_database(error: &dyn Error, board: &SharedState, instruments: &Instruments, clock: Clock) {
+async fn wait_for_database(error: &dyn Error, shared: &SharedState, instruments: &Instruments, clock: Clock) {
     instruments.database_failures.inc();
     let message = Some(error.to_string());
-    if board.daemon().database_error != message {
+    if shared.daemon().database_error != message {
         warn!(event = "database_failed", error = %error, "cannot write to the database; polling is paused");
-        board.update_daemon(|daemon| daemon.database_error = message);
+        shared.update_daemon(|daemon| daemon.database_error = message);
     }
     systemd::extend_start_timeout(&format!("not ready: database error: {error}"), OPEN_TIMEOUT);
     clock.sleep(OPEN_RETRY_DELAY).await;

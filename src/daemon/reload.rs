@@ -48,7 +48,7 @@ impl Daemon {
                 self.reject(problems.summary(), problems.to_string())
             }
         };
-        systemd::ready(&status_line(&self.context.board, self.context.clock.now()));
+        systemd::ready(&status_line(&self.context.shared, self.context.clock.now()));
         for request in requests {
             // Fails if the client has disconnected, or if the request was a signal.
             drop(request.send(result.clone()));
@@ -60,7 +60,7 @@ impl Daemon {
         error!(event = "reload_failed", "reload rejected: {CONFIG_UNCHANGED}");
         let result = Err(format!("{details}\n\n{CONFIG_UNCHANGED}"));
         let error = ConfigError { in_force: CONFIG_UNCHANGED, summary, details };
-        self.context.board.update_daemon(|daemon| daemon.config_error = Some(error));
+        self.context.shared.update_daemon(|daemon| daemon.config_error = Some(error));
         result
     }
 
@@ -96,7 +96,7 @@ pub(super) fn publish_config(context: &TaskContext, config: &Config, problems: &
         error!(event = "include_not_readable", "{FILES_LEFT_OUT}");
         ConfigError { in_force: FILES_LEFT_OUT, summary: problems.summary(), details: problems.to_string() }
     });
-    context.board.update_daemon(|daemon| {
+    context.shared.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);
         daemon.config_error = error;
         daemon.effective_config = config.to_redacted_toml().into();

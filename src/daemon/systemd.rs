@@ -61,8 +61,8 @@ fn notify(state: &[NotifyState<'_>]) {
 }
 
 /// The most important problem, followed by "12 jobs: 3 in progress, 9 finished, 0 parked; 1 stores; last poll 2 s ago".
-pub(super) fn status_line(board: &SharedState, now: Now) -> String {
-    let (watches, stores, daemon) = (board.watches(), board.stores(), board.daemon());
+pub(super) fn status_line(shared: &SharedState, now: Now) -> String {
+    let (watches, stores, daemon) = (shared.watches(), shared.stores(), shared.daemon());
     let unlisted = stores.iter().find(|store| store.error.is_some());
     let problem = match (daemon.ready(), daemon.config_error, unlisted) {
         (Err(reason), _, _) => Some(format!("not ready: {reason}")),

@@ -2,20 +2,20 @@
 
 use super::*;
 use crate::config;
-use crate::core::job::StoreId;
+use crate::core::job::TargetStore;
 use crate::core::time::Timestamp;
 use crate::state::StoreStatus;
 
 #[test]
 fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
-    let board = SharedState::default();
-    let line = || status_line(&board, Clock::system().now());
-    board.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
+    let shared = SharedState::default();
+    let line = || status_line(&shared, Clock::system().now());
+    shared.update_daemon(|daemon| daemon.config_loaded_at = Some(Timestamp::UNIX_EPOCH));
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 0 stores");
     let store = |id: &str, error: Option<&str>| {
         let (name, error) = (id.into(), error.map(str::to_owned));
-        let id = StoreId { target: "default".into(), store: id.parse().expect("an id") };
-        board.publish_store(StoreStatus { id, name, listed_at: None, error, missed: None });
+        let id = TargetStore { target: "default".into(), store: id.parse().expect("an id") };
+        shared.publish_store(StoreStatus { id, name, listed_at: None, error, missed: None });
     };
     store("1000000001", None);
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 stores");

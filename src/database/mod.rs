@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{TargetStore, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Change;
@@ -48,7 +48,7 @@ pub enum JobQuery {
     These(Vec<Arc<WatchId>>),
     /// The jobs of a store that have not ended, or whose end was observed at `ended_since` or later.
     Recent {
-        store: StoreId,
+        store: TargetStore,
         ended_since: Timestamp,
     },
 }

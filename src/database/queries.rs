@@ -15,7 +15,7 @@ use super::changes::{OF_JOB, job_values};
 use super::errors::{OpenError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
-use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, StoreId, WatchId};
+use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, TargetStore, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
@@ -114,7 +114,7 @@ pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMa
 }
 
 /// The jobs of [`JobQuery::Recent`].
-fn recent_jobs(connection: &Connection, store: &StoreId, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
+fn recent_jobs(connection: &Connection, store: &TargetStore, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
     let rows: Vec<Row<Transition>> = select(connection, latest, [store.store.as_str(), &*store.target])?;

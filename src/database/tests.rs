@@ -141,7 +141,7 @@ proptest! {
             let database = Database::open(&path, &instruments).expect("the same database");
             let restored = database.restore(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
-                let (store, ended_since) = (model.id.store_id(), time(50_000, 0));
+                let (store, ended_since) = (model.id.target_store(), time(50_000, 0));
                 let recent = database.restore(JobQuery::Recent { store, ended_since }).await.expect("its jobs");
                 let is_recent = |known: &JobState| !known.status.is_terminal() || known.since >= ended_since;
                 let expected = restored.get_key_value(&model.id).filter(|(_, known)| is_recent(known));

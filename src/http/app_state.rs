@@ -10,7 +10,7 @@ use crate::state::SharedState;
 
 #[derive(Clone, Debug)]
 pub struct AppState {
-    pub board: SharedState,
+    pub shared: SharedState,
     pub metrics: Arc<Metrics>,
     pub instruments: Instruments,
     pub database: DatabaseReader,

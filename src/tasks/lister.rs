@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
-use crate::core::job::{ImportJobId, JobStatus, StoreId};
+use crate::core::job::{ImportJobId, JobStatus, TargetStore};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
@@ -62,7 +62,7 @@ pub(crate) struct DiscoveryPolicy {
 /// Jobs that are not watched yet.
 #[derive(Debug)]
 pub struct DiscoveredJobs {
-    pub store: StoreId,
+    pub store: TargetStore,
     pub jobs: Vec<ImportJobId>,
     /// Receives `Ok` once the jobs are watched, except expired jobs, or the reason why none is. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
@@ -73,7 +73,7 @@ pub(crate) struct Lister {
     context: Arc<TaskContext>,
     discovered: mpsc::Sender<DiscoveredJobs>,
     target: Arc<Target>,
-    store: StoreId,
+    store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
     differences: StatusDifferences,
@@ -101,13 +101,13 @@ impl Lister {
         context: Arc<TaskContext>,
         discovered: mpsc::Sender<DiscoveredJobs>,
         target: Arc<Target>,
-        store: StoreId,
+        store: TargetStore,
         registry: Arc<StoreRegistry>,
         policy: ListingPolicy,
         seed: u64,
     ) -> Self {
         let window = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
-            context.board.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
+            context.shared.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
             DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
         Self {
@@ -222,7 +222,7 @@ impl Lister {
             if not_watched_because.is_none() {
                 window.record_listing(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
-            self.context.board.update_store(&self.store, |view| view.listed_at = Some(now));
+            self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
             if token.is_some() {
                 self.on_cut_short();
             }
@@ -301,19 +301,19 @@ impl Lister {
     fn on_cut_short(&mut self) {
         if !self.cut_short {
             self.cut_short = true;
-            let StoreId { target, store } = &self.store;
+            let TargetStore { target, store } = &self.store;
             let missed = format!(
                 "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not discovered: set a shorter `created_within`"
             );
             warn!(event = "listing_cut_short", %target, store_id = %store, "{missed}");
-            self.context.board.update_store(&self.store, |view| view.missed = Some(missed));
+            self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));
         }
     }
 
     /// Returns whether all new jobs are watched.
     fn on_success(&mut self, not_watched_because: Option<String>) -> bool {
         self.retry_on_recovery = false;
-        let StoreId { target, store } = &self.store;
+        let TargetStore { target, store } = &self.store;
         if self.logged_failure.take().is_some() {
             info!(event = "listing_recovered", %target, store_id = %store, "listing works again");
         }
@@ -323,7 +323,7 @@ impl Lister {
                     "new jobs of this store cannot be watched: {reason}");
             }
             self.not_watched_because.clone_from(&not_watched_because);
-            self.context.board.update_store(&self.store, |view| view.error = not_watched_because);
+            self.context.shared.update_store(&self.store, |view| view.error = not_watched_because);
         }
         self.not_watched_because.is_none()
     }
@@ -362,7 +362,7 @@ impl Lister {
         }
         if discovery.is_some() {
             let error = format!("it cannot be listed: {message}{advice}");
-            self.context.board.update_store(&self.store, |view| view.error = Some(error));
+            self.context.shared.update_store(&self.store, |view| view.error = Some(error));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::watch_list::{JobEntry, StoreEntry, WatchList};
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{TargetStore, WatchId};
 use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct RunningSet<'a> {
     pub(crate) config: &'a Config,
     /// Watched jobs without their own entry.
     pub(crate) discovered: BTreeSet<Arc<WatchId>>,
-    pub(crate) listers: BTreeSet<StoreId>,
+    pub(crate) listers: BTreeSet<TargetStore>,
 }
 
 /// The tasks to stop, then the tasks to start. All other tasks keep running.
@@ -27,8 +27,8 @@ pub(crate) struct Plan {
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
     /// New or changed jobs with their own entry. Stopped discovered jobs restart with the lister of their store.
     pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
-    pub(crate) stop_listers: BTreeSet<StoreId>,
-    pub(crate) start_listers: BTreeMap<StoreId, ListingPolicy>,
+    pub(crate) stop_listers: BTreeSet<TargetStore>,
+    pub(crate) start_listers: BTreeMap<TargetStore, ListingPolicy>,
 }
 
 pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
@@ -37,38 +37,39 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let changed_targets: BTreeSet<Arc<str>> =
         targets.filter(|name| running.config.targets.get(*name) != wanted.targets.get(*name)).cloned().collect();
     let same_job = |id: &WatchId| old.jobs.get(id) == new.jobs.get(id) && !changed_targets.contains(&id.target);
-    let same_store = |id: &StoreId| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
+    let same_store =
+        |id: &TargetStore| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
 
-    let entry_changed = |id: &Arc<WatchId>| !same_store(&id.store_id()) || new.jobs.contains_key(id);
+    let entry_changed = |id: &Arc<WatchId>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
     let discovered = running.discovered.iter().filter(|id| entry_changed(id));
     let stop_jobs: BTreeSet<_> = old.jobs.keys().filter(|id| !same_job(id)).chain(discovered).cloned().collect();
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
     // A job that loses its own entry becomes a discovered job. The restart of its store's lister restores or discovers it.
-    let lost_entry = |store: &StoreId| {
+    let lost_entry = |store: &TargetStore| {
         new.stores.contains_key(store)
-            && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.store_id() == *store)
+            && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
     let (old_listers, mut start_listers) = (listers(running.config), listers(wanted));
-    let same_lister = |store: &&StoreId| {
+    let same_lister = |store: &&TargetStore| {
         old_listers.get(store) == start_listers.get(store) && same_store(store) && !lost_entry(store)
     };
-    let keep: BTreeSet<StoreId> = running.listers.iter().filter(same_lister).cloned().collect();
+    let keep: BTreeSet<TargetStore> = running.listers.iter().filter(same_lister).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();
     start_listers.retain(|store, _| !keep.contains(store));
     Plan { changed_targets, stop_jobs, start_jobs, stop_listers, start_listers }
 }
 
 /// The stores to list: stores whose jobs are discovered and, with `use_list`, stores with several jobs that have their own entry.
-pub(crate) fn listers(config: &Config) -> BTreeMap<StoreId, ListingPolicy> {
+pub(crate) fn listers(config: &Config) -> BTreeMap<TargetStore, ListingPolicy> {
     let (replaces_polls, WatchList { jobs, stores }) = (config.poll.use_list, &config.watch_list);
     let mut listers = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for id in jobs.keys() {
-        let is_first_of_store = seen.insert(id.store_id());
+        let is_first_of_store = seen.insert(id.target_store());
         if replaces_polls && !is_first_of_store {
-            listers.insert(id.store_id(), ListingPolicy { replaces_polls, discovery: None });
+            listers.insert(id.target_store(), ListingPolicy { replaces_polls, discovery: None });
         }
     }
     for (store, StoreEntry { created_within, each }) in stores {
@@ -102,8 +103,8 @@ mod tests {
         store_id(store).watch(format!("100000000{job}").parse().expect("an id"))
     }
 
-    fn store_id(text: &str) -> StoreId {
-        StoreId { target: TargetConfig::DEFAULT.into(), store: format!("100000000{text}").parse().expect("an id") }
+    fn store_id(text: &str) -> TargetStore {
+        TargetStore { target: TargetConfig::DEFAULT.into(), store: format!("100000000{text}").parse().expect("an id") }
     }
 
     /// The plan as `-job -[lister] +job +[lister]`, while the jobs in `discovered` run.
@@ -113,7 +114,7 @@ mod tests {
         let plan = plan(&running, new);
         let digit = |id: &str| id.chars().last().expect("a digit");
         let job = |id: &Arc<WatchId>| format!("{}/{}", digit(id.key.store.as_str()), digit(id.key.job.as_str()));
-        let store = |id: &StoreId| format!("[{}]", digit(id.store.as_str()));
+        let store = |id: &TargetStore| format!("[{}]", digit(id.store.as_str()));
         let stop = plan.stop_jobs.iter().map(job).chain(plan.stop_listers.iter().map(store));
         let start = plan.start_jobs.keys().map(job).chain(plan.start_listers.keys().map(store));
         let words = stop.map(|it| format!("-{it}")).chain(start.map(|it| format!("+{it}")));

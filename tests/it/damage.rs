@@ -68,7 +68,7 @@ fn files(directory: &Path) -> Files {
 async fn read_all(db: &TestDatabase, database: &Database) -> String {
     let jobs = (0..JOBS).map(id).collect();
     let mut all = Vec::new();
-    for jobs in [JobQuery::These(jobs), JobQuery::Recent { store: id(0).store_id(), ended_since: Timestamp::MIN }] {
+    for jobs in [JobQuery::These(jobs), JobQuery::Recent { store: id(0).target_store(), ended_since: Timestamp::MIN }] {
         all.push(format!("{:?}", database.restore(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));

@@ -41,7 +41,7 @@ struct Fixture {
     runtime: Runtime,
     response_body: Arc<Mutex<Vec<u8>>>,
     target: Target,
-    board: SharedState,
+    shared: SharedState,
     address: SocketAddr,
 }
 
@@ -61,10 +61,10 @@ fn fixture() -> &'static Fixture {
         };
         let target =
             runtime.block_on(Target::new(&config, &AwsFactory::new(clock), clock, &instruments)).expect("a target");
-        let board = SharedState::default();
-        let metrics = Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH);
+        let shared = SharedState::default();
+        let metrics = Metrics::new(shared.clone(), &instruments, Timestamp::UNIX_EPOCH);
         let state = AppState {
-            board: board.clone(),
+            shared: shared.clone(),
             metrics: Arc::new(metrics),
             instruments: instruments.clone(),
             database: DatabaseReader::new("/nonexistent/database".as_ref()),
@@ -77,7 +77,7 @@ fn fixture() -> &'static Fixture {
         std::thread::spawn(move || {
             server.block_on(serve(listener, Access::default(), state, Limits::default(), CancellationToken::new()));
         });
-        Fixture { runtime, response_body, target, board, address }
+        Fixture { runtime, response_body, target, shared, address }
     })
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn check_response(body: &[u8]) {
 pub(crate) fn check_pages(text: &str) {
     let _lock = lock();
     let fixture = fixture();
-    fixture.board.publish(view(text));
+    fixture.shared.publish(view(text));
     let pages = ["/", "/jobs/reference_import/1234567890/9876543210", "/metrics", "/api/v1/jobs"].map(|path| {
         let body = fixture
             .runtime

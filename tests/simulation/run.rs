@@ -12,7 +12,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use refwatch::config::{Config, TargetConfig};
-use refwatch::core::job::{JobKey, JobStatus, StoreId};
+use refwatch::core::job::{JobKey, JobStatus, TargetStore};
 use refwatch::core::time::{Monotonic, Timestamp};
 use refwatch::core::transition::Transition;
 use refwatch::database::{Database, DatabaseReader, Filter};
@@ -157,7 +157,7 @@ impl DaemonHost {
             }
         }
         self.check_pending(&mut instance);
-        let retained = instance.context.board.watches().len();
+        let retained = instance.context.shared.watches().len();
         instance.stop().await;
         self.check_database();
         let ends = self.ends.iter().filter_map(|(key, detected)| {
@@ -194,7 +194,7 @@ impl DaemonHost {
             () = self.clock.sleep_until(Monotonic::at(until)) => return true,
             () = self.clock.sleep_until(Monotonic::at(next_check)) => {
                 self.service.check_starvation();
-                self.check_state(&instance.context.board);
+                self.check_state(&instance.context.shared);
             }
         }
         false
@@ -238,11 +238,11 @@ impl DaemonHost {
         let (database, writing) = Database::open_without_thread(&self.path, &instruments).expect("a database");
         let mut writer = JoinSet::new();
         writer.spawn(writing);
-        let context = TaskContext { clock: self.clock, database, board: SharedState::default(), instruments };
+        let context = TaskContext { clock: self.clock, database, shared: SharedState::default(), instruments };
         let access = Arc::new(self.service.access(self.daemon));
         let supervisor = Supervisor::new(context.clone(), access, self.scenario.seed);
         let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
-        let announced = context.board.subscribe();
+        let announced = context.shared.subscribe();
         let mut instance = Instance { context, supervisor, announced, recorded, writer };
         self.apply(&mut instance).await;
         instance
@@ -266,7 +266,7 @@ impl DaemonHost {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
                 let each = JobEntry { remove_after: Some(remove_after), ..entry.each };
-                let id = StoreId { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
+                let id = TargetStore { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
                 watch_list.stores.insert(id, StoreEntry { created_within: since, each });
             }
         }
@@ -293,12 +293,12 @@ impl DaemonHost {
     }
 
     /// A discovered job is retained until its retention expires, and no longer. A configured job is always retained.
-    fn check_state(&self, board: &SharedState) {
+    fn check_state(&self, shared: &SharedState) {
         let Some(discovery) = self.scenario.discovery.filter(|_| self.service.now() >= self.state_settled_at) else {
             return;
         };
         let (now, max_poll_gap) = (self.clock.now().wall, self.scenario.max_poll_gap());
-        let retained: BTreeSet<JobKey> = board.watches().iter().map(|watch| watch.id.key.clone()).collect();
+        let retained: BTreeSet<JobKey> = shared.watches().iter().map(|watch| watch.id.key.clone()).collect();
         for job in &self.scenario.jobs {
             let expectation = self.service.expectation(self.daemon, &job.key, |expectation| {
                 let last = expectation

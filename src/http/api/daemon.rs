@@ -13,7 +13,7 @@ pub(in crate::http) async fn healthy() -> &'static str {
 }
 
 pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
-    match state.board.daemon().ready() {
+    match state.shared.daemon().ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, sanitized_lines(&reason) + "\n"),
     }
@@ -21,7 +21,7 @@ pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode
 
 /// The running configuration, with secrets hidden.
 pub(in crate::http) async fn config(State(state): State<AppState>) -> String {
-    sanitized_lines(&state.board.daemon().effective_config) + "\n"
+    sanitized_lines(&state.shared.daemon().effective_config) + "\n"
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct ConfigError {
 }
 
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
-    let daemon = state.board.daemon();
+    let daemon = state.shared.daemon();
     let response = Daemon {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         not_ready: daemon.ready().err(),

@@ -66,7 +66,7 @@ pub struct JobFailure {
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     render_blocking(move || {
-        let jobs: Vec<Job> = state.board.watches().iter().map(|watch| Job::from(&**watch)).collect();
+        let jobs: Vec<Job> = state.shared.watches().iter().map(|watch| Job::from(&**watch)).collect();
         json(StatusCode::OK, &jobs)
     })
     .await

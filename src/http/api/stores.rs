@@ -20,7 +20,7 @@ pub struct Store {
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     render_blocking(move || {
-        let stores = state.board.stores();
+        let stores = state.shared.stores();
         let stores = stores.iter().map(|store| Store {
             watch: store.name.to_string(),
             target: store.id.target.to_string(),

@@ -62,12 +62,12 @@ pub(in crate::http) async fn show(
         _ => return unknown(),
     };
     render_blocking(move || {
-        let watches: Vec<_> = state.board.watches().into_iter().filter(|watch| watch.id.key == key).collect();
+        let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
         let Some(first) = watches.first() else { return unknown() };
         let now = state.clock.now().wall;
         let history = History::read(&state, &key);
         let content = html! {
-            (alerts(&state.board.daemon()))
+            (alerts(&state.shared.daemon()))
             h1 { (Sanitized(&first.name)) }
             p.summary { code { (key.store) "/" wbr; (key.job) } }
             @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }

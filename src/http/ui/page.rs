@@ -38,9 +38,9 @@ pub(in crate::http) async fn show(
     };
     render_blocking(move || {
         let now = state.clock.now().wall;
-        let (stores, watches) = (state.board.stores(), state.board.watches());
+        let (stores, watches) = (state.shared.stores(), state.shared.watches());
         let content = html! {
-            (alerts(&state.board.daemon()))
+            (alerts(&state.shared.daemon()))
             @for store in &stores { (store_alerts(store, now)) }
             h1 { "Watches" }
             (summary(&watches))

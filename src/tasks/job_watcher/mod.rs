@@ -32,7 +32,7 @@ pub struct TaskContext {
     pub clock: Clock,
     pub database: Database,
     /// The published status. Tasks never read it.
-    pub board: SharedState,
+    pub shared: SharedState,
     pub instruments: Instruments,
 }
 
@@ -199,7 +199,7 @@ impl JobWatcher {
             NextAction::Parked(reason) => WatchState::Parked(reason.clone()),
         };
         self.poller.report_to_lister();
-        self.context.board.publish(self.view.clone());
+        self.context.shared.publish(self.view.clone());
     }
 
     fn publish_transition(&self, transition: Transition) {
@@ -232,7 +232,7 @@ impl JobWatcher {
         {
             self.context.instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        self.context.board.broadcast(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
+        self.context.shared.broadcast(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
     }
 }
 

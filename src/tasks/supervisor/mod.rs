@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use crate::config::Config;
 use crate::config::watch_list::{JobEntry, WatchList};
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{TargetStore, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::database::{JobQuery, WriterError};
@@ -47,7 +47,7 @@ pub struct Supervisor {
     seeds: fastrand::Rng,
     targets: Targets,
     config: Config,
-    registries: BTreeMap<StoreId, Arc<StoreRegistry>>,
+    registries: BTreeMap<TargetStore, Arc<StoreRegistry>>,
     tasks: Tasks<TaskKey, WriterStopped>,
     discovered: mpsc::Receiver<DiscoveredJobs>,
     discovered_sender: mpsc::Sender<DiscoveredJobs>,
@@ -129,7 +129,7 @@ impl Supervisor {
             self.start_lister(store, policy, 0);
         }
         let WatchList { jobs, stores } = &self.config.watch_list;
-        let wanted: BTreeSet<_> = jobs.keys().map(|id| id.store_id()).chain(stores.keys().cloned()).collect();
+        let wanted: BTreeSet<_> = jobs.keys().map(|id| id.target_store()).chain(stores.keys().cloned()).collect();
         self.registries.retain(|store, _| wanted.contains(store));
         self.publish_targets();
         Ok(())
@@ -169,21 +169,21 @@ impl Supervisor {
         }
         for store in self.config.watch_list.stores.keys().filter(|store| !config.watch_list.stores.contains_key(store))
         {
-            self.context.board.remove_store(store);
+            self.context.shared.remove_store(store);
         }
     }
 
     fn remove_watch(&self, id: &WatchId, hide: bool) {
         if hide {
-            self.context.board.remove(id);
+            self.context.shared.remove(id);
         }
-        if let Some(registry) = self.registries.get(&id.store_id()) {
+        if let Some(registry) = self.registries.get(&id.target_store()) {
             registry.unsubscribe(&id.key.job);
         }
     }
 
     /// Selects the jobs of a store that have not ended, or whose end was observed within the retention of `config`.
-    fn retained_query(&self, store: &StoreId, config: &Config) -> JobQuery {
+    fn retained_query(&self, store: &TargetStore, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
         let remove_after = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
@@ -197,7 +197,7 @@ impl Supervisor {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
-        self.context.board.set_target_health(used.map(|(name, target)| (Arc::clone(name), target.health())).collect());
+        self.context.shared.set_target_health(used.map(|(name, target)| (Arc::clone(name), target.health())).collect());
     }
 
     /// Returns the next event. Cancel safe.
@@ -292,7 +292,7 @@ impl Supervisor {
     /// true and whose retention has expired.
     fn start_discovered(
         &mut self,
-        store: &StoreId,
+        store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
         may_expire: impl Fn(&JobState) -> bool,
     ) {
@@ -310,7 +310,7 @@ impl Supervisor {
 
     fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<JobState>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
-        let hints = self.registries.entry(id.store_id()).or_default().subscribe(&id.key.job);
+        let hints = self.registries.entry(id.target_store()).or_default().subscribe(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), hints, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
@@ -318,7 +318,7 @@ impl Supervisor {
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
     }
 
-    fn start_lister(&mut self, store: StoreId, policy: ListingPolicy, restarts: u32) {
+    fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restarts: u32) {
         let Some(target) = self.targets.get(&store.target) else { unreachable!("targets are built before listers") };
         let registry = Arc::clone(self.registries.entry(store.clone()).or_default());
         let (context, discovered) = (Arc::clone(&self.context), self.discovered_sender.clone());
@@ -341,16 +341,16 @@ impl Supervisor {
                     registry.set_safety_interval(None);
                 }
                 if self.config.watch_list.stores.contains_key(store) {
-                    self.context.board.update_store(store, |view| view.error = Some(reason));
+                    self.context.shared.update_store(store, |view| view.error = Some(reason));
                 }
             }
             TaskKey::Watch(id) => {
                 error!(event = "watch_failed", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
                     "internal error: the task of this watch failed too often; it is parked until its entry changes");
-                if let Some(registry) = self.registries.get(&id.store_id()) {
+                if let Some(registry) = self.registries.get(&id.target_store()) {
                     registry.park(&id.key.job, reason.clone());
                 }
-                self.context.board.park(id, reason);
+                self.context.shared.park(id, reason);
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio_util::task::JoinMap;
 
-use crate::core::job::{StoreId, WatchId};
+use crate::core::job::{TargetStore, WatchId};
 
 /// How often one task is restarted after panics.
 pub(super) const RESTARTS_MAX: u32 = 5;
@@ -19,7 +19,7 @@ pub(super) const RESTARTS_MAX: u32 = 5;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskKey {
     Watch(Arc<WatchId>),
-    Lister(StoreId),
+    Lister(TargetStore),
 }
 
 #[derive(Debug)]

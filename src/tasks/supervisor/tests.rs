@@ -24,7 +24,7 @@ async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
     let instruments = Instruments::new().expect("metrics");
     let database = Database::open(&path, &instruments).expect("a database");
     let clock = Clock::system();
-    let context = TaskContext { clock, database, board: SharedState::default(), instruments };
+    let context = TaskContext { clock, database, shared: SharedState::default(), instruments };
     let job = "1234567890/9876543210".parse().expect("a job");
     let target = TargetConfig {
         region: Some("us-west-2".to_owned()),
@@ -61,14 +61,14 @@ fn first_observation(status: JobStatus) -> Change {
 #[tokio::test]
 async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_published_state() {
     let (mut supervisor, id, _directory) = supervisor().await;
-    let TaskContext { database, board, instruments, .. } = TaskContext::clone(&supervisor.context);
+    let TaskContext { database, shared, instruments, .. } = TaskContext::clone(&supervisor.context);
     // The task panics between the commit and the publication.
     database.append(&id, &first_observation(JobStatus::InProgress)).await.expect("a commit");
-    assert_eq!(board.watch(&id).expect("a watch").known, None);
+    assert_eq!(shared.watch(&id).expect("a watch").known, None);
 
     let panicked = TaskEnd::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
     supervisor.handle_end(panicked).await.expect("the daemon continues");
-    let view = board.watch(&id).expect("a watch");
+    let view = shared.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
     assert_eq!(instruments.task_restarts.get(), 1);
     assert!(supervisor.tasks.runs(&TaskKey::Watch(id)));
@@ -79,18 +79,18 @@ async fn a_watch_that_failed_permanently_is_parked_and_stays_visible() {
     let (mut supervisor, id, _directory) = supervisor().await;
     let failed = TaskEnd::FailedPermanently(TaskKey::Watch(id.clone()));
     supervisor.handle_end(failed).await.expect("the daemon continues");
-    let view = supervisor.context.board.watch(&id).expect("a watch");
+    let view = supervisor.context.shared.watch(&id).expect("a watch");
     assert!(matches!(&view.state, WatchState::Parked(reason) if reason.contains("internal error")), "{:?}", view.state);
 }
 
 #[tokio::test]
 async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_has_expired() {
     let (mut supervisor, own, _directory) = supervisor().await;
-    let (store, mut config) = (own.store_id(), supervisor.config.clone());
+    let (store, mut config) = (own.target_store(), supervisor.config.clone());
     let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
     config.watch_list.stores.insert(store.clone(), entry);
     supervisor.apply(&config).await.expect("an applied configuration");
-    let TaskContext { database, board, .. } = TaskContext::clone(&supervisor.context);
+    let TaskContext { database, shared, .. } = TaskContext::clone(&supervisor.context);
     let [ended, in_progress, new] =
         ["1000000001", "1000000002", "1000000003"].map(|job| store.watch(job.parse().expect("a job")));
     database.append(&ended, &first_observation(JobStatus::Completed)).await.expect("a commit");
@@ -103,15 +103,15 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_
     let (ack, handled) = oneshot::channel();
     drop(handled);
     supervisor.handle_event(discovered(ack)).await.expect("the daemon continues");
-    assert_eq!(board.watches().len(), 1, "the jobs of a stopped lister are not watched");
+    assert_eq!(shared.watches().len(), 1, "the jobs of a stopped lister are not watched");
 
     let (ack, handled) = oneshot::channel();
     supervisor.handle_event(discovered(ack)).await.expect("the daemon continues");
     handled.await.expect("an acknowledgement").expect("watched jobs");
-    let watches = board.watches();
+    let watches = shared.watches();
     let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
     assert_eq!(watches, [("all", &in_progress), ("all", &new), ("1234567890/9876543210", &own)]);
-    let known = board.watch(&in_progress).expect("a watch").known.clone().expect("its state in the database");
+    let known = shared.watch(&in_progress).expect("a watch").known.clone().expect("its state in the database");
     assert_eq!(known.status, JobStatus::InProgress);
 }
 
@@ -120,7 +120,7 @@ async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_watc
     let (mut supervisor, own, directory) = supervisor().await;
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
-    config.watch_list.stores.insert(own.store_id(), StoreEntry::new("all".into(), PollConfig::default().policy()));
+    config.watch_list.stores.insert(own.target_store(), StoreEntry::new("all".into(), PollConfig::default().policy()));
     std::fs::rename(directory.path().join("refwatch.db"), directory.path().join("elsewhere.db")).expect("a database");
     let result = supervisor.apply(&config).await;
     assert!(matches!(result, Err(ApplyError::Database(_))), "{result:?}");

@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test]
 async fn fault_105_an_unknown_path_returns_404() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     for path in [
         "/..",
         "/../etc/passwd",
@@ -127,9 +127,9 @@ async fn fault_103_a_client_that_does_not_read_is_disconnected() {
         Limits { connection_age: Duration::from_millis(100), drain: Duration::from_millis(100), ..Limits::default() };
     let server = Server::with(limits, []).await;
     // More than the socket buffers hold.
-    let config = "# a line of the configuration in force\n".repeat(300_000);
+    let config = "# a line of the running configuration\n".repeat(300_000);
     let shown = config.clone();
-    server.board.update_daemon(|daemon| daemon.effective_config = shown.into());
+    server.shared.update_daemon(|daemon| daemon.effective_config = shown.into());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     // Writing fails once the server has closed the connection.

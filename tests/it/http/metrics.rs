@@ -89,17 +89,17 @@ async fn the_metrics_are_the_documented_ones() {
     let known = watch.known.as_deref().cloned();
     let completed_at = Some(at("2026-03-01T08:04:00.5Z"));
     watch.known = known.map(|known| JobState { completed_at, ..known }.into());
-    server.board.publish(watch);
-    server.board.publish(WatchStatus {
+    server.shared.publish(watch);
+    server.shared.publish(WatchStatus {
         known: None,
         up: None,
         last_successful_poll: None,
         next_poll: None,
         ..view("3333333333", JobStatus::Submitted)
     });
-    server.board.publish_store(store_view("1234567890", None));
-    server.board.publish_store(StoreStatus { listed_at: None, ..store_view("1234567891", Some("denied")) });
-    server.board.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z")));
+    server.shared.publish_store(store_view("1234567890", None));
+    server.shared.publish_store(StoreStatus { listed_at: None, ..store_view("1234567891", Some("denied")) });
+    server.shared.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z")));
     let text = server.get("/metrics").await.body;
     let series = series(&text);
 
@@ -145,7 +145,7 @@ async fn the_metrics_are_the_documented_ones() {
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "FAILED"), Some(0.0));
     assert!(text.contains("\nrefwatch_config_last_reload_successful 1\n"));
-    server.board.update_daemon(|daemon| {
+    server.shared.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError { in_force: "", summary: String::new(), details: "line 3".to_owned() });
         daemon.targets_down = [("default".into(), "no".to_owned())].into();
         daemon.database_error = Some("disk full".to_owned());
@@ -160,9 +160,9 @@ async fn the_metrics_are_the_documented_ones() {
 #[tokio::test]
 async fn a_removed_watch_leaves_the_metrics() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     assert!(server.get("/metrics").await.body.contains("2222222222"));
-    server.board.remove(&watch_id("2222222222"));
+    server.shared.remove(&watch_id("2222222222"));
     let text = server.get("/metrics").await.body;
     assert!(!text.contains("2222222222") && text.contains("refwatch_watches{state=\"live\"} 0\n"), "{text}");
 }
@@ -199,7 +199,7 @@ async fn scrape(server: &Server, lines: &str) -> (BTreeMap<String, String>, Stri
 #[tokio::test]
 async fn a_scrape_gets_the_requested_format_and_encoding() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     for (lines, content_type, gzip) in [
         ("", TEXT, false),
         (PROMETHEUS, OPENMETRICS, true),
@@ -223,10 +223,10 @@ async fn a_scrape_gets_the_requested_format_and_encoding() {
 #[tokio::test]
 async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::Completed));
-    server.board.publish(hostile_view());
-    server.board.publish_store(store_view("1234567890", None));
-    server.board.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00.25Z")));
+    server.shared.publish(view("2222222222", JobStatus::Completed));
+    server.shared.publish(hostile_view());
+    server.shared.publish_store(store_view("1234567890", None));
+    server.shared.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00.25Z")));
     let (_, text) = scrape(&server, "").await;
     let (_, open) = scrape(&server, PROMETHEUS).await;
 
@@ -285,17 +285,17 @@ async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
 async fn fault_107_concurrent_scrapes_share_one_rendering() {
     let server = Server::with(Limits { connections: 200, ..Limits::default() }, []).await;
     for job in 0..2_000_u32 {
-        server.board.publish(view(&format!("{}", 1_000_000_000 + job), JobStatus::InProgress));
+        server.shared.publish(view(&format!("{}", 1_000_000_000 + job), JobStatus::InProgress));
     }
     // Each rendering contains the current counter value, so equal values mean one rendering.
-    let (board, stop) = (server.board.clone(), CancellationToken::new());
+    let (shared, stop) = (server.shared.clone(), CancellationToken::new());
     let (stopped, started) = (stop.clone(), at("2026-03-01T08:00:00Z"));
     // The first scrape may precede the first count.
-    board.update_daemon(|daemon| daemon.config_loaded_at = Some(started));
+    shared.update_daemon(|daemon| daemon.config_loaded_at = Some(started));
     let counting = std::thread::spawn(move || {
         for millis in (1..).take_while(|_| !stopped.is_cancelled()) {
             let moment = started.checked_add(Duration::from_millis(millis)).unwrap();
-            board.update_daemon(|daemon| daemon.config_loaded_at = Some(moment));
+            shared.update_daemon(|daemon| daemon.config_loaded_at = Some(moment));
         }
     });
     let mut streams = Vec::new();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::config::PasswordHash;
 use refwatch::core::failure::{FailureReason, Operation};
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, StoreId, WatchId};
+use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, TargetStore, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
 use refwatch::core::transition::{Change, Transition};
@@ -43,7 +43,7 @@ const STORE: &str = "1234567890";
 /// A server on a free loopback port. Dropping it stops it.
 struct Server {
     address: SocketAddr,
-    board: SharedState,
+    shared: SharedState,
     instruments: Instruments,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -73,7 +73,7 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (board, stop) = (SharedState::default(), CancellationToken::new());
+        let (shared, stop) = (SharedState::default(), CancellationToken::new());
         let instruments = Instruments::new().unwrap();
         for operation in Operation::ALL {
             let _ = instruments.operation("default", operation);
@@ -86,8 +86,8 @@ impl Server {
         }
         database.close().await;
         let state = AppState {
-            board: board.clone(),
-            metrics: Arc::new(Metrics::new(board.clone(), &instruments, Timestamp::UNIX_EPOCH)),
+            shared: shared.clone(),
+            metrics: Arc::new(Metrics::new(shared.clone(), &instruments, Timestamp::UNIX_EPOCH)),
             instruments: instruments.clone(),
             database: DatabaseReader::new(&path),
             clock: Clock::system(),
@@ -95,7 +95,7 @@ impl Server {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Access { tls: None, users }, state, limits, stop.clone()));
-        Self { address, board, instruments, stop, tasks, _directory: directory }
+        Self { address, shared, instruments, stop, tasks, _directory: directory }
     }
 
     /// Sends the bytes and reads until the server closes the connection.
@@ -222,9 +222,9 @@ fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, 
 #[tokio::test]
 async fn every_endpoint_responds_with_its_type_and_the_common_headers() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::InProgress));
-    server.board.publish_store(store_view(STORE, None));
-    server.board.update_daemon(|daemon| {
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
+    server.shared.publish_store(store_view(STORE, None));
+    server.shared.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
         daemon.effective_config = "[http]\nlisten = \"127.0.0.1:10210\"".into();
     });
@@ -259,7 +259,7 @@ async fn ready_reports_why_the_daemon_is_not_ready() {
     let server = Server::start().await;
     let response = server.get("/-/ready").await;
     assert_eq!((response.status, response.body.as_str()), (503, "no configuration has been applied yet\n"));
-    server.board.update_daemon(|daemon| {
+    server.shared.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z"));
         daemon.database_error = Some("disk full".to_owned());
     });
@@ -271,10 +271,10 @@ async fn ready_reports_why_the_daemon_is_not_ready() {
 #[tokio::test]
 async fn the_page_matches_the_api_and_shows_what_needs_attention_first() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::Completed));
-    server.board.publish(view("3333333333", JobStatus::InProgress));
-    server.board.publish(view("4444444444", JobStatus::Failed));
-    server.board.publish(WatchStatus { known: None, up: None, ..view("5555555555", JobStatus::Submitted) });
+    server.shared.publish(view("2222222222", JobStatus::Completed));
+    server.shared.publish(view("3333333333", JobStatus::InProgress));
+    server.shared.publish(view("4444444444", JobStatus::Failed));
+    server.shared.publish(WatchStatus { known: None, up: None, ..view("5555555555", JobStatus::Submitted) });
     let page = server.get("/").await.body;
     assert!(page.contains("4 jobs. <strong>1 needs attention.</strong>"), "{page}");
     let rows: Vec<&str> = page.split("<tr").skip(2).collect();
@@ -302,7 +302,7 @@ async fn the_api_returns_all_fields_of_a_watch() {
     };
     let mut watch = view("2222222222", JobStatus::CompletedWithFailures);
     watch.recent_failures.push_back(failure);
-    server.board.publish(watch);
+    server.shared.publish(watch);
     let expected = serde_json::json!([{
         "watch": "watch 2222222222", "target": "default", "aws_region": "us-west-2",
         "kind": "reference_import", "store_id": "1234567890", "job_id": "2222222222",
@@ -331,9 +331,9 @@ async fn the_api_returns_all_fields_of_a_watch() {
 #[tokio::test]
 async fn a_job_of_several_targets_is_shown_for_each() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
-    server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
-    server.board.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
+    server.shared.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     for shown in ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"] {
         assert!(page.contains(shown), "{shown} is missing in {page}");
@@ -347,10 +347,10 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     hostile.1.transition.as_mut().unwrap().status_message = Some(HOSTILE.to_owned());
     let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
     let server = Server::with(Limits::default(), rows).await;
-    server.board.publish(hostile_view());
-    let id = StoreId { target: HOSTILE.into(), ..watch_id("1111111111").store_id() };
-    server.board.publish_store(StoreStatus { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
-    server.board.update_daemon(|daemon| {
+    server.shared.publish(hostile_view());
+    let id = TargetStore { target: HOSTILE.into(), ..watch_id("1111111111").target_store() };
+    server.shared.publish_store(StoreStatus { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
+    server.shared.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
             in_force: "the rest is applied",
             summary: HOSTILE.to_owned(),

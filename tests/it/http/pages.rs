@@ -22,10 +22,10 @@ async fn server_with_four_watches() -> Server {
         WatchStatus { known, ..view }
     };
     let unseen = WatchStatus { known: None, up: None, next_poll: None, ..view("5555555555", JobStatus::Submitted) };
-    server.board.publish(named("b", view("2222222222", JobStatus::Failed)));
-    server.board.publish(changed_at(named("c", view("3333333333", JobStatus::InProgress)), "2026-03-01T08:04:00Z"));
-    server.board.publish(changed_at(named("a", view("4444444444", JobStatus::Completed)), "2026-03-01T08:06:00Z"));
-    server.board.publish(named("d", unseen));
+    server.shared.publish(named("b", view("2222222222", JobStatus::Failed)));
+    server.shared.publish(changed_at(named("c", view("3333333333", JobStatus::InProgress)), "2026-03-01T08:04:00Z"));
+    server.shared.publish(changed_at(named("a", view("4444444444", JobStatus::Completed)), "2026-03-01T08:06:00Z"));
+    server.shared.publish(named("d", unseen));
     server
 }
 
@@ -81,7 +81,7 @@ async fn ten_thousand_watches_are_shown_in_pages() {
     let server = Server::start().await;
     for nth in 0..10_000 {
         let view = view(&format!("{}", 1_000_000_000 + nth), JobStatus::InProgress);
-        server.board.publish(WatchStatus { name: format!("{nth:05}").into(), ..view });
+        server.shared.publish(WatchStatus { name: format!("{nth:05}").into(), ..view });
     }
     let page = server.get("/?sort=name&page=2").await.body;
     assert!(page.contains("101–200 of 10000") && page.contains("Page 2 of 100"), "{page}");
@@ -108,7 +108,7 @@ async fn a_timeline_shows_the_statuses_of_a_job_as_shapes_and_text() {
     )
     .await;
     for (job, status) in [("2222222222", JobStatus::Failed), ("3333333333", JobStatus::from(HOSTILE))] {
-        server.board.publish(view(job, status));
+        server.shared.publish(view(job, status));
     }
     for path in ["/", "/jobs/reference_import/1234567890/2222222222", "/jobs/reference_import/1234567890/3333333333"] {
         let page = server.get(path).await.body;
@@ -155,7 +155,7 @@ async fn the_timeline_of_an_oscillating_job_shows_its_latest_statuses() {
     });
     let end = row("2222222222", Some("SUBMITTED"), "COMPLETED", "2026-03-01T09:00:00.000Z");
     let server = Server::with(Limits::default(), oscillation.chain([end])).await;
-    server.board.publish(view("2222222222", JobStatus::Completed));
+    server.shared.publish(view("2222222222", JobStatus::Completed));
     let drawn = |page: &str| pictures(page).next().unwrap().matches("<rect class=\"active\"").count();
     assert_eq!(drawn(&server.get("/").await.body), 5);
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
@@ -185,7 +185,7 @@ async fn the_job_page_shows_errors_and_advice() {
     };
     let recent_failures = [failure(FailureReason::Timeout, 10), failure(FailureReason::AccessDenied, 11)].into();
     let failing = WatchStatus { recent_failures, up: Some(false), ..view("2222222222", JobStatus::InProgress) };
-    server.board.publish(failing.clone());
+    server.shared.publish(failing.clone());
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     for shown in [
         "<strong>What to do. </strong>Allow omics:GetReferenceImportJob on this reference store",
@@ -202,7 +202,7 @@ async fn the_job_page_shows_errors_and_advice() {
     assert!(server.get("/").await.body.contains("Polls fail: access denied"));
 
     // The job page keeps failures after a successful poll.
-    server.board.publish(WatchStatus { up: Some(true), ..failing });
+    server.shared.publish(WatchStatus { up: Some(true), ..failing });
     assert!(server.get("/jobs/reference_import/1234567890/2222222222").await.body.contains("access denied"));
     assert!(!server.get("/").await.body.contains("access denied"));
 }
@@ -210,7 +210,7 @@ async fn the_job_page_shows_errors_and_advice() {
 #[tokio::test]
 async fn the_status_page_shows_the_quota_in_use() {
     let server = Server::start().await;
-    server.board.publish(view("2222222222", JobStatus::InProgress));
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     assert!(server.get("/").await.body.contains("0.0 of 0.0"), "before the first request");
     let get = server.instruments.operation("default", Operation::GetReferenceImportJob);
     get.quota_configured.set(4.0);
