@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use refwatch::core::failure::FailureReason;
-use refwatch::core::job::{JobStatus, Snapshot, Sources};
+use refwatch::core::job::{JobStatus, Snapshot, SourceStatus, Sources};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::ListedJob;
 
@@ -94,5 +94,15 @@ pub(crate) fn corrupt_page(jobs: &mut Vec<ListedJob>, rng: &mut Rng) {
         0 => jobs.retain(|_| rng.bool()),
         1 => jobs.iter_mut().for_each(|job| job.status = rng.choice(JobStatus::DOCUMENTED).expect("not empty")),
         _ => jobs.iter_mut().for_each(|job| job.created_at = None),
+    }
+}
+
+/// The status of a job's only source.
+pub(crate) fn source_status(status: &JobStatus) -> SourceStatus {
+    match status {
+        JobStatus::Submitted => SourceStatus::NotStarted,
+        JobStatus::InProgress | JobStatus::Cancelling | JobStatus::Unknown(_) => SourceStatus::InProgress,
+        JobStatus::Completed => SourceStatus::Finished,
+        JobStatus::Cancelled | JobStatus::Failed | JobStatus::CompletedWithFailures => SourceStatus::Failed,
     }
 }

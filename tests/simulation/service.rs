@@ -13,7 +13,7 @@ use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, Operation, PollFailure};
-use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
+use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, Sources};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{
     BuildFuture, CallerIdentity, HealthOmics, ListPage, ListedJob, RequestFuture, ServiceFactory,
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use crate::bucket::Bucket;
 use crate::counters::Counters;
 use crate::expectations::{Expectation, Watch};
-use crate::response::{Response, corrupt_page, corrupt_snapshot};
+use crate::response::{Response, corrupt_page, corrupt_snapshot, source_status};
 use crate::scenario::{Job, Listing, Scenario};
 
 const PAGE_JOBS: usize = 100;
@@ -391,13 +391,4 @@ impl HealthOmics for Access {
 
 fn failed(reason: FailureReason) -> PollFailure {
     PollFailure { reason, message: reason.label().to_owned(), retry_after: None }
-}
-
-fn source_status(status: &JobStatus) -> SourceStatus {
-    match status {
-        JobStatus::Submitted => SourceStatus::NotStarted,
-        JobStatus::InProgress | JobStatus::Cancelling | JobStatus::Unknown(_) => SourceStatus::InProgress,
-        JobStatus::Completed => SourceStatus::Finished,
-        JobStatus::Cancelled | JobStatus::Failed | JobStatus::CompletedWithFailures => SourceStatus::Failed,
-    }
 }
