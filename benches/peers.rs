@@ -1,7 +1,7 @@
 //! Compares refwatch with SDK waiters and loops: the delay until the ends of 200 jobs are known.
 //!
 //! Each contestant watches a new simulator with the same seed and newly created jobs. Its reports are
-//! compared with what the simulator timelines. `two-daemons` measures how two daemons divide one quota.
+//! compared with the timelines of the simulator. `two-daemons` measures how two daemons divide one quota.
 //! `docs/benchmarks.md` has the results and explains each row.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and the progress")]

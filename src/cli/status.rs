@@ -201,9 +201,9 @@ mod tests {
         let denied = Store { error: Some("\u{1b}[2Jdenied".to_owned()), ..store };
         assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
         assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No job was discovered yet.\n");
-        let told = "New jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
-        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No job was discovered yet.\n{told}"));
-        assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + told);
+        let expected = "New jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
+        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No job was discovered yet.\n{expected}"));
+        assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + expected);
     }
 
     #[test]

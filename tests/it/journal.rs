@@ -29,7 +29,7 @@ type Fields = BTreeMap<String, String>;
 struct Journald {
     directory: TempDir,
     socket: UnixDatagram,
-    /// Receives what is written to standard error.
+    /// Receives the lines of standard error.
     stream: Stream,
 }
 

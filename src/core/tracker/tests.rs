@@ -28,7 +28,7 @@ fn failure(reason: FailureReason) -> PollFailure {
 }
 
 /// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
-/// `source from>to`, then what is next.
+/// `source from>to`, then the next action.
 fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
     let mut watch = JobTracker::new(POLICY, None, 1);
     let mut lines = Vec::new();

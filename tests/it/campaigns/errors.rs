@@ -248,7 +248,7 @@ impl TracedDaemon<'_> {
         unreachable!("the loop does not end");
     }
 
-    /// Checks what is reported during the fault, until a retry has failed as well.
+    /// Checks the reported health during the fault, until a retry has failed as well.
     fn check_failure_state(&mut self, phase: Phase) {
         if phase == Phase::Checkpoint {
             self.wait_until(|traced| traced.injected() > 1);
