@@ -9,7 +9,7 @@ use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::database::{OpenError, WriterError};
 use crate::logging;
-use crate::tasks::supervisor::ApplyError;
+use crate::tasks::supervisor::SupervisorError;
 
 /// # Errors
 /// Returns an error if the daemon cannot start or continue.
@@ -35,7 +35,7 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
             DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
-            DaemonError::Apply(ApplyError::Lost(WriterError::Stopped))
+            DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn fault_095_systemd_restarts_a_daemon_whose_database_writer_has_stopped() {
-        let stopped = DaemonError::Apply(ApplyError::Lost(WriterError::Stopped));
+        let stopped = DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped));
         assert_eq!(Failure::from(stopped).exit as u8, 70);
         let unit = include_str!("../../systemd/refwatch.service");
         let has = |setting| unit.lines().any(|line| line == setting);

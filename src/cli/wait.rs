@@ -20,7 +20,7 @@ use crate::core::tracker::{JobState, NextAction};
 use crate::healthomics::{AwsFactory, Target};
 use crate::instruments::Instruments;
 use crate::tasks::job_watcher::Poller;
-use crate::tasks::registry::JobHints;
+use crate::tasks::registry::WatcherSlot;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -73,9 +73,9 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let progress = MultiProgress::new();
     let mut waits = JoinSet::new();
     for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
-        let (target, hints, bar) = (Arc::clone(&target), JobHints::default(), progress.add(ProgressBar::new_spinner()));
+        let (target, bar) = (Arc::clone(&target), progress.add(ProgressBar::new_spinner()));
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
-        let poller = Poller::new(target, id.into(), policy, None, hints, fastrand::u64(..));
+        let poller = Poller::new(target, id.into(), policy, None, WatcherSlot::default(), fastrand::u64(..));
         waits.spawn(async move { (wait_for_end(poller, &key, &bar, clock, deadline).await, key) });
     }
     let mut exit = Exit::Done;
@@ -126,7 +126,7 @@ async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock
                 (None, None) => {}
             }
         }
-        match poller.next() {
+        match poller.next_action() {
             NextAction::PollAt(_) => {}
             NextAction::Finished(status) => {
                 bar.finish();

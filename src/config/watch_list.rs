@@ -107,7 +107,7 @@ mod tests {
         list.stores.insert(id.target_store(), entry);
         let name = |list: &WatchList, id| list.entry(id).map(|entry| entry.name.to_string());
         assert_eq!(name(&list, &id).as_deref(), Some("1234567890/1000000001"));
-        let other = id.target_store().watch("1000000002".parse().expect("an id"));
+        let other = id.target_store().watch_id("1000000002".parse().expect("an id"));
         assert_eq!(name(&list, &other).as_deref(), Some("all"));
         list.stores.clear();
         assert_eq!(name(&list, &other), None);

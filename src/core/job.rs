@@ -111,7 +111,7 @@ pub struct TargetStore {
 
 impl TargetStore {
     #[must_use]
-    pub fn watch(&self, job: ImportJobId) -> Arc<WatchId> {
+    pub fn watch_id(&self, job: ImportJobId) -> Arc<WatchId> {
         Arc::new(WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } })
     }
 }

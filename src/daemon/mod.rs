@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::reload::ReloadRequests;
 use crate::state::SharedState;
 use crate::tasks::job_watcher::TaskContext;
-use crate::tasks::supervisor::{ApplyError, Supervisor};
+use crate::tasks::supervisor::{Supervisor, SupervisorError};
 use config_watcher::{ConfigWatcher, Loader};
 use maintenance::Maintenance;
 use reload::publish_config;
@@ -77,7 +77,7 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
     /// The configuration cannot be applied, or the writer of the database has stopped.
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Apply(#[from] SupervisorError),
     /// An internal error, such as two metrics with the same name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -134,7 +134,7 @@ impl Daemon {
         let mut supervisor = Supervisor::new(context.clone(), Arc::new(AwsFactory::new(clock)), fastrand::u64(..));
         while let Err(error) = supervisor.apply(&config).await {
             match error {
-                ApplyError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
+                SupervisorError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     wait_for_database(&error, &shared, &instruments, clock).await;
                 }
                 error => return Err(error.into()),
@@ -203,7 +203,7 @@ impl Daemon {
                 biased;
                 load = self.config_watcher.next() => self.handle_load(load?).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerStopped),
-                error = self.maintenance.run() => return Err(ApplyError::Lost(error).into()),
+                error = self.maintenance.run() => return Err(SupervisorError::Lost(error).into()),
                 event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
             }
         }

@@ -13,7 +13,7 @@ use crate::config::{Config, Loaded, Problems};
 use crate::reload::ReloadResult;
 use crate::state::ConfigError;
 use crate::tasks::job_watcher::TaskContext;
-use crate::tasks::supervisor::ApplyError;
+use crate::tasks::supervisor::SupervisorError;
 
 /// Published if included files have errors.
 const FILES_LEFT_OUT: &str =
@@ -23,7 +23,8 @@ const CONFIG_UNCHANGED: &str = "the previous configuration is still used";
 
 impl Daemon {
     /// Applies a load. An unrequested load with the same result as the last load is ignored.
-    pub(super) async fn handle_load(&mut self, ConfigLoad { outcome, requests }: ConfigLoad) -> Result<(), ApplyError> {
+    pub(super) async fn handle_load(&mut self, load: ConfigLoad) -> Result<(), SupervisorError> {
+        let ConfigLoad { outcome, requests } = load;
         if requests.is_empty() && self.last_load.as_ref() == Some(&outcome) {
             return Ok(());
         }
@@ -32,9 +33,9 @@ impl Daemon {
         let result = match outcome {
             Ok(loaded) => match self.apply(loaded).await {
                 Ok(result) => result,
-                Err(error @ ApplyError::Lost(_)) => return Err(error),
+                Err(error @ SupervisorError::Lost(_)) => return Err(error),
                 Err(error) => {
-                    if matches!(error, ApplyError::Database(_)) {
+                    if matches!(error, SupervisorError::Database(_)) {
                         // The same files may be applied later, when the database works again.
                         self.last_load = None;
                         self.config_watcher.retry();
@@ -64,7 +65,7 @@ impl Daemon {
         result
     }
 
-    async fn apply(&mut self, loaded: Loaded) -> Result<ReloadResult, ApplyError> {
+    async fn apply(&mut self, loaded: Loaded) -> Result<ReloadResult, SupervisorError> {
         let Loaded { mut config, problems, .. } = loaded;
         if !problems.is_empty() {
             config.retain_missing_from(&self.config);

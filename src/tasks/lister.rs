@@ -2,9 +2,10 @@
 //! If the store's jobs are discovered, it hands new jobs to the supervisor.
 //!
 //! One request lists up to 100 jobs, so listings replace most polls of a store with several polled jobs. The lister never saves
-//! a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled one by one.
+//! a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled one by one. The
+//! rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
+use crate::core::failure::{FailureReason, PollFailure, Scope};
 use crate::core::job::{ImportJobId, JobStatus, TargetStore};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
@@ -27,7 +28,7 @@ const MIN_JOBS_FOR_LISTING: usize = 2;
 /// The shortest interval of successful listings, start to start. Listings of one page then use a fifth of AWS's default quota.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// The pause after a failure that usually lasts until a person acts, such as a denied listing. Not used with discovery.
+/// The pause after a failure of one store that a person must fix, such as a denied listing. Not used with discovery.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 /// The pause after any other failed listing or hand-over.
@@ -64,7 +65,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredJobs {
     pub store: TargetStore,
     pub jobs: Vec<ImportJobId>,
-    /// Receives `Ok` once the jobs are watched, except expired jobs, or the reason why none is. Closed if the lister was stopped.
+    /// For `Ok` once the jobs are watched, except expired jobs, or for the reason why none is. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -88,8 +89,8 @@ pub(crate) struct Lister {
     retry_on_recovery: bool,
     /// Why the last successful listing could not hand over all new jobs.
     not_watched_because: Option<String>,
-    /// Whether it was logged that the store has more than [`PAGES_MAX`] pages.
-    cut_short: bool,
+    /// Whether it was logged that a listing was cut short at [`PAGES_MAX`].
+    cut_short_logged: bool,
 }
 
 /// Polled jobs whose polls a listing can replace, with their last known state.
@@ -125,7 +126,7 @@ impl Lister {
             logged_failure: None,
             retry_on_recovery: false,
             not_watched_because: None,
-            cut_short: false,
+            cut_short_logged: false,
         }
     }
 
@@ -180,31 +181,33 @@ impl Lister {
         }
     }
 
-    /// Lists up to [`PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. `Some`: the reason why new
-    /// jobs are not watched.
+    /// Lists up to [`PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason why new
+    /// jobs are not watched, if there is one.
     async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, PollFailure> {
         let created_after = self.created_after(listable);
-        let finished = if self.window.is_some() { self.registry.finished() } else { BTreeMap::new() };
+        // Ended jobs are hinted too, because they may be reopened. Without discovery no ended job has a task to hint.
+        let ended = if self.window.is_some() { self.registry.ended() } else { BTreeMap::new() };
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
-        self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
-        let (mut newest, mut not_watched_because, mut ended) = (None, None, Vec::new());
+        self.differences.retain(|job| listable.contains_key(job) || ended.contains_key(job));
+        let (mut newest, mut not_watched_because, mut new_ended) = (None, None, Vec::new());
         let mut token = None;
         for _ in 0..PAGES_MAX {
             let ListPage { jobs, next_token } = self.list_page(created_after, token).await?;
-            let mut not_ended = Vec::new();
+            let mut new_not_ended = Vec::new();
             for listed in jobs {
                 newest = newest.max(listed.created_at);
                 if let Some(known) = unlisted.remove(&listed.job) {
                     self.compare_listed(&listed, known.as_deref());
-                } else if let Some(status) = finished.get(&listed.job) {
+                } else if let Some(status) = ended.get(&listed.job) {
                     if self.differences.record_ended(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) {
-                    if listed.status.is_terminal() { &mut ended } else { &mut not_ended }.push(listed);
+                    let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
+                    new.push(listed);
                 }
             }
-            not_watched_because = self.hand_over(&not_ended).await.err().or(not_watched_because);
+            not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
             token = next_token;
             if token.is_none() || (unlisted.is_empty() && self.window.is_none()) {
                 break;
@@ -214,7 +217,7 @@ impl Lister {
             self.compare(job, known.as_ref().map(|known| &known.status), None);
         }
         // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
-        for batch in ended.chunks(DISCOVERY_BATCH) {
+        for batch in new_ended.chunks(DISCOVERY_BATCH) {
             not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
         let now = self.context.clock.now().wall;
@@ -253,17 +256,17 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // All pages are read, so a job of unknown age must not remove the bound. Usually its first poll is due.
+            // Jobs of unknown age are ignored: without a bound the whole store would be listed. Usually their first poll is due.
             window.list_from(created.flatten().min())
         } else {
-            // Reading stops once all listable jobs were listed, so a job of unknown age may remove the bound.
-            created.collect::<Option<BTreeSet<_>>>()?.first().copied()?
+            // The listing stops once all listable jobs were listed, so a job of unknown age may remove the bound.
+            created.collect::<Option<Vec<_>>>()?.into_iter().min()?
         };
         from.checked_sub(CREATED_SLACK).ok()
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // Before its first poll, compare with the status at hand-over: no hint if it is the same.
+        // A new job that has not ended is hinted at hand-over. Until its first poll, only a changed listed status hints it again.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         self.compare(&listed.job, status.as_ref(), Some(&listed.status));
@@ -285,22 +288,23 @@ impl Lister {
         let Some(window) = self.window.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
         let (ack, handled) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
-        // An error here and below means that the supervisor has stopped, so this task stops soon.
+        // A closed channel, here and below, means that the supervisor has stopped or is about to. This task then stops soon.
         drop(self.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
             window.record_handed_over(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {
+                // The first poll of a new job gets priority.
                 self.registry.hint(job);
             }
         }
         Ok(())
     }
 
-    /// Logs and publishes once that the store has more pages than are read.
+    /// Logs and publishes once that the store has more pages than are listed.
     fn on_cut_short(&mut self) {
-        if !self.cut_short {
-            self.cut_short = true;
+        if !self.cut_short_logged {
+            self.cut_short_logged = true;
             let TargetStore { target, store } = &self.store;
             let missed = format!(
                 "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not discovered: set a shorter `created_within`"
@@ -328,18 +332,18 @@ impl Lister {
         self.not_watched_because.is_none()
     }
 
-    /// Falls back to polls if the failure is lasting; listing is still retried. Returns the pause until the next attempt.
+    /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
     fn on_failure(&mut self, failure: &PollFailure) -> Duration {
-        let PollFailure { reason, retry_after, .. } = *failure;
+        let (class, retry_after) = (failure.reason.class(), failure.retry_after);
         if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
-        // Unlike a poll, a denied listing (`Scope::Store`) waits: `breaker_closed_after` does not include the breaker of listings.
-        self.retry_on_recovery = reason.class().scope == Scope::Target && retry_after.is_none();
-        let unlikely_to_pass = reason == FailureReason::AccessDenied || reason.class().retry != RetryClass::Backoff;
+        let is_target_wide = class.scope == Scope::Target;
+        // A denied listing waits for its whole pause: `breaker_closed_after` does not watch the breakers of listings.
+        self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
-        let rare = unlikely_to_pass && self.window.is_none();
-        let delay = if rare { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
+        let recheck_rarely = class.needs_operator && !is_target_wide && self.window.is_none();
+        let delay = if recheck_rarely { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
         delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
 

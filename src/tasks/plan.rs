@@ -1,6 +1,6 @@
 //! Compares the running tasks with a new configuration, and plans which tasks stop and which start.
 //!
-//! Only this file decides whether an entry or a target has changed. It is pure: the supervisor carries the plan out.
+//! Pure: the supervisor stops and starts the tasks, and removes the views and metrics that no task maintains any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     pub(crate) changed_targets: BTreeSet<Arc<str>>,
     /// Jobs whose entry or target was removed or changed. A discovered job has the entry of its store.
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
-    /// New or changed jobs with their own entry. Stopped discovered jobs restart with the lister of their store.
+    /// Jobs whose own entry is new or changed, or whose target is. Discovered jobs restart with the lister of their store.
     pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
     pub(crate) stop_listers: BTreeSet<TargetStore>,
     pub(crate) start_listers: BTreeMap<TargetStore, ListingPolicy>,
@@ -100,7 +100,7 @@ mod tests {
     /// `1/2` is job 1000000002 of store 1000000001.
     fn id(text: &str) -> Arc<WatchId> {
         let (store, job) = text.split_once('/').expect("STORE/JOB");
-        store_id(store).watch(format!("100000000{job}").parse().expect("an id"))
+        store_id(store).watch_id(format!("100000000{job}").parse().expect("an id"))
     }
 
     fn store_id(text: &str) -> TargetStore {

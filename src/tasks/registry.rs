@@ -1,7 +1,7 @@
 //! The registry of one store: its watched jobs. Shared by the supervisor, the store's lister and its job watchers.
 //!
-//! Job watchers report the state of their jobs. The lister reads it, and sends hints and the safety interval back. A hint asks a
-//! job watcher to poll now. Only a poll changes the status.
+//! Job watchers report what they know and do next. The lister reads the reports, and sends hints and the safety interval. A hint
+//! asks a job watcher to poll now. Only a poll changes the known status of a job.
 //!
 //! Each job has its own `Notify`: job watchers wake in the order of the notifications, so simulations are reproducible.
 
@@ -23,55 +23,55 @@ pub(crate) struct StoreRegistry {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Kept for new slots. Each slot has a copy, because job watchers hold only their slot.
     safety_interval: Option<Duration>,
     jobs: BTreeMap<ImportJobId, Arc<JobSlot>>,
 }
 
 #[derive(Debug, Default)]
 struct JobSlot {
-    state: Mutex<SlotState>,
+    data: Mutex<SlotData>,
     /// Notified after each hint and each change of the safety interval.
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct SlotState {
+struct SlotData {
     hinted: bool,
     safety_interval: Option<Duration>,
     /// The last report of the job watcher; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
-/// The job watcher's side of a [`JobSlot`].
+/// A job watcher's access to its [`JobSlot`].
 #[derive(Debug, Default)]
-pub(crate) struct JobHints(Arc<JobSlot>);
+pub(crate) struct WatcherSlot(Arc<JobSlot>);
 
 impl StoreRegistry {
     /// Adds `job` to the watched jobs. A restarted job watcher gets the slot of the previous one.
-    pub(crate) fn subscribe(&self, job: &ImportJobId) -> JobHints {
-        let mut inner = lock(&self.inner);
-        let safety_interval = inner.safety_interval;
-        let slot = Arc::clone(inner.jobs.entry(job.clone()).or_default());
-        lock(&slot.state).safety_interval = safety_interval;
-        JobHints(slot)
+    pub(crate) fn add(&self, job: &ImportJobId) -> WatcherSlot {
+        let Inner { safety_interval, jobs } = &mut *lock(&self.inner);
+        let slot = Arc::clone(jobs.entry(job.clone()).or_default());
+        lock(&slot.data).safety_interval = *safety_interval;
+        WatcherSlot(slot)
     }
 
-    pub(crate) fn unsubscribe(&self, job: &ImportJobId) {
+    pub(crate) fn remove(&self, job: &ImportJobId) {
         lock(&self.inner).jobs.remove(job);
     }
 
+    /// Whether the job was added and not removed. Its job watcher may have ended.
     pub(crate) fn is_watched(&self, job: &ImportJobId) -> bool {
         lock(&self.inner).jobs.contains_key(job)
     }
 
-    /// All watched jobs, ordered by id.
     pub(crate) fn watched(&self) -> Vec<ImportJobId> {
         lock(&self.inner).jobs.keys().cloned().collect()
     }
 
-    /// Whether a watched job is still polled: it has neither ended nor been parked.
+    /// Whether any watched job is still polled: it has neither ended nor been parked.
     pub(crate) fn has_polled_jobs(&self) -> bool {
-        lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.state).report, Some((NextAction::PollAt(_), _))))
+        lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.data).report, Some((NextAction::PollAt(_), _))))
     }
 
     /// The polled jobs whose polls a listing can replace, with their last known state.
@@ -83,14 +83,14 @@ impl StoreRegistry {
     }
 
     /// The watched jobs that have ended, with their status.
-    pub(crate) fn finished(&self) -> BTreeMap<ImportJobId, JobStatus> {
+    pub(crate) fn ended(&self) -> BTreeMap<ImportJobId, JobStatus> {
         self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
     }
 
     /// Asks the watcher of `job` to poll now. The hint is kept until the watcher takes it.
     pub(crate) fn hint(&self, job: &ImportJobId) {
         if let Some(slot) = lock(&self.inner).jobs.get(job) {
-            lock(&slot.state).hinted = true;
+            lock(&slot.data).hinted = true;
             slot.wake.notify_one();
         }
     }
@@ -103,14 +103,14 @@ impl StoreRegistry {
         }
         inner.safety_interval = interval;
         for slot in inner.jobs.values() {
-            lock(&slot.state).safety_interval = interval;
+            lock(&slot.data).safety_interval = interval;
             slot.wake.notify_one();
         }
     }
 
     /// Marks `job` as parked after its task failed permanently.
     pub(crate) fn park(&self, job: &ImportJobId, reason: String) {
-        self.subscribe(job).report(NextAction::Parked(reason), None);
+        self.add(job).report(NextAction::Parked(reason), None);
     }
 
     fn collect<T>(
@@ -119,22 +119,22 @@ impl StoreRegistry {
     ) -> BTreeMap<ImportJobId, T> {
         let inner = lock(&self.inner);
         let selected = inner.jobs.iter().filter_map(|(job, slot)| {
-            let state = lock(&slot.state);
-            let (next, known) = state.report.as_ref()?;
+            let data = lock(&slot.data);
+            let (next, known) = data.report.as_ref()?;
             Some((job.clone(), select(next, known.as_ref())?))
         });
         selected.collect()
     }
 }
 
-impl JobHints {
+impl WatcherSlot {
     pub(crate) fn report(&self, next: NextAction, known: Option<Arc<JobState>>) {
-        lock(&self.0.state).report = Some((next, known));
+        lock(&self.0.data).report = Some((next, known));
     }
 
     /// How long the job may go without a poll or hint. `None`: listings replace no polls.
     pub(crate) fn safety_interval(&self) -> Option<Duration> {
-        lock(&self.0.state).safety_interval
+        lock(&self.0.data).safety_interval
     }
 
     /// Returns when there may be a hint or a new safety interval. Cancel safe.
@@ -144,7 +144,7 @@ impl JobHints {
 
     /// Removes the hint. Returns whether there was one.
     pub(crate) fn take_hint(&self) -> bool {
-        std::mem::take(&mut lock(&self.0.state).hinted)
+        std::mem::take(&mut lock(&self.0.data).hinted)
     }
 
     /// Waits for a hint and removes it. Cancel safe.

@@ -70,11 +70,11 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// True if the watch of a discovered job may end after this poll, once its retention has expired. `state` is the state after
-    /// this poll. Never seen: at a 404 or 403. Vanished: only at a later 404. Otherwise: always. After a wrong drop, no listing may
-    /// bring the job back.
+    /// True if a discovered job may expire after this poll, once its retention has passed. `state` is the state after this poll.
+    /// Never seen: at a 404 or 403. Vanished: only at a later 404. Otherwise: always. If a job expires wrongly, no listing may
+    /// bring it back.
     #[must_use]
-    pub fn can_be_dropped(&self, state: Option<&JobState>) -> bool {
+    pub fn may_expire(&self, state: Option<&JobState>) -> bool {
         let reason = self.failure.as_ref().map(|failure| failure.reason);
         let not_found = reason == Some(FailureReason::NotFound);
         match state {

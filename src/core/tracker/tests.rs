@@ -249,12 +249,12 @@ fn a_tracker_continues_from_the_database() {
 }
 
 #[test]
-fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_vanished_job_after_a_second_404() {
+fn an_unseen_job_may_expire_after_one_404_or_403_and_a_vanished_job_after_a_second_404() {
     let mut watch = JobTracker::new(POLICY, None, 1);
-    for (reason, dropped) in
+    for (reason, expires) in
         [(FailureReason::Timeout, false), (FailureReason::AccessDenied, true), (FailureReason::NotFound, true)]
     {
-        assert_eq!(watch.handle(Err(failure(reason)), now(1)).can_be_dropped(None), dropped, "{reason:?}");
+        assert_eq!(watch.handle(Err(failure(reason)), now(1)).may_expire(None), expires, "{reason:?}");
     }
     let script = [
         (Ok(snapshot("FAILED")), true),
@@ -263,10 +263,10 @@ fn an_unseen_job_is_dropped_after_one_404_or_403_and_a_vanished_job_after_a_seco
         (Err(failure(FailureReason::Protocol)), false),
         (Err(failure(FailureReason::NotFound)), true),
     ];
-    for (outcome, dropped) in script {
+    for (outcome, expires) in script {
         let case = format!("{outcome:?}");
         let decision = watch.handle(outcome, now(2));
-        assert_eq!(decision.can_be_dropped(watch.state().map(AsRef::as_ref)), dropped, "{case}");
+        assert_eq!(decision.may_expire(watch.state().map(AsRef::as_ref)), expires, "{case}");
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) use poller::Poller;
 /// The pause between a failed commit and the next attempt.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
 
-/// A discovered job that no poll has seen is kept at least this long. A new IAM policy takes a while to apply.
-const UNSEEN_MIN: Duration = Duration::from_hours(1);
+/// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
+const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Debug)]
 pub struct TaskContext {
@@ -47,23 +47,23 @@ pub(crate) struct JobWatcher {
     poller: Poller,
     view: WatchStatus,
     started: Monotonic,
-    /// How long a discovered job is retained after it ended or vanished. `None`: the job has its own entry.
-    remove_after: Option<Duration>,
+    /// `None`: the job has its own entry.
+    retention: Option<Duration>,
 }
 
 impl JobWatcher {
-    /// Also publishes the watch and reports it to the lister.
+    /// Also publishes the job's view and reports to the lister.
     pub(crate) fn new(
         context: Arc<TaskContext>,
         poller: Poller,
         id: Arc<WatchId>,
         name: Arc<str>,
-        remove_after: Option<Duration>,
+        retention: Option<Duration>,
     ) -> Self {
         let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
         let now = context.clock.now();
-        let mut watcher = Self { context, poller, view, started: now.monotonic, remove_after };
-        watcher.publish_view(now);
+        let mut watcher = Self { context, poller, view, started: now.monotonic, retention };
+        watcher.publish_view_and_report(now);
         watcher
     }
 
@@ -72,12 +72,11 @@ impl JobWatcher {
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
             if self.poller.due().is_none() {
-                let lifetime = self.lifetime_without_polls();
                 tokio::select! {
                     biased;
                     _ = &mut stop => return Ok(()),
-                    () = self.context.clock.sleep(lifetime) => return Ok(()),
-                    () = self.poller.wait_reopened() => {}
+                    () = self.context.clock.sleep(self.max_wait_for_hint()) => return Ok(()),
+                    () = self.poller.wait_for_hint_after_end() => {}
                 }
             }
             let decision = tokio::select! {
@@ -86,36 +85,40 @@ impl JobWatcher {
                 decision = self.poller.poll() => decision,
             };
             let Some(decision) = decision else {
-                self.publish_view(self.context.clock.now());
+                self.publish_view_and_report(self.context.clock.now());
                 continue;
             };
             if !self.commit(&decision.change, &mut stop).await? {
                 return Ok(());
             }
-            let can_be_dropped = decision.can_be_dropped(self.poller.known().map(AsRef::as_ref));
+            // Passed retention does not suffice: during an outage, an unseen or vanished job may still exist.
+            let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
-            if can_be_dropped && self.remaining_retention() == Some(Duration::ZERO) {
+            if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
                 return Ok(());
             }
         }
     }
 
-    /// How long the task of an ended or parked job runs on:
-    /// - not at all if the job has its own entry (its last status stays published),
-    /// - until `stop` if the job is discovered, has been seen, and has neither ended nor vanished,
-    /// - until the retention expires if the job is any other discovered job.
-    fn lifetime_without_polls(&self) -> Duration {
-        let is_discovered = self.remove_after.is_some();
-        if is_discovered { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
+    fn is_discovered(&self) -> bool {
+        self.retention.is_some()
     }
 
-    /// The time until the retention of a discovered job expires. `None`: the job has its own entry, or it has been seen and has
+    /// How long the task of an ended or parked job waits for a hint or `stop`:
+    /// - not at all if the job has its own entry (its view stays published),
+    /// - until `stop` if the discovered job is parked, was seen and has not vanished,
+    /// - until its retention has passed if it is any other discovered job.
+    fn max_wait_for_hint(&self) -> Duration {
+        if self.is_discovered() { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
+    }
+
+    /// The time until the retention of a discovered job has passed. `None`: the job has its own entry, or it was seen and has
     /// neither ended nor vanished.
     fn remaining_retention(&self) -> Option<Duration> {
-        let (after, now) = (self.remove_after?, self.context.clock.now());
+        let (retention, now) = (self.retention?, self.context.clock.now());
         match self.poller.known() {
-            Some(known) => known.remaining_retention(after, now.wall),
-            None => Some(after.max(UNSEEN_MIN).saturating_sub(now.monotonic.since(self.started))),
+            Some(known) => known.remaining_retention(retention, now.wall),
+            None => Some(retention.max(UNSEEN_RETENTION_MIN).saturating_sub(now.monotonic.since(self.started))),
         }
     }
 
@@ -170,7 +173,7 @@ impl JobWatcher {
             self.context.instruments.count_transition(&self.view.id.target, &transition.to);
         }
         // First the view: subscribers of transitions read it.
-        self.publish_view(at);
+        self.publish_view_and_report(at);
         if let Some(transition) = change.transition {
             self.publish_transition(transition);
         }
@@ -190,10 +193,10 @@ impl JobWatcher {
         recent_failures.push_back(FailedPoll { at, reason, message });
     }
 
-    fn publish_view(&mut self, now: Now) {
+    fn publish_view_and_report(&mut self, now: Now) {
         self.view.known = self.poller.known().cloned();
         self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
-        self.view.state = match self.poller.next() {
+        self.view.state = match self.poller.next_action() {
             NextAction::PollAt(_) => WatchState::Live,
             NextAction::Finished(_) => WatchState::Finished,
             NextAction::Parked(reason) => WatchState::Parked(reason.clone()),
@@ -208,7 +211,7 @@ impl JobWatcher {
         let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
             &transition;
         // Discovered jobs share the name of their store.
-        let title = if self.remove_after.is_some() { format!("{name}/{}", key.job) } else { name.to_string() };
+        let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
         info!(
             event = "transition",
             watch = &**name,

@@ -9,17 +9,17 @@ use crate::core::listing::listings_replace_polls;
 use crate::core::time::Monotonic;
 use crate::core::tracker::{Decision, JobState, JobTracker, NextAction, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
-use crate::tasks::registry::JobHints;
+use crate::tasks::registry::WatcherSlot;
 
 #[derive(Debug)]
 pub(crate) struct Poller {
     target: Arc<Target>,
     id: Arc<WatchId>,
     tracker: JobTracker,
-    next: NextAction,
-    hints: JobHints,
+    next_action: NextAction,
+    slot: WatcherSlot,
     /// When the last poll succeeded; `None` before the first success.
-    fresh_at: Option<Monotonic>,
+    last_success: Option<Monotonic>,
     failing: Option<Failing>,
 }
 
@@ -38,12 +38,12 @@ impl Poller {
         id: Arc<WatchId>,
         policy: PollPolicy,
         known: Option<Arc<JobState>>,
-        hints: JobHints,
+        slot: WatcherSlot,
         seed: u64,
     ) -> Self {
         let tracker = JobTracker::new(policy, known, seed);
-        let next = tracker.initial_action(target.clock().now());
-        Self { target, id, tracker, next, hints, fresh_at: None, failing: None }
+        let next_action = tracker.initial_action(target.clock().now());
+        Self { target, id, tracker, next_action, slot, last_success: None, failing: None }
     }
 
     pub(crate) fn aws_region(&self) -> &Arc<str> {
@@ -54,25 +54,25 @@ impl Poller {
         self.tracker.state()
     }
 
-    pub(crate) fn next(&self) -> &NextAction {
-        &self.next
+    pub(crate) fn next_action(&self) -> &NextAction {
+        &self.next_action
     }
 
     pub(crate) fn report_to_lister(&self) {
-        self.hints.report(self.next.clone(), self.known().cloned());
+        self.slot.report(self.next_action.clone(), self.known().cloned());
     }
 
     /// When the next poll is due. `None`: the job has ended or is parked. While listings replace polls, the safety interval may
     /// delay the poll.
     pub(crate) fn due(&self) -> Option<Monotonic> {
-        let NextAction::PollAt(due) = self.next else { return None };
+        let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
         let may_be_delayed = listable && self.failing.is_none() && !self.tracker.policy().fixed;
-        let safety = self.hints.safety_interval().zip(self.fresh_at).filter(|_| may_be_delayed);
-        Some(safety.map_or(due, |(interval, fresh_at)| due.max(fresh_at + interval)))
+        let safety = self.slot.safety_interval().zip(self.last_success).filter(|_| may_be_delayed);
+        Some(safety.map_or(due, |(interval, last_success)| due.max(last_success + interval)))
     }
 
-    /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if no poll is due.
+    /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if [`Self::due`] is `None`.
     /// Cancellation loses no received response, because no await follows it. It may lose a hint.
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
@@ -81,21 +81,21 @@ impl Poller {
         let now = self.target.clock().now();
         self.failing = outcome.as_ref().err().map(|failure| Failing::new(failure, sent));
         if outcome.is_ok() {
-            self.fresh_at = Some(now.monotonic);
+            self.last_success = Some(now.monotonic);
         }
         let decision = self.tracker.handle(outcome, now);
-        self.next = decision.next.clone();
+        self.next_action = decision.next.clone();
         Some(decision)
     }
 
-    /// Waits until a finished job has a hint, which may be older than its end. Then the job is due now. Never returns for a job
-    /// that is not finished.
-    pub(crate) async fn wait_reopened(&mut self) {
-        if !matches!(self.next, NextAction::Finished(_)) {
+    /// Waits until an ended job has a hint, because it may have been reopened. Then the job is due now. The hint may be older than
+    /// its end. Never returns for a job that has not ended.
+    pub(crate) async fn wait_for_hint_after_end(&mut self) {
+        if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
-        self.hints.next_hint().await;
-        self.next = NextAction::PollAt(self.target.clock().now().monotonic);
+        self.slot.next_hint().await;
+        self.next_action = NextAction::PollAt(self.target.clock().now().monotonic);
     }
 
     /// Returns `None` if the safety interval may have changed before the job is due. A hint makes the job due now and gives its
@@ -112,14 +112,14 @@ impl Poller {
         }
         tokio::select! {
             biased;
-            () = self.hints.woken() => {
-                if !self.hints.take_hint() {
+            () = self.slot.woken() => {
+                if !self.slot.take_hint() {
                     return None;
                 }
             }
             () = target.clock().sleep_until(due) => tokio::select! {
                 biased;
-                () = self.hints.next_hint() => {}
+                () = self.slot.next_hint() => {}
                 // The queued request ignores a changed safety interval, so it keeps its place.
                 permit = target.poll_permit(store, Priority::Routine) => return Some(permit),
             },
@@ -130,7 +130,7 @@ impl Poller {
 
 impl Failing {
     fn new(failure: &PollFailure, sent: Monotonic) -> Self {
-        // Only failures of a whole store or target have a circuit breaker.
+        // Only failures of a whole store or target open a circuit breaker. `breaker_closed_after` watches both.
         let has_breaker = failure.reason.class().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
         Self { sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }

@@ -1,7 +1,7 @@
 //! The supervisor: starts, stops and restarts every task, and moves from one configuration to the next.
 //!
 //! A reload compares the new configuration with the running tasks and changes only the tasks that differ. The supervisor owns the
-//! targets and the running configuration. The stores' registries contain the watched jobs; the published status is never read.
+//! targets, the running configuration and the registries of the stores.
 
 mod tasks;
 
@@ -30,12 +30,12 @@ pub use tasks::{TaskEnd, TaskKey};
 /// How long tasks may take to stop. The unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Retries of a failed database read, and the pause before each. Then the process ends.
+/// Retries if the database cannot be read to start tasks, and the pause before each. Then the process ends.
 const READ_RETRIES: u32 = 5;
 const READ_PAUSE: Duration = Duration::from_secs(2);
 
 /// Batches of discovered jobs that wait for the supervisor. A lister sends one batch at a time.
-const DISCOVERED_MAX: usize = 16;
+const DISCOVERED_BATCHES_MAX: usize = 16;
 
 /// The timeout for reading discovered jobs from the database. The supervisor handles nothing else meanwhile.
 const DISCOVERED_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,13 +58,13 @@ type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 #[derive(Debug)]
 pub enum Event {
     /// A task ended without being stopped, or a stopped task failed.
-    Ended(TaskEnd<TaskKey, WriterStopped>),
+    TaskEnded(TaskEnd<TaskKey, WriterStopped>),
     Discovered(DiscoveredJobs),
 }
 
 /// A configuration cannot be applied, or the supervisor cannot continue.
 #[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
+pub enum SupervisorError {
     /// A target cannot be built. The running configuration stays.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -80,7 +80,7 @@ impl Supervisor {
     /// `seed` sets the jitter of every task.
     #[must_use]
     pub fn new(context: TaskContext, service_factory: Arc<dyn ServiceFactory>, seed: u64) -> Self {
-        let (discovered_sender, discovered) = mpsc::channel(DISCOVERED_MAX);
+        let (discovered_sender, discovered) = mpsc::channel(DISCOVERED_BATCHES_MAX);
         Self {
             context: Arc::new(context),
             service_factory,
@@ -97,33 +97,33 @@ impl Supervisor {
     /// Moves from the running configuration to `config`.
     ///
     /// # Errors
-    /// See [`ApplyError`].
-    pub async fn apply(&mut self, config: &Config) -> Result<(), ApplyError> {
+    /// See [`SupervisorError`].
+    pub async fn apply(&mut self, config: &Config) -> Result<(), SupervisorError> {
         let plan = plan(&self.running_set(), config);
         let targets = self.build_targets(config, &plan).await?;
-        let start = JobQuery::These(plan.start_jobs.keys().cloned().collect());
+        let start_query = JobQuery::These(plan.start_jobs.keys().cloned().collect());
         let discovering = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
-        let retained = discovering.map(|(store, _)| self.retained_query(store, config));
-        // Test reads: without the database, stopped tasks could not start again. Stopping tasks may change the results.
-        for query in [start.clone()].into_iter().chain(retained) {
-            self.context.database.restore(query).await.map_err(ApplyError::Database)?;
+        let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
+        // Test reads, discarded because stopping tasks may change them: without the database, stopped tasks could not start again.
+        for query in [start_query.clone()].into_iter().chain(retained_queries) {
+            self.context.database.restore(query).await.map_err(SupervisorError::Database)?;
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
             self.context.instruments.remove_target(name);
         }
         (self.targets, self.config) = (targets, config.clone());
-        let mut restored = self.restore(start).await?;
+        let mut restored = self.restore(start_query).await?;
         for (id, entry) in plan.start_jobs {
             let restored = restored.remove(&id);
-            self.start_watch(id, &entry, restored, 0);
+            self.start_job_watcher(id, &entry, restored, 0);
         }
         for (store, policy) in plan.start_listers {
             if policy.discovery.is_some() {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.restore(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                // Vanished jobs do not expire here but are polled once more: the 404 may have been wrong.
+                // Only ended jobs may expire here. Vanished jobs are polled once more: the 404 may have been wrong.
                 self.start_discovered(&store, jobs, |known| known.status.is_terminal());
             }
             self.start_lister(store, policy, 0);
@@ -137,7 +137,7 @@ impl Supervisor {
 
     fn running_set(&self) -> RunningSet<'_> {
         let discovered = self.registries.iter().flat_map(|(store, registry)| {
-            let watched = registry.watched().into_iter().map(|job| store.watch(job));
+            let watched = registry.watched().into_iter().map(|job| store.watch_id(job));
             watched.filter(|id| !self.config.watch_list.jobs.contains_key(id))
         });
         let listers = listers(&self.config).into_keys();
@@ -161,11 +161,11 @@ impl Supervisor {
     }
 
     async fn stop_tasks(&mut self, plan: &Plan, config: &Config) {
-        let jobs = plan.stop_jobs.iter().cloned().map(TaskKey::Watch);
+        let jobs = plan.stop_jobs.iter().cloned().map(TaskKey::JobWatcher);
         self.tasks.stop(jobs.chain(plan.stop_listers.iter().cloned().map(TaskKey::Lister)), STOP_TIMEOUT).await;
         for id in &plan.stop_jobs {
-            // A job in `start_jobs` stays published until its new task publishes it. Other jobs are hidden.
-            self.remove_watch(id, !plan.start_jobs.contains_key(id));
+            // The view of a job in `start_jobs` stays published until its new task replaces it.
+            self.remove_job(id, !plan.start_jobs.contains_key(id));
         }
         for store in self.config.watch_list.stores.keys().filter(|store| !config.watch_list.stores.contains_key(store))
         {
@@ -173,21 +173,22 @@ impl Supervisor {
         }
     }
 
-    fn remove_watch(&self, id: &WatchId, hide: bool) {
-        if hide {
+    fn remove_job(&self, id: &WatchId, remove_view: bool) {
+        if remove_view {
             self.context.shared.remove(id);
         }
         if let Some(registry) = self.registries.get(&id.target_store()) {
-            registry.unsubscribe(&id.key.job);
+            registry.remove(&id.key.job);
         }
     }
 
     /// Selects the jobs of a store that have not ended, or whose end was observed within the retention of `config`.
     fn retained_query(&self, store: &TargetStore, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
-        let remove_after = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
+        // Every store entry has a `remove_after`.
+        let retention = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
-        let ended_since = now.checked_sub(remove_after).unwrap_or(Timestamp::MIN);
+        let ended_since = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
         JobQuery::Recent { store: store.clone(), ended_since }
     }
 
@@ -204,63 +205,61 @@ impl Supervisor {
     pub async fn next_event(&mut self) -> Event {
         tokio::select! {
             biased;
-            end = self.tasks.next_end() => Event::Ended(end),
+            end = self.tasks.next_end() => Event::TaskEnded(end),
             Some(discovered) = self.discovered.recv() => Event::Discovered(discovered),
         }
     }
 
     /// # Errors
     /// The daemon cannot continue.
-    pub async fn handle_event(&mut self, event: Event) -> Result<(), ApplyError> {
+    pub async fn handle_event(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
-            Event::Ended(end) => self.handle_end(end).await,
+            Event::TaskEnded(end) => self.handle_end(end).await,
             Event::Discovered(discovered) => self.handle_discovered(discovered).await,
         }
     }
 
-    async fn handle_end(&mut self, end: TaskEnd<TaskKey, WriterStopped>) -> Result<(), ApplyError> {
+    async fn handle_end(&mut self, end: TaskEnd<TaskKey, WriterStopped>) -> Result<(), SupervisorError> {
         match end {
-            // The retention of a discovered job has expired. A job with its own entry stays published.
-            TaskEnd::Done(TaskKey::Watch(id)) if !self.config.watch_list.jobs.contains_key(&id) => {
-                self.remove_watch(&id, true);
+            // A discovered job has expired. A job with its own entry stays watched and published.
+            TaskEnd::Done(TaskKey::JobWatcher(id)) if !self.config.watch_list.jobs.contains_key(&id) => {
+                self.remove_job(&id, true);
             }
             TaskEnd::Done(_) => {}
-            TaskEnd::Failed(WriterStopped) => return Err(ApplyError::Lost(WriterError::Stopped)),
+            TaskEnd::Failed(WriterStopped) => return Err(SupervisorError::Lost(WriterError::Stopped)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
                 if let Some(policy) = listers(&self.config).remove(&store) {
                     self.start_lister(store, policy, restarts);
                 }
             }
-            TaskEnd::Panicked { key: TaskKey::Watch(id), restarts } => {
+            TaskEnd::Panicked { key: TaskKey::JobWatcher(id), restarts } => {
                 self.context.instruments.task_restarts.inc();
                 // The panic may have come between a commit and its publication, so the task starts from the database.
                 let restored = self.restore(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
-                    self.start_watch(id, &entry, restored, restarts);
+                    self.start_job_watcher(id, &entry, restored, restarts);
                 }
             }
-            TaskEnd::FailedPermanently(key) => self.fail_permanently(&key),
+            TaskEnd::FailedPermanently(key) => self.on_permanent_failure(&key),
         }
         Ok(())
     }
 
-    async fn handle_discovered(
-        &mut self,
-        DiscoveredJobs { store, jobs, ack }: DiscoveredJobs,
-    ) -> Result<(), ApplyError> {
+    async fn handle_discovered(&mut self, discovered: DiscoveredJobs) -> Result<(), SupervisorError> {
+        let DiscoveredJobs { store, jobs, ack } = discovered;
         if ack.is_closed() {
             return Ok(());
         }
-        let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch(job)).collect();
-        let restored = self.context.database.restore(JobQuery::These(ids.clone()));
-        let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restored).await {
+        let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch_id(job)).collect();
+        let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
+        let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
-                // Vanished jobs expire, too: a listed job whose polls return 404 would otherwise restart after each drop.
+                // Any job may expire here: a vanished job that is still listed would otherwise restart after each expiry.
                 self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }
-            Ok(Err(error @ WriterError::Stopped)) => return Err(ApplyError::Lost(error)),
+            Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Lost(error)),
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
             Err(_) => Err("the database did not respond in time".to_owned()),
         };
@@ -275,21 +274,21 @@ impl Supervisor {
     }
 
     /// Reads the last known state of jobs that are about to start, with retries.
-    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, ApplyError> {
+    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, SupervisorError> {
         for _ in 0..READ_RETRIES {
             match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     warn!(event = "database_unreadable", %error, "cannot read the database; retrying");
                     self.context.clock.sleep(READ_PAUSE).await;
                 }
-                result => return result.map_err(ApplyError::Lost),
+                result => return result.map_err(SupervisorError::Lost),
             }
         }
-        self.context.database.restore(jobs).await.map_err(ApplyError::Lost)
+        self.context.database.restore(jobs).await.map_err(SupervisorError::Lost)
     }
 
-    /// Starts watches of discovered jobs of a store. Skips jobs that are watched already, and jobs for which `may_expire` returns
-    /// true and whose retention has expired.
+    /// Starts job watchers for discovered jobs of a store. Skips jobs that are watched already, and jobs that have expired: their
+    /// retention has passed and `may_expire` returns true.
     fn start_discovered(
         &mut self,
         store: &TargetStore,
@@ -300,22 +299,22 @@ impl Supervisor {
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
             let expirable = restored.as_ref().filter(|known| may_expire(known));
-            let remaining = expirable.and_then(|known| known.remaining_retention(entry.remove_after?, now));
+            let remaining_retention = expirable.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
-            if remaining != Some(Duration::ZERO) && !watched {
-                self.start_watch(id, &entry, restored, 0);
+            if remaining_retention != Some(Duration::ZERO) && !watched {
+                self.start_job_watcher(id, &entry, restored, 0);
             }
         }
     }
 
-    fn start_watch(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<JobState>, restarts: u32) {
-        let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
-        let hints = self.registries.entry(id.target_store()).or_default().subscribe(&id.key.job);
+    fn start_job_watcher(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<JobState>, restarts: u32) {
+        let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before job watchers") };
+        let slot = self.registries.entry(id.target_store()).or_default().add(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), hints, seed);
+        let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), slot, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
         let watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
-        self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
+        self.tasks.start(TaskKey::JobWatcher(id), restarts, |stop| watcher.run(stop));
     }
 
     fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restarts: u32) {
@@ -330,7 +329,7 @@ impl Supervisor {
         });
     }
 
-    fn fail_permanently(&self, key: &TaskKey) {
+    fn on_permanent_failure(&self, key: &TaskKey) {
         let reason = format!("internal error: its task failed more than {RESTARTS_MAX} times");
         match key {
             TaskKey::Lister(store) => {
@@ -344,7 +343,7 @@ impl Supervisor {
                     self.context.shared.update_store(store, |view| view.error = Some(reason));
                 }
             }
-            TaskKey::Watch(id) => {
+            TaskKey::JobWatcher(id) => {
                 error!(event = "watch_failed", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
                     "internal error: the task of this watch failed too often; it is parked until its entry changes");
                 if let Some(registry) = self.registries.get(&id.target_store()) {

@@ -1,5 +1,5 @@
-//! The running tasks by key. [`Tasks`] starts and stops tasks and returns how they end. It counts restarts, but the supervisor
-//! decides about them.
+//! The running tasks by key. [`Tasks`] starts and stops tasks and returns how they end. It decides when a task has panicked too
+//! often; the supervisor restarts it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -18,7 +18,7 @@ pub(super) const RESTARTS_MAX: u32 = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskKey {
-    Watch(Arc<WatchId>),
+    JobWatcher(Arc<WatchId>),
     Lister(TargetStore),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Tasks<K, E> {
     /// The tasks that were neither stopped nor joined.
     handles: BTreeMap<K, TaskHandle>,
     /// Ends of joined tasks that [`Self::next_end`] has not returned yet.
-    ended: VecDeque<TaskEnd<K, E>>,
+    pending_ends: VecDeque<TaskEnd<K, E>>,
 }
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ struct TaskHandle {
     restarts: u32,
 }
 
-/// How a task ended. A stopped task has an end only if it failed.
+/// How a task ended. The end of a stopped task is returned only if it failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskEnd<K, E> {
     Done(K),
@@ -62,7 +62,7 @@ impl<K, E> TaskEnd<K, E> {
 
 impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     pub(super) fn new() -> Self {
-        Self { set: JoinMap::new(), handles: BTreeMap::new(), ended: VecDeque::new() }
+        Self { set: JoinMap::new(), handles: BTreeMap::new(), pending_ends: VecDeque::new() }
     }
 
     pub(super) fn runs(&self, key: &K) -> bool {
@@ -82,11 +82,11 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     /// Waits for the next task to end. Skips stopped tasks that did not fail. Cancel safe.
     pub(super) async fn next_end(&mut self) -> TaskEnd<K, E> {
         loop {
-            if let Some(ended) = self.ended.pop_front() {
-                return ended;
+            if let Some(end) = self.pending_ends.pop_front() {
+                return end;
             }
             match self.set.join_next().await {
-                Some((key, end)) => self.take(key, end),
+                Some((key, end)) => self.record_end(key, end),
                 None => std::future::pending().await,
             }
         }
@@ -96,7 +96,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, timeout: Duration) {
         let keys: BTreeSet<K> = keys.into_iter().collect();
         // Drops the pending ends of these tasks. A failure has no key and is kept.
-        self.ended.retain(|ended| !ended.key().is_some_and(|key| keys.contains(key)));
+        self.pending_ends.retain(|end| !end.key().is_some_and(|key| keys.contains(key)));
         let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.set.contains_key(key)).collect();
         for task in waiting.iter().filter_map(|key| self.handles.remove(key)) {
             // An error means that the task has ended.
@@ -106,7 +106,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
             while !waiting.is_empty() {
                 let Some((key, end)) = self.set.join_next().await else { return };
                 waiting.retain(|other| *other != key);
-                self.take(key, end);
+                self.record_end(key, end);
             }
         });
         if all_ended.await.is_err() {
@@ -121,14 +121,14 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         self.stop(all, timeout).await;
     }
 
-    fn take(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
+    fn record_end(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
         // A stopped task is not in `handles` any more. Only its failure still counts.
         let restarts = self.handles.remove(&key).map(|task| task.restarts);
         match (end, restarts) {
-            (Ok(Err(error)), _) => self.ended.push_back(TaskEnd::Failed(error)),
-            (Ok(Ok(())), Some(_)) => self.ended.push_back(TaskEnd::Done(key)),
-            (Err(_), Some(RESTARTS_MAX..)) => self.ended.push_back(TaskEnd::FailedPermanently(key)),
-            (Err(_), Some(restarts)) => self.ended.push_back(TaskEnd::Panicked { key, restarts: restarts + 1 }),
+            (Ok(Err(error)), _) => self.pending_ends.push_back(TaskEnd::Failed(error)),
+            (Ok(Ok(())), Some(_)) => self.pending_ends.push_back(TaskEnd::Done(key)),
+            (Err(_), Some(RESTARTS_MAX..)) => self.pending_ends.push_back(TaskEnd::FailedPermanently(key)),
+            (Err(_), Some(restarts)) => self.pending_ends.push_back(TaskEnd::Panicked { key, restarts: restarts + 1 }),
             (Ok(Ok(())) | Err(_), None) => {}
         }
     }
@@ -185,7 +185,7 @@ mod tests {
         tokio::task::yield_now().await;
         tasks.stop(["runs"], LONG).await;
         tasks.stop(["panics"], LONG).await;
-        assert!(tasks.ended.is_empty(), "{:?}", tasks.ended);
+        assert!(tasks.pending_ends.is_empty(), "{:?}", tasks.pending_ends);
     }
 
     #[tokio::test(start_paused = true)]

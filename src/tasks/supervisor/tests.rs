@@ -66,25 +66,25 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
     database.append(&id, &first_observation(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(shared.watch(&id).expect("a watch").known, None);
 
-    let panicked = TaskEnd::Panicked { key: TaskKey::Watch(id.clone()), restarts: 1 };
+    let panicked = TaskEnd::Panicked { key: TaskKey::JobWatcher(id.clone()), restarts: 1 };
     supervisor.handle_end(panicked).await.expect("the daemon continues");
     let view = shared.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
     assert_eq!(instruments.task_restarts.get(), 1);
-    assert!(supervisor.tasks.runs(&TaskKey::Watch(id)));
+    assert!(supervisor.tasks.runs(&TaskKey::JobWatcher(id)));
 }
 
 #[tokio::test]
-async fn a_watch_that_failed_permanently_is_parked_and_stays_visible() {
+async fn a_job_whose_watcher_failed_permanently_is_parked_and_stays_visible() {
     let (mut supervisor, id, _directory) = supervisor().await;
-    let failed = TaskEnd::FailedPermanently(TaskKey::Watch(id.clone()));
+    let failed = TaskEnd::FailedPermanently(TaskKey::JobWatcher(id.clone()));
     supervisor.handle_end(failed).await.expect("the daemon continues");
     let view = supervisor.context.shared.watch(&id).expect("a watch");
     assert!(matches!(&view.state, WatchState::Parked(reason) if reason.contains("internal error")), "{:?}", view.state);
 }
 
 #[tokio::test]
-async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_has_expired() {
+async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_expired() {
     let (mut supervisor, own, _directory) = supervisor().await;
     let (store, mut config) = (own.target_store(), supervisor.config.clone());
     let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
@@ -92,7 +92,7 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_
     supervisor.apply(&config).await.expect("an applied configuration");
     let TaskContext { database, shared, .. } = TaskContext::clone(&supervisor.context);
     let [ended, in_progress, new] =
-        ["1000000001", "1000000002", "1000000003"].map(|job| store.watch(job.parse().expect("a job")));
+        ["1000000001", "1000000002", "1000000003"].map(|job| store.watch_id(job.parse().expect("a job")));
     database.append(&ended, &first_observation(JobStatus::Completed)).await.expect("a commit");
     database.append(&in_progress, &first_observation(JobStatus::InProgress)).await.expect("a commit");
 
@@ -116,13 +116,13 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_or_their_retention_
 }
 
 #[tokio::test]
-async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_watches_continue() {
+async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_tasks_continue() {
     let (mut supervisor, own, directory) = supervisor().await;
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
     config.watch_list.stores.insert(own.target_store(), StoreEntry::new("all".into(), PollConfig::default().policy()));
     std::fs::rename(directory.path().join("refwatch.db"), directory.path().join("elsewhere.db")).expect("a database");
     let result = supervisor.apply(&config).await;
-    assert!(matches!(result, Err(ApplyError::Database(_))), "{result:?}");
-    assert!(supervisor.tasks.runs(&TaskKey::Watch(own)));
+    assert!(matches!(result, Err(SupervisorError::Database(_))), "{result:?}");
+    assert!(supervisor.tasks.runs(&TaskKey::JobWatcher(own)));
 }
