@@ -85,7 +85,7 @@ impl Maintenance {
 }
 
 async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), WriterError> {
-    let result = context.database.check().await;
+    let result = context.database.probe().await;
     // Also after an error such as a full disk, because a restart would not help.
     systemd::ping_watchdog();
     if let Err(WriterError::Stopped) = result {

@@ -17,7 +17,7 @@ pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND ta
 /// Every table with rows of jobs.
 const TABLES: [&str; 3] = [Transition::NAME, SourceTransition::NAME, Detail::NAME];
 
-/// Jobs deleted in one transaction. Changes are committed between two such transactions. The search for ended jobs has no limit.
+/// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
 /// The parameters of [`OF_JOB`].
@@ -36,7 +36,8 @@ pub(super) fn last_id(transaction: &Transaction<'_>) -> Result<i64> {
 /// reported an error. Returns the new last id.
 pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, change: &Change) -> Result<i64> {
     let Change { transition, sources, details } = change;
-    // A change is stored whole or not at all, and a new change never ends with a repetition of the last row of its table.
+    // A commit stores a change whole, and callers repeat only the job's last change. So this change is stored already if its last value,
+    // with its `observed_at`, is the job's last row in that table.
     let is_stored = match (transition, sources.last(), details.last()) {
         (_, _, Some(detail)) => is_last(transaction, id, detail)?,
         (_, Some(source), None) => is_last(transaction, id, source)?,

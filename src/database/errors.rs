@@ -12,14 +12,14 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 use rustix::fs::{Access, access};
 
-/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order. The next
-/// start detects a WAL without its database, but a database without its WAL may look complete.
-pub(super) const FILES: [&str; 3] = ["", "-wal", "-shm"];
+/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order, because it
+/// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
+pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// The database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Only a reader reports this; the daemon creates the file.
+    /// A reader reports a missing file; the daemon creates it.
     #[error("{path}: there is no database")]
     Missing { path: PathBuf },
     /// `pid` is the content of the lock file. Until the other process has written its id, it is `None` or the id of an earlier writer.
@@ -54,8 +54,8 @@ pub enum OpenError {
         error: io::Error,
     },
     /// A system call failed with `EACCES` or `EPERM`.
-    #[error("{path}: cannot {operation}: permission denied: {owners}: run as that user or as root")]
-    PermissionDenied { path: PathBuf, operation: &'static str, owners: String },
+    #[error("{path}: cannot {operation}: permission denied: {users}: run as that user or as root")]
+    PermissionDenied { path: PathBuf, operation: &'static str, users: String },
     /// SQLite cannot open a file, and this process lacks a permission for a file or the directory.
     #[error(
         "{path}: cannot open the database: permission denied: this user must be able to read it, and to write its directory \
@@ -83,7 +83,7 @@ pub enum ReadError {
 /// A request to the writer failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriterError {
-    /// The writer does not start again in this process.
+    /// This writer never restarts; open a new [`super::Database`].
     #[error("the thread that writes the database has ended")]
     Stopped,
     /// SQLite failed. The next request opens the file again.
@@ -134,7 +134,7 @@ impl OpenError {
     pub(super) fn of_system(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::PermissionDenied { path: path.into(), operation, owners: owners(path) }
+                Self::PermissionDenied { path: path.into(), operation, users: users(path) }
             }
             _ => Self::System { path: path.into(), operation, error },
         }
@@ -144,7 +144,7 @@ impl OpenError {
 /// Whether this process lacks read or write permission for a file or the directory, or the file system is read-only. SQLite reports
 /// `SQLITE_CANTOPEN` for this, and also for a full or failing disk.
 fn is_denied(path: &Path) -> bool {
-    let files = FILES.map(|suffix| beside(path, suffix));
+    let files = SUFFIXES.map(|suffix| beside(path, suffix));
     let existing = files.iter().filter(|file| file.exists()).map(|file| &**file);
     existing.chain(path.parent()).any(|path| access(path, Access::READ_OK | Access::WRITE_OK).is_err())
 }
@@ -161,7 +161,7 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 /// Names the user of this process, and the owner of the path or of its nearest ancestor with readable metadata.
-fn owners(path: &Path) -> String {
+fn users(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     let owner = existing.map(|(path, found)| format!(", and {} belongs to user {}", path.display(), found.uid()));
     format!("refwatch runs as user {}{}", rustix::process::geteuid().as_raw(), owner.unwrap_or_default())

@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
-use super::errors::{FILES, OpenError, beside};
+use super::errors::{OpenError, SUFFIXES, beside};
 use super::schema;
 use crate::core::time::Timestamp;
 
@@ -37,23 +37,23 @@ const WRITE_VERSION_MAX: u8 = 2;
 /// The bytes of a path that are percent-encoded in a URI.
 const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The file of a database. It holds the lock that excludes other writing processes, until it is dropped.
+/// The path of a database, and the locked lock file beside it. Until it is dropped, no other process can acquire the same path.
 #[derive(Debug)]
-pub(super) struct LockedFile {
-    /// Absolute, so that SQLite does not parse it as a URI. If the file existed before, symbolic links are resolved, so that all its
-    /// names share one lock.
+pub(super) struct DatabaseFile {
+    /// Absolute, so that SQLite does not parse it as a URI. If the file existed before, symbolic links are resolved, so that they share
+    /// the lock of the file.
     pub(super) path: PathBuf,
-    lock: File,
+    lock_file: File,
     /// Whether the database was not closed, or an operation has failed since it was opened.
     unclean: bool,
 }
 
-impl LockedFile {
-    /// Creates the directory if it is missing, and takes the lock. Does not open the database.
+impl DatabaseFile {
+    /// Creates the directory if it is missing, takes the lock and writes the process id. Does not open the database.
     ///
     /// # Errors
     /// Another process has the lock, or a system call fails.
-    pub(super) fn lock(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn acquire(path: &Path) -> Result<Self, OpenError> {
         let absolute = path::absolute(path).map_err(OpenError::of_system(path, "resolve the path"))?;
         if let Some(directory) = absolute.parent() {
             let missing: Vec<&Path> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
@@ -68,10 +68,11 @@ impl LockedFile {
         // The lock file is never deleted: otherwise two processes could lock two files of the same name.
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
-        let mut lock = opened.map_err(&failed)?;
-        let locked = lock.try_lock();
+        let mut lock_file = opened.map_err(&failed)?;
+        let locked = lock_file.try_lock();
+        // Not locked: the process id of the holder. Locked: empty, unless the last stop was unclean.
         let mut pid = String::new();
-        let read = lock.read_to_string(&mut pid);
+        let read = lock_file.read_to_string(&mut pid);
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -81,8 +82,8 @@ impl LockedFile {
         }
         let unclean = read.map_or(true, |length| length > 0);
         let pid = format!("{:<width$}\n", std::process::id(), width = PID_WIDTH);
-        lock.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
-        Ok(Self { path, lock, unclean })
+        lock_file.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
+        Ok(Self { path, lock_file, unclean })
     }
 
     /// Opens the database for the writer, and migrates its schema. Creates a missing database.
@@ -90,17 +91,17 @@ impl LockedFile {
     /// # Errors
     /// The file is damaged or of another program, its schema is newer, or the system or SQLite fails.
     pub(super) fn connect(&mut self) -> Result<Connection, OpenError> {
-        self.create()?;
+        self.create_or_reject()?;
         let path = &*self.path;
         let failed = |error| OpenError::of_sqlite(path, error);
         let wal = beside(path, "-wal");
         let has_wal = wal.exists();
-        // Roll back a hot journal: a crash before WAL mode was set leaves it.
+        // A crash before WAL mode was set leaves a hot journal. Any read rolls it back.
         if beside(path, "-journal").exists() {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
-        // Check read-only: closing a writable connection would checkpoint the WAL, and so change a file that may be rejected.
+        // Read-only: closing a writable connection would checkpoint the WAL, and so change a file that may be rejected.
         read_only(path, |connection, path| schema::check(connection, path, self.unclean || has_wal))?;
         let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         for (setting, wanted) in [
@@ -120,37 +121,38 @@ impl LockedFile {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
         schema::migrate(&mut connection, path)?;
         if has_wal {
-            // A killed process may have left a commit only in the page cache. It must be on disk before its rows are shown.
+            // A killed daemon may have left a commit only in the kernel's page cache. It must reach the disk before its rows are used.
             [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;
         }
         self.unclean = false;
         Ok(connection)
     }
 
-    /// Makes the next [`Self::connect`] check the file.
+    /// Makes the next [`Self::connect`] run SQLite's check.
     pub(super) fn mark_unclean(&mut self) {
         self.unclean = true;
     }
 
-    /// Empties the lock file: the database was closed, and the next start need not check it.
+    /// Empties the lock file: the database was closed, and the next start need not run SQLite's check.
     ///
     /// # Errors
-    /// The system call fails. The next start then checks the file.
+    /// The system call fails. The next start then runs the check.
     pub(super) fn mark_closed(&self) -> io::Result<()> {
-        self.lock.set_len(0)
+        self.lock_file.set_len(0)
     }
 
-    /// Creates an empty file if there is none. Rejects files that SQLite would open, but delete or not write.
-    fn create(&self) -> Result<(), OpenError> {
+    /// Creates an empty file if there is none. Rejects a WAL without a database, because SQLite would delete it, and a format that
+    /// SQLite would open read-only without an error.
+    fn create_or_reject(&self) -> Result<(), OpenError> {
         let wal = beside(&self.path, "-wal");
         if !self.path.exists() && fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
             return Err(OpenError::damaged(&self.path, &"its write-ahead log exists, but the database does not"));
         }
         // POSIX: closing any descriptor of a file drops all locks of the process on that file. So this descriptor is closed before
-        // SQLite opens the file for writing. At a reopen, a reader in this process can lose its lock.
+        // SQLite opens the file for writing. A reader in this process can lose its lock at a reopen: another program that closes the
+        // database during that read could then delete the WAL.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
         let file = file.map_err(OpenError::of_system(&self.path, "read and write the file"))?;
-        // SQLite would open a file with a later write version read-only, without an error.
         let mut version = [0];
         let read = file.read_at(&mut version, WRITE_VERSION_OFFSET);
         read.map_err(OpenError::of_system(&self.path, "read the file"))?;
@@ -165,7 +167,7 @@ impl LockedFile {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn read_all(&self) -> Result<(), OpenError> {
-        for file in FILES.map(|suffix| beside(&self.path, suffix)).iter().filter(|file| file.exists()) {
+        for file in SUFFIXES.map(|suffix| beside(&self.path, suffix)).iter().filter(|file| file.exists()) {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
             read.map_err(OpenError::of_system(file, "read the file"))?;
         }
@@ -183,7 +185,7 @@ impl LockedFile {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }
         DirBuilder::new().mode(DIRECTORY_MODE).create(&aside).map_err(failed)?;
-        for file in FILES.map(|suffix| beside(&self.path, suffix)) {
+        for file in SUFFIXES.map(|suffix| beside(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
                 fs::rename(&file, aside.join(name)).map_err(failed)?;
             }

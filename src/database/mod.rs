@@ -1,10 +1,10 @@
-//! The database: the durable log of transitions, in SQLite.
+//! The database: the durable log of job changes, in SQLite.
 //!
-//! [`Database`] writes, on one thread that owns the connection. [`DatabaseReader`] opens the file itself, with or without a running
-//! daemon. Rows are added and, after the retention, deleted. They are never updated.
+//! [`Database`] writes, and restores states of jobs, through one writer that owns the connection. [`DatabaseReader`] opens the file
+//! itself, with or without a running daemon. Rows are added and, after the retention, deleted. They are never updated.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
-//! reached the disk. Appending is idempotent, so the caller repeats it.
+//! reached the disk. The caller may repeat it: the writer skips a change that it finds stored.
 
 mod changes;
 mod errors;
@@ -35,7 +35,7 @@ use writer::{QueuedChange, Reply, Request, Writer};
 /// Longest queue of requests to the writer. It bounds memory while the disk stalls; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
 
-/// The writing side: one per process. Clones share one writer thread. It ends once the last clone is dropped and the queue is empty.
+/// The writing side. Clones share one writer. It ends once the last clone is dropped and the queue is empty.
 #[derive(Clone, Debug)]
 pub struct Database {
     requests: mpsc::Sender<Request>,
@@ -46,10 +46,10 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
     These(Vec<Arc<WatchId>>),
-    /// The jobs of a store that have not ended, or whose end was observed at `ended_since` or later.
-    Recent {
+    /// The jobs of a store that have not ended, or whose end was observed at `instant` or later.
+    NotEndedBefore {
         store: TargetStore,
-        ended_since: Timestamp,
+        instant: Timestamp,
     },
 }
 
@@ -82,13 +82,13 @@ impl Database {
         Ok((Self { requests, health }, writer.run(queue)))
     }
 
-    /// `None` if the last commit or check succeeded, otherwise its error.
+    /// The error of the last commit or [`Self::probe`]. `None` if it succeeded, and before the first one.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.clone()
     }
 
-    /// Reads the last known state of jobs. Jobs without rows are omitted.
+    /// Reads the last known state of jobs. Jobs without a readable transition are omitted.
     ///
     /// # Errors
     /// The database cannot be read, or the writer has stopped.
@@ -102,8 +102,8 @@ impl Database {
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not cancel a queued change.
     ///
     /// # Errors
-    /// The change may or may not be on disk. Appending it again does not duplicate it. After [`WriterError::Stopped`] every attempt
-    /// fails.
+    /// The change may or may not be on disk. Appending it again before the job's next change does not duplicate it. After
+    /// [`WriterError::Stopped`] every attempt fails.
     pub async fn append(&self, id: &WatchId, change: &Change) -> Result<(), WriterError> {
         if change.is_empty() {
             return Ok(());
@@ -135,13 +135,13 @@ impl Database {
         }
     }
 
-    /// Tests whether the write lock can be taken. Writes nothing, so a full disk may pass the test. Any result, even an error, shows
-    /// that the writer is not stuck.
+    /// Tests whether the write lock can be taken. Writes no rows, so a full disk may pass the test. May first reopen the file, and so
+    /// create it. Any result, even an error, shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.
-    pub async fn check(&self) -> Result<(), WriterError> {
-        self.request(Request::Check).await
+    pub async fn probe(&self) -> Result<(), WriterError> {
+        self.request(Request::Probe).await
     }
 
     /// Stops the writer. Returns once every queued request has its result and the file is closed. Later requests of any clone get

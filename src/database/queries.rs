@@ -1,7 +1,7 @@
-//! Reads the database: for the daemon at its start, for pages, the API and `history`.
+//! Reads the database: the states that the daemon restores, and rows for pages, the API and `history`.
 //!
-//! Every row is read as a value of `core`. A row that cannot be read is skipped and logged: damage that SQLite's check does not find
-//! must not stop the daemon. A reader needs only read permission, and after a kill of the daemon also write permission for the
+//! Every row is read as a value of `crate::core`. A row that cannot be read is skipped and logged: damage that SQLite's check does not
+//! find must not stop the daemon. A reader needs only read permission, and after a kill of the daemon also write permission for the
 //! directory.
 
 use std::collections::BTreeMap;
@@ -70,23 +70,23 @@ impl DatabaseReader {
             }
         }
         // SQLite treats a negative limit as no limit.
-        let limit = limit.map_or(-1, i64::from);
-        let condition = format!("WHERE {} ORDER BY id DESC LIMIT {limit}", conditions.join(" AND "));
-        self.open(|connection| oldest_first(select(connection, &condition, params_from_iter(&values))))
+        let (conditions, limit) = (conditions.join(" AND "), limit.map_or(-1, i64::from));
+        let clauses = format!("WHERE {conditions} ORDER BY id DESC LIMIT {limit}");
+        self.open(|connection| oldest_first(select(connection, &clauses, params_from_iter(&values))))
     }
 
-    /// Reads at most `each` transitions of each job, the latest. The transitions of a job are in the order written.
+    /// Reads the latest transitions of each job, at most `limit` of each job. The transitions of a job are in the order written.
     ///
     /// # Errors
     /// As [`Self::rows`].
     pub fn latest_transitions(
         &self,
         jobs: &[Arc<WatchId>],
-        each: u32,
+        limit: u32,
     ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
-        let condition = format!("WHERE {OF_JOB} ORDER BY id DESC LIMIT {each}");
+        let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC LIMIT {limit}");
         self.open(|connection| {
-            let rows = jobs.iter().map(|id| oldest_first(select(connection, &condition, job_values(id))));
+            let rows = jobs.iter().map(|id| oldest_first(select(connection, &clauses, job_values(id))));
             Ok(rows.collect::<Result<Vec<_>>>()?.concat())
         })
     }
@@ -103,26 +103,26 @@ impl DatabaseReader {
     }
 }
 
-/// Replays the rows of jobs in the order written. Returns the final state of each job that has rows.
+/// Replays the rows of jobs in the order written. Returns the final state of each job with a readable transition.
 pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
-        JobQuery::Recent { store, ended_since } => recent_jobs(connection, &store, ended_since)?,
+        JobQuery::NotEndedBefore { store, instant } => not_ended(connection, &store, instant)?,
     };
-    let known = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|known| (id, known))));
-    known.filter_map(Result::transpose).collect()
+    let states = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|state| (id, state))));
+    states.filter_map(Result::transpose).collect()
 }
 
-/// The jobs of [`JobQuery::Recent`].
-fn recent_jobs(connection: &Connection, store: &TargetStore, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
+/// The jobs of [`JobQuery::NotEndedBefore`].
+fn not_ended(connection: &Connection, target_store: &TargetStore, instant: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
-    let rows: Vec<Row<Transition>> = select(connection, latest, [store.store.as_str(), &*store.target])?;
-    let recent = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= ended_since);
-    Ok(recent.map(|row| Arc::new(row.job)).collect())
+    let rows = select::<Transition>(connection, latest, [target_store.store.as_str(), &*target_store.target])?;
+    let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= instant);
+    Ok(found.map(|row| Arc::new(row.job)).collect())
 }
 
-/// A row of any table.
+/// The value of a row of any table.
 enum Entry {
     Transition(Transition),
     Source(SourceTransition),
@@ -130,28 +130,29 @@ enum Entry {
 }
 
 fn replay(connection: &Connection, id: &WatchId) -> Result<Option<JobState>> {
-    let condition = format!("WHERE {OF_JOB}");
-    let mut entries: BTreeMap<i64, Entry> = BTreeMap::new();
-    let rows = select(connection, &condition, job_values(id))?;
-    entries.extend(rows.into_iter().map(|row| (row.id, Entry::Transition(row.value))));
-    let rows = select(connection, &condition, job_values(id))?;
-    entries.extend(rows.into_iter().map(|row| (row.id, Entry::Source(row.value))));
-    let rows = select(connection, &condition, job_values(id))?;
-    entries.extend(rows.into_iter().map(|row| (row.id, Entry::Detail(row.value))));
-    let mut known: Option<JobState> = None;
-    for entry in entries.into_values() {
-        match (entry, &mut known) {
-            (Entry::Transition(transition), before) => *before = Some(replay_transition(transition, before.take())),
-            (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(known)) => {
-                known.last_seen = observed_at;
-                known.sources.insert(key, to);
+    let mut by_id = entries(connection, id, Entry::Transition)?;
+    by_id.extend(entries(connection, id, Entry::Source)?);
+    by_id.extend(entries(connection, id, Entry::Detail)?);
+    let mut state: Option<JobState> = None;
+    for entry in by_id.into_values() {
+        match (entry, &mut state) {
+            (Entry::Transition(transition), slot) => *slot = Some(replay_transition(transition, slot.take())),
+            (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(state)) => {
+                state.last_seen = observed_at;
+                state.sources.insert(key, to);
             }
-            (Entry::Detail(detail), Some(known)) => replay_detail(detail, known),
-            // The first row of a job is a transition. It was deleted by hand, or cannot be read.
+            (Entry::Detail(detail), Some(state)) => replay_detail(detail, state),
+            // A job's first row is a transition. Here it is missing or unreadable.
             (Entry::Source(_) | Entry::Detail(_), None) => {}
         }
     }
-    Ok(known)
+    Ok(state)
+}
+
+/// The rows of a job in the table of `T`, by id.
+fn entries<T: Stored>(connection: &Connection, id: &WatchId, entry: fn(T) -> Entry) -> Result<BTreeMap<i64, Entry>> {
+    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(id))?;
+    Ok(rows.into_iter().map(|row| (row.id, entry(row.value))).collect())
 }
 
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
@@ -169,44 +170,46 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
     }
 }
 
-/// Vanished and Returned do not confirm the status, so they do not move `last_seen`. Example: `IN_PROGRESS` at 10:00, a 404 at 10:05,
-/// COMPLETED at 10:10. The job may have ended at 10:02, so the `not_before` of its end must be 10:00.
+/// `last_seen` is when the status was last observed; the next transition gets it as `not_before`. Vanished does not move it, because a
+/// 404 shows no status. Returned does not, because the response may show an ended job as live, which the next response must confirm.
 ///
 /// A creation time that cannot be parsed becomes `None`.
-fn replay_detail(Detail { kind, value, observed_at }: Detail, known: &mut JobState) {
+fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
-        DetailKind::StatusMessage => known.status_message = value,
-        DetailKind::CreationTimeChanged => known.created_at = value.and_then(|value| value.parse().ok()),
+        DetailKind::StatusMessage => state.status_message = value,
+        DetailKind::CreationTimeChanged => state.created_at = value.and_then(|value| value.parse().ok()),
         DetailKind::StillSeen => {}
-        DetailKind::Vanished => return known.vanished_at = Some(observed_at),
-        DetailKind::Returned => return known.vanished_at = None,
+        DetailKind::Vanished => state.vanished_at = Some(observed_at),
+        DetailKind::Returned => state.vanished_at = None,
     }
-    known.last_seen = observed_at;
+    if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
+        state.last_seen = observed_at;
+    }
 }
 
-/// Tests that every table has its columns.
-pub(super) fn check_columns(connection: &Connection) -> Result<()> {
+/// Fails if a table lacks one of its columns.
+pub(super) fn require_columns(connection: &Connection) -> Result<()> {
     select::<Transition>(connection, "LIMIT 0", [])?;
     select::<SourceTransition>(connection, "LIMIT 0", [])?;
     select::<Detail>(connection, "LIMIT 0", [])?;
     Ok(())
 }
 
-fn select<T: Stored>(connection: &Connection, condition: &str, values: impl Params) -> Result<Vec<Row<T>>> {
+fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
-    let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {condition}", T::NAME);
+    let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::NAME);
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(values)?;
-    let mut values = Vec::new();
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         match Row::read(row) {
-            Ok(value) => values.push(value),
+            Ok(row) => found.push(row),
             Err(error) => {
                 warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped");
             }
         }
     }
-    Ok(values)
+    Ok(found)
 }
 
 fn oldest_first<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {

@@ -1,8 +1,8 @@
-//! The three tables: which type of `core` each stores, and how its values map to columns.
+//! The three tables: which type of `crate::core` each stores, and how its values map to columns.
 //!
 //! Every table starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job, always [`KIND`]. The
-//! [`DetailKind`] of a detail is in the column `detail`. The columns name no resource of one kind of job: a store is a reference store,
-//! and an item in `item_transitions` is a source.
+//! [`DetailKind`] of a detail is in the column `detail`. The names are generic so that other kinds of job fit: `store_id` is a reference
+//! store, and an item in `item_transitions` is a source. The exception is `source_file`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -182,6 +182,6 @@ fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str
 }
 
 fn unreadable(row: &rusqlite::Row<'_>, column: &str, error: &dyn Display) -> rusqlite::Error {
-    let place = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
-    place.map_or_else(|error| error, |what| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, what.into()))
+    let message = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
+    message.map_or_else(|error| error, |text| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, text.into()))
 }

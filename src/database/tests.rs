@@ -22,7 +22,7 @@ const POLICY: PollPolicy = PollPolicy {
 #[test]
 fn the_writer_uses_wal_full_sync_and_an_untrusted_schema() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut file = file::LockedFile::lock(&directory.path().join("database.db")).expect("a lock");
+    let mut file = file::DatabaseFile::acquire(&directory.path().join("database.db")).expect("a lock");
     let connection = file.connect().expect("a database");
     for (setting, value) in [
         ("journal_mode", Value::from("wal".to_owned())),
@@ -54,8 +54,8 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// An outcome of a poll. The completion time and the message of a source depend on the status, because a change of either alone is not
-/// saved. The creation time is always set.
+/// An outcome of a poll. Avoids the changes that are not saved: of only the completion time, of only the message of a source, and of a
+/// creation time that was missing.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
     let source = (0..3_u32, 0..SourceStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
         let status = SourceStatus::DOCUMENTED[status].clone();
@@ -98,7 +98,7 @@ impl Model {
 
     fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
         let change = self.tracker.handle(outcome.clone(), now).change;
-        let seen = |kind| matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged);
+        let seen = |kind| !matches!(kind, DetailKind::Vanished | DetailKind::Returned);
         if change.transition.is_some() || !change.sources.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
             self.last_seen = Some(now.wall);
         }
@@ -107,10 +107,10 @@ impl Model {
     }
 
     fn expected(&self) -> Option<JobState> {
-        let known = self.tracker.state()?;
-        let (since, last_seen) = (to_milliseconds(known.since), to_milliseconds(self.last_seen?));
-        let vanished_at = known.vanished_at.map(to_milliseconds);
-        Some(JobState { since, last_seen, vanished_at, ..JobState::clone(known) })
+        let state = self.tracker.state()?;
+        let (since, last_seen) = (to_milliseconds(state.since), to_milliseconds(self.last_seen?));
+        let vanished_at = state.vanished_at.map(to_milliseconds);
+        Some(JobState { since, last_seen, vanished_at, ..JobState::clone(state) })
     }
 }
 
@@ -141,11 +141,11 @@ proptest! {
             let database = Database::open(&path, &instruments).expect("the same database");
             let restored = database.restore(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
-                let (store, ended_since) = (model.id.target_store(), time(50_000, 0));
-                let recent = database.restore(JobQuery::Recent { store, ended_since }).await.expect("its jobs");
-                let is_recent = |known: &JobState| !known.status.is_terminal() || known.since >= ended_since;
-                let expected = restored.get_key_value(&model.id).filter(|(_, known)| is_recent(known));
-                assert_eq!(recent.first_key_value(), expected);
+                let (store, instant) = (model.id.target_store(), time(50_000, 0));
+                let found = database.restore(JobQuery::NotEndedBefore { store, instant }).await.expect("its jobs");
+                let is_selected = |state: &JobState| !state.status.is_terminal() || state.since >= instant;
+                let expected = restored.get_key_value(&model.id).filter(|(_, state)| is_selected(state));
+                assert_eq!(found.first_key_value(), expected);
             }
             restored
         });
@@ -178,7 +178,7 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
         rusqlite::Connection::open(&path).expect("a connection").execute_batch(insert).expect("a row");
         let older = DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
         assert!(matches!(older, ReadError::Open(OpenError::OlderSchema { .. })), "{older}");
-        drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
+        drop(file::DatabaseFile::acquire(&path).and_then(|mut file| file.connect()).expect("a database"));
         let json =
             serde_json::to_string(&DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows"));
         let start =
@@ -186,9 +186,9 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
         assert!(json.as_ref().is_ok_and(|json| json.starts_with(start)), "{json:?}");
         let connection = rusqlite::Connection::open(&path).expect("a connection");
         let id = Model::new("default").id;
-        let known = &queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job")[&id];
-        assert_eq!(known.sources.values().next().map(|source| &source.status), Some(&SourceStatus::Finished));
-        assert!(known.vanished_at.is_some());
+        let state = &queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job")[&id];
+        assert_eq!(state.sources.values().next().map(|source| &source.status), Some(&SourceStatus::Finished));
+        assert!(state.vanished_at.is_some());
         std::fs::remove_file(&path).expect("a file");
     }
 }
@@ -202,7 +202,7 @@ fn an_unclean_stop_is_recognised_by_the_process_id() {
     let lock_file = || std::fs::read_to_string(directory.path().join("database.db.lock")).expect("a lock file");
     runtime.block_on(Database::open(&path, &instruments).expect("a database").close());
     assert_eq!(lock_file(), "", "closed");
-    drop(file::LockedFile::lock(&path).and_then(|mut file| file.connect()).expect("a database"));
+    drop(file::DatabaseFile::acquire(&path).and_then(|mut file| file.connect()).expect("a database"));
     assert_eq!(lock_file().trim_end(), std::process::id().to_string(), "not closed by the writer");
     // SQLite's check reads every page. Without the check, opening reads only the schema.
     let length = std::fs::metadata(&path).expect("a file").len();
@@ -222,6 +222,6 @@ fn a_row_that_cannot_be_read_is_skipped() {
         connection.execute(insert, rusqlite::params![id, observed_at]).expect("a row");
     }
     let id = Model::new("default").id;
-    let known = queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job");
-    assert_eq!(known[&id].last_seen.to_string(), "2023-11-14T22:13:21Z");
+    let states = queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job");
+    assert_eq!(states[&id].last_seen.to_string(), "2023-11-14T22:13:21Z");
 }

@@ -1,7 +1,7 @@
 //! The only writer: it owns the connection. It commits a group of waiting changes in one transaction, then acknowledges each change.
 //!
-//! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens and
-//! checks the file again. The caller decides whether to repeat a request. The writer publishes whether commits and checks succeed.
+//! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens the
+//! file again, with SQLite's check. The caller decides whether to repeat a request. Health is the result of the last commit or probe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::errors::{OpenError, WriterError};
-use super::file::LockedFile;
+use super::file::DatabaseFile;
 use super::{JobQuery, changes, queries};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
@@ -23,7 +23,7 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
-/// Largest group. It bounds how long the first caller waits.
+/// Maximum of requests taken from the queue at once, and so of changes in a group. It bounds how long the first caller waits.
 const GROUP_MAX: usize = 1024;
 
 /// Sends the result of a request. The caller may have dropped the receiver.
@@ -43,7 +43,7 @@ pub(super) enum Request {
         reply: Reply<usize>,
     },
     /// Tests whether the write lock can be taken.
-    Check(Reply<()>),
+    Probe(Reply<()>),
     /// Stops the writer after all queued requests.
     Close(oneshot::Sender<()>),
 }
@@ -61,7 +61,7 @@ pub(super) struct Writer {
     connection: Option<Connection>,
     /// The identity of the file when the connection was opened.
     identity: Option<(u64, u64)>,
-    file: LockedFile,
+    file: DatabaseFile,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,
 }
@@ -72,10 +72,10 @@ impl Writer {
     /// # Errors
     /// As [`super::Database::open`].
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
-        let mut file = LockedFile::lock(path)?;
+        let mut file = DatabaseFile::acquire(path)?;
         let mut connection = connect(&mut file);
         if let Err(OpenError::Damaged { .. }) = connection {
-            // A failing disk can look like damage to SQLite.
+            // A failing disk can look like damage to SQLite. If this read fails, the file is not moved.
             file.read_all()?;
             connection = connect(&mut file);
         }
@@ -122,19 +122,20 @@ impl Writer {
                     Request::Restore { jobs, reply } => {
                         // The result includes the changes that were queued before.
                         self.commit_group(mem::take(&mut group));
-                        // One transaction, so that all jobs are read at the same point in time.
+                        // One transaction: SQLite takes its read lock once, not for every query.
                         let read = self.execute(|connection| queries::restore(&*connection.transaction()?, jobs));
                         drop(reply.send(read));
                     }
                     Request::DeleteEnded { before, watched, reply } => {
-                        // The group is committed later: a job whose retention has expired normally has no queued change.
+                        // The group may be committed later: a job with a queued change is normally in `watched`. Otherwise only the
+                        // rows of that change remain.
                         let deleted = self.commit(|transaction| changes::delete_ended(transaction, before, &watched));
                         drop(reply.send(deleted));
                     }
-                    Request::Check(reply) => {
-                        // The check frees the pages of these commits.
+                    Request::Probe(reply) => {
+                        // Commit first: the probe then also frees the pages of this commit.
                         self.commit_group(mem::take(&mut group));
-                        drop(reply.send(self.check()));
+                        drop(reply.send(self.probe()));
                     }
                     Request::Close(reply) => {
                         queue.close();
@@ -145,10 +146,9 @@ impl Writer {
             self.commit_group(group);
         }
         // Closing the last connection moves the WAL into the database.
-        let closed = self.connection.take().map(|connection| connection.close().map_err(|(_, error)| error));
-        let error = match closed {
+        let error = match self.connection.take().map(Connection::close) {
             Some(Ok(())) => self.file.mark_closed().err().map(|error| error.to_string()),
-            Some(Err(error)) => Some(error.to_string()),
+            Some(Err((_, error))) => Some(error.to_string()),
             None => None,
         };
         if let Some(error) = error {
@@ -193,11 +193,11 @@ impl Writer {
         result
     }
 
-    /// Takes the write lock and releases it. Writes nothing.
-    fn check(&mut self) -> Result<(), WriterError> {
+    /// Takes the write lock and releases it.
+    fn probe(&mut self) -> Result<(), WriterError> {
         let result = self.execute(|connection| {
             connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
-            // Free the page cache; the operating system caches the pages, too.
+            // Free SQLite's page cache; the kernel caches the pages, too.
             connection.execute_batch("PRAGMA shrink_memory")
         });
         self.publish_health(result.as_ref().err());
@@ -207,8 +207,8 @@ impl Writer {
     /// Calls `work` with the connection. Opens the file first if the last operation failed, or if the file was replaced or deleted: a
     /// commit to the old file would be lost.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
-        let present = self.connection.take().filter(|_| self.file.identity() == self.identity);
-        let mut connection = if let Some(connection) = present {
+        let usable = self.connection.take().filter(|_| self.file.identity() == self.identity);
+        let mut connection = if let Some(connection) = usable {
             connection
         } else {
             let opened = connect(&mut self.file);
@@ -227,7 +227,7 @@ impl Writer {
         }
     }
 
-    /// Publishes the result of a commit or check. Logs only changes, because every watch gets the same error.
+    /// Publishes the result of a commit or probe. Logs only when it differs from the last one: one failure affects many requests.
     fn publish_health(&self, error: Option<&WriterError>) {
         let error = error.map(ToString::to_string);
         let changed = self.health.send_if_modified(|health| {
@@ -245,9 +245,9 @@ impl Writer {
     }
 }
 
-/// Opens the file, and tests that every table has its columns: SQLite's check accepts a table that was altered by hand.
-fn connect(file: &mut LockedFile) -> Result<Connection, OpenError> {
+/// Opens the file and requires every column of refwatch: SQLite's check accepts a table that was altered by hand.
+fn connect(file: &mut DatabaseFile) -> Result<Connection, OpenError> {
     let connection = file.connect()?;
-    queries::check_columns(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
+    queries::require_columns(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
     Ok(connection)
 }

@@ -1,4 +1,4 @@
--- Prepares the tables for other kinds of jobs: kind is the kind of job, and the names are no longer those of reference imports.
+-- Prepares the tables for other kinds of jobs: kind is the kind of job, and all names but source_file are generic.
 -- Drops the column hash. The former details.kind becomes details.detail.
 CREATE TABLE new_transitions (
     id INTEGER PRIMARY KEY,

@@ -188,8 +188,8 @@ impl Supervisor {
         // Every store entry has a `remove_after`.
         let retention = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
-        let ended_since = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
-        JobQuery::Recent { store: store.clone(), ended_since }
+        let instant = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
+        JobQuery::NotEndedBefore { store: store.clone(), instant }
     }
 
     /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
