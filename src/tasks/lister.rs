@@ -222,8 +222,7 @@ impl Lister {
         }
         let now = self.context.clock.now().wall;
         if let Some(window) = &mut self.window {
-            // A listing that was cut short must not move the window past jobs that it left out.
-            if not_watched_because.is_none() && token.is_none() {
+            if not_watched_because.is_none() {
                 window.record_listing(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
             self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
@@ -308,7 +307,7 @@ impl Lister {
             self.cut_short_logged = true;
             let TargetStore { target, store } = &self.store;
             let missed = format!(
-                "only the first {PAGES_MAX} pages of its jobs are listed, so jobs on later pages are not discovered: set a shorter `created_within`"
+                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not discovered: set a shorter `created_within`"
             );
             warn!(event = "listing_cut_short", %target, store_id = %store, "{missed}");
             self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));

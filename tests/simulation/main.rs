@@ -182,11 +182,6 @@ fn a_hanging_job_does_not_cause_listings_of_all_later_jobs() {
 }
 
 #[test]
-fn jobs_that_cut_short_listings_leave_out_are_discovered_by_a_later_complete_listing() {
-    assert_eq!(measurements::ends_after_cut_short_listings(), 140);
-}
-
-#[test]
 fn unseen_ended_jobs_are_removed_when_get_is_denied() {
     assert_eq!(measurements::retained_with_get_denied(), 0);
 }

@@ -286,23 +286,6 @@ pub(crate) fn listings_with_retry_after() -> usize {
     run_of(&Scenario { jobs, discovery: Some(DISCOVERY), listing, ..without_faults }).calls.len()
 }
 
-/// Detected ends in a store of 140 jobs with one job a page. Until the oldest job ends, 100 pages cannot show the 39 jobs with
-/// the greatest ids, but show a job that is created half an hour after them.
-pub(crate) fn ends_after_cut_short_listings() -> usize {
-    let job = |nth, created, ended| {
-        let [created, ended] = [created, ended].map(Duration::from_mins);
-        Job::new(0, nth, vec![(created, JobStatus::InProgress), (ended, JobStatus::Completed)])
-    };
-    let mut jobs = vec![job(0, 0, 80), job(1, 70, 71)];
-    jobs.extend((2..70).map(|nth| job(nth, 0, 1)));
-    jobs.push(job(70, 30, 31));
-    jobs.extend((71..140).map(|nth| job(nth, 40, 41)));
-    let mut scenario =
-        Scenario { discovery: Some(DISCOVERY), ..Scenario::without_faults(1, jobs, Duration::from_hours(2)) };
-    (scenario.listing, scenario.poll.min_interval) = (Listing::SingleJobPages, Duration::from_mins(1));
-    run_of(&scenario).ends.len()
-}
-
 const DISCOVERY: Discovery = Discovery { since: Duration::from_hours(7 * 24), remove_after: Duration::from_hours(1) };
 
 /// Jobs created `apart` from each other that end after `length`.

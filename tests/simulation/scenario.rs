@@ -76,8 +76,6 @@ pub(crate) enum Listing {
     Busy(Duration),
     /// Each nth request is throttled.
     Throttles(u64),
-    /// Each page has one job.
-    SingleJobPages,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

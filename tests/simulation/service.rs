@@ -323,8 +323,7 @@ impl Service {
             status: job.at(then).clone(),
             created_at: Some(created(job)),
         };
-        let length = if self.scenario.listing == Listing::SingleJobPages { 1 } else { PAGE_JOBS };
-        let jobs: Vec<ListedJob> = rest.by_ref().take(length).map(listed).collect();
+        let jobs: Vec<ListedJob> = rest.by_ref().take(PAGE_JOBS).map(listed).collect();
         let next_token = jobs.last().filter(|_| rest.next().is_some()).map(|last| last.job.to_string());
         ListPage { jobs, next_token }
     }
@@ -374,7 +373,7 @@ impl HealthOmics for Access {
             let nth = self.service.state().listings;
             match self.service.scenario.listing {
                 Listing::Throttles(each) if nth.is_multiple_of(each) => Err(failed(FailureReason::Throttled)),
-                Listing::Lags(_) | Listing::Throttles(_) | Listing::SingleJobPages => {
+                Listing::Lags(_) | Listing::Throttles(_) => {
                     let lag = if let Listing::Lags(lag) = self.service.scenario.listing { lag } else { Duration::ZERO };
                     let mut page = self.service.page(store, created_after, token.as_deref(), lag);
                     if incorrect {
