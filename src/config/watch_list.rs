@@ -12,7 +12,7 @@ use crate::core::tracker::PollPolicy;
 /// The jobs and stores to watch, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
-    /// In an `Arc`, because the daemon, the last load and the supervisor hold copies of a list that rarely changes.
+    /// In an `Arc`, because the list may be long and configurations are cloned.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
     /// The stores whose jobs are all watched.
     pub stores: BTreeMap<TargetStore, StoreEntry>,
@@ -25,14 +25,14 @@ pub struct JobEntry {
     pub name: Arc<str>,
     /// In an `Arc`, because most jobs have the same policy.
     pub policy: Arc<PollPolicy>,
-    /// How long the job is retained after its end. `None`: as long as it is in the watch list.
+    /// How long the job stays on the page and in the metrics after its end. `None`: as long as it is in the watch list.
     pub remove_after: Option<Duration>,
 }
 
 /// The settings of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEntry {
-    /// The maximum age of a job when discovery in this store begins.
+    /// The maximum age of a job when refwatch first lists the store.
     pub created_within: Duration,
     /// The settings of each job of the store. The jobs share the store's name.
     pub each: JobEntry,
