@@ -155,8 +155,8 @@ fn target_name(written: Option<Spanned<String>>) -> Arc<str> {
     value(written).map_or_else(|| TargetConfig::DEFAULT.into(), Into::into)
 }
 
-fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> Arc<PollPolicy> {
+fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> PollPolicy {
     let mut poll = *poll;
     set(&mut poll.interval, own_interval);
-    Arc::new(poll.policy())
+    poll.policy()
 }

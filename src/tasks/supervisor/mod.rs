@@ -312,7 +312,7 @@ impl Supervisor {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before watches") };
         let hints = self.registries.entry(id.target_store()).or_default().subscribe(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), hints, seed);
+        let poller = Poller::new(target, Arc::clone(&id), entry.policy, known.map(Arc::new), hints, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
         let watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
         self.tasks.start(TaskKey::Watch(id), restarts, |stop| watcher.run(stop));
