@@ -1,4 +1,4 @@
-//! Access to the listener: TLS files and password hashes. A hash is never shown, because passwords can be guessed from it.
+//! TLS files and password hashes of the listener. Logs, `Debug` and `/config` omit hashes, because passwords can be guessed from them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct TlsConfig {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
-/// A login computes 2^cost rounds: several seconds at cost 16. A higher cost would lock out every user.
+/// A login computes 2^cost rounds, which take several seconds at cost 16.
 const PASSWORD_COST_MAX: u32 = 16;
 
 impl FromStr for PasswordHash {

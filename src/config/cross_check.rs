@@ -1,6 +1,6 @@
 //! Checks that depend on several entries or files: duplicates, undefined targets, and durations limited by another table.
 //!
-//! A conflict between two files is reported in only one of them, so that the other file still applies.
+//! A duplicate is reported at the later entry only, so that the file of the earlier entry still applies.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::{ConfigFile, Job, Store};
+use super::raw::{Job, ParsedFile, Store};
 use super::resolve::interval_error;
 use super::suggest::nearest;
 use super::watch_list::StoreEntry;
@@ -27,20 +27,21 @@ struct Entry<'a> {
     job: Option<&'a Spanned<ImportJobId>>,
     name: &'a Option<Spanned<String>>,
     target: &'a Option<Spanned<String>>,
+    /// The outer `None`: the key is absent. The inner `None`: "auto".
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
 /// Checks all files, and then repeatedly the files without a problem: an entry may need a target of a file that is left out.
-pub(super) fn cross_check(files: &mut [ConfigFile], settings: &Config) {
+pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
     let mut checks_bad_files = true;
     loop {
-        let is_checked = |file: &ConfigFile| checks_bad_files || file.problems.is_empty();
+        let is_checked = |file: &ParsedFile| checks_bad_files || file.problems.is_empty();
         let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
-        // A duplicate is reported in the file that is checked later. Files that are left out anyway are checked last.
+        // A duplicate is reported in the file that is checked later: if possible, in a file that is left out anyway.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, problems: Vec::new(), targets: BTreeMap::new() };
         for &index in &order {
-            checker.check_targets(index);
+            checker.check_target_tables(index);
             checker.check_durations(index, settings.database.retention);
         }
         let entries: Vec<Entry<'_>> = order.iter().flat_map(|&index| entries(index, &files[index])).collect();
@@ -61,13 +62,13 @@ pub(super) fn cross_check(files: &mut [ConfigFile], settings: &Config) {
 }
 
 /// Returns the jobs and stores of a file in the order of the file.
-fn entries(file: usize, ConfigFile { tables, .. }: &ConfigFile) -> Vec<Entry<'_>> {
-    let jobs = tables.job.iter().flatten().filter_map(|Job { name, reference_store_id, id, target, interval }| {
+fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> {
+    let jobs = root.job.iter().flatten().filter_map(|Job { name, reference_store_id, id, target, interval }| {
         let (store, job) = (reference_store_id.as_ref()?, Some(id.as_ref()?));
         Some(Entry { file, store, job, name, target, interval })
     });
     let stores =
-        tables.store.iter().flatten().filter_map(|Store { name, reference_store_id, target, interval, .. }| {
+        root.store.iter().flatten().filter_map(|Store { name, reference_store_id, target, interval, .. }| {
             let store = reference_store_id.as_ref()?;
             Some(Entry { file, store, job: None, name, target, interval })
         });
@@ -101,7 +102,7 @@ impl Entry<'_> {
 }
 
 struct Checker<'a> {
-    files: &'a [ConfigFile],
+    files: &'a [ParsedFile],
     /// Each with the index of its file.
     problems: Vec<(usize, Problem)>,
     targets: BTreeMap<&'a str, FileSpan>,
@@ -122,9 +123,9 @@ impl Checker<'_> {
         self.problems.push((file, problem.with_other(other)));
     }
 
-    fn check_targets(&mut self, file: usize) {
+    fn check_target_tables(&mut self, file: usize) {
         let files = self.files;
-        for (name, target) in &files[file].tables.target {
+        for (name, target) in &files[file].root.target {
             let span = (file, name.span());
             if let Some(other) = self.targets.insert(name.get_ref(), span.clone()) {
                 self.report_conflict(span, other, "this target is defined twice", "remove or rename one of them");
@@ -138,7 +139,7 @@ impl Checker<'_> {
     fn check_entries(&mut self, entries: &[Entry<'_>], min_interval: Duration) {
         let (mut ids, mut names) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
-            self.check_target(entry);
+            self.check_target_exists(entry);
             if let Some((span, message)) = interval_error(entry.interval.as_ref(), min_interval) {
                 self.report((entry.file, span), &message, None);
             }
@@ -156,7 +157,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_target(&mut self, entry: &Entry<'_>) {
+    fn check_target_exists(&mut self, entry: &Entry<'_>) {
         let Some(written) = entry.target else { return };
         let target = entry.target();
         if target == TargetConfig::DEFAULT || self.targets.contains_key(target) {
@@ -169,9 +170,9 @@ impl Checker<'_> {
         self.report((entry.file, written.span()), &format!("there is no target \"{target}\""), Some(&help));
     }
 
-    /// A job whose rows were deleted would count as new if refwatch still listed it.
+    /// Reports store durations longer than the retention: a job whose rows were deleted must not be discovered again.
     fn check_durations(&mut self, index: usize, retention: Duration) {
-        for store in self.files[index].tables.store.iter().flatten() {
+        for store in self.files[index].root.store.iter().flatten() {
             let Some(id) = &store.reference_store_id else { continue };
             for (key, written, default) in [
                 ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN),
@@ -188,7 +189,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports jobs that have the id of a store. Ids are long and random, so equal ids are a mistake.
+    /// Reports jobs whose id is also the id of a store. Ids are long, so this is no coincidence but a mistake.
     fn check_swapped_ids(&mut self, entries: &[Entry<'_>]) {
         // Counts the entries of each store, and keeps the span of the first one.
         let mut stores: BTreeMap<&str, (usize, FileSpan)> = BTreeMap::new();
@@ -198,7 +199,7 @@ impl Checker<'_> {
         for entry in entries {
             let (store, Some(job)) = entry.ids() else { continue };
             let Some((count, other)) = stores.get(job) else { continue };
-            // More entries have this store than have the job's id as their store, so the other entry is wrong.
+            // The id that more entries use as a store is the real store. Only the minority is reported; on a tie, both sides.
             if store != job && *count < stores.get(store).map_or(0, |(count, _)| *count) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! The problems of a configuration with their locations, as text.
 //!
-//! The log, the page, the API and most commands show `FILE:LINE:COLUMN: MESSAGE` without the line, because the line may contain a
-//! password. Only `refwatch check` shows the line, with [`Problems::render`]. All text is sanitized before it is shown.
+//! The log, the page, the API and most commands show `FILE:LINE:COLUMN: MESSAGE` without the line's text, because it may contain a
+//! password. Only `refwatch check` shows the text, with [`Problems::render`]. All text is sanitized before it is shown.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -15,25 +15,24 @@ use crate::core::sanitize::{Sanitized, excerpt, is_unsafe_to_display};
 /// The maximum number of characters of a line in a snippet. A line may be as long as the file.
 const LINE_LENGTH_MAX: usize = 1000;
 
-/// The maximum number of characters of a message. It may quote a value as long as the file.
+/// The maximum number of characters of a message, a help or a path. A message may quote a key as long as the file.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
 const OTHER: &str = "the other entry is here";
 
 /// A file and the text that was read from it.
-#[derive(Debug)]
 pub(super) struct Source {
     pub path: Arc<Path>,
     pub text: String,
 }
 
-/// The rule that an entry violates, where, and how to correct it.
+/// A mistake, its location, and how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     message: String,
     location: Location,
     help: Option<String>,
-    /// The entry that this one conflicts with, such as the first of two equal names.
+    /// The other entry of a conflict, such as the first of two equal names.
     other: Option<Location>,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-/// A duration in the largest unit without a fraction. The configuration file accepts this format.
+/// A duration in the largest unit without a fraction, rounded down to milliseconds. The configuration file accepts this format.
 pub(super) struct DurationText(pub Duration);
 
 impl Display for DurationText {

@@ -1,7 +1,7 @@
 //! Reads the files of a configuration, and lists the files that match a pattern of `include`.
 //!
-//! A load reads each file once, so all diagnostics of a file quote the same content. Pipes and devices are rejected, and opening a
-//! pipe does not wait for its other end.
+//! Diagnostics quote the text that was read here, so a later change of the file does not affect them. Pipes and devices are rejected,
+//! and opening a pipe does not wait for its other end.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use super::diagnostics::{Location, Problem, Source};
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
 impl Source {
-    /// Reads a file. If this fails, the text is empty and the problem has the reason.
+    /// Reads a file. If there is a problem, the text is empty, or lossy if the only problem is that some bytes are not UTF-8.
     pub(super) fn read(path: &Path, help: Option<&str>) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
         let unreadable = |message: &str| {
@@ -59,7 +59,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Returns the files that match `pattern`, ordered by name. A pattern without `*` is returned as it is, even if the file does not
-/// exist. A pattern matches hidden files only if it begins with a dot. If the directory does not exist, nothing matches.
+/// exist. A hidden file matches only if the pattern's last part begins with a dot. If the directory does not exist, nothing matches.
 ///
 /// # Errors
 /// The directory cannot be read.

@@ -1,18 +1,18 @@
-//! The configuration. A [`Config`] is valid: no other module checks its values again.
+//! The configuration. A loaded [`Config`] is valid, so other modules do not check its values again.
 //!
-//! `load` reads the files. `reader` parses each document into the tables of `raw` and checks values against the rules of `values`.
+//! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`.
 //! `cross_check` finds conflicts between entries, also of different files. `resolve` applies the defaults. Errors of every step become
-//! `diagnostics`. `diff` compares two configurations, `render` writes a configuration as TOML, and `schema` generates the JSON Schema.
+//! `diagnostics`. `reload` compares a new configuration with the running one, `render` writes TOML, and `schema` the JSON Schema.
 
 mod access;
 mod cross_check;
 mod diagnostics;
-mod diff;
 mod duration_text;
 mod files;
 mod load;
 mod raw;
 mod reader;
+mod reload;
 mod render;
 mod resolve;
 mod schema;
@@ -46,7 +46,7 @@ pub struct Config {
     /// By name. `default` is always present.
     pub targets: BTreeMap<Arc<str>, TargetConfig>,
     pub watch_list: WatchList,
-    /// The poll settings of jobs and stores without settings of their own.
+    /// The poll settings. A job or store may have its own interval.
     pub poll: PollConfig,
     pub database: DatabaseConfig,
     pub http: HttpConfig,
@@ -87,7 +87,7 @@ pub struct TargetConfig {
     pub quota: Quota,
     /// The timeout of one request: credentials, connect, headers and body.
     pub timeout: Duration,
-    /// The delay between probes while all requests of this target fail.
+    /// The delay between attempts while all requests of this target fail.
     pub backoff: BackoffPolicy,
     /// The endpoint is the embedded simulator, which accepts any credentials. No file can set this.
     pub simulated: bool,
@@ -266,7 +266,7 @@ impl Default for PollConfig {
 }
 
 impl PollConfig {
-    /// The policy of a job. Without a fixed interval, it uses `min_interval`, and waiting for the pacer makes the interval longer.
+    /// The policy of a job. Without a fixed interval, it uses `min_interval`, and the quota may make the interval longer.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
         let interval = self.interval.unwrap_or(self.min_interval);

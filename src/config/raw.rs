@@ -1,6 +1,6 @@
 //! The tables and keys of the configuration files, before defaults are applied.
 //!
-//! The JSON Schema and docs/configuration.md take the descriptions of tables and keys from the comments here.
+//! The comments on tables and keys become the descriptions in the JSON Schema. docs/configuration.md repeats them.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::values::{
 };
 
 tables! {
-    File, "the top level of the main file" requires [] {
+    RootTable, "the top level of the main file" requires [] {
         /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
         include: List<IncludePattern>,
         /// How jobs are polled.
@@ -36,7 +36,7 @@ tables! {
         store: List<Nested<Store>>,
     }
 
-    IncludedFile, "an included file" requires [] {
+    IncludedRootTable, "an included file" requires [] {
         /// Accounts and regions, by name.
         target: Map<TargetName, Nested<Target>>,
         /// The jobs to watch.
@@ -150,14 +150,14 @@ tables! {
 }
 
 /// A parsed file with its problems.
-pub(super) struct ConfigFile {
+pub(super) struct ParsedFile {
     pub source: Source,
-    /// Values that have problems are absent.
-    pub tables: File,
+    /// Values that have problems are absent. An included file has only the keys of `IncludedRootTable`.
+    pub root: RootTable,
     pub problems: Vec<Problem>,
 }
 
-impl ConfigFile {
+impl ParsedFile {
     pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
         self.problems.push(Problem::new(Location::new(&self.source, span), message, help));
     }

@@ -1,6 +1,6 @@
 //! Parses the tables of one file in a single pass and collects all problems. An invalid value reads as absent, so parsing continues.
 //!
-//! [`tables!`] declares the keys of a table. It generates the table's struct, parser and JSON Schema, so they cannot disagree.
+//! [`tables!`] declares the keys of a table. It generates the table's struct, parser and JSON Schema, so that they have the same keys.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use super::values::{Invalid, Kind};
 
 /// A table with a fixed set of keys.
 pub(super) trait Table: Default {
-    /// The table in TOML: `[poll]`.
-    const SYNTAX: &'static str;
+    /// How messages name the table: `[poll]`.
+    const NAME: &'static str;
     const KEYS: &'static [Key];
     const REQUIRED: &'static [&'static str];
 
@@ -32,7 +32,7 @@ pub(super) struct Key {
 
 /// Declares tables. The type of a key is a kind of `values`, or a [`List`], [`Nested`] or [`Map`].
 macro_rules! tables {
-    ($($name:ident, $syntax:literal requires $required:tt {
+    ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
     })*) => {
         $(
@@ -42,7 +42,7 @@ macro_rules! tables {
             }
 
             impl Table for $name {
-                const SYNTAX: &'static str = $syntax;
+                const NAME: &'static str = $table_name;
                 const KEYS: &'static [Key] = &[
                     $(Key { name: stringify!($key), description: concat!($($doc),*), schema: <$field as Field>::schema },)*
                 ];
@@ -61,8 +61,8 @@ pub(super) use tables;
 pub(super) trait Field {
     type Read: Default;
 
-    /// The value in TOML if it is a table: `[poll]`.
-    const SYNTAX: Option<&'static str> = None;
+    /// How messages name the value, if it is a table.
+    const TABLE_NAME: Option<&'static str> = None;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read;
 
@@ -90,7 +90,7 @@ impl<F: Field> Field for List<F> {
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
         let DeValue::Array(array) = value.get_ref() else {
-            reader.wrong_type(key, "an array", value, F::SYNTAX);
+            reader.wrong_type(key, "an array", value, F::TABLE_NAME);
             return None;
         };
         Some(array.iter().map(|value| F::read(reader, key, value)).collect())
@@ -107,13 +107,13 @@ pub(super) struct Nested<T>(PhantomData<T>);
 impl<T: Table> Field for Nested<T> {
     type Read = T;
 
-    const SYNTAX: Option<&'static str> = Some(T::SYNTAX);
+    const TABLE_NAME: Option<&'static str> = Some(T::NAME);
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> T {
         if let DeValue::Table(table) = value.get_ref() {
             return reader.table(table, value.span());
         }
-        reader.wrong_type(key, "a table", value, Self::SYNTAX);
+        reader.wrong_type(key, "a table", value, Self::TABLE_NAME);
         T::default()
     }
 
@@ -168,7 +168,7 @@ pub(super) fn table_schema<T: Table>() -> Json {
     schema
 }
 
-/// The old and new names of keys that were renamed before the first release.
+/// Keys of development versions and their present names, for users with an old file.
 const RENAMED: [(&str, &str); 5] = [
     ("record", "database"),
     ("keep", "retention"),
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem::new(Location::new(self.source, span), message, help));
     }
 
-    /// Parses a table. `span` is where missing keys are reported.
+    /// Reads a table, and reports unknown and missing keys. `span` is where missing keys are reported.
     pub(super) fn table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
         let known: Vec<&str> = T::KEYS.iter().map(|key| key.name).collect();
         let mut missing: Vec<&str> = T::REQUIRED.to_vec();
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
             self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
         }
         for key in missing {
-            let help = format!("{} requires `{}`", T::SYNTAX, T::REQUIRED.join("` and `"));
+            let help = format!("{} requires `{}`", T::NAME, T::REQUIRED.join("` and `"));
             self.report(span.clone(), &format!("the key `{key}` is missing"), Some(help));
         }
         T::read(self, table)
@@ -229,8 +229,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, syntax: Option<&str>) {
-        let help = syntax.map(|syntax| format!("write {syntax}"));
+    fn wrong_type(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, table_name: Option<&str>) {
+        let help = table_name.map(|name| format!("write {name}"));
         let Invalid { rule, help } = Invalid::wrong_type(expected, value.get_ref(), help);
         self.report(value.span(), &format!("`{key}` {rule}"), help);
     }

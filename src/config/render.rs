@@ -1,4 +1,4 @@
-//! Writes a [`Config`] as TOML with all defaults. Secrets are replaced. Loading the TOML returns the same configuration otherwise.
+//! Writes a loaded [`Config`] as TOML with all defaults. Secrets are replaced; if there are none, the TOML can be loaded again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Config {
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
         let stores = stores.iter().map(|(id, entry)| store_table(id, entry, poll));
-        entries([
+        present_keys([
             ("poll", Some(poll_table(poll, timeout))),
             (
                 "database",
@@ -121,9 +121,9 @@ fn duration(duration: Duration) -> Value {
 }
 
 fn table<const N: usize>(values: [(&str, Option<Value>); N]) -> Value {
-    Value::Table(entries(values))
+    Value::Table(present_keys(values))
 }
 
-fn entries<const N: usize>(values: [(&str, Option<Value>); N]) -> Table {
+fn present_keys<const N: usize>(values: [(&str, Option<Value>); N]) -> Table {
     values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }

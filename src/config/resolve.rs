@@ -1,6 +1,6 @@
 //! Converts the parsed tables to a [`Config`]: applies defaults, and resolves relative paths.
 //!
-//! It also reports settings of the main file that contradict one another.
+//! It also reports a missing database path, and settings of the main file that contradict one another.
 
 use std::collections::BTreeMap;
 use std::mem::take;
@@ -13,16 +13,17 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::{ConfigFile, File, Http, Job, Log, Poll, Quota as RawQuota, Store, Target};
+use super::raw::{Http, Job, Log, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target};
 use super::watch_list::{JobEntry, StoreEntry};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// Moves the settings out of the main file. The result has the target `default` and an empty watch list. Relative paths start at `base`.
-pub(super) fn settings(main: &mut ConfigFile, base: &Path) -> Config {
-    let database = take(&mut main.tables.database);
+/// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Paths start at `base`.
+pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
+    let database = take(&mut main.root.database);
     let path = value(database.path).map(|path| base.join(path)).or_else(DatabaseConfig::default_path);
+    // If the main file has a problem, it may be an invalid `path`, which is already reported.
     if path.is_none() && main.problems.is_empty() {
         let help = "set `path` in [database], or the variable STATE_DIRECTORY, XDG_STATE_HOME or HOME".to_owned();
         let location = Location::whole_file(&main.source.path);
@@ -30,20 +31,20 @@ pub(super) fn settings(main: &mut ConfigFile, base: &Path) -> Config {
     }
     let mut config = Config::new(path.unwrap_or_default());
     set(&mut config.database.retention, database.retention);
-    let written = take(&mut main.tables.poll);
+    let written = take(&mut main.root.poll);
     let timeout = written.timeout.clone();
     set_poll(&mut config.poll, written, main);
-    set_http(&mut config.http, take(&mut main.tables.http), base);
-    set_log(&mut config.log, take(&mut main.tables.log), base);
+    set_http(&mut config.http, take(&mut main.root.http), base);
+    set_log(&mut config.log, take(&mut main.root.log), base);
     let mut target = TargetConfig { backoff: config.poll.backoff, ..TargetConfig::new(TargetConfig::DEFAULT) };
-    set_quota(&mut target.quota, take(&mut main.tables.quota));
+    set_quota(&mut target.quota, take(&mut main.root.quota));
     set(&mut target.timeout, timeout);
     config.targets.insert(target.name.clone(), target);
     config
 }
 
 /// Adds the targets, jobs and stores of all files. Targets inherit the quota, timeout and backoff of the main file.
-pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = File>) {
+pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = RootTable>) {
     let default = config.targets[TargetConfig::DEFAULT].clone();
     let mut jobs = BTreeMap::new();
     for file in files {
@@ -69,14 +70,14 @@ fn value<T>(written: Option<Spanned<T>>) -> Option<T> {
     written.map(Spanned::into_inner)
 }
 
-/// Replaces a default with the value in the file.
+/// Replaces a default with the value in the file, if there is one.
 fn set<T>(default: &mut T, written: Option<Spanned<T>>) {
     if let Some(written) = written {
         *default = written.into_inner();
     }
 }
 
-fn set_poll(poll: &mut PollConfig, written: Poll, main: &mut ConfigFile) {
+fn set_poll(poll: &mut PollConfig, written: Poll, main: &mut ParsedFile) {
     set(&mut poll.min_interval, written.min_interval);
     if let Some((span, message)) = interval_error(written.interval.as_ref(), poll.min_interval) {
         main.report(span, &message, None);
@@ -133,7 +134,7 @@ fn target(name: &Spanned<String>, written: Target, default: &TargetConfig) -> (A
     (Arc::clone(&target.name), target)
 }
 
-/// Returns `None` if a required key is missing. The file is left out in this case.
+/// [`job`] and [`store`] never return `None`: a file without a required key has already been left out.
 fn job(written: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let key = JobKey { store: value(written.reference_store_id)?, job: value(written.id)? };
     let name = value(written.name).unwrap_or_else(|| key.to_string()).into();
@@ -154,8 +155,8 @@ fn target_name(written: Option<Spanned<String>>) -> Arc<str> {
     value(written).map_or_else(|| TargetConfig::DEFAULT.into(), Into::into)
 }
 
-fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> Arc<PollPolicy> {
+fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> PollPolicy {
     let mut poll = *poll;
     set(&mut poll.interval, own_interval);
-    Arc::new(poll.policy())
+    poll.policy()
 }

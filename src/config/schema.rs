@@ -5,14 +5,14 @@
 use serde_json::{Value as Json, json};
 
 use super::duration_text::DurationText;
-use super::raw::File;
+use super::raw::RootTable;
 use super::reader::table_schema;
 use super::watch_list::StoreEntry;
 use super::{Config, Quota, TargetConfig};
 
 #[must_use]
 pub fn schema() -> Json {
-    let mut schema = table_schema::<File>();
+    let mut schema = table_schema::<RootTable>();
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema["title"] = "refwatch.toml".into();
     schema["description"] =
@@ -36,6 +36,7 @@ pub fn schema() -> Json {
         ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER)),
     ];
     defaults.extend(other_defaults.map(|(key, value)| (key.to_owned(), value)));
+    // The default of `database.path` depends on the environment, so the schema has none: its value here is "".
     for (key, value) in defaults.into_iter().filter(|(_, value)| value != "") {
         if let Some(key) = schema.pointer_mut(&format!("/properties/{key}")) {
             key["default"] = value;

@@ -1,4 +1,4 @@
-//! The kinds of values: each has a rule, a JSON Schema, and suggestions for invalid values.
+//! The kinds of values. Each has a rule and a JSON Schema, and some suggest a correction of an invalid value.
 //!
 //! The text of a rule follows the key's name: "`timeout` must be between 1s and 5m". Rules never quote the value, because it may be a
 //! password. A suggestion quotes the value only in a corrected form that satisfies the rule.
@@ -85,22 +85,22 @@ macro_rules! pattern {
     };
 }
 
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Jobs run for hours, so more than ten polls a second are a mistake.
+const SHORTEST_DELAY: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-// Jobs run for hours, so more than ten polls a second or less than one an hour is a mistake.
-duration!(MinInterval, MIN_INTERVAL, HOUR);
+duration!(MinInterval, SHORTEST_DELAY, HOUR);
 duration!(Timeout, SECOND, 5 * MINUTE);
-duration!(BackoffInitial, MIN_INTERVAL, 5 * MINUTE);
+duration!(BackoffInitial, SHORTEST_DELAY, 5 * MINUTE);
 duration!(BackoffMax, SECOND, HOUR);
 duration!(Retention, DAY, 36_500 * DAY);
-// At least one minute, because the clocks of this host and of AWS differ.
-duration!(CreatedWithin, MINUTE, 3_650 * DAY);
 duration!(RemoveAfter, SECOND, 365 * DAY);
 kind!(Interval, Option<Duration>, interval_schema(), |value| text(value, interval, duration_candidates));
+// At least one minute, because the clocks of this host and of AWS may differ.
+duration!(CreatedWithin, MINUTE, 3_650 * DAY);
 
 pattern!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores");
 pattern!(Region, "^[a-z]{2,}(-[a-z]+)+-[0-9]+$", "must be a region such as us-west-2");
@@ -113,13 +113,15 @@ pattern!(
 pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letters, digits or characters of =,.@:/-_+");
 // HTTP basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
+
 kind!(Label, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| text(value, label, no_candidates));
 kind!(StoreId, ReferenceStoreId, pattern_schema(ID_PATTERN), |value| {
-    text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), ids)
+    text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), id_candidates)
 });
 kind!(JobId, ImportJobId, pattern_schema(ID_PATTERN), |value| {
     let rule = "must be 10 to 36 digits, as StartReferenceImportJob returned them";
-    text(value, |text| parse(text, rule), |text| ids(text).into_iter().rev().collect())
+    // In text with both ids, the job's is the last.
+    text(value, |text| parse(text, rule), |text| id_candidates(text).into_iter().rev().collect())
 });
 kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| text(value, path, no_candidates));
 kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
@@ -161,7 +163,8 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Parses a string. A number whose digits violate the rule gets the rule, since quotes would not make it valid.
+/// Parses a string. The first of `candidates` that parses becomes the suggestion. A number without quotes is invalid: it gets the help
+/// "write it in quotes" if that makes it valid, and the violated rule otherwise.
 fn text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -250,7 +253,7 @@ fn duration_candidates(text: &str) -> Vec<String> {
 }
 
 fn interval_schema() -> Json {
-    let mut schema = duration_schema(&(MIN_INTERVAL..=DAY));
+    let mut schema = duration_schema(&(SHORTEST_DELAY..=DAY));
     schema["pattern"] = format!("^(auto|{DURATION_PATTERN})$").into();
     schema
 }
@@ -259,7 +262,7 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     if text == "auto" {
         return Ok(None);
     }
-    duration_between(text, &(MIN_INTERVAL..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
+    duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
 /// Parses the value of a metric label.
@@ -269,7 +272,7 @@ fn label(text: &str) -> Result<String, String> {
 }
 
 /// Returns the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.
-fn ids(text: &str) -> Vec<String> {
+fn id_candidates(text: &str) -> Vec<String> {
     // Skips the account id of an ARN.
     let path = if text.starts_with("arn:") { text.rsplit(':').next().unwrap_or_default() } else { text };
     path.split(|c: char| !c.is_ascii_digit()).filter(|part| part.len() >= 10).map(str::to_owned).collect()

@@ -12,7 +12,7 @@ use crate::core::tracker::PollPolicy;
 /// The jobs and stores to watch, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
-    /// In an `Arc`, because the daemon, the last load and the supervisor hold copies of a list that rarely changes.
+    /// In an `Arc`, because the list may be long and configurations are cloned.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
     /// The stores whose jobs are all watched.
     pub stores: BTreeMap<TargetStore, StoreEntry>,
@@ -23,16 +23,15 @@ pub struct WatchList {
 pub struct JobEntry {
     /// The `watch` label.
     pub name: Arc<str>,
-    /// In an `Arc`, because most jobs have the same policy.
-    pub policy: Arc<PollPolicy>,
-    /// How long the job is retained after its end. `None`: as long as it is in the watch list.
+    pub policy: PollPolicy,
+    /// How long the job stays on the page and in the metrics after its end. `None`: as long as it is in the watch list.
     pub remove_after: Option<Duration>,
 }
 
 /// The settings of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEntry {
-    /// The maximum age of a job when discovery in this store begins.
+    /// The maximum age of a job when refwatch first lists the store.
     pub created_within: Duration,
     /// The settings of each job of the store. The jobs share the store's name.
     pub each: JobEntry,
@@ -44,8 +43,7 @@ impl StoreEntry {
 
     /// A store with the default durations.
     #[must_use]
-    pub fn new(name: Arc<str>, policy: impl Into<Arc<PollPolicy>>) -> Self {
-        let policy = policy.into();
+    pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
         Self {
             created_within: Self::CREATED_WITHIN,
             each: JobEntry { name, policy, remove_after: Some(Self::REMOVE_AFTER) },
@@ -67,11 +65,11 @@ impl WatchList {
     /// A list of jobs of the target `default`, named STORE/JOB.
     #[must_use]
     pub fn of_jobs(jobs: impl IntoIterator<Item = JobKey>, policy: PollPolicy) -> Self {
-        let (target, policy): (Arc<str>, _) = (TargetConfig::DEFAULT.into(), Arc::new(policy));
+        let target: Arc<str> = TargetConfig::DEFAULT.into();
         let entry = |key: JobKey| {
             let name = key.to_string().into();
             let id = WatchId { target: Arc::clone(&target), key };
-            (Arc::new(id), JobEntry { name, policy: Arc::clone(&policy), remove_after: None })
+            (Arc::new(id), JobEntry { name, policy, remove_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }

@@ -139,8 +139,8 @@ impl ConfigWatcher {
         self.next_requested_load = now + REQUEST_PAUSE;
         (self.loaded, self.retry_at) = (Some(stamps), None);
         match &outcome {
-            Ok(Loaded { files, .. }) if *files != self.patterns => {
-                self.patterns.clone_from(files);
+            Ok(Loaded { file_patterns, .. }) if *file_patterns != self.patterns => {
+                self.patterns.clone_from(file_patterns);
                 self.loaded = None;
             }
             Ok(_) => {}

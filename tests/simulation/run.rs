@@ -259,7 +259,7 @@ impl DaemonHost {
         let configured_jobs: BTreeMap<JobKey, &Job> = configured_jobs.map(|(_, job)| (job.key.clone(), job)).collect();
         let mut watch_list = WatchList::of_jobs(configured_jobs.keys().cloned(), self.scenario.poll.policy());
         for (id, entry) in Arc::make_mut(&mut watch_list.jobs) {
-            entry.policy = configured_jobs[&id.key].policy(self.scenario.poll).into();
+            entry.policy = configured_jobs[&id.key].policy(self.scenario.poll);
         }
         self.configured_jobs = configured_jobs.into_keys().collect();
         if let Some(Discovery { since, remove_after }) = self.scenario.discovery {

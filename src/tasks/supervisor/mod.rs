@@ -311,7 +311,7 @@ impl Supervisor {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before job watchers") };
         let slot = self.registries.entry(id.target_store()).or_default().add(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let poller = Poller::new(target, Arc::clone(&id), *entry.policy, known.map(Arc::new), slot, seed);
+        let poller = Poller::new(target, Arc::clone(&id), entry.policy, known.map(Arc::new), slot, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
         let watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
         self.tasks.start(TaskKey::JobWatcher(id), restarts, |stop| watcher.run(stop));

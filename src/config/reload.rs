@@ -1,4 +1,4 @@
-//! Compares two configurations at a reload: retains entries of the old one, and finds changes that require a restart.
+//! Compares a new configuration with the running one: retains missing entries, and finds changes that require a restart.
 //!
 //! It does not decide which tasks are started and stopped: see `tasks::plan`.
 
@@ -7,17 +7,17 @@ use std::sync::Arc;
 use super::Config;
 
 impl Config {
-    /// Adds the jobs, stores and targets of `before` that this configuration lacks. They may be in an included file that was left out,
-    /// and an error in a file must not end a watch.
-    pub fn retain_missing_from(&mut self, before: &Self) {
+    /// Adds the jobs, stores and targets of `running` that this configuration lacks. Call this only if a file was left out: it may have
+    /// these entries, and an error in a file must not end a watch. Entries that were deleted on purpose are retained, too.
+    pub fn retain_missing_from(&mut self, running: &Self) {
         let jobs = Arc::make_mut(&mut self.watch_list.jobs);
-        for (id, entry) in &*before.watch_list.jobs {
+        for (id, entry) in &*running.watch_list.jobs {
             jobs.entry(Arc::clone(id)).or_insert_with(|| entry.clone());
         }
-        for (id, entry) in &before.watch_list.stores {
+        for (id, entry) in &running.watch_list.stores {
             self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
         }
-        for (name, target) in &before.targets {
+        for (name, target) in &running.targets {
             self.targets.entry(Arc::clone(name)).or_insert_with(|| target.clone());
         }
     }
