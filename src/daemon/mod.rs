@@ -236,12 +236,15 @@ async fn wait_for_database(error: &dyn Error, shared: &SharedState, instruments:
     clock.sleep(OPEN_RETRY_DELAY).await;
 }
 
-/// The host names that requests may use besides IP addresses and `localhost`: this host's name, unless the listener is on loopback.
+/// The host names that requests may use besides IP addresses and `localhost`: this host's name, with and without the domain that
+/// the system reports, unless the listener is on loopback.
 fn host_names(listen: SocketAddr) -> Arc<[String]> {
     if listen.ip().is_loopback() {
         return [].into();
     }
-    [rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()].into()
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    let bare = name.split('.').next().unwrap_or_default().to_owned();
+    [name, bare].into()
 }
 
 #[cfg(test)]
