@@ -13,8 +13,8 @@ use crate::http::control;
 /// Returns an error if the configuration has errors or the daemon does not respond.
 pub async fn run(config: &Path) -> Result<(), Failure> {
     // The path of the socket follows from the configuration. If the configuration has errors, no request is needed to report them.
-    let socket = Endpoint::Socket(control::path(&load(config)?.config.database.path));
-    let response = client::send(&socket, Method::POST, control::RELOAD).await.map_err(|error| {
+    let socket = Endpoint::Socket(control::socket_path(&load(config)?.config.database.path));
+    let response = client::send(&socket, Method::POST, control::RELOAD_PATH).await.map_err(|error| {
         let advice = match &error {
             RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
                 "run sudo refwatch reload: only root and the daemon's user may reload"

@@ -61,7 +61,7 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
 fn configured_endpoint(path: &Path) -> Endpoint {
     match config::load(path) {
         Ok(Loaded { config: Config { http, database, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
-            Endpoint::Socket(control::path(&database.path))
+            Endpoint::Socket(control::socket_path(&database.path))
         }
         Ok(Loaded { config, .. }) => Endpoint::Listener(config.http.listen.to_string()),
         Err(problems) => {
@@ -108,7 +108,7 @@ fn watch_table(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) 
         (watches, _) => table(watches, now, width),
     };
     let unlisted = stores.iter().filter_map(|store| {
-        let name = stores::name(&store.watch, &store.store_id);
+        let name = stores::display_name(&store.watch, &store.store_id);
         Some(format!("New jobs of the store {name} cannot be discovered: {}\n", Sanitized(store.error.as_ref()?)))
     });
     iter::once(watches).chain(unlisted).collect()

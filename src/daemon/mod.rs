@@ -123,7 +123,7 @@ impl Daemon {
                 opened => break opened?,
             }
         };
-        let (control, (requests, queue)) = (control::path(&config.database.path), ReloadRequests::new());
+        let (control, (requests, queue)) = (control::socket_path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
             Err(error) => warn!(event = "control_socket_failed", %error,
@@ -215,7 +215,7 @@ impl Daemon {
         self.context.shared.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
         // Errors are ignored, because a socket without a listener also rejects connections.
-        drop(fs::remove_file(control::path(&self.config.database.path)));
+        drop(fs::remove_file(control::socket_path(&self.config.database.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {
@@ -236,12 +236,15 @@ async fn wait_for_database(error: &dyn Error, shared: &SharedState, instruments:
     clock.sleep(OPEN_RETRY_DELAY).await;
 }
 
-/// The host names that requests may use besides IP addresses and `localhost`: this host's name, unless the listener is on loopback.
+/// The host names that requests may use besides IP addresses and `localhost`: this host's name, with and without the domain that
+/// the system reports, unless the listener is on loopback.
 fn host_names(listen: SocketAddr) -> Arc<[String]> {
     if listen.ip().is_loopback() {
         return [].into();
     }
-    [rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()].into()
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    let bare = name.split('.').next().unwrap_or_default().to_owned();
+    [name, bare].into()
 }
 
 #[cfg(test)]

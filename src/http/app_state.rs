@@ -1,4 +1,4 @@
-//! The data that every endpoint reads.
+//! The data that the endpoints read.
 
 use std::sync::Arc;
 
@@ -11,11 +11,13 @@ use crate::state::SharedState;
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub shared: SharedState,
+    /// Renders `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// The status page shows its request rates.
     pub instruments: Instruments,
     pub database: DatabaseReader,
     pub clock: Clock,
-    /// Allowed host names in lower case, with or without a domain. `localhost` and IP addresses are always allowed.
+    /// Allowed host names in lower case. `localhost` and IP addresses are always allowed.
     /// `None` allows every name: with TLS the certificate proves the name.
     pub host_names: Option<Arc<[String]>>,
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// From the connection attempt to the end of the body. A response with 10,000 watches takes about 1 s.
+/// From the connection attempt to the end of the body. A response with 10,000 watches takes up to 1 s.
 const GET_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A reload waits for tasks that are committing to the database.
@@ -57,7 +57,7 @@ impl Display for Endpoint {
 /// Returns the body of a response to GET.
 ///
 /// # Errors
-/// There is no response, or its status is not 200.
+/// There is no complete response before the deadline, or its status is not 200.
 pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Bytes, RequestError> {
     let response = send(endpoint, Method::GET, path).await?;
     match response.status() {
@@ -69,7 +69,7 @@ pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Bytes, RequestError>
 /// Sends a request without a body.
 ///
 /// # Errors
-/// There is no response.
+/// There is no complete response before the deadline.
 pub async fn send(endpoint: &Endpoint, method: Method, path: &str) -> Result<Response<Bytes>, RequestError> {
     let deadline = if method == Method::POST { POST_DEADLINE } else { GET_DEADLINE };
     let response = async {
@@ -104,7 +104,8 @@ async fn exchange(
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
-    // The response arrives only while the connection is polled. An error of the connection is also an error of the response.
+    // The response arrives only while the connection is polled. `response` drops `sender` at its end: this ends the connection.
+    // An error of the connection is also an error of the response.
     let (response, _) = tokio::join!(response, connection);
     response
 }

@@ -1,8 +1,8 @@
 //! The HTTP server: pages for people (`ui`), JSON and metrics for programs (`api`), listener and control socket (`server`). The
 //! commands send their requests with `client`.
 //!
-//! Endpoints read the published state and the database. They never change anything, so only GET and HEAD are allowed. The
-//! control socket also accepts one POST: a reload.
+//! Endpoints read the shared state (`state`) and the database. They never change anything, so only GET and HEAD are allowed.
+//! The control socket also accepts one POST: a reload.
 
 mod api;
 mod app_state;

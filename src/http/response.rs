@@ -1,6 +1,4 @@
 //! Helpers of the endpoints: rendering, JSON, times and untrusted text.
-//!
-//! A response is rendered completely on a blocking thread, because 10,000 watches take up to 1 s and must not delay polls.
 
 use std::time::Duration;
 
@@ -13,10 +11,10 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// Limits the responses rendered at a time. Each may open the database, which takes three descriptors.
+/// Limits simultaneous calls of [`render_blocking`]. Each may open the database, which takes three descriptors.
 static RENDER_PERMITS: Semaphore = Semaphore::const_new(8);
 
-/// Runs `render` on a blocking thread.
+/// Runs `render` on a blocking thread, because 10,000 watches take up to 1 s and must not delay polls.
 pub(super) async fn render_blocking<R: IntoResponse + Send + 'static>(
     render: impl FnOnce() -> R + Send + 'static,
 ) -> Response {

@@ -166,7 +166,7 @@ def check_status_page(page, setup):
             assert len(of_watch) == 1 and watch["status"] in of_watch[0], (watch["watch"], of_watch)
     assert "search" in [role for role, _, _ in nodes], "no search"
     text = page.evaluate("document.body.innerText")
-    for shown in ["not found", "Quota in use", "GetReferenceImportJob", "of 16.0"]:
+    for shown in ["not found", "Allowed request rates", "GetReferenceImportJob", "of 16.0"]:
         assert shown in text, f"{shown} is missing"
 
 

@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`: every watched job, as JSON.
+//! `/api/v1/jobs`: every watch, as JSON. A job that is polled through two targets appears twice.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::http::app_state::AppState;
 use crate::http::response::{json, render_blocking, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
-/// Sources listed for each job; `StartReferenceImportJob` accepts no more. The counts include all sources.
+/// Sources listed for each job. A safety limit: `StartReferenceImportJob` accepts no more today. The counts include all sources.
 pub const SOURCES_LISTED_MAX: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,12 +34,14 @@ pub struct Job {
     pub since: Option<String>,
     pub last_seen: Option<String>,
     pub items: Option<JobItems>,
+    /// Whether the last poll succeeded; `None` before the first poll.
     pub up: Option<bool>,
     pub last_successful_poll: Option<String>,
     pub next_poll: Option<String>,
     pub recent_failures: Vec<JobFailure>,
 }
 
+/// The sources of a job. The JSON calls them items.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobItems {
     pub total: usize,
@@ -74,13 +76,14 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
 
 /// The first [`SOURCES_LISTED_MAX`] sources, failed sources first.
 pub(in crate::http) fn listed_sources(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
-    let failed =
+    let with_failed =
         |failed: bool| sources.iter().filter(move |(_, source)| (source.status == SourceStatus::Failed) == failed);
-    failed(true).chain(failed(false)).take(SOURCES_LISTED_MAX)
+    with_failed(true).chain(with_failed(false)).take(SOURCES_LISTED_MAX)
 }
 
 impl From<&WatchStatus> for Job {
     fn from(watch: &WatchStatus) -> Self {
+        // `None` before the first successful poll.
         let known = watch.known.as_ref();
         let recent_failures = watch.recent_failures.iter().map(|failure| JobFailure {
             at: rfc3339(failure.at),

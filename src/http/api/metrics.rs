@@ -27,7 +27,7 @@ struct ScrapeVariant {
 pub(in crate::http) struct InFlightScrapes(Mutex<BTreeMap<ScrapeVariant, Weak<OnceCell<Bytes>>>>);
 
 impl InFlightScrapes {
-    /// Joins the current rendering, or starts a new one if there is none or it has finished.
+    /// Returns the cell of the current rendering, or a new cell if there is none or it has finished.
     fn join(&self, variant: ScrapeVariant) -> Arc<OnceCell<Bytes>> {
         let mut in_flight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let current = in_flight.get(&variant).and_then(Weak::upgrade).filter(|scrape| !scrape.initialized());
@@ -39,9 +39,9 @@ impl InFlightScrapes {
     }
 }
 
-pub(in crate::http) async fn show(in_flight: Arc<InFlightScrapes>, state: AppState, headers: HeaderMap) -> Response {
+pub(in crate::http) async fn show(scrapes: Arc<InFlightScrapes>, state: AppState, headers: HeaderMap) -> Response {
     let variant = ScrapeVariant { format: negotiation::format(&headers), gzip: negotiation::gzip(&headers) };
-    match in_flight.join(variant).get_or_try_init(|| render(state.metrics, variant)).await {
+    match scrapes.join(variant).get_or_try_init(|| render(state.metrics, variant)).await {
         Ok(bytes) => {
             let content_type = (header::CONTENT_TYPE, variant.format.content_type());
             let encoding = variant.gzip.then_some((header::CONTENT_ENCODING, "gzip"));
@@ -58,7 +58,7 @@ async fn render(metrics: Arc<Metrics>, ScrapeVariant { format, gzip }: ScrapeVar
         if !gzip {
             return Ok(text.into());
         }
-        // The fastest level already compresses metrics to 5 % of their size.
+        // The fastest level already compresses metrics to about 5 % of their size.
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(text.as_bytes())?;
         Ok(encoder.finish()?.into())

@@ -1,4 +1,6 @@
-//! The endpoints for programs: JSON, metrics and health checks. `docs/http-api.md` describes every field.
+//! The endpoints for programs: JSON, metrics, health checks and the configuration. `docs/http-api.md` describes every field.
+//!
+//! The types of JSON responses also derive `Deserialize`, because the commands parse them.
 
 pub mod daemon;
 pub mod jobs;

@@ -1,4 +1,4 @@
-//! Content negotiation of `/metrics` (RFC 9110, 12.5.1 and 12.5.3). Malformed elements of a header are ignored.
+//! Content negotiation of `/metrics` (RFC 9110, 12.5.1 and 12.5.3). Malformed elements of `Accept` are ignored.
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
@@ -13,7 +13,7 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// The client's weight for a media type, from 0 (not accepted) to 1.
+/// The client's highest weight for a media type with this version or none, from 0 (not accepted) to 1.
 fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
     let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
     let named = accepted
@@ -22,7 +22,7 @@ fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
     weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)
 }
 
-/// Whether the client accepts gzip.
+/// Whether the client names gzip with a weight other than 0.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
     values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
         let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));

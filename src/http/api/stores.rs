@@ -33,8 +33,8 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     .await
 }
 
-/// The sanitized name and id of a store: "shared references (1234567890)".
-pub(crate) fn name(watch: &str, id: &str) -> String {
-    let name = if watch == id { id.to_owned() } else { format!("{watch} ({id})") };
-    Sanitized(&name).to_string()
+/// The sanitized name and id of a store: "shared references (1234567890)". Only the id if it is also the name.
+pub(crate) fn display_name(name: &str, id: &str) -> String {
+    let text = if name == id { id.to_owned() } else { format!("{name} ({id})") };
+    Sanitized(&text).to_string()
 }

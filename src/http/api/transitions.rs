@@ -1,4 +1,4 @@
-//! `/api/v1/transitions`: the saved transitions, as JSON.
+//! `/api/v1/transitions`: the latest saved transitions that match the query, as JSON.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};

@@ -21,12 +21,11 @@ use crate::http::response::sanitized_lines;
 use crate::http::router::router;
 use crate::reload::ReloadRequests;
 
-/// The HTTP path of the reload.
-pub const RELOAD: &str = "/-/reload";
+pub const RELOAD_PATH: &str = "/-/reload";
 
 /// The socket of the daemon that uses this database.
 #[must_use]
-pub fn path(database: &Path) -> PathBuf {
+pub fn socket_path(database: &Path) -> PathBuf {
     database.with_added_extension("sock")
 }
 
@@ -44,13 +43,13 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until `stop`.
+/// Serves until `stop`. A connection that is open then ends with the process.
 pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequests, stop: CancellationToken) {
     let router = Router::new()
-        .route(RELOAD, post(reload))
+        .route(RELOAD_PATH, post(reload))
         .with_state(requests)
         .merge(guarded(router(state.clone()), state.host_names));
-    // It continues after every error and never returns.
+    // `axum::serve` never returns.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;
 }
 

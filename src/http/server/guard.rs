@@ -1,4 +1,4 @@
-//! Checks that apply to every request, and headers that every response has.
+//! Checks of the requests to every endpoint except the reload, and security headers of their responses.
 //!
 //! The Host header is checked because of DNS rebinding. An attacker's host name can resolve to 127.0.0.1, so that the scripts
 //! of the attacker's page could read this server in a visitor's browser. Such a request has the attacker's name as Host. IP
@@ -63,7 +63,7 @@ fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Respons
     (!is_read).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
 }
 
-/// `None` if the request has no valid Host header, or several, or its URL has another host.
+/// `None` if the request has no valid Host header, or several, or its URL has another host or port.
 fn host(request: &Request) -> Option<Authority> {
     let mut headers = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (headers.next(), headers.next()) else { return None };
@@ -75,7 +75,5 @@ fn host(request: &Request) -> Option<Authority> {
 fn is_allowed(host: &str, host_names: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let host = host.to_ascii_lowercase();
-    // `name` matches itself and `name.any.domain`.
-    let matches = |name: &str| host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    address.parse::<IpAddr>().is_ok() || host == "localhost" || host_names.iter().any(|name| matches(name))
+    address.parse::<IpAddr>().is_ok() || host == "localhost" || host_names.contains(&host)
 }

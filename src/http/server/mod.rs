@@ -1,8 +1,8 @@
 //! The listener. It accepts connections, limits them and owns their tasks.
 //!
 //! - At [`Limits::connections`], new connections wait in the kernel's queue.
-//! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed after
-//!   [`Limits::drain`], even if the client does not read the response.
+//! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed
+//!   [`Limits::drain`] later at the latest, even if the client does not read the response.
 //! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
 //!   do not delay scrapes for long.
 
@@ -38,16 +38,16 @@ use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
 use crate::http::router::router;
 
-/// The head of a browser's request has less than 2 KiB. Every open connection may use this much memory.
+/// The head of a browser's request has less than 2 KiB. Each open connection may buffer this much.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
 /// The pause after a failed accept. Without descriptors or memory the next accept would fail at once.
-const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Simultaneous connections, if the process may open four times as many descriptors.
+/// Simultaneous connections, if the process may open at least four times as many descriptors.
 const CONNECTIONS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl Default for Limits {
     }
 }
 
-/// By default every client may connect without TLS.
+/// The default is no TLS and no users.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub tls: Option<Arc<Tls>>,
@@ -135,13 +135,13 @@ async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
             Ok((stream, _)) => return stream,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
-                clock.sleep(ACCEPT_RETRY).await;
+                clock.sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
-/// Returns `None` if the TLS handshake fails or takes longer than [`Limits::header_read`].
+/// Returns `None` if the handshake fails or takes longer than [`Limits::header_read`], or when the daemon stops.
 async fn accept_tls(
     acceptor: TlsAcceptor,
     stream: TcpStream,

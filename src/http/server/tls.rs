@@ -26,8 +26,8 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     contents: Contents,
-    server: Arc<ServerConfig>,
-    /// Whether newer contents were rejected. The rejection is logged once.
+    server_config: Arc<ServerConfig>,
+    /// Whether the last refresh failed. Only the first of consecutive failures is logged.
     rejected: bool,
 }
 
@@ -54,8 +54,8 @@ impl Tls {
     /// A file cannot be read or used.
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
-        let server = Arc::new(contents.server(&files)?);
-        Ok(Self { files, current: RwLock::new(Current { contents, server, rejected: false }) })
+        let server_config = Arc::new(contents.server_config(&files)?);
+        Ok(Self { files, current: RwLock::new(Current { contents, server_config, rejected: false }) })
     }
 
     /// Reads the files again and uses their contents if they have changed and are valid.
@@ -66,10 +66,10 @@ impl Tls {
             current.rejected = false;
             return;
         }
-        let loaded = read.and_then(|contents| Ok((Arc::new(contents.server(&self.files)?), contents)));
+        let loaded = read.and_then(|contents| Ok((Arc::new(contents.server_config(&self.files)?), contents)));
         match loaded {
-            Ok((server, contents)) => {
-                *current = Current { contents, server, rejected: false };
+            Ok((server_config, contents)) => {
+                *current = Current { contents, server_config, rejected: false };
                 info!(event = "certificate_reloaded", "certificate reloaded; new connections use it");
             }
             Err(error) if !current.rejected => {
@@ -81,7 +81,7 @@ impl Tls {
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).server).into()
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).server_config).into()
     }
 }
 
@@ -91,7 +91,7 @@ impl Contents {
         Ok(Self { cert: read(cert)?, key: read(key)?, client_ca: client_ca.as_deref().map(read).transpose()? })
     }
 
-    fn server(&self, TlsConfig { cert, key, client_ca }: &TlsConfig) -> Result<ServerConfig, TlsError> {
+    fn server_config(&self, TlsConfig { cert, key, client_ca }: &TlsConfig) -> Result<ServerConfig, TlsError> {
         let chain = certificates(cert, &self.cert)?;
         let private_key =
             PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| not_pem(key, "private key", error))?;
@@ -106,9 +106,9 @@ impl Contents {
             }
         };
         let unusable = |error| TlsError::new(cert, format_args!("the certificate or its key cannot be used: {error}"));
-        let mut server = builder.with_single_cert(chain, private_key).map_err(unusable)?;
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(server)
+        let mut server_config = builder.with_single_cert(chain, private_key).map_err(unusable)?;
+        server_config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(server_config)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Authentication with HTTP Basic (RFC 7617) and bcrypt hashes.
 //!
-//! bcrypt is slow on purpose, so passwords are checked one at a time and leave the other processors to polls. At most
-//! [`CHECKS_MAX`] requests wait for a check; others get 503, so wrong logins do not occupy the connections that scrapes need.
-//! A digest of each user's last correct password is cached, because Prometheus sends the password with every scrape. An unknown
-//! user takes as long as a wrong password.
+//! bcrypt is slow on purpose, so passwords are checked one at a time and use one processor at most. At most
+//! [`PENDING_CHECKS_MAX`] requests wait for a check; others get 503, so wrong logins do not occupy the connections that scrapes
+//! need. A digest of each user's last correct password is cached, because Prometheus sends the password with every scrape.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +20,7 @@ use tracing::error;
 use crate::config::PasswordHash;
 
 /// Requests that wait for a password check, including the request that is being checked.
-const CHECKS_MAX: usize = 8;
+const PENDING_CHECKS_MAX: usize = 8;
 
 const CHALLENGE: &str = r#"Basic realm="refwatch", charset="UTF-8""#;
 
@@ -30,7 +29,7 @@ pub(super) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
     /// The digest of each user's last correct password.
     verified: Mutex<BTreeMap<String, [u8; 32]>>,
-    waiting: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
     checking: Arc<Semaphore>,
 }
 
@@ -48,7 +47,7 @@ impl Users {
         Self {
             hashes,
             verified: Mutex::default(),
-            waiting: Arc::new(Semaphore::new(CHECKS_MAX)),
+            pending: Arc::new(Semaphore::new(PENDING_CHECKS_MAX)),
             checking: Arc::new(Semaphore::new(1)),
         }
     }
@@ -58,16 +57,16 @@ impl Users {
         if self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&user) == Some(&digest) {
             return Login::Accepted;
         }
-        // An unknown user is checked against the hash of another user, so the check takes as long.
+        // An unknown user is checked against the hash of another user: a quick rejection would reveal that the user is unknown.
         let Some(hash) = self.hashes.get(&user).or_else(|| self.hashes.values().next()).cloned() else {
             return Login::Rejected;
         };
-        let Ok(waiting) = Arc::clone(&self.waiting).try_acquire_owned() else { return Login::Busy };
+        let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return Login::Busy };
         let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
         // The thread holds both permits until bcrypt has finished, even if the client disconnects.
         let checked = tokio::task::spawn_blocking(move || {
             let verified = hash.verify(&password);
-            drop((checking, waiting));
+            drop((checking, pending));
             verified
         });
         let verified = checked.await.unwrap_or_else(|error| {

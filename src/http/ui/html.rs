@@ -1,6 +1,6 @@
 //! The layout of every page, and its building blocks: tables, alerts, badges, progress bars and times.
 //!
-//! Untrusted text passes through `Sanitized`, which replaces control characters. maud escapes HTML.
+//! Untrusted text passes through `Sanitized`, which escapes control characters. maud escapes HTML.
 
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
@@ -13,7 +13,7 @@ use crate::core::time::Timestamp;
 use crate::http::response::{self, rfc3339, sanitized_lines};
 use crate::state::DaemonStatus;
 
-/// Statuses that AWS documents are shorter.
+/// Characters shown of a status. Statuses that AWS documents are shorter.
 const STATUS_CHARS_MAX: usize = 40;
 
 /// `/style.css`.
@@ -21,8 +21,8 @@ pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
-/// A complete page. The browser reloads it every 10 s if `refreshed`. `footer` is added to the page footer.
-pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup, content: &Markup) -> Response {
+/// A complete page. The browser reloads it every 10 s if `auto_refresh`. `footer` is added to the page footer.
+pub(super) fn page(title: &str, now: Timestamp, auto_refresh: bool, footer: &Markup, content: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -30,7 +30,7 @@ pub(super) fn page(title: &str, now: Timestamp, refreshed: bool, footer: &Markup
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if refreshed { meta http-equiv="refresh" content="10"; }
+                @if auto_refresh { meta http-equiv="refresh" content="10"; }
                 title { (Sanitized(title)) " · refwatch" }
                 link rel="stylesheet" href="/style.css";
             }
@@ -112,7 +112,7 @@ pub(super) fn status_text(status: &str) -> String {
     shortened(status, STATUS_CHARS_MAX)
 }
 
-/// The numbers of finished and failed sources, as text and as a bar.
+/// The numbers of finished, failed and all sources, as text and as a bar.
 pub(super) fn progress(sources: &Sources) -> Markup {
     let count = |status| sources.values().filter(|source| source.status == status).count();
     let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
@@ -133,7 +133,6 @@ pub(super) fn progress(sources: &Sources) -> Markup {
     }
 }
 
-/// The date and time.
 pub(super) fn absolute_time(time: Timestamp) -> Markup {
     html! { time datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }

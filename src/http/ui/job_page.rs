@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use maud::{Markup, html};
 
 use super::html::{absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
-use super::page::{next_poll, status};
+use super::status_page::{next_poll, status};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
 use super::words;
 use crate::core::job::{JobKey, KIND, SourceKey, Sources};
@@ -22,10 +22,10 @@ use crate::http::app_state::AppState;
 use crate::http::response::{duration_between, render_blocking};
 use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
 
-/// Rows in each table, the latest ones. A normal job has fewer than ten.
+/// Transitions and details of all targets together, the latest of each. A normal job has fewer than ten.
 const ROWS_MAX: u32 = 200;
 
-/// Transitions that the timelines of the sources show, the latest ones: eight for each of 100 listed sources.
+/// Transitions of the sources of all targets together, the latest: on average eight for each of 100 listed sources.
 const SOURCE_ROWS_MAX: u32 = 8 * 100;
 
 /// The database rows of one job in every target.
@@ -37,6 +37,7 @@ struct History {
 }
 
 impl History {
+    /// Reads the latest rows, the oldest first.
     fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
         let latest = |limit| Filter { limit: Some(limit), ..Filter::of_job(key.clone()) };
         Ok(Self {
@@ -47,7 +48,7 @@ impl History {
     }
 }
 
-/// The values of one target.
+/// The values of the rows of one target.
 fn of_target<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
     rows.iter().filter(|row| &*row.job.target == target).map(|row| &row.value).collect()
 }
@@ -184,16 +185,16 @@ fn details_table(details: &[&Detail]) -> Markup {
     table(&html! { "Other changes" }, ["Seen", "Change", "Value"], rows)
 }
 
-/// The newest failure is first. The first failure of each reason has the advice.
+/// The newest failure is first. Only the newest failure of each reason shows the advice.
 fn failures_table(watch: &WatchStatus, now: Timestamp) -> Markup {
     let failures = || watch.recent_failures.iter().rev();
     let rows = failures().enumerate().map(|(nth, failure)| {
         let class = failure.reason.class();
-        let is_first = failures().take(nth).all(|newer| newer.reason != failure.reason);
+        let is_newest_of_reason = failures().take(nth).all(|newer| newer.reason != failure.reason);
         [
             html! { (absolute_time(failure.at)) small { (relative_time(failure.at, now)) " ago" } },
             html! { (class.summary) small { code { (failure.reason.label()) } } },
-            html! { (Sanitized(&failure.message)) @if is_first { small { (class.advice) } } },
+            html! { (Sanitized(&failure.message)) @if is_newest_of_reason { small { (class.advice) } } },
         ]
     });
     let caption = html! { "Failed polls" small { "The last " (RECENT_FAILURES_MAX) ", including those before successful polls." } };

@@ -1,4 +1,4 @@
-//! The quota section of the status page: the configured and the current request rate of each operation.
+//! The section of the status page with the allowed and the configured request rate of each operation.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::html::table;
 use crate::core::sanitize::Sanitized;
 use crate::instruments::Rate;
 
-/// Rates are shown with one digit after the point.
+/// A smaller difference would be invisible at one decimal.
 const DIFFERENCE_MIN: f64 = 0.05;
 
 pub(super) fn section(rates: &BTreeMap<(String, String), Rate>) -> Markup {
@@ -21,11 +21,11 @@ pub(super) fn section(rates: &BTreeMap<(String, String), Rate>) -> Markup {
         let state = if reduced { "reduced after throttling by AWS; rises automatically" } else { "as configured" };
         [html! { (Sanitized(target)) }, html! { (operation) }, rate, html! { (state) }]
     });
-    let caption = html! { "Current request rates of refwatch, limited by the configured rates" };
+    let caption = html! { "Allowed and configured rate of each operation" };
     html! {
         @if !rates.is_empty() {
             section aria-labelledby="quota" {
-                h2 id="quota" { "Quota in use" }
+                h2 id="quota" { "Allowed request rates" }
                 (table(&caption, ["Target", "Operation", "Requests per second", "State"], rows))
             }
         }

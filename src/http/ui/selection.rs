@@ -1,5 +1,5 @@
-//! The query parameters of the status page: filters, order and page. They are in the URL, so a selection can be bookmarked and
-//! needs no script.
+//! The query parameters of the status page: filters, order, page and refresh. They are in the URL, so a selection can be
+//! bookmarked and needs no script.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::state::WatchStatus;
 
 pub(super) const ROWS_PER_PAGE: usize = 100;
 
-/// The value of `status` that selects jobs without a status.
+/// The value of `status` that selects watches without a status.
 pub(super) const NOT_SEEN: &str = "not_seen";
 
 /// The value of `state` that selects watches of [`Severity::Attention`].
@@ -48,13 +48,13 @@ pub(super) enum Refresh {
 pub(in crate::http) struct Selection {
     #[serde(skip_serializing_if = "is_default")]
     pub(super) sort: Sort,
-    /// A status's label, or [`NOT_SEEN`].
+    /// A status's label, or [`NOT_SEEN`]; empty selects all.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) status: String,
-    /// A state's label, or [`ATTENTION`].
+    /// A state's label, or [`ATTENTION`]; empty selects all.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) state: String,
-    /// A part of the name, the ids, the target or the status.
+    /// A part of the name, the ids, the target, the status or the AWS region.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) q: String,
     /// Counts from 1; 0 also selects the first page.
@@ -75,7 +75,7 @@ impl Selection {
         let mut selected: Vec<_> = watches.iter().filter(|watch| self.matches(watch, &text)).cloned().collect();
         let since = |watch: &WatchStatus| watch.known.as_ref().map(|known| known.since);
         let name = |watch: &WatchStatus| watch.name.to_lowercase();
-        // The sorts are stable: equal watches stay ordered by target, store and job. By duration, jobs without a status are last.
+        // The sorts are stable: equal watches stay ordered by target, store and job. Watches without a status are last by duration.
         match self.sort {
             Sort::Attention => selected.sort_by_key(|watch| (severity(watch), Reverse(since(watch)))),
             Sort::Name => selected.sort_by_cached_key(|watch| name(watch)),
@@ -103,7 +103,7 @@ impl Selection {
     }
 
     /// The link to the changed selection. It leads to the first page unless `change` sets one.
-    pub(super) fn link(&self, change: impl FnOnce(&mut Self)) -> String {
+    pub(super) fn link_with(&self, change: impl FnOnce(&mut Self)) -> String {
         let mut changed = Self { page: 0, ..self.clone() };
         change(&mut changed);
         let query = changed.query();
@@ -130,10 +130,10 @@ mod tests {
         for query in ["", "sort=-name", "sort=-duration", "status=FAILED&state=live&q=GRCh38&page=2&refresh=off"] {
             let selection: Selection = serde_urlencoded::from_str(query).expect("a selection");
             let page = selection.page;
-            let link = selection.link(|selection| selection.page = page);
+            let link = selection.link_with(|changed| changed.page = page);
             assert_eq!(link.trim_start_matches(['/', '?']), query);
         }
         let odd = Selection { q: "ä &<#".to_owned(), ..Selection::default() };
-        assert_eq!(odd.link(|_| {}), "/?q=%C3%A4+%26%3C%23");
+        assert_eq!(odd.link_with(|_| {}), "/?q=%C3%A4+%26%3C%23");
     }
 }

@@ -1,12 +1,12 @@
-//! The timeline of a job or a source: an SVG with one bar for each status, and a text for screen readers.
+//! The timeline of a job or a source: an SVG with a bar for each status, a mark for the end, and a text for screen readers.
 //!
-//! Widths are percentages, so the image fits any width. Colours are CSS classes, because the content security policy forbids
-//! inline styles.
+//! The widths of bars are percentages, so the image fits any width. Colours are CSS classes, because the content security
+//! policy forbids inline styles.
 
 use maud::{Markup, html};
 
 use super::html::status_text;
-use super::words::{job_tone, source_tone};
+use super::words::{WAITING, job_tone, source_tone};
 use crate::core::job::SourceStatus;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -43,8 +43,8 @@ impl StatusSpan {
     }
 }
 
-/// The least width of a bar, as a fraction of the image. Narrower bars would be invisible.
-const BAR_WIDTH_MIN: f64 = 0.000_5;
+/// A narrower bar is not drawn, because it would be invisible. A fraction of the width of the image.
+const BAR_DRAWN_MIN: f64 = 0.000_5;
 
 /// The horizontal axis: the times of the left and the right edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +55,13 @@ pub(super) struct TimeAxis {
 }
 
 impl TimeAxis {
-    /// From the job's creation or first observation, whichever is earlier, to its end, to when it vanished, or to `now`.
+    /// Begins with the job's creation or the first span, whichever is earlier. If the last span is terminal, the axis ends with
+    /// the completion or that span, whichever is earlier; otherwise when the job vanished or `now`. `None` without spans.
     pub(super) fn of_job(spans: &[StatusSpan], known: &JobState, now: Timestamp) -> Option<Self> {
         let (first, last) = (spans.first()?, spans.last()?);
-        let begin = known.created_at.map_or(first.since, |created| created.min(first.since));
-        let end = match known.completed_at {
-            _ if !last.is_terminal => known.vanished_at.unwrap_or(now),
-            Some(completed) => completed.min(last.since),
-            None => last.since,
-        };
+        let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
+        let begin = earlier(known.created_at, first);
+        let end = if last.is_terminal { earlier(known.completed_at, last) } else { known.vanished_at.unwrap_or(now) };
         Some(Self { begin, end: end.max(begin) })
     }
 
@@ -95,9 +93,9 @@ pub(super) fn timeline(name: &str, spans: &[StatusSpan], axis: TimeAxis) -> Mark
 
 fn bar(span: &StatusSpan, axis: TimeAxis, until: Timestamp) -> Markup {
     let (left, right) = (axis.position(span.since), axis.position(until));
-    let height = if span.tone == "waiting" { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
+    let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
     html! {
-        @if right - left > BAR_WIDTH_MIN {
+        @if right - left > BAR_DRAWN_MIN {
             rect class=(span.tone) x=(percent(left)) y=((HEIGHT - height) / 2) width=(percent(right - left)) height=(height) {
                 title { (span.status) ", " (duration_between(span.since, until)) }
             }

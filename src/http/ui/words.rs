@@ -4,7 +4,7 @@ use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::transition::{Anomaly, DetailKind};
 use crate::state::{WatchState, WatchStatus};
 
-/// What an operator should do; `None` if nothing is wrong.
+/// Advice to the operator; `None` if there is none.
 pub(super) fn advice(watch: &WatchStatus) -> Option<&'static str> {
     if let WatchState::Parked(_) = watch.state {
         return Some("The job is not polled. Correct its entry in the configuration and reload.");
@@ -48,10 +48,13 @@ pub(super) fn detail(kind: DetailKind) -> &'static str {
     }
 }
 
+/// The CSS class of a status before the work starts. Its bar in a timeline is thinner.
+pub(super) const WAITING: &str = "waiting";
+
 /// The CSS class of a status.
 pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     match status {
-        JobStatus::Submitted => "waiting",
+        JobStatus::Submitted => WAITING,
         JobStatus::InProgress => "active",
         JobStatus::Cancelling | JobStatus::Cancelled => "void",
         JobStatus::Failed => "bad",
@@ -63,7 +66,7 @@ pub(super) fn job_tone(status: &JobStatus) -> &'static str {
 /// The CSS class of a status.
 pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
     match status {
-        SourceStatus::NotStarted => "waiting",
+        SourceStatus::NotStarted => WAITING,
         SourceStatus::InProgress => "active",
         SourceStatus::Finished => "good",
         SourceStatus::Failed => "bad",

@@ -276,7 +276,7 @@ async fn the_page_matches_the_api_and_shows_what_needs_attention_first() {
     server.shared.publish(view("4444444444", JobStatus::Failed));
     server.shared.publish(WatchStatus { known: None, up: None, ..view("5555555555", JobStatus::Submitted) });
     let page = server.get("/").await.body;
-    assert!(page.contains("4 jobs. <strong>1 needs attention.</strong>"), "{page}");
+    assert!(page.contains("4 watches. <strong>1 needs attention.</strong>"), "{page}");
     let rows: Vec<&str> = page.split("<tr").skip(2).collect();
     assert!(rows[0].contains("4444444444"), "{page}");
     for watch in server.watches().await {

@@ -208,7 +208,7 @@ async fn the_job_page_shows_errors_and_advice() {
 }
 
 #[tokio::test]
-async fn the_status_page_shows_the_quota_in_use() {
+async fn the_status_page_shows_the_allowed_request_rates() {
     let server = Server::start().await;
     server.shared.publish(view("2222222222", JobStatus::InProgress));
     assert!(server.get("/").await.body.contains("0.0 of 0.0"), "before the first request");
@@ -219,5 +219,5 @@ async fn the_status_page_shows_the_quota_in_use() {
     assert!(page.contains("GetReferenceImportJob") && page.contains("2.8 of 4.0"), "{page}");
     assert!(page.contains("reduced after throttling by AWS"), "{page}");
     server.instruments.remove_target("default");
-    assert!(!server.get("/").await.body.contains("Quota in use"));
+    assert!(!server.get("/").await.body.contains("Allowed request rates"));
 }

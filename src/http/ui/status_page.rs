@@ -12,7 +12,7 @@ use super::html::{alert, alerts, badge, job_badge, page, progress, relative_time
 use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
-use super::words::{Severity, severity};
+use super::words::{Severity, WAITING, severity};
 use crate::core::job::{JobStatus, KIND, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -22,10 +22,10 @@ use crate::http::app_state::AppState;
 use crate::http::response::{self, render_blocking};
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
-/// Characters shown of a message. The job page shows it completely.
+/// Characters shown of a message or of a source's name. The job page shows both completely.
 const MESSAGE_CHARS_MAX: usize = 160;
 
-/// The latest transitions of a job that its timeline shows. The job page shows more.
+/// Transitions that each timeline shows, the latest ones. The job page shows more.
 const TRANSITIONS_DRAWN_MAX: u32 = 12;
 
 pub(in crate::http) async fn show(
@@ -55,10 +55,10 @@ pub(in crate::http) async fn show(
             }
             (quota::section(&state.instruments.rates()))
         };
-        let refreshed = selection.refresh == Refresh::On;
-        let (other, text) = if refreshed { (Refresh::Off, "Stop refreshing.") } else { (Refresh::On, "Refresh every 10 s.") };
-        let link = selection.link(|link| (link.page, link.refresh) = (selection.page, other));
-        page("Watches", now, refreshed, &html! { a href=(link) { (text) } }, &content)
+        let auto_refresh = selection.refresh == Refresh::On;
+        let (other, text) = if auto_refresh { (Refresh::Off, "Stop refreshing.") } else { (Refresh::On, "Refresh every 10 s.") };
+        let link = selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, other));
+        page("Watches", now, auto_refresh, &html! { a href=(link) { (text) } }, &content)
     })
     .await
 }
@@ -78,15 +78,15 @@ fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
 }
 
 fn store_name(store: &StoreStatus) -> String {
-    stores::name(&store.name, store.id.store.as_str())
+    stores::display_name(&store.name, store.id.store.as_str())
 }
 
-/// "12 jobs. 1 needs attention."
+/// "12 watches. 1 needs attention."
 fn summary(watches: &[Arc<WatchStatus>]) -> Markup {
     let attention = watches.iter().filter(|watch| severity(watch) == Severity::Attention).count();
     html! {
         p.summary {
-            (watches.len()) @if watches.len() == 1 { " job." } @else { " jobs." }
+            (watches.len()) @if watches.len() == 1 { " watch." } @else { " watches." }
             @if attention > 0 { " " strong { (attention) @if attention == 1 { " needs" } @else { " need" } " attention." } }
         }
     }
@@ -107,15 +107,15 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
     let states = states.map(|(group, text)| {
         let chosen = selection.state == group;
-        filter(text, count(group), &selection.link(|link| link.state = toggled(group, chosen)), chosen)
+        filter(text, count(group), &selection.link_with(|changed| changed.state = toggled(group, chosen)), chosen)
     });
     let statuses = JobStatus::labels().map(|label| (label, label)).chain([(NOT_SEEN, "Not seen yet")]);
     let statuses = statuses.map(|(group, text)| {
         let chosen = selection.status == group;
-        filter(text, count(group), &selection.link(|link| link.status = toggled(group, chosen)), chosen)
+        filter(text, count(group), &selection.link_with(|changed| changed.status = toggled(group, chosen)), chosen)
     });
-    let all = selection.link(|link| {
-        *link = Selection { sort: link.sort, refresh: link.refresh, ..Selection::default() };
+    let all = selection.link_with(|changed| {
+        *changed = Selection { sort: changed.sort, refresh: changed.refresh, ..Selection::default() };
     });
     html! {
         div.filters {
@@ -134,7 +134,7 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
     }
 }
 
-/// A link that applies a filter or, if it is chosen, removes it. A filter without watches has no link.
+/// A link that applies a filter or, if it is chosen, removes it. A filter without watches is hidden unless it is chosen.
 fn filter(text: &str, count: usize, link: &str, chosen: bool) -> Markup {
     html! {
         @if count > 0 || chosen {
@@ -147,12 +147,12 @@ fn filter(text: &str, count: usize, link: &str, chosen: bool) -> Markup {
 fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStatus>], now: Timestamp) -> Markup {
     let selected = selection.apply(watches);
     let pages = selected.len().div_ceil(ROWS_PER_PAGE).max(1);
-    let page = selection.page.clamp(1, pages);
-    let first = (page - 1) * ROWS_PER_PAGE;
+    let current = selection.page.clamp(1, pages);
+    let first = (current - 1) * ROWS_PER_PAGE;
     let shown = &selected[first..selected.len().min(first + ROWS_PER_PAGE)];
     let several_targets = watches.iter().any(|watch| watch.id.target != watches[0].id.target);
     let timelines = read_spans(state, shown);
-    let to_page = |text: &str, page: usize| html! { a href=(selection.link(|link| link.page = page)) { (text) } };
+    let link_to = |number| selection.link_with(|changed| changed.page = number);
     html! {
         @if let Err(error) = &timelines { p.note role="status" { "Timelines are unavailable: " (Sanitized(&error.to_string())) } }
         @if shown.is_empty() {
@@ -173,14 +173,15 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
         }
         @if pages > 1 {
             nav.pages aria-label="Pages" {
-                @if page > 1 { (to_page("Previous", page - 1)) }
-                span { "Page " (page) " of " (pages) }
-                @if page < pages { (to_page("Next", page + 1)) }
+                @if current > 1 { a href=(link_to(current - 1)) { "Previous" } }
+                span { "Page " (current) " of " (pages) }
+                @if current < pages { a href=(link_to(current + 1)) { "Next" } }
             }
         }
     }
 }
 
+/// The latest spans of each watch, the oldest first.
 fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<WatchId, Vec<StatusSpan>>, ReadError> {
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
     let mut timelines: BTreeMap<WatchId, Vec<StatusSpan>> = BTreeMap::new();
@@ -203,7 +204,7 @@ fn heading(column: &str, selection: &Selection) -> Markup {
         _ => (None, ""),
     };
     let next = if selection.sort == ascending { descending } else { ascending };
-    let link = selection.link(|link| link.sort = next);
+    let link = selection.link_with(|changed| changed.sort = next);
     html! { th scope="col" aria-sort=[order] { a href=(link) { (column) span aria-hidden="true" { (mark) } } } }
 }
 
@@ -259,7 +260,7 @@ pub(super) fn status(watch: &WatchStatus, characters: usize) -> Markup {
                 @if let Some(message) = &known.status_message { small { (shortened(message, characters)) } }
                 @if known.vanished_at.is_some() { small.bad { "AWS no longer returns this job (404)." } }
             }
-            None => (badge("waiting", "not seen yet")),
+            None => (badge(WAITING, "not seen yet")),
         }
         @if let WatchState::Parked(reason) = &watch.state { small.bad { "Not polled until the configuration changes: " (shortened(reason, characters)) } }
     }
