@@ -176,7 +176,7 @@ impl TargetBreakers {
     /// Why the target is down, if it is. Its own breaker is open, or every store breaker of `GetReferenceImportJob` is open. If
     /// there are none of these, every store breaker of `ListReferenceImportJobs` is open.
     #[must_use]
-    pub fn down_reason(&self) -> Option<&str> {
+    pub fn down_message(&self) -> Option<&str> {
         let breakers_of = |operation: Operation| {
             let keys = self.breakers.keys();
             keys.filter(move |key| matches!(key, BreakerKey::Store(of, _) if *of == operation))
@@ -282,7 +282,7 @@ mod tests {
         let mut end = |operation, store: &ReferenceStoreId, reason: Option<FailureReason>, second| {
             let failure = reason.map(failure);
             let events = breakers.request_ended(operation, store, failure.as_ref(), at(second), at(second));
-            let down = breakers.down_reason().map(str::to_owned);
+            let down = breakers.down_message().map(str::to_owned);
             (events.into_iter().map(|event| (event.key, event.is_open)).collect::<Vec<_>>(), down)
         };
         let up = (Vec::new(), None);

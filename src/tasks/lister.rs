@@ -147,7 +147,7 @@ impl Lister {
             let pause = self.list_once(began).await;
             tokio::select! {
                 biased;
-                () = self.target.breaker_closed_after(&self.store.store, began), if self.retry_on_recovery => {}
+                () = self.target.wait_for_breaker_close(&self.store.store, began), if self.retry_on_recovery => {}
                 () = clock.sleep(pause) => {}
             }
         }
@@ -334,7 +334,7 @@ impl Lister {
         if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
-        // Unlike a poll, a denied listing (`Scope::Store`) waits: `breaker_closed_after` does not include the breaker of listings.
+        // Unlike a poll, a denied listing (`Scope::Store`) waits: `wait_for_breaker_close` ignores the breaker of listings.
         self.retry_on_recovery = reason.class().scope == Scope::Target && retry_after.is_none();
         let unlikely_to_pass = reason == FailureReason::AccessDenied || reason.class().retry != RetryClass::Backoff;
         // Without listings no job is discovered, so a store with discovery is retried more often.

@@ -16,7 +16,7 @@ use refwatch::core::failure::{FailureReason, Operation, PollFailure};
 use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, Sources};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{
-    BuildFuture, CallerIdentity, HealthOmics, ListPage, ListedJob, RequestFuture, ServiceFactory,
+    BuildFuture, CallerIdentity, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetService,
 };
 use tokio::sync::Notify;
 
@@ -332,11 +332,11 @@ impl Service {
 impl ServiceFactory for Access {
     fn build<'a>(&'a self, _: &'a TargetConfig) -> BuildFuture<'a> {
         let access = self.service.access(self.daemon);
-        Box::pin(async move { Ok(Arc::new(access) as Arc<dyn HealthOmics>) })
+        Box::pin(async move { Ok(Arc::new(access) as Arc<dyn TargetService>) })
     }
 }
 
-impl HealthOmics for Access {
+impl TargetService for Access {
     fn aws_region(&self) -> &Arc<str> {
         &self.aws_region
     }

@@ -15,7 +15,7 @@ use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, PollFailure};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Sanitized;
-use crate::healthomics::{AwsFactory, CallerIdentity, HealthOmics, ServiceFactory, TargetError};
+use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory, TargetError, TargetService};
 
 /// Requested in a store without known jobs. AWS reports a missing permission even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
@@ -109,7 +109,7 @@ async fn check_target(
 }
 
 /// Lists first: the listing may contain a job to request.
-async fn check_store(service: &dyn HealthOmics, id: &ReferenceStoreId, store: StoreToCheck) -> [Permission; 2] {
+async fn check_store(service: &dyn TargetService, id: &ReferenceStoreId, store: StoreToCheck) -> [Permission; 2] {
     let listed = service.list_reference_import_jobs(id, None, None).await;
     let listed_job = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
     let known = store.job.or(listed_job);

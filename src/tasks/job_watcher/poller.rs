@@ -105,7 +105,7 @@ impl Poller {
         if let Some(Failing { sent, retry_on_recovery }) = self.failing {
             tokio::select! {
                 biased;
-                () = target.breaker_closed_after(store, sent), if retry_on_recovery => {}
+                () = target.wait_for_breaker_close(store, sent), if retry_on_recovery => {}
                 () = target.clock().sleep_until(due) => {}
             }
             return Some(target.poll_permit(store, Priority::Routine).await);
