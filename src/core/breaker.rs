@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::failure::{Operation, PollFailure, QuotaEvidence, Scope};
+use super::failure::{Operation, QuotaEvidence, RequestFailure, Scope};
 use super::job::ReferenceStoreId;
 use super::time::Monotonic;
 
@@ -58,7 +58,7 @@ impl CircuitBreaker {
 
     /// Records the failure of a request that was sent at `sent`. Returns true if the breaker opened, or if its cause changed from
     /// unreachable to rejected or back.
-    fn failed(&mut self, failure: &PollFailure, sent: Monotonic, now: Monotonic) -> bool {
+    fn failed(&mut self, failure: &RequestFailure, sent: Monotonic, now: Monotonic) -> bool {
         self.failures = self.failures.saturating_add(1);
         let first_failure = *self.first_failure.get_or_insert(now);
         let unreachable = !failure.reason.class().needs_operator;
@@ -128,7 +128,7 @@ impl TargetBreakers {
         &mut self,
         operation: Operation,
         store: &ReferenceStoreId,
-        failure: Option<&PollFailure>,
+        failure: Option<&RequestFailure>,
         sent: Monotonic,
         now: Monotonic,
     ) -> Vec<BreakerEvent> {
@@ -204,8 +204,8 @@ mod tests {
         Monotonic::at(Duration::from_secs(seconds))
     }
 
-    fn failure(reason: FailureReason) -> PollFailure {
-        PollFailure { reason, message: format!("no: {}", reason.label()), retry_after: None }
+    fn failure(reason: FailureReason) -> RequestFailure {
+        RequestFailure { reason, message: format!("no: {}", reason.label()), retry_after: None }
     }
 
     /// When the request was sent and when it failed, whether `failed` returned true, when the next probe may be sent. In seconds.

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::core::backoff::BackoffPolicy;
 use crate::core::breaker::{BreakerEvent, BreakerKey, TargetBreakers};
-use crate::core::failure::{Operation, PollFailure};
+use crate::core::failure::{Operation, RequestFailure};
 use crate::core::job::ReferenceStoreId;
 use crate::core::time::Monotonic;
 
@@ -87,7 +87,7 @@ impl Breakers {
         &self,
         operation: Operation,
         store: &ReferenceStoreId,
-        failure: Option<&PollFailure>,
+        failure: Option<&RequestFailure>,
         sent: Monotonic,
         now: Monotonic,
     ) {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::aws::CallerIdentity;
 use crate::config::TargetConfig;
-use crate::core::failure::PollFailure;
+use crate::core::failure::RequestFailure;
 use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 
 /// One request, sent when the future is awaited. Boxed, because [`TargetService`] is used as `dyn`.
-pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PollFailure>> + Send + 'a>>;
+pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, RequestFailure>> + Send + 'a>>;
 
 pub type BuildFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn TargetService>, TargetError>> + Send + 'a>>;
 

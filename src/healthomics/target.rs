@@ -12,7 +12,7 @@ use super::scheduler::{Priority, Scheduler};
 use super::service::{ListPage, RequestFuture, ServiceFactory, TargetError, TargetService};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::{Operation, PollFailure, PollOutcome};
+use crate::core::failure::{Operation, PollOutcome, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::instruments::Instruments;
@@ -84,7 +84,7 @@ impl Target {
     /// Requests one job, once. `permit` is from [`Self::poll_permit`] for the job's store.
     ///
     /// # Errors
-    /// See [`PollFailure`].
+    /// See [`RequestFailure`].
     pub async fn poll(&self, key: &JobKey, permit: RequestPermit) -> PollOutcome {
         let request = self.service.get_reference_import_job(key);
         self.send(Operation::GetReferenceImportJob, &key.store, permit, request).await
@@ -93,13 +93,13 @@ impl Target {
     /// Waits for a permit, then lists one page. See [`TargetService::list_reference_import_jobs`].
     ///
     /// # Errors
-    /// See [`PollFailure`].
+    /// See [`RequestFailure`].
     pub async fn list(
         &self,
         store: &ReferenceStoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
-    ) -> Result<ListPage, PollFailure> {
+    ) -> Result<ListPage, RequestFailure> {
         let operation = Operation::ListReferenceImportJobs;
         let permit = self.permit(operation, store, Priority::Routine).await;
         let request = self.service.list_reference_import_jobs(store, created_after, token);
@@ -129,7 +129,7 @@ impl Target {
         store: &ReferenceStoreId,
         permit: RequestPermit,
         request: RequestFuture<'_, T>,
-    ) -> Result<T, PollFailure> {
+    ) -> Result<T, RequestFailure> {
         let sent = self.clock.now().monotonic;
         let outcome = request.await;
         let now = self.clock.now().monotonic;

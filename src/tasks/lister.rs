@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::failure::{FailureReason, PollFailure, RetryClass, Scope};
+use crate::core::failure::{FailureReason, RequestFailure, RetryClass, Scope};
 use crate::core::job::{ImportJobId, JobStatus, TargetStore};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
@@ -182,7 +182,7 @@ impl Lister {
 
     /// Lists up to [`PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. `Some`: the reason why new
     /// jobs are not watched.
-    async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, PollFailure> {
+    async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
         let created_after = self.created_after(listable);
         let finished = if self.window.is_some() { self.registry.finished() } else { BTreeMap::new() };
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
@@ -231,7 +231,7 @@ impl Lister {
     }
 
     /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
-    async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, PollFailure> {
+    async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, RequestFailure> {
         loop {
             match self.target.list(&self.store.store, after, token.clone()).await {
                 Ok(page) => {
@@ -329,8 +329,8 @@ impl Lister {
     }
 
     /// Falls back to polls if the failure is lasting; listing is still retried. Returns the pause until the next attempt.
-    fn on_failure(&mut self, failure: &PollFailure) -> Duration {
-        let PollFailure { reason, retry_after, .. } = *failure;
+    fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
+        let RequestFailure { reason, retry_after, .. } = *failure;
         if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
@@ -344,7 +344,7 @@ impl Lister {
     }
 
     /// Ends the safety interval, so the jobs are polled one by one. Logs the failure if its reason is new.
-    fn fall_back_to_polls(&mut self, PollFailure { reason, message, .. }: &PollFailure) {
+    fn fall_back_to_polls(&mut self, RequestFailure { reason, message, .. }: &RequestFailure) {
         self.registry.set_safety_interval(None);
         let not_found = *reason == FailureReason::NotFound;
         let advice =

@@ -12,7 +12,7 @@ use super::super::exit::{Exit, Failure, print};
 use super::super::table;
 use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
-use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Sanitized;
 use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory, TargetError, TargetService};
@@ -30,7 +30,7 @@ struct StoreToCheck {
 
 struct Permission {
     operation: Operation,
-    outcome: Result<(), PollFailure>,
+    outcome: Result<(), RequestFailure>,
     /// True if the watch list depends on the operation.
     is_needed: bool,
 }
@@ -38,7 +38,7 @@ struct Permission {
 /// The results of one target.
 struct CheckedTarget {
     aws_region: Arc<str>,
-    identity: Result<Option<CallerIdentity>, PollFailure>,
+    identity: Result<Option<CallerIdentity>, RequestFailure>,
     stores: BTreeMap<ReferenceStoreId, [Permission; 2]>,
 }
 

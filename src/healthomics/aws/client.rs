@@ -33,7 +33,7 @@ use super::identity::{CallerIdentity, caller_identity};
 use super::{errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 use crate::healthomics::TargetError;
@@ -124,7 +124,7 @@ impl AwsService {
         operation: Operation,
         client: &SdkClient,
         error: &SdkError<E, HttpResponse>,
-    ) -> PollFailure {
+    ) -> RequestFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
             client.credentials_failed.store(true, Ordering::Relaxed);

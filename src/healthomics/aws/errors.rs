@@ -1,4 +1,4 @@
-//! Converts the SDK's errors to a [`PollFailure`].
+//! Converts the SDK's errors to a [`RequestFailure`].
 //!
 //! The error code of a response determines the reason. If the code is unknown, the HTTP status does. Without a complete response,
 //! the cause of the SDK's error does. Quotes are redacted and shortened. `core::failure` defines what follows from a reason.
@@ -13,7 +13,7 @@ use http_body_util::LengthLimitError;
 
 use super::redact::redacted;
 use crate::config::TargetConfig;
-use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 
@@ -35,7 +35,7 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     target: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
-) -> PollFailure {
+) -> RequestFailure {
     let (reason, message) = match error {
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
@@ -45,7 +45,7 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
         _ => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
-    PollFailure { reason, message, retry_after }
+    RequestFailure { reason, message, retry_after }
 }
 
 // Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.

@@ -6,7 +6,7 @@ use aws_types::service_config::ServiceConfigKey;
 use super::errors;
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::PollFailure;
+use crate::core::failure::RequestFailure;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallerIdentity {
@@ -21,7 +21,7 @@ pub(super) async fn caller_identity(
     sdk: &SdkConfig,
     config: &TargetConfig,
     clock: Clock,
-) -> Result<Option<CallerIdentity>, PollFailure> {
+) -> Result<Option<CallerIdentity>, RequestFailure> {
     let endpoint = config.endpoint_url.clone().or_else(|| configured_endpoint(sdk, "Omics"));
     if endpoint.is_some_and(|url| !is_of_aws(&url)) && configured_endpoint(sdk, "STS").is_none() {
         return Ok(None);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::core::failure::{PollFailure, Scope};
+use crate::core::failure::{RequestFailure, Scope};
 use crate::core::job::WatchId;
 use crate::core::listing::listings_replace_polls;
 use crate::core::time::Monotonic;
@@ -129,7 +129,7 @@ impl Poller {
 }
 
 impl Failing {
-    fn new(failure: &PollFailure, sent: Monotonic) -> Self {
+    fn new(failure: &RequestFailure, sent: Monotonic) -> Self {
         // Only failures of a whole store or target have a circuit breaker.
         let has_breaker = failure.reason.class().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
