@@ -55,8 +55,8 @@ impl Scheduler {
     /// caller leaves the queue and uses no quota.
     pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let asked_at = self.clock.now().monotonic;
-        let head = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
-        let slot = self.next_slot.lock().await;
+        let routine = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
+        let next_slot = self.next_slot.lock().await;
         let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
         loop {
             if !wanted() {
@@ -65,7 +65,7 @@ impl Scheduler {
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
-        drop((slot, head));
+        drop((next_slot, routine));
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(asked_at).as_secs_f64());
         Some(in_flight)
     }

@@ -18,7 +18,7 @@ pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, RequestFai
 pub type BuildFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn TargetService>, TargetError>> + Send + 'a>>;
 
 pub trait ServiceFactory: Debug + Send + Sync {
-    /// Builds the service of one target. It sends no request to HealthOmics.
+    /// Builds the service of one target. Sends no request to HealthOmics.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
@@ -27,7 +27,7 @@ pub trait ServiceFactory: Debug + Send + Sync {
 pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
-    /// The identity of the credentials; `None` if a custom endpoint has no STS configured.
+    /// The identity of the credentials; `None` if HealthOmics has a custom endpoint and no endpoint is set for STS.
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>>;
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;

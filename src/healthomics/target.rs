@@ -47,9 +47,9 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let service = factory.build(config).await?;
         let rate = config.quota.configured_rate();
-        let scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
-        let get_scheduler = scheduler(Operation::GetReferenceImportJob);
-        let list_scheduler = scheduler(Operation::ListReferenceImportJobs);
+        let new_scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
+        let get_scheduler = new_scheduler(Operation::GetReferenceImportJob);
+        let list_scheduler = new_scheduler(Operation::ListReferenceImportJobs);
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
         Ok(Self { service, clock, get_scheduler, list_scheduler, breakers })
     }

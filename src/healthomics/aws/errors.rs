@@ -177,8 +177,8 @@ fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &
     format!("{chain} ({advice})")
 }
 
-/// The delay that the response requests: `x-amz-retry-after` in milliseconds, else `Retry-After` in seconds or as a date. Unreadable
-/// values are ignored.
+/// The delay that the response requests: `x-amz-retry-after` in milliseconds, else `Retry-After` in seconds or as a date.
+/// Unreadable values are ignored.
 fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     let headers = response.headers();
     let number = |name| headers.get(name)?.trim().parse().ok();

@@ -15,8 +15,8 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-/// Sends one request to STS. Returns `None` if a custom endpoint is configured for HealthOmics and none for STS: the credentials may
-/// not be AWS's, so AWS's STS must not receive them.
+/// Sends one request to STS. Returns `None` if HealthOmics has a custom endpoint and no endpoint is set for STS: the credentials
+/// may not be AWS's, so AWS's STS must not receive them.
 pub(super) async fn caller_identity(
     sdk: &SdkConfig,
     config: &TargetConfig,
@@ -41,7 +41,7 @@ fn configured_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
     sdk.service_config()?.load_config(key.ok()?)
 }
 
-/// True for the endpoints of AWS, including VPC endpoints.
+/// True for hosts in AWS's domains, including VPC endpoints.
 fn is_of_aws(url: &str) -> bool {
     let host = url.parse().ok().and_then(|url: http::Uri| url.host().map(str::to_owned)).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aws_endpoints_are_recognized_by_their_host() {
+    fn an_endpoint_is_of_aws_if_its_host_is() {
         assert!(is_of_aws("https://vpce-1-a.omics.us-west-2.vpce.amazonaws.com"));
         assert!(is_of_aws("https://omics.cn-north-1.amazonaws.com.cn:443/"));
         assert!(!is_of_aws("http://127.0.0.1:4566"));
