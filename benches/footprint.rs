@@ -240,7 +240,7 @@ fn binary() -> Result<Vec<Row>, Failure> {
 
 /// No effective quota; the jobs stay SUBMITTED during the bench.
 async fn simulator(jobs: usize) -> Result<Simulator, Failure> {
-    Simulator::start(jobs, &["--quota", "1e9", "--mean-seconds", "86400"]).await
+    Simulator::start(jobs, &["--quota", "1000000", "--mean-seconds", "86400"]).await
 }
 
 /// A daemon that watches all of the simulator's jobs, and its address.

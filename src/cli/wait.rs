@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::exit::{Exit, Failure, print, print_note};
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
-use crate::core::failure::{FailureReason, PollFailure, RetryClass};
+use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Monotonic, parse_duration};
@@ -138,7 +138,7 @@ async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock
 }
 
 /// True if a retry is useless. An error that needs an operator is final only before the first successful poll.
-fn is_final(failure: &PollFailure, was_seen: bool) -> bool {
+fn is_final(failure: &RequestFailure, was_seen: bool) -> bool {
     let class = failure.reason.class();
     let is_invalid = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
     is_invalid || (class.needs_operator && !was_seen)

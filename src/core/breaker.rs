@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::failure::{Operation, PollFailure, QuotaEvidence, Scope};
+use super::failure::{Operation, QuotaEvidence, RequestFailure, Scope};
 use super::job::ReferenceStoreId;
 use super::time::Monotonic;
 
@@ -58,7 +58,7 @@ impl CircuitBreaker {
 
     /// Records the failure of a request that was sent at `sent`. Returns true if the breaker opened, or if its cause changed from
     /// unreachable to rejected or back.
-    fn failed(&mut self, failure: &PollFailure, sent: Monotonic, now: Monotonic) -> bool {
+    fn failed(&mut self, failure: &RequestFailure, sent: Monotonic, now: Monotonic) -> bool {
         self.failures = self.failures.saturating_add(1);
         let first_failure = *self.first_failure.get_or_insert(now);
         let unreachable = !failure.reason.class().needs_operator;
@@ -128,7 +128,7 @@ impl TargetBreakers {
         &mut self,
         operation: Operation,
         store: &ReferenceStoreId,
-        failure: Option<&PollFailure>,
+        failure: Option<&RequestFailure>,
         sent: Monotonic,
         now: Monotonic,
     ) -> Vec<BreakerEvent> {
@@ -176,7 +176,7 @@ impl TargetBreakers {
     /// Why the target is down, if it is. Its own breaker is open, or every store breaker of `GetReferenceImportJob` is open. If
     /// there are none of these, every store breaker of `ListReferenceImportJobs` is open.
     #[must_use]
-    pub fn down_reason(&self) -> Option<&str> {
+    pub fn down_message(&self) -> Option<&str> {
         let breakers_of = |operation: Operation| {
             let keys = self.breakers.keys();
             keys.filter(move |key| matches!(key, BreakerKey::Store(of, _) if *of == operation))
@@ -204,8 +204,8 @@ mod tests {
         Monotonic::at(Duration::from_secs(seconds))
     }
 
-    fn failure(reason: FailureReason) -> PollFailure {
-        PollFailure { reason, message: format!("no: {}", reason.label()), retry_after: None }
+    fn failure(reason: FailureReason) -> RequestFailure {
+        RequestFailure { reason, message: format!("no: {}", reason.label()), retry_after: None }
     }
 
     /// When the request was sent and when it failed, whether `failed` returned true, when the next probe may be sent. In seconds.
@@ -282,7 +282,7 @@ mod tests {
         let mut end = |operation, store: &ReferenceStoreId, reason: Option<FailureReason>, second| {
             let failure = reason.map(failure);
             let events = breakers.request_ended(operation, store, failure.as_ref(), at(second), at(second));
-            let down = breakers.down_reason().map(str::to_owned);
+            let down = breakers.down_message().map(str::to_owned);
             (events.into_iter().map(|event| (event.key, event.is_open)).collect::<Vec<_>>(), down)
         };
         let up = (Vec::new(), None);

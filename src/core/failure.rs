@@ -27,12 +27,12 @@ impl Operation {
     }
 }
 
-pub type PollOutcome = Result<Snapshot, PollFailure>;
+pub type PollOutcome = Result<Snapshot, RequestFailure>;
 
-/// A failed request, which may also be a listing.
+/// A failed poll, listing or STS request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct PollFailure {
+pub struct RequestFailure {
     pub reason: FailureReason,
     /// What happened and what a person can do about it. It may quote the service.
     pub message: String,

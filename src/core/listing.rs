@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::failure::{FailureClass, PollFailure, QuotaEvidence, Scope};
+use super::failure::{FailureClass, QuotaEvidence, RequestFailure, Scope};
 use super::job::{ImportJobId, JobStatus};
 use super::time::Timestamp;
 use super::tracker::JobState;
@@ -57,7 +57,7 @@ const SHORT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What follows from a failed request, the `consecutive`th in a row.
 #[must_use]
-pub fn after_failure(failure: &PollFailure, consecutive: u32) -> ListingFailure {
+pub fn after_failure(failure: &RequestFailure, consecutive: u32) -> ListingFailure {
     let long_wait = failure.retry_after.is_some_and(|wait| wait > SHORT_RETRY_AFTER);
     match failure.reason.class() {
         _ if long_wait => ListingFailure::PollOneByOne,
@@ -287,7 +287,7 @@ mod tests {
             (FailureReason::NotFound, None, 1, PollOneByOne),
             (FailureReason::Validation, None, 1, PollOneByOne),
         ] {
-            let failure = PollFailure { reason, message: String::new(), retry_after };
+            let failure = RequestFailure { reason, message: String::new(), retry_after };
             assert_eq!(after_failure(&failure, consecutive), expected, "{failure:?} {consecutive}");
         }
     }

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 
 use super::*;
 use crate::core::backoff::BackoffPolicy;
-use crate::core::failure::{FailureReason, PollFailure, PollOutcome};
+use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
 use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
 use crate::core::time::{Monotonic, Now};
 use crate::core::tracker::{JobTracker, PollPolicy};
@@ -77,7 +77,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
         status_message,
     });
     let failure = prop_oneof![Just(FailureReason::NotFound), Just(FailureReason::Throttled)];
-    let failure = failure.prop_map(|reason| PollFailure { reason, message: String::new(), retry_after: None });
+    let failure = failure.prop_map(|reason| RequestFailure { reason, message: String::new(), retry_after: None });
     prop_oneof![4 => snapshot.prop_map(Ok), 1 => failure.prop_map(Err)]
 }
 

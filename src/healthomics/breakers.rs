@@ -1,7 +1,7 @@
 //! The circuit breakers of one target. Requests wait here while a breaker is open. One probe at a time passes it.
 //!
-//! `core::breaker` has the rules. This module reports the outcome of every request to it, publishes the target's health and logs
-//! each breaker that opens or closes. It does not log listing breakers: the store's lister logs failed listings.
+//! `core::breaker` has the rules. This module reports the outcome of every request to it, publishes why the target is down, and
+//! logs each breaker that opens or closes. It does not log listing breakers: the store's lister logs failed listings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::core::backoff::BackoffPolicy;
 use crate::core::breaker::{BreakerEvent, BreakerKey, TargetBreakers};
-use crate::core::failure::{Operation, PollFailure};
+use crate::core::failure::{Operation, RequestFailure};
 use crate::core::job::ReferenceStoreId;
 use crate::core::time::Monotonic;
 
@@ -23,8 +23,8 @@ pub(super) struct Breakers {
     state: Mutex<State>,
     /// Notified when any breaker closes.
     breaker_closed: Notify,
-    /// See [`super::Target::health`].
-    pub(super) health: watch::Sender<Option<String>>,
+    /// See [`super::Target::down_message`].
+    pub(super) down_message: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Pass {
 impl Breakers {
     pub(super) fn new(target: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
         let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probe_queues: BTreeMap::new() });
-        Self { target, clock, state, breaker_closed: Notify::new(), health: watch::Sender::new(None) }
+        Self { target, clock, state, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
     }
 
     /// Waits at the store's breaker, then at the target's, until each is closed or the request becomes its probe.
@@ -57,11 +57,12 @@ impl Breakers {
         let new = || Arc::new(Semaphore::new(1));
         let mut probe_permit = None;
         loop {
-            let closed = self.breaker_closed.notified();
+            // Created before the check, so that no close is missed.
+            let any_closes = self.breaker_closed.notified();
             let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
             if probe_permit.is_none() {
                 let queue = self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new)));
-                // An error means that the semaphore is closed. It is never closed.
+                // Always `Some`, because the semaphore is never closed.
                 probe_permit = queue.acquire_owned().await.ok();
                 continue;
             }
@@ -70,7 +71,7 @@ impl Breakers {
             }
             tokio::select! {
                 biased;
-                () = closed => {}
+                () = any_closes => {}
                 () = self.clock.sleep_until(probe_at) => {}
             }
         }
@@ -86,15 +87,15 @@ impl Breakers {
         &self,
         operation: Operation,
         store: &ReferenceStoreId,
-        failure: Option<&PollFailure>,
+        failure: Option<&RequestFailure>,
         sent: Monotonic,
         now: Monotonic,
     ) {
         let events = self.with(|state| {
             let events = state.breakers.request_ended(operation, store, failure, sent, now);
             // Published under the lock, so that an older state never replaces a newer one.
-            let down = state.breakers.down_reason().map(str::to_owned);
-            self.health.send_if_modified(|health| std::mem::replace(health, down.clone()) != down);
+            let down = state.breakers.down_message().map(str::to_owned);
+            self.down_message.send_if_modified(|message| std::mem::replace(message, down.clone()) != down);
             events
         });
         if events.iter().any(|event| !event.is_open) {
@@ -107,6 +108,7 @@ impl Breakers {
 
     fn log(&self, BreakerEvent { key, is_open, unreachable }: &BreakerEvent, message: &str) {
         let target = &self.target;
+        // When a breaker closes, `unreachable` is the cause that has ended.
         match (key, is_open, unreachable) {
             (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),
@@ -126,14 +128,14 @@ impl Breakers {
         }
     }
 
-    /// See [`super::Target::breaker_closed_after`].
-    pub(super) async fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
+    /// See [`super::Target::wait_for_breaker_close`].
+    pub(super) async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, sent: Monotonic) {
         loop {
-            let closed = self.breaker_closed.notified();
+            let any_closes = self.breaker_closed.notified();
             if self.with(|state| state.breakers.breaker_closed_after(store, sent)) {
                 return;
             }
-            closed.await;
+            any_closes.await;
         }
     }
 

@@ -55,10 +55,9 @@ impl Scheduler {
     /// caller leaves the queue and uses no quota.
     pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let asked_at = self.clock.now().monotonic;
-        let head = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
-        let slot = self.next_slot.lock().await;
-        // An error means that the semaphore is closed. It is never closed.
-        let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
+        let routine = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
+        let next_slot = self.next_slot.lock().await;
+        let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
         loop {
             if !wanted() {
                 return None;
@@ -66,9 +65,9 @@ impl Scheduler {
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
-        drop((slot, head));
+        drop((next_slot, routine));
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(asked_at).as_secs_f64());
-        permit
+        Some(in_flight)
     }
 
     /// The configured rate, in requests per second.
@@ -137,6 +136,7 @@ mod tests {
         assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
         assert!(scheduler.acquire(Priority::Routine, || false).await.is_none());
         let before = scheduler.clock.now().monotonic;
+        // It would wait for 2 s if the unwanted request had used quota.
         assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
         assert!(scheduler.clock.now().monotonic.since(before).as_secs_f64() < 1.1);
     }

@@ -8,25 +8,26 @@ use std::sync::Arc;
 
 use super::aws::CallerIdentity;
 use crate::config::TargetConfig;
-use crate::core::failure::PollFailure;
+use crate::core::failure::RequestFailure;
 use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 
-/// One request, sent when the future is polled. Boxed, because [`HealthOmics`] is used as `dyn`.
-pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PollFailure>> + Send + 'a>>;
+/// One request, sent when the future is awaited. Boxed, because [`TargetService`] is used as `dyn`.
+pub type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, RequestFailure>> + Send + 'a>>;
 
-pub type BuildFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn HealthOmics>, TargetError>> + Send + 'a>>;
+pub type BuildFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn TargetService>, TargetError>> + Send + 'a>>;
 
 pub trait ServiceFactory: Debug + Send + Sync {
-    /// Builds the service of one target. It sends no request to HealthOmics.
+    /// Builds the service of one target. Sends no request to HealthOmics.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
-/// The service of one target. A call sends at most one request of its operation. It neither retries nor waits for a quota.
-pub trait HealthOmics: Debug + Send + Sync {
+/// The service of one target. A call sends at most one request of its operation; the SDK may also fetch credentials. It neither
+/// retries nor waits for a quota.
+pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
-    /// The identity of the credentials; `None` if there is no STS for them.
+    /// The identity of the credentials; `None` if HealthOmics has a custom endpoint and no endpoint is set for STS.
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>>;
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;

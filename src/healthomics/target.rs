@@ -1,7 +1,7 @@
 //! One target: sends the polls and listings of one account, region and role.
 //!
 //! A request holds a [`RequestPermit`] until it ends. Every outcome is counted, and reported to the pacer and the circuit breakers.
-//! A target publishes its own health. It makes no decision about jobs.
+//! A target publishes why it is down. It makes no decision about jobs.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::breakers::{Breakers, Pass};
 use super::scheduler::{Priority, Scheduler};
-use super::service::{HealthOmics, ListPage, RequestFuture, ServiceFactory, TargetError};
+use super::service::{ListPage, RequestFuture, ServiceFactory, TargetError, TargetService};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::{Operation, PollFailure, PollOutcome};
+use crate::core::failure::{Operation, PollOutcome, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::instruments::Instruments;
 
 #[derive(Debug)]
 pub struct Target {
-    service: Arc<dyn HealthOmics>,
+    service: Arc<dyn TargetService>,
     clock: Clock,
-    get: Scheduler,
-    list: Scheduler,
+    get_scheduler: Scheduler,
+    list_scheduler: Scheduler,
     breakers: Breakers,
 }
 
@@ -47,10 +47,11 @@ impl Target {
     ) -> Result<Self, TargetError> {
         let service = factory.build(config).await?;
         let rate = config.quota.configured_rate();
-        let scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
-        let [get, list] = Operation::ALL.map(scheduler);
+        let new_scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
+        let get_scheduler = new_scheduler(Operation::GetReferenceImportJob);
+        let list_scheduler = new_scheduler(Operation::ListReferenceImportJobs);
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
-        Ok(Self { service, clock, get, list, breakers })
+        Ok(Self { service, clock, get_scheduler, list_scheduler, breakers })
     }
 
     #[must_use]
@@ -66,13 +67,13 @@ impl Target {
     /// The configured rate of polls, in requests per second.
     #[must_use]
     pub fn configured_rate(&self) -> f64 {
-        self.get.configured_rate()
+        self.get_scheduler.configured_rate()
     }
 
     /// The message of the failure that keeps the target down; `None` while the target is not known to be down.
     #[must_use]
-    pub fn health(&self) -> watch::Receiver<Option<String>> {
-        self.breakers.health.subscribe()
+    pub fn down_message(&self) -> watch::Receiver<Option<String>> {
+        self.breakers.down_message.subscribe()
     }
 
     /// Waits at the circuit breakers and for the quota. The permit is for one poll of a job of `store`.
@@ -83,32 +84,32 @@ impl Target {
     /// Requests one job, once. `permit` is from [`Self::poll_permit`] for the job's store.
     ///
     /// # Errors
-    /// See [`PollFailure`].
+    /// See [`RequestFailure`].
     pub async fn poll(&self, key: &JobKey, permit: RequestPermit) -> PollOutcome {
         let request = self.service.get_reference_import_job(key);
         self.send(Operation::GetReferenceImportJob, &key.store, permit, request).await
     }
 
-    /// Waits for a permit, then lists one page. See [`HealthOmics::list_reference_import_jobs`].
+    /// Waits for a permit, then lists one page. See [`TargetService::list_reference_import_jobs`].
     ///
     /// # Errors
-    /// See [`PollFailure`].
+    /// See [`RequestFailure`].
     pub async fn list(
         &self,
         store: &ReferenceStoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
-    ) -> Result<ListPage, PollFailure> {
+    ) -> Result<ListPage, RequestFailure> {
         let operation = Operation::ListReferenceImportJobs;
         let permit = self.permit(operation, store, Priority::Routine).await;
         let request = self.service.list_reference_import_jobs(store, created_after, token);
         self.send(operation, store, permit, request).await
     }
 
-    /// Returns once a breaker that blocks polls of `store` has closed after `sent`, which may be at once. A failed job then retries
-    /// early.
-    pub async fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) {
-        self.breakers.breaker_closed_after(store, sent).await;
+    /// Waits until a breaker that blocks polls of `store` closes. Returns at once if one has closed since `sent`, when the failed
+    /// request was sent. The caller then retries before its backoff ends.
+    pub async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, sent: Monotonic) {
+        self.breakers.wait_for_breaker_close(store, sent).await;
     }
 
     async fn permit(&self, operation: Operation, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {
@@ -128,21 +129,22 @@ impl Target {
         store: &ReferenceStoreId,
         permit: RequestPermit,
         request: RequestFuture<'_, T>,
-    ) -> Result<T, PollFailure> {
+    ) -> Result<T, RequestFailure> {
         let sent = self.clock.now().monotonic;
         let outcome = request.await;
         let now = self.clock.now().monotonic;
         let failure = outcome.as_ref().err();
         self.scheduler(operation).request_ended(sent, now, failure.map(|failure| failure.reason));
         self.breakers.request_ended(operation, store, failure, sent, now);
+        // After the report, so that the next probe sees its effect.
         drop(permit);
         outcome
     }
 
     fn scheduler(&self, operation: Operation) -> &Scheduler {
         match operation {
-            Operation::GetReferenceImportJob => &self.get,
-            Operation::ListReferenceImportJobs => &self.list,
+            Operation::GetReferenceImportJob => &self.get_scheduler,
+            Operation::ListReferenceImportJobs => &self.list_scheduler,
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::failure::{FailureReason, PollFailure, Scope};
+use crate::core::failure::{FailureReason, RequestFailure, Scope};
 use crate::core::job::{ImportJobId, JobStatus, TargetStore};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
@@ -148,7 +148,7 @@ impl Lister {
             let pause = self.list_once(began).await;
             tokio::select! {
                 biased;
-                () = self.target.breaker_closed_after(&self.store.store, began), if self.retry_on_recovery => {}
+                () = self.target.wait_for_breaker_close(&self.store.store, began), if self.retry_on_recovery => {}
                 () = clock.sleep(pause) => {}
             }
         }
@@ -183,7 +183,7 @@ impl Lister {
 
     /// Lists up to [`PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason why new
     /// jobs are not watched, if there is one.
-    async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, PollFailure> {
+    async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
         let created_after = self.created_after(listable);
         // Ended jobs are hinted too, because they may be reopened. Without discovery no ended job has a task to hint.
         let ended = if self.window.is_some() { self.registry.ended() } else { BTreeMap::new() };
@@ -234,7 +234,7 @@ impl Lister {
     }
 
     /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
-    async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, PollFailure> {
+    async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, RequestFailure> {
         loop {
             match self.target.list(&self.store.store, after, token.clone()).await {
                 Ok(page) => {
@@ -333,13 +333,13 @@ impl Lister {
     }
 
     /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
-    fn on_failure(&mut self, failure: &PollFailure) -> Duration {
+    fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
         let (class, retry_after) = (failure.reason.class(), failure.retry_after);
         if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // A denied listing waits for its whole pause: `breaker_closed_after` does not watch the breakers of listings.
+        // A denied listing waits for its whole pause: `wait_for_breaker_close` does not watch the breakers of listings.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.window.is_none();
@@ -348,7 +348,7 @@ impl Lister {
     }
 
     /// Ends the safety interval, so the jobs are polled one by one. Logs the failure if its reason is new.
-    fn fall_back_to_polls(&mut self, PollFailure { reason, message, .. }: &PollFailure) {
+    fn fall_back_to_polls(&mut self, RequestFailure { reason, message, .. }: &RequestFailure) {
         self.registry.set_safety_interval(None);
         let not_found = *reason == FailureReason::NotFound;
         let advice =

@@ -115,8 +115,8 @@ async fn an_invalid_response_is_a_failure_that_quotes_it() {
         ("no status", job_response(&[("\"status\": \"IN_PROGRESS\",", "")]), "no status"),
         ("HTML", response("200 OK", "Content-Type: text/html\r\n", "<html>\nhello"), r"<html>\u000ahello"),
         ("nothing", response("200 OK", "", ""), "the response is about job"),
-        ("cut JSON", response("200 OK", "", "{\"id\": \"98765"), "HTTP 200, but the body is not HealthOmics's"),
-        ("deep JSON", response("200 OK", "", &"[".repeat(100_000)), "HTTP 200, but the body is not HealthOmics's"),
+        ("cut JSON", response("200 OK", "", "{\"id\": \"98765"), "HTTP 200 with an unexpected body"),
+        ("deep JSON", response("200 OK", "", &"[".repeat(100_000)), "HTTP 200 with an unexpected body"),
         ("a redirect", response("301 Moved", "Location: http://elsewhere/\r\n", ""), "redirects are not followed"),
     ];
     for (name, response, message) in cases {

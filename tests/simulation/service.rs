@@ -12,11 +12,11 @@ use std::time::Duration;
 use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
-use refwatch::core::failure::{FailureReason, Operation, PollFailure};
+use refwatch::core::failure::{FailureReason, Operation, RequestFailure};
 use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, Sources};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{
-    BuildFuture, CallerIdentity, HealthOmics, ListPage, ListedJob, RequestFuture, ServiceFactory,
+    BuildFuture, CallerIdentity, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetService,
 };
 use tokio::sync::Notify;
 
@@ -199,7 +199,7 @@ impl Service {
     }
 
     /// One request: checked against the quota, delayed, and perhaps failed. Returns whether the response is incorrect.
-    async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, PollFailure> {
+    async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, RequestFailure> {
         let sent = self.now();
         let configured = self.scenario.configured.configured_rate();
         if !self.state().daemons[daemon].buckets[operation as usize].take(
@@ -223,7 +223,7 @@ impl Service {
     }
 
     /// Returns when the client receives the response or reaches its deadline.
-    async fn transmit(&self, operation: Operation, sent: Duration) -> Result<bool, PollFailure> {
+    async fn transmit(&self, operation: Operation, sent: Duration) -> Result<bool, RequestFailure> {
         if let Some(outage) = self.scenario.outages.iter().find(|outage| outage.during.contains(&sent)) {
             self.count(|counters| &mut counters.outages);
             let refused = (Duration::from_millis(1), FailureReason::Connect);
@@ -257,7 +257,7 @@ impl Service {
                 if reason == FailureReason::Throttled { &mut counters.throttles } else { &mut counters.failures }
             },
         );
-        Err(PollFailure { retry_after, ..failed(reason) })
+        Err(RequestFailure { retry_after, ..failed(reason) })
     }
 
     fn half_latency(&self) -> Duration {
@@ -284,7 +284,7 @@ impl Service {
         change(self.state().daemons[daemon].jobs.get_mut(job).expect("a job of the scenario"));
     }
 
-    fn response(&self, key: &JobKey, incorrect: bool) -> Result<Snapshot, PollFailure> {
+    fn response(&self, key: &JobKey, incorrect: bool) -> Result<Snapshot, RequestFailure> {
         if !self.scenario.get_allowed {
             return Err(failed(FailureReason::AccessDenied));
         }
@@ -332,11 +332,11 @@ impl Service {
 impl ServiceFactory for Access {
     fn build<'a>(&'a self, _: &'a TargetConfig) -> BuildFuture<'a> {
         let access = self.service.access(self.daemon);
-        Box::pin(async move { Ok(Arc::new(access) as Arc<dyn HealthOmics>) })
+        Box::pin(async move { Ok(Arc::new(access) as Arc<dyn TargetService>) })
     }
 }
 
-impl HealthOmics for Access {
+impl TargetService for Access {
     fn aws_region(&self) -> &Arc<str> {
         &self.aws_region
     }
@@ -383,12 +383,14 @@ impl HealthOmics for Access {
                     Ok(page)
                 }
                 Listing::Denied => Err(failed(FailureReason::AccessDenied)),
-                Listing::Busy(wait) => Err(PollFailure { retry_after: Some(wait), ..failed(FailureReason::Internal) }),
+                Listing::Busy(wait) => {
+                    Err(RequestFailure { retry_after: Some(wait), ..failed(FailureReason::Internal) })
+                }
             }
         })
     }
 }
 
-fn failed(reason: FailureReason) -> PollFailure {
-    PollFailure { reason, message: reason.label().to_owned(), retry_after: None }
+fn failed(reason: FailureReason) -> RequestFailure {
+    RequestFailure { reason, message: reason.label().to_owned(), retry_after: None }
 }

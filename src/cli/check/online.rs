@@ -12,10 +12,10 @@ use super::super::exit::{Exit, Failure, print};
 use super::super::table;
 use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
-use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
 use crate::core::sanitize::Sanitized;
-use crate::healthomics::{AwsFactory, CallerIdentity, HealthOmics, ServiceFactory, TargetError};
+use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory, TargetError, TargetService};
 
 /// Requested in a store without known jobs. AWS reports a missing permission even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
@@ -30,7 +30,7 @@ struct StoreToCheck {
 
 struct Permission {
     operation: Operation,
-    outcome: Result<(), PollFailure>,
+    outcome: Result<(), RequestFailure>,
     /// True if the watch list depends on the operation.
     is_needed: bool,
 }
@@ -38,7 +38,7 @@ struct Permission {
 /// The results of one target.
 struct CheckedTarget {
     aws_region: Arc<str>,
-    identity: Result<Option<CallerIdentity>, PollFailure>,
+    identity: Result<Option<CallerIdentity>, RequestFailure>,
     stores: BTreeMap<ReferenceStoreId, [Permission; 2]>,
 }
 
@@ -109,7 +109,7 @@ async fn check_target(
 }
 
 /// Lists first: the listing may contain a job to request.
-async fn check_store(service: &dyn HealthOmics, id: &ReferenceStoreId, store: StoreToCheck) -> [Permission; 2] {
+async fn check_store(service: &dyn TargetService, id: &ReferenceStoreId, store: StoreToCheck) -> [Permission; 2] {
     let listed = service.list_reference_import_jobs(id, None, None).await;
     let listed_job = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
     let known = store.job.or(listed_job);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::failure::{FailureReason, PollFailure, PollOutcome, RetryClass};
+use super::failure::{FailureReason, PollOutcome, RequestFailure, RetryClass};
 use super::job::{JobStatus, Snapshot, Sources};
 use super::time::{Monotonic, Now, Timestamp};
 use super::transition::{Anomaly, Change, Detail, DetailKind, SourceTransition, Transition};
@@ -63,7 +63,7 @@ impl JobState {
 pub struct Decision {
     /// When the poll ended.
     pub at: Now,
-    pub failure: Option<PollFailure>,
+    pub failure: Option<RequestFailure>,
     /// It must be committed before anything is published.
     pub change: Change,
     pub next: NextAction,
@@ -156,7 +156,7 @@ impl JobTracker {
         status.is_terminal().then(|| NextAction::Finished(status.clone()))
     }
 
-    fn retry(&mut self, failure: &PollFailure, now: Now) -> NextAction {
+    fn retry(&mut self, failure: &RequestFailure, now: Now) -> NextAction {
         // A job that was never seen may be new: HealthOmics may not find it everywhere yet.
         let may_be_new = failure.reason == FailureReason::NotFound && self.state.is_none();
         let delay = match failure.reason.class().retry {
@@ -168,7 +168,7 @@ impl JobTracker {
         NextAction::PollAt(now.monotonic + delay.max(retry_after))
     }
 
-    fn apply_failure(&mut self, failure: &PollFailure, observed_at: Timestamp) -> Change {
+    fn apply_failure(&mut self, failure: &RequestFailure, observed_at: Timestamp) -> Change {
         let mut change = Change::default();
         if let (FailureReason::NotFound, Some(state)) = (failure.reason, &mut self.state)
             && state.vanished_at.is_none()

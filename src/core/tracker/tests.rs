@@ -23,8 +23,8 @@ fn snapshot(status: &str) -> Snapshot {
     Snapshot { status, status_message: None, created_at: Some(now(0).wall), completed_at, sources: Sources::default() }
 }
 
-fn failure(reason: FailureReason) -> PollFailure {
-    PollFailure { reason, message: reason.label().to_owned(), retry_after: None }
+fn failure(reason: FailureReason) -> RequestFailure {
+    RequestFailure { reason, message: reason.label().to_owned(), retry_after: None }
 }
 
 /// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
@@ -230,7 +230,7 @@ fn each_retry_class_has_its_own_next_action() {
 fn retry_after_is_honoured_up_to_its_maximum() {
     for (retry_after, waited) in [(0, 1), (60, 60), (u64::MAX, 900)] {
         let failure =
-            PollFailure { retry_after: Some(Duration::from_secs(retry_after)), ..failure(FailureReason::Throttled) };
+            RequestFailure { retry_after: Some(Duration::from_secs(retry_after)), ..failure(FailureReason::Throttled) };
         assert_eq!(play([Err(failure)]), [format!("{waited} s")]);
     }
 }

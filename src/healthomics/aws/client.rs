@@ -7,7 +7,6 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::retry::RetryConfig;
@@ -30,23 +29,20 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 
 use super::errors::RESPONSE_BYTES_MAX;
-use super::identity::{self, CallerIdentity};
+use super::identity::{CallerIdentity, caller_identity};
 use super::{errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 use crate::healthomics::TargetError;
-use crate::healthomics::service::{BuildFuture, HealthOmics, ListPage, RequestFuture, ServiceFactory};
-
-/// The longest time to establish a connection: the SDK's default since behaviour version 2026-01-12.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+use crate::healthomics::service::{BuildFuture, ListPage, RequestFuture, ServiceFactory, TargetService};
 
 /// Jobs on a page of a listing: the API's maximum.
 const LIST_PAGE_JOBS: i32 = 100;
 
-/// Builds services that use AWS's SDK.
+/// Builds target services that use AWS's SDK.
 #[derive(Clone, Copy, Debug)]
 pub struct AwsFactory {
     clock: Clock,
@@ -56,15 +52,15 @@ pub struct AwsFactory {
 struct AwsService {
     config: TargetConfig,
     aws_region: Arc<str>,
-    client: Mutex<ClientState>,
+    current: Mutex<SdkClient>,
     clock: Clock,
 }
 
 #[derive(Clone, Debug)]
-struct ClientState {
+struct SdkClient {
     sdk: SdkConfig,
-    client: Client,
-    /// True once a HealthOmics request has failed because of its credentials.
+    omics: Client,
+    /// True once a HealthOmics request of this client has failed because of its credentials.
     credentials_failed: Arc<AtomicBool>,
 }
 
@@ -74,7 +70,7 @@ struct ClientState {
 pub struct WireRules;
 
 impl AwsFactory {
-    /// `clock` is compared with dates in error responses: `Retry-After` and the service's own time.
+    /// `clock` is compared with dates in error responses: `Date` and `Retry-After`.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
@@ -83,8 +79,8 @@ impl AwsFactory {
     /// Builds a client and drops it, so that the SDK caches the system's certificate authorities. Blocks: there may be hundreds of
     /// files.
     pub fn preload_certificates() {
-        let client = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
-        drop(Client::from_conf(client.region(Region::from_static("us-east-1")).build()));
+        let settings = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
+        drop(Client::from_conf(settings.region(Region::from_static("us-east-1")).build()));
     }
 }
 
@@ -96,64 +92,65 @@ impl ServiceFactory for AwsFactory {
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
-            let client = Mutex::new(ClientState::new(&config, sdk));
-            Ok(Arc::new(AwsService { config, aws_region, client, clock: self.clock }) as Arc<dyn HealthOmics>)
+            let current = Mutex::new(SdkClient::new(&config, sdk));
+            Ok(Arc::new(AwsService { config, aws_region, current, clock: self.clock }) as Arc<dyn TargetService>)
         })
     }
 }
 
-impl ClientState {
+impl SdkClient {
     fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
-        let mut client = aws_sdk_omics::config::Builder::from(&sdk).interceptor(WireRules);
-        // Otherwise the SDK has already applied AWS_ENDPOINT_URL_OMICS, AWS_ENDPOINT_URL or the AWS profile.
+        let mut settings = aws_sdk_omics::config::Builder::from(&sdk).interceptor(WireRules);
+        // Overrides the endpoint that the environment or the AWS profile sets.
         if config.endpoint_url.is_some() {
-            client.set_endpoint_url(config.endpoint_url.clone());
+            settings.set_endpoint_url(config.endpoint_url.clone());
         }
-        Self { client: Client::from_conf(client.build()), sdk, credentials_failed: Arc::default() }
+        Self { omics: Client::from_conf(settings.build()), sdk, credentials_failed: Arc::default() }
     }
 }
 
 impl AwsService {
-    async fn client(&self) -> ClientState {
-        let mut state = self.client.lock().await;
-        if state.credentials_failed.load(Ordering::Relaxed) {
-            *state = ClientState::new(&self.config, sdk_config(&self.config).await);
+    async fn current_client(&self) -> SdkClient {
+        let mut current = self.current.lock().await;
+        if current.credentials_failed.load(Ordering::Relaxed) {
+            *current = SdkClient::new(&self.config, sdk_config(&self.config).await);
         }
-        state.clone()
+        current.clone()
     }
 
-    fn classify<E: ProvideErrorMetadata + Error + 'static>(
+    /// Classifies the error. If it is about credentials, the next request uses a new client.
+    fn handle_error<E: ProvideErrorMetadata + Error + 'static>(
         &self,
         operation: Operation,
-        used: &ClientState,
+        client: &SdkClient,
         error: &SdkError<E, HttpResponse>,
-    ) -> PollFailure {
+    ) -> RequestFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if failure.reason == FailureReason::Credentials {
-            used.credentials_failed.store(true, Ordering::Relaxed);
+            client.credentials_failed.store(true, Ordering::Relaxed);
         }
         failure
     }
 }
 
-impl HealthOmics for AwsService {
+impl TargetService for AwsService {
     fn aws_region(&self) -> &Arc<str> {
         &self.aws_region
     }
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
-            let state = self.client().await;
-            let request = state.client.get_reference_import_job();
+            let client = self.current_client().await;
+            let request = client.omics.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(response) => responses::snapshot(key, &response),
-                Err(error) => Err(self.classify(Operation::GetReferenceImportJob, &state, &error)),
+                Err(error) => Err(self.handle_error(Operation::GetReferenceImportJob, &client, &error)),
             }
         })
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { identity::caller_identity(&self.client().await.sdk, &self.config, self.clock).await })
+        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
     }
 
     fn list_reference_import_jobs<'a>(
@@ -165,13 +162,13 @@ impl HealthOmics for AwsService {
         Box::pin(async move {
             // Rounded down to a second, so the page may contain older jobs.
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-            let state = self.client().await;
-            let request = state.client.list_reference_import_jobs().reference_store_id(store.as_str());
+            let client = self.current_client().await;
+            let request = client.omics.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
                 Ok(response) => responses::list_page(store, response),
-                Err(error) => Err(self.classify(Operation::ListReferenceImportJobs, &state, &error)),
+                Err(error) => Err(self.handle_error(Operation::ListReferenceImportJobs, &client, &error)),
             }
         })
     }
@@ -209,7 +206,7 @@ impl Intercept for WireRules {
 }
 
 async fn sdk_config(config: &TargetConfig) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout);
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(config.timeout);
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())

@@ -1,4 +1,4 @@
-//! Converts the SDK's errors to a [`PollFailure`].
+//! Converts the SDK's errors to a [`RequestFailure`].
 //!
 //! The error code of a response determines the reason. If the code is unknown, the HTTP status does. Without a complete response,
 //! the cause of the SDK's error does. Quotes are redacted and shortened. `core::failure` defines what follows from a reason.
@@ -13,11 +13,11 @@ use http_body_util::LengthLimitError;
 
 use super::redact::redacted;
 use crate::config::TargetConfig;
-use crate::core::failure::{FailureReason, Operation, PollFailure};
+use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 
-/// The longest response that is read. A job has at most 100 sources of a few hundred bytes each.
+/// The longest response of HealthOmics that is read. A job has at most 100 sources of a few hundred bytes each.
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
@@ -35,17 +35,17 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     target: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
-) -> PollFailure {
+) -> RequestFailure {
     let (reason, message) = match error {
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
         SdkError::TimeoutError(_) => (FailureReason::Timeout, "no complete response within poll.timeout".to_owned()),
         _ if contains::<CredentialsError>(error) => (FailureReason::Credentials, credentials_message(target, error)),
-        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(target, error)),
+        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, target, error)),
         _ => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
-    PollFailure { reason, message, retry_after }
+    RequestFailure { reason, message, retry_after }
 }
 
 // Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
@@ -79,8 +79,8 @@ fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
 
 /// The reason for a response without a known error code. Most are from a proxy or a load balancer, so a 404 does not mean that the
 /// job does not exist.
-fn reason_of_status(status: u16) -> FailureReason {
-    match status {
+fn reason_of_status(response: &HttpResponse) -> FailureReason {
+    match response.status().as_u16() {
         429 => FailureReason::Throttled,
         408 => FailureReason::Timeout,
         401 | 403 => FailureReason::AccessDenied,
@@ -97,35 +97,31 @@ fn service_error(
     response: &HttpResponse,
     wall: Timestamp,
 ) -> (FailureReason, String) {
-    let status = response.status().as_u16();
-    // A code with a 2xx status is part of an unreadable body, not an error of the service.
-    let Some(code) = error.code().filter(|_| !(200..300).contains(&status)) else {
-        return (reason_of_status(status), unreadable_message(response));
-    };
-    let (reason, advice) = reason_of_code(code).unwrap_or_else(|| (reason_of_status(status), ""));
+    let Some(code) = error.code() else { return (reason_of_status(response), unexpected_body_message(response)) };
+    let (reason, advice) = reason_of_code(code).unwrap_or_else(|| (reason_of_status(response), ""));
     let quote = |text: &str| excerpt(&redacted(text), EXCERPT_MAX);
     let mut message = quote(code);
     if let Some(text) = error.message().filter(|text| !text.is_empty()) {
         message = format!("{message}: {}", quote(text));
     }
     if !advice.is_empty() {
-        let of_store = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
-        let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), of_store);
-        let skew = clock_skew(response, wall).unwrap_or_default();
+        let omics_action = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
+        let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), omics_action);
+        let skew = clock_skew_note(response, wall).unwrap_or_default();
         message = format!("{message} ({})", advice.replace("{action}", &action).replace("{skew}", &skew));
     }
     (reason, message)
 }
 
-/// The difference between this machine's clock and the service's, if it is at least `SKEW_MIN`.
-fn clock_skew(response: &HttpResponse, wall: Timestamp) -> Option<String> {
+/// The text for `{skew}`: how far this machine's clock is from the response's `Date`, if at least `SKEW_MIN`.
+fn clock_skew_note(response: &HttpResponse, wall: Timestamp) -> Option<String> {
     let date = jiff::fmt::rfc2822::parse(response.headers().get("date")?).ok()?.timestamp();
     let ahead = wall.duration_since(date);
-    let (by, where_to) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
-    (by >= SKEW_MIN).then(|| format!(": it is {} s {where_to} the service's", by.as_secs()))
+    let (by, relation) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
+    (by >= SKEW_MIN).then(|| format!(": it is {} s {relation} the service's", by.as_secs()))
 }
 
-/// Classifies a response that began and cannot be read: it is too long, the connection broke, or its body is not HealthOmics's.
+/// Classifies a response that began and cannot be read: it is too long, the connection broke, or the SDK cannot parse it.
 fn unreadable_response(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
     if contains::<LengthLimitError>(error) {
         return (FailureReason::Protocol, format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
@@ -133,10 +129,10 @@ fn unreadable_response(error: &(dyn Error + 'static), response: &HttpResponse) -
     if contains::<hyper::Error>(error) || contains::<std::io::Error>(error) {
         return (FailureReason::Connect, format!("the response was cut off: {}", chain(error)));
     }
-    (reason_of_status(response.status().as_u16()), unreadable_message(response))
+    (reason_of_status(response), unexpected_body_message(response))
 }
 
-fn unreadable_message(response: &HttpResponse) -> String {
+fn unexpected_body_message(response: &HttpResponse) -> String {
     let status = response.status().as_u16();
     let hint = match status {
         407 => "the proxy asks for credentials: ",
@@ -147,23 +143,23 @@ fn unreadable_message(response: &HttpResponse) -> String {
     let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
     let shown = Sanitized(&redacted(&start)).to_string();
     let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
-    let more = if quoted.len() < shown.len() || start.len() < body.len() { "…" } else { "" };
-    format!("{hint}HTTP {status}, but the body is not HealthOmics's: \"{quoted}{more}\"")
+    let more = if quoted.len() < shown.len() || body.len() > QUOTED_BYTES_MAX { "…" } else { "" };
+    format!("{hint}HTTP {status} with an unexpected body: \"{quoted}{more}\"")
 }
 
 fn credentials_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
     // The SSO portal returns `UnauthorizedException` for a session that has ended.
-    if ["SSO", "sso", "UnauthorizedException"].iter().any(|word| chain.contains(word)) {
+    let mut words = chain.split(|c: char| !c.is_ascii_alphanumeric());
+    if words.any(|word| ["SSO", "sso", "UnauthorizedException"].contains(&word)) {
         let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
         return format!("{chain} (run `aws sso login{profile}`)");
     }
-    format!("no AWS credentials; give the service an instance role, a profile, or the environment ({chain})")
+    format!("no AWS credentials; give refwatch an instance role, a profile, or environment variables ({chain})")
 }
 
-fn connect_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    let region = target.region.as_deref().filter(|_| target.endpoint_url.is_none() && chain.contains("dns error"));
     // Texts of hyper-util, which has no public error types for them, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
         "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
@@ -172,14 +168,17 @@ fn connect_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> Stri
     } else if chain.contains("invalid peer certificate") {
         "the server's certificate is not trusted: check this machine's clock and its certificate authorities \
          (ca-certificates, SSL_CERT_FILE)"
+    } else if operation.is_some() && target.endpoint_url.is_none() && chain.contains("dns error") {
+        let region = target.region.as_deref().unwrap_or_default();
+        return format!("{chain} (is HealthOmics offered in the region {region}?)");
     } else {
-        return region.map_or(chain.clone(), |name| format!("{chain} (is HealthOmics offered in the region {name}?)"));
+        return chain;
     };
     format!("{chain} ({advice})")
 }
 
-/// The delay that the service requests: `x-amz-retry-after` in milliseconds, else `Retry-After` in seconds or as a date. Unreadable
-/// values are ignored.
+/// The delay that the response requests: `x-amz-retry-after` in milliseconds, else `Retry-After` in seconds or as a date.
+/// Unreadable values are ignored.
 fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     let headers = response.headers();
     let number = |name| headers.get(name)?.trim().parse().ok();

@@ -1,11 +1,12 @@
 //! The identity behind a target's credentials: STS's `GetCallerIdentity`, which every identity may call.
 
 use aws_config::SdkConfig;
+use aws_types::service_config::ServiceConfigKey;
 
 use super::errors;
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::PollFailure;
+use crate::core::failure::RequestFailure;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallerIdentity {
@@ -14,18 +15,15 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-/// Sends one request to STS. Returns `None` if `endpoint_url` or `AWS_ENDPOINT_URL_OMICS` names a custom endpoint and
-/// `AWS_ENDPOINT_URL_STS` is not set: the credentials may belong to another service, so AWS's STS must not receive them.
+/// Sends one request to STS. Returns `None` if HealthOmics has a custom endpoint and no endpoint is set for STS: the credentials
+/// may not be AWS's, so AWS's STS must not receive them.
 pub(super) async fn caller_identity(
     sdk: &SdkConfig,
     config: &TargetConfig,
     clock: Clock,
-) -> Result<Option<CallerIdentity>, PollFailure> {
-    // `AWS_ENDPOINT_URL` needs no check: it applies to STS too.
-    let variable = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let endpoint = config.endpoint_url.clone().or_else(|| variable("AWS_ENDPOINT_URL_OMICS"));
-    let custom_endpoint = endpoint.is_some_and(|url| !is_of_aws(&url));
-    if custom_endpoint && variable("AWS_ENDPOINT_URL_STS").is_none() {
+) -> Result<Option<CallerIdentity>, RequestFailure> {
+    let endpoint = config.endpoint_url.clone().or_else(|| configured_endpoint(sdk, "Omics"));
+    if endpoint.is_some_and(|url| !is_of_aws(&url)) && configured_endpoint(sdk, "STS").is_none() {
         return Ok(None);
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
@@ -33,17 +31,19 @@ pub(super) async fn caller_identity(
             let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
             Ok(Some(CallerIdentity { arn: or_unknown(response.arn), account: or_unknown(response.account) }))
         }
-        Err(error) => {
-            // Without a region, the message of a DNS error gives no hint about HealthOmics's regions.
-            let config = TargetConfig { region: None, ..config.clone() };
-            Err(errors::classify(None, &config, &error, clock.now().wall))
-        }
+        Err(error) => Err(errors::classify(None, config, &error, clock.now().wall)),
     }
 }
 
-/// True for the endpoints of AWS, including VPC endpoints.
+/// The endpoint that the environment or the AWS profile sets for a service, or for all services.
+fn configured_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
+    let key = ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    sdk.service_config()?.load_config(key.ok()?)
+}
+
+/// True for hosts in AWS's domains, including VPC endpoints.
 fn is_of_aws(url: &str) -> bool {
-    let host = url.split('/').nth(2).and_then(|authority| authority.split(':').next()).unwrap_or_default();
+    let host = url.parse().ok().and_then(|url: http::Uri| url.host().map(str::to_owned)).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))
 }
 
@@ -52,10 +52,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sts_is_requested_only_if_the_endpoint_is_an_aws_endpoint() {
+    fn an_endpoint_is_of_aws_if_its_host_is() {
         assert!(is_of_aws("https://vpce-1-a.omics.us-west-2.vpce.amazonaws.com"));
         assert!(is_of_aws("https://omics.cn-north-1.amazonaws.com.cn:443/"));
         assert!(!is_of_aws("http://127.0.0.1:4566"));
-        assert!(!is_of_aws("https://amazonaws.com.example.org/.amazonaws.com"));
+        assert!(!is_of_aws("https://omics.amazonaws.com:p@amazonaws.com.example.org/.amazonaws.com"));
     }
 }

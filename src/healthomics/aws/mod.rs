@@ -1,4 +1,4 @@
-//! The service of a target through AWS's SDK.
+//! The [`TargetService`](super::TargetService) that uses AWS's SDK.
 //!
 //! The SDK's types stay in this module. One exception: the benchmarks use the SDK interceptor [`WireRules`].
 

@@ -10,7 +10,7 @@ use aws_sdk_omics::operation::list_reference_import_jobs::ListReferenceImportJob
 use aws_sdk_omics::primitives::DateTime;
 use aws_sdk_omics::types::{ImportReferenceSourceItem, ReferenceImportJobStatus};
 
-use crate::core::failure::{FailureReason, PollFailure, PollOutcome};
+use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
 use crate::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{ListPage, ListedJob};
@@ -37,7 +37,7 @@ pub(super) fn snapshot(requested: &JobKey, response: &GetReferenceImportJobOutpu
 pub(super) fn list_page(
     requested: &ReferenceStoreId,
     response: ListReferenceImportJobsOutput,
-) -> Result<ListPage, PollFailure> {
+) -> Result<ListPage, RequestFailure> {
     let listed = response.import_jobs().iter().map(|job| {
         let (store, id) = (job.reference_store_id(), job.id());
         let job_id = id.parse().ok().filter(|_| store == requested.as_str());
@@ -48,11 +48,11 @@ pub(super) fn list_page(
     Ok(ListPage { jobs: listed.collect::<Result<_, _>>()?, next_token: response.next_token })
 }
 
-fn protocol(message: String) -> PollFailure {
-    PollFailure { reason: FailureReason::Protocol, message, retry_after: None }
+fn protocol(message: String) -> RequestFailure {
+    RequestFailure { reason: FailureReason::Protocol, message, retry_after: None }
 }
 
-fn job_status(status: &ReferenceImportJobStatus) -> Result<JobStatus, PollFailure> {
+fn job_status(status: &ReferenceImportJobStatus) -> Result<JobStatus, RequestFailure> {
     let status = Some(status.as_str()).filter(|&status| status != SDK_NO_VALUE);
     status.map(JobStatus::from).ok_or_else(|| protocol("the response has no status".to_owned()))
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::core::failure::PollFailure;
+use crate::core::failure::RequestFailure;
 use crate::core::job::{KIND, WatchId};
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
@@ -180,7 +180,7 @@ impl JobWatcher {
     }
 
     /// Adds the failure to the view. Logs it unless the previous poll failed for the same reason.
-    fn record_failure(&mut self, PollFailure { reason, message, .. }: PollFailure, at: Timestamp) {
+    fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
         if *up != Some(false) || recent_failures.back().is_none_or(|last| last.reason != reason) {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, store_id = %id.key.store,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::core::failure::{PollFailure, Scope};
+use crate::core::failure::{RequestFailure, Scope};
 use crate::core::job::WatchId;
 use crate::core::listing::listings_replace_polls;
 use crate::core::time::Monotonic;
@@ -105,7 +105,7 @@ impl Poller {
         if let Some(Failing { sent, retry_on_recovery }) = self.failing {
             tokio::select! {
                 biased;
-                () = target.breaker_closed_after(store, sent), if retry_on_recovery => {}
+                () = target.wait_for_breaker_close(store, sent), if retry_on_recovery => {}
                 () = target.clock().sleep_until(due) => {}
             }
             return Some(target.poll_permit(store, Priority::Routine).await);
@@ -129,8 +129,8 @@ impl Poller {
 }
 
 impl Failing {
-    fn new(failure: &PollFailure, sent: Monotonic) -> Self {
-        // Only failures of a whole store or target open a circuit breaker. `breaker_closed_after` watches both.
+    fn new(failure: &RequestFailure, sent: Monotonic) -> Self {
+        // Only failures of a whole store or target open a circuit breaker. `wait_for_breaker_close` watches both.
         let has_breaker = failure.reason.class().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
         Self { sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }

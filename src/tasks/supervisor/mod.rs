@@ -198,7 +198,8 @@ impl Supervisor {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
-        self.context.shared.set_target_health(used.map(|(name, target)| (Arc::clone(name), target.health())).collect());
+        let health = used.map(|(name, target)| (Arc::clone(name), target.down_message()));
+        self.context.shared.set_target_health(health.collect());
     }
 
     /// Returns the next event. Cancel safe.

@@ -157,7 +157,7 @@ fn fault_041_without_credentials_the_daemon_starts_and_reports_what_is_missing()
     let text = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
     let (daemon, address) = daemon(&workspace, &text, &[]);
     let reason = ready(address, 503);
-    let why = "no AWS credentials; give the service an instance role, a profile, or the environment";
+    let why = "no AWS credentials; give refwatch an instance role, a profile, or environment variables";
     assert!(reason.contains(why) && daemon.stderr().contains(why) && get(address, "/").1.contains(why), "{reason}");
     assert_eq!(get(address, "/-/healthy").0, 200);
     assert_eq!(service.requests().len(), 0);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use refwatch::clock::Clock;
 use refwatch::core::backoff::BackoffPolicy;
-use refwatch::core::failure::{FailureReason, PollFailure};
+use refwatch::core::failure::{FailureReason, RequestFailure};
 use refwatch::core::tracker::{JobTracker, NextAction, PollPolicy, RETRY_AFTER_MAX};
 use tokio::net::TcpSocket;
 
@@ -20,7 +20,7 @@ use crate::healthomics::{LONG, job_response, poll, poll_target, response, serve,
 const BACKOFF_MAX: Duration = Duration::from_mins(5);
 
 /// The delay after a job's first failed poll; `None` if the job is parked.
-fn retry_delay(failure: PollFailure) -> Option<Duration> {
+fn retry_delay(failure: RequestFailure) -> Option<Duration> {
     let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: BACKOFF_MAX };
     let policy = PollPolicy { interval: Duration::from_secs(5), fixed: false, backoff };
     let now = Clock::system().now();
