@@ -29,7 +29,7 @@ async fn fault_005_006_007_025_transient_errors_are_retried() {
     ];
     let run = FaultRun::run(LONG, &reasons.map(|(fault, _)| fault)).await;
     run.assert_all_jobs_seen(&reasons);
-    run.assert_logged(&["HTTP 408, but", "HTTP 502, but", "HTTP 503, but", "HTTP 504, but", "HTTP 599, but", "<h1>"]);
+    run.assert_logged(&["HTTP 408 with", "HTTP 502 with", "HTTP 503 with", "HTTP 504 with", "HTTP 599 with", "<h1>"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
