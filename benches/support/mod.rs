@@ -151,7 +151,7 @@ impl Daemon<'_> {
     pub(crate) fn command(&self) -> Result<Command, Failure> {
         let (path, conf_d) = (self.directory.join("refwatch.toml"), self.directory.join("conf.d"));
         let main = format!(
-            "include = [\"conf.d/*.toml\"]\npoll = {{ {} }}\nrecord.path = \"refwatch.db\"\nlog.format = \"json\"\n\
+            "include = [\"conf.d/*.toml\"]\npoll = {{ {} }}\ndatabase.path = \"refwatch.db\"\nlog.format = \"json\"\n\
              quota = {{ requests_per_second = {:?}, share = 1.0 }}\nhttp.listen = \"{}\"\n\
              target.default = {{ region = \"{REGION}\", endpoint_url = \"http://{}\" }}\n",
             self.poll, self.quota, self.listen, self.server
