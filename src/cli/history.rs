@@ -68,7 +68,7 @@ fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
     let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
     let sanitized = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
-    let cells = [format!("{observed_at:.3}"), row.job.key.to_string(), sanitized(&format!("{from}{to}{anomaly}"))];
+    let cells = [format!("{observed_at:.3}"), row.watch_id.key.to_string(), sanitized(&format!("{from}{to}{anomaly}"))];
     (cells, status_message.as_deref().map(sanitized))
 }
 
@@ -84,7 +84,7 @@ mod tests {
 
     fn row(id: i64, value: Transition) -> Row<Transition> {
         let key = "1234567890/9876543210".parse().expect("two ids");
-        Row { id, job: WatchId { target: "default".into(), key }, value }
+        Row { id, watch_id: WatchId { target: "default".into(), key }, value }
     }
 
     fn transition(to: &str, observed_at: &str) -> Transition {

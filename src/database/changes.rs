@@ -15,90 +15,86 @@ use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
 /// Every table with rows of jobs.
-const TABLES: [&str; 3] = [Transition::NAME, SourceTransition::NAME, Detail::NAME];
+const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::TABLE];
 
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
 /// The parameters of [`OF_JOB`].
-pub(super) fn job_values(id: &WatchId) -> [&str; 4] {
-    [id.key.store.as_str(), id.key.job.as_str(), KIND, &id.target]
+pub(super) fn job_values(watch_id: &WatchId) -> [&str; 4] {
+    [watch_id.key.store.as_str(), watch_id.key.job.as_str(), KIND, &watch_id.target]
 }
 
-/// The highest id in all tables; 0 for an empty database.
-pub(super) fn last_id(transaction: &Transaction<'_>) -> Result<i64> {
+/// The highest row id in all tables; 0 for an empty database.
+pub(super) fn last_row_id(transaction: &Transaction<'_>) -> Result<i64> {
     let sql =
         format!("SELECT max({})", TABLES.map(|table| format!("coalesce((SELECT max(id) FROM {table}), 0)")).join(", "));
     transaction.prepare_cached(&sql)?.query_one([], |row| row.get(0))
 }
 
-/// Inserts a change after the row `last_id`, unless it is stored already: an earlier commit may have reached the disk although it
-/// reported an error. Returns the new last id.
-pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, change: &Change) -> Result<i64> {
+/// Inserts a change, unless it is stored already: an earlier commit may have reached the disk although it reported an error. `last_id`
+/// is the highest row id so far. Returns the new one.
+pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &WatchId, change: &Change) -> Result<i64> {
     let Change { transition, sources, details } = change;
-    // A commit stores a change whole, and callers repeat only the job's last change. So this change is stored already if its last value,
-    // with its `observed_at`, is the job's last row in that table.
+    // The rows of a change are inserted as transition, sources, details. If the last of them is the job's last row in its table, with
+    // the same `observed_at`, the change is stored already: commits are atomic, and callers repeat only the job's last change.
     let is_stored = match (transition, sources.last(), details.last()) {
-        (_, _, Some(detail)) => is_last(transaction, id, detail)?,
-        (_, Some(source), None) => is_last(transaction, id, source)?,
-        (Some(transition), None, None) => is_last(transaction, id, transition)?,
+        (_, _, Some(detail)) => is_last(transaction, watch_id, detail)?,
+        (_, Some(source), None) => is_last(transaction, watch_id, source)?,
+        (Some(transition), None, None) => is_last(transaction, watch_id, transition)?,
         (None, None, None) => true,
     };
     if is_stored {
         return Ok(last_id);
     }
-    let last_id = insert_rows(transaction, last_id, id, transition.as_slice())?;
-    let last_id = insert_rows(transaction, last_id, id, sources)?;
-    insert_rows(transaction, last_id, id, details)
+    let last_id = insert_all(transaction, last_id, watch_id, transition.as_slice())?;
+    let last_id = insert_all(transaction, last_id, watch_id, sources)?;
+    insert_all(transaction, last_id, watch_id, details)
 }
 
-/// Inserts a row for each value. Returns the new last id.
-fn insert_rows<T: Stored>(transaction: &Transaction<'_>, last_id: i64, id: &WatchId, values: &[T]) -> Result<i64> {
+/// Inserts a row for each value. Returns the new `last_id`.
+fn insert_all<T: Stored>(transaction: &Transaction<'_>, last_id: i64, watch_id: &WatchId, values: &[T]) -> Result<i64> {
     let mut last_id = last_id;
     for value in values {
         last_id += 1;
-        let row = [vec![last_id.into()], job_values(id).map(str::to_owned).map(Value::Text).into(), value.values()];
-        let row = row.concat();
-        let sql = format!(
-            "INSERT INTO {} (id, store_id, job_id, kind, target, {}) VALUES ({})",
-            T::NAME,
-            T::COLUMNS.join(", "),
-            vec!["?"; row.len()].join(", ")
-        );
+        let job: Vec<Value> = job_values(watch_id).map(str::to_owned).map(Value::Text).into();
+        let row = [vec![last_id.into()], job, value.values()].concat();
+        let (table, columns, marks) = (T::TABLE, T::COLUMNS.join(", "), vec!["?"; row.len()].join(", "));
+        let sql = format!("INSERT INTO {table} (id, store_id, job_id, kind, target, {columns}) VALUES ({marks})");
         transaction.prepare_cached(&sql)?.insert(params_from_iter(row))?;
     }
     Ok(last_id)
 }
 
 /// Whether the last row of the job in the table of `T` holds `value`.
-fn is_last<T: Stored>(transaction: &Transaction<'_>, id: &WatchId, value: &T) -> Result<bool> {
-    let sql = format!("SELECT {} FROM {} WHERE {OF_JOB} ORDER BY id DESC LIMIT 1", T::COLUMNS.join(", "), T::NAME);
+fn is_last<T: Stored>(transaction: &Transaction<'_>, watch_id: &WatchId, value: &T) -> Result<bool> {
+    let sql = format!("SELECT {} FROM {} WHERE {OF_JOB} ORDER BY id DESC LIMIT 1", T::COLUMNS.join(", "), T::TABLE);
     let mut last = transaction.prepare_cached(&sql)?;
     let columns = |row: &rusqlite::Row<'_>| (0..T::COLUMNS.len()).map(|column| row.get(column)).collect();
-    let last: Option<Vec<Value>> = last.query_row(job_values(id), columns).optional()?;
+    let last: Option<Vec<Value>> = last.query_row(job_values(watch_id), columns).optional()?;
     Ok(last == Some(value.values()))
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `instant` and that are not `watched`.
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `cutoff` and that are not `watched`.
 /// Returns the number of jobs.
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
-    instant: Timestamp,
+    cutoff: Timestamp,
     watched: &BTreeSet<Arc<WatchId>>,
 ) -> Result<usize> {
-    let ends: Vec<_> =
+    let terminal_statuses: Vec<_> =
         JobStatus::DOCUMENTED.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
-    let mut ended = transaction.prepare(&format!(
+    let mut query = transaction.prepare(&format!(
         "SELECT store_id, job_id, kind, target FROM transitions AS ended
          WHERE observed_at < ? AND to_status IN ('{}') AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
                  AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
          ORDER BY observed_at",
-        ends.join("', '")
+        terminal_statuses.join("', '")
     ))?;
-    let job = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
-    let ended = ended.query_map([millisecond_text(instant)], job)?.collect::<Result<Vec<_>>>()?;
-    let watched: BTreeSet<[&str; 4]> = watched.iter().map(|id| job_values(id)).collect();
+    let columns = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+    let ended = query.query_map([millisecond_text(cutoff)], columns)?.collect::<Result<Vec<_>>>()?;
+    let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
     for table in TABLES {

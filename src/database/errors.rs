@@ -12,9 +12,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 use rustix::fs::{Access, access};
 
-/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order, because it
-/// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
-pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+use super::file::{SUFFIXES, with_suffix};
 
 /// The database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +52,14 @@ pub enum OpenError {
         error: io::Error,
     },
     /// A system call failed with `EACCES` or `EPERM`.
-    #[error("{path}: cannot {operation}: permission denied: {users}: run as that user or as root")]
-    PermissionDenied { path: PathBuf, operation: &'static str, users: String },
-    /// SQLite cannot open a file, and this process lacks a permission for a file or the directory.
+    #[error("{path}: cannot {operation}: permission denied: {reason}: run as that user or as root")]
+    SystemDenied { path: PathBuf, operation: &'static str, reason: String },
+    /// SQLite cannot open a file: no read or write permission for a file or the directory, or a read-only file system.
     #[error(
         "{path}: cannot open the database: permission denied: this user must be able to read it, and to write its directory \
          if the daemon was killed"
     )]
-    NoAccess { path: PathBuf },
+    SqliteDenied { path: PathBuf },
     /// Any other error of SQLite.
     #[error("{path}: {error}")]
     Sqlite {
@@ -89,7 +87,7 @@ pub enum WriterError {
     /// SQLite failed. The next request opens the file again.
     #[error("{0}")]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// The file was to be opened again, after a failure or because it was replaced. It cannot be opened.
+    /// The file cannot be opened again. It was closed after a failure, or was replaced or deleted.
     #[error("{0}")]
     Reopen(#[source] Arc<OpenError>),
 }
@@ -112,7 +110,7 @@ impl OpenError {
 
     /// Maps an error of SQLite. Three codes mean damage: `SQLITE_NOTADB`, `SQLITE_CORRUPT`, and `SQLITE_ERROR` for a table, a column
     /// or a format that refwatch did not write. rusqlite returns `SQLITE_ERROR` as `Unknown`, or as `SqlInputError` if SQLite knows the
-    /// offset in the SQL text. A failing disk can look like damage, so [`super::writer::Writer::open`] reads the files first.
+    /// offset in the SQL text. A failing disk can look like damage, so `Writer::open` reads all bytes before it moves the files.
     pub(super) fn of_sqlite(path: &Path, error: rusqlite::Error) -> Self {
         if let rusqlite::Error::SqlInputError { .. } = error {
             return Self::damaged(path, &error);
@@ -121,7 +119,7 @@ impl OpenError {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => {
                 Self::damaged(path, &error)
             }
-            Some(ErrorCode::CannotOpen) if is_denied(path) => Self::NoAccess { path: path.into() },
+            Some(ErrorCode::CannotOpen) if is_denied(path) => Self::SqliteDenied { path: path.into() },
             Some(_) | None => Self::Sqlite { path: path.into(), error },
         }
     }
@@ -134,7 +132,7 @@ impl OpenError {
     pub(super) fn of_system(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::PermissionDenied { path: path.into(), operation, users: users(path) }
+                Self::SystemDenied { path: path.into(), operation, reason: describe_users(path) }
             }
             _ => Self::System { path: path.into(), operation, error },
         }
@@ -144,16 +142,9 @@ impl OpenError {
 /// Whether this process lacks read or write permission for a file or the directory, or the file system is read-only. SQLite reports
 /// `SQLITE_CANTOPEN` for this, and also for a full or failing disk.
 fn is_denied(path: &Path) -> bool {
-    let files = SUFFIXES.map(|suffix| beside(path, suffix));
+    let files = SUFFIXES.map(|suffix| with_suffix(path, suffix));
     let existing = files.iter().filter(|file| file.exists()).map(|file| &**file);
     existing.chain(path.parent()).any(|path| access(path, Access::READ_OK | Access::WRITE_OK).is_err())
-}
-
-/// The path with `suffix` appended to the file name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 fn holder(pid: Option<u32>) -> String {
@@ -161,7 +152,7 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 /// Names the user of this process, and the owner of the path or of its nearest ancestor with readable metadata.
-fn users(path: &Path) -> String {
+fn describe_users(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     let owner = existing.map(|(path, found)| format!(", and {} belongs to user {}", path.display(), found.uid()));
     format!("refwatch runs as user {}{}", rustix::process::geteuid().as_raw(), owner.unwrap_or_default())

@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
-use super::errors::{OpenError, SUFFIXES, beside};
+use super::errors::OpenError;
 use super::schema;
 use crate::core::time::Timestamp;
 
@@ -29,6 +29,10 @@ const DIRECTORY_MODE: u32 = 0o750;
 
 /// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
 const PID_WIDTH: usize = 19;
+
+/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order, because it
+/// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
+pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Offset of the write version in the header of a database file, and the highest version: WAL.
 const WRITE_VERSION_OFFSET: u64 = 18;
@@ -63,14 +67,14 @@ impl DatabaseFile {
             missing.into_iter().filter_map(Path::parent).try_for_each(sync)?;
         }
         let path = fs::canonicalize(&absolute).unwrap_or(absolute);
-        let lock_path = beside(&path, ".lock");
+        let lock_path = with_suffix(&path, ".lock");
         let failed = OpenError::of_system(&lock_path, "write the lock file");
         // The lock file is never deleted: otherwise two processes could lock two files of the same name.
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
         let mut lock_file = opened.map_err(&failed)?;
         let locked = lock_file.try_lock();
-        // Not locked: the process id of the holder. Locked: empty, unless the last stop was unclean.
+        // If another process holds the lock: its process id. Otherwise empty, unless the last stop was unclean.
         let mut pid = String::new();
         let read = lock_file.read_to_string(&mut pid);
         match locked {
@@ -94,10 +98,10 @@ impl DatabaseFile {
         self.create_or_reject()?;
         let path = &*self.path;
         let failed = |error| OpenError::of_sqlite(path, error);
-        let wal = beside(path, "-wal");
+        let wal = with_suffix(path, "-wal");
         let has_wal = wal.exists();
         // A crash before WAL mode was set leaves a hot journal. Any read rolls it back.
-        if beside(path, "-journal").exists() {
+        if with_suffix(path, "-journal").exists() {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
@@ -144,13 +148,13 @@ impl DatabaseFile {
     /// Creates an empty file if there is none. Rejects a WAL without a database, because SQLite would delete it, and a format that
     /// SQLite would open read-only without an error.
     fn create_or_reject(&self) -> Result<(), OpenError> {
-        let wal = beside(&self.path, "-wal");
+        let wal = with_suffix(&self.path, "-wal");
         if !self.path.exists() && fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
             return Err(OpenError::damaged(&self.path, &"its write-ahead log exists, but the database does not"));
         }
-        // POSIX: closing any descriptor of a file drops all locks of the process on that file. So this descriptor is closed before
-        // SQLite opens the file for writing. A reader in this process can lose its lock at a reopen: another program that closes the
-        // database during that read could then delete the WAL.
+        // POSIX: closing any descriptor of a file drops all locks of the process on that file. This descriptor is therefore closed
+        // before SQLite opens the file for writing. Known gap: at a reopen, this also drops the lock of a `DatabaseReader` in this
+        // process. If another program then closes the database, it could delete the WAL.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
         let file = file.map_err(OpenError::of_system(&self.path, "read and write the file"))?;
         let mut version = [0];
@@ -167,7 +171,7 @@ impl DatabaseFile {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn read_all(&self) -> Result<(), OpenError> {
-        for file in SUFFIXES.map(|suffix| beside(&self.path, suffix)).iter().filter(|file| file.exists()) {
+        for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)).iter().filter(|file| file.exists()) {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
             read.map_err(OpenError::of_system(file, "read the file"))?;
         }
@@ -177,21 +181,22 @@ impl DatabaseFile {
     /// Moves the files into a new directory next to them, and returns the directory. The next [`Self::connect`] creates a new database.
     ///
     /// # Errors
-    /// A system call fails. Earlier files stay moved. The next start then moves a WAL that was left and is not empty.
+    /// A system call fails. Earlier files stay moved. If only the database was moved, the next start finds a non-empty WAL without it
+    /// and moves that, too.
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
-        let aside = beside(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let failed = |error| OpenError::of_system(&aside, "move the damaged database to this directory")(error);
+        let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
+        let failed = |error| OpenError::of_system(&directory, "move the damaged database to this directory")(error);
         if self.path.exists() && !self.path.is_file() {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&aside).map_err(failed)?;
-        for file in SUFFIXES.map(|suffix| beside(&self.path, suffix)) {
+        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(failed)?;
+        for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
-                fs::rename(&file, aside.join(name)).map_err(failed)?;
+                fs::rename(&file, directory.join(name)).map_err(failed)?;
             }
         }
         self.unclean = false;
-        Ok(aside)
+        Ok(directory)
     }
 
     /// The device and inode of the file at the path, if there is a file.
@@ -216,7 +221,7 @@ pub(super) fn read_only<T, E: From<OpenError>>(
         io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
         _ => OpenError::of_system(path, "read the file")(error),
     })?;
-    let wal = beside(path, "-wal");
+    let wal = with_suffix(path, "-wal");
     let open_and_read = |name: &Path, flags| {
         let connection = open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags);
         read(&connection.map_err(|error| OpenError::of_sqlite(path, error))?, path)
@@ -235,6 +240,12 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn sync(path: &Path) -> Result<(), OpenError> {

@@ -1,7 +1,8 @@
 //! The database: the durable log of job changes, in SQLite.
 //!
-//! [`Database`] writes, and restores states of jobs, through one writer that owns the connection. [`DatabaseReader`] opens the file
-//! itself, with or without a running daemon. Rows are added and, after the retention, deleted. They are never updated.
+//! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens
+//! the file itself, with or without a running daemon. Rows are added and, after the retention, deleted. They are never updated. A job
+//! is identified by its [`WatchId`]: the rows of one job watched through two targets are separate.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
 //! reached the disk. The caller may repeat it: the writer skips a change that it finds stored.
@@ -35,7 +36,7 @@ use writer::{QueuedChange, Reply, Request, Writer};
 /// Longest queue of requests to the writer. It bounds memory while the disk stalls; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
 
-/// The writing side. Clones share one writer. It ends once the last clone is dropped and the queue is empty.
+/// The writing side. Clones share one writer. It ends on [`Self::close`], or once all clones are dropped and the queue is empty.
 #[derive(Clone, Debug)]
 pub struct Database {
     requests: mpsc::Sender<Request>,
@@ -46,10 +47,10 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
     These(Vec<Arc<WatchId>>),
-    /// The jobs of a store that have not ended, or whose end was observed at `instant` or later.
+    /// The jobs of a store that have not ended, or whose end was observed at `cutoff` or later.
     NotEndedBefore {
-        store: TargetStore,
-        instant: Timestamp,
+        target_store: TargetStore,
+        cutoff: Timestamp,
     },
 }
 
@@ -67,8 +68,8 @@ impl Database {
         Ok(Self { requests, health })
     }
 
-    /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run: for simulations, where no
-    /// time may pass during a commit.
+    /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run: for simulations, where
+    /// virtual time must not advance while another thread commits.
     ///
     /// # Errors
     /// As with [`Self::open`].
@@ -88,7 +89,8 @@ impl Database {
         self.health.clone()
     }
 
-    /// Reads the last known state of jobs. Jobs without a readable transition are omitted.
+    /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::NotEndedBefore`],
+    /// jobs whose latest transition is unreadable.
     ///
     /// # Errors
     /// The database cannot be read, or the writer has stopped.
@@ -104,30 +106,30 @@ impl Database {
     /// # Errors
     /// The change may or may not be on disk. Appending it again before the job's next change does not duplicate it. After
     /// [`WriterError::Stopped`] every attempt fails.
-    pub async fn append(&self, id: &WatchId, change: &Change) -> Result<(), WriterError> {
+    pub async fn append(&self, watch_id: &WatchId, change: &Change) -> Result<(), WriterError> {
         if change.is_empty() {
             return Ok(());
         }
-        let (id, change) = (id.clone(), change.clone());
-        self.request(|reply| Request::Append(Box::new(QueuedChange { id, change, reply }))).await
+        let (watch_id, change) = (watch_id.clone(), change.clone());
+        self.request(|reply| Request::Append(Box::new(QueuedChange { watch_id, change, reply }))).await
     }
 
-    /// Deletes the rows of every job whose end was observed before `instant`. Returns the number of jobs. It uses small transactions,
-    /// so that changes are committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
+    /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,
+    /// so that changes can be committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
     /// not know that the jobs have ended, and would poll them.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. Earlier transactions stay committed.
     pub async fn delete_ended_before(
         &self,
-        instant: Timestamp,
+        cutoff: Timestamp,
         watched: BTreeSet<Arc<WatchId>>,
     ) -> Result<usize, WriterError> {
         let watched = Arc::new(watched);
         let mut jobs = 0;
         loop {
             let watched = Arc::clone(&watched);
-            let deleted = self.request(|reply| Request::DeleteEnded { before: instant, watched, reply }).await?;
+            let deleted = self.request(|reply| Request::DeleteEnded { cutoff, watched, reply }).await?;
             jobs += deleted;
             if deleted < changes::DELETED_JOBS_MAX {
                 return Ok(jobs);
@@ -135,8 +137,8 @@ impl Database {
         }
     }
 
-    /// Tests whether the write lock can be taken. Writes no rows, so a full disk may pass the test. May first reopen the file, and so
-    /// create it. Any result, even an error, shows that the writer is not stuck.
+    /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. May
+    /// first reopen the file, and so create it. Any result but [`WriterError::Stopped`] shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

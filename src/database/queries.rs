@@ -32,8 +32,8 @@ pub struct DatabaseReader {
 pub struct Filter {
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
-    pub store: Option<ReferenceStoreId>,
-    pub job: Option<ImportJobId>,
+    pub store_id: Option<ReferenceStoreId>,
+    pub job_id: Option<ImportJobId>,
     /// At most this many, the latest. `None`: all.
     pub limit: Option<u32>,
 }
@@ -41,7 +41,7 @@ pub struct Filter {
 impl Filter {
     #[must_use]
     pub fn of_job(key: JobKey) -> Self {
-        Self { store: Some(key.store), job: Some(key.job), ..Self::default() }
+        Self { store_id: Some(key.store), job_id: Some(key.job), ..Self::default() }
     }
 }
 
@@ -57,12 +57,12 @@ impl DatabaseReader {
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read.
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
-        let Filter { since, store, job, limit } = filter;
+        let Filter { since, store_id, job_id, limit } = filter;
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
             ("observed_at >= ?", since.map(millisecond_text)),
-            ("store_id = ?", store.as_ref().map(|store| store.as_str().to_owned())),
-            ("job_id = ?", job.as_ref().map(|job| job.as_str().to_owned())),
+            ("store_id = ?", store_id.as_ref().map(|id| id.as_str().to_owned())),
+            ("job_id = ?", job_id.as_ref().map(|id| id.as_str().to_owned())),
         ] {
             if let Some(value) = value {
                 conditions.push(condition);
@@ -72,7 +72,7 @@ impl DatabaseReader {
         // SQLite treats a negative limit as no limit.
         let (conditions, limit) = (conditions.join(" AND "), limit.map_or(-1, i64::from));
         let clauses = format!("WHERE {conditions} ORDER BY id DESC LIMIT {limit}");
-        self.open(|connection| oldest_first(select(connection, &clauses, params_from_iter(&values))))
+        self.in_transaction(|connection| oldest_first(select(connection, &clauses, params_from_iter(&values))))
     }
 
     /// Reads the latest transitions of each job, at most `limit` of each job. The transitions of a job are in the order written.
@@ -85,13 +85,13 @@ impl DatabaseReader {
         limit: u32,
     ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
         let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC LIMIT {limit}");
-        self.open(|connection| {
-            let rows = jobs.iter().map(|id| oldest_first(select(connection, &clauses, job_values(id))));
+        self.in_transaction(|connection| {
+            let rows = jobs.iter().map(|watch_id| oldest_first(select(connection, &clauses, job_values(watch_id))));
             Ok(rows.collect::<Result<Vec<_>>>()?.concat())
         })
     }
 
-    fn open<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
+    fn in_transaction<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
         file::read_only(&self.path, |connection, path| {
             let transaction = connection.unchecked_transaction()?;
             let version = schema::version(&transaction, path)?;
@@ -103,23 +103,23 @@ impl DatabaseReader {
     }
 }
 
-/// Replays the rows of jobs in the order written. Returns the final state of each job with a readable transition.
+/// Replays the rows of jobs in the order written. Returns the final state of each selected job with a readable transition.
 pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
-        JobQuery::NotEndedBefore { store, instant } => not_ended(connection, &store, instant)?,
+        JobQuery::NotEndedBefore { target_store, cutoff } => not_ended(connection, &target_store, cutoff)?,
     };
-    let states = jobs.into_iter().map(|id| Ok(replay(connection, &id)?.map(|state| (id, state))));
+    let states = jobs.into_iter().map(|watch_id| Ok(replay(connection, &watch_id)?.map(|state| (watch_id, state))));
     states.filter_map(Result::transpose).collect()
 }
 
-/// The jobs of [`JobQuery::NotEndedBefore`].
-fn not_ended(connection: &Connection, target_store: &TargetStore, instant: Timestamp) -> Result<Vec<Arc<WatchId>>> {
+/// The jobs of [`JobQuery::NotEndedBefore`]. A job whose latest transition is unreadable is omitted.
+fn not_ended(connection: &Connection, target_store: &TargetStore, cutoff: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
     let rows = select::<Transition>(connection, latest, [target_store.store.as_str(), &*target_store.target])?;
-    let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= instant);
-    Ok(found.map(|row| Arc::new(row.job)).collect())
+    let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= cutoff);
+    Ok(found.map(|row| Arc::new(row.watch_id)).collect())
 }
 
 /// The value of a row of any table.
@@ -129,10 +129,10 @@ enum Entry {
     Detail(Detail),
 }
 
-fn replay(connection: &Connection, id: &WatchId) -> Result<Option<JobState>> {
-    let mut by_id = entries(connection, id, Entry::Transition)?;
-    by_id.extend(entries(connection, id, Entry::Source)?);
-    by_id.extend(entries(connection, id, Entry::Detail)?);
+fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState>> {
+    let mut by_id = load(connection, watch_id, Entry::Transition)?;
+    by_id.extend(load(connection, watch_id, Entry::Source)?);
+    by_id.extend(load(connection, watch_id, Entry::Detail)?);
     let mut state: Option<JobState> = None;
     for entry in by_id.into_values() {
         match (entry, &mut state) {
@@ -149,12 +149,14 @@ fn replay(connection: &Connection, id: &WatchId) -> Result<Option<JobState>> {
     Ok(state)
 }
 
-/// The rows of a job in the table of `T`, by id.
-fn entries<T: Stored>(connection: &Connection, id: &WatchId, entry: fn(T) -> Entry) -> Result<BTreeMap<i64, Entry>> {
-    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(id))?;
-    Ok(rows.into_iter().map(|row| (row.id, entry(row.value))).collect())
+/// Loads the rows of a job from the table of `T`, by id.
+fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> Entry) -> Result<BTreeMap<i64, Entry>> {
+    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id))?;
+    Ok(rows.into_iter().map(|row| (row.id, wrap(row.value))).collect())
 }
 
+/// Follows `JobTracker`: a response without a creation time keeps the earlier one, but a response without a completion time clears it.
+/// A job that the service returned has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
     let (created_before, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
@@ -170,9 +172,8 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
     }
 }
 
-/// `last_seen` is when the status was last observed; the next transition gets it as `not_before`. Vanished does not move it, because a
-/// 404 shows no status. Returned does not, because the response may show an ended job as live, which the next response must confirm.
-///
+/// Applies a detail. Vanished and Returned do not move `last_seen`, the time at which the status was last observed: a 404 shows no
+/// status, and the first response after it may show an ended job as live, which `JobTracker` does not trust until the next response.
 /// A creation time that cannot be parsed becomes `None`.
 fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
@@ -197,7 +198,8 @@ pub(super) fn require_columns(connection: &Connection) -> Result<()> {
 
 fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
-    let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::NAME);
+    // `kind` is selected only so that `require_columns` tests it.
+    let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
@@ -205,7 +207,7 @@ fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params
         match Row::read(row) {
             Ok(row) => found.push(row),
             Err(error) => {
-                warn!(event = "row_unreadable", table = T::NAME, %error, "a row cannot be read and is skipped");
+                warn!(event = "row_unreadable", table = T::TABLE, %error, "a row cannot be read and is skipped");
             }
         }
     }

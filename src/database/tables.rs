@@ -17,7 +17,7 @@ use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Tra
 
 /// A type whose values are stored in a table, one value a row.
 pub trait Stored: Sized {
-    const NAME: &str;
+    const TABLE: &str;
     /// The columns after those of the job.
     const COLUMNS: &[&str];
 
@@ -34,7 +34,7 @@ pub trait Stored: Sized {
 pub struct Row<T> {
     /// The order of writing, over all tables.
     pub id: i64,
-    pub job: WatchId,
+    pub watch_id: WatchId,
     pub value: T,
 }
 
@@ -43,13 +43,13 @@ impl<T: Stored> Row<T> {
     /// As [`Stored::read`], or an id of the job cannot be parsed.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
         let key = JobKey { store: parsed(row, "store_id")?, job: parsed(row, "job_id")? };
-        let job = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
-        Ok(Self { id: row.get("id")?, job, value: T::read(row)? })
+        let watch_id = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
+        Ok(Self { id: row.get("id")?, watch_id, value: T::read(row)? })
     }
 }
 
 impl Stored for Transition {
-    const NAME: &str = "transitions";
+    const TABLE: &str = "transitions";
     const COLUMNS: &[&str] = &[
         "from_status",
         "to_status",
@@ -91,7 +91,7 @@ impl Stored for Transition {
 }
 
 impl Stored for SourceTransition {
-    const NAME: &str = "item_transitions";
+    const TABLE: &str = "item_transitions";
     const COLUMNS: &[&str] =
         &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
 
@@ -124,7 +124,7 @@ impl Stored for SourceTransition {
 }
 
 impl Stored for Detail {
-    const NAME: &str = "details";
+    const TABLE: &str = "details";
     const COLUMNS: &[&str] = &["detail", "value", "observed_at"];
 
     fn values(&self) -> Vec<Value> {
@@ -147,10 +147,10 @@ impl<T: Stored> Serialize for Row<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut columns = serializer.serialize_map(None)?;
         columns.serialize_entry("id", &self.id)?;
-        columns.serialize_entry("target", &*self.job.target)?;
+        columns.serialize_entry("target", &*self.watch_id.target)?;
         columns.serialize_entry("kind", KIND)?;
-        columns.serialize_entry("store_id", self.job.key.store.as_str())?;
-        columns.serialize_entry("job_id", self.job.key.job.as_str())?;
+        columns.serialize_entry("store_id", self.watch_id.key.store.as_str())?;
+        columns.serialize_entry("job_id", self.watch_id.key.job.as_str())?;
         for (column, value) in T::COLUMNS.iter().zip(self.value.values()) {
             match value {
                 Value::Integer(number) => columns.serialize_entry(column, &number)?,

@@ -54,8 +54,8 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// An outcome of a poll. Avoids the changes that are not saved: of only the completion time, of only the message of a source, and of a
-/// creation time that was missing.
+/// An outcome of a poll. Avoids what is not saved: a change of only the completion time, a change of only the message of a source, and
+/// a creation time that was missing before.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
     let source = (0..3_u32, 0..SourceStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
         let status = SourceStatus::DOCUMENTED[status].clone();
@@ -81,7 +81,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
     prop_oneof![4 => snapshot.prop_map(Ok), 1 => failure.prop_map(Err)]
 }
 
-/// The tracker of one job, and what the expected state needs besides.
+/// The tracker of one job, and the other inputs of the expected state.
 struct Model {
     id: Arc<WatchId>,
     tracker: JobTracker,
@@ -141,9 +141,9 @@ proptest! {
             let database = Database::open(&path, &instruments).expect("the same database");
             let restored = database.restore(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
-                let (store, instant) = (model.id.target_store(), time(50_000, 0));
-                let found = database.restore(JobQuery::NotEndedBefore { store, instant }).await.expect("its jobs");
-                let is_selected = |state: &JobState| !state.status.is_terminal() || state.since >= instant;
+                let (target_store, cutoff) = (model.id.target_store(), time(50_000, 0));
+                let found = database.restore(JobQuery::NotEndedBefore { target_store, cutoff }).await.expect("its jobs");
+                let is_selected = |state: &JobState| !state.status.is_terminal() || state.since >= cutoff;
                 let expected = restored.get_key_value(&model.id).filter(|(_, state)| is_selected(state));
                 assert_eq!(found.first_key_value(), expected);
             }

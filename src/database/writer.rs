@@ -38,11 +38,11 @@ pub(super) enum Request {
     },
     /// Deletes the rows of at most [`changes::DELETED_JOBS_MAX`] jobs, and returns their number.
     DeleteEnded {
-        before: Timestamp,
+        cutoff: Timestamp,
         watched: Arc<BTreeSet<Arc<WatchId>>>,
         reply: Reply<usize>,
     },
-    /// Tests whether the write lock can be taken.
+    /// Tests whether the write lock can be taken, and frees SQLite's page cache.
     Probe(Reply<()>),
     /// Stops the writer after all queued requests.
     Close(oneshot::Sender<()>),
@@ -50,7 +50,7 @@ pub(super) enum Request {
 
 #[derive(Debug)]
 pub(super) struct QueuedChange {
-    pub(super) id: WatchId,
+    pub(super) watch_id: WatchId,
     pub(super) change: Change,
     pub(super) reply: Reply<()>,
 }
@@ -73,19 +73,20 @@ impl Writer {
     /// As [`super::Database::open`].
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let mut file = DatabaseFile::acquire(path)?;
-        let mut connection = connect(&mut file);
+        let mut connection = connect_and_require_columns(&mut file);
         if let Err(OpenError::Damaged { .. }) = connection {
-            // A failing disk can look like damage to SQLite. If this read fails, the file is not moved.
+            // A failing disk can look like damage. If this read fails, the file is not moved. Otherwise try again: the first error may
+            // have been a passing read error.
             file.read_all()?;
-            connection = connect(&mut file);
+            connection = connect_and_require_columns(&mut file);
         }
         if let Err(OpenError::Damaged { path, reason }) = &connection {
-            let aside = file.quarantine(Clock::system().now().wall)?;
+            let directory = file.quarantine(Clock::system().now().wall)?;
             instruments.database_quarantined.inc();
-            error!(event = "database_quarantined", database = %path.display(), moved_to = %aside.display(), %reason,
+            error!(event = "database_quarantined", database = %path.display(), moved_to = %directory.display(), %reason,
                 "not a refwatch database, or damaged: moved to quarantine and replaced by a new one. To read its rows: \
                 sqlite3 FILE .recover");
-            connection = connect(&mut file);
+            connection = connect_and_require_columns(&mut file);
         }
         let identity = file.identity();
         let connection = Some(connection?);
@@ -120,20 +121,20 @@ impl Writer {
                 match request {
                     Request::Append(change) => group.push(*change),
                     Request::Restore { jobs, reply } => {
-                        // The result includes the changes that were queued before.
+                        // The result must include the changes that were queued before.
                         self.commit_group(mem::take(&mut group));
                         // One transaction: SQLite takes its read lock once, not for every query.
                         let read = self.execute(|connection| queries::restore(&*connection.transaction()?, jobs));
                         drop(reply.send(read));
                     }
-                    Request::DeleteEnded { before, watched, reply } => {
-                        // The group may be committed later: a job with a queued change is normally in `watched`. Otherwise only the
-                        // rows of that change remain.
-                        let deleted = self.commit(|transaction| changes::delete_ended(transaction, before, &watched));
+                    Request::DeleteEnded { cutoff, watched, reply } => {
+                        // The group need not be committed first: a job with a queued change is normally in `watched`. Otherwise only
+                        // the rows of that change remain.
+                        let deleted = self.commit(|transaction| changes::delete_ended(transaction, cutoff, &watched));
                         drop(reply.send(deleted));
                     }
                     Request::Probe(reply) => {
-                        // Commit first: the probe then also frees the pages of this commit.
+                        // Commit first: the probe also frees SQLite's page cache, including the pages of this commit.
                         self.commit_group(mem::take(&mut group));
                         drop(reply.send(self.probe()));
                     }
@@ -169,9 +170,9 @@ impl Writer {
             return;
         }
         let result = self.commit(|transaction| {
-            let last_id = changes::last_id(transaction)?;
-            let mut group = group.iter();
-            group.try_fold(last_id, |last_id, queued| changes::insert(transaction, last_id, &queued.id, &queued.change))
+            let start = changes::last_row_id(transaction)?;
+            let mut group = group.iter().map(|queued| (&queued.watch_id, &queued.change));
+            group.try_fold(start, |last_id, (watch_id, change)| changes::insert(transaction, last_id, watch_id, change))
         });
         for queued in group {
             drop(queued.reply.send(result.clone().map(|_| ())));
@@ -193,11 +194,11 @@ impl Writer {
         result
     }
 
-    /// Takes the write lock and releases it.
+    /// Takes the write lock and releases it, then frees SQLite's page cache.
     fn probe(&mut self) -> Result<(), WriterError> {
         let result = self.execute(|connection| {
             connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
-            // Free SQLite's page cache; the kernel caches the pages, too.
+            // The kernel caches the same pages.
             connection.execute_batch("PRAGMA shrink_memory")
         });
         self.publish_health(result.as_ref().err());
@@ -211,7 +212,7 @@ impl Writer {
         let mut connection = if let Some(connection) = usable {
             connection
         } else {
-            let opened = connect(&mut self.file);
+            let opened = connect_and_require_columns(&mut self.file);
             self.identity = self.file.identity();
             opened.map_err(|error| WriterError::Reopen(Arc::new(error)))?
         };
@@ -246,7 +247,7 @@ impl Writer {
 }
 
 /// Opens the file and requires every column of refwatch: SQLite's check accepts a table that was altered by hand.
-fn connect(file: &mut DatabaseFile) -> Result<Connection, OpenError> {
+fn connect_and_require_columns(file: &mut DatabaseFile) -> Result<Connection, OpenError> {
     let connection = file.connect()?;
     queries::require_columns(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
     Ok(connection)

@@ -66,9 +66,9 @@ fn files(directory: &Path) -> Files {
 
 /// Everything that can be read: rows, and the state that a daemon restores, which uses the indexes.
 async fn read_all(db: &TestDatabase, database: &Database) -> String {
-    let (jobs, store) = ((0..JOBS).map(id).collect(), id(0).target_store());
+    let (jobs, target_store) = ((0..JOBS).map(id).collect(), id(0).target_store());
     let mut all = Vec::new();
-    for jobs in [JobQuery::These(jobs), JobQuery::NotEndedBefore { store, instant: Timestamp::MIN }] {
+    for jobs in [JobQuery::These(jobs), JobQuery::NotEndedBefore { target_store, cutoff: Timestamp::MIN }] {
         all.push(format!("{:?}", database.restore(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));

@@ -292,7 +292,7 @@ async fn readers_see_consistent_data_during_writes_and_leave_no_files() {
     let key = id(1).key.clone();
     assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest rows in order");
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
-    assert_eq!(numbers(Filter { store: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
+    assert_eq!(numbers(Filter { store_id: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
     assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);
     assert_eq!(db.files(), before);
 }

@@ -178,7 +178,7 @@ fn a_reload_moves_jobs_between_job_and_store_entries_and_a_removed_store_removes
     assert!(watches(address).contains(&(name.to_owned(), own.clone())));
     let details =
         DatabaseReader::new(&workspace.path("refwatch.db")).rows::<Detail>(&Filter::default()).expect("the database");
-    let still_seen: Vec<_> = details.iter().map(|row| row.job.key.job.as_str()).collect();
+    let still_seen: Vec<_> = details.iter().map(|row| row.watch_id.key.job.as_str()).collect();
     assert_eq!(still_seen, [&own], "only its watch was stopped");
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success());

@@ -193,7 +193,7 @@ pub(crate) fn check_logs(text: &str) {
         anomaly: None,
     };
     let key = "1234567890/9876543210".parse().expect("two ids");
-    let row = Row { id: 1, job: WatchId { target: own().into(), key }, value };
+    let row = Row { id: 1, watch_id: WatchId { target: own().into(), key }, value };
     let watch: Job = serde_json::from_value(serde_json::json!({
         "watch": text, "target": text, "aws_region": text, "kind": "reference_import", "store_id": text, "job_id": text, "status": text,
         "state": text, "parked_reason": text, "vanished": false, "since": text, "next_poll": text, "recent_failures": [],

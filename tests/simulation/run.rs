@@ -373,7 +373,7 @@ fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
         return recorded;
     }
     for row in DatabaseReader::new(path).rows::<Transition>(&Filter::default()).expect("a database") {
-        recorded.entry(row.job.key).or_default().push(row.value.to);
+        recorded.entry(row.watch_id.key).or_default().push(row.value.to);
     }
     recorded
 }

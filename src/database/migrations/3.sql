@@ -1,5 +1,5 @@
 -- Prepares the tables for other kinds of jobs: kind is the kind of job, and all names but source_file are generic.
--- Drops the column hash. The former details.kind becomes details.detail.
+-- Drops the column hash. source_transitions becomes item_transitions, and details.kind becomes details.detail.
 CREATE TABLE new_transitions (
     id INTEGER PRIMARY KEY,
     target TEXT NOT NULL,

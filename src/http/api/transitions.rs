@@ -56,8 +56,8 @@ impl Parameters {
         }
         Ok(Filter {
             since: self.since,
-            store: parsed("store_id", self.store_id)?,
-            job: parsed("job_id", self.job_id)?,
+            store_id: parsed("store_id", self.store_id)?,
+            job_id: parsed("job_id", self.job_id)?,
             limit: Some(limit),
         })
     }

@@ -50,7 +50,7 @@ impl History {
 
 /// The values of the rows of one target.
 fn of_target<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
-    rows.iter().filter(|row| &*row.job.target == target).map(|row| &row.value).collect()
+    rows.iter().filter(|row| &*row.watch_id.target == target).map(|row| &row.value).collect()
 }
 
 pub(in crate::http) async fn show(

@@ -186,7 +186,7 @@ fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<W
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
     let mut timelines: BTreeMap<WatchId, Vec<StatusSpan>> = BTreeMap::new();
     for row in state.database.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
-        timelines.entry(row.job).or_default().push(StatusSpan::of_job(&row.value));
+        timelines.entry(row.watch_id).or_default().push(StatusSpan::of_job(&row.value));
     }
     Ok(timelines)
 }

@@ -188,8 +188,8 @@ impl Supervisor {
         // Every store entry has a `remove_after`.
         let retention = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
-        let instant = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
-        JobQuery::NotEndedBefore { store: store.clone(), instant }
+        let cutoff = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
+        JobQuery::NotEndedBefore { target_store: store.clone(), cutoff }
     }
 
     /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
