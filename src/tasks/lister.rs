@@ -1,9 +1,9 @@
 //! The task of one store. It lists the store's jobs repeatedly and hints jobs whose listed status differs from the known status.
 //! If the store's jobs are discovered, it hands new jobs to the supervisor.
 //!
-//! One request lists up to 100 jobs, so listings replace most polls of a store with several polled jobs. The lister never saves
-//! a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled one by one. The
-//! rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
+//! One request lists up to 100 jobs, so with `use_list` listings replace most polls of a store with several polled jobs. The
+//! lister never saves a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled
+//! one by one. The rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, RequestFailure, Scope};
-use crate::core::job::{ImportJobId, JobStatus, TargetStore};
+use crate::core::job::{ImportJobId, TargetStore};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
@@ -41,7 +41,7 @@ const PAGES_MAX: u32 = 100;
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
 /// The most ended jobs that are handed to the supervisor at a time.
-const DISCOVERY_BATCH: usize = 100;
+const ENDED_BATCH_MAX: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListingPolicy {
@@ -56,28 +56,29 @@ pub(crate) struct DiscoveryPolicy {
     pub(crate) name: Arc<str>,
     /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// The time between the starts of two listings while listings do not replace polls.
+    /// The shortest time between the starts of two listings while listings do not replace polls.
     pub(crate) interval: Duration,
 }
 
-/// Jobs that are not watched yet.
+/// Jobs that were not watched when they were listed. The supervisor starts to watch them.
 #[derive(Debug)]
-pub struct DiscoveredJobs {
+pub struct DiscoveredBatch {
     pub store: TargetStore,
     pub jobs: Vec<ImportJobId>,
-    /// For `Ok` once the jobs are watched, except expired jobs, or for the reason why none is. Closed if the lister was stopped.
+    /// Receives `Ok` once all unexpired jobs are watched, or the reason why none was added. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Lister {
     context: Arc<TaskContext>,
-    discovered: mpsc::Sender<DiscoveredJobs>,
+    discovered_sender: mpsc::Sender<DiscoveredBatch>,
     target: Arc<Target>,
     store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
     differences: StatusDifferences,
+    /// `None` without discovery.
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
@@ -93,14 +94,14 @@ pub(crate) struct Lister {
     cut_short_logged: bool,
 }
 
-/// Polled jobs whose polls a listing can replace, with their last known state.
+/// With their last known states, `None` before the first successful poll.
 type ListableJobs = BTreeMap<ImportJobId, Option<Arc<JobState>>>;
 
 impl Lister {
-    /// `seed` sets the jitter of the backoff.
+    /// Also publishes the view of a store with discovery. `seed` sets the jitter of the backoff.
     pub(crate) fn new(
         context: Arc<TaskContext>,
-        discovered: mpsc::Sender<DiscoveredJobs>,
+        discovered_sender: mpsc::Sender<DiscoveredBatch>,
         target: Arc<Target>,
         store: TargetStore,
         registry: Arc<StoreRegistry>,
@@ -113,7 +114,7 @@ impl Lister {
         });
         Self {
             context,
-            discovered,
+            discovered_sender,
             target,
             store,
             registry,
@@ -186,7 +187,7 @@ impl Lister {
     async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
         let created_after = self.created_after(listable);
         // Ended jobs are hinted too, because they may be reopened. Without discovery no ended job has a task to hint.
-        let ended = if self.window.is_some() { self.registry.ended() } else { BTreeMap::new() };
+        let ended = if self.policy.discovery.is_some() { self.registry.ended() } else { BTreeMap::new() };
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
         self.differences.retain(|job| listable.contains_key(job) || ended.contains_key(job));
         let (mut newest, mut not_watched_because, mut new_ended) = (None, None, Vec::new());
@@ -209,15 +210,18 @@ impl Lister {
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
             token = next_token;
-            if token.is_none() || (unlisted.is_empty() && self.window.is_none()) {
+            if token.is_none() || (unlisted.is_empty() && self.policy.discovery.is_none()) {
                 break;
             }
         }
         for (job, known) in unlisted {
-            self.compare(job, known.as_ref().map(|known| &known.status), None);
+            // `None`, not listed, differs from every known status.
+            if self.differences.record_live(job, known.as_ref().map(|known| &known.status), None) {
+                self.registry.hint(job);
+            }
         }
         // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
-        for batch in new_ended.chunks(DISCOVERY_BATCH) {
+        for batch in new_ended.chunks(ENDED_BATCH_MAX) {
             not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
         let now = self.context.clock.now().wall;
@@ -256,7 +260,7 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Jobs of unknown age are ignored: without a bound the whole store would be listed. Usually their first poll is due.
+            // Jobs of unknown age are ignored: otherwise the whole store would be listed. Their first poll is usually due already.
             window.list_from(created.flatten().min())
         } else {
             // The listing stops once all listable jobs were listed, so a job of unknown age may remove the bound.
@@ -269,12 +273,8 @@ impl Lister {
         // A new job that has not ended is hinted at hand-over. Until its first poll, only a changed listed status hints it again.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
-        self.compare(&listed.job, status.as_ref(), Some(&listed.status));
-    }
-
-    fn compare(&mut self, job: &ImportJobId, known: Option<&JobStatus>, listed: Option<&JobStatus>) {
-        if self.differences.record_live(job, known, listed) {
-            self.registry.hint(job);
+        if self.differences.record_live(&listed.job, status.as_ref(), Some(&listed.status)) {
+            self.registry.hint(&listed.job);
         }
     }
 
@@ -289,7 +289,7 @@ impl Lister {
         let (ack, handled) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
         // A closed channel, here and below, means that the supervisor has stopped or is about to. This task then stops soon.
-        drop(self.discovered.send(DiscoveredJobs { store: self.store.clone(), jobs: ids, ack }).await);
+        drop(self.discovered_sender.send(DiscoveredBatch { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
             window.record_handed_over(job.clone(), *created_at, status.clone());
@@ -339,10 +339,10 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // A denied listing waits for its whole pause: `wait_for_breaker_close` does not watch the breakers of listings.
+        // `wait_for_breaker_close` does not watch the breaker of this store's listings: a denied listing waits for the whole pause.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
-        let recheck_rarely = class.needs_operator && !is_target_wide && self.window.is_none();
+        let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
         let delay = if recheck_rarely { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
         delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }

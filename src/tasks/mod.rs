@@ -2,9 +2,16 @@
 //!
 //! Tasks publish status through `TaskContext::shared` and never read it. Decisions use the supervisor's own data and `registry`.
 //!
-//! A *watched* job is in its store's `registry`, also after its task has ended. A job has *ended* if its last known status is
-//! terminal, and *vanished* if it was seen and then returned 404. A *discovered* job has no `[[job]]` entry. It may *expire* once
-//! its *retention* (`remove_after`) has passed since it ended or vanished. A *view* is the published status of a job or store.
+//! - A *target* is where requests go: region, identity and endpoint. A *view* is the published status of a job or store.
+//! - A *watched* job is in the `registry` of its store. A job with its *own entry* (`[[job]]`) stays there after its task has
+//!   ended. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry.
+//! - A job has *ended* if its last known status is terminal: its next action is `NextAction::Finished`, or a poll after a hint.
+//! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
+//! - A *parked* job is not polled until its entry or target changes: no retry can succeed, or its task panicked too often.
+//! - A *hint* asks a job watcher to poll now. A *listable* job has a next poll that a listing can replace.
+//! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished or, if it was never
+//!   seen, since its task started. While it is polled, it expires only right after a poll, if `Decision::may_expire` is true.
+//!   Before its task starts, it expires without a poll, except a vanished job when its store's lister starts.
 
 pub mod job_watcher;
 pub mod lister;

@@ -13,7 +13,6 @@ use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 #[derive(Debug)]
 pub(crate) struct RunningSet<'a> {
     pub(crate) config: &'a Config,
-    /// Watched jobs without their own entry.
     pub(crate) discovered: BTreeSet<Arc<WatchId>>,
     pub(crate) listers: BTreeSet<TargetStore>,
 }
@@ -25,7 +24,7 @@ pub(crate) struct Plan {
     pub(crate) changed_targets: BTreeSet<Arc<str>>,
     /// Jobs whose entry or target was removed or changed. A discovered job has the entry of its store.
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
-    /// Jobs whose own entry is new or changed, or whose target is. Discovered jobs restart with the lister of their store.
+    /// Jobs whose own entry or target is new or changed. Stopped discovered jobs start with their store's lister.
     pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
     pub(crate) stop_listers: BTreeSet<TargetStore>,
     pub(crate) start_listers: BTreeMap<TargetStore, ListingPolicy>,
@@ -51,13 +50,13 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
-    let (old_listers, mut start_listers) = (listers(running.config), listers(wanted));
+    let (old_listers, new_listers) = (listers(running.config), listers(wanted));
     let same_lister = |store: &&TargetStore| {
-        old_listers.get(store) == start_listers.get(store) && same_store(store) && !lost_entry(store)
+        old_listers.get(store) == new_listers.get(store) && same_store(store) && !lost_entry(store)
     };
     let keep: BTreeSet<TargetStore> = running.listers.iter().filter(same_lister).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();
-    start_listers.retain(|store, _| !keep.contains(store));
+    let start_listers = new_listers.into_iter().filter(|(store, _)| !keep.contains(store)).collect();
     Plan { changed_targets, stop_jobs, start_jobs, stop_listers, start_listers }
 }
 

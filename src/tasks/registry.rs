@@ -1,7 +1,7 @@
 //! The registry of one store: its watched jobs. Shared by the supervisor, the store's lister and its job watchers.
 //!
-//! Job watchers report what they know and do next. The lister reads the reports, and sends hints and the safety interval. A hint
-//! asks a job watcher to poll now. Only a poll changes the known status of a job.
+//! Job watchers report the known state and the next action of their jobs. The lister reads the reports, and sends hints and the
+//! safety interval. Only a poll changes the known state of a job.
 //!
 //! Each job has its own `Notify`: job watchers wake in the order of the notifications, so simulations are reproducible.
 
@@ -39,7 +39,7 @@ struct JobSlot {
 struct SlotData {
     hinted: bool,
     safety_interval: Option<Duration>,
-    /// The last report of the job watcher; `None` before the first report.
+    /// The last report of the job watcher or of `park`; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
@@ -48,7 +48,7 @@ struct SlotData {
 pub(crate) struct WatcherSlot(Arc<JobSlot>);
 
 impl StoreRegistry {
-    /// Adds `job` to the watched jobs. A restarted job watcher gets the slot of the previous one.
+    /// Adds `job` to the watched jobs. After a panic, the new job watcher gets the slot of the previous one.
     pub(crate) fn add(&self, job: &ImportJobId) -> WatcherSlot {
         let Inner { safety_interval, jobs } = &mut *lock(&self.inner);
         let slot = Arc::clone(jobs.entry(job.clone()).or_default());
@@ -60,7 +60,6 @@ impl StoreRegistry {
         lock(&self.inner).jobs.remove(job);
     }
 
-    /// Whether the job was added and not removed. Its job watcher may have ended.
     pub(crate) fn is_watched(&self, job: &ImportJobId) -> bool {
         lock(&self.inner).jobs.contains_key(job)
     }
@@ -69,12 +68,12 @@ impl StoreRegistry {
         lock(&self.inner).jobs.keys().cloned().collect()
     }
 
-    /// Whether any watched job is still polled: it has neither ended nor been parked.
+    /// Whether the next action of any watched job is a poll.
     pub(crate) fn has_polled_jobs(&self) -> bool {
         lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.data).report, Some((NextAction::PollAt(_), _))))
     }
 
-    /// The polled jobs whose polls a listing can replace, with their last known state.
+    /// The listable jobs, with their last known state.
     pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<JobState>>> {
         self.collect(|next, known| {
             (matches!(next, NextAction::PollAt(_)) && listings_replace_polls(known.map(AsRef::as_ref), now))
@@ -82,7 +81,7 @@ impl StoreRegistry {
         })
     }
 
-    /// The watched jobs that have ended, with their status.
+    /// The jobs whose next action is `Finished`, with their status.
     pub(crate) fn ended(&self) -> BTreeMap<ImportJobId, JobStatus> {
         self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
     }
@@ -95,7 +94,7 @@ impl StoreRegistry {
         }
     }
 
-    /// Sets how long a job without a hint may go without a poll. `None`: listings replace no polls.
+    /// Sets the shortest time from a successful poll to the next unhinted one, for the jobs that `Poller::due` selects.
     pub(crate) fn set_safety_interval(&self, interval: Option<Duration>) {
         let mut inner = lock(&self.inner);
         if inner.safety_interval == interval {
@@ -108,7 +107,7 @@ impl StoreRegistry {
         }
     }
 
-    /// Marks `job` as parked after its task failed permanently.
+    /// Reports that `job` is parked, because its task panicked too often. `add` returns the existing slot.
     pub(crate) fn park(&self, job: &ImportJobId, reason: String) {
         self.add(job).report(NextAction::Parked(reason), None);
     }
@@ -132,7 +131,7 @@ impl WatcherSlot {
         lock(&self.0.data).report = Some((next, known));
     }
 
-    /// How long the job may go without a poll or hint. `None`: listings replace no polls.
+    /// See [`StoreRegistry::set_safety_interval`].
     pub(crate) fn safety_interval(&self) -> Option<Duration> {
         lock(&self.0.data).safety_interval
     }
@@ -155,7 +154,7 @@ impl WatcherSlot {
     }
 }
 
-// A poisoned lock is still usable: no writer can panic between two writes.
+// No panic leaves the data half changed, so a poisoned lock is safe to use.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -52,7 +52,7 @@ pub(crate) struct JobWatcher {
 }
 
 impl JobWatcher {
-    /// Also publishes the job's view and reports to the lister.
+    /// Also publishes the job's view and reports to the registry.
     pub(crate) fn new(
         context: Arc<TaskContext>,
         poller: Poller,
@@ -67,8 +67,8 @@ impl JobWatcher {
         watcher
     }
 
-    /// Runs until `stop` is signalled, until the retention of a discovered job expires, or until a job with its own entry is not
-    /// polled any more. A commit attempt in progress ends first.
+    /// Runs until `stop` is signalled, until a discovered job expires, or until a job with its own entry is not polled any
+    /// more. A commit attempt in progress ends first.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
             if self.poller.due().is_none() {
@@ -91,7 +91,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, &mut stop).await? {
                 return Ok(());
             }
-            // Passed retention does not suffice: during an outage, an unseen or vanished job may still exist.
+            // During an outage, an unseen or vanished job may still exist.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -201,7 +201,7 @@ impl JobWatcher {
             NextAction::Finished(_) => WatchState::Finished,
             NextAction::Parked(reason) => WatchState::Parked(reason.clone()),
         };
-        self.poller.report_to_lister();
+        self.poller.report_to_registry();
         self.context.shared.publish(self.view.clone());
     }
 

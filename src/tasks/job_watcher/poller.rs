@@ -58,12 +58,12 @@ impl Poller {
         &self.next_action
     }
 
-    pub(crate) fn report_to_lister(&self) {
+    pub(crate) fn report_to_registry(&self) {
         self.slot.report(self.next_action.clone(), self.known().cloned());
     }
 
-    /// When the next poll is due. `None`: the job has ended or is parked. While listings replace polls, the safety interval may
-    /// delay the poll.
+    /// When the next poll is due; `None` if the next action is not a poll. The safety interval delays polls of listable jobs,
+    /// unless the last poll failed or the user set the poll interval.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
@@ -73,7 +73,7 @@ impl Poller {
     }
 
     /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if [`Self::due`] is `None`.
-    /// Cancellation loses no received response, because no await follows it. It may lose a hint.
+    /// Cancellation ends a request in flight and may lose a hint.
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
         let sent = self.target.clock().now().monotonic;
@@ -89,7 +89,7 @@ impl Poller {
     }
 
     /// Waits until an ended job has a hint, because it may have been reopened. Then the job is due now. The hint may be older than
-    /// its end. Never returns for a job that has not ended.
+    /// its end. Never returns if the next action is not `Finished`.
     pub(crate) async fn wait_for_hint_after_end(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;

@@ -3,7 +3,7 @@
 //! A reload compares the new configuration with the running tasks and changes only the tasks that differ. The supervisor owns the
 //! targets, the running configuration and the registries of the stores.
 
-mod tasks;
+mod task_set;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,13 +21,13 @@ use crate::core::tracker::JobState;
 use crate::database::{JobQuery, WriterError};
 use crate::healthomics::{ServiceFactory, Target, TargetError};
 use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
-use crate::tasks::lister::{DiscoveredJobs, Lister, ListingPolicy};
+use crate::tasks::lister::{DiscoveredBatch, Lister, ListingPolicy};
 use crate::tasks::plan::{Plan, RunningSet, listers, plan};
 use crate::tasks::registry::StoreRegistry;
-use tasks::{RESTARTS_MAX, Tasks};
-pub use tasks::{TaskEnd, TaskKey};
+use task_set::{RESTARTS_MAX, TaskSet};
+pub use task_set::{TaskEnd, TaskKey};
 
-/// How long tasks may take to stop. The unit allows 10 s for the whole process.
+/// How long tasks may take to stop. The systemd unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Retries if the database cannot be read to start tasks, and the pause before each. Then the process ends.
@@ -48,18 +48,18 @@ pub struct Supervisor {
     targets: Targets,
     config: Config,
     registries: BTreeMap<TargetStore, Arc<StoreRegistry>>,
-    tasks: Tasks<TaskKey, WriterStopped>,
-    discovered: mpsc::Receiver<DiscoveredJobs>,
-    discovered_sender: mpsc::Sender<DiscoveredJobs>,
+    tasks: TaskSet<TaskKey, WriterStopped>,
+    discovered_sender: mpsc::Sender<DiscoveredBatch>,
+    discovered_receiver: mpsc::Receiver<DiscoveredBatch>,
 }
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
 #[derive(Debug)]
 pub enum Event {
-    /// A task ended without being stopped, or a stopped task failed.
+    /// A task ended without being stopped, or a stopped task returned an error.
     TaskEnded(TaskEnd<TaskKey, WriterStopped>),
-    Discovered(DiscoveredJobs),
+    Discovered(DiscoveredBatch),
 }
 
 /// A configuration cannot be applied, or the supervisor cannot continue.
@@ -80,7 +80,7 @@ impl Supervisor {
     /// `seed` sets the jitter of every task.
     #[must_use]
     pub fn new(context: TaskContext, service_factory: Arc<dyn ServiceFactory>, seed: u64) -> Self {
-        let (discovered_sender, discovered) = mpsc::channel(DISCOVERED_BATCHES_MAX);
+        let (discovered_sender, discovered_receiver) = mpsc::channel(DISCOVERED_BATCHES_MAX);
         Self {
             context: Arc::new(context),
             service_factory,
@@ -88,9 +88,9 @@ impl Supervisor {
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
             registries: BTreeMap::new(),
-            tasks: Tasks::new(),
-            discovered,
+            tasks: TaskSet::new(),
             discovered_sender,
+            discovered_receiver,
         }
     }
 
@@ -104,7 +104,7 @@ impl Supervisor {
         let start_query = JobQuery::These(plan.start_jobs.keys().cloned().collect());
         let discovering = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
         let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
-        // Test reads, discarded because stopping tasks may change them: without the database, stopped tasks could not start again.
+        // Checks that the database can be read before any task stops. The results are discarded: a task that stops may write.
         for query in [start_query.clone()].into_iter().chain(retained_queries) {
             self.context.database.restore(query).await.map_err(SupervisorError::Database)?;
         }
@@ -123,7 +123,7 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.restore(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                // Only ended jobs may expire here. Vanished jobs are polled once more: the 404 may have been wrong.
+                // Vanished jobs do not expire here. They are polled once more: the 404 may have been wrong.
                 self.start_discovered(&store, jobs, |known| known.status.is_terminal());
             }
             self.start_lister(store, policy, 0);
@@ -207,7 +207,7 @@ impl Supervisor {
         tokio::select! {
             biased;
             end = self.tasks.next_end() => Event::TaskEnded(end),
-            Some(discovered) = self.discovered.recv() => Event::Discovered(discovered),
+            Some(batch) = self.discovered_receiver.recv() => Event::Discovered(batch),
         }
     }
 
@@ -216,7 +216,7 @@ impl Supervisor {
     pub async fn handle_event(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
             Event::TaskEnded(end) => self.handle_end(end).await,
-            Event::Discovered(discovered) => self.handle_discovered(discovered).await,
+            Event::Discovered(batch) => self.handle_discovered(batch).await,
         }
     }
 
@@ -242,13 +242,13 @@ impl Supervisor {
                     self.start_job_watcher(id, &entry, restored, restarts);
                 }
             }
-            TaskEnd::FailedPermanently(key) => self.on_permanent_failure(&key),
+            TaskEnd::PanickedTooOften(key) => self.on_panicked_too_often(&key),
         }
         Ok(())
     }
 
-    async fn handle_discovered(&mut self, discovered: DiscoveredJobs) -> Result<(), SupervisorError> {
-        let DiscoveredJobs { store, jobs, ack } = discovered;
+    async fn handle_discovered(&mut self, batch: DiscoveredBatch) -> Result<(), SupervisorError> {
+        let DiscoveredBatch { store, jobs, ack } = batch;
         if ack.is_closed() {
             return Ok(());
         }
@@ -256,7 +256,7 @@ impl Supervisor {
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
-                // Any job may expire here: a vanished job that is still listed would otherwise restart after each expiry.
+                // A vanished job may still be listed. If it could not expire here, each listing would start it again.
                 self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }
@@ -288,19 +288,19 @@ impl Supervisor {
         self.context.database.restore(jobs).await.map_err(SupervisorError::Lost)
     }
 
-    /// Starts job watchers for discovered jobs of a store. Skips jobs that are watched already, and jobs that have expired: their
-    /// retention has passed and `may_expire` returns true.
+    /// Starts job watchers for discovered jobs of a store. Skips jobs that are watched already, and expired jobs. `expirable`
+    /// selects the jobs that may expire here.
     fn start_discovered(
         &mut self,
         store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
-        may_expire: impl Fn(&JobState) -> bool,
+        expirable: impl Fn(&JobState) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let expirable = restored.as_ref().filter(|known| may_expire(known));
-            let remaining_retention = expirable.and_then(|known| known.remaining_retention(entry.remove_after?, now));
+            let state = restored.as_ref().filter(|known| expirable(known));
+            let remaining_retention = state.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if remaining_retention != Some(Duration::ZERO) && !watched {
                 self.start_job_watcher(id, &entry, restored, 0);
@@ -321,16 +321,16 @@ impl Supervisor {
     fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restarts: u32) {
         let Some(target) = self.targets.get(&store.target) else { unreachable!("targets are built before listers") };
         let registry = Arc::clone(self.registries.entry(store.clone()).or_default());
-        let (context, discovered) = (Arc::clone(&self.context), self.discovered_sender.clone());
+        let (context, discovered_sender) = (Arc::clone(&self.context), self.discovered_sender.clone());
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
-        let lister = Lister::new(context, discovered, target, store.clone(), registry, policy, seed);
+        let lister = Lister::new(context, discovered_sender, target, store.clone(), registry, policy, seed);
         self.tasks.start(TaskKey::Lister(store), restarts, |stop| async {
             lister.run(stop).await;
             Ok(())
         });
     }
 
-    fn on_permanent_failure(&self, key: &TaskKey) {
+    fn on_panicked_too_often(&self, key: &TaskKey) {
         let reason = format!("internal error: its task failed more than {RESTARTS_MAX} times");
         match key {
             TaskKey::Lister(store) => {

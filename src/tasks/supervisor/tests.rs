@@ -62,7 +62,7 @@ fn first_observation(status: JobStatus) -> Change {
 async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_published_state() {
     let (mut supervisor, id, _directory) = supervisor().await;
     let TaskContext { database, shared, instruments, .. } = TaskContext::clone(&supervisor.context);
-    // The task panics between the commit and the publication.
+    // As if the task panicked between the commit and the publication.
     database.append(&id, &first_observation(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(shared.watch(&id).expect("a watch").known, None);
 
@@ -75,10 +75,10 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
 }
 
 #[tokio::test]
-async fn a_job_whose_watcher_failed_permanently_is_parked_and_stays_visible() {
+async fn a_job_whose_watcher_panicked_too_often_is_parked_and_stays_visible() {
     let (mut supervisor, id, _directory) = supervisor().await;
-    let failed = TaskEnd::FailedPermanently(TaskKey::JobWatcher(id.clone()));
-    supervisor.handle_end(failed).await.expect("the daemon continues");
+    let end = TaskEnd::PanickedTooOften(TaskKey::JobWatcher(id.clone()));
+    supervisor.handle_end(end).await.expect("the daemon continues");
     let view = supervisor.context.shared.watch(&id).expect("a watch");
     assert!(matches!(&view.state, WatchState::Parked(reason) if reason.contains("internal error")), "{:?}", view.state);
 }
@@ -96,17 +96,17 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_exp
     database.append(&ended, &first_observation(JobStatus::Completed)).await.expect("a commit");
     database.append(&in_progress, &first_observation(JobStatus::InProgress)).await.expect("a commit");
 
-    let discovered = |ack| {
+    let event = |ack| {
         let jobs = [&own, &ended, &in_progress, &new].map(|id| id.key.job.clone()).into();
-        Event::Discovered(DiscoveredJobs { store: store.clone(), jobs, ack })
+        Event::Discovered(DiscoveredBatch { store: store.clone(), jobs, ack })
     };
     let (ack, handled) = oneshot::channel();
     drop(handled);
-    supervisor.handle_event(discovered(ack)).await.expect("the daemon continues");
+    supervisor.handle_event(event(ack)).await.expect("the daemon continues");
     assert_eq!(shared.watches().len(), 1, "the jobs of a stopped lister are not watched");
 
     let (ack, handled) = oneshot::channel();
-    supervisor.handle_event(discovered(ack)).await.expect("the daemon continues");
+    supervisor.handle_event(event(ack)).await.expect("the daemon continues");
     handled.await.expect("an acknowledgement").expect("watched jobs");
     let watches = shared.watches();
     let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();

@@ -1,5 +1,5 @@
-//! The running tasks by key. [`Tasks`] starts and stops tasks and returns how they end. It decides when a task has panicked too
-//! often; the supervisor restarts it.
+//! The running tasks by key. [`TaskSet`] starts and stops tasks and returns how they end. It decides when a task has panicked too
+//! often; the supervisor does the restarts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -23,8 +23,8 @@ pub enum TaskKey {
 }
 
 #[derive(Debug)]
-pub(super) struct Tasks<K, E> {
-    set: JoinMap<K, Result<(), E>>,
+pub(super) struct TaskSet<K, E> {
+    join_map: JoinMap<K, Result<(), E>>,
     /// The tasks that were neither stopped nor joined.
     handles: BTreeMap<K, TaskHandle>,
     /// Ends of joined tasks that [`Self::next_end`] has not returned yet.
@@ -37,32 +37,33 @@ struct TaskHandle {
     restarts: u32,
 }
 
-/// How a task ended. The end of a stopped task is returned only if it failed.
+/// How a task ended. The end of a stopped task is returned only if it is `Failed`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskEnd<K, E> {
     Done(K),
+    /// The task returned an error.
     Failed(E),
-    /// The task panicked. The next start is the `restarts`th restart.
+    /// The task panicked. `restarts` includes the restart to come.
     Panicked {
         key: K,
         restarts: u32,
     },
     /// The task panicked more than `RESTARTS_MAX` times.
-    FailedPermanently(K),
+    PanickedTooOften(K),
 }
 
 impl<K, E> TaskEnd<K, E> {
     fn key(&self) -> Option<&K> {
         match self {
-            Self::Done(key) | Self::Panicked { key, .. } | Self::FailedPermanently(key) => Some(key),
+            Self::Done(key) | Self::Panicked { key, .. } | Self::PanickedTooOften(key) => Some(key),
             Self::Failed(_) => None,
         }
     }
 }
 
-impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
+impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     pub(super) fn new() -> Self {
-        Self { set: JoinMap::new(), handles: BTreeMap::new(), pending_ends: VecDeque::new() }
+        Self { join_map: JoinMap::new(), handles: BTreeMap::new(), pending_ends: VecDeque::new() }
     }
 
     pub(super) fn runs(&self, key: &K) -> bool {
@@ -75,17 +76,17 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let (stop, stopped) = oneshot::channel();
-        self.set.spawn(key.clone(), task(stopped));
+        self.join_map.spawn(key.clone(), task(stopped));
         self.handles.insert(key, TaskHandle { stop, restarts });
     }
 
-    /// Waits for the next task to end. Skips stopped tasks that did not fail. Cancel safe.
+    /// Waits for the next task to end. Skips stopped tasks that returned no error. Cancel safe.
     pub(super) async fn next_end(&mut self) -> TaskEnd<K, E> {
         loop {
             if let Some(end) = self.pending_ends.pop_front() {
                 return end;
             }
-            match self.set.join_next().await {
+            match self.join_map.join_next().await {
                 Some((key, end)) => self.record_end(key, end),
                 None => std::future::pending().await,
             }
@@ -95,23 +96,23 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     /// Stops the tasks of `keys` and waits until they have ended. After `timeout` they are aborted.
     pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, timeout: Duration) {
         let keys: BTreeSet<K> = keys.into_iter().collect();
-        // Drops the pending ends of these tasks. A failure has no key and is kept.
+        // Drops the pending ends of these tasks. An error has no key and is kept.
         self.pending_ends.retain(|end| !end.key().is_some_and(|key| keys.contains(key)));
-        let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.set.contains_key(key)).collect();
+        let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.join_map.contains_key(key)).collect();
         for task in waiting.iter().filter_map(|key| self.handles.remove(key)) {
             // An error means that the task has ended.
             let _ = task.stop.send(());
         }
         let all_ended = tokio::time::timeout(timeout, async {
             while !waiting.is_empty() {
-                let Some((key, end)) = self.set.join_next().await else { return };
+                let Some((key, end)) = self.join_map.join_next().await else { return };
                 waiting.retain(|other| *other != key);
                 self.record_end(key, end);
             }
         });
         if all_ended.await.is_err() {
             for key in &waiting {
-                self.set.abort(key);
+                self.join_map.abort(key);
             }
         }
     }
@@ -122,12 +123,12 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
     }
 
     fn record_end(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
-        // A stopped task is not in `handles` any more. Only its failure still counts.
+        // A stopped task is not in `handles` any more. Only its error still counts.
         let restarts = self.handles.remove(&key).map(|task| task.restarts);
         match (end, restarts) {
             (Ok(Err(error)), _) => self.pending_ends.push_back(TaskEnd::Failed(error)),
             (Ok(Ok(())), Some(_)) => self.pending_ends.push_back(TaskEnd::Done(key)),
-            (Err(_), Some(RESTARTS_MAX..)) => self.pending_ends.push_back(TaskEnd::FailedPermanently(key)),
+            (Err(_), Some(RESTARTS_MAX..)) => self.pending_ends.push_back(TaskEnd::PanickedTooOften(key)),
             (Err(_), Some(restarts)) => self.pending_ends.push_back(TaskEnd::Panicked { key, restarts: restarts + 1 }),
             (Ok(Ok(())) | Err(_), None) => {}
         }
@@ -138,23 +139,23 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> Tasks<K, E> {
 mod tests {
     use super::*;
 
-    /// Longer than any test.
+    /// Longer than any stop should take.
     const LONG: Duration = Duration::from_mins(10);
 
     #[tokio::test]
-    async fn a_task_that_panics_is_restarted_until_it_has_failed_permanently() {
-        let mut tasks: Tasks<&str, &str> = Tasks::new();
+    async fn a_task_that_panics_is_restarted_until_it_has_panicked_too_often() {
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
         tasks.start("a", 0, |_| async { panic!("a fault") });
         for restarts in 1..=RESTARTS_MAX {
             assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts });
             tasks.start("a", restarts, |_| async { panic!("a fault") });
         }
-        assert_eq!(tasks.next_end().await, TaskEnd::FailedPermanently("a"));
+        assert_eq!(tasks.next_end().await, TaskEnd::PanickedTooOften("a"));
     }
 
     #[tokio::test]
     async fn an_end_during_the_stop_of_other_tasks_is_not_lost() {
-        let mut tasks: Tasks<&str, &str> = Tasks::new();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
         tasks.start("stopped", 0, |stop| async move {
             let _ = stop.await;
             Ok(())
@@ -171,12 +172,12 @@ mod tests {
         ends.sort_by_key(|end| matches!(end, TaskEnd::Failed(_)));
         assert_eq!(ends, [TaskEnd::Panicked { key: "panics", restarts: 1 }, TaskEnd::Failed("no database")]);
         tasks.stop_all(LONG).await;
-        assert!(tasks.set.is_empty());
+        assert!(tasks.join_map.is_empty());
     }
 
     #[tokio::test]
     async fn a_pending_end_of_a_stopped_task_is_dropped() {
-        let mut tasks: Tasks<&str, &str> = Tasks::new();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("runs", 0, |stop| async move {
             let _ = stop.await;
@@ -190,9 +191,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_does_not_stop_within_the_timeout_is_aborted() {
-        let mut tasks: Tasks<&str, &str> = Tasks::new();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
         tasks.start("deaf", 0, |_| std::future::pending());
         tasks.stop_all(LONG).await;
-        assert!(tasks.set.join_next().await.is_some_and(|(_, end)| end.is_err_and(|error| error.is_cancelled())));
+        assert!(tasks.join_map.join_next().await.is_some_and(|(_, end)| end.is_err_and(|error| error.is_cancelled())));
     }
 }
