@@ -41,7 +41,7 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     }
     let name = file_name(args);
     let directory =
-        file_patterns.iter().skip(1).find(|pattern| config::includes(pattern, &name)).and_then(|file| file.parent());
+        file_patterns.iter().skip(1).find(|path| config::glob_matches_name(path, &name)).and_then(|file| file.parent());
     let Some(directory) = directory else {
         let message = format!("{}: `include` does not match {name}: set include = [\"conf.d/*.toml\"]", main.display());
         return Err(Failure::config(message));

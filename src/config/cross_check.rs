@@ -1,6 +1,6 @@
-//! Checks that depend on several entries or files: duplicates, undefined targets, and durations limited by another table.
+//! Checks that depend on several keys, entries or files: duplicates, undefined targets, swapped ids, and durations limited by another table.
 //!
-//! A duplicate is reported at the later entry only, so that the file of the earlier entry still applies.
+//! A duplicate is reported only at the entry that is checked later, so that the file of the other entry still applies.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,13 +31,14 @@ struct Entry<'a> {
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
-/// Checks all files, and then repeatedly the files without a problem: an entry may need a target of a file that is left out.
+/// Checks all files. Leaving out a file removes its targets, which can break entries of other files. So the files without a problem are
+/// checked again until no new problem is found. File 0 is the main file: a problem in it rejects the configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
     let mut checks_bad_files = true;
     loop {
         let is_checked = |file: &ParsedFile| checks_bad_files || file.problems.is_empty();
         let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
-        // A duplicate is reported in the file that is checked later: if possible, in a file that is left out anyway.
+        // Files that are left out anyway come last, so that duplicates are reported there. The main file stays first.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, problems: Vec::new(), targets: BTreeMap::new() };
         for &index in &order {
@@ -83,7 +84,7 @@ impl Entry<'_> {
         (self.file, self.job.map_or_else(|| self.store.span(), Spanned::span))
     }
 
-    fn target(&self) -> &str {
+    fn target_or_default(&self) -> &str {
         self.target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref())
     }
 
@@ -92,7 +93,7 @@ impl Entry<'_> {
     }
 
     /// Returns the name, or the default name with the span of the id.
-    fn name(&self) -> (String, FileSpan) {
+    fn name_or_default(&self) -> (String, FileSpan) {
         match (self.name, self.ids()) {
             (Some(name), _) => (name.get_ref().clone(), (self.file, name.span())),
             (None, (store, Some(job))) => (format!("{store}/{job}"), self.id_span()),
@@ -143,13 +144,13 @@ impl Checker<'_> {
             if let Some((span, message)) = interval_error(entry.interval.as_ref(), min_interval) {
                 self.report((entry.file, span), &message, None);
             }
-            if let Some(other) = ids.insert((entry.target(), entry.ids()), entry.id_span()) {
+            if let Some(other) = ids.insert((entry.target_or_default(), entry.ids()), entry.id_span()) {
                 let kind = if entry.job.is_some() { "job" } else { "store" };
                 let message = format!("this {kind} is in the watch list twice");
                 self.report_conflict(entry.id_span(), other, &message, "remove one of them");
                 continue;
             }
-            let (name, span) = entry.name();
+            let (name, span) = entry.name_or_default();
             if let Some(other) = names.insert(name.clone(), span.clone()) {
                 let message = format!("two watches have the name \"{name}\"");
                 self.report_conflict(span, other, &message, "give one of them another `name`");
@@ -158,8 +159,8 @@ impl Checker<'_> {
     }
 
     fn check_target_exists(&mut self, entry: &Entry<'_>) {
-        let Some(written) = entry.target else { return };
-        let target = entry.target();
+        let Some(raw) = entry.target else { return };
+        let target = raw.get_ref().as_str();
         if target == TargetConfig::DEFAULT || self.targets.contains_key(target) {
             return;
         }
@@ -167,29 +168,31 @@ impl Checker<'_> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("define it: [target.{target}]"),
         };
-        self.report((entry.file, written.span()), &format!("there is no target \"{target}\""), Some(&help));
+        self.report((entry.file, raw.span()), &format!("there is no target \"{target}\""), Some(&help));
     }
 
-    /// Reports store durations longer than the retention: a job whose rows were deleted must not be discovered again.
-    fn check_durations(&mut self, index: usize, retention: Duration) {
-        for store in self.files[index].root.store.iter().flatten() {
+    /// Reports durations of stores that are longer than `retention`. With `created_within`, a job whose rows were deleted would be
+    /// discovered again. With `remove_after`, a job whose rows were deleted would not be restored after a restart.
+    fn check_durations(&mut self, file: usize, retention: Duration) {
+        for store in self.files[file].root.store.iter().flatten() {
             let Some(id) = &store.reference_store_id else { continue };
-            for (key, written, default) in [
+            for (key, raw, default) in [
                 ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN),
                 ("remove_after", &store.remove_after, StoreEntry::REMOVE_AFTER),
             ] {
-                let (length, span) = written.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
+                let (length, span) = raw.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
                 if length > retention {
                     let (length, retention) = (DurationText(length), DurationText(retention));
                     let message =
                         format!("`{key}`, {length}, must not be longer than `retention` in [database], {retention}");
-                    self.report((index, span), &message, None);
+                    self.report((file, span), &message, None);
                 }
             }
         }
     }
 
-    /// Reports jobs whose id is also the id of a store. Ids are long, so this is no coincidence but a mistake.
+    /// Reports jobs whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped.
+    /// A job is accepted if more entries use its store's id as a store than its own id.
     fn check_swapped_ids(&mut self, entries: &[Entry<'_>]) {
         // Counts the entries of each store, and keeps the span of the first one.
         let mut stores: BTreeMap<&str, (usize, FileSpan)> = BTreeMap::new();
@@ -199,7 +202,6 @@ impl Checker<'_> {
         for entry in entries {
             let (store, Some(job)) = entry.ids() else { continue };
             let Some((count, other)) = stores.get(job) else { continue };
-            // The id that more entries use as a store is the real store. Only the minority is reported; on a tie, both sides.
             if store != job && *count < stores.get(store).map_or(0, |(count, _)| *count) {
                 continue;
             }

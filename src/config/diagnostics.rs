@@ -15,7 +15,7 @@ use crate::core::sanitize::{Sanitized, excerpt, is_unsafe_to_display};
 /// The maximum number of characters of a line in a snippet. A line may be as long as the file.
 const LINE_LENGTH_MAX: usize = 1000;
 
-/// The maximum number of characters of a message, a help or a path. A message may quote a key as long as the file.
+/// The maximum number of characters of a message, a help, or a path in a snippet. A message may quote a key as long as the file.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
 const OTHER: &str = "the other entry is here";
@@ -128,12 +128,12 @@ impl Problem {
     }
 
     fn render(&self, renderer: &Renderer) -> String {
-        let mut group = self.location.show(Group::with_title(Level::ERROR.primary_title(&self.message)));
+        let mut group = self.location.add_to(Group::with_title(Level::ERROR.primary_title(&self.message)));
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));
         }
         let note = || Group::with_title(Level::NOTE.secondary_title(OTHER));
-        let other = self.other.as_ref().map(|location| location.show(note()));
+        let other = self.other.as_ref().map(|location| location.add_to(note()));
         let report: Vec<Group<'_>> = [group].into_iter().chain(other).collect();
         renderer.render(&report)
     }
@@ -162,20 +162,20 @@ impl Location {
     pub(super) fn new(Source { path, text }: &Source, span: Range<usize>) -> Self {
         let start = text.floor_char_boundary(span.start.min(text.len()));
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line = text[line_start..].lines().next().unwrap_or_default();
+        let line_text = text[line_start..].lines().next().unwrap_or_default();
         // An error at the end of a line may point past it.
-        let before = line.get(..start - line_start).unwrap_or(line).chars().count();
+        let chars_before = line_text.get(..start - line_start).unwrap_or(line_text).chars().count();
         let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
         let length = text[start..end].lines().next().unwrap_or_default().chars().count();
         let printable = |c: char| if is_unsafe_to_display(c) { char::REPLACEMENT_CHARACTER } else { c };
-        let shown: String = line.replace('\t', " ").chars().take(LINE_LENGTH_MAX).map(printable).collect();
+        let shown: String = line_text.replace('\t', " ").chars().take(LINE_LENGTH_MAX).map(printable).collect();
         let byte = |nth: usize| shown.char_indices().nth(nth).map_or(shown.len(), |(index, _)| index);
-        let marked = byte(before)..byte(before + length);
-        let line = text[..start].matches('\n').count() + 1;
-        Self { file: path.clone(), mark: Some(Mark { line, column: before + 1, text: shown, marked }) }
+        let marked = byte(chars_before)..byte(chars_before + length);
+        let (line, column) = (text[..start].matches('\n').count() + 1, chars_before + 1);
+        Self { file: path.clone(), mark: Some(Mark { line, column, text: shown, marked }) }
     }
 
-    fn show<'a>(&'a self, group: Group<'a>) -> Group<'a> {
+    fn add_to<'a>(&'a self, group: Group<'a>) -> Group<'a> {
         let path = sanitized(&self.file.to_string_lossy());
         match &self.mark {
             None => group.element(Origin::path(path)),

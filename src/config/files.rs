@@ -15,18 +15,18 @@ use rustix::fs::OFlags;
 
 use super::diagnostics::{Location, Problem, Source};
 
-/// The maximum size of a file in bytes: enough for over 10,000 jobs.
+/// The maximum size of a file in bytes: enough for 10,000 jobs of 100 bytes each.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
 impl Source {
-    /// Reads a file. If there is a problem, the text is empty, or lossy if the only problem is that some bytes are not UTF-8.
+    /// Reads a file. The text of an unreadable or binary file is empty. In other files, bytes that are not UTF-8 are replaced.
     pub(super) fn read(path: &Path, help: Option<&str>) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();
         let unreadable = |message: &str| {
             let problem = Problem::new(Location::whole_file(&path), message, help.map(str::to_owned));
             (Self { path: path.clone(), text: String::new() }, Some(problem))
         };
-        match read(&path).map(String::from_utf8) {
+        match read_bytes(&path).map(String::from_utf8) {
             Ok(Ok(text)) => (Self { path, text }, None),
             Ok(Err(error)) if error.as_bytes().contains(&0) => unreadable("this is a binary file or UTF-16, not UTF-8"),
             Ok(Err(error)) => {
@@ -42,7 +42,7 @@ impl Source {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("this file cannot be read: {error}");
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(cannot)?;
@@ -75,7 +75,7 @@ pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        if includes(pattern, &name.to_string_lossy()) {
+        if glob_matches_name(pattern, &name.to_string_lossy()) {
             files.push(directory.join(&name));
         }
     }
@@ -83,9 +83,9 @@ pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Returns whether `pattern` has a `*` and matches this file name. The directory is not compared.
+/// Returns whether the last part of `pattern` has a `*` and matches this file name. Without `*`, not even an equal name matches.
 #[must_use]
-pub fn includes(pattern: &Path, name: &str) -> bool {
+pub fn glob_matches_name(pattern: &Path, name: &str) -> bool {
     file_name(pattern).split_once('*').is_some_and(|(head, tail)| {
         let matches = name.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
         matches && (head.starts_with('.') || !name.starts_with('.'))

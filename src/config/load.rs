@@ -29,7 +29,8 @@ pub struct Loaded {
     pub config: Config,
     /// The problems of the included files that were left out.
     pub problems: Problems,
-    /// Arguments for [`matching_files`]: the main file, the patterns of `include`, and the files that match now.
+    /// What to check for changes: arguments for [`matching_files`]. They are the main file, the patterns of `include`, and the files that
+    /// match now, so that the deletion of a file is noticed even if no earlier check saw the file.
     pub file_patterns: Vec<PathBuf>,
 }
 
@@ -78,7 +79,7 @@ fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {
     problems
 }
 
-/// Parses the result of [`Source::read`]. If the text is not valid TOML, its values are not known, so only syntax errors are reported.
+/// Parses the text from [`Source::read`], and adds the problem. If the text is not valid TOML, its values are not checked.
 fn parse_file((source, read_problem): (Source, Option<Problem>), is_main: bool) -> ParsedFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(&source);
@@ -86,23 +87,23 @@ fn parse_file((source, read_problem): (Source, Option<Problem>), is_main: bool) 
     if !errors.is_empty() {
         reader.problems = syntax::problems(&source, &errors[..errors.len().min(PROBLEMS_MAX)]);
     } else if is_main {
-        root = reader.table(document.get_ref(), 0..0);
+        root = reader.read_table(document.get_ref(), 0..0);
     } else {
-        let IncludedRootTable { target, job, store } = reader.table(document.get_ref(), 0..0);
+        let IncludedRootTable { target, job, store } = reader.read_table(document.get_ref(), 0..0);
         root = RootTable { target, job, store, ..root };
     }
     let problems = reader.problems.into_iter().chain(read_problem).collect();
     ParsedFile { source, root, problems }
 }
 
-/// Returns the patterns of `include` and the matching files without duplicates, by pattern and then by name.
+/// Returns the patterns of `include` and the matching files, each once, by pattern and then by name.
 fn included_files(main: &mut ParsedFile) -> (Vec<PathBuf>, Vec<PathBuf>) {
     // The span of the default is used only if the directory `conf.d` cannot be read.
     let default = || vec![Some(Spanned::new(0..0, INCLUDE_DEFAULT.into()))];
-    let written = main.root.include.take().unwrap_or_else(default);
+    let includes = main.root.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();
     let (mut patterns, mut files) = (Vec::new(), Vec::new());
-    for include in written.into_iter().flatten() {
+    for include in includes.into_iter().flatten() {
         let pattern = directory.join(include.get_ref());
         match matching_files(&pattern) {
             Ok(found) => {

@@ -1,8 +1,8 @@
-//! The configuration. A loaded [`Config`] is valid, so other modules do not check its values again.
+//! The configuration. A loaded [`Config`] satisfies the rules of this module, so other modules do not check them again.
 //!
 //! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`.
-//! `cross_check` finds conflicts between entries, also of different files. `resolve` applies the defaults. Errors of every step become
-//! `diagnostics`. `reload` compares a new configuration with the running one, `render` writes TOML, and `schema` the JSON Schema.
+//! `resolve` applies the main file's settings. `cross_check` finds conflicts between entries and files. `resolve` then adds the entries.
+//! Errors become `diagnostics`. `reload` compares a new configuration with the running one. `render` writes TOML, `schema` JSON Schema.
 
 mod access;
 mod cross_check;
@@ -32,7 +32,7 @@ use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
-pub use files::{FILE_SIZE_MAX, includes, matching_files};
+pub use files::{FILE_SIZE_MAX, glob_matches_name, matching_files};
 pub use load::{Loaded, load, load_with};
 pub use schema::schema;
 pub use values::parse_endpoint_url;
@@ -72,7 +72,7 @@ impl Config {
 /// An account and region: where requests go, with which credentials, and at which rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetConfig {
-    /// The `target` label.
+    /// The value of the metric label `target`.
     pub name: Arc<str>,
     /// `None`: the AWS SDK determines the region.
     pub region: Option<String>,
@@ -120,7 +120,7 @@ impl TargetConfig {
 pub struct Quota {
     /// The account's quota for the region.
     pub requests_per_second: f64,
-    /// The part of the quota that refwatch may use, from 0.01 to 1.
+    /// The fraction of the quota that refwatch may use, from 0.01 to 1.
     pub share: f64,
 }
 
@@ -132,7 +132,7 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// The maximum rate of refwatch, in requests per second.
+    /// `share` of the quota, in requests per second.
     #[must_use]
     pub fn configured_rate(self) -> f64 {
         self.requests_per_second * self.share
@@ -248,9 +248,9 @@ pub enum LogRotation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// A fixed interval. `None`: as often as the quota allows.
+    /// A fixed interval. `None`, "auto" in the file: as often as `min_interval` and the quota allow.
     pub interval: Option<Duration>,
-    /// The minimum time between two polls of one job.
+    /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
     pub min_interval: Duration,
     /// The delay after a failed poll.
     pub backoff: BackoffPolicy,

@@ -1,6 +1,6 @@
 //! The tables and keys of the configuration files, before defaults are applied.
 //!
-//! The comments on tables and keys become the descriptions in the JSON Schema. docs/configuration.md repeats them.
+//! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::diagnostics::{Location, Problem, Source};
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
-    JobId, KeepFiles, Label, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Password, Region,
+    JobId, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Name, Password, Region,
     RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId, TargetName, Timeout, UserName,
 };
 
@@ -22,33 +22,31 @@ tables! {
         poll: Nested<Poll>,
         /// How many requests refwatch may send, for each target and operation.
         quota: Nested<Quota>,
-        /// The database of all transitions: an SQLite file.
+        /// The SQLite database of observed status changes.
         database: Nested<Database>,
         /// The status page, the metrics and the API.
         http: Nested<Http>,
         /// The log.
         log: Nested<Log>,
-        /// Accounts and regions, by name. A watch without a target uses `[target.default]`.
+        /// Accounts and regions, by name. A job or store without `target` uses `[target.default]`.
         target: Map<TargetName, Nested<Target>>,
         /// The jobs to watch.
         job: List<Nested<Job>>,
-        /// The stores to watch. All their jobs are watched.
+        /// The stores to watch, with all their jobs that are not older than `created_within`.
         store: List<Nested<Store>>,
     }
 
+    // Its keys need no descriptions: the schema describes the main file, which has the same keys and more.
     IncludedRootTable, "an included file" requires [] {
-        /// Accounts and regions, by name.
         target: Map<TargetName, Nested<Target>>,
-        /// The jobs to watch.
         job: List<Nested<Job>>,
-        /// The stores to watch. All their jobs are watched.
         store: List<Nested<Store>>,
     }
 
     Poll, "[poll]" requires [] {
         /// "auto" polls every job as often as the quota allows. A duration is a fixed interval.
         interval: Interval,
-        /// The minimum time between two polls of one job.
+        /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
         min_interval: MinInterval,
         /// The timeout of one request, from credentials to response.
         timeout: Timeout,
@@ -63,7 +61,7 @@ tables! {
     Quota, "[quota] or [target.NAME.quota]" requires [] {
         /// The account's quota for the region. AWS's default is 5. Service Quotas shows yours.
         requests_per_second: RequestsPerSecond,
-        /// The part of the quota that refwatch may use. The rest is for other callers of the account.
+        /// The fraction of the quota that refwatch may use. The rest is for other callers of the account.
         share: Share,
     }
 
@@ -88,7 +86,7 @@ tables! {
         cert: FilePath,
         /// The private key, in PEM.
         key: FilePath,
-        /// The CA certificates for client certificates, in PEM. Without this key, no client certificate is requested.
+        /// The CA certificates for client certificates, in PEM. Without `client_ca`, no client certificate is requested.
         client_ca: FilePath,
     }
 
@@ -97,7 +95,7 @@ tables! {
         level: LogLevelWord,
         /// The format of a line.
         format: LogFormatWord,
-        /// The directory of rolling log files. Without this key, refwatch logs to standard error only.
+        /// The directory of rolling log files. Without `directory`, refwatch logs to standard error only.
         directory: FilePath,
         /// How often a new file is started.
         rotation: LogRotationWord,
@@ -106,10 +104,10 @@ tables! {
     }
 
     Target, "[target.NAME]" requires [] {
-        /// The AWS region, such as us-west-2. Without this key, the AWS SDK determines the region: environment, shared configuration files, instance.
+        /// The AWS region, such as us-west-2. Without `region`, the AWS SDK determines the region: environment, shared configuration files, instance.
         region: Region,
         /// A profile of the shared AWS configuration files.
-        profile: Label,
+        profile: Name,
         /// The ARN of the role to assume.
         role_arn: RoleArn,
         /// The external id that the role requires.
@@ -122,7 +120,7 @@ tables! {
 
     Job, "[[job]]" requires ["reference_store_id", "id"] {
         /// The `watch` label of the job's metrics. The default is `REFERENCE_STORE_ID/ID`.
-        name: Label,
+        name: Name,
         /// The id of the reference store that the job imports into.
         reference_store_id: StoreId,
         /// The id of the import job, as `StartReferenceImportJob` returned it.
@@ -135,7 +133,7 @@ tables! {
 
     Store, "[[store]]" requires ["reference_store_id"] {
         /// The `watch` label in the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
-        name: Label,
+        name: Name,
         /// The id of the reference store.
         reference_store_id: StoreId,
         /// The maximum age of a job when refwatch first lists the store.
@@ -152,7 +150,7 @@ tables! {
 /// A parsed file with its problems.
 pub(super) struct ParsedFile {
     pub source: Source,
-    /// Values that have problems are absent. An included file has only the keys of `IncludedRootTable`.
+    /// Invalid values are absent; after a syntax error, all values. An included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

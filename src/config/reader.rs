@@ -15,12 +15,13 @@ use super::values::{Invalid, Kind};
 
 /// A table with a fixed set of keys.
 pub(super) trait Table: Default {
-    /// How messages name the table: `[poll]`.
+    /// How messages name the table, such as `[poll]`.
     const NAME: &'static str;
     const KEYS: &'static [Key];
     const REQUIRED: &'static [&'static str];
 
-    fn read(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self;
+    /// Reads the known keys. [`Reader::read_table`] also reports unknown and missing keys.
+    fn read_fields(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self;
 }
 
 /// A key of a table.
@@ -30,7 +31,7 @@ pub(super) struct Key {
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. The type of a key is a kind of `values`, or a [`List`], [`Nested`] or [`Map`].
+/// Declares tables. The type of a key is a kind of `values`, or a [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
 macro_rules! tables {
     ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
@@ -38,7 +39,7 @@ macro_rules! tables {
         $(
             #[derive(Debug, Default)]
             pub(super) struct $name {
-                $($(#[doc = $doc])* pub $key: <$field as Field>::Read,)*
+                $($(#[doc = $doc])* pub $key: <$field as Field>::Parsed,)*
             }
 
             impl Table for $name {
@@ -48,8 +49,8 @@ macro_rules! tables {
                 ];
                 const REQUIRED: &'static [&'static str] = &$required;
 
-                fn read(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self {
-                    Self { $($key: reader.field::<$field>(stringify!($key), table),)* }
+                fn read_fields(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self {
+                    Self { $($key: reader.read_field::<$field>(stringify!($key), table),)* }
                 }
             }
         )*
@@ -57,24 +58,24 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// The type of a key's value. An absent or invalid value reads as the default of `Read`.
+/// The type of a key's value. An absent or invalid value reads as the default of `Parsed`.
 pub(super) trait Field {
-    type Read: Default;
+    type Parsed: Default;
 
     /// How messages name the value, if it is a table.
     const TABLE_NAME: Option<&'static str> = None;
 
-    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read;
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed;
 
     fn schema() -> Json;
 }
 
 /// A single value.
 impl<K: Kind> Field for K {
-    type Read = Option<Spanned<K::Value>>;
+    type Parsed = Option<Spanned<K::Value>>;
 
-    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
-        reader.value::<K>(&format!("`{key}`"), value.span(), value.get_ref())
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
+        reader.read_value::<K>(&format!("`{key}`"), value.span(), value.get_ref())
     }
 
     fn schema() -> Json {
@@ -86,9 +87,9 @@ impl<K: Kind> Field for K {
 pub(super) struct List<F>(PhantomData<F>);
 
 impl<F: Field> Field for List<F> {
-    type Read = Option<Vec<F::Read>>;
+    type Parsed = Option<Vec<F::Parsed>>;
 
-    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
         let DeValue::Array(array) = value.get_ref() else {
             reader.wrong_type(key, "an array", value, F::TABLE_NAME);
             return None;
@@ -105,13 +106,13 @@ impl<F: Field> Field for List<F> {
 pub(super) struct Nested<T>(PhantomData<T>);
 
 impl<T: Table> Field for Nested<T> {
-    type Read = T;
+    type Parsed = T;
 
     const TABLE_NAME: Option<&'static str> = Some(T::NAME);
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> T {
         if let DeValue::Table(table) = value.get_ref() {
-            return reader.table(table, value.span());
+            return reader.read_table(table, value.span());
         }
         reader.wrong_type(key, "a table", value, Self::TABLE_NAME);
         T::default()
@@ -126,9 +127,9 @@ impl<T: Table> Field for Nested<T> {
 pub(super) struct Map<N, F>(PhantomData<(N, F)>);
 
 impl<N: Kind, F: Field> Field for Map<N, F> {
-    type Read = Vec<(Spanned<N::Value>, F::Read)>;
+    type Parsed = Vec<(Spanned<N::Value>, F::Parsed)>;
 
-    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Read {
+    fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
         let DeValue::Table(table) = value.get_ref() else {
             reader.wrong_type(key, "a table", value, None);
             return Vec::new();
@@ -136,7 +137,7 @@ impl<N: Kind, F: Field> Field for Map<N, F> {
         let entries = table.iter().map(|(name, value)| {
             let text = DeValue::String(name.get_ref().clone());
             // Skips the value of an invalid name: its diagnostics would quote the name, which may be "NAME:PASSWORD".
-            let valid_name = reader.value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
+            let valid_name = reader.read_value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
             Some((valid_name, F::read(reader, name.get_ref(), value)))
         });
         entries.flatten().collect()
@@ -155,6 +156,7 @@ impl<N: Kind, F: Field> Field for Map<N, F> {
 pub(super) fn table_schema<T: Table>() -> Json {
     let keys = T::KEYS.iter().map(|key| {
         let mut schema = (key.schema)();
+        // Only kinds of durations have a description of their own: their limits.
         let limits = schema["description"].as_str().unwrap_or_default();
         schema["description"] = format!("{} {limits}", key.description.trim()).trim().into();
         (key.name.to_owned(), schema)
@@ -177,7 +179,7 @@ const RENAMED: [(&str, &str); 5] = [
     ("forget_after", "remove_after"),
 ];
 
-/// Parses the tables of one file.
+/// Parses the tables of one file: `read_table` → `Table::read_fields` → `read_field` → `Field::read` → `read_value` or again `read_table`.
 pub(super) struct Reader<'a> {
     source: &'a Source,
     pub problems: Vec<Problem>,
@@ -193,7 +195,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a table, and reports unknown and missing keys. `span` is where missing keys are reported.
-    pub(super) fn table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
+    pub(super) fn read_table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
         let known: Vec<&str> = T::KEYS.iter().map(|key| key.name).collect();
         let mut missing: Vec<&str> = T::REQUIRED.to_vec();
         missing.retain(|key| !table.contains_key(*key));
@@ -212,18 +214,18 @@ impl<'a> Reader<'a> {
             let help = format!("{} requires `{}`", T::NAME, T::REQUIRED.join("` and `"));
             self.report(span.clone(), &format!("the key `{key}` is missing"), Some(help));
         }
-        T::read(self, table)
+        T::read_fields(self, table)
     }
 
-    pub(super) fn field<F: Field>(&mut self, key: &str, table: &DeTable<'_>) -> F::Read {
+    pub(super) fn read_field<F: Field>(&mut self, key: &str, table: &DeTable<'_>) -> F::Parsed {
         table.get(key).map(|value| F::read(self, key, value)).unwrap_or_default()
     }
 
-    fn value<K: Kind>(&mut self, subject: &str, span: Range<usize>, value: &DeValue<'_>) -> Option<Spanned<K::Value>> {
-        match K::read(value) {
+    fn read_value<K: Kind>(&mut self, name: &str, span: Range<usize>, raw: &DeValue<'_>) -> Option<Spanned<K::Value>> {
+        match K::convert(raw) {
             Ok(value) => Some(Spanned::new(span, value)),
             Err(Invalid { rule, help }) => {
-                self.report(span, &format!("{subject} {rule}"), help);
+                self.report(span, &format!("{name} {rule}"), help);
                 None
             }
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::Config;
 
 impl Config {
-    /// Adds the jobs, stores and targets of `running` that this configuration lacks. Call this only if a file was left out: it may have
-    /// these entries, and an error in a file must not end a watch. Entries that were deleted on purpose are retained, too.
+    /// Adds the jobs, stores and targets of `running` that this new configuration lacks. Call this only if a file was left out: that file
+    /// may have these entries, and an error in a file must not end a watch. Entries that were deleted on purpose are retained, too.
     pub fn retain_missing_from(&mut self, running: &Self) {
         let jobs = Arc::make_mut(&mut self.watch_list.jobs);
         for (id, entry) in &*running.watch_list.jobs {
@@ -22,13 +22,13 @@ impl Config {
         }
     }
 
-    /// Returns the changed tables of `new` that take effect only after a restart.
+    /// Returns the tables of this new configuration that differ from `running` and take effect only after a restart.
     #[must_use]
-    pub fn tables_needing_restart(&self, new: &Self) -> Vec<&'static str> {
+    pub fn tables_needing_restart(&self, running: &Self) -> Vec<&'static str> {
         let tables = [
-            ("database", self.database != new.database),
-            ("http", self.http != new.http),
-            ("log", self.log != new.log),
+            ("database", self.database != running.database),
+            ("http", self.http != running.http),
+            ("log", self.log != running.log),
         ];
         tables.into_iter().filter(|(_, differs)| *differs).map(|(table, _)| table).collect()
     }
@@ -67,7 +67,7 @@ mod tests {
         new.retain_missing_from(&before);
         let jobs: Vec<&str> = new.watch_list.jobs.values().map(|entry| &*entry.name).collect();
         assert_eq!(jobs, ["before", "new", "new"]);
-        let stores: Vec<&str> = new.watch_list.stores.values().map(|entry| &*entry.each.name).collect();
+        let stores: Vec<&str> = new.watch_list.stores.values().map(|entry| &*entry.job_settings.name).collect();
         assert_eq!(stores, ["before", "new", "new"]);
         let targets: Vec<_> = new.targets.iter().map(|(name, target)| (&**name, target.profile.as_deref())).collect();
         assert_eq!(targets, [("eu", Some("before")), ("jp", Some("new")), ("us", Some("new"))]);

@@ -1,4 +1,4 @@
-//! Writes a loaded [`Config`] as TOML with all defaults. Secrets are replaced; if there are none, the TOML can be loaded again.
+//! Writes a loaded [`Config`] as one TOML file: with defaults, with hidden secrets, and without `include`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,7 @@ impl Config {
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {
         let Self { targets, watch_list: WatchList { jobs, stores }, poll, database, http, log } = self;
+        // Targets inherit `timeout` from [poll]. `PollConfig` has no field for it.
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
@@ -100,7 +101,7 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
 
 fn store_table(id: &TargetStore, entry: &StoreEntry, poll: &PollConfig) -> Value {
     let TargetStore { target, store } = id;
-    let StoreEntry { created_within, each: JobEntry { name, policy, remove_after } } = entry;
+    let StoreEntry { created_within, job_settings: JobEntry { name, policy, remove_after } } = entry;
     table([
         ("name", Some((**name).into())),
         ("reference_store_id", Some(store.as_str().into())),

@@ -19,7 +19,7 @@ use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, Ta
 use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
-/// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Paths start at `base`.
+/// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Relative paths start at `base`.
 pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
     let database = take(&mut main.root.database);
     let path = value(database.path).map(|path| base.join(path)).or_else(DatabaseConfig::default_path);
@@ -31,9 +31,9 @@ pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
     }
     let mut config = Config::new(path.unwrap_or_default());
     set(&mut config.database.retention, database.retention);
-    let written = take(&mut main.root.poll);
-    let timeout = written.timeout.clone();
-    set_poll(&mut config.poll, written, main);
+    let raw = take(&mut main.root.poll);
+    let timeout = raw.timeout.clone();
+    set_poll(&mut config.poll, raw, main);
     set_http(&mut config.http, take(&mut main.root.http), base);
     set_log(&mut config.log, take(&mut main.root.log), base);
     let mut target = TargetConfig { backoff: config.poll.backoff, ..TargetConfig::new(TargetConfig::DEFAULT) };
@@ -48,15 +48,15 @@ pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = RootT
     let default = config.targets[TargetConfig::DEFAULT].clone();
     let mut jobs = BTreeMap::new();
     for file in files {
-        config.targets.extend(file.target.into_iter().map(|(name, written)| target(&name, written, &default)));
-        jobs.extend(file.job.into_iter().flatten().filter_map(|written| job(written, &config.poll)));
-        let stores = file.store.into_iter().flatten().filter_map(|written| store(written, &config.poll));
+        config.targets.extend(file.target.into_iter().map(|(name, raw)| target(&name, raw, &default)));
+        jobs.extend(file.job.into_iter().flatten().filter_map(|raw| job(raw, &config.poll)));
+        let stores = file.store.into_iter().flatten().filter_map(|raw| store(raw, &config.poll));
         config.watch_list.stores.extend(stores);
     }
     config.watch_list.jobs = Arc::new(jobs);
 }
 
-/// Returns the location and the message if a fixed interval is shorter than `min_interval`.
+/// Returns the span and the message if a fixed interval is shorter than `min_interval`.
 pub(super) fn interval_error(
     interval: Option<&Spanned<Option<Duration>>>,
     min_interval: Duration,
@@ -66,93 +66,93 @@ pub(super) fn interval_error(
     Some((interval.span(), format!("`interval` must not be shorter than `min_interval` in [poll], {min}")))
 }
 
-fn value<T>(written: Option<Spanned<T>>) -> Option<T> {
-    written.map(Spanned::into_inner)
+fn value<T>(raw: Option<Spanned<T>>) -> Option<T> {
+    raw.map(Spanned::into_inner)
 }
 
 /// Replaces a default with the value in the file, if there is one.
-fn set<T>(default: &mut T, written: Option<Spanned<T>>) {
-    if let Some(written) = written {
-        *default = written.into_inner();
+fn set<T>(default: &mut T, raw: Option<Spanned<T>>) {
+    if let Some(raw) = raw {
+        *default = raw.into_inner();
     }
 }
 
-fn set_poll(poll: &mut PollConfig, written: Poll, main: &mut ParsedFile) {
-    set(&mut poll.min_interval, written.min_interval);
-    if let Some((span, message)) = interval_error(written.interval.as_ref(), poll.min_interval) {
+fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
+    set(&mut poll.min_interval, raw.min_interval);
+    if let Some((span, message)) = interval_error(raw.interval.as_ref(), poll.min_interval) {
         main.report(span, &message, None);
     }
-    set(&mut poll.interval, written.interval);
-    let backoff_span = written.backoff_initial.as_ref().or(written.backoff_max.as_ref()).map(Spanned::span);
-    set(&mut poll.backoff.initial, written.backoff_initial);
-    set(&mut poll.backoff.max, written.backoff_max);
+    set(&mut poll.interval, raw.interval);
+    let backoff_span = raw.backoff_initial.as_ref().or(raw.backoff_max.as_ref()).map(Spanned::span);
+    set(&mut poll.backoff.initial, raw.backoff_initial);
+    set(&mut poll.backoff.max, raw.backoff_max);
     let (initial, max) = (poll.backoff.initial, poll.backoff.max);
     if let Some(span) = backoff_span.filter(|_| initial > max) {
         let (initial, max) = (DurationText(initial), DurationText(max));
         let message = format!("`backoff_initial`, {initial}, must not be longer than `backoff_max`, {max}");
         main.report(span, &message, None);
     }
-    set(&mut poll.use_list, written.use_list);
+    set(&mut poll.use_list, raw.use_list);
 }
 
-fn set_quota(quota: &mut Quota, written: RawQuota) {
-    set(&mut quota.requests_per_second, written.requests_per_second);
-    set(&mut quota.share, written.share);
+fn set_quota(quota: &mut Quota, raw: RawQuota) {
+    set(&mut quota.requests_per_second, raw.requests_per_second);
+    set(&mut quota.share, raw.share);
 }
 
-fn set_http(http: &mut HttpConfig, written: Http, base: &Path) {
-    set(&mut http.listen, written.listen);
-    let tls = written.tls;
+fn set_http(http: &mut HttpConfig, raw: Http, base: &Path) {
+    set(&mut http.listen, raw.listen);
+    let tls = raw.tls;
     http.tls = value(tls.cert).zip(value(tls.key)).map(|(cert, key)| TlsConfig {
         cert: base.join(cert),
         key: base.join(key),
         client_ca: value(tls.client_ca).map(|path| base.join(path)),
     });
-    let users = written.users.into_iter().filter_map(|(user, hash)| Some((user.into_inner(), value(hash)?)));
+    let users = raw.users.into_iter().filter_map(|(user, hash)| Some((user.into_inner(), value(hash)?)));
     http.users = users.collect();
 }
 
-fn set_log(log: &mut LogConfig, written: Log, base: &Path) {
-    set(&mut log.level, written.level);
-    set(&mut log.format, written.format);
-    log.directory = value(written.directory).map(|directory| base.join(directory));
-    set(&mut log.rotation, written.rotation);
-    set(&mut log.keep_files, written.keep_files);
+fn set_log(log: &mut LogConfig, raw: Log, base: &Path) {
+    set(&mut log.level, raw.level);
+    set(&mut log.format, raw.format);
+    log.directory = value(raw.directory).map(|directory| base.join(directory));
+    set(&mut log.rotation, raw.rotation);
+    set(&mut log.keep_files, raw.keep_files);
 }
 
-fn target(name: &Spanned<String>, written: Target, default: &TargetConfig) -> (Arc<str>, TargetConfig) {
+fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<str>, TargetConfig) {
     let mut target = TargetConfig {
         name: name.get_ref().as_str().into(),
-        region: value(written.region),
-        profile: value(written.profile),
-        role_arn: value(written.role_arn),
-        external_id: value(written.external_id),
-        endpoint_url: value(written.endpoint_url),
+        region: value(raw.region),
+        profile: value(raw.profile),
+        role_arn: value(raw.role_arn),
+        external_id: value(raw.external_id),
+        endpoint_url: value(raw.endpoint_url),
         ..default.clone()
     };
-    set_quota(&mut target.quota, written.quota);
+    set_quota(&mut target.quota, raw.quota);
     (Arc::clone(&target.name), target)
 }
 
 /// [`job`] and [`store`] never return `None`: a file without a required key has already been left out.
-fn job(written: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
-    let key = JobKey { store: value(written.reference_store_id)?, job: value(written.id)? };
-    let name = value(written.name).unwrap_or_else(|| key.to_string()).into();
-    let entry = JobEntry { name, policy: policy(written.interval, poll), remove_after: None };
-    Some((Arc::new(WatchId { target: target_name(written.target), key }), entry))
+fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
+    let key = JobKey { store: value(raw.reference_store_id)?, job: value(raw.id)? };
+    let name = value(raw.name).unwrap_or_else(|| key.to_string()).into();
+    let entry = JobEntry { name, policy: policy(raw.interval, poll), remove_after: None };
+    Some((Arc::new(WatchId { target: target_name(raw.target), key }), entry))
 }
 
-fn store(written: Store, poll: &PollConfig) -> Option<(TargetStore, StoreEntry)> {
-    let store = value(written.reference_store_id)?;
-    let name = value(written.name).unwrap_or_else(|| store.to_string()).into();
-    let mut entry = StoreEntry::new(name, policy(written.interval, poll));
-    set(&mut entry.created_within, written.created_within);
-    entry.each.remove_after = value(written.remove_after).or(entry.each.remove_after);
-    Some((TargetStore { target: target_name(written.target), store }, entry))
+fn store(raw: Store, poll: &PollConfig) -> Option<(TargetStore, StoreEntry)> {
+    let store = value(raw.reference_store_id)?;
+    let name = value(raw.name).unwrap_or_else(|| store.to_string()).into();
+    let mut entry = StoreEntry::new(name, policy(raw.interval, poll));
+    set(&mut entry.created_within, raw.created_within);
+    entry.job_settings.remove_after = value(raw.remove_after).or(entry.job_settings.remove_after);
+    Some((TargetStore { target: target_name(raw.target), store }, entry))
 }
 
-fn target_name(written: Option<Spanned<String>>) -> Arc<str> {
-    value(written).map_or_else(|| TargetConfig::DEFAULT.into(), Into::into)
+fn target_name(raw: Option<Spanned<String>>) -> Arc<str> {
+    value(raw).map_or_else(|| TargetConfig::DEFAULT.into(), Into::into)
 }
 
 fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> PollPolicy {

@@ -16,10 +16,10 @@ pub fn schema() -> Json {
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema["title"] = "refwatch.toml".into();
     schema["description"] =
-        "The configuration of refwatch. Durations are strings such as \"30s\". Relative paths start at the file."
+        "The configuration of refwatch. Durations are strings such as \"30s\". Relative paths start at the file's directory."
             .into();
-    let default = Config::new("".into());
-    let tables: toml::Table = default.to_redacted_toml().parse().unwrap_or_default();
+    // Most defaults are the values of the rendered default configuration.
+    let tables: toml::Table = Config::new("".into()).to_redacted_toml().parse().unwrap_or_default();
     let mut defaults = Vec::new();
     for (table, keys) in tables.iter().filter(|(table, _)| *table != "target") {
         let keys = keys.as_table().into_iter().flatten();
@@ -35,11 +35,11 @@ pub fn schema() -> Json {
         ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN)),
         ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER)),
     ];
-    defaults.extend(other_defaults.map(|(key, value)| (key.to_owned(), value)));
+    defaults.extend(other_defaults.map(|(pointer, value)| (pointer.to_owned(), value)));
     // The default of `database.path` depends on the environment, so the schema has none: its value here is "".
-    for (key, value) in defaults.into_iter().filter(|(_, value)| value != "") {
-        if let Some(key) = schema.pointer_mut(&format!("/properties/{key}")) {
-            key["default"] = value;
+    for (pointer, value) in defaults.into_iter().filter(|(_, value)| value != "") {
+        if let Some(node) = schema.pointer_mut(&format!("/properties/{pointer}")) {
+            node["default"] = value;
         }
     }
     schema

@@ -6,7 +6,7 @@ use super::diagnostics::{Location, Problem, Source};
 
 const OTHER_LANGUAGE: &str = "this looks like JSON or YAML, but TOML is written as `key = value` and [table]";
 
-/// Returns at most one problem for each line. Stops at the first sign of another language, because all further lines are then wrong.
+/// Returns at most one problem for each line. Stops at the first sign of another language, because further problems follow from it.
 pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
     let text = source.text.as_str();
     let line_start = |offset: usize| text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
@@ -25,7 +25,7 @@ pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
     problems
 }
 
-/// Returns where an error begins. For an unclosed multi-line string, the parser reports the end of the file, not the opening quotes.
+/// Returns where an error begins. One at the end of the text moves to the last triple quote, as if a multi-line string were not closed.
 fn start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
     let quotes = || text.rfind("\"\"\"").max(text.rfind("'''"));

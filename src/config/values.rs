@@ -27,7 +27,7 @@ use crate::core::time::parse_duration;
 pub(super) trait Kind {
     type Value;
 
-    fn read(value: &DeValue<'_>) -> Result<Self::Value, Invalid>;
+    fn convert(value: &DeValue<'_>) -> Result<Self::Value, Invalid>;
 
     fn schema() -> Json;
 }
@@ -47,15 +47,15 @@ impl Invalid {
 
 /// Declares a kind.
 macro_rules! kind {
-    ($name:ident, $value:ty, $schema:expr, $read:expr) => {
+    ($name:ident, $value:ty, $schema:expr, $convert:expr) => {
         pub(super) enum $name {}
 
         impl Kind for $name {
             type Value = $value;
 
-            fn read(value: &DeValue<'_>) -> Result<$value, Invalid> {
-                let read: fn(&DeValue<'_>) -> Result<$value, Invalid> = $read;
-                read(value)
+            fn convert(value: &DeValue<'_>) -> Result<$value, Invalid> {
+                let convert: fn(&DeValue<'_>) -> Result<$value, Invalid> = $convert;
+                convert(value)
             }
 
             fn schema() -> Json {
@@ -69,7 +69,7 @@ macro_rules! kind {
 macro_rules! duration {
     ($name:ident, $min:expr, $max:expr) => {
         kind!($name, Duration, duration_schema(&($min..=$max)), |value| {
-            text(value, |text| duration_between(text, &($min..=$max)), duration_candidates)
+            read_text(value, |text| duration_between(text, &($min..=$max)), duration_candidates)
         });
     };
 }
@@ -80,12 +80,12 @@ macro_rules! pattern {
         kind!($name, String, pattern_schema($pattern), |value| {
             static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
             let matches = |text: &str| REGEX.as_ref().is_some_and(|regex| regex.is_match(text));
-            text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), no_candidates)
+            read_text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), no_candidates)
         });
     };
 }
 
-/// Jobs run for hours, so more than ten polls a second are a mistake.
+/// More than ten polls of one job in a second are a mistake.
 const SHORTEST_DELAY: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -98,7 +98,7 @@ duration!(BackoffInitial, SHORTEST_DELAY, 5 * MINUTE);
 duration!(BackoffMax, SECOND, HOUR);
 duration!(Retention, DAY, 36_500 * DAY);
 duration!(RemoveAfter, SECOND, 365 * DAY);
-kind!(Interval, Option<Duration>, interval_schema(), |value| text(value, interval, duration_candidates));
+kind!(Interval, Option<Duration>, interval_schema(), |value| read_text(value, interval, duration_candidates));
 // At least one minute, because the clocks of this host and of AWS may differ.
 duration!(CreatedWithin, MINUTE, 3_650 * DAY);
 
@@ -114,28 +114,28 @@ pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letter
 // HTTP basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
-kind!(Label, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| text(value, label, no_candidates));
+kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| read_text(value, name, no_candidates));
 kind!(StoreId, ReferenceStoreId, pattern_schema(ID_PATTERN), |value| {
-    text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), id_candidates)
+    read_text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), id_candidates)
 });
 kind!(JobId, ImportJobId, pattern_schema(ID_PATTERN), |value| {
     let rule = "must be 10 to 36 digits, as StartReferenceImportJob returned them";
     // In text with both ids, the job's is the last.
-    text(value, |text| parse(text, rule), |text| id_candidates(text).into_iter().rev().collect())
+    read_text(value, |text| parse(text, rule), |text| id_candidates(text).into_iter().rev().collect())
 });
-kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| text(value, path, no_candidates));
+kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| read_text(value, path, no_candidates));
 kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
-    text(value, include_pattern, no_candidates)
+    read_text(value, include_pattern, no_candidates)
 });
 kind!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
     let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
-    text(value, |text| parse(text, rule), listen_candidates)
+    read_text(value, |text| parse(text, rule), listen_candidates)
 });
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
-    text(value, parse_endpoint_url, no_candidates)
+    read_text(value, parse_endpoint_url, no_candidates)
 });
 kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
-    text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
+    read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
 kind!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
@@ -163,9 +163,9 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Parses a string. The first of `candidates` that parses becomes the suggestion. A number without quotes is invalid: it gets the help
-/// "write it in quotes" if that makes it valid, and the violated rule otherwise.
-fn text<T>(
+/// Reads a string. For an invalid one, the first of `candidates` that parses becomes the suggestion. A number without quotes is invalid,
+/// too: it gets the help "write it in quotes" if that makes it valid, and the rule and suggestion of the string otherwise.
+fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
     candidates: fn(&str) -> Vec<String>,
@@ -265,13 +265,13 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
-/// Parses the value of a metric label.
-fn label(text: &str) -> Result<String, String> {
-    let is_label = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
-    check(is_label, "must be 1 to 128 visible characters").map(|()| text.to_owned())
+/// Parses the name of a watch or of an AWS profile.
+fn name(text: &str) -> Result<String, String> {
+    let is_name = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
+    check(is_name, "must be 1 to 128 visible characters").map(|()| text.to_owned())
 }
 
-/// Returns the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.
+/// Returns all numbers of ten or more digits, such as the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.
 fn id_candidates(text: &str) -> Vec<String> {
     // Skips the account id of an ARN.
     let path = if text.starts_with("arn:") { text.rsplit(':').next().unwrap_or_default() } else { text };
@@ -318,10 +318,11 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles_and_accepts_a_valid_value() {
-        let read = |text: &'static str| DeValue::String(text.into());
-        assert!(TargetName::read(&read("eu-west")).is_ok());
-        assert!(Region::read(&read("us-gov-west-1")).is_ok());
-        assert!(RoleArn::read(&read("arn:aws-us-gov:iam::123456789012:role/lab/refwatch")).is_ok());
-        assert!(ExternalId::read(&read("lab:42")).is_ok());
+        let string = |text: &'static str| DeValue::String(text.into());
+        assert!(TargetName::convert(&string("eu-west")).is_ok());
+        assert!(Region::convert(&string("us-gov-west-1")).is_ok());
+        assert!(RoleArn::convert(&string("arn:aws-us-gov:iam::123456789012:role/lab/refwatch")).is_ok());
+        assert!(ExternalId::convert(&string("lab:42")).is_ok());
+        assert!(UserName::convert(&string("prometheus")).is_ok());
     }
 }

@@ -14,14 +14,14 @@ use crate::core::tracker::PollPolicy;
 pub struct WatchList {
     /// In an `Arc`, because the list may be long and configurations are cloned.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
-    /// The stores whose jobs are all watched.
+    /// The stores whose jobs are discovered.
     pub stores: BTreeMap<TargetStore, StoreEntry>,
 }
 
 /// The settings of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobEntry {
-    /// The `watch` label.
+    /// The value of the metric label `watch`.
     pub name: Arc<str>,
     pub policy: PollPolicy,
     /// How long the job stays on the page and in the metrics after its end. `None`: as long as it is in the watch list.
@@ -33,8 +33,8 @@ pub struct JobEntry {
 pub struct StoreEntry {
     /// The maximum age of a job when refwatch first lists the store.
     pub created_within: Duration,
-    /// The settings of each job of the store. The jobs share the store's name.
-    pub each: JobEntry,
+    /// The settings of the store's jobs that have no entry of their own. They share the store's name.
+    pub job_settings: JobEntry,
 }
 
 impl StoreEntry {
@@ -46,7 +46,7 @@ impl StoreEntry {
     pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
         Self {
             created_within: Self::CREATED_WITHIN,
-            each: JobEntry { name, policy, remove_after: Some(Self::REMOVE_AFTER) },
+            job_settings: JobEntry { name, policy, remove_after: Some(Self::REMOVE_AFTER) },
         }
     }
 }
@@ -77,7 +77,7 @@ impl WatchList {
     /// Returns the settings of a job. The job's own entry overrides its store's entry. `None`: the job is not watched.
     #[must_use]
     pub fn entry(&self, id: &WatchId) -> Option<&JobEntry> {
-        self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.target_store())?.each))
+        self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.target_store())?.job_settings))
     }
 
     /// The targets of all jobs and stores.

@@ -71,7 +71,7 @@ impl Daemon {
             config.retain_missing_from(&self.config);
         }
         self.supervisor.apply(&config).await?;
-        let restart = self.config.tables_needing_restart(&config);
+        let restart = config.tables_needing_restart(&self.config);
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
         if !restart.is_empty() {

@@ -71,8 +71,8 @@ pub(crate) fn listers(config: &Config) -> BTreeMap<TargetStore, ListingPolicy> {
             listers.insert(id.target_store(), ListingPolicy { replaces_polls, discovery: None });
         }
     }
-    for (store, StoreEntry { created_within, each }) in stores {
-        let name = Arc::clone(&each.name);
+    for (store, StoreEntry { created_within, job_settings }) in stores {
+        let name = Arc::clone(&job_settings.name);
         let discovery = DiscoveryPolicy { name, created_within: *created_within, interval: config.poll.min_interval };
         listers.insert(store.clone(), ListingPolicy { replaces_polls, discovery: Some(discovery) });
     }

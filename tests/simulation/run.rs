@@ -265,9 +265,9 @@ impl DaemonHost {
         if let Some(Discovery { since, remove_after }) = self.scenario.discovery {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
-                let each = JobEntry { remove_after: Some(remove_after), ..entry.each };
+                let job_settings = JobEntry { remove_after: Some(remove_after), ..entry.job_settings };
                 let id = TargetStore { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
-                watch_list.stores.insert(id, StoreEntry { created_within: since, each });
+                watch_list.stores.insert(id, StoreEntry { created_within: since, job_settings });
             }
         }
         let target = TargetConfig {

@@ -186,7 +186,7 @@ impl Supervisor {
     fn retained_query(&self, store: &TargetStore, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
         // Every store entry has a `remove_after`.
-        let retention = entry.and_then(|entry| entry.each.remove_after).unwrap_or_default();
+        let retention = entry.and_then(|entry| entry.job_settings.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
         let cutoff = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
         JobQuery::NotEndedBefore { target_store: store.clone(), cutoff }
@@ -296,7 +296,7 @@ impl Supervisor {
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
         expirable: impl Fn(&JobState) -> bool,
     ) {
-        let Some(entry) = self.config.watch_list.stores.get(store).map(|entry| entry.each.clone()) else { return };
+        let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
             let state = restored.as_ref().filter(|known| expirable(known));

@@ -197,7 +197,7 @@ fn a_full_file_is_loaded_as_written() {
         .watch_list
         .stores
         .iter()
-        .map(|(id, StoreEntry { created_within, each: JobEntry { name, policy, remove_after } })| {
+        .map(|(id, StoreEntry { created_within, job_settings: JobEntry { name, policy, remove_after } })| {
             format!("{} {} {name} {created_within:?} {remove_after:?} {:?}", id.target, id.store, policy.interval)
         })
         .collect();
