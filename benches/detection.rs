@@ -159,7 +159,7 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     }
     supervisor.stop().await;
     let calls: Value = serde_json::from_slice(
-        &client::get(&client::Endpoint::Listener(simulator.address().to_string()), "/-/calls").await?,
+        &client::get(&client::DaemonAddress::Listener(simulator.address().to_string()), "/-/calls").await?,
     )?;
     simulator.stop().await;
     let count = |response: &str| {

@@ -20,7 +20,7 @@ use aws_sdk_omics::config::retry::RetryConfig;
 use comfy_table::{CellAlignment, Table, presets};
 use refwatch::clock::Clock;
 use refwatch::healthomics::WireRules;
-use refwatch::http::client::{self, Endpoint};
+use refwatch::http::client::{self, DaemonAddress};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -178,7 +178,7 @@ pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 pub(crate) async fn get(server: SocketAddr, path: &str) -> Result<Vec<u8>, Failure> {
-    Ok(client::get(&Endpoint::Listener(server.to_string()), path).await?.to_vec())
+    Ok(client::get(&DaemonAddress::Listener(server.to_string()), path).await?.to_vec())
 }
 
 /// An SDK client with default settings; `None` keeps the default retries.

@@ -6,14 +6,14 @@ use std::path::Path;
 use http::{Method, StatusCode};
 
 use super::exit::{Exit, Failure, load, print};
-use crate::http::client::{self, Endpoint, RequestError};
+use crate::http::client::{self, DaemonAddress, RequestError};
 use crate::http::control;
 
 /// # Errors
 /// Returns an error if the configuration has errors or the daemon does not respond.
 pub async fn run(config: &Path) -> Result<(), Failure> {
     // The path of the socket follows from the configuration. If the configuration has errors, no request is needed to report them.
-    let socket = Endpoint::Socket(control::socket_path(&load(config)?.config.database.path));
+    let socket = DaemonAddress::Socket(control::socket_path(&load(config)?.config.database.path));
     let response = client::send(&socket, Method::POST, control::RELOAD_PATH).await.map_err(|error| {
         let advice = match &error {
             RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, HttpConfig, Loaded};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::http::client::Endpoint;
+use crate::http::client::DaemonAddress;
 use crate::http::daemon::{ConfigError, Daemon};
 use crate::http::jobs::Job;
 use crate::http::stores::Store;
@@ -42,9 +42,9 @@ pub struct Args {
 /// Returns an error if the daemon does not respond to the first request.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
-    let endpoint = args.address.map_or_else(|| configured_endpoint(config), Endpoint::Listener);
+    let address = args.address.map_or_else(|| configured_address(config), DaemonAddress::Listener);
     let redraw = args.follow && !args.json && stdout().is_terminal();
-    let mut text = fetch(&endpoint, args.json, clock.now().wall).await?;
+    let mut text = fetch(&address, args.json, clock.now().wall).await?;
     loop {
         print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
         if !args.follow {
@@ -52,33 +52,33 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
         }
         clock.sleep(FOLLOW_INTERVAL).await;
         // The daemon may restart: an error is shown and the next request is sent as usual.
-        text = fetch(&endpoint, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
+        text = fetch(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
     }
 }
 
 /// The listener of the daemon, or its control socket if the listener requires TLS or a password. Linux connects to loopback for a
 /// listener on `0.0.0.0` or `[::]`. If the configuration has errors, the running daemon may still be at the default address.
-fn configured_endpoint(path: &Path) -> Endpoint {
+fn configured_address(path: &Path) -> DaemonAddress {
     match config::load(path) {
         Ok(Loaded { config: Config { http, database, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
-            Endpoint::Socket(control::socket_path(&database.path))
+            DaemonAddress::Socket(control::socket_path(&database.path))
         }
-        Ok(Loaded { config, .. }) => Endpoint::Listener(config.http.listen.to_string()),
+        Ok(Loaded { config, .. }) => DaemonAddress::Listener(config.http.listen.to_string()),
         Err(problems) => {
             let default = HttpConfig::default().listen;
             print_note(format_args!("warning: {}: run refwatch check; connecting to {default}", problems.summary()));
-            Endpoint::Listener(default.to_string())
+            DaemonAddress::Listener(default.to_string())
         }
     }
 }
 
-async fn fetch(endpoint: &Endpoint, json: bool, now: Timestamp) -> Result<String, Failure> {
+async fn fetch(address: &DaemonAddress, json: bool, now: Timestamp) -> Result<String, Failure> {
     let failure = |error: &dyn Error| {
         Failure::running(format_args!(
-            "cannot read the status from {endpoint}: {error}: check systemctl status refwatch, or set --address"
+            "cannot read the status from {address}: {error}: check systemctl status refwatch, or set --address"
         ))
     };
-    let get = async |path| client::get(endpoint, path).await.map_err(|error| failure(&error));
+    let get = async |path| client::get(address, path).await.map_err(|error| failure(&error));
     let watches = get("/api/v1/jobs").await?;
     if json {
         return Ok(format!("{}\n", String::from_utf8_lossy(&watches)));
@@ -159,7 +159,7 @@ fn distance(time: &str, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::jobs::{JobFailure, JobItems};
+    use crate::http::jobs::{JobItems, PollFailure};
 
     fn watch() -> Job {
         Job {
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn rows_are_not_cut_notes_fit_the_terminal_and_text_is_sanitized() {
-        let failure = JobFailure {
+        let failure = PollFailure {
             at: "2026-03-01T10:04:00.000Z".to_owned(),
             reason: "internal".to_owned(),
             message: "a long and hostile message \u{1b}[2J\n of the service".repeat(3),
@@ -233,7 +233,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn fault_113_untrusted_text_in_status_is_sanitized(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
-            let failure = JobFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
+            let failure = PollFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
             let of_text = Job {
                 watch: text.clone(),
                 store_id: text.clone(),

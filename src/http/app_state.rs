@@ -13,7 +13,7 @@ pub struct AppState {
     pub shared: SharedState,
     /// Renders `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// The status page shows its request rates.
+    /// The source of the request rates on the status page.
     pub instruments: Instruments,
     pub database: DatabaseReader,
     pub clock: Clock,

@@ -36,16 +36,15 @@ pub enum RequestError {
     Timeout,
 }
 
-/// The address of a daemon.
 #[derive(Clone, Debug)]
-pub enum Endpoint {
+pub enum DaemonAddress {
     /// `HOST:PORT`, without TLS.
     Listener(String),
     /// The control socket, which needs neither a certificate nor a password.
     Socket(PathBuf),
 }
 
-impl Display for Endpoint {
+impl Display for DaemonAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listener(authority) => f.write_str(authority),
@@ -58,8 +57,8 @@ impl Display for Endpoint {
 ///
 /// # Errors
 /// There is no complete response before the deadline, or its status is not 200.
-pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Bytes, RequestError> {
-    let response = send(endpoint, Method::GET, path).await?;
+pub async fn get(address: &DaemonAddress, path: &str) -> Result<Bytes, RequestError> {
+    let response = send(address, Method::GET, path).await?;
     match response.status() {
         StatusCode::OK => Ok(response.into_body()),
         status => Err(RequestError::Status(status)),
@@ -70,15 +69,15 @@ pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Bytes, RequestError>
 ///
 /// # Errors
 /// There is no complete response before the deadline.
-pub async fn send(endpoint: &Endpoint, method: Method, path: &str) -> Result<Response<Bytes>, RequestError> {
+pub async fn send(address: &DaemonAddress, method: Method, path: &str) -> Result<Response<Bytes>, RequestError> {
     let deadline = if method == Method::POST { POST_DEADLINE } else { GET_DEADLINE };
     let response = async {
-        match endpoint {
-            Endpoint::Listener(authority) => {
+        match address {
+            DaemonAddress::Listener(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(RequestError::Connect)?;
                 exchange(stream, method, authority, path).await
             }
-            Endpoint::Socket(socket) => {
+            DaemonAddress::Socket(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(RequestError::Connect)?;
                 exchange(stream, method, "localhost", path).await
             }
@@ -93,15 +92,15 @@ async fn exchange(
     host: &str,
     path: &str,
 ) -> Result<Response<Bytes>, RequestError> {
-    fn http(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RequestError {
+    fn http_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RequestError {
         RequestError::Http(error.into())
     }
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http_error)?;
     let request = Request::builder().method(method).uri(path).header(header::HOST, host);
-    let request = request.body(Empty::<Bytes>::new()).map_err(http)?;
+    let request = request.body(Empty::<Bytes>::new()).map_err(http_error)?;
     let response = async move {
-        let (head, body) = sender.send_request(request).await.map_err(http)?.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http)?;
+        let (head, body) = sender.send_request(request).await.map_err(http_error)?.into_parts();
+        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http_error)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
     // The response arrives only while the connection is polled. `response` drops `sender` at its end: this ends the connection.

@@ -3,6 +3,13 @@
 //!
 //! Endpoints read the shared state (`state`) and the database. They never change anything, so only GET and HEAD are allowed.
 //! The control socket also accepts one POST: a reload.
+//!
+//! Terms of the other modules:
+//! - A watch is a job that is polled through one target. A target is an AWS region or endpoint with credentials.
+//! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
+//!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`.
+//! - A job has vanished if AWS returned it before and now returns 404.
+//! - `kind` is the kind of job. The only kind is `reference_import`.
 
 mod api;
 mod app_state;

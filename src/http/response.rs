@@ -55,15 +55,14 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
-/// The time between two times, past or future, in its two largest units: "2h 5m", "3days 4h".
+/// The duration between two times, in any order, in its two largest units: "2h 5m", "3days 4h".
 #[must_use]
-pub fn duration_between(time: Timestamp, now: Timestamp) -> String {
-    let seconds = time.duration_until(now).unsigned_abs().as_secs();
+pub fn duration_between(a: Timestamp, b: Timestamp) -> String {
+    let seconds = a.duration_until(b).unsigned_abs().as_secs();
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Sanitizes each line of a text.
 pub(super) fn sanitized_lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| Sanitized(line).to_string()).collect();
     lines.join("\n")

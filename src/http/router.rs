@@ -11,12 +11,12 @@ use super::app_state::AppState;
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
-    let scrapes = Arc::<api::metrics::InFlightScrapes>::default();
+    let current = Arc::<api::metrics::CurrentRenderings>::default();
     Router::new()
         .route("/", get(ui::status_page::show))
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
         .route("/style.css", get(ui::html::style))
-        .route("/metrics", get(move |State(state), headers| api::metrics::show(Arc::clone(&scrapes), state, headers)))
+        .route("/metrics", get(move |State(state), headers| api::metrics::show(Arc::clone(&current), state, headers)))
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))

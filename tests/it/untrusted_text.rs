@@ -149,7 +149,7 @@ pub(crate) fn check_pages(text: &str) {
     let pages = ["/", "/jobs/reference_import/1234567890/9876543210", "/metrics", "/api/v1/jobs"].map(|path| {
         let body = fixture
             .runtime
-            .block_on(client::get(&client::Endpoint::Listener(fixture.address.to_string()), path))
+            .block_on(client::get(&client::DaemonAddress::Listener(fixture.address.to_string()), path))
             .expect(path);
         let body = String::from_utf8(body.to_vec()).expect(path);
         assert_sanitized(&body, path);

@@ -37,7 +37,7 @@ pub struct Daemon {
 /// The errors of the configuration that was last read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
-    /// Which configuration runs despite the errors, as a phrase: "the previous configuration is still used".
+    /// A clause about the configuration that is used despite the errors: "the previous configuration is still used".
     pub in_force: String,
     pub summary: String,
     pub details: String,

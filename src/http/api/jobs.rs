@@ -15,6 +15,7 @@ use crate::state::{WatchState, WatchStatus};
 /// Sources listed for each job. A safety limit: `StartReferenceImportJob` accepts no more today. The counts include all sources.
 pub const SOURCES_LISTED_MAX: usize = 100;
 
+/// One watch. `watch` is its configured name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub watch: String,
@@ -38,7 +39,7 @@ pub struct Job {
     pub up: Option<bool>,
     pub last_successful_poll: Option<String>,
     pub next_poll: Option<String>,
-    pub recent_failures: Vec<JobFailure>,
+    pub recent_failures: Vec<PollFailure>,
 }
 
 /// The sources of a job. The JSON calls them items.
@@ -60,7 +61,7 @@ pub struct JobItem {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobFailure {
+pub struct PollFailure {
     pub at: String,
     pub reason: String,
     pub message: String,
@@ -84,8 +85,8 @@ pub(in crate::http) fn listed_sources(sources: &Sources) -> impl Iterator<Item =
 impl From<&WatchStatus> for Job {
     fn from(watch: &WatchStatus) -> Self {
         // `None` before the first successful poll.
-        let known = watch.known.as_ref();
-        let recent_failures = watch.recent_failures.iter().map(|failure| JobFailure {
+        let job = watch.known.as_ref();
+        let recent_failures = watch.recent_failures.iter().map(|failure| PollFailure {
             at: rfc3339(failure.at),
             reason: failure.reason.label().to_owned(),
             message: failure.message.clone(),
@@ -97,19 +98,19 @@ impl From<&WatchStatus> for Job {
             kind: KIND.to_owned(),
             store_id: watch.id.key.store.to_string(),
             job_id: watch.id.key.job.to_string(),
-            status: known.map(|known| known.status.to_string()),
+            status: job.map(|job| job.status.to_string()),
             state: watch.state.label().to_owned(),
             parked_reason: match &watch.state {
                 WatchState::Parked(reason) => Some(reason.clone()),
                 WatchState::Live | WatchState::Finished => None,
             },
-            vanished: known.is_some_and(|known| known.vanished_at.is_some()),
-            status_message: known.and_then(|known| known.status_message.clone()),
-            created_at: known.and_then(|known| known.created_at).map(rfc3339),
-            completed_at: known.and_then(|known| known.completed_at).map(rfc3339),
-            since: known.map(|known| rfc3339(known.since)),
-            last_seen: known.map(|known| rfc3339(known.last_seen)),
-            items: known.map(|known| JobItems::from(&known.sources)),
+            vanished: job.is_some_and(|job| job.vanished_at.is_some()),
+            status_message: job.and_then(|job| job.status_message.clone()),
+            created_at: job.and_then(|job| job.created_at).map(rfc3339),
+            completed_at: job.and_then(|job| job.completed_at).map(rfc3339),
+            since: job.map(|job| rfc3339(job.since)),
+            last_seen: job.map(|job| rfc3339(job.last_seen)),
+            items: job.map(|job| JobItems::from(&job.sources)),
             up: watch.up,
             last_successful_poll: watch.last_successful_poll.map(rfc3339),
             next_poll: watch.next_poll.map(rfc3339),

@@ -17,31 +17,31 @@ use crate::http::response::internal_error;
 use crate::metrics::{Format, Metrics};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ScrapeVariant {
+struct Variant {
     format: Format,
     gzip: bool,
 }
 
 /// The current rendering of each variant. It is dropped with the last scrape that waits for it.
 #[derive(Debug, Default)]
-pub(in crate::http) struct InFlightScrapes(Mutex<BTreeMap<ScrapeVariant, Weak<OnceCell<Bytes>>>>);
+pub(in crate::http) struct CurrentRenderings(Mutex<BTreeMap<Variant, Weak<OnceCell<Bytes>>>>);
 
-impl InFlightScrapes {
+impl CurrentRenderings {
     /// Returns the cell of the current rendering, or a new cell if there is none or it has finished.
-    fn join(&self, variant: ScrapeVariant) -> Arc<OnceCell<Bytes>> {
-        let mut in_flight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = in_flight.get(&variant).and_then(Weak::upgrade).filter(|scrape| !scrape.initialized());
+    fn join(&self, variant: Variant) -> Arc<OnceCell<Bytes>> {
+        let mut renderings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = renderings.get(&variant).and_then(Weak::upgrade).filter(|cell| !cell.initialized());
         current.unwrap_or_else(|| {
-            let scrape = Arc::default();
-            in_flight.insert(variant, Arc::downgrade(&scrape));
-            scrape
+            let cell = Arc::default();
+            renderings.insert(variant, Arc::downgrade(&cell));
+            cell
         })
     }
 }
 
-pub(in crate::http) async fn show(scrapes: Arc<InFlightScrapes>, state: AppState, headers: HeaderMap) -> Response {
-    let variant = ScrapeVariant { format: negotiation::format(&headers), gzip: negotiation::gzip(&headers) };
-    match scrapes.join(variant).get_or_try_init(|| render(state.metrics, variant)).await {
+pub(in crate::http) async fn show(renderings: Arc<CurrentRenderings>, state: AppState, headers: HeaderMap) -> Response {
+    let variant = Variant { format: negotiation::format(&headers), gzip: negotiation::gzip(&headers) };
+    match renderings.join(variant).get_or_try_init(|| render(state.metrics, variant)).await {
         Ok(bytes) => {
             let content_type = (header::CONTENT_TYPE, variant.format.content_type());
             let encoding = variant.gzip.then_some((header::CONTENT_ENCODING, "gzip"));
@@ -52,7 +52,7 @@ pub(in crate::http) async fn show(scrapes: Arc<InFlightScrapes>, state: AppState
     }
 }
 
-async fn render(metrics: Arc<Metrics>, ScrapeVariant { format, gzip }: ScrapeVariant) -> io::Result<Bytes> {
+async fn render(metrics: Arc<Metrics>, Variant { format, gzip }: Variant) -> io::Result<Bytes> {
     let rendered = tokio::task::spawn_blocking(move || {
         let text = metrics.render(format);
         if !gzip {

@@ -1,18 +1,17 @@
-//! The control socket: a Unix socket next to the database that only its owner and root can use.
+//! The control socket: a Unix socket that only its owner and root can use, next to the database.
 //!
 //! It serves every route of the listener and the reload, which the listener never accepts.
 
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Router, serve as serve_http};
-use tokio::net::UnixListener;
+use rustix::fs::{Mode, fchmod};
+use tokio::net::{UnixListener, UnixSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::guard::guarded;
@@ -22,6 +21,9 @@ use crate::http::router::router;
 use crate::reload::ReloadRequests;
 
 pub const RELOAD_PATH: &str = "/-/reload";
+
+/// Connections that wait to be accepted. A command opens one at a time.
+const BACKLOG_MAX: u32 = 128;
 
 /// The socket of the daemon that uses this database.
 #[must_use]
@@ -38,12 +40,14 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let socket = UnixSocket::new_stream()?;
+    // Linux creates the file with this mode, so no other user can connect even for a moment.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    socket.bind(path)?;
+    socket.listen(BACKLOG_MAX)
 }
 
-/// Serves until `stop`. A connection that is open then ends with the process.
+/// Serves until `stop`. Connections still open at that time live until the process exits.
 pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequests, stop: CancellationToken) {
     let router = Router::new()
         .route(RELOAD_PATH, post(reload))

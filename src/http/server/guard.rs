@@ -42,13 +42,12 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
 }
 
 fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
-    // The unread body could be parsed as the next request, so the connection is closed.
-    let close = [(header::CONNECTION, "close")];
-    if request.headers().contains_key(header::TRANSFER_ENCODING) {
-        return Some((StatusCode::BAD_REQUEST, close, "a request body is not allowed\n").into_response());
-    }
-    if !request.body().is_end_stream() {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, close, "a request body is not allowed\n").into_response());
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    if is_chunked || !request.body().is_end_stream() {
+        // Only a body with a declared length is "too large".
+        let status = if is_chunked { StatusCode::BAD_REQUEST } else { StatusCode::PAYLOAD_TOO_LARGE };
+        // The unread body could be parsed as the next request, so the connection is closed.
+        return Some((status, [(header::CONNECTION, "close")], "a request body is not allowed\n").into_response());
     }
     match host(request) {
         None => return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is required\n").into_response()),

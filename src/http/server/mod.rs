@@ -38,13 +38,13 @@ use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
 use crate::http::router::router;
 
-/// The head of a browser's request has less than 2 KiB. Each open connection may buffer this much.
+/// Limits the head of a request and the read buffer of each connection. The head of a browser's request has less than 2 KiB.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
-/// The pause after a failed accept. Without descriptors or memory the next accept would fail at once.
+/// The pause after a failed accept, or until a connection ends. Without descriptors the next accept would fail at once.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Simultaneous connections, if the process may open at least four times as many descriptors.
@@ -55,11 +55,11 @@ pub struct Limits {
     /// Simultaneous connections. Each may hold a complete response in memory. Two Prometheus servers, people and scripts need
     /// about ten.
     pub connections: usize,
-    /// Time to receive the headers of a request, including the wait for their first byte. Also the keep-alive timeout.
+    /// Time for the TLS handshake, and for the headers of a request with the wait for their first byte (keep-alive).
     pub header_read: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
-    /// Time to finish the current request after that. It is a part of the 5 s that a shutdown takes at most.
+    /// Time to finish the current request after that age or a stop. It is a part of the 5 s that a shutdown takes at most.
     pub drain: Duration,
 }
 
@@ -73,9 +73,9 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // Polls, the database and the log need the other descriptors.
         let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         Self {
+            // Polls, the database and the log need the other descriptors.
             connections: descriptors.map_or(CONNECTIONS_MAX, |limit| (limit / 4).clamp(1, CONNECTIONS_MAX)),
             header_read: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
@@ -101,8 +101,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let clock = state.clock;
-    let users = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
-    let service = TowerToHyperService::new(guarded(router(state.clone()).layer(users), state.host_names));
+    let authentication = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
+    let service = TowerToHyperService::new(guarded(router(state.clone()).layer(authentication), state.host_names));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -170,10 +170,10 @@ async fn serve_connection(
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let expiry = stop.run_until_cancelled(clock.sleep(limits.connection_age));
+    let expired_or_stopped = stop.run_until_cancelled(clock.sleep(limits.connection_age));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        _ = expiry => {
+        _ = expired_or_stopped => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => Some(ended),

@@ -91,12 +91,12 @@ impl Contents {
         Ok(Self { cert: read(cert)?, key: read(key)?, client_ca: client_ca.as_deref().map(read).transpose()? })
     }
 
-    fn server_config(&self, TlsConfig { cert, key, client_ca }: &TlsConfig) -> Result<ServerConfig, TlsError> {
-        let chain = certificates(cert, &self.cert)?;
+    fn server_config(&self, files: &TlsConfig) -> Result<ServerConfig, TlsError> {
+        let chain = certificates(&files.cert, &self.cert)?;
         let private_key =
-            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| not_pem(key, "private key", error))?;
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| not_pem(&files.key, "private key", error))?;
         let builder = ServerConfig::builder();
-        let builder = match client_ca.as_ref().zip(self.client_ca.as_ref()) {
+        let builder = match files.client_ca.as_ref().zip(self.client_ca.as_ref()) {
             None => builder.with_no_client_auth(),
             Some((path, client_ca)) => {
                 let mut authorities = RootCertStore::empty();
@@ -105,7 +105,8 @@ impl Contents {
                 builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::new(path, error))?)
             }
         };
-        let unusable = |error| TlsError::new(cert, format_args!("the certificate or its key cannot be used: {error}"));
+        let unusable =
+            |error| TlsError::new(&files.cert, format_args!("the certificate or its key cannot be used: {error}"));
         let mut server_config = builder.with_single_cert(chain, private_key).map_err(unusable)?;
         server_config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(server_config)

@@ -1,8 +1,8 @@
 //! Authentication with HTTP Basic (RFC 7617) and bcrypt hashes.
 //!
 //! bcrypt is slow on purpose, so passwords are checked one at a time and use one processor at most. At most
-//! [`PENDING_CHECKS_MAX`] requests wait for a check; others get 503, so wrong logins do not occupy the connections that scrapes
-//! need. A digest of each user's last correct password is cached, because Prometheus sends the password with every scrape.
+//! [`PENDING_CHECKS_MAX`] requests wait or are being checked; others get 503, so wrong logins do not occupy the connections that
+//! scrapes need. A digest of each user's last correct password is cached, because Prometheus sends it with every scrape.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use tracing::error;
 
 use crate::config::PasswordHash;
 
-/// Requests that wait for a password check, including the request that is being checked.
+/// Requests that wait for a password check or are being checked.
 const PENDING_CHECKS_MAX: usize = 8;
 
 const CHALLENGE: &str = r#"Basic realm="refwatch", charset="UTF-8""#;
@@ -27,9 +27,10 @@ const CHALLENGE: &str = r#"Basic realm="refwatch", charset="UTF-8""#;
 #[derive(Debug)]
 pub(super) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
-    /// The digest of each user's last correct password.
-    verified: Mutex<BTreeMap<String, [u8; 32]>>,
+    last_correct_digests: Mutex<BTreeMap<String, [u8; 32]>>,
+    /// Permits of the requests that wait or are being checked.
     pending: Arc<Semaphore>,
+    /// The permit of the request that is being checked.
     checking: Arc<Semaphore>,
 }
 
@@ -46,7 +47,7 @@ impl Users {
     pub(super) fn new(hashes: BTreeMap<String, PasswordHash>) -> Self {
         Self {
             hashes,
-            verified: Mutex::default(),
+            last_correct_digests: Mutex::default(),
             pending: Arc::new(Semaphore::new(PENDING_CHECKS_MAX)),
             checking: Arc::new(Semaphore::new(1)),
         }
@@ -54,7 +55,7 @@ impl Users {
 
     async fn check(&self, user: String, password: String) -> Login {
         let digest = Sha256::digest(&password).into();
-        if self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&user) == Some(&digest) {
+        if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(&user) == Some(&digest) {
             return Login::Accepted;
         }
         // An unknown user is checked against the hash of another user: a quick rejection would reveal that the user is unknown.
@@ -65,18 +66,18 @@ impl Users {
         let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
         // The thread holds both permits until bcrypt has finished, even if the client disconnects.
         let checked = tokio::task::spawn_blocking(move || {
-            let verified = hash.verify(&password);
+            let is_correct = hash.verify(&password);
             drop((checking, pending));
-            verified
+            is_correct
         });
-        let verified = checked.await.unwrap_or_else(|error| {
+        let is_correct = checked.await.unwrap_or_else(|error| {
             error!(%error, "the password check failed");
             false
         });
-        if !(verified && self.hashes.contains_key(&user)) {
+        if !(is_correct && self.hashes.contains_key(&user)) {
             return Login::Rejected;
         }
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(user, digest);
+        self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).insert(user, digest);
         Login::Accepted
     }
 }

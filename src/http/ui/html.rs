@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, html};
 
-use super::words::{job_tone, source_tone};
+use super::presentation::{job_tone, source_tone};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
@@ -76,7 +76,7 @@ pub(super) fn table<const N: usize>(
     }
 }
 
-/// The errors of the daemon itself. They come first on every page.
+/// The errors of configuration and database, and the targets that are down. They come first on every page.
 pub(super) fn alerts(daemon: &DaemonStatus) -> Markup {
     html! {
         @if let Some(error) = &daemon.config_error {

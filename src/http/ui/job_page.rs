@@ -9,9 +9,9 @@ use jiff::SignedDuration;
 use maud::{Markup, html};
 
 use super::html::{absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
+use super::presentation;
 use super::status_page::{next_poll, status};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
-use super::words;
 use crate::core::job::{JobKey, KIND, SourceKey, Sources};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -22,17 +22,17 @@ use crate::http::app_state::AppState;
 use crate::http::response::{duration_between, render_blocking};
 use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
 
-/// Transitions and details of all targets together, the latest of each. A normal job has fewer than ten.
+/// Limits each of two queries, for transitions and for details, over all targets. A normal job has fewer than ten rows.
 const ROWS_MAX: u32 = 200;
 
-/// Transitions of the sources of all targets together, the latest: on average eight for each of 100 listed sources.
+/// Limits the query for the transitions of sources, over all targets: on average eight for each of 100 sources.
 const SOURCE_ROWS_MAX: u32 = 8 * 100;
 
 /// The database rows of one job in every target.
 #[derive(Default)]
 struct History {
     transitions: Vec<Row<Transition>>,
-    sources: Vec<Row<SourceTransition>>,
+    source_transitions: Vec<Row<SourceTransition>>,
     details: Vec<Row<Detail>>,
 }
 
@@ -42,13 +42,12 @@ impl History {
         let latest = |limit| Filter { limit: Some(limit), ..Filter::of_job(key.clone()) };
         Ok(Self {
             transitions: state.database.rows(&latest(ROWS_MAX))?,
-            sources: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
+            source_transitions: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
             details: state.database.rows(&latest(ROWS_MAX))?,
         })
     }
 }
 
-/// The values of the rows of one target.
 fn of_target<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
     rows.iter().filter(|row| &*row.watch_id.target == target).map(|row| &row.value).collect()
 }
@@ -83,12 +82,12 @@ fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Mar
     let transitions = of_target(&history.transitions, &watch.id.target);
     let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
     let details = of_target(&history.details, &watch.id.target);
-    let known = watch.known.as_ref();
-    let axis = known.and_then(|known| TimeAxis::of_job(&spans, known, now));
+    let job = watch.known.as_ref();
+    let axis = job.and_then(|job| TimeAxis::of_job(&spans, job, now));
     html! {
         section {
             h2 { "Target " (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
-            @if let Some(advice) = words::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
+            @if let Some(advice) = presentation::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
             @if let Some(axis) = axis {
                 figure {
                     (timeline(&watch.name, &spans, axis))
@@ -100,8 +99,8 @@ fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Mar
                 }
             }
             (facts(watch, now))
-            @if let Some(known) = known && !known.sources.is_empty() {
-                (sources_table(&known.sources, &of_target(&history.sources, &watch.id.target), axis))
+            @if let Some(job) = job && !job.sources.is_empty() {
+                (sources_table(&job.sources, &of_target(&history.source_transitions, &watch.id.target), axis))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
@@ -111,11 +110,11 @@ fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Mar
 }
 
 fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
-    let known = watch.known.as_ref();
+    let job = watch.known.as_ref();
     let times = [
-        ("Status since", known.map(|known| known.since)),
-        ("Created", known.and_then(|known| known.created_at)),
-        ("Ended", known.and_then(|known| known.completed_at)),
+        ("Status since", job.map(|job| job.since)),
+        ("Created", job.and_then(|job| job.created_at)),
+        ("Ended", job.and_then(|job| job.completed_at)),
         ("Last successful poll", watch.last_successful_poll),
     ];
     html! {
@@ -159,7 +158,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
             change_window(transition),
             html! {
                 @if let Some(message) = &transition.status_message { (Sanitized(message)) }
-                @if let Some(anomaly) = transition.anomaly { small.bad { (words::anomaly(anomaly)) } }
+                @if let Some(anomaly) = transition.anomaly { small.bad { (presentation::anomaly(anomaly)) } }
             },
         ]
     });
@@ -180,7 +179,7 @@ fn change_window(transition: &Transition) -> Markup {
 fn details_table(details: &[&Detail]) -> Markup {
     let rows = details.iter().map(|detail| {
         let value = detail.value.as_deref().unwrap_or_default();
-        [absolute_time(detail.observed_at), html! { (words::detail(detail.kind)) }, html! { (Sanitized(value)) }]
+        [absolute_time(detail.observed_at), html! { (presentation::detail(detail.kind)) }, html! { (Sanitized(value)) }]
     });
     table(&html! { "Other changes" }, ["Seen", "Change", "Value"], rows)
 }

@@ -2,8 +2,8 @@
 
 pub(super) mod html;
 pub(super) mod job_page;
+mod presentation;
 mod quota;
 mod selection;
 pub(super) mod status_page;
 mod timeline;
-mod words;

@@ -8,14 +8,13 @@ use super::html::table;
 use crate::core::sanitize::Sanitized;
 use crate::instruments::Rate;
 
-/// A smaller difference would be invisible at one decimal.
-const DIFFERENCE_MIN: f64 = 0.05;
-
 pub(super) fn section(rates: &BTreeMap<(String, String), Rate>) -> Markup {
     let rows = rates.iter().map(|((target, operation), Rate { allowed, configured })| {
-        let reduced = configured - allowed >= DIFFERENCE_MIN;
+        // As displayed, so "1.0 of 1.0" is not called reduced.
+        let shown = |rate: &f64| format!("{rate:.1}");
+        let reduced = allowed < configured && shown(allowed) != shown(configured);
         let rate = html! {
-            span.nowrap { (format!("{allowed:.1} of {configured:.1}")) }
+            span.nowrap { (shown(allowed)) " of " (shown(configured)) }
             progress class=(if reduced { "mixed" } else { "active" }) max=(configured) value=(allowed.min(*configured)) aria-label="Allowed of configured" {}
         };
         let state = if reduced { "reduced after throttling by AWS; rises automatically" } else { "as configured" };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::words::{Severity, severity};
+use super::presentation::{Severity, severity};
 use crate::state::WatchStatus;
 
 pub(super) const ROWS_PER_PAGE: usize = 100;
@@ -73,9 +73,9 @@ impl Selection {
     pub(super) fn apply(&self, watches: &[Arc<WatchStatus>]) -> Vec<Arc<WatchStatus>> {
         let text = self.q.to_lowercase();
         let mut selected: Vec<_> = watches.iter().filter(|watch| self.matches(watch, &text)).cloned().collect();
-        let since = |watch: &WatchStatus| watch.known.as_ref().map(|known| known.since);
+        let since = |watch: &WatchStatus| watch.known.as_ref().map(|job| job.since);
         let name = |watch: &WatchStatus| watch.name.to_lowercase();
-        // The sorts are stable: equal watches stay ordered by target, store and job. Watches without a status are last by duration.
+        // Stable: equal watches stay ordered by target, store and job. Both duration orders put watches without a status last.
         match self.sort {
             Sort::Attention => selected.sort_by_key(|watch| (severity(watch), Reverse(since(watch)))),
             Sort::Name => selected.sort_by_cached_key(|watch| name(watch)),
@@ -87,7 +87,7 @@ impl Selection {
     }
 
     fn matches(&self, watch: &WatchStatus, text: &str) -> bool {
-        let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
+        let status = watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.label());
         let has_state = match &*self.state {
             ATTENTION => severity(watch) == Severity::Attention,
             state => state.is_empty() || watch.state.label() == state,

@@ -9,14 +9,14 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::html::{alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
+use super::presentation::{Severity, WAITING, severity};
 use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
-use super::words::{Severity, WAITING, severity};
 use crate::core::job::{JobStatus, KIND, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::database::ReadError;
+use crate::database::{ReadError, Row};
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
 use crate::http::response::{self, render_blocking};
@@ -94,25 +94,26 @@ fn summary(watches: &[Arc<WatchStatus>]) -> Markup {
 
 /// A link for each state and status, with the number of watches, and a search form.
 fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
+    // Statuses, states and `ATTENTION` share one map: their labels differ.
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for watch in watches {
-        let status = watch.known.as_ref().map_or(NOT_SEEN, |known| known.status.label());
+        let status = watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.label());
         let attention = (severity(watch) == Severity::Attention).then_some(ATTENTION);
-        for group in [status, watch.state.label()].into_iter().chain(attention) {
-            *counts.entry(group).or_default() += 1;
+        for label in [status, watch.state.label()].into_iter().chain(attention) {
+            *counts.entry(label).or_default() += 1;
         }
     }
-    let count = |group| counts.get(group).copied().unwrap_or_default();
-    let toggled = |group: &str, chosen: bool| if chosen { String::new() } else { group.to_owned() };
+    let count = |label| counts.get(label).copied().unwrap_or_default();
+    let next_value = |label: &str, chosen: bool| if chosen { String::new() } else { label.to_owned() };
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
-    let states = states.map(|(group, text)| {
-        let chosen = selection.state == group;
-        filter(text, count(group), &selection.link_with(|changed| changed.state = toggled(group, chosen)), chosen)
+    let states = states.map(|(label, text)| {
+        let chosen = selection.state == label;
+        filter(text, count(label), &selection.link_with(|changed| changed.state = next_value(label, chosen)), chosen)
     });
     let statuses = JobStatus::labels().map(|label| (label, label)).chain([(NOT_SEEN, "Not seen yet")]);
-    let statuses = statuses.map(|(group, text)| {
-        let chosen = selection.status == group;
-        filter(text, count(group), &selection.link_with(|changed| changed.status = toggled(group, chosen)), chosen)
+    let statuses = statuses.map(|(label, text)| {
+        let chosen = selection.status == label;
+        filter(text, count(label), &selection.link_with(|changed| changed.status = next_value(label, chosen)), chosen)
     });
     let all = selection.link_with(|changed| {
         *changed = Selection { sort: changed.sort, refresh: changed.refresh, ..Selection::default() };
@@ -209,8 +210,8 @@ fn heading(column: &str, selection: &Selection) -> Markup {
 }
 
 fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {
-    let known = watch.known.as_ref();
-    let axis = known.and_then(|known| TimeAxis::of_job(spans, known, now));
+    let job = watch.known.as_ref();
+    let axis = job.and_then(|job| TimeAxis::of_job(spans, job, now));
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
@@ -221,9 +222,9 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Ti
                 }
             }
             td data-label="Status" { (status(watch, MESSAGE_CHARS_MAX)) (poll_failure(watch, now)) }
-            td data-label="For" { @if let Some(known) = known { (relative_time(known.since, now)) } }
+            td data-label="For" { @if let Some(job) = job { (relative_time(job.since, now)) } }
             td data-label="Timeline" { @if let Some(axis) = axis { (timeline(&watch.name, spans, axis)) } }
-            td data-label="Sources" { @if let Some(known) = known { (progress(&known.sources)) (failed_source(watch)) } }
+            td data-label="Sources" { @if let Some(job) = job { (progress(&job.sources)) (failed_source(watch)) } }
             td data-label="Next poll" { (next_poll(watch, now)) }
         }
     }
@@ -238,9 +239,8 @@ fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     }
 }
 
-/// The first failed source and its message.
 fn failed_source(watch: &WatchStatus) -> Markup {
-    let mut sources = watch.known.iter().flat_map(|known| known.sources.iter());
+    let mut sources = watch.known.iter().flat_map(|job| job.sources.iter());
     html! {
         @if let Some((key, source)) = sources.find(|(_, source)| source.status == SourceStatus::Failed) {
             small {
@@ -255,10 +255,10 @@ fn failed_source(watch: &WatchStatus) -> Markup {
 pub(super) fn status(watch: &WatchStatus, characters: usize) -> Markup {
     html! {
         @match &watch.known {
-            Some(known) => {
-                (job_badge(&known.status))
-                @if let Some(message) = &known.status_message { small { (shortened(message, characters)) } }
-                @if known.vanished_at.is_some() { small.bad { "AWS no longer returns this job (404)." } }
+            Some(job) => {
+                (job_badge(&job.status))
+                @if let Some(message) = &job.status_message { small { (shortened(message, characters)) } }
+                @if job.vanished_at.is_some() { small.bad { "AWS no longer returns this job (404)." } }
             }
             None => (badge(WAITING, "not seen yet")),
         }

@@ -6,7 +6,7 @@
 use maud::{Markup, html};
 
 use super::html::status_text;
-use super::words::{WAITING, job_tone, source_tone};
+use super::presentation::{WAITING, job_tone, source_tone};
 use crate::core::job::SourceStatus;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -57,11 +57,11 @@ pub(super) struct TimeAxis {
 impl TimeAxis {
     /// Begins with the job's creation or the first span, whichever is earlier. If the last span is terminal, the axis ends with
     /// the completion or that span, whichever is earlier; otherwise when the job vanished or `now`. `None` without spans.
-    pub(super) fn of_job(spans: &[StatusSpan], known: &JobState, now: Timestamp) -> Option<Self> {
+    pub(super) fn of_job(spans: &[StatusSpan], job: &JobState, now: Timestamp) -> Option<Self> {
         let (first, last) = (spans.first()?, spans.last()?);
         let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
-        let begin = earlier(known.created_at, first);
-        let end = if last.is_terminal { earlier(known.completed_at, last) } else { known.vanished_at.unwrap_or(now) };
+        let begin = earlier(job.created_at, first);
+        let end = if last.is_terminal { earlier(job.completed_at, last) } else { job.vanished_at.unwrap_or(now) };
         Some(Self { begin, end: end.max(begin) })
     }
 

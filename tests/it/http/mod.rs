@@ -322,9 +322,9 @@ async fn the_api_returns_all_fields_of_a_watch() {
         "recent_failures": [{"at": "2026-03-01T08:06:30.000Z", "reason": "throttled", "message": "over the quota"}],
     }]);
     assert_eq!(server.get("/api/v1/jobs").await.json(), expected);
-    let body = client::get(&client::Endpoint::Listener(server.address.to_string()), "/api/v1/jobs").await.unwrap();
+    let body = client::get(&client::DaemonAddress::Listener(server.address.to_string()), "/api/v1/jobs").await.unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
-    let refused = client::get(&client::Endpoint::Listener(server.address.to_string()), "/none").await;
+    let refused = client::get(&client::DaemonAddress::Listener(server.address.to_string()), "/none").await;
     assert!(matches!(refused, Err(client::RequestError::Status(status)) if status == 404), "{refused:?}");
 }
 

@@ -1,4 +1,4 @@
-//! The texts, colours and severity of statuses and errors on the pages.
+//! The texts, tones (CSS classes) and severity of statuses and errors on the pages.
 
 use crate::core::job::{JobStatus, SourceStatus};
 use crate::core::transition::{Anomaly, DetailKind};
@@ -44,6 +44,7 @@ pub(super) fn detail(kind: DetailKind) -> &'static str {
         DetailKind::CreationTimeChanged => "AWS changed the creation time",
         DetailKind::Vanished => "AWS returned 404 for the job",
         DetailKind::Returned => "AWS returned the job again",
+        // The time of the row is the last time at which the status was seen.
         DetailKind::StillSeen => "Watching stopped; the status had not changed",
     }
 }
@@ -51,7 +52,6 @@ pub(super) fn detail(kind: DetailKind) -> &'static str {
 /// The CSS class of a status before the work starts. Its bar in a timeline is thinner.
 pub(super) const WAITING: &str = "waiting";
 
-/// The CSS class of a status.
 pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     match status {
         JobStatus::Submitted => WAITING,
@@ -63,7 +63,6 @@ pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     }
 }
 
-/// The CSS class of a status.
 pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
     match status {
         SourceStatus::NotStarted => WAITING,
@@ -79,21 +78,21 @@ pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
 pub(super) enum Severity {
     /// An operator should look at the watch.
     Attention,
-    Live,
+    Normal,
     /// The job completed without failures or was cancelled.
-    Ended,
+    Done,
 }
 
 pub(super) fn severity(watch: &WatchStatus) -> Severity {
     let parked = matches!(watch.state, WatchState::Parked(_));
     match &watch.known {
         _ if parked || watch.up == Some(false) => Severity::Attention,
-        Some(known) if known.vanished_at.is_some() => Severity::Attention,
-        Some(known) => match known.status {
+        Some(job) if job.vanished_at.is_some() => Severity::Attention,
+        Some(job) => match job.status {
             JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Severity::Attention,
-            JobStatus::Completed | JobStatus::Cancelled => Severity::Ended,
-            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::Live,
+            JobStatus::Completed | JobStatus::Cancelled => Severity::Done,
+            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::Normal,
         },
-        None => Severity::Live,
+        None => Severity::Normal,
     }
 }
