@@ -1,7 +1,7 @@
 //! The circuit breakers of one target. Requests wait here while a breaker is open. One probe at a time passes it.
 //!
 //! `core::breaker` has the rules. This module reports the outcome of every request to it, publishes why the target is down, and
-//! logs each breaker that opens or closes. It does not log listing breakers: the store's lister logs failed listings.
+//! logs the events of the breakers. It does not log listing breakers: the store's lister logs failed listings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub(super) struct Breakers {
 #[derive(Debug)]
 struct State {
     breakers: TargetBreakers,
-    /// A semaphore of one permit for each breaker that has been open. Only the holder of the permit may probe.
+    /// For each breaker at which a request has waited: a semaphore with one permit. Only its holder may probe.
     probe_queues: BTreeMap<BreakerKey, Arc<Semaphore>>,
 }
 
@@ -47,10 +47,10 @@ impl Breakers {
         Self { target, clock, state, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
     }
 
-    /// Waits at the store's breaker, then at the target's, until each is closed or the request becomes its probe.
+    /// Waits at the breaker of this operation on this store, then at the target's, for closed breakers or the right to probe.
     pub(super) async fn wait_for_passes(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
-        let store = self.wait_for_pass(BreakerKey::Store(operation, store.clone())).await;
-        [store, self.wait_for_pass(BreakerKey::Target).await]
+        let store_pass = self.wait_for_pass(BreakerKey::Store(operation, store.clone())).await;
+        [store_pass, self.wait_for_pass(BreakerKey::Target).await]
     }
 
     async fn wait_for_pass(&self, key: BreakerKey) -> Pass {
@@ -108,16 +108,16 @@ impl Breakers {
 
     fn log(&self, BreakerEvent { key, is_open, unreachable }: &BreakerEvent, message: &str) {
         let target = &self.target;
-        // When a breaker closes, `unreachable` is the cause that has ended.
+        // At the target's breaker, `unreachable` is true if every request fails, and false if the credentials are rejected. When
+        // the breaker closes, this is the cause that has ended.
         match (key, is_open, unreachable) {
             (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),
             (BreakerKey::Target, true, false) => warn!(event = "credentials_rejected", %target,
                 "credentials rejected; probing with one request at a time: {message}"),
             (BreakerKey::Target, false, true) => info!(event = "target_reachable", %target, "requests succeed again"),
-            (BreakerKey::Target, false, false) => {
-                info!(event = "credentials_accepted", %target, "credentials accepted again");
-            }
+            (BreakerKey::Target, false, false) => info!(event = "credentials_accepted", %target,
+                "credentials accepted again"),
             (BreakerKey::Store(Operation::GetReferenceImportJob, store), true, _) => {
                 warn!(event = "access_denied_to_store", %target, store_id = %store,
                     "access denied to every job of this store; probing with one request at a time: {message}");
@@ -129,10 +129,10 @@ impl Breakers {
     }
 
     /// See [`super::Target::wait_for_breaker_close`].
-    pub(super) async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, sent: Monotonic) {
+    pub(super) async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, since: Monotonic) {
         loop {
             let any_closes = self.breaker_closed.notified();
-            if self.with(|state| state.breakers.breaker_closed_after(store, sent)) {
+            if self.with(|state| state.breakers.breaker_closed_after(store, since)) {
                 return;
             }
             any_closes.await;
@@ -144,7 +144,7 @@ impl Breakers {
         self.with(|state| Some(state.breakers.state_if_open(key)?.probe_at))
     }
 
-    // No panic leaves the state half changed, so a poisoned lock is safe to use.
+    // After a panic under the lock, the target goes on with the state as it is.
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,8 +1,8 @@
-//! AWS HealthOmics: one [`Target`] per account, region and role.
+//! AWS HealthOmics: one [`Target`] for each configured account, region and credentials.
 //!
-//! Only `aws` uses AWS's SDK. The SDK's retries are off: one poll is one request, and a job whose poll fails is polled again later.
-//! A poll or a listing first waits for its circuit breakers (`breakers`), then for the quota (`scheduler`). `refwatch check` calls
-//! [`TargetService`] directly.
+//! A poll gets one job. A listing gets one page of a store's jobs. Each is one request, because the SDK's retries are off. The
+//! request first waits for its circuit breakers (`breakers`), then for the pacer, which keeps to the quota (`scheduler`).
+//! `refwatch check` calls [`TargetService`] directly. Only `aws` uses AWS's SDK.
 
 mod aws;
 mod breakers;
@@ -10,7 +10,9 @@ mod scheduler;
 mod service;
 mod target;
 
-pub use aws::{AwsFactory, CallerIdentity, WireRules};
+pub use aws::{AwsFactory, EndpointAndSizeInterceptor};
 pub use scheduler::Priority;
-pub use service::{BuildFuture, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetError, TargetService};
+pub use service::{
+    BuildFuture, CallerIdentity, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetError, TargetService,
+};
 pub use target::{RequestPermit, Target};

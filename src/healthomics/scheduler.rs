@@ -16,13 +16,13 @@ use crate::instruments::OperationInstruments;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// A listing shows that the job has changed. The request is sent before all waiting routine requests but one.
+    /// A listing shows that the job has changed. The request is sent before all waiting routine requests but at most one.
     Hinted,
     Routine,
 }
 
-/// Requests in flight at a time. Each has a connection and about 40 KiB of memory. At AWS's default quota of 5 requests per second,
-/// 100 are in flight if all hang until the default timeout of 20 seconds.
+/// The maximum of requests in flight, of one operation on one target. Each has a connection and about 40 KiB of memory. At AWS's
+/// default quota of 5 requests per second, 100 are in flight if all hang until the default timeout of 20 seconds.
 const IN_FLIGHT_MAX: usize = 128;
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Scheduler {
     /// request is next, and after each wait for the quota: if it returns false, the result is `None`. Cancel safe: a cancelled
     /// caller leaves the queue and uses no quota.
     pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
-        let asked_at = self.clock.now().monotonic;
+        let called_at = self.clock.now().monotonic;
         let routine = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
         let next_slot = self.next_slot.lock().await;
         let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
@@ -66,7 +66,7 @@ impl Scheduler {
             self.clock.sleep(wait).await;
         }
         drop((next_slot, routine));
-        self.instruments.quota_wait.observe(self.clock.now().monotonic.since(asked_at).as_secs_f64());
+        self.instruments.quota_wait.observe(self.clock.now().monotonic.since(called_at).as_secs_f64());
         Some(in_flight)
     }
 
@@ -88,7 +88,7 @@ impl Scheduler {
         });
     }
 
-    // No panic leaves the pacer half changed, so a poisoned lock is safe to use.
+    // After a panic under the lock, the target goes on with the pacer as it is.
     fn with_pacer<T>(&self, f: impl FnOnce(&mut Pacer) -> T) -> T {
         f(&mut self.pacer.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -6,7 +6,6 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::aws::CallerIdentity;
 use crate::config::TargetConfig;
 use crate::core::failure::RequestFailure;
 use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
@@ -22,12 +21,12 @@ pub trait ServiceFactory: Debug + Send + Sync {
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
-/// The service of one target. A call sends at most one request of its operation; the SDK may also fetch credentials. It neither
-/// retries nor waits for a quota.
+/// The service of one target. A call sends at most one request of its operation, and does not wait for the quota. The SDK may also
+/// fetch credentials.
 pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
-    /// The identity of the credentials; `None` if HealthOmics has a custom endpoint and no endpoint is set for STS.
+    /// The identity of the credentials; `None` if HealthOmics's endpoint is not AWS's and no endpoint is set for STS.
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>>;
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;
@@ -39,6 +38,13 @@ pub trait TargetService: Debug + Send + Sync {
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallerIdentity {
+    /// The ARN of the user, or of the session of a role.
+    pub arn: String,
+    pub account: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! One target: sends the polls and listings of one account, region and role.
+//! Sends the polls and listings of one target, through its circuit breakers and within its quota.
 //!
 //! A request holds a [`RequestPermit`] until it ends. Every outcome is counted, and reported to the pacer and the circuit breakers.
 //! A target publishes why it is down. It makes no decision about jobs.
@@ -26,7 +26,7 @@ pub struct Target {
     breakers: Breakers,
 }
 
-/// The right to send one request: an in-flight permit, and the passes of the store's and the target's circuit breaker.
+/// The right to send one request: an in-flight permit, and a pass of each circuit breaker that guards the request.
 #[derive(Debug)]
 #[must_use]
 pub struct RequestPermit {
@@ -76,7 +76,7 @@ impl Target {
         self.breakers.down_message.subscribe()
     }
 
-    /// Waits at the circuit breakers and for the quota. The permit is for one poll of a job of `store`.
+    /// Waits at the circuit breakers and for the quota. The permit is for one poll of a job of `store`. Cancel safe.
     pub async fn poll_permit(&self, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {
         self.permit(Operation::GetReferenceImportJob, store, priority).await
     }
@@ -106,10 +106,10 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until a breaker that blocks polls of `store` closes. Returns at once if one has closed since `sent`, when the failed
-    /// request was sent. The caller then retries before its backoff ends.
-    pub async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, sent: Monotonic) {
-        self.breakers.wait_for_breaker_close(store, sent).await;
+    /// Waits until a breaker that can block polls of `store` has closed after `since`. If none closes, it waits forever: race it
+    /// with the backoff of the request that was sent at `since` and failed. Cancel safe.
+    pub async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, since: Monotonic) {
+        self.breakers.wait_for_breaker_close(store, since).await;
     }
 
     async fn permit(&self, operation: Operation, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {

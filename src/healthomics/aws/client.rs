@@ -1,8 +1,8 @@
 //! The SDK's client of one target, and its settings.
 //!
-//! Credentials come from AWS's own chain, or from the profile or role that the configuration names. A client keeps them until they
-//! expire. If a HealthOmics request fails because of its credentials, the next request builds a new client, which reads them again
-//! from their source.
+//! Credentials come from AWS's own chain, or from the profile or role that the configuration names. A client caches them. If a
+//! HealthOmics request fails because of its credentials, the next request builds a new client, which reads them again from their
+//! source.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -29,15 +29,16 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 
 use super::errors::RESPONSE_BYTES_MAX;
-use super::identity::{CallerIdentity, caller_identity};
+use super::identity::caller_identity;
 use super::{errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
-use crate::healthomics::TargetError;
-use crate::healthomics::service::{BuildFuture, ListPage, RequestFuture, ServiceFactory, TargetService};
+use crate::healthomics::service::{
+    BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
+};
 
 /// Jobs on a page of a listing: the API's maximum.
 const LIST_PAGE_JOBS: i32 = 100;
@@ -64,10 +65,10 @@ struct SdkClient {
     credentials_failed: Arc<AtomicBool>,
 }
 
-/// Changes two of the SDK's defaults. A configured endpoint, including `AWS_ENDPOINT_URL`, is used verbatim: the SDK would put
-/// `control-storage-` before its host, and such a name seldom exists. At most `RESPONSE_BYTES_MAX` of a response are read.
+/// An SDK interceptor that changes two defaults. A configured endpoint, including `AWS_ENDPOINT_URL`, is used verbatim: the SDK
+/// would put `control-storage-` before its host. At most `RESPONSE_BYTES_MAX` of a response are read.
 #[derive(Debug)]
-pub struct WireRules;
+pub struct EndpointAndSizeInterceptor;
 
 impl AwsFactory {
     /// `clock` is compared with dates in error responses: `Date` and `Retry-After`.
@@ -91,6 +92,7 @@ impl ServiceFactory for AwsFactory {
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
+            // With the resolved region: later clients keep it, and error messages name it.
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
             let current = Mutex::new(SdkClient::new(&config, sdk));
             Ok(Arc::new(AwsService { config, aws_region, current, clock: self.clock }) as Arc<dyn TargetService>)
@@ -100,7 +102,7 @@ impl ServiceFactory for AwsFactory {
 
 impl SdkClient {
     fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
-        let mut settings = aws_sdk_omics::config::Builder::from(&sdk).interceptor(WireRules);
+        let mut settings = aws_sdk_omics::config::Builder::from(&sdk).interceptor(EndpointAndSizeInterceptor);
         // Overrides the endpoint that the environment or the AWS profile sets.
         if config.endpoint_url.is_some() {
             settings.set_endpoint_url(config.endpoint_url.clone());
@@ -138,6 +140,10 @@ impl TargetService for AwsService {
         &self.aws_region
     }
 
+    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
+        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
+    }
+
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
             let client = self.current_client().await;
@@ -147,10 +153,6 @@ impl TargetService for AwsService {
                 Err(error) => Err(self.handle_error(Operation::GetReferenceImportJob, &client, &error)),
             }
         })
-    }
-
-    fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
     }
 
     fn list_reference_import_jobs<'a>(
@@ -175,9 +177,9 @@ impl TargetService for AwsService {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for WireRules {
+impl Intercept for EndpointAndSizeInterceptor {
     fn name(&self) -> &'static str {
-        "WireRules"
+        "EndpointAndSizeInterceptor"
     }
 
     fn modify_before_serialization(
@@ -186,6 +188,7 @@ impl Intercept for WireRules {
         _: &RuntimeComponents,
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        // A configured endpoint gets no `control-storage-`.
         if cfg.load::<EndpointUrl>().is_some() {
             cfg.interceptor_state().unset::<EndpointPrefix>();
         }
@@ -206,11 +209,10 @@ impl Intercept for WireRules {
 }
 
 async fn sdk_config(config: &TargetConfig) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(config.timeout);
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts.build())
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(config.timeout).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));

@@ -1,6 +1,6 @@
 //! Converts the SDK's errors to a [`RequestFailure`].
 //!
-//! The error code of a response determines the reason. If the code is unknown, the HTTP status does. Without a complete response,
+//! A response's error code determines the reason. If it is unknown or missing, the HTTP status does. Without a complete response,
 //! the cause of the SDK's error does. Quotes are redacted and shortened. `core::failure` defines what follows from a reason.
 
 use std::error::Error;
@@ -23,7 +23,7 @@ pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
 const EXCERPT_MAX: usize = 200;
 
-/// The longest quote of an unreadable body, in bytes after escaping.
+/// The longest quote of an unexpected body, in bytes before and after escaping.
 const QUOTED_BYTES_MAX: usize = 250;
 
 /// The smallest clock skew that is reported. AWS allows five minutes for most services.
@@ -51,33 +51,33 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
 // Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
 const PERMISSION: &str = "allow this identity {action}";
 const ACCESS_KEY: &str = "check the access key and the target's region";
-const SIGNATURE: &str = "check the secret key and this machine's clock{skew}";
+const SIGNING: &str = "check the secret key and this machine's clock{skew}";
 const EXPIRED: &str = "renew the credentials; check this machine's clock{skew}";
 
-/// The reason for an error code, and advice. `None` for an unknown code: the HTTP status then decides.
+/// `None` for an unknown code: the HTTP status then determines the reason.
 #[expect(clippy::match_same_arms, reason = "a line for each family of names")]
-fn reason_of_code(code: &str) -> Option<(FailureReason, &'static str)> {
+fn reason_and_advice(code: &str) -> Option<(FailureReason, Option<&'static str>)> {
     use FailureReason::{AccessDenied, Credentials, Internal, NotFound, Throttled, Timeout, Validation};
     Some(match code {
-        "ThrottlingException" | "Throttling" | "ThrottledException" => (Throttled, ""),
-        "TooManyRequestsException" | "RequestLimitExceeded" => (Throttled, ""),
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (AccessDenied, PERMISSION),
-        "OptInRequired" => (AccessDenied, "enable AWS HealthOmics for this account"),
-        "ResourceNotFoundException" => (NotFound, ""),
-        "ValidationException" | "ValidationError" => (Validation, ""),
-        "RequestTimeoutException" | "RequestTimeout" => (Timeout, ""),
-        "InternalServerException" | "InternalFailure" => (Internal, ""),
-        "ServiceUnavailable" | "ServiceUnavailableException" => (Internal, ""),
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, EXPIRED),
-        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => (Credentials, SIGNATURE),
-        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, ACCESS_KEY),
-        "IncompleteSignature" | "IncompleteSignatureException" => (Credentials, ""),
-        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Credentials, ""),
+        "ThrottlingException" | "Throttling" | "ThrottledException" => (Throttled, None),
+        "TooManyRequestsException" | "RequestLimitExceeded" => (Throttled, None),
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (AccessDenied, Some(PERMISSION)),
+        "OptInRequired" => (AccessDenied, Some("enable AWS HealthOmics for this account")),
+        "ResourceNotFoundException" => (NotFound, None),
+        "ValidationException" | "ValidationError" => (Validation, None),
+        "RequestTimeoutException" | "RequestTimeout" => (Timeout, None),
+        "InternalServerException" | "InternalFailure" => (Internal, None),
+        "ServiceUnavailable" | "ServiceUnavailableException" => (Internal, None),
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, Some(EXPIRED)),
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => (Credentials, Some(SIGNING)),
+        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, Some(ACCESS_KEY)),
+        "IncompleteSignature" | "IncompleteSignatureException" => (Credentials, None),
+        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Credentials, None),
         _ => return None,
     })
 }
 
-/// The reason for a response without a known error code. Most are from a proxy or a load balancer, so a 404 does not mean that the
+/// The reason for a response without a known error code. It may be from a proxy or a load balancer, so a 404 does not mean that the
 /// job does not exist.
 fn reason_of_status(response: &HttpResponse) -> FailureReason {
     match response.status().as_u16() {
@@ -98,13 +98,13 @@ fn service_error(
     wall: Timestamp,
 ) -> (FailureReason, String) {
     let Some(code) = error.code() else { return (reason_of_status(response), unexpected_body_message(response)) };
-    let (reason, advice) = reason_of_code(code).unwrap_or_else(|| (reason_of_status(response), ""));
+    let (reason, advice) = reason_and_advice(code).unwrap_or_else(|| (reason_of_status(response), None));
     let quote = |text: &str| excerpt(&redacted(text), EXCERPT_MAX);
     let mut message = quote(code);
     if let Some(text) = error.message().filter(|text| !text.is_empty()) {
         message = format!("{message}: {}", quote(text));
     }
-    if !advice.is_empty() {
+    if let Some(advice) = advice {
         let omics_action = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
         let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), omics_action);
         let skew = clock_skew_note(response, wall).unwrap_or_default();
@@ -160,7 +160,7 @@ fn credentials_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> 
 
 fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    // Texts of hyper-util, which has no public error types for them, and of rustls.
+    // The strings below are error texts of hyper-util, which has no public types for these errors, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
         "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
     } else if chain.contains("tunnel error") {
@@ -192,7 +192,7 @@ fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn std::error::Error>::is::<T>)
 }
 
-/// Texts of errors that only wrap their source.
+/// Texts of errors that only wrap their cause.
 const WRAPPERS: [&str; 8] = [
     "dispatch failure",
     "response error",
@@ -204,7 +204,7 @@ const WRAPPERS: [&str; 8] = [
     "client error (SendRequest)",
 ];
 
-/// The error and its sources on one line, without wrappers and repetitions.
+/// The error and its causes on one line, without wrappers and repetitions.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut links: Vec<String> = Vec::new();
     for cause in causes(error) {

@@ -7,15 +7,9 @@ use super::errors;
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::RequestFailure;
+use crate::healthomics::service::CallerIdentity;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CallerIdentity {
-    /// The ARN of the user, or of the session of a role.
-    pub arn: String,
-    pub account: String,
-}
-
-/// Sends one request to STS. Returns `None` if HealthOmics has a custom endpoint and no endpoint is set for STS: the credentials
+/// Sends one request to STS. Returns `None` if HealthOmics's endpoint is not AWS's and no endpoint is set for STS: the credentials
 /// may not be AWS's, so AWS's STS must not receive them.
 pub(super) async fn caller_identity(
     sdk: &SdkConfig,
@@ -41,7 +35,7 @@ fn configured_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
     sdk.service_config()?.load_config(key.ok()?)
 }
 
-/// True for hosts in AWS's domains, including VPC endpoints.
+/// True for hosts in these domains of AWS. VPC endpoints are among them.
 fn is_of_aws(url: &str) -> bool {
     let host = url.parse().ok().and_then(|url: http::Uri| url.host().map(str::to_owned)).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))

@@ -1,6 +1,6 @@
 //! The [`TargetService`](super::TargetService) that uses AWS's SDK.
 //!
-//! The SDK's types stay in this module. One exception: the benchmarks use the SDK interceptor [`WireRules`].
+//! The SDK's types stay in this module. [`EndpointAndSizeInterceptor`] is public for the benchmarks.
 
 mod client;
 mod errors;
@@ -8,5 +8,4 @@ mod identity;
 mod redact;
 mod responses;
 
-pub use client::{AwsFactory, WireRules};
-pub use identity::CallerIdentity;
+pub use client::{AwsFactory, EndpointAndSizeInterceptor};

@@ -1,4 +1,4 @@
-//! Removes credentials from quoted text. AWS's error for a wrong signature quotes the signed request with its session token. A
+//! Redacts credentials in quoted text. AWS's error for a wrong signature quotes the signed request with its session token. A
 //! pre-signed URL contains its signature.
 
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
         .unwrap_or_else(|_| unreachable!("a valid pattern"))
 });
 
-/// Replaces each credential in `text` with `[redacted]`.
+/// Replaces the value of each match of [`CREDENTIAL`] with `[redacted]`.
 pub(super) fn redacted(text: &str) -> String {
     CREDENTIAL.replace_all(text, "${1}[redacted]").into_owned()
 }

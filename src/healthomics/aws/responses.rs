@@ -1,7 +1,8 @@
 //! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`].
 //!
 //! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). A missing id, a job without a status, and
-//! another job or store than the requested one are errors here. A missing creation time is `None`.
+//! another job or store than the requested one are errors here. A missing creation time is `None`. A source without a status keeps
+//! the SDK's substitute.
 
 use std::collections::BTreeMap;
 
@@ -40,9 +41,9 @@ pub(super) fn list_page(
 ) -> Result<ListPage, RequestFailure> {
     let listed = response.import_jobs().iter().map(|job| {
         let (store, id) = (job.reference_store_id(), job.id());
-        let job_id = id.parse().ok().filter(|_| store == requested.as_str());
-        let job_id = job_id
-            .ok_or_else(|| protocol(format!("the listing of store {requested} contains job {store:?}/{id:?}")))?;
+        let (true, Ok(job_id)) = (store == requested.as_str(), id.parse()) else {
+            return Err(protocol(format!("the listing of store {requested} contains job {store:?}/{id:?}")));
+        };
         Ok(ListedJob { job: job_id, status: job_status(job.status())?, created_at: timestamp(job.creation_time()) })
     });
     Ok(ListPage { jobs: listed.collect::<Result<_, _>>()?, next_token: response.next_token })
@@ -64,10 +65,11 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
 }
 
 fn sources<'a>(items: &'a [ImportReferenceSourceItem]) -> Sources {
-    let mut seen: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    // Sources may share name and file; `nth` distinguishes them.
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let source = |item: &'a ImportReferenceSourceItem| {
         let (name, source_file) = (item.name().unwrap_or_default(), item.source_file().unwrap_or_default());
-        let count = seen.entry((name, source_file)).or_default();
+        let count = counts.entry((name, source_file)).or_default();
         let key = SourceKey { name: name.into(), source_file: source_file.into(), nth: *count };
         *count += 1;
         let status = SourceStatus::from(item.status().as_str());

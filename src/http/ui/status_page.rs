@@ -16,7 +16,7 @@ use super::timeline::{StatusSpan, TimeAxis, timeline};
 use crate::core::job::{JobStatus, KIND, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::database::{ReadError, Row};
+use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
 use crate::http::response::{self, render_blocking};
