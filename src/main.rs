@@ -9,9 +9,6 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use tokio::runtime::Builder;
 use tracing::Level;
 
-/// Threads that run async tasks. Two are enough for any quota: a poll takes less than 0.1 ms of CPU time.
-const WORKER_THREADS: usize = 2;
-
 /// Threads for blocking work: name resolution, files, rendering. tokio's default of 512 exceeds the unit's `TasksMax=`.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -49,9 +46,9 @@ fn disable_core_dumps() -> std::io::Result<()> {
 }
 
 fn run(command_line: CommandLine) -> Result<Exit, Failure> {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(WORKER_THREADS).max_blocking_threads(BLOCKING_THREADS_MAX).enable_all();
-    let runtime = builder.build().map_err(Failure::running)?;
+    // One thread runs all async tasks. It is enough for any quota: a poll takes less than 0.1 ms of CPU time.
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build().map_err(Failure::running)?;
     let exit = runtime.block_on(command_line.run());
     // This interrupts no database commit: each command waits for its commits.
     runtime.shutdown_background();

@@ -33,15 +33,19 @@ pub struct Args {
 /// Returns an error if the job is already watched, the configuration has errors or does not include the file, or the file cannot be
 /// written.
 pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
-    let Loaded { config, file_patterns, .. } = load(main)?;
+    let Loaded { config, files, .. } = load(main)?;
     if !config.targets.contains_key(&*args.target) {
         let targets: Vec<&str> = config.targets.keys().map(|target| &**target).collect();
         let message = format!("there is no [target.{}]; use one of: {}", args.target, targets.join(", "));
         return Err(Failure::new(Exit::Usage, message));
     }
     let name = file_name(args);
-    let directory =
-        file_patterns.iter().skip(1).find(|path| config::glob_matches_name(path, &name)).and_then(|file| file.parent());
+    let directory = files
+        .patterns
+        .iter()
+        .skip(1)
+        .find(|path| config::glob_matches_name(path, &name))
+        .and_then(|file| file.parent());
     let Some(directory) = directory else {
         let message = format!("{}: `include` does not match {name}: set include = [\"conf.d/*.toml\"]", main.display());
         return Err(Failure::config(message));

@@ -4,10 +4,11 @@
 //! and opening a pipe does not wait for its other end.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,33 @@ use super::diagnostics::{Location, Problem, Source};
 
 /// The maximum size of a file in bytes: enough for 10,000 jobs of 100 bytes each.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
+
+/// The files of a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedFiles {
+    /// The main file and the patterns of `include`, for [`stamps`].
+    pub patterns: Vec<PathBuf>,
+    /// The stamps before the files were read.
+    pub stamps: Stamps,
+}
+
+pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// Identifies the content of a file without reading it: device, inode, size and ctime. A change of permissions also changes the ctime.
+pub(super) type Stamp = (u64, u64, u64, [i64; 2]);
+
+/// Returns the stamps of the files that match `patterns` now. The stamp is `None` if the metadata of a file cannot be read.
+#[must_use]
+pub fn stamps(patterns: &[PathBuf]) -> Stamps {
+    // A directory that cannot be read has no stamps. The load reports the error.
+    let files = patterns.iter().flat_map(|pattern| matching_files(pattern).unwrap_or_default());
+    files.map(|path| (path.clone(), stamp(&path))).collect()
+}
+
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino(), file.len(), [file.ctime(), file.ctime_nsec()]))
+}
 
 impl Source {
     /// Reads a file. The text of an unreadable or binary file is empty. In other files, bytes that are not UTF-8 are replaced.
@@ -63,7 +91,7 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     if !file_name(pattern).contains('*') {
         return Ok(vec![pattern.to_owned()]);
     }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::Config;
 use super::cross_check::cross_check;
 use super::diagnostics::{Problem, Problems, Source};
-use super::files::matching_files;
+use super::files::{LoadedFiles, Stamps, matching_files, stamp};
 use super::raw::{IncludedRootTable, ParsedFile, RootTable};
 use super::reader::Reader;
 use super::{resolve, syntax};
@@ -29,9 +29,7 @@ pub struct Loaded {
     pub config: Config,
     /// The problems of the included files that were left out.
     pub problems: Problems,
-    /// What to check for changes: arguments for [`matching_files`]. They are the main file, the patterns of `include`, and the files that
-    /// match now, so that the deletion of a file is noticed even if no earlier check saw the file.
-    pub file_patterns: Vec<PathBuf>,
+    pub files: LoadedFiles,
 }
 
 /// Loads the file at `path` and the files that it includes.
@@ -51,12 +49,14 @@ pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Proble
 }
 
 fn load_files(path: &Path, extra: Option<Source>) -> Result<Loaded, Problems> {
+    let mut stamps = Stamps::from([(path.to_owned(), stamp(path))]);
     let mut main = parse_file(Source::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut config = resolve::settings(&mut main, absolute.parent().unwrap_or(Path::new("/")));
 
     let (patterns, included) = included_files(&mut main);
-    let file_patterns = [path.to_owned()].into_iter().chain(patterns).chain(included.iter().cloned()).collect();
+    let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
+    stamps.extend(included.iter().map(|path| (path.clone(), stamp(path))));
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(Source::read(path, None), false)));
     files.extend(extra.map(|source| parse_file((source, None), false)));
@@ -69,7 +69,7 @@ fn load_files(path: &Path, extra: Option<Source>) -> Result<Loaded, Problems> {
     }
     let good_files = files.into_iter().filter(|file| file.problems.is_empty());
     resolve::add_entries(&mut config, good_files.map(|file| file.root));
-    Ok(Loaded { config, problems, file_patterns })
+    Ok(Loaded { config, problems, files: LoadedFiles { patterns, stamps } })
 }
 
 fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {

@@ -32,7 +32,7 @@ use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
-pub use files::{FILE_SIZE_MAX, glob_matches_name, matching_files};
+pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
 pub use load::{Loaded, load, load_with};
 pub use schema::schema;
 pub use values::parse_endpoint_url;

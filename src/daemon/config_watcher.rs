@@ -1,16 +1,13 @@
 //! Loads the configuration again on request and when its files have changed. It never applies a configuration.
 //!
-//! Twice a second it compares names, link targets, inodes, sizes and times of the files. Unlike inotify, this also works on network
+//! Twice a second it compares names, inodes, sizes and times of the files. Unlike inotify, this also works on network
 //! file systems and for symbolic links that Kubernetes replaces. A change must be stable for one check, so that a half-written file
 //! is not loaded. A failed load is repeated every 30 s, because its cause may be outside of the files.
 //!
 //! Checks and loads run on a blocking thread, one at a time, because file systems can hang.
 
-use std::fs;
-use std::io;
 use std::mem;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::config::{self, Loaded, Problems};
+use crate::config::{Loaded, LoadedFiles, Problems, Stamps, stamps};
 use crate::core::time::Monotonic;
 use crate::reload::ReloadRequest;
 
@@ -33,18 +30,14 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Loads the configuration.
 pub type Loader = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
-/// The result of a load, and the requests that wait for it.
+/// The result of a load without `Loaded::files`, and the requests that wait for it.
 pub(super) struct ConfigLoad {
     pub outcome: Result<Loaded, Problems>,
     pub requests: Vec<ReloadRequest>,
 }
 
-/// Identifies the content of a file without reading it: path, resolved path, device, inode, size and ctime. Changes of permissions
-/// also change the ctime. `None`: the metadata cannot be read.
-type Stamp = (PathBuf, Option<(PathBuf, u64, u64, u64, [i64; 2])>);
-
 struct Check {
-    stamps: Vec<Stamp>,
+    stamps: Stamps,
     outcome: Option<Result<Loaded, Problems>>,
     requests: Vec<ReloadRequest>,
 }
@@ -58,9 +51,9 @@ pub(super) struct ConfigWatcher {
     /// The main file and the include patterns.
     patterns: Vec<PathBuf>,
     /// The stamps at the last check.
-    checked: Vec<Stamp>,
+    checked: Stamps,
     /// The stamps at the last load. `None`: a load is due.
-    loaded: Option<Vec<Stamp>>,
+    loaded: Option<Stamps>,
     next_check: Monotonic,
     next_requested_load: Monotonic,
     retry_at: Option<Monotonic>,
@@ -68,21 +61,16 @@ pub(super) struct ConfigWatcher {
 }
 
 impl ConfigWatcher {
-    pub(super) fn new(
-        loader: Loader,
-        patterns: Vec<PathBuf>,
-        queue: mpsc::Receiver<ReloadRequest>,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(loader: Loader, files: LoadedFiles, queue: mpsc::Receiver<ReloadRequest>, clock: Clock) -> Self {
         let now = clock.now().monotonic;
         Self {
             loader,
             clock,
             queue,
             requests: Vec::new(),
-            patterns,
-            checked: Vec::new(),
-            loaded: None,
+            patterns: files.patterns,
+            checked: Stamps::new(),
+            loaded: Some(files.stamps),
             next_check: now,
             next_requested_load: now,
             retry_at: None,
@@ -135,43 +123,37 @@ impl ConfigWatcher {
         let now = self.clock.now().monotonic;
         self.next_check = now + CHECK_INTERVAL;
         self.checked.clone_from(&stamps);
-        let outcome = outcome?;
+        let mut outcome = outcome?;
         self.next_requested_load = now + REQUEST_PAUSE;
         (self.loaded, self.retry_at) = (Some(stamps), None);
-        match &outcome {
-            Ok(Loaded { file_patterns, .. }) if *file_patterns != self.patterns => {
-                self.patterns.clone_from(file_patterns);
-                self.loaded = None;
+        match &mut outcome {
+            Ok(Loaded { files, .. }) => {
+                let LoadedFiles { patterns, stamps } = mem::take(files);
+                (self.patterns, self.loaded) = (patterns, Some(stamps));
             }
-            Ok(_) => {}
             Err(_) => self.retry(),
         }
         Some(ConfigLoad { outcome, requests })
     }
 }
 
-fn stamps(patterns: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &Path| -> io::Result<_> {
-        let file = fs::metadata(path)?;
-        Ok((path.canonicalize()?, file.dev(), file.ino(), file.len(), [file.ctime(), file.ctime_nsec()]))
-    };
-    // A directory or file that cannot be read has no stamps. The load reports the error.
-    let files = patterns.iter().flat_map(|pattern| config::matching_files(pattern).unwrap_or_default());
-    files.map(|path| (path.clone(), stamp(&path).ok())).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use tokio::time::timeout;
 
     use super::*;
+    use crate::config;
     use crate::reload::ReloadRequests;
 
     fn watcher(path: &Path) -> (ConfigWatcher, ReloadRequests) {
         let (requests, queue) = ReloadRequests::new();
         let (clock, main) = (Clock::system(), path.to_owned());
         let loader: Loader = Arc::new(move || config::load(&main));
-        (ConfigWatcher::new(loader, vec![path.to_owned()], queue, clock), requests)
+        let files = LoadedFiles { patterns: vec![path.to_owned()], stamps: Stamps::new() };
+        (ConfigWatcher::new(loader, files, queue, clock), requests)
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,8 +170,7 @@ mod tests {
             }
             loads
         };
-        // The first load adds the include patterns, so a second load follows.
-        assert_eq!(loads(60).await, 2);
+        assert_eq!(loads(60).await, 1);
         for edit in ["database.path = \"other.db\"\n", "database.path = \"third.db\"\n"] {
             fs::write(&path, edit).expect("a file");
             assert_eq!(loads(2).await, 1, "{edit}");
@@ -201,8 +182,7 @@ mod tests {
         fs::create_dir(folder.path().join("conf.d")).expect("a directory");
         assert_eq!(loads(60).await, 0, "no file has changed");
         fs::write(folder.path().join("conf.d/a.toml"), "").expect("a file");
-        // The load adds this file to the watched files, so a second load follows.
-        assert_eq!(loads(2).await, 2, "a new included file");
+        assert_eq!(loads(2).await, 1, "a new included file");
         for _ in 0..1_000 {
             requests.send();
         }
@@ -223,8 +203,7 @@ mod tests {
     async fn a_file_is_loaded_only_when_two_checks_in_a_row_find_it_unchanged() {
         let folder = tempfile::tempdir().expect("a directory");
         let (mut watcher, _requests) = watcher(&folder.path().join("refwatch.toml"));
-        watcher.loaded = Some(Vec::new());
-        let stamps = |size| vec![("a".into(), Some(("a".into(), 1, 1, size, [0; 2])))];
+        let stamps = |size| Stamps::from([("a".into(), Some((1, 1, size, [0; 2])))]);
         for size in [1, 2] {
             let check = Check { stamps: stamps(size), outcome: None, requests: Vec::new() };
             assert!(watcher.finish_check(check).is_none());

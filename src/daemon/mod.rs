@@ -93,8 +93,9 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`DaemonError`].
-    pub async fn start(loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
-        let Loaded { config, problems, file_patterns } = loaded.clone();
+    pub async fn start(mut loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
+        let files = std::mem::take(&mut loaded.files);
+        let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
@@ -145,7 +146,7 @@ impl Daemon {
             shared.update_daemon(|daemon| daemon.database_error = None);
         }
         publish_config(&context, &config, &problems);
-        let config_watcher = ConfigWatcher::new(load_config, file_patterns, queue, clock);
+        let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
         let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
             config,

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 use rustix::fs::{Access, access};
 
-use super::file::{SUFFIXES, with_suffix};
+/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order, because it
+/// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
+pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// The database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -156,4 +158,10 @@ fn describe_users(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     let owner = existing.map(|(path, found)| format!(", and {} belongs to user {}", path.display(), found.uid()));
     format!("refwatch runs as user {}{}", rustix::process::geteuid().as_raw(), owner.unwrap_or_default())
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

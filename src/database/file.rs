@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
-use super::errors::OpenError;
+use super::errors::{OpenError, SUFFIXES, with_suffix};
 use super::schema;
 use crate::core::time::Timestamp;
 
@@ -29,10 +29,6 @@ const DIRECTORY_MODE: u32 = 0o750;
 
 /// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
 const PID_WIDTH: usize = 19;
-
-/// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order, because it
-/// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
-pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Offset of the write version in the header of a database file, and the highest version: WAL.
 const WRITE_VERSION_OFFSET: u64 = 18;
@@ -240,12 +236,6 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
-}
-
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 fn sync(path: &Path) -> Result<(), OpenError> {

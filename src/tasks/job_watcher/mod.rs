@@ -69,26 +69,26 @@ impl JobWatcher {
 
     /// Runs until `stop` is signalled, until a discovered job expires, or until a job with its own entry is not polled any
     /// more. A commit attempt in progress ends first.
-    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), WriterStopped> {
+    pub(crate) async fn run(&mut self, stop: &mut oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
             if self.poller.due().is_none() {
                 tokio::select! {
                     biased;
-                    _ = &mut stop => return Ok(()),
+                    _ = &mut *stop => return Ok(()),
                     () = self.context.clock.sleep(self.max_wait_for_hint()) => return Ok(()),
                     () = self.poller.wait_for_hint_after_end() => {}
                 }
             }
             let decision = tokio::select! {
                 biased;
-                _ = &mut stop => return self.save_last_seen().await,
+                _ = &mut *stop => return self.save_last_seen().await,
                 decision = self.poller.poll() => decision,
             };
             let Some(decision) = decision else {
                 self.publish_view_and_report(self.context.clock.now());
                 continue;
             };
-            if !self.commit(&decision.change, &mut stop).await? {
+            if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
             // During an outage, an unseen or vanished job may still exist.

@@ -314,8 +314,8 @@ impl Supervisor {
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), entry.policy, known.map(Arc::new), slot, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
-        let watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
-        self.tasks.start(TaskKey::JobWatcher(id), restarts, |stop| watcher.run(stop));
+        let mut watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
+        self.tasks.start(TaskKey::JobWatcher(id), restarts, |mut stop| async move { watcher.run(&mut stop).await });
     }
 
     fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restarts: u32) {

@@ -22,29 +22,17 @@ struct Tracer(Child);
 impl Tracer {
     /// Attaches to all threads. `None` if strace is missing or may not attach.
     fn on(process: &Process, arguments: &[&str]) -> Option<Self> {
-        Self::attach(process, &[&["-f"], arguments].concat(), &format!("/proc/{}/task", process.pid()))
-    }
-
-    /// Attaches to the main thread only.
-    fn on_first_thread(process: &Process, arguments: &[&str]) -> Option<Self> {
-        Self::attach(process, arguments, &format!("/proc/{0}/task/{0}", process.pid()))
-    }
-
-    /// `threads` is the /proc directory of one thread or of all.
-    fn attach(process: &Process, arguments: &[&str], threads: &str) -> Option<Self> {
         let mut command = Command::new("strace");
-        command.args(["-qq", "-o", "/dev/null", "-p", &process.pid().to_string()]).args(arguments);
+        command.args(["-qq", "-o", "/dev/null", "-f", "-p", &process.pid().to_string()]).args(arguments);
         let Ok(child) = command.stderr(Stdio::null()).spawn() else { return skipped("no strace") };
         let mut tracer = Self(child);
-        let status = |directory: &Path| fs::read_to_string(directory.join("status")).ok();
+        let threads = format!("/proc/{}/task", process.pid());
         let attached = eventually("strace", || {
             if tracer.0.try_wait().expect("a child").is_some() {
                 return Some(false);
             }
-            let one = status(Path::new(threads));
-            let all = fs::read_dir(threads).expect("its threads").filter_map(|task| status(&task.ok()?.path()));
-            let mut statuses: Box<dyn Iterator<Item = String>> =
-                if one.is_some() { Box::new(one.into_iter()) } else { Box::new(all) };
+            let threads = fs::read_dir(&threads).expect("its threads");
+            let mut statuses = threads.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
             statuses.all(|status| !status.contains("TracerPid:\t0\n")).then_some(true)
         });
         if attached { Some(tracer) } else { skipped("strace may not attach") }

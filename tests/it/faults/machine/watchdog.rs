@@ -1,4 +1,4 @@
-//! Faults 96 to 98: watchdog pings to systemd. They depend on progress of the main loop, the runtime and the database only.
+//! Faults 96 to 98: watchdog pings to systemd. They depend on progress of the main loop and the database only.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -62,19 +62,6 @@ impl Watched {
 }
 
 #[test]
-fn fault_096_watchdog_pings_stop_while_the_main_loop_is_stuck() {
-    let watched = Watched::start("600");
-    // The main loop runs on the main thread and connects to systemd there. Another thread sends the ping.
-    let stuck = ["-e", "trace=connect", "-e", "inject=connect:delay_enter=100000000"];
-    let Some(tracer) = Tracer::on_first_thread(&watched.daemon, &stuck) else { return };
-    watched.expect_silence();
-    // Only the main loop is stuck.
-    assert_eq!(get(watched.daemon.address(), "/-/healthy").0, 200);
-    drop(tracer);
-    watched.expect_pings(2);
-}
-
-#[test]
 fn a_configuration_on_a_hanging_disk_blocks_nothing_else() {
     let watched = Watched::start("600");
     let config = watched.workspace.path("refwatch.toml");
@@ -87,8 +74,9 @@ fn a_configuration_on_a_hanging_disk_blocks_nothing_else() {
 }
 
 #[test]
-fn fault_096_watchdog_pings_stop_while_all_runtime_threads_are_stuck() {
+fn fault_096_watchdog_pings_stop_while_the_main_loop_is_stuck() {
     let watched = Watched::start("600");
+    // The main loop and all tasks run on one thread.
     let stuck = ["-e", "trace=epoll_wait,epoll_pwait", "-e", "inject=epoll_wait,epoll_pwait:delay_enter=100000000"];
     let Some(tracer) = Tracer::on(&watched.daemon, &stuck) else { return };
     watched.expect_silence();
