@@ -31,8 +31,9 @@ struct Entry<'a> {
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
-/// Checks all files. Leaving out a file removes its targets, which can break entries of other files. So the files without a problem are
-/// checked again until no new problem is found. File 0 is the main file: a problem in it rejects the configuration and ends the checks.
+/// Checks all files once, so that every problem is reported. A file with a problem is left out with its targets, which can break entries
+/// of other files. So the files without a problem are checked again until no new problem is found. File 0 is the main file: a problem in
+/// it rejects the configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
     let mut checks_bad_files = true;
     loop {
@@ -192,7 +193,7 @@ impl Checker<'_> {
     }
 
     /// Reports jobs whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped.
-    /// A job is accepted if more entries use its store's id as a store than its own id.
+    /// If more entries use the store's id as a store than the job's id, the ids of this entry are in order.
     fn check_swapped_ids(&mut self, entries: &[Entry<'_>]) {
         // Counts the entries of each store, and keeps the span of the first one.
         let mut stores: BTreeMap<&str, (usize, FileSpan)> = BTreeMap::new();

@@ -18,7 +18,7 @@ impl Config {
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {
         let Self { targets, watch_list: WatchList { jobs, stores }, poll, database, http, log } = self;
-        // Targets inherit `timeout` from [poll]. `PollConfig` has no field for it.
+        // `timeout` is a key of [poll], but each target holds its value.
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));

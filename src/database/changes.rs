@@ -42,6 +42,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &Wat
         (_, _, Some(detail)) => is_last(transaction, watch_id, detail)?,
         (_, Some(source), None) => is_last(transaction, watch_id, source)?,
         (Some(transition), None, None) => is_last(transaction, watch_id, transition)?,
+        // An empty change has no rows.
         (None, None, None) => true,
     };
     if is_stored {

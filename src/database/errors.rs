@@ -95,7 +95,8 @@ pub enum WriterError {
 }
 
 impl OpenError {
-    /// Whether opening may succeed later without a restart: after [`Self::Sqlite`], or if the disk is full, read-only or failing.
+    /// Whether the daemon retries: after an error of SQLite, or while the disk is full, read-only or failing. Other errors need an
+    /// operator.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -130,7 +131,7 @@ impl OpenError {
         Self::Damaged { path: path.into(), reason: reason.to_string() }
     }
 
-    /// A system call on `path` failed. `operation` completes "cannot".
+    /// Returns the function that maps an error of a system call on `path`. `operation` completes "cannot".
     pub(super) fn of_system(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::PermissionDenied => {

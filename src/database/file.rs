@@ -40,8 +40,8 @@ const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').re
 /// The path of a database, and the locked lock file beside it. Until it is dropped, no other process can acquire the same path.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
-    /// Absolute, so that SQLite does not parse it as a URI. If the file existed before, symbolic links are resolved, so that they share
-    /// the lock of the file.
+    /// Absolute, so that SQLite does not parse it as a URI. If the file existed before, symbolic links are resolved: every link to the
+    /// file leads to the same lock file.
     pub(super) path: PathBuf,
     lock_file: File,
     /// Whether the database was not closed, or an operation has failed since it was opened.
@@ -96,12 +96,12 @@ impl DatabaseFile {
         let failed = |error| OpenError::of_sqlite(path, error);
         let wal = with_suffix(path, "-wal");
         let has_wal = wal.exists();
-        // A crash before WAL mode was set leaves a hot journal. Any read rolls it back.
+        // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read does it.
         if with_suffix(path, "-journal").exists() {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
-        // Read-only: closing a writable connection would checkpoint the WAL, and so change a file that may be rejected.
+        // The check itself is read-only: closing a writable connection would move the WAL into a file that may be rejected.
         read_only(path, |connection, path| schema::check(connection, path, self.unclean || has_wal))?;
         let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         for (setting, wanted) in [
@@ -121,7 +121,8 @@ impl DatabaseFile {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
         schema::migrate(&mut connection, path)?;
         if has_wal {
-            // A killed daemon may have left a commit only in the kernel's page cache. It must reach the disk before its rows are used.
+            // A daemon that was killed during a commit may have written rows without syncing them. They must reach the disk before
+            // they are used.
             [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;
         }
         self.unclean = false;

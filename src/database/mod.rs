@@ -43,7 +43,7 @@ pub struct Database {
     health: watch::Receiver<Option<String>>,
 }
 
-/// The jobs of a query.
+/// Selects the jobs to restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
     These(Vec<Arc<WatchId>>),

@@ -135,8 +135,8 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
     by_id.extend(load(connection, watch_id, Entry::Detail)?);
     let mut state: Option<JobState> = None;
     for entry in by_id.into_values() {
-        match (entry, &mut state) {
-            (Entry::Transition(transition), slot) => *slot = Some(replay_transition(transition, slot.take())),
+        match (entry, state.as_mut()) {
+            (Entry::Transition(transition), _) => state = Some(replay_transition(transition, state)),
             (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
                 state.sources.insert(key, to);
@@ -159,11 +159,11 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 /// A job that the service returned has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (created_before, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
+    let (earlier_created_at, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
     JobState {
         status: to,
         status_message,
-        created_at: created_at.or(created_before),
+        created_at: created_at.or(earlier_created_at),
         completed_at,
         sources,
         since: observed_at,
@@ -172,9 +172,10 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
     }
 }
 
-/// Applies a detail. Vanished and Returned do not move `last_seen`, the time at which the status was last observed: a 404 shows no
-/// status, and the first response after it may show an ended job as live, which `JobTracker` does not trust until the next response.
-/// A creation time that cannot be parsed becomes `None`.
+/// Applies a detail. A creation time that cannot be parsed becomes `None`.
+///
+/// `last_seen` is when the status was last observed. A 404 shows no status. `JobTracker` does not trust the first response after a 404,
+/// because it may show an ended job as live. So Vanished and Returned do not move `last_seen`.
 fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,

@@ -71,10 +71,10 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Ope
     if (application_id, user_version, objects) == (0, 0, 0) {
         return Ok(0);
     }
+    if application_id != APPLICATION_ID {
+        return Err(OpenError::damaged(path, &"it is the database of another application"));
+    }
     match usize::try_from(user_version) {
-        _ if application_id != APPLICATION_ID => {
-            Err(OpenError::damaged(path, &"it is the database of another application"))
-        }
         Ok(found) if found > VERSION => Err(OpenError::NewerSchema { path: path.into(), found, known: VERSION }),
         Ok(found) if found > 0 => Ok(found),
         Ok(_) | Err(_) => Err(OpenError::damaged(path, &"its schema has no version")),

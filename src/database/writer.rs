@@ -128,8 +128,7 @@ impl Writer {
                         drop(reply.send(read));
                     }
                     Request::DeleteEnded { cutoff, watched, reply } => {
-                        // The group need not be committed first: a job with a queued change is normally in `watched`. Otherwise only
-                        // the rows of that change remain.
+                        // The group need not be committed first: a job with a queued change is normally in `watched`.
                         let deleted = self.commit(|transaction| changes::delete_ended(transaction, cutoff, &watched));
                         drop(reply.send(deleted));
                     }
@@ -150,6 +149,7 @@ impl Writer {
         let error = match self.connection.take().map(Connection::close) {
             Some(Ok(())) => self.file.mark_closed().err().map(|error| error.to_string()),
             Some(Err((_, error))) => Some(error.to_string()),
+            // The lock file still names this process, so the next start checks the database.
             None => None,
         };
         if let Some(error) = error {
@@ -198,7 +198,7 @@ impl Writer {
     fn probe(&mut self) -> Result<(), WriterError> {
         let result = self.execute(|connection| {
             connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
-            // The kernel caches the same pages.
+            // SQLite's page cache would stay in memory between commits. The kernel caches the same pages.
             connection.execute_batch("PRAGMA shrink_memory")
         });
         self.publish_health(result.as_ref().err());

@@ -47,7 +47,8 @@ impl Breakers {
         Self { target, clock, state, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
     }
 
-    /// Waits at the breaker of this operation on this store, then at the target's, for closed breakers or the right to probe.
+    /// Waits at two breakers, one after the other: that of this operation on this store, and the target's. A pass means that the
+    /// breaker is closed, or that the request may probe it.
     pub(super) async fn wait_for_passes(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
         let store_pass = self.wait_for_pass(BreakerKey::Store(operation, store.clone())).await;
         [store_pass, self.wait_for_pass(BreakerKey::Target).await]
@@ -59,6 +60,7 @@ impl Breakers {
         loop {
             // Created before the check, so that no close is missed.
             let any_closes = self.breaker_closed.notified();
+            // The breaker is closed. A probe permit that was acquired before is not needed any more.
             let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
             if probe_permit.is_none() {
                 let queue = self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new)));

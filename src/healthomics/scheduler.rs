@@ -1,8 +1,8 @@
 //! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! Two FIFO locks are its queues. Routine requests queue on `routine`. The owner of `routine` and all hinted requests queue on
-//! `next_slot`, so a hinted request waits for at most one routine request. The owner of `next_slot` waits for an in-flight permit,
-//! then for the pacer.
+//! Two FIFO locks are its queues. The owner of `next_slot` is the request that is sent next: it waits for an in-flight permit, then
+//! for the pacer. Hinted requests queue on `next_slot`. Routine requests queue on `routine`, and only the owner of `routine` queues on
+//! `next_slot`. So a hinted request waits for at most one routine request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use crate::instruments::OperationInstruments;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// A listing shows that the job has changed. The request is sent before all waiting routine requests but at most one.
+    /// A hint: a listing shows that the job has changed. At most one waiting routine request is sent before this request.
     Hinted,
     Routine,
 }

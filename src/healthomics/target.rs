@@ -106,8 +106,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until a breaker that can block polls of `store` has closed after `since`. If none closes, it waits forever: race it
-    /// with the backoff of the request that was sent at `since` and failed. Cancel safe.
+    /// `since` is when a failed request was sent. Waits until a breaker that can block polls of `store` has closed after that. If none
+    /// closes, it waits forever: race it with the backoff of the request. Cancel safe.
     pub async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(store, since).await;
     }

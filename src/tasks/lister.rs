@@ -226,6 +226,7 @@ impl Lister {
         }
         let now = self.context.clock.now().wall;
         if let Some(window) = &mut self.window {
+            // Also after a listing that was cut short: the next listing begins at the newest job of this one.
             if not_watched_because.is_none() {
                 window.record_listing(created_after.unwrap_or(Timestamp::MIN), newest, now);
             }
@@ -260,10 +261,10 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Jobs of unknown age are ignored: otherwise the whole store would be listed. Their first poll is usually due already.
+            // Jobs of unknown age are ignored, because the whole store would be listed. Their first poll, usually due now, tells their age.
             window.list_from(created.flatten().min())
         } else {
-            // The listing stops once all listable jobs were listed, so a job of unknown age may remove the bound.
+            // The listing stops once all listable jobs were listed, so it needs no bound while the age of a job is unknown.
             created.collect::<Option<Vec<_>>>()?.into_iter().min()?
         };
         from.checked_sub(CREATED_SLACK).ok()
@@ -339,7 +340,7 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // `wait_for_breaker_close` does not watch the breaker of this store's listings: a denied listing waits for the whole pause.
+        // `wait_for_breaker_close` watches the breakers of polls, not of listings: a denied listing waits for the whole pause.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();

@@ -9,6 +9,7 @@
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes: no retry can succeed, or its task panicked too often.
 //! - A *hint* asks a job watcher to poll now. A *listable* job has a next poll that a listing can replace.
+//! - While listings of a store succeed, its listable jobs are polled only once in a *safety interval*, in case listings are wrong.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished or, if it was never
 //!   seen, since its task started. While it is polled, it expires only right after a poll, if `Decision::may_expire` is true.
 //!   Before its task starts, it expires without a poll, except a vanished job when its store's lister starts.

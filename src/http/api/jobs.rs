@@ -12,7 +12,7 @@ use crate::http::app_state::AppState;
 use crate::http::response::{json, render_blocking, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
-/// Sources listed for each job. A safety limit: `StartReferenceImportJob` accepts no more today. The counts include all sources.
+/// Sources listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100. The counts include all sources.
 pub const SOURCES_LISTED_MAX: usize = 100;
 
 /// One watch. `watch` is its configured name.

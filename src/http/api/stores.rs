@@ -9,7 +9,7 @@ use crate::core::sanitize::Sanitized;
 use crate::http::app_state::AppState;
 use crate::http::response::{json, render_blocking, rfc3339};
 
-/// One `[[store]]` entry. `watch` is its configured name.
+/// One `[[store]]` entry. `watch` is its configured name, which its jobs share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
     pub watch: String,

@@ -44,7 +44,7 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
 fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     if is_chunked || !request.body().is_end_stream() {
-        // Only a body with a declared length is "too large".
+        // The length of a chunked body is unknown, so it cannot be called too large.
         let status = if is_chunked { StatusCode::BAD_REQUEST } else { StatusCode::PAYLOAD_TOO_LARGE };
         // The unread body could be parsed as the next request, so the connection is closed.
         return Some((status, [(header::CONNECTION, "close")], "a request body is not allowed\n").into_response());
@@ -58,8 +58,8 @@ fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Respons
         }
         Some(_) => {}
     }
-    let is_read = [Method::GET, Method::HEAD].contains(request.method());
-    (!is_read).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
+    let is_get = [Method::GET, Method::HEAD].contains(request.method());
+    (!is_get).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
 }
 
 /// `None` if the request has no valid Host header, or several, or its URL has another host or port.

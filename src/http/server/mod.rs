@@ -44,7 +44,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
-/// The pause after a failed accept, or until a connection ends. Without descriptors the next accept would fail at once.
+/// The pause after a failed accept: without descriptors the next accept would fail at once. The end of a connection ends it early.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Simultaneous connections, if the process may open at least four times as many descriptors.
@@ -55,11 +55,11 @@ pub struct Limits {
     /// Simultaneous connections. Each may hold a complete response in memory. Two Prometheus servers, people and scripts need
     /// about ten.
     pub connections: usize,
-    /// Time for the TLS handshake, and for the headers of a request with the wait for their first byte (keep-alive).
+    /// Time for the TLS handshake. Also the time from the end of a response to the end of the next request's headers.
     pub header_read: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
-    /// Time to finish the current request after that age or a stop. It is a part of the 5 s that a shutdown takes at most.
+    /// Time to finish the current request after that age or a stop. A shutdown takes at most 5 s, this time included.
     pub drain: Duration,
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Sort {
     Name,
     #[serde(rename = "-name")]
     NameDescending,
-    /// The latest change first.
+    /// By the time in the present status, the shortest first.
     #[serde(rename = "duration")]
     Duration,
     #[serde(rename = "-duration")]

@@ -55,8 +55,8 @@ pub(super) struct TimeAxis {
 }
 
 impl TimeAxis {
-    /// Begins with the job's creation or the first span, whichever is earlier. If the last span is terminal, the axis ends with
-    /// the completion or that span, whichever is earlier; otherwise when the job vanished or `now`. `None` without spans.
+    /// Begins with the job's creation or the first span, the earlier of the two. If the job has ended, the axis ends with its completion
+    /// or its last span, the earlier of the two. If not, it ends when the job vanished, or `now`. `None` without spans.
     pub(super) fn of_job(spans: &[StatusSpan], job: &JobState, now: Timestamp) -> Option<Self> {
         let (first, last) = (spans.first()?, spans.last()?);
         let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));

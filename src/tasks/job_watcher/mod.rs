@@ -91,7 +91,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // During an outage, an unseen or vanished job may still exist.
+            // A failed poll does not let an unseen or vanished job expire, because the job may still exist.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -125,8 +125,8 @@ impl JobWatcher {
     /// Saves when the status was last observed, which is the lower bound for the time of the next transition. A failed commit is
     /// not repeated: an older bound is less exact, but correct.
     async fn save_last_seen(&self) -> Result<(), WriterStopped> {
-        let polled = self.view.last_successful_poll.and(self.poller.known());
-        let Some(known) = polled.filter(|known| !known.status.is_terminal() && known.vanished_at.is_none()) else {
+        let known = self.poller.known().filter(|known| !known.status.is_terminal() && known.vanished_at.is_none());
+        let (Some(_), Some(known)) = (self.view.last_successful_poll, known) else {
             return Ok(());
         };
         let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: known.last_seen };

@@ -88,8 +88,8 @@ impl Poller {
         Some(decision)
     }
 
-    /// Waits until an ended job has a hint, because it may have been reopened. Then the job is due now. The hint may be older than
-    /// its end. Never returns if the next action is not `Finished`.
+    /// Waits until an ended job has a hint, because it may have been reopened. Then the job is due now. A hint from before the end
+    /// costs one needless poll. Never returns if the next action is not `Finished`.
     pub(crate) async fn wait_for_hint_after_end(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
@@ -130,7 +130,7 @@ impl Poller {
 
 impl Failing {
     fn new(failure: &RequestFailure, sent: Monotonic) -> Self {
-        // Only failures of a whole store or target open a circuit breaker. `wait_for_breaker_close` watches both.
+        // Only failures of a whole store or target open a circuit breaker. `wait_for_breaker_close` watches the breakers of polls.
         let has_breaker = failure.reason.class().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
         Self { sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }
