@@ -42,7 +42,6 @@ pub struct Instruments {
     quota_wait: HistogramVec,
     quota_allowed: GaugeVec,
     quota_configured: GaugeVec,
-    /// Contains all of the above.
     pub registry: Registry,
     /// The key is target and operation.
     operations: Arc<Mutex<BTreeMap<(String, String), OperationInstruments>>>,
@@ -133,7 +132,6 @@ impl Instruments {
         })
     }
 
-    /// Counts a committed transition.
     pub fn count_transition(&self, target: &str, to: &JobStatus) {
         self.transitions.with_label_values(&[target, KIND, to.label()]).inc();
     }

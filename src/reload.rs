@@ -10,10 +10,8 @@ const QUEUE_LENGTH: usize = 64;
 /// The result of a reload as text: a summary of the new configuration, or the diagnostics.
 pub type ReloadResult = Result<String, String>;
 
-/// Receives the result of the reload.
 pub type ReloadRequest = oneshot::Sender<ReloadResult>;
 
-/// The sender of the queue.
 #[derive(Clone, Debug)]
 pub struct ReloadRequests(mpsc::Sender<ReloadRequest>);
 

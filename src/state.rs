@@ -14,7 +14,6 @@ use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Transition;
 
-/// Failed polls kept for each watch.
 pub const RECENT_FAILURES_MAX: usize = 20;
 
 /// Transitions buffered for a slow subscriber. A slower subscriber loses the oldest and receives the number of lost transitions.
@@ -30,7 +29,6 @@ pub struct SharedState {
 /// The health of the database or of a target: `None` while it works, otherwise the error.
 pub type Health = watch::Receiver<Option<String>>;
 
-/// A committed transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransitionEvent {
     /// The `watch` label.
@@ -74,7 +72,6 @@ pub struct WatchStatus {
 }
 
 impl WatchStatus {
-    /// The status before the first poll.
     #[must_use]
     pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>) -> Self {
         Self {
@@ -95,7 +92,6 @@ impl WatchStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {
     Live,
-    /// The job has ended.
     Finished,
     /// The job is not polled until the configuration changes. Contains the reason.
     Parked(String),
@@ -104,7 +100,6 @@ pub enum WatchState {
 impl WatchState {
     pub const LABELS: [&'static str; 3] = ["live", "finished", "parked"];
 
-    /// The metric label.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -188,7 +183,6 @@ impl SharedState {
         self.write().watches.insert(Arc::clone(&watch.id), watch);
     }
 
-    /// Sends a transition to every subscriber.
     pub fn broadcast(&self, event: TransitionEvent) {
         // The error means that there is no subscriber.
         drop(self.transitions.send(Arc::new(event)));

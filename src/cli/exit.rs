@@ -31,7 +31,6 @@ pub enum Exit {
     TimedOut = 124,
 }
 
-/// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,

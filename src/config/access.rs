@@ -9,7 +9,6 @@ use bcrypt::HashParts;
 /// The TLS files of the listener, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// The certificate and its intermediates.
     pub cert: PathBuf,
     pub key: PathBuf,
     /// The CA certificates for client certificates. `None`: no client certificate is requested.

@@ -45,7 +45,6 @@ pub(super) struct Location {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Mark {
-    /// Counted from 1.
     line: usize,
     /// In characters, counted from 1.
     column: usize,

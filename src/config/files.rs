@@ -19,7 +19,6 @@ use super::diagnostics::{Location, Problem, Source};
 /// The maximum size of a file in bytes: enough for 10,000 jobs of 100 bytes each.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
-/// The files of a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadedFiles {
     /// The main file and the patterns of `include`, for [`stamps`].

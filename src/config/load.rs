@@ -19,7 +19,6 @@ use super::{resolve, syntax};
 /// The maximum number of problems reported for one file.
 const PROBLEMS_MAX: usize = 100;
 
-/// The default of `include`.
 const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
 
 /// A configuration, and the problems of the files that were left out of it.

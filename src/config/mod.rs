@@ -78,11 +78,9 @@ pub struct TargetConfig {
     pub region: Option<String>,
     /// A profile of the shared AWS configuration files.
     pub profile: Option<String>,
-    /// The role to assume.
     pub role_arn: Option<String>,
     /// The external id that the role requires.
     pub external_id: Option<String>,
-    /// Replaces AWS's endpoint.
     pub endpoint_url: Option<String>,
     pub quota: Quota,
     /// The timeout of one request: credentials, connect, headers and body.
@@ -207,7 +205,6 @@ impl HttpConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// The minimum level of logged events.
     pub level: Level,
     pub format: LogFormat,
     /// The directory of log files. `None`: standard error only.
@@ -252,7 +249,6 @@ pub struct PollConfig {
     pub interval: Option<Duration>,
     /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
     pub min_interval: Duration,
-    /// The delay after a failed poll.
     pub backoff: BackoffPolicy,
     /// Whether to list a store's jobs if that saves polls.
     pub use_list: bool,

@@ -147,7 +147,6 @@ tables! {
     }
 }
 
-/// A parsed file with its problems.
 pub(super) struct ParsedFile {
     pub source: Source,
     /// Invalid values are absent; after a syntax error, all values. An included file has only the keys of `IncludedRootTable`.

@@ -24,7 +24,6 @@ pub(super) trait Table: Default {
     fn read_fields(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self;
 }
 
-/// A key of a table.
 pub(super) struct Key {
     pub name: &'static str,
     pub description: &'static str,
@@ -70,7 +69,6 @@ pub(super) trait Field {
     fn schema() -> Json;
 }
 
-/// A single value.
 impl<K: Kind> Field for K {
     type Parsed = Option<Spanned<K::Value>>;
 
@@ -83,7 +81,6 @@ impl<K: Kind> Field for K {
     }
 }
 
-/// An array.
 pub(super) struct List<F>(PhantomData<F>);
 
 impl<F: Field> Field for List<F> {
@@ -102,7 +99,6 @@ impl<F: Field> Field for List<F> {
     }
 }
 
-/// A table.
 pub(super) struct Nested<T>(PhantomData<T>);
 
 impl<T: Table> Field for Nested<T> {

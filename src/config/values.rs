@@ -32,7 +32,6 @@ pub(super) trait Kind {
     fn schema() -> Json;
 }
 
-/// Why a value is rejected.
 pub(super) struct Invalid {
     /// Follows the key's name in the message.
     pub rule: String,
@@ -45,7 +44,6 @@ impl Invalid {
     }
 }
 
-/// Declares a kind.
 macro_rules! kind {
     ($name:ident, $value:ty, $schema:expr, $convert:expr) => {
         pub(super) enum $name {}
@@ -65,7 +63,6 @@ macro_rules! kind {
     };
 }
 
-/// Declares a kind of duration.
 macro_rules! duration {
     ($name:ident, $min:expr, $max:expr) => {
         kind!($name, Duration, duration_schema(&($min..=$max)), |value| {

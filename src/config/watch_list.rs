@@ -18,7 +18,6 @@ pub struct WatchList {
     pub stores: BTreeMap<TargetStore, StoreEntry>,
 }
 
-/// The settings of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobEntry {
     /// The value of the metric label `watch`.
@@ -28,7 +27,6 @@ pub struct JobEntry {
     pub remove_after: Option<Duration>,
 }
 
-/// The settings of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEntry {
     /// The maximum age of a job when refwatch first lists the store.

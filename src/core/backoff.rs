@@ -13,7 +13,6 @@ const MULTIPLIER: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackoffPolicy {
-    /// The delay after the first failure.
     pub initial: Duration,
     pub max: Duration,
 }
@@ -49,7 +48,6 @@ impl Backoff {
         interval.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Restarts at the initial delay.
     pub fn reset(&mut self) {
         self.intervals = None;
     }

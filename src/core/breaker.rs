@@ -26,19 +26,15 @@ const UNREACHABLE_PROBE_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 struct CircuitBreaker {
-    /// Consecutive failures.
     failures: u32,
     /// When the first of them was known.
     first_failure: Option<Monotonic>,
-    /// The delay between probes.
     backoff: Backoff,
     /// `None` while the breaker is closed.
     open_state: Option<OpenState>,
-    /// When the breaker closed last.
     closed_at: Option<Monotonic>,
 }
 
-/// The state of an open breaker.
 #[derive(Clone, Debug)]
 pub struct OpenState {
     /// The message of the failure that opened the breaker, or of the last failed probe.
@@ -93,7 +89,6 @@ impl CircuitBreaker {
     }
 }
 
-/// Every breaker of one target.
 #[derive(Debug)]
 pub struct TargetBreakers {
     policy: BackoffPolicy,

@@ -76,7 +76,6 @@ pub enum QuotaEvidence {
 /// Everything that follows from a failure's reason.
 #[derive(Clone, Copy, Debug)]
 pub struct FailureClass {
-    /// The metric label.
     pub label: &'static str,
     pub retry: RetryClass,
     pub scope: Scope,
@@ -102,7 +101,6 @@ macro_rules! failure_reasons {
         impl FailureReason {
             pub const ALL: [Self; [$($label),*].len()] = [$(Self::$reason),*];
 
-            /// The reason's row of the table.
             #[must_use]
             pub const fn class(self) -> FailureClass {
                 match self {
@@ -160,7 +158,6 @@ failure_reasons! {
 }
 
 impl FailureReason {
-    /// The metric label.
     #[must_use]
     pub const fn label(self) -> &'static str {
         self.class().label

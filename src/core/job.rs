@@ -144,7 +144,6 @@ macro_rules! status {
                 [$($word,)+ UNKNOWN_LABEL].into_iter()
             }
 
-            /// The metric label.
             #[must_use]
             pub fn label(&self) -> &'static str {
                 Self::labels().nth(self.index()).unwrap_or(UNKNOWN_LABEL)
@@ -175,7 +174,6 @@ macro_rules! status {
 }
 
 status!(
-    /// The status of an import job.
     JobStatus [7] {
         Submitted = "SUBMITTED",
         InProgress = "IN_PROGRESS",
@@ -215,7 +213,6 @@ impl JobStatus {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey {
     pub name: Box<str>,
-    /// The location of the source file.
     pub source_file: Box<str>,
     /// The position among the sources with the same name and file, from 0.
     pub nth: u32,

@@ -55,7 +55,7 @@ const LASTING_FAILURES: u32 = 4;
 /// The longest `Retry-After` for which listings still replace polls.
 const SHORT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What follows from a failed request, the `consecutive`th in a row.
+/// Decides how to continue after the `consecutive`th failed listing in a row.
 #[must_use]
 pub fn after_failure(failure: &RequestFailure, consecutive: u32) -> ListingFailure {
     let long_wait = failure.retry_after.is_some_and(|wait| wait > SHORT_RETRY_AFTER);

@@ -5,7 +5,6 @@
 use super::job::{JobStatus, Source, SourceKey, SourceStatus};
 use super::time::Timestamp;
 
-/// A change of a job's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// `None` at the first observation of the job.
@@ -22,7 +21,6 @@ pub struct Transition {
     pub anomaly: Option<Anomaly>,
 }
 
-/// A change of a source's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceTransition {
     pub key: SourceKey,
@@ -59,7 +57,6 @@ impl DetailKind {
     pub const ALL: [Self; 5] =
         [Self::StatusMessage, Self::CreationTimeChanged, Self::Vanished, Self::Returned, Self::StillSeen];
 
-    /// The name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +85,6 @@ pub enum Anomaly {
 impl Anomaly {
     pub const ALL: [Self; 4] = [Self::Regressed, Self::Reopened, Self::EndChanged, Self::NoCompletionTime];
 
-    /// The name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -27,7 +27,6 @@ const REQUEST_PAUSE: Duration = Duration::from_secs(1);
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Loads the configuration.
 pub type Loader = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
 /// The result of a load without `Loaded::files`, and the requests that wait for it.

@@ -50,9 +50,7 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The extension of systemd's start timeout after each attempt. It covers the delay and the next attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A started daemon.
 pub struct Daemon {
-    /// The running configuration.
     config: Config,
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,

@@ -17,7 +17,6 @@ pub enum SignalAction {
     Reload,
 }
 
-/// The stream of signals.
 pub struct Signals(signal_hook_tokio::Signals);
 
 impl Signals {

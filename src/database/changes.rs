@@ -20,7 +20,6 @@ const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::T
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// The parameters of [`OF_JOB`].
 pub(super) fn job_values(watch_id: &WatchId) -> [&str; 4] {
     [watch_id.key.store.as_str(), watch_id.key.job.as_str(), KIND, &watch_id.target]
 }

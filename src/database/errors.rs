@@ -16,7 +16,6 @@ use rustix::fs::{Access, access};
 /// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
 pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
-/// The database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A reader reports a missing file; the daemon creates it.
@@ -45,7 +44,6 @@ pub enum OpenError {
         wanted: rusqlite::types::Value,
         found: rusqlite::types::Value,
     },
-    /// A system call failed.
     #[error("{path}: cannot {operation}: {error}")]
     System {
         path: PathBuf,
@@ -62,7 +60,6 @@ pub enum OpenError {
          if the daemon was killed"
     )]
     SqliteDenied { path: PathBuf },
-    /// Any other error of SQLite.
     #[error("{path}: {error}")]
     Sqlite {
         path: PathBuf,
@@ -80,7 +77,6 @@ pub enum ReadError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// A request to the writer failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriterError {
     /// This writer never restarts; open a new [`super::Database`].

@@ -27,7 +27,6 @@ pub struct DatabaseReader {
     path: Arc<Path>,
 }
 
-/// Which rows to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Observed at this time or later.

@@ -21,7 +21,6 @@ pub trait Stored: Sized {
     /// The columns after those of the job.
     const COLUMNS: &[&str];
 
-    /// The values of `COLUMNS`.
     fn values(&self) -> Vec<Value>;
 
     /// # Errors
@@ -29,7 +28,6 @@ pub trait Stored: Sized {
     fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
 }
 
-/// A row of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row<T> {
     /// The order of writing, over all tables.

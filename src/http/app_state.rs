@@ -11,7 +11,6 @@ use crate::state::SharedState;
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub shared: SharedState,
-    /// Renders `/metrics`.
     pub metrics: Arc<Metrics>,
     /// The source of the request rates on the status page.
     pub instruments: Instruments,

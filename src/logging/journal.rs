@@ -18,7 +18,6 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::core::sanitize::Sanitized;
 
-/// The socket of journald.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// True if standard error is the stream to the journal that systemd names in `JOURNAL_STREAM` (systemd.exec(5)).

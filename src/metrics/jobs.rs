@@ -57,7 +57,6 @@ pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
 }
 
 struct JobFamilies<'a> {
-    /// Each watch and its labels.
     watches: Vec<(&'a WatchStatus, String)>,
     exposition: &'a mut Exposition,
 }

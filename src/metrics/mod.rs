@@ -16,12 +16,10 @@ use crate::core::time::Timestamp;
 use crate::instruments::Instruments;
 use crate::state::SharedState;
 
-/// The format of a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// Prometheus's text format 0.0.4.
     Text,
-    /// OpenMetrics 1.0.
     OpenMetrics,
 }
 

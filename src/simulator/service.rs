@@ -75,7 +75,6 @@ impl Service {
         Ok((result.unwrap_or_else(ApiResponse::from), fault))
     }
 
-    /// The time since the simulator's start.
     fn elapsed(&self) -> Duration {
         self.clock.now().monotonic.elapsed()
     }

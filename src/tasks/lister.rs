@@ -82,7 +82,6 @@ pub(crate) struct Lister {
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    /// Consecutive failed requests.
     failures: u32,
     /// The reason of the failure that was logged last. `None` after a successful listing.
     logged_failure: Option<FailureReason>,

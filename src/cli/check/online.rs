@@ -35,7 +35,6 @@ struct Permission {
     is_needed: bool,
 }
 
-/// The results of one target.
 struct CheckedTarget {
     aws_region: Arc<str>,
     identity: Result<Option<CallerIdentity>, RequestFailure>,

@@ -15,7 +15,6 @@ use super::transition::{Anomaly, Change, Detail, DetailKind, SourceTransition, T
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 
-/// How often to poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollPolicy {
     /// From a successful poll to the next one. Listings and the quota may stretch it.
@@ -87,7 +86,6 @@ impl Decision {
     }
 }
 
-/// When to poll next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextAction {
     PollAt(Monotonic),
@@ -97,7 +95,6 @@ pub enum NextAction {
     Parked(String),
 }
 
-/// One watched job.
 #[derive(Debug)]
 pub struct JobTracker {
     policy: PollPolicy,

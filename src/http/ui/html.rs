@@ -16,7 +16,6 @@ use crate::state::DaemonStatus;
 /// Characters shown of a status. Statuses that AWS documents are shorter.
 const STATUS_CHARS_MAX: usize = 40;
 
-/// `/style.css`.
 pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }

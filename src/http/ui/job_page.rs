@@ -165,7 +165,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
     table(&html! { "Transitions" }, ["Seen", "From", "To", "Changed", "Message"], rows)
 }
 
-/// Added to round a duration up to seconds.
+/// Added before the fraction is cut off, so that a duration is rounded up to seconds.
 const ROUND_UP: SignedDuration = SignedDuration::from_millis(999);
 
 /// The time between the two polls around the change of status.

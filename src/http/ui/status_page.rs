@@ -144,7 +144,6 @@ fn filter(text: &str, count: usize, link: &str, chosen: bool) -> Markup {
     }
 }
 
-/// One page of the selected watches.
 fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStatus>], now: Timestamp) -> Markup {
     let selected = selection.apply(watches);
     let pages = selected.len().div_ceil(ROWS_PER_PAGE).max(1);

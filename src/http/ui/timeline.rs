@@ -14,7 +14,6 @@ use crate::core::tracker::JobState;
 use crate::core::transition::{SourceTransition, Transition};
 use crate::http::response::duration_between;
 
-// In pixels.
 const END_MARK_WIDTH: u32 = 5;
 const HEIGHT: u32 = 16;
 
@@ -43,7 +42,7 @@ impl StatusSpan {
     }
 }
 
-/// A narrower bar is not drawn, because it would be invisible. A fraction of the width of the image.
+/// A fraction of the image's width. A narrower bar would be invisible and is not drawn.
 const BAR_DRAWN_MIN: f64 = 0.000_5;
 
 /// The horizontal axis: the times of the left and the right edge.

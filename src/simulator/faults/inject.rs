@@ -33,7 +33,6 @@ const UNKNOWN_STATUS: &str = "PAUSED";
 /// In bytes. Longer than any response of the service.
 const HUGE: usize = 1 << 20;
 
-/// The levels of nesting in [`Fault::Deep`].
 const DEPTH: usize = 1000;
 
 /// In the header of [`Fault::RetryAfterSeconds`] and [`Fault::RetryAfterDate`].

@@ -23,7 +23,6 @@ pub(crate) struct Poller {
     failing: Option<Failing>,
 }
 
-/// The last poll, which failed.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
     sent: Monotonic,

@@ -256,7 +256,7 @@ impl Supervisor {
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
-                // A vanished job may still be listed. If it could not expire here, each listing would start it again.
+                // A vanished job may still be listed. Without this check each listing would start its task again.
                 self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }

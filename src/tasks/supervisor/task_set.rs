@@ -41,7 +41,6 @@ struct TaskHandle {
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskEnd<K, E> {
     Done(K),
-    /// The task returned an error.
     Failed(E),
     /// The task panicked. `restarts` includes the restart to come.
     Panicked {
