@@ -15,9 +15,9 @@ use crate::config::{self, Config, HttpConfig, Loaded};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::client::DaemonAddress;
-use crate::http::daemon::{ConfigError, Daemon};
-use crate::http::jobs::Job;
-use crate::http::stores::Store;
+use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
+use crate::http::jobs::JobInfo;
+use crate::http::stores::StoreInfo;
 use crate::http::{self, client, control, stores};
 
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
@@ -85,15 +85,15 @@ async fn fetch(address: &DaemonAddress, json: bool, now: Timestamp) -> Result<St
     }
     let (stores, daemon) = (get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
     let parsed = || Ok((from_slice(&watches)?, from_slice(&stores)?, from_slice(&daemon)?));
-    let (watches, stores, daemon): (Vec<Job>, Vec<Store>, Daemon) =
+    let (watches, stores, daemon): (Vec<JobInfo>, Vec<StoreInfo>, DaemonInfo) =
         parsed().map_err(|error: serde_json::Error| failure(&error))?;
     Ok(errors(&daemon) + &watch_table(&watches, &stores, now, table::width()))
 }
 
 /// The errors of the daemon and an empty line; nothing if there are none.
-fn errors(daemon: &Daemon) -> String {
+fn errors(daemon: &DaemonInfo) -> String {
     let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Sanitized(reason)));
-    let configuration = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
+    let configuration = daemon.config_error.iter().map(|ConfigErrorInfo { in_force, summary, .. }| {
         format!("Configuration: {} ({}): run refwatch check\n", Sanitized(summary), Sanitized(in_force))
     });
     let errors: String = not_ready.chain(configuration).collect();
@@ -101,7 +101,7 @@ fn errors(daemon: &Daemon) -> String {
 }
 
 /// The watches, then one line per store that cannot be listed. The line is not cut: the advice is at its end.
-fn watch_table(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) -> String {
+fn watch_table(watches: &[JobInfo], stores: &[StoreInfo], now: Timestamp, width: usize) -> String {
     let watches = match (watches, stores) {
         ([], []) => "Nothing is watched.\n".to_owned(),
         ([], _) => "No job was discovered yet.\n".to_owned(),
@@ -116,12 +116,12 @@ fn watch_table(watches: &[Job], stores: &[Store], now: Timestamp, width: usize) 
 
 /// One line per watch, and its most urgent note under it.
 #[must_use]
-pub fn table(watches: &[Job], now: Timestamp, width: usize) -> String {
+pub fn table(watches: &[JobInfo], now: Timestamp, width: usize) -> String {
     let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
     table::lines(header, watches.iter().map(|watch| (row(watch, now), note(watch))), width)
 }
 
-fn row(watch: &Job, now: Timestamp) -> [String; 6] {
+fn row(watch: &JobInfo, now: Timestamp) -> [String; 6] {
     let items = watch.items.as_ref().map(|items| {
         let finished = items.by_status.get("FINISHED").copied().unwrap_or_default();
         format!("{finished} of {}", items.total)
@@ -141,7 +141,7 @@ fn row(watch: &Job, now: Timestamp) -> [String; 6] {
 }
 
 /// In this order: why the watch is parked, why polls fail, that AWS does not find the job, AWS's message.
-fn note(watch: &Job) -> Option<String> {
+fn note(watch: &JobInfo) -> Option<String> {
     let failure = watch.recent_failures.last().filter(|_| watch.up == Some(false));
     let note = match (&watch.parked_reason, failure, &watch.status_message) {
         (Some(reason), _, _) => format!("parked: {reason}"),
@@ -161,8 +161,8 @@ mod tests {
     use super::*;
     use crate::http::jobs::{JobItems, PollFailure};
 
-    fn watch() -> Job {
-        Job {
+    fn watch() -> JobInfo {
+        JobInfo {
             watch: "GRCh38".to_owned(),
             target: "default".to_owned(),
             aws_region: "us-west-2".to_owned(),
@@ -189,16 +189,16 @@ mod tests {
     #[test]
     fn a_store_without_jobs_is_reported_and_a_store_that_cannot_be_listed_has_its_error() {
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
-        let shown = |watches: &[Job], stores: &[Store]| watch_table(watches, stores, now, 40);
-        let store = Store {
+        let shown = |watches: &[JobInfo], stores: &[StoreInfo]| watch_table(watches, stores, now, 40);
+        let store = StoreInfo {
             watch: "shared references".to_owned(),
             target: "default".to_owned(),
             store_id: "1234567890".to_owned(),
             last_listed_at: None,
             error: None,
         };
-        let listed = Store { watch: "1234567891".to_owned(), store_id: "1234567891".to_owned(), ..store.clone() };
-        let denied = Store { error: Some("\u{1b}[2Jdenied".to_owned()), ..store };
+        let listed = StoreInfo { watch: "1234567891".to_owned(), store_id: "1234567891".to_owned(), ..store.clone() };
+        let denied = StoreInfo { error: Some("\u{1b}[2Jdenied".to_owned()), ..store };
         assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
         assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No job was discovered yet.\n");
         let expected = "New jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
@@ -214,7 +214,7 @@ mod tests {
             message: "a long and hostile message \u{1b}[2J\n of the service".repeat(3),
         };
         let hostile =
-            Job { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
+            JobInfo { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
         let watches = [watch(), hostile];
         for width in [40, 80, 140] {
@@ -234,7 +234,7 @@ mod tests {
         #[test]
         fn fault_113_untrusted_text_in_status_is_sanitized(text in "(?s)(.|[\n\r\t\u{2028}\u{202e}\u{1b}]){0,20}", width: usize) {
             let failure = PollFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
-            let of_text = Job {
+            let of_text = JobInfo {
                 watch: text.clone(),
                 store_id: text.clone(),
                 job_id: text.clone(),
@@ -244,8 +244,8 @@ mod tests {
                 next_poll: Some(text.clone()),
                 ..watch()
             };
-            let failed = Job { up: Some(false), recent_failures: vec![failure], ..of_text.clone() };
-            let parked = Job { parked_reason: Some(text.clone()), ..of_text.clone() };
+            let failed = JobInfo { up: Some(false), recent_failures: vec![failure], ..of_text.clone() };
+            let parked = JobInfo { parked_reason: Some(text.clone()), ..of_text.clone() };
             let shown = table(&[of_text, failed, parked], Timestamp::UNIX_EPOCH, width);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
             // A header, and a row and a note for each watch.

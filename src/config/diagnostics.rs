@@ -21,7 +21,7 @@ const MESSAGE_LENGTH_MAX: usize = 300;
 const OTHER: &str = "the other entry is here";
 
 /// A file and the text that was read from it.
-pub(super) struct Source {
+pub(super) struct SourceText {
     pub path: Arc<Path>,
     pub text: String,
 }
@@ -158,7 +158,7 @@ impl Location {
     }
 
     /// The part of `span` that is on its first line.
-    pub(super) fn new(Source { path, text }: &Source, span: Range<usize>) -> Self {
+    pub(super) fn new(SourceText { path, text }: &SourceText, span: Range<usize>) -> Self {
         let start = text.floor_char_boundary(span.start.min(text.len()));
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_text = text[line_start..].lines().next().unwrap_or_default();

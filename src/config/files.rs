@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::diagnostics::{Location, Problem, Source};
+use super::diagnostics::{Location, Problem, SourceText};
 
 /// The maximum size of a file in bytes: enough for 10,000 jobs of 100 bytes each.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -45,7 +45,7 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     Some((file.dev(), file.ino(), file.len(), [file.ctime(), file.ctime_nsec()]))
 }
 
-impl Source {
+impl SourceText {
     /// Reads a file. The text of an unreadable or binary file is empty. In other files, bytes that are not UTF-8 are replaced.
     pub(super) fn read(path: &Path, help: Option<&str>) -> (Self, Option<Problem>) {
         let path: Arc<Path> = path.into();

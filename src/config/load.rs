@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::Config;
 use super::cross_check::cross_check;
-use super::diagnostics::{Problem, Problems, Source};
+use super::diagnostics::{Problem, Problems, SourceText};
 use super::files::{LoadedFiles, Stamps, matching_files, stamp};
 use super::raw::{IncludedRootTable, ParsedFile, RootTable};
 use super::reader::Reader;
@@ -44,12 +44,12 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 /// # Errors
 /// As with [`load`].
 pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Problems> {
-    load_files(path, Some(Source { path: extra.into(), text: text.to_owned() }))
+    load_files(path, Some(SourceText { path: extra.into(), text: text.to_owned() }))
 }
 
-fn load_files(path: &Path, extra: Option<Source>) -> Result<Loaded, Problems> {
+fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems> {
     let mut stamps = Stamps::from([(path.to_owned(), stamp(path))]);
-    let mut main = parse_file(Source::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
+    let mut main = parse_file(SourceText::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut config = resolve::settings(&mut main, absolute.parent().unwrap_or(Path::new("/")));
 
@@ -57,7 +57,7 @@ fn load_files(path: &Path, extra: Option<Source>) -> Result<Loaded, Problems> {
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
     stamps.extend(included.iter().map(|path| (path.clone(), stamp(path))));
     let mut files = vec![main];
-    files.extend(included.iter().map(|path| parse_file(Source::read(path, None), false)));
+    files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));
     files.extend(extra.map(|source| parse_file((source, None), false)));
     cross_check(&mut files, &config);
 
@@ -78,8 +78,8 @@ fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {
     problems
 }
 
-/// Parses the text from [`Source::read`], and adds the problem. If the text is not valid TOML, its values are not checked.
-fn parse_file((source, read_problem): (Source, Option<Problem>), is_main: bool) -> ParsedFile {
+/// Parses the text from [`SourceText::read`], and adds the problem. If the text is not valid TOML, its values are not checked.
+fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bool) -> ParsedFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(&source);
     let mut root = RootTable::default();

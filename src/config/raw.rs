@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::diagnostics::{Location, Problem, Source};
+use super::diagnostics::{Location, Problem, SourceText};
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
@@ -148,7 +148,7 @@ tables! {
 }
 
 pub(super) struct ParsedFile {
-    pub source: Source,
+    pub source: SourceText,
     /// Invalid values are absent; after a syntax error, all values. An included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,

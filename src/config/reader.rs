@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Location, Problem, Source};
+use super::diagnostics::{Location, Problem, SourceText};
 use super::suggest::nearest;
 use super::values::{Invalid, Kind};
 
@@ -177,12 +177,12 @@ const RENAMED: [(&str, &str); 5] = [
 
 /// Parses the tables of one file: `read_table` → `Table::read_fields` → `read_field` → `Field::read` → `read_value` or again `read_table`.
 pub(super) struct Reader<'a> {
-    source: &'a Source,
+    source: &'a SourceText,
     pub problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(source: &'a Source) -> Self {
+    pub(super) fn new(source: &'a SourceText) -> Self {
         Self { source, problems: Vec::new() }
     }
 

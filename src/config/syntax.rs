@@ -2,12 +2,12 @@
 
 use toml::de::Error;
 
-use super::diagnostics::{Location, Problem, Source};
+use super::diagnostics::{Location, Problem, SourceText};
 
 const OTHER_LANGUAGE: &str = "this looks like JSON or YAML, but TOML is written as `key = value` and [table]";
 
 /// Returns at most one problem for each line. Stops at the first sign of another language, because further problems follow from it.
-pub(super) fn problems(source: &Source, errors: &[Error]) -> Vec<Problem> {
+pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     let text = source.text.as_str();
     let line_start = |offset: usize| text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
     let mut places: Vec<(usize, &Error)> = errors.iter().map(|error| (start(text, error), error)).collect();

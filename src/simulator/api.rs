@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::jobs::Job;
-use super::lifecycle::{JobStatus, Kind, SourceStatus, Step};
+use super::lifecycle::{JobStatus, Outcome, SourceStatus, Step};
 
 /// Ids are `[0-9]+`, 10 to 36 characters.
 const ID_LENGTH: RangeInclusive<usize> = 10..=36;
@@ -130,7 +130,7 @@ struct JobTimeline<'a> {
     name: &'a str,
     reference_store_id: &'a str,
     id: &'a str,
-    kind: Kind,
+    outcome: Outcome,
     timeline: Vec<TimedStatus>,
 }
 
@@ -204,7 +204,7 @@ impl Api {
             name: &job.identity.name,
             reference_store_id: &job.identity.reference_store_id,
             id: &job.identity.id,
-            kind: job.timeline.kind,
+            outcome: job.timeline.outcome,
             timeline: (job.timeline.transitions())
                 .map(|step| TimedStatus { status: step.status, at: self.at(job, step.age) })
                 .collect(),

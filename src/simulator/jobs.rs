@@ -7,7 +7,7 @@ use fastrand::Rng;
 use jiff::SignedDuration;
 
 use super::Options;
-use super::lifecycle::{self, Kind, Timeline};
+use super::lifecycle::{self, Outcome, Timeline};
 
 /// The ids of a simulated job, and a name for a watch list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,11 +92,11 @@ pub(super) fn generate(options: &Options) -> Vec<Job> {
     let mut rng = Rng::with_seed(options.seed);
     let mut ids = Ids { rng: rng.fork(), used: BTreeSet::new() };
     let stores: Vec<String> = (0..options.stores.max(1)).map(|_| ids.next()).collect();
-    let kinds = lifecycle::assign_kinds(options.jobs as usize, options.stuck as usize, &mut rng);
+    let outcomes = lifecycle::assign_outcomes(options.jobs as usize, options.stuck as usize, &mut rng);
     let durations = durations(options, &mut rng);
-    let mut generator = JobGenerator { stores, ids, rng, jobs: Vec::with_capacity(kinds.len()) };
-    for (kind, duration) in kinds.into_iter().zip(durations) {
-        generator.job(kind, duration, |rng| {
+    let mut generator = JobGenerator { stores, ids, rng, jobs: Vec::with_capacity(outcomes.len()) };
+    for (outcome, duration) in outcomes.into_iter().zip(durations) {
+        generator.job(outcome, duration, |rng| {
             -SignedDuration::try_from(duration.mul_f64(AGE_AT_START_MAX * rng.f64())).unwrap_or_default()
         });
     }
@@ -115,10 +115,10 @@ struct JobGenerator {
 }
 
 impl JobGenerator {
-    fn job(&mut self, kind: Kind, duration: Duration, created: impl FnOnce(&mut Rng) -> SignedDuration) {
+    fn job(&mut self, outcome: Outcome, duration: Duration, created: impl FnOnce(&mut Rng) -> SignedDuration) {
         let Self { stores, ids, rng, jobs } = self;
         let nth = jobs.len();
-        let sources = generate_sources(nth, kind, ids, rng);
+        let sources = generate_sources(nth, outcome, ids, rng);
         let (name, round) = (sources[0].name, nth / REFERENCES.len());
         jobs.push(Job {
             identity: SimulatedJob {
@@ -127,7 +127,7 @@ impl JobGenerator {
                 id: ids.next(),
             },
             created: SignedDuration::from_millis(created(rng).as_millis().try_into().unwrap_or(0)),
-            timeline: Timeline::generate(kind, u8::try_from(sources.len()).unwrap_or(u8::MAX), duration, rng),
+            timeline: Timeline::generate(outcome, u8::try_from(sources.len()).unwrap_or(u8::MAX), duration, rng),
             sources,
         });
     }
@@ -137,10 +137,11 @@ impl JobGenerator {
         if options.arrivals_per_minute <= 0.0 {
             return;
         }
-        for (nth, kind) in (0..ARRIVALS_MAX).zip(lifecycle::assign_kinds(ARRIVALS_MAX as usize, 0, &mut self.rng)) {
+        for (nth, outcome) in (0..ARRIVALS_MAX).zip(lifecycle::assign_outcomes(ARRIVALS_MAX as usize, 0, &mut self.rng))
+        {
             let duration = duration(options, self.rng.f64());
             let spans = |rng: &mut Rng| f64::from(nth) + rng.f64();
-            self.job(kind, duration, |rng| {
+            self.job(outcome, duration, |rng| {
                 SignedDuration::from_secs_f64(60.0 / options.arrivals_per_minute * spans(rng))
             });
         }
@@ -163,8 +164,8 @@ fn durations(options: &Options, rng: &mut Rng) -> Vec<Duration> {
 
 /// The sources of the `nth` job. Consecutive jobs have different first sources, which give them their names. In some jobs the first
 /// two sources are equal, as the API allows.
-fn generate_sources(nth: usize, kind: Kind, ids: &mut Ids, rng: &mut Rng) -> Vec<SimulatedSource> {
-    let least = if kind == Kind::CompletedWithFailures { 2 } else { 1 };
+fn generate_sources(nth: usize, outcome: Outcome, ids: &mut Ids, rng: &mut Rng) -> Vec<SimulatedSource> {
+    let least = if outcome == Outcome::CompletedWithFailures { 2 } else { 1 };
     let count = usize::from(rng.u8(least..=SOURCES_MAX));
     let equal = rng.u8(0..4) == 0;
     let reference = |position: usize| if equal && position == 1 { nth } else { nth + position };

@@ -34,7 +34,7 @@ pub(super) enum SourceStatus {
 /// How a job ends, if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Kind {
+pub(super) enum Outcome {
     Completed,
     CompletedWithFailures,
     Failed,
@@ -46,7 +46,7 @@ pub(super) enum Kind {
 /// The statuses of a job from its creation on.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Timeline {
-    pub(super) kind: Kind,
+    pub(super) outcome: Outcome,
     /// Ordered by age. The first step has age zero.
     steps: Vec<Step>,
 }
@@ -67,16 +67,16 @@ pub(super) struct SourceState {
     pub(super) message: Option<&'static str>,
 }
 
-/// The kinds of eight jobs that end, repeated for more jobs. It contains every terminal status, and most jobs complete.
-const KIND_CYCLE: [Kind; 8] = [
-    Kind::Completed,
-    Kind::CompletedWithFailures,
-    Kind::Failed,
-    Kind::Cancelled,
-    Kind::Completed,
-    Kind::Completed,
-    Kind::Completed,
-    Kind::Completed,
+/// The outcomes of eight jobs that end, repeated for more jobs. It contains every terminal status, and most jobs complete.
+const OUTCOME_CYCLE: [Outcome; 8] = [
+    Outcome::Completed,
+    Outcome::CompletedWithFailures,
+    Outcome::Failed,
+    Outcome::Cancelled,
+    Outcome::Completed,
+    Outcome::Completed,
+    Outcome::Completed,
+    Outcome::Completed,
 ];
 
 /// Status messages of failed sources. The API allows 127 characters.
@@ -95,37 +95,37 @@ const CANCELLED: SourceState = SourceState {
     message: Some("The import job was cancelled before this source was imported"),
 };
 
-/// The kinds of `ending` jobs that end and `stuck` jobs that do not, shuffled.
-pub(super) fn assign_kinds(ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Kind> {
-    let ending = KIND_CYCLE.into_iter().cycle().take(ending);
-    let mut kinds: Vec<Kind> = ending.chain(std::iter::repeat_n(Kind::Stuck, stuck)).collect();
-    rng.shuffle(&mut kinds);
-    kinds
+/// The outcomes of `ending` jobs that end and `stuck` jobs that do not, shuffled.
+pub(super) fn assign_outcomes(ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Outcome> {
+    let ending = OUTCOME_CYCLE.into_iter().cycle().take(ending);
+    let mut outcomes: Vec<Outcome> = ending.chain(std::iter::repeat_n(Outcome::Stuck, stuck)).collect();
+    rng.shuffle(&mut outcomes);
+    outcomes
 }
 
 impl Timeline {
     /// Generates the timeline of a job that ends after `duration`. `COMPLETED_WITH_FAILURES` requires at least two `sources`.
-    pub(super) fn generate(kind: Kind, sources: u8, duration: Duration, rng: &mut Rng) -> Self {
+    pub(super) fn generate(outcome: Outcome, sources: u8, duration: Duration, rng: &mut Rng) -> Self {
         let duration = whole_millis(duration);
         let begun = fraction(duration, 0.1..0.3, rng);
-        let (ends, end, message) = match kind {
-            Kind::Completed | Kind::Cancelled | Kind::Stuck => {
+        let (ends, end, message) = match outcome {
+            Outcome::Completed | Outcome::Cancelled | Outcome::Stuck => {
                 (vec![FINISHED; usize::from(sources)], JobStatus::Completed, None)
             }
-            Kind::CompletedWithFailures => {
+            Outcome::CompletedWithFailures => {
                 let message = "At least one source was not imported; see the sources’ messages";
                 (partly_failed_ends(sources, rng), JobStatus::CompletedWithFailures, Some(message))
             }
-            Kind::Failed => {
+            Outcome::Failed => {
                 let ends = (0..sources).map(|_| failed(rng)).collect();
                 (ends, JobStatus::Failed, Some("No source was imported; see the sources’ messages"))
             }
         };
         let mut steps = import_steps(begun, duration, &ends, end, message);
-        match kind {
-            Kind::Completed | Kind::CompletedWithFailures | Kind::Failed => {}
-            Kind::Cancelled => cancel(&mut steps, fraction(duration, 0.1..0.8, rng), duration),
-            Kind::Stuck => {
+        match outcome {
+            Outcome::Completed | Outcome::CompletedWithFailures | Outcome::Failed => {}
+            Outcome::Cancelled => cancel(&mut steps, fraction(duration, 0.1..0.8, rng), duration),
+            Outcome::Stuck => {
                 let stuck = fraction(duration, 0.1..0.95, rng);
                 if rng.bool() {
                     cancel(&mut steps, stuck, duration);
@@ -135,7 +135,7 @@ impl Timeline {
                 }
             }
         }
-        Self { kind, steps }
+        Self { outcome, steps }
     }
 
     pub(super) fn at(&self, age: Duration) -> &Step {
@@ -232,8 +232,8 @@ mod tests {
 
     fn timelines(jobs: usize, stuck: usize, seed: u64) -> Vec<Timeline> {
         let mut rng = Rng::with_seed(seed);
-        let kinds = assign_kinds(jobs, stuck, &mut rng);
-        kinds.into_iter().map(|kind| Timeline::generate(kind, rng.u8(2..=6), DURATION, &mut rng)).collect()
+        let outcomes = assign_outcomes(jobs, stuck, &mut rng);
+        outcomes.into_iter().map(|outcome| Timeline::generate(outcome, rng.u8(2..=6), DURATION, &mut rng)).collect()
     }
 
     /// True if the statuses of the sources are possible with the status of the job.
@@ -294,12 +294,12 @@ mod tests {
         fn every_job_ends_on_time_with_its_kind_except_for_stuck_jobs(seed: u64) {
             for timeline in timelines(8, 4, seed) {
                 let last = timeline.at(Duration::MAX);
-                let end = match timeline.kind {
-                    Kind::Completed => Some(JobStatus::Completed),
-                    Kind::CompletedWithFailures => Some(JobStatus::CompletedWithFailures),
-                    Kind::Failed => Some(JobStatus::Failed),
-                    Kind::Cancelled => Some(JobStatus::Cancelled),
-                    Kind::Stuck => None,
+                let end = match timeline.outcome {
+                    Outcome::Completed => Some(JobStatus::Completed),
+                    Outcome::CompletedWithFailures => Some(JobStatus::CompletedWithFailures),
+                    Outcome::Failed => Some(JobStatus::Failed),
+                    Outcome::Cancelled => Some(JobStatus::Cancelled),
+                    Outcome::Stuck => None,
                 };
                 match end {
                     Some(end) => prop_assert_eq!((last.status, last.age), (end, DURATION)),
@@ -319,8 +319,10 @@ mod tests {
     #[test]
     fn a_cancelled_job_passes_through_cancelling() {
         let timelines = timelines(8, 0, 1);
-        let cancelled =
-            timelines.iter().find(|timeline| timeline.kind == Kind::Cancelled).expect("one in eight is cancelled");
+        let cancelled = timelines
+            .iter()
+            .find(|timeline| timeline.outcome == Outcome::Cancelled)
+            .expect("one in eight is cancelled");
         let path: Vec<JobStatus> = cancelled.transitions().map(|step| step.status).collect();
         assert!(path.ends_with(&[JobStatus::Cancelling, JobStatus::Cancelled]), "{path:?}");
     }

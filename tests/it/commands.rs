@@ -98,7 +98,7 @@ fn the_exit_status_of_wait_reflects_the_ends_of_its_jobs() {
         assert!(results.contains(&format!("{} {end}", ending_as(end)[0])), "{results}");
     }
 
-    let stuck = jobs.as_array().expect("an array").iter().find(|job| job["kind"] == "STUCK").expect("a stuck job");
+    let stuck = jobs.as_array().expect("an array").iter().find(|job| job["outcome"] == "STUCK").expect("a stuck job");
     let stuck =
         format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
     let (status, _, error) = wait(&[stuck], &["--timeout", "1s"]);

@@ -19,7 +19,7 @@ use refwatch::core::tracker::JobState;
 use refwatch::core::transition::Transition;
 use refwatch::database::{DatabaseReader, Row};
 use refwatch::healthomics::{AwsFactory, Priority, Target};
-use refwatch::http::jobs::Job;
+use refwatch::http::jobs::JobInfo;
 use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
@@ -162,7 +162,7 @@ pub(crate) fn check_pages(text: &str) {
     let labels = metrics.lines().filter(|line| !line.starts_with('#')).flat_map(labels);
     let names: Vec<String> = labels.filter(|(name, _)| name == "watch").map(|(_, value)| value).collect();
     assert!(!names.is_empty() && names.iter().all(|name| *name == printable), "{printable:?} in {names:?}");
-    let watches: Vec<Job> = serde_json::from_str(watches).expect("JSON");
+    let watches: Vec<JobInfo> = serde_json::from_str(watches).expect("JSON");
     assert_eq!((watches[0].watch.as_str(), watches[0].status_message.as_deref()), (text, Some(text)));
 }
 
@@ -194,7 +194,7 @@ pub(crate) fn check_logs(text: &str) {
     };
     let key = "1234567890/9876543210".parse().expect("two ids");
     let row = Row { id: 1, watch_id: WatchId { target: own().into(), key }, value };
-    let watch: Job = serde_json::from_value(serde_json::json!({
+    let watch: JobInfo = serde_json::from_value(serde_json::json!({
         "watch": text, "target": text, "aws_region": text, "kind": "reference_import", "store_id": text, "job_id": text, "status": text,
         "state": text, "parked_reason": text, "vanished": false, "since": text, "next_poll": text, "recent_failures": [],
     }))

@@ -25,18 +25,18 @@ pub(in crate::http) async fn config(State(state): State<AppState>) -> String {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Daemon {
+pub struct DaemonInfo {
     pub version: String,
     /// The reason if `/-/ready` returns 503.
     pub not_ready: Option<String>,
     pub config_loaded_at: Option<String>,
-    pub config_error: Option<ConfigError>,
+    pub config_error: Option<ConfigErrorInfo>,
     pub database_error: Option<String>,
 }
 
 /// The errors of the configuration that was last read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigError {
+pub struct ConfigErrorInfo {
     /// A clause about the configuration that is used despite the errors: "the previous configuration is still used".
     pub in_force: String,
     pub summary: String,
@@ -45,11 +45,11 @@ pub struct ConfigError {
 
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
     let daemon = state.shared.daemon();
-    let response = Daemon {
+    let response = DaemonInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         not_ready: daemon.ready().err(),
         config_loaded_at: daemon.config_loaded_at.map(rfc3339),
-        config_error: daemon.config_error.map(|error| ConfigError {
+        config_error: daemon.config_error.map(|error| ConfigErrorInfo {
             in_force: error.in_force.to_owned(),
             summary: error.summary,
             details: error.details,

@@ -17,7 +17,7 @@ pub const SOURCES_LISTED_MAX: usize = 100;
 
 /// One watch. `watch` is its configured name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Job {
+pub struct JobInfo {
     pub watch: String,
     pub target: String,
     pub aws_region: String,
@@ -69,7 +69,7 @@ pub struct PollFailure {
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     render_blocking(move || {
-        let jobs: Vec<Job> = state.shared.watches().iter().map(|watch| Job::from(&**watch)).collect();
+        let jobs: Vec<JobInfo> = state.shared.watches().iter().map(|watch| JobInfo::from(&**watch)).collect();
         json(StatusCode::OK, &jobs)
     })
     .await
@@ -82,7 +82,7 @@ pub(in crate::http) fn listed_sources(sources: &Sources) -> impl Iterator<Item =
     with_failed(true).chain(with_failed(false)).take(SOURCES_LISTED_MAX)
 }
 
-impl From<&WatchStatus> for Job {
+impl From<&WatchStatus> for JobInfo {
     fn from(watch: &WatchStatus) -> Self {
         // `None` before the first successful poll.
         let job = watch.known.as_ref();

@@ -11,7 +11,7 @@ use crate::http::response::{json, render_blocking, rfc3339};
 
 /// One `[[store]]` entry. `watch` is its configured name, which its jobs share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Store {
+pub struct StoreInfo {
     pub watch: String,
     pub target: String,
     pub store_id: String,
@@ -22,7 +22,7 @@ pub struct Store {
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
     render_blocking(move || {
         let stores = state.shared.stores();
-        let stores = stores.iter().map(|store| Store {
+        let stores = stores.iter().map(|store| StoreInfo {
             watch: store.name.to_string(),
             target: store.id.target.to_string(),
             store_id: store.id.store.to_string(),

@@ -19,7 +19,7 @@ use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
 use refwatch::core::transition::{Change, Transition};
 use refwatch::database::{Database, DatabaseReader};
-use refwatch::http::jobs::Job;
+use refwatch::http::jobs::JobInfo;
 use refwatch::http::server::{Access, Limits, serve};
 use refwatch::http::{AppState, client};
 use refwatch::instruments::Instruments;
@@ -118,7 +118,7 @@ impl Server {
         self.request("GET", path).await
     }
 
-    async fn watches(&self) -> Vec<Job> {
+    async fn watches(&self) -> Vec<JobInfo> {
         serde_json::from_str(&self.get("/api/v1/jobs").await.body).unwrap()
     }
 }

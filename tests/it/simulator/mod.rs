@@ -194,7 +194,7 @@ async fn the_same_seed_gives_the_same_timelines_and_stuck_jobs_never_end() {
             let timeline = job["timeline"].as_array().expect("a timeline");
             let since_creation = |at: &Value| time(at).duration_since(time(&timeline[0]["at"])).unsigned_abs();
             let steps = timeline.iter().map(|step| (step["status"].to_string(), since_creation(&step["at"]))).collect();
-            (format!("{} {} {}", job["reference_store_id"], job["id"], job["kind"]), steps)
+            (format!("{} {} {}", job["reference_store_id"], job["id"], job["outcome"]), steps)
         };
         timelines.as_array().expect("jobs").iter().map(timeline_of).collect()
     }
