@@ -15,6 +15,7 @@ use crate::core::sanitize::Sanitized;
 
 /// Readable by all: the daemon runs as another user. The file contains no secrets.
 const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -81,7 +82,13 @@ fn entry(Args { job, name, target }: &Args) -> String {
 /// Creates the file atomically and syncs it to disk. Fails if it exists.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
+    // The daemon runs as another user, and the umask may be strict.
+    let missing: Vec<_> =
+        directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    for path in missing.into_iter().rev() {
+        fs::create_dir(path)?;
+        fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
+    }
     temporary_file(directory, text)?.persist_noclobber(file)?;
     File::open(directory)?.sync_all()
 }

@@ -34,15 +34,13 @@ async fn wait_for_stop(signals: &mut Signals) {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
-            DaemonError::Open(OpenError::NewerSchema { .. }) => Exit::Config,
+            DaemonError::Open(OpenError::NewerSchema { .. }) | DaemonError::Tls(_) => Exit::Config,
             DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
             // A restart may help, even without a region: the metadata service that has it may not be up yet.
-            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Tls(_) | DaemonError::Apply(_) => {
-                Exit::Failed
-            }
+            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => Exit::Failed,
         };
         Self::new(exit, error)
     }

@@ -22,6 +22,8 @@ pub struct PasswordHash(String);
 /// A login computes 2^cost rounds, which take several seconds at cost 16.
 const PASSWORD_COST_MAX: u32 = 16;
 
+const PASSWORD_BYTES_MAX: usize = 72;
+
 impl FromStr for PasswordHash {
     type Err = &'static str;
 
@@ -36,10 +38,11 @@ impl FromStr for PasswordHash {
 }
 
 impl PasswordHash {
-    /// Returns whether the password matches. bcrypt is slow on purpose, so call this on a blocking thread.
+    /// Returns whether the password matches. bcrypt ignores all bytes after the 72nd, so a longer password never matches. bcrypt is slow
+    /// on purpose, so call this on a blocking thread.
     #[must_use]
     pub fn verify(&self, password: &str) -> bool {
-        bcrypt::verify(password, &self.0).unwrap_or(false)
+        password.len() <= PASSWORD_BYTES_MAX && bcrypt::verify(password, &self.0).unwrap_or(false)
     }
 }
 

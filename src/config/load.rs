@@ -29,6 +29,8 @@ pub struct Loaded {
     /// The problems of the included files that were left out.
     pub problems: Problems,
     pub files: LoadedFiles,
+    /// The main file has no key.
+    pub is_blank: bool,
 }
 
 /// Loads the file at `path` and the files that it includes.
@@ -53,6 +55,8 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut config = resolve::settings(&mut main, absolute.parent().unwrap_or(Path::new("/")));
 
+    let mut lines = main.source.text.lines().map(str::trim);
+    let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
     let (patterns, included) = included_files(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
     stamps.extend(included.iter().map(|path| (path.clone(), stamp(path))));
@@ -68,7 +72,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     }
     let good_files = files.into_iter().filter(|file| file.problems.is_empty());
     resolve::add_entries(&mut config, good_files.map(|file| file.root));
-    Ok(Loaded { config, problems, files: LoadedFiles { patterns, stamps } })
+    Ok(Loaded { config, problems, files: LoadedFiles { patterns, stamps }, is_blank })
 }
 
 fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {

@@ -20,6 +20,7 @@ const FILES_LEFT_OUT: &str =
     "files with errors were left out and the rest is applied; previously watched jobs and stores are still watched";
 /// Published if the main file has errors, or if applying failed.
 const CONFIG_UNCHANGED: &str = "the previous configuration is still used";
+const BLANK: &str = "the main file is empty: restore it, or to watch nothing, keep its [target.default]";
 
 impl Daemon {
     /// Applies a load. An unrequested load with the same result as the last load is ignored.
@@ -31,6 +32,11 @@ impl Daemon {
         systemd::reloading();
         self.last_load = Some(outcome.clone());
         let result = match outcome {
+            // An editor or a full disk may have emptied the file.
+            Ok(Loaded { is_blank: true, .. }) if self.config.watch_list != WatchList::default() => {
+                error!(event = "config_problem", "{BLANK}");
+                self.reject(BLANK.to_owned(), BLANK.to_owned())
+            }
             Ok(loaded) => match self.apply(loaded).await {
                 Ok(result) => result,
                 Err(error @ SupervisorError::Lost(_)) => return Err(error),

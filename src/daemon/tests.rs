@@ -29,7 +29,7 @@ async fn fault_095_the_daemon_ends_when_the_writer_thread_has_died() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = Config::new(directory.path().join("refwatch.db"));
     config.http.listen = "127.0.0.1:0".parse().expect("an address");
-    let loaded = Loaded { config, problems: Problems::default(), files: LoadedFiles::default() };
+    let loaded = Loaded { config, problems: Problems::default(), files: LoadedFiles::default(), is_blank: false };
     let main = directory.path().join("refwatch.toml");
     let load_config: Loader = Arc::new(move || config::load(&main));
     let daemon = Daemon::start(loaded, load_config, Log::default()).await.expect("a start");

@@ -30,6 +30,8 @@ const DIRECTORY_MODE: u32 = 0o750;
 /// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
 const PID_WIDTH: usize = 19;
 
+const WAL_BYTES_MAX: i64 = 4 << 20;
+
 /// Offset of the write version in the header of a database file, and the highest version: WAL.
 const WRITE_VERSION_OFFSET: u64 = 18;
 const WRITE_VERSION_MAX: u8 = 2;
@@ -108,6 +110,8 @@ impl DatabaseFile {
             ("journal_mode", Value::from("wal".to_owned())),
             // 2 is FULL: a commit returns once the WAL is synced.
             ("synchronous", Value::from(2)),
+            // A reader that stays open lets the WAL grow. After it has ended, the file is cut to this many bytes.
+            ("journal_size_limit", Value::from(WAL_BYTES_MAX)),
             // SQLite recommends the next two for a file that other programs may have written.
             ("trusted_schema", Value::from(0)),
             ("cell_size_check", Value::from(1)),

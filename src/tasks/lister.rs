@@ -5,7 +5,7 @@
 //! lister never saves a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled
 //! one by one. The rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,7 +190,7 @@ impl Lister {
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
         self.differences.retain(|job| listable.contains_key(job) || ended.contains_key(job));
         let (mut newest, mut not_watched_because, mut new_ended) = (None, None, Vec::new());
-        let mut token = None;
+        let (mut token, mut seen_tokens) = (None, BTreeSet::new());
         for _ in 0..PAGES_MAX {
             let ListPage { jobs, next_token } = self.list_page(created_after, token).await?;
             let mut new_not_ended = Vec::new();
@@ -208,7 +208,8 @@ impl Lister {
                 }
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
-            token = next_token;
+            // A repeated token would list the same pages again.
+            token = next_token.filter(|token| seen_tokens.insert(token.clone()));
             if token.is_none() || (unlisted.is_empty() && self.policy.discovery.is_none()) {
                 break;
             }

@@ -107,7 +107,7 @@ fn only_clients_with_a_certificate_of_the_client_ca_are_accepted() {
 }
 
 #[test]
-fn unusable_tls_files_are_reported_with_their_names() {
+fn fault_119_check_and_run_report_unusable_tls_files_with_their_names() {
     let workspace = Workspace::new();
     write_certificate(&workspace, &CertificateAuthority::new("first"), "server");
     write_certificate(&workspace, &CertificateAuthority::new("first"), "other");
@@ -120,8 +120,30 @@ fn unusable_tls_files_are_reported_with_their_names() {
     ] {
         let file = configuration(&format!("tls = {{ cert = \"{cert}\", key = \"{key}\" }}"));
         let file = workspace.write("refwatch.toml", &file);
-        let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), "run"]);
-        assert!(status == 1 && error.contains("http.tls: ") && error.contains(expected), "{error}");
+        for command in ["check", "run"] {
+            let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), command]);
+            assert!(status == 78 && error.contains("http.tls: ") && error.contains(expected), "{command}: {error}");
+        }
+    }
+}
+
+#[test]
+fn fault_118_a_password_is_compared_with_all_its_bytes() {
+    let workspace = Workspace::new();
+    let password = "a".repeat(72);
+    let hash = bcrypt::hash(&password, 4).expect("a hash");
+    let file = workspace.write("refwatch.toml", &configuration(&format!("users = {{ prometheus = \"{hash}\" }}")));
+    let (_daemon, address) = workspace.daemon(&file);
+    for (password, expected) in [(format!("{password}a"), "HTTP/1.1 401"), (password, "HTTP/1.1 200")] {
+        let mut stream = TcpStream::connect(address).expect("a listener");
+        let credentials = BASE64_STANDARD.encode(format!("prometheus:{password}"));
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {credentials}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response");
+        assert!(response.starts_with(expected), "{} bytes: {response}", password.len());
     }
 }
 

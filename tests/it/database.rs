@@ -249,6 +249,31 @@ async fn a_failed_commit_fails_all_its_changes_and_a_retry_duplicates_nothing() 
 }
 
 #[tokio::test]
+async fn fault_120_the_wal_shrinks_after_a_reader_that_stayed_open() {
+    const LIMIT: u64 = 4 << 20;
+    let db = TestDatabase::new();
+    let database = db.open();
+    let wal = || fs::metadata(db.path.with_extension("db-wal")).expect("a WAL").len();
+    let append = async |seconds: i64| {
+        let mut change = transition(Some("SUBMITTED"), "IN_PROGRESS", seconds);
+        change.transition.as_mut().expect("a transition").status_message = Some("x".repeat(1 << 20));
+        database.append(&id(1), &change).await.expect("a commit");
+    };
+    append(0).await;
+    let reader = Connection::open(&db.path).expect("a reader");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM transitions").expect("a read transaction");
+    for seconds in 1..10 {
+        append(seconds).await;
+    }
+    assert!(wal() > 2 * LIMIT, "{}", wal());
+    drop(reader);
+    for seconds in 10..12 {
+        append(seconds).await;
+    }
+    assert!(wal() <= LIMIT, "{}", wal());
+}
+
+#[tokio::test]
 async fn transitions_with_equal_times_are_all_stored() {
     let db = TestDatabase::new();
     let database = db.open();

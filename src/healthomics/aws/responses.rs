@@ -46,7 +46,10 @@ pub(super) fn list_page(
         };
         Ok(ListedJob { job: job_id, status: job_status(job.status())?, created_at: timestamp(job.creation_time()) })
     });
-    Ok(ListPage { jobs: listed.collect::<Result<_, _>>()?, next_token: response.next_token })
+    Ok(ListPage {
+        jobs: listed.collect::<Result<_, _>>()?,
+        next_token: response.next_token.filter(|token| !token.is_empty()),
+    })
 }
 
 fn protocol(message: String) -> RequestFailure {

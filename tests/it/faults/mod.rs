@@ -5,6 +5,7 @@
 mod credentials;
 mod http_clients;
 mod identity;
+mod listings;
 mod machine;
 mod network;
 mod responses;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FAULTS: u16 = 114;
+const FAULTS: u16 = 120;
 
 /// The prefix of a row without a test, before the reason.
 const NOT_CAUSED: &str = "not caused: ";

@@ -1,4 +1,4 @@
-//! Faults 86 to 89: configuration files that are replaced, missing, unreadable or invalid, at a reload and at start.
+//! Faults 86 to 89 and 116: configuration files that are replaced, missing, unreadable or invalid, at a reload and at start.
 
 use std::fs;
 use std::path::PathBuf;
@@ -52,6 +52,24 @@ fn fault_087_088_reloading_an_unreadable_configuration_keeps_the_old_one_and_rep
     daemon.signal(Signal::HUP);
     let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
     eventually("the corrected file", || (reload() == Some(1.0)).then_some(()));
+}
+
+#[test]
+fn fault_116_an_emptied_main_file_keeps_the_running_configuration() {
+    let workspace = Workspace::new();
+    let (_simulator, _, config) = workspace.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
+    let path = workspace.write("refwatch.toml", &config);
+    let (daemon, address) = workspace.daemon(&path);
+    for (number, text) in (1..).zip(["", "\n \n", "# Jobs follow.\n"]) {
+        fs::write(&path, text).expect("a file");
+        let failed_reloads = || daemon.stderr().matches("event=\"reload_failed\"").count();
+        eventually("the failed reload", || (failed_reloads() == number).then_some(()));
+        assert!(get(address, "/").1.contains("the main file is empty"), "{text:?}");
+        assert_eq!(metric(address, "refwatch_watches", &["live"]), Some(2.0));
+        fs::write(&path, &config).expect("a file");
+        let reload = || metric(address, "refwatch_config_last_reload_successful", &[]);
+        eventually("the restored file", || (reload() == Some(1.0)).then_some(()));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Faults 79 and 80: a state directory of another user, and log directories that are full or not writable.
+//! Faults 79, 80 and 115: directories of another user, log directories that are full or not writable, and a strict umask.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -47,6 +47,18 @@ fn fault_079_a_state_directory_of_another_user_is_rejected_with_its_path_and_own
         assert!(error.contains(&owner) && error.contains("run as that user"), "{error}");
     }
     assert_eq!(fs::read_dir(workspace.path("state")).expect("a directory").count(), 0, "no file was created");
+}
+
+#[test]
+fn fault_115_a_job_added_under_a_strict_umask_is_readable_by_the_daemon() {
+    let workspace = Workspace::new();
+    let config = workspace.write("refwatch.toml", &with_database("", &workspace.path("refwatch.db")));
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_refwatch"), "--config"]);
+    command.arg(&config).args(["add", "1234567890/9876543210"]);
+    assert!(workspace.spawn(command).end().success());
+    let mode = |path: &str| fs::metadata(workspace.path(path)).expect("a file").permissions().mode() & 0o777;
+    assert_eq!((mode("conf.d"), mode("conf.d/1234567890-9876543210.toml")), (0o755, 0o644));
 }
 
 #[test]
