@@ -57,7 +57,7 @@ impl Pacer {
         self.limit
     }
 
-    /// The current rate, in requests per second. Requests are sent at [`HEADROOM`] of it.
+    /// The current rate, in requests per second. Requests are sent at 98 % of it.
     #[must_use]
     pub fn current_rate(&self) -> f64 {
         self.rate
