@@ -37,7 +37,7 @@ const DEADLINE: Duration = Duration::from_mins(10);
 /// The interval of AWS's own waiters.
 const LOOP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Where `tests/e2e/run` installs boto3.
+/// The Python in which `tests/e2e/run` installs boto3.
 const PYTHON: &str = "target/e2e/venv/bin/python3";
 
 const BUSY_LOOPS: usize = 4;

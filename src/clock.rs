@@ -1,6 +1,6 @@
 //! Reads the clocks and sleeps. A lint forbids both in other modules, which receive the time as a [`Now`].
 //!
-//! So tests and simulations control the time that all other code sees.
+//! Tests and simulations thus control the time that all other code sees.
 
 use std::time::{Duration, SystemTime};
 

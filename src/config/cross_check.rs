@@ -32,7 +32,7 @@ struct Entry<'a> {
 }
 
 /// Checks all files once, so that every problem is reported. A file with a problem is left out with its targets, which can break entries
-/// of other files. So the files without a problem are checked again until no new problem is found. File 0 is the main file: a problem in
+/// of other files. The files without a problem are therefore checked again until no new problem is found. File 0 is the main file: a problem in
 /// it rejects the configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
     let mut checks_bad_files = true;
@@ -80,7 +80,7 @@ fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> 
 }
 
 impl Entry<'_> {
-    /// Where the job's id is, or the store's id if the entry is a store.
+    /// The place of the job's id, or of the store's id if the entry is a store.
     fn id_span(&self) -> FileSpan {
         (self.file, self.job.map_or_else(|| self.store.span(), Spanned::span))
     }

@@ -34,7 +34,7 @@ pub type PollOutcome = Result<Snapshot, RequestFailure>;
 #[error("{message}")]
 pub struct RequestFailure {
     pub reason: FailureReason,
-    /// What happened and what a person can do about it. It may quote the service.
+    /// The problem and its remedy. It may quote the service.
     pub message: String,
     /// How long the service asked to wait (`Retry-After`, `x-amz-retry-after`).
     pub retry_after: Option<Duration>,
@@ -62,7 +62,7 @@ pub enum Scope {
     Target,
 }
 
-/// What the end of a request shows about the request rate.
+/// The conclusion about the request rate from the end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaEvidence {
     /// The rate is over the quota.
@@ -84,7 +84,7 @@ pub struct FailureClass {
     pub needs_operator: bool,
     /// The reason in at most four words, for people.
     pub summary: &'static str,
-    /// What a person can do about a failed poll.
+    /// The remedy for a failed poll, for a person.
     pub advice: &'static str,
 }
 

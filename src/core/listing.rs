@@ -37,7 +37,7 @@ pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// What follows from a failed request for a page of a listing.
+/// How to continue after a failed request for a page of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListingFailure {
     /// The same page is requested again when `Retry-After` and the quota allow it. Listings still replace polls.

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal};
 /// Suffixes of the database's path: all of its files.
 pub(super) const FILES: &[&str] = &["", "-wal", "-shm", "-journal", ".lock"];
 
-/// What to inject, and when.
+/// A fault to inject, and its time.
 #[derive(Clone, Debug)]
 pub(super) struct Injection {
     /// Comma-separated system calls.
