@@ -35,8 +35,8 @@ pub(super) fn last_row_id(transaction: &Transaction<'_>) -> Result<i64> {
 /// is the highest row id so far. Returns the new one.
 pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &WatchId, change: &Change) -> Result<i64> {
     let Change { transition, sources, details } = change;
-    // The rows of a change are inserted as transition, sources, details. If the last of them is the job's last row in its table, with
-    // the same `observed_at`, the change is stored already: commits are atomic, and callers repeat only the job's last change.
+    // The rows of a change are inserted as transition, sources, details. If the last of them equals the job's last row in its table,
+    // `observed_at` included, the change is stored already: commits are atomic, and callers repeat only the job's last change.
     let is_stored = match (transition, sources.last(), details.last()) {
         (_, _, Some(detail)) => is_last(transaction, watch_id, detail)?,
         (_, Some(source), None) => is_last(transaction, watch_id, source)?,

@@ -54,7 +54,7 @@ pub enum OpenError {
     /// A system call failed with `EACCES` or `EPERM`.
     #[error("{path}: cannot {operation}: permission denied: {reason}: run as that user or as root")]
     SystemDenied { path: PathBuf, operation: &'static str, reason: String },
-    /// SQLite cannot open a file: no read or write permission for a file or the directory, or a read-only file system.
+    /// SQLite cannot open a file, and this user may not read or write the file or its directory.
     #[error(
         "{path}: cannot open the database: permission denied: this user must be able to read it, and to write its directory \
          if the daemon was killed"

@@ -187,6 +187,7 @@ impl DatabaseFile {
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
         let failed = |error| OpenError::of_system(&directory, "move the damaged database to this directory")(error);
+        // Only regular files are moved: the path may be a device.
         if self.path.exists() && !self.path.is_file() {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }

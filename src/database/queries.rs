@@ -106,14 +106,18 @@ impl DatabaseReader {
 pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
-        JobQuery::NotEndedBefore { target_store, cutoff } => not_ended(connection, &target_store, cutoff)?,
+        JobQuery::NotEndedBefore { target_store, cutoff } => not_ended_before(connection, &target_store, cutoff)?,
     };
     let states = jobs.into_iter().map(|watch_id| Ok(replay(connection, &watch_id)?.map(|state| (watch_id, state))));
     states.filter_map(Result::transpose).collect()
 }
 
 /// The jobs of [`JobQuery::NotEndedBefore`]. A job whose latest transition is unreadable is omitted.
-fn not_ended(connection: &Connection, target_store: &TargetStore, cutoff: Timestamp) -> Result<Vec<Arc<WatchId>>> {
+fn not_ended_before(
+    connection: &Connection,
+    target_store: &TargetStore,
+    cutoff: Timestamp,
+) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
     let rows = select::<Transition>(connection, latest, [target_store.store.as_str(), &*target_store.target])?;
@@ -155,7 +159,7 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 }
 
 /// Follows `JobTracker`: a response without a creation time keeps the earlier one, but a response without a completion time clears it.
-/// A job that the service returned has not vanished.
+/// A job in a response has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
     let (earlier_created_at, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();

@@ -81,7 +81,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
     prop_oneof![4 => snapshot.prop_map(Ok), 1 => failure.prop_map(Err)]
 }
 
-/// The tracker of one job, and the other inputs of the expected state.
+/// The tracker of one job, and its last poll and time.
 struct Model {
     id: Arc<WatchId>,
     tracker: JobTracker,

@@ -128,7 +128,7 @@ impl Writer {
                         drop(reply.send(read));
                     }
                     Request::DeleteEnded { cutoff, watched, reply } => {
-                        // The group need not be committed first: a job with a queued change is normally in `watched`.
+                        // The group need not be committed first: a job with a queued change is watched, so its rows stay.
                         let deleted = self.commit(|transaction| changes::delete_ended(transaction, cutoff, &watched));
                         drop(reply.send(deleted));
                     }
