@@ -19,7 +19,7 @@ NOT_IN_SCHEMA = re.compile(
     | two\ watches\ have\ the\ name
     | `external_id`\ needs\ `role_arn`
     | this\ is\ the\ id\ of\ a\ reference\ store
-    | unknown\ key\ `\w+`\ \(the\ keys\ here\ are\ `target`,\ `job`,\ `store`\)  # In an included file.
+    | unknown\ key\ `\w+`\ \(the\ valid\ keys\ are\ `target`,\ `job`,\ `store`\)  # In an included file.
     | `listen`\ must\ be\ an\ IP\ address\ and\ a\ port
     | `retention`\ must\ be\ a\ duration  # One that overflows.
     )""",
