@@ -261,7 +261,8 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Jobs of unknown age are ignored, because the whole store would be listed. Their first poll, usually due now, tells their age.
+            // Jobs of unknown age do not remove the bound: the whole store would be listed. Their first poll, usually due now, tells their
+            // age.
             window.list_from(created.flatten().min())
         } else {
             // The listing stops once all listable jobs were listed, so it needs no bound while the age of a job is unknown.

@@ -17,7 +17,7 @@ use super::trickle::Trickle;
 use crate::clock::Clock;
 use crate::simulator::api::{ApiError, ApiResponse};
 
-/// A fault that is not an HTTP response. As an error it makes hyper give up the connection, which [`Self::inject`] then uses.
+/// A fault that is not an HTTP response. Returned as an error, it makes hyper release the connection. [`Self::inject`] then writes to it.
 #[derive(Clone, Debug)]
 pub(crate) enum ConnectionFault {
     Reset,
