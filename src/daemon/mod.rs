@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{Loaded, Problems};
 use crate::database::{Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
@@ -51,7 +51,6 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Daemon {
-    config: Config,
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
     config_watcher: ConfigWatcher,
@@ -147,7 +146,6 @@ impl Daemon {
         let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
         let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
-            config,
             last_load: Some(Ok(loaded)),
             config_watcher,
             requests,
@@ -194,7 +192,7 @@ impl Daemon {
 
     async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
         systemd::ready(&status_line(&self.context.shared, self.context.clock.now()));
-        let WatchList { jobs, stores } = &self.config.watch_list;
+        let WatchList { jobs, stores } = &self.supervisor.config().watch_list;
         info!(event = "started", address = %self.address, jobs = jobs.len(), stores = stores.len(),
             version = env!("CARGO_PKG_VERSION"), "watching");
         loop {
@@ -214,7 +212,7 @@ impl Daemon {
         self.context.shared.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
         // Errors are ignored, because a socket without a listener also rejects connections.
-        drop(fs::remove_file(control::socket_path(&self.config.database.path)));
+        drop(fs::remove_file(control::socket_path(&self.supervisor.config().database.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {

@@ -33,7 +33,7 @@ impl Daemon {
         self.last_load = Some(outcome.clone());
         let result = match outcome {
             // An editor or a full disk may have emptied the file.
-            Ok(Loaded { is_blank: true, .. }) if self.config.watch_list != WatchList::default() => {
+            Ok(Loaded { is_blank: true, .. }) if self.supervisor.config().watch_list != WatchList::default() => {
                 error!(event = "config_problem", "{BLANK}");
                 self.reject(BLANK.to_owned(), BLANK.to_owned())
             }
@@ -73,23 +73,24 @@ impl Daemon {
 
     async fn apply(&mut self, loaded: Loaded) -> Result<ReloadResult, SupervisorError> {
         let Loaded { mut config, problems, .. } = loaded;
+        let running = self.supervisor.config();
         if !problems.is_empty() {
-            config.retain_missing_from(&self.config);
+            config.retain_missing_from(running);
         }
-        self.supervisor.apply(&config).await?;
-        let restart = config.tables_needing_restart(&self.config);
+        let restart = config.tables_needing_restart(running);
+        let Config { database, http, log, .. } = running.clone();
+        self.supervisor.apply(&Config { database, http, log, ..config }).await?;
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
         if !restart.is_empty() {
             warn!(event = "restart_needed", "the configuration is applied{notes}");
         }
-        let Config { database, http, log, .. } = self.config.clone();
-        self.config = Config { database, http, log, ..config };
-        let WatchList { jobs, stores } = &self.config.watch_list;
+        let config = self.supervisor.config();
+        let WatchList { jobs, stores } = &config.watch_list;
         info!(event = "reloaded", jobs = jobs.len(), stores = stores.len(), "the new configuration is applied");
-        publish_config(&self.context, &self.config, &problems);
+        publish_config(&self.context, config, &problems);
         if problems.is_empty() {
-            return Ok(Ok(format!("applied: {}{notes}", self.config.watch_list)));
+            return Ok(Ok(format!("applied: {}{notes}", config.watch_list)));
         }
         Ok(Err(format!("{problems}\n\n{FILES_LEFT_OUT}")))
     }

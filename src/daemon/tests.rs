@@ -1,7 +1,7 @@
 //! Unit tests of the status line and of the daemon's end.
 
 use super::*;
-use crate::config::{self, LoadedFiles};
+use crate::config::{self, Config, LoadedFiles};
 use crate::core::job::TargetStore;
 use crate::core::time::Timestamp;
 use crate::state::StoreStatus;

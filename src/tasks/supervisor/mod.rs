@@ -94,6 +94,12 @@ impl Supervisor {
         }
     }
 
+    /// The running configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Moves from the running configuration to `config`.
     ///
     /// # Errors
