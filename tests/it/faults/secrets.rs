@@ -11,7 +11,12 @@ use crate::process::Workspace;
 /// `command`, allowed to dump a core of any size.
 fn with_cores(workspace: &Workspace, command: &Command) -> Command {
     let mut limited = Command::new("prlimit");
-    limited.args(["--core=unlimited:unlimited", "--"]).arg(command.get_program()).args(command.get_args()).env_clear();
+    // A shell may have started the tests with SIGQUIT ignored.
+    limited
+        .args(["--core=unlimited:unlimited", "--", "env", "--default-signal"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear();
     limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(workspace.path("."));
     limited
 }
