@@ -74,7 +74,7 @@ fn the_exit_status_of_wait_reflects_the_ends_of_its_jobs() {
             let last = job["timeline"].as_array().and_then(|timeline| timeline.last()).expect("a timeline");
             last["status"] == end
         });
-        ending.map(|job| format!("{}/{}", text(&job["reference_store_id"]), text(&job["id"]))).collect()
+        ending.map(|job| format!("{}/{}", text(&job["store_id"]), text(&job["id"]))).collect()
     };
     let wait = |jobs: &[String], more: &[&str]| {
         let mut arguments = vec!["wait", "--region", "us-west-2", "--endpoint-url", &endpoint];
@@ -99,8 +99,7 @@ fn the_exit_status_of_wait_reflects_the_ends_of_its_jobs() {
     }
 
     let stuck = jobs.as_array().expect("an array").iter().find(|job| job["outcome"] == "STUCK").expect("a stuck job");
-    let stuck =
-        format!("{}/{}", stuck["reference_store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
+    let stuck = format!("{}/{}", stuck["store_id"].as_str().expect("text"), stuck["id"].as_str().expect("text"));
     let (status, _, error) = wait(&[stuck], &["--timeout", "1s"]);
     assert_eq!(status, 124, "{error}");
 
