@@ -10,7 +10,8 @@ use prometheus::core::Collector;
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::core::failure::{FailureReason, Operation};
-use crate::core::job::{JobStatus, KIND};
+use crate::core::job::JobStatus;
+use crate::core::kind::JobKind;
 
 /// Seconds, from a response over loopback to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -132,11 +133,11 @@ impl Instruments {
         })
     }
 
-    pub fn count_transition(&self, target: &str, to: &JobStatus) {
-        self.transitions.with_label_values(&[target, KIND, to.label()]).inc();
+    pub fn count_transition(&self, target: &str, kind: JobKind, to: &JobStatus) {
+        self.transitions.with_label_values(&[target, kind.as_str(), to.label()]).inc();
     }
 
-    /// Creates the instruments of one operation on one target. All their series exist from now on.
+    /// Creates the instruments of one operation on one target, and the transition counters of its kind. All their series exist from now on.
     #[must_use]
     pub fn operation(&self, target: &str, operation: Operation) -> OperationInstruments {
         let labels = [target, operation.as_str()];
@@ -151,7 +152,7 @@ impl Instruments {
             quota_configured: self.quota_configured.with_label_values(&labels),
         };
         for to in JobStatus::labels() {
-            drop(self.transitions.with_label_values(&[target, KIND, to]));
+            drop(self.transitions.with_label_values(&[target, operation.kind().as_str(), to]));
         }
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.insert(labels.map(str::to_owned).into(), instruments.clone());
@@ -170,7 +171,7 @@ impl Instruments {
     /// Removes the series of a target that is no longer configured.
     pub fn remove_target(&self, target: &str) {
         // An error means that the series does not exist.
-        for labels in Operation::ALL.map(|operation| [target, operation.as_str()]) {
+        for labels in Operation::all().map(|operation| [target, operation.as_str()]) {
             drop(self.api_requests.remove_label_values(&labels));
             drop(self.api_request_duration.remove_label_values(&labels));
             drop(self.quota_wait.remove_label_values(&labels));
@@ -180,8 +181,10 @@ impl Instruments {
                 drop(self.api_request_failures.remove_label_values(&[labels[0], labels[1], reason]));
             }
         }
-        for to in JobStatus::labels() {
-            drop(self.transitions.remove_label_values(&[target, KIND, to]));
+        for kind in JobKind::ALL {
+            for to in JobStatus::labels() {
+                drop(self.transitions.remove_label_values(&[target, kind.as_str(), to]));
+            }
         }
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.retain(|(name, _), _| name != target);

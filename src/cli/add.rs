@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use super::exit::{Exit, Failure, load, print};
 use crate::config::{self, Loaded, TargetConfig};
 use crate::core::job::JobKey;
+use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 
 /// Readable by all: the daemon runs as another user. The file contains no secrets.
@@ -19,10 +20,10 @@ const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The import job
-    #[arg(value_name = "STORE/JOB")]
+    /// The job; KIND/STORE/JOB if it is not a reference import
+    #[arg(value_name = "[KIND/]STORE/JOB")]
     job: JobKey,
-    /// The name of the watch in metrics and on pages [default: STORE/JOB]
+    /// The name of the watch in metrics and on pages [default: the job]
     #[arg(long)]
     name: Option<String>,
     /// The target for its requests
@@ -64,14 +65,15 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
 
 fn file_name(Args { job, target, .. }: &Args) -> String {
     let prefix = if target == TargetConfig::DEFAULT { String::new() } else { format!("{target}-") };
-    format!("{prefix}{}-{}.toml", job.store, job.job)
+    format!("{prefix}{}.toml", job.to_string().replace('/', "-"))
 }
 
 fn entry(Args { job, name, target }: &Args) -> String {
     let text = |text: &str| Some(Value::from(text));
     let keys = [
         ("name", name.as_deref().and_then(text)),
-        ("reference_store_id", text(job.store.as_str())),
+        ("kind", text(job.kind.as_str()).filter(|_| job.kind != JobKind::ReferenceImport)),
+        (job.kind.info().store.id_key(), text(job.store.as_str())),
         ("id", text(job.job.as_str())),
         ("target", text(target).filter(|_| target != TargetConfig::DEFAULT)),
     ];

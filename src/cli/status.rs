@@ -191,6 +191,7 @@ mod tests {
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
         let shown = |watches: &[JobInfo], stores: &[StoreInfo]| watch_table(watches, stores, now, 40);
         let store = StoreInfo {
+            kind: "reference_import".to_owned(),
             watch: "shared references".to_owned(),
             target: "default".to_owned(),
             store_id: "1234567890".to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! A duplicate is reported only at the entry that is checked later, so that the file of the other entry still applies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use super::resolve::interval_error;
 use super::suggest::nearest;
 use super::watch_list::StoreEntry;
 use super::{Config, TargetConfig};
-use crate::core::job::{ImportJobId, ReferenceStoreId};
+use crate::core::job::{JobId, StoreId};
+use crate::core::kind::{JobKind, StoreType};
 
 /// The index of a file and a byte range in it.
 type FileSpan = (usize, Range<usize>);
@@ -23,8 +24,10 @@ type FileSpan = (usize, Range<usize>);
 /// A `[[job]]`, or a `[[store]]` if `job` is `None`.
 struct Entry<'a> {
     file: usize,
-    store: &'a Spanned<ReferenceStoreId>,
-    job: Option<&'a Spanned<ImportJobId>>,
+    store: &'a Spanned<StoreId>,
+    /// The kind of the job, or the kinds of the store.
+    kinds: BTreeSet<JobKind>,
+    job: Option<&'a Spanned<JobId>>,
     name: &'a Option<Spanned<String>>,
     target: &'a Option<Spanned<String>>,
     /// The outer `None`: the key is absent. The inner `None`: "auto".
@@ -44,6 +47,7 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
         let mut checker = Checker { files, problems: Vec::new(), targets: BTreeMap::new() };
         for &index in &order {
             checker.check_target_tables(index);
+            checker.check_kinds(index);
             checker.check_durations(index, settings.database.retention);
         }
         let entries: Vec<Entry<'_>> = order.iter().flat_map(|&index| entries(index, &files[index])).collect();
@@ -65,15 +69,21 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
 
 /// Returns the jobs and stores of a file in the order of the file.
 fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> {
-    let jobs = root.job.iter().flatten().filter_map(|Job { name, reference_store_id, id, target, interval }| {
-        let (store, job) = (reference_store_id.as_ref()?, Some(id.as_ref()?));
-        Some(Entry { file, store, job, name, target, interval })
+    let jobs = root.job.iter().flatten().filter_map(|raw| {
+        let Job { name, kind, id, target, interval, .. } = raw;
+        let (store, job) = (raw.store()?.0, Some(id.as_ref()?));
+        let kinds = [kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref())].into();
+        Some(Entry { file, store, kinds, job, name, target, interval })
     });
-    let stores =
-        root.store.iter().flatten().filter_map(|Store { name, reference_store_id, target, interval, .. }| {
-            let store = reference_store_id.as_ref()?;
-            Some(Entry { file, store, job: None, name, target, interval })
-        });
+    let stores = root.store.iter().flatten().filter_map(|raw| {
+        let Store { name, kinds, target, interval, .. } = raw;
+        let (store, store_type) = raw.store()?;
+        let kinds = match kinds {
+            Some(kinds) => kinds.iter().flatten().map(|kind| *kind.get_ref()).collect(),
+            None => JobKind::of_store(store_type).collect(),
+        };
+        Some(Entry { file, store, kinds, job: None, name, target, interval })
+    });
     let mut entries: Vec<Entry<'_>> = jobs.chain(stores).collect();
     entries.sort_by_key(|entry| entry.id_span().1.start);
     entries
@@ -89,6 +99,7 @@ impl Entry<'_> {
         self.target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref())
     }
 
+    /// The ids of store and job.
     fn ids(&self) -> (&str, Option<&str>) {
         (self.store.get_ref().as_str(), self.job.map(|job| job.get_ref().as_str()))
     }
@@ -97,7 +108,13 @@ impl Entry<'_> {
     fn name_or_default(&self) -> (String, FileSpan) {
         match (self.name, self.ids()) {
             (Some(name), _) => (name.get_ref().clone(), (self.file, name.span())),
-            (None, (store, Some(job))) => (format!("{store}/{job}"), self.id_span()),
+            (None, (store, Some(job))) if self.kinds.contains(&JobKind::ReferenceImport) => {
+                (format!("{store}/{job}"), self.id_span())
+            }
+            (None, (store, Some(job))) => {
+                let kind = self.kinds.first().map(|kind| kind.as_str()).unwrap_or_default();
+                (format!("{kind}/{store}/{job}"), self.id_span())
+            }
             (None, (store, None)) => (store.to_owned(), self.id_span()),
         }
     }
@@ -145,9 +162,11 @@ impl Checker<'_> {
             if let Some((span, message)) = interval_error(entry.interval.as_ref(), min_interval) {
                 self.report((entry.file, span), &message, None);
             }
-            if let Some(other) = ids.insert((entry.target_or_default(), entry.ids()), entry.id_span()) {
-                let kind = if entry.job.is_some() { "job" } else { "store" };
-                let message = format!("this {kind} is in the watch list twice");
+            let of_kind = |kind| (kind, entry.target_or_default(), entry.ids());
+            let earlier = entry.kinds.iter().filter_map(|kind| ids.insert(of_kind(*kind), entry.id_span())).last();
+            if let Some(other) = earlier {
+                let what = if entry.job.is_some() { "job" } else { "store" };
+                let message = format!("this {what} is in the watch list twice");
                 self.report_conflict(entry.id_span(), other, &message, "remove one of them");
                 continue;
             }
@@ -172,11 +191,52 @@ impl Checker<'_> {
         self.report((entry.file, raw.span()), &format!("there is no target \"{target}\""), Some(&help));
     }
 
+    /// Reports entries that name two stores, and kinds that do not belong to the store of their entry.
+    fn check_kinds(&mut self, file: usize) {
+        let files = self.files;
+        for job in files[file].root.job.iter().flatten() {
+            self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
+            let Some((id, store)) = job.store() else { continue };
+            if job.kind.is_none() && store == StoreType::Sequence {
+                let help = format!("set `kind` to one of {}", kind_names(store));
+                self.report((file, id.span()), "the key `kind` is missing", Some(&help));
+            }
+            self.check_kind(file, job.kind.as_ref(), store);
+        }
+        for entry in files[file].root.store.iter().flatten() {
+            self.check_one_store(file, entry.reference_store_id.as_ref(), entry.sequence_store_id.as_ref());
+            let Some((id, store)) = entry.store() else { continue };
+            if entry.kinds.as_ref().is_some_and(Vec::is_empty) {
+                let help = format!("remove it, or name one of {}", kind_names(store));
+                self.report((file, id.span()), "`kinds` of this store names no kind", Some(&help));
+            }
+            for kind in entry.kinds.iter().flatten() {
+                self.check_kind(file, kind.as_ref(), store);
+            }
+        }
+    }
+
+    fn check_one_store<T>(&mut self, file: usize, reference: Option<&Spanned<T>>, sequence: Option<&Spanned<T>>) {
+        if let (Some(_), Some(sequence)) = (reference, sequence) {
+            let help = "write one entry for each store";
+            self.report((file, sequence.span()), "the entry also has a `reference_store_id`", Some(help));
+        }
+    }
+
+    fn check_kind(&mut self, file: usize, kind: Option<&Spanned<JobKind>>, store: StoreType) {
+        if let Some(kind) = kind.filter(|kind| kind.get_ref().info().store != store) {
+            let message = format!("a {} has no jobs of the kind {}", store.noun(), kind.get_ref());
+            let right = kind.get_ref().info().store.id_key();
+            let help = format!("write `{right}`, or one of {}", kind_names(store));
+            self.report((file, kind.span()), &message, Some(&help));
+        }
+    }
+
     /// Reports durations of stores that are longer than `retention`. With `created_within`, a job whose rows were deleted would be
     /// discovered again. With `remove_after`, a job whose rows were deleted would not be restored after a restart.
     fn check_durations(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
-            let Some(id) = &store.reference_store_id else { continue };
+            let Some((id, _)) = store.store() else { continue };
             for (key, raw, default) in [
                 ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN),
                 ("remove_after", &store.remove_after, StoreEntry::REMOVE_AFTER),
@@ -206,8 +266,13 @@ impl Checker<'_> {
             if store != job && *count < stores.get(store).map_or(0, |(count, _)| *count) {
                 continue;
             }
-            let message = "this is the id of a reference store, not of a job";
-            self.report_conflict(entry.id_span(), other.clone(), message, "are `reference_store_id` and `id` swapped?");
+            let message = "this is the id of a store, not of a job";
+            self.report_conflict(entry.id_span(), other.clone(), message, "are the ids of store and job swapped?");
         }
     }
+}
+
+fn kind_names(store: StoreType) -> String {
+    let names: Vec<String> = JobKind::of_store(store).map(|kind| format!("\"{kind}\"")).collect();
+    names.join(", ")
 }

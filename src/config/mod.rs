@@ -39,6 +39,7 @@ pub use values::parse_endpoint_url;
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;
+use crate::core::failure::Operation;
 use crate::core::tracker::PollPolicy;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +95,12 @@ pub struct TargetConfig {
 impl TargetConfig {
     /// The target of entries without `target`. It exists even if no file defines it.
     pub const DEFAULT: &'static str = "default";
+
+    /// The quota of an operation.
+    #[must_use]
+    pub fn quota_of(&self, _operation: Operation) -> Quota {
+        self.quota
+    }
 
     /// A target whose region and credentials the AWS SDK determines.
     #[must_use]

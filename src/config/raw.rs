@@ -4,15 +4,18 @@
 
 use std::ops::Range;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, SourceText};
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
-    JobId, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Name, Password, Region,
+    JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Name, Password, Region,
     RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId, TargetName, Timeout, UserName,
 };
+use crate::core::job::StoreId as StoreIdValue;
+use crate::core::kind::StoreType;
 
 tables! {
     RootTable, "the top level of the main file" requires [] {
@@ -54,7 +57,7 @@ tables! {
         backoff_initial: BackoffInitial,
         /// The maximum delay after a failed poll.
         backoff_max: BackoffMax,
-        /// Whether to list a store's jobs if that saves polls. Requires omics:ListReferenceImportJobs.
+        /// Whether to list a store's jobs if that saves polls. Requires the List action of the kind, such as omics:ListReferenceImportJobs.
         use_list: Boolean,
     }
 
@@ -81,7 +84,7 @@ tables! {
         users: Map<UserName, Password>,
     }
 
-    Tls, "[http.tls]" requires ["cert", "key"] {
+    Tls, "[http.tls]" requires [&["cert"], &["key"]] {
         /// The certificate and its intermediates, in PEM.
         cert: FilePath,
         /// The private key, in PEM.
@@ -118,12 +121,16 @@ tables! {
         quota: Nested<Quota>,
     }
 
-    Job, "[[job]]" requires ["reference_store_id", "id"] {
-        /// The `watch` label of the job's metrics. The default is `REFERENCE_STORE_ID/ID`.
+    Job, "[[job]]" requires [&["reference_store_id", "sequence_store_id"], &["id"]] {
+        /// The `watch` label of the job's metrics. The default is `STORE/ID`, or `KIND/STORE/ID` in a sequence store.
         name: Name,
         /// The id of the reference store that the job imports into.
         reference_store_id: StoreId,
-        /// The id of the import job, as `StartReferenceImportJob` returned it.
+        /// The id of the sequence store of a read set job.
+        sequence_store_id: StoreId,
+        /// The kind of the job. Required with `sequence_store_id`.
+        kind: JobKindWord,
+        /// The id of the job, as AWS returned it when the job was started.
         id: JobId,
         /// The target that sends the requests.
         target: TargetName,
@@ -131,11 +138,15 @@ tables! {
         interval: Interval,
     }
 
-    Store, "[[store]]" requires ["reference_store_id"] {
-        /// The `watch` label in the metrics of all its jobs. The default is `REFERENCE_STORE_ID`.
+    Store, "[[store]]" requires [&["reference_store_id", "sequence_store_id"]] {
+        /// The `watch` label in the metrics of all its jobs. The default is the id of the store.
         name: Name,
-        /// The id of the reference store.
+        /// The id of a reference store.
         reference_store_id: StoreId,
+        /// The id of a sequence store.
+        sequence_store_id: StoreId,
+        /// The kinds of jobs to watch. The default is all kinds of the store.
+        kinds: List<JobKindWord>,
         /// The maximum age of a job when refwatch first lists the store.
         created_within: CreatedWithin,
         /// How long a job stays on the page and in the metrics after its end.
@@ -144,6 +155,31 @@ tables! {
         target: TargetName,
         /// The interval of the store's jobs. It overrides `interval` in `[poll]`.
         interval: Interval,
+    }
+}
+
+impl Job {
+    /// The store's id and type. The values of a bad file may name no store or both.
+    pub(super) fn store(&self) -> Option<(&Spanned<StoreIdValue>, StoreType)> {
+        store(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
+    }
+}
+
+impl Store {
+    /// As [`Job::store`].
+    pub(super) fn store(&self) -> Option<(&Spanned<StoreIdValue>, StoreType)> {
+        store(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
+    }
+}
+
+fn store<'a>(
+    reference: Option<&'a Spanned<StoreIdValue>>,
+    sequence: Option<&'a Spanned<StoreIdValue>>,
+) -> Option<(&'a Spanned<StoreIdValue>, StoreType)> {
+    match (reference, sequence) {
+        (Some(id), _) => Some((id, StoreType::Reference)),
+        (None, Some(id)) => Some((id, StoreType::Sequence)),
+        (None, None) => None,
     }
 }
 

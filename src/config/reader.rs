@@ -18,7 +18,8 @@ pub(super) trait Table: Default {
     /// How messages name the table, such as `[poll]`.
     const NAME: &'static str;
     const KEYS: &'static [Key];
-    const REQUIRED: &'static [&'static str];
+    /// Each with its alternatives: exactly one of them is required.
+    const REQUIRED: &'static [&'static [&'static str]];
 
     /// Reads the known keys. [`Reader::read_table`] also reports unknown and missing keys.
     fn read_fields(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self;
@@ -46,7 +47,7 @@ macro_rules! tables {
                 const KEYS: &'static [Key] = &[
                     $(Key { name: stringify!($key), description: concat!($($doc),*), schema: <$field as Field>::schema },)*
                 ];
-                const REQUIRED: &'static [&'static str] = &$required;
+                const REQUIRED: &'static [&'static [&'static str]] = &$required;
 
                 fn read_fields(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Self {
                     Self { $($key: reader.read_field::<$field>(stringify!($key), table),)* }
@@ -160,8 +161,12 @@ pub(super) fn table_schema<T: Table>() -> Json {
     let properties: serde_json::Map<String, Json> = keys.collect();
     let mut schema = json!({"type": "object", "properties": properties});
     schema["additionalProperties"] = false.into();
-    if !T::REQUIRED.is_empty() {
-        schema["required"] = json!(T::REQUIRED);
+    let (single, alternatives): (Vec<&[&str]>, Vec<&[&str]>) = T::REQUIRED.iter().copied().partition(|keys| keys.len() == 1);
+    if !single.is_empty() {
+        schema["required"] = json!(single.concat());
+    }
+    for keys in alternatives {
+        schema["oneOf"] = keys.iter().map(|key| json!({"required": [key]})).collect();
     }
     schema
 }
@@ -193,22 +198,24 @@ impl<'a> Reader<'a> {
     /// Reads a table, and reports unknown and missing keys. `span` is where missing keys are reported.
     pub(super) fn read_table<T: Table>(&mut self, table: &DeTable<'_>, span: Range<usize>) -> T {
         let known: Vec<&str> = T::KEYS.iter().map(|key| key.name).collect();
-        let mut missing: Vec<&str> = T::REQUIRED.to_vec();
-        missing.retain(|key| !table.contains_key(*key));
+        let mut missing = T::REQUIRED.to_vec();
+        missing.retain(|keys| !keys.iter().any(|key| table.contains_key(*key)));
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             let name = key.get_ref();
             let near = nearest(name, known.iter().copied().filter(|key| !table.contains_key(*key)));
             // The misspelled key is not also reported as missing.
-            missing.retain(|key| Some(*key) != near);
+            missing.retain(|keys| !near.is_some_and(|near| keys.contains(&near)));
             let renamed = RENAMED.iter().find(|(old, new)| *old == &**name && known.contains(new));
             let help = renamed.map(|(_, new)| format!("renamed to `{new}`"));
             let help = help.or(near.map(|near| format!("did you mean `{near}`?")));
             let help = help.unwrap_or_else(|| format!("the valid keys are `{}`", known.join("`, `")));
             self.report(key.span(), &format!("unknown key `{name}`"), Some(help));
         }
-        for key in missing {
-            let help = format!("{} requires `{}`", T::NAME, T::REQUIRED.join("` and `"));
-            self.report(span.clone(), &format!("the key `{key}` is missing"), Some(help));
+        for keys in missing {
+            let either = |keys: &&[&str]| format!("`{}`", keys.join("` or `"));
+            let required: Vec<String> = T::REQUIRED.iter().map(either).collect();
+            let help = format!("{} requires {}", T::NAME, required.join(" and "));
+            self.report(span.clone(), &format!("the key {} is missing", either(&keys)), Some(help));
         }
         T::read_fields(self, table)
     }

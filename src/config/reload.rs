@@ -40,6 +40,7 @@ mod tests {
     use crate::config::watch_list::{StoreEntry, WatchList};
     use crate::config::{PollConfig, TargetConfig};
     use crate::core::job::TargetStore;
+    use crate::core::kind::JobKind;
 
     /// A configuration whose entries are all named `name`.
     fn config(name: &str, jobs: &[&str], stores: &[&str], targets: &[&str]) -> Config {
@@ -49,8 +50,11 @@ mod tests {
         for entry in Arc::make_mut(&mut list.jobs).values_mut() {
             entry.name = name.into();
         }
-        let id =
-            |store: &&str| TargetStore { target: TargetConfig::DEFAULT.into(), store: store.parse().expect("an id") };
+        let id = |store: &&str| TargetStore {
+            target: TargetConfig::DEFAULT.into(),
+            store: store.parse().expect("an id"),
+            kind: JobKind::ReferenceImport,
+        };
         list.stores = stores.iter().map(|store| (id(store), StoreEntry::new(name.into(), policy))).collect();
         let target = |target: &&str| {
             let profile = Some(name.to_owned());

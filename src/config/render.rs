@@ -22,7 +22,12 @@ impl Config {
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
-        let stores = stores.iter().map(|(id, entry)| store_table(id, entry, poll));
+        // The kinds of one [[store]] are consecutive entries with the same settings.
+        let stores: Vec<_> = stores.iter().collect();
+        let is_same = |(id, entry): &(&TargetStore, _), (other, other_entry): &(&TargetStore, _)| {
+            (&id.target, &id.store, entry) == (&other.target, &other.store, other_entry)
+        };
+        let stores = stores.chunk_by(is_same).map(|stores| store_table(stores, poll));
         present_keys([
             ("poll", Some(poll_table(poll, timeout))),
             (
@@ -92,19 +97,23 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
     let JobEntry { name, policy, remove_after: _ } = entry;
     table([
         ("name", Some((**name).into())),
-        ("reference_store_id", Some(key.store.as_str().into())),
+        ("kind", Some(key.kind.as_str().into())),
+        (key.kind.info().store.id_key(), Some(key.store.as_str().into())),
         ("id", Some(key.job.as_str().into())),
         ("target", Some((**target).into())),
         ("interval", own_interval(policy, poll)),
     ])
 }
 
-fn store_table(id: &TargetStore, entry: &StoreEntry, poll: &PollConfig) -> Value {
-    let TargetStore { target, store } = id;
+/// The table of a store from its entries, one for each kind. There is at least one.
+fn store_table(entries: &[(&TargetStore, &StoreEntry)], poll: &PollConfig) -> Value {
+    let kinds = entries.iter().map(|(id, _)| Value::from(id.kind.as_str())).collect();
+    let (TargetStore { target, kind, store }, entry) = entries[0];
     let StoreEntry { created_within, job_settings: JobEntry { name, policy, remove_after } } = entry;
     table([
         ("name", Some((**name).into())),
-        ("reference_store_id", Some(store.as_str().into())),
+        (kind.info().store.id_key(), Some(store.as_str().into())),
+        ("kinds", Some(Value::Array(kinds))),
         ("created_within", Some(duration(*created_within))),
         ("remove_after", remove_after.map(duration)),
         ("target", Some((**target).into())),

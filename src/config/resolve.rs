@@ -17,6 +17,7 @@ use super::raw::{Http, Job, Log, ParsedFile, Poll, Quota as RawQuota, RootTable,
 use super::watch_list::{JobEntry, StoreEntry};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::job::{JobKey, TargetStore, WatchId};
+use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
 
 /// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Relative paths start at `base`.
@@ -50,7 +51,7 @@ pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = RootT
     for file in files {
         config.targets.extend(file.target.into_iter().map(|(name, raw)| target(&name, raw, &default)));
         jobs.extend(file.job.into_iter().flatten().filter_map(|raw| job(raw, &config.poll)));
-        let stores = file.store.into_iter().flatten().filter_map(|raw| store(raw, &config.poll));
+        let stores = file.store.into_iter().flatten().flat_map(|raw| store(raw, &config.poll));
         config.watch_list.stores.extend(stores);
     }
     config.watch_list.jobs = Arc::new(jobs);
@@ -134,21 +135,31 @@ fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<s
     (Arc::clone(&target.name), target)
 }
 
-/// [`job`] and [`store`] never return `None`: a file without a required key has already been left out.
+/// Never `None`: a file without a required key has already been left out.
 fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
-    let key = JobKey { store: value(raw.reference_store_id)?, job: value(raw.id)? };
+    let store = raw.store()?.0.get_ref().clone();
+    let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };
     let name = value(raw.name).unwrap_or_else(|| key.to_string()).into();
     let entry = JobEntry { name, policy: policy(raw.interval, poll), remove_after: None };
     Some((Arc::new(WatchId { target: target_name(raw.target), key }), entry))
 }
 
-fn store(raw: Store, poll: &PollConfig) -> Option<(TargetStore, StoreEntry)> {
-    let store = value(raw.reference_store_id)?;
+/// One entry for each kind.
+fn store(raw: Store, poll: &PollConfig) -> Vec<(TargetStore, StoreEntry)> {
+    let Some((store, store_type)) = raw.store().map(|(id, store_type)| (id.get_ref().clone(), store_type)) else {
+        return Vec::new();
+    };
+    let kinds = match raw.kinds {
+        Some(kinds) => kinds.into_iter().filter_map(value).collect(),
+        None => JobKind::of_store(store_type).collect::<Vec<_>>(),
+    };
     let name = value(raw.name).unwrap_or_else(|| store.to_string()).into();
     let mut entry = StoreEntry::new(name, policy(raw.interval, poll));
     set(&mut entry.created_within, raw.created_within);
     entry.job_settings.remove_after = value(raw.remove_after).or(entry.job_settings.remove_after);
-    Some((TargetStore { target: target_name(raw.target), store }, entry))
+    let target = target_name(raw.target);
+    let id = |kind| TargetStore { target: Arc::clone(&target), kind, store: store.clone() };
+    kinds.into_iter().map(|kind| (id(kind), entry.clone())).collect()
 }
 
 fn target_name(raw: Option<Spanned<String>>) -> Arc<str> {

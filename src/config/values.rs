@@ -19,7 +19,8 @@ use tracing::Level;
 use super::duration_text::DurationText;
 use super::suggest::nearest;
 use super::{LogFormat, LogRotation, PasswordHash};
-use crate::core::job::{ImportJobId, ReferenceStoreId};
+use crate::core::job;
+use crate::core::kind::JobKind;
 use crate::core::sanitize::is_unsafe_to_display;
 use crate::core::time::parse_duration;
 
@@ -112,11 +113,11 @@ pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letter
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
 kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| read_text(value, name, no_candidates));
-kind!(StoreId, ReferenceStoreId, pattern_schema(ID_PATTERN), |value| {
-    read_text(value, |text| parse(text, "must be 10 to 36 digits, as ListReferenceStores returns them"), id_candidates)
+kind!(StoreId, job::StoreId, pattern_schema(ID_PATTERN), |value| {
+    read_text(value, |text| parse(text, "must be 10 to 36 digits, not a name or an ARN"), id_candidates)
 });
-kind!(JobId, ImportJobId, pattern_schema(ID_PATTERN), |value| {
-    let rule = "must be 10 to 36 digits, as StartReferenceImportJob returned them";
+kind!(JobId, job::JobId, pattern_schema(ID_PATTERN), |value| {
+    let rule = "must be 10 to 36 digits, as AWS returned them when the job was started";
     // In text with both ids, the job's is the last.
     read_text(value, |text| parse(text, rule), |text| id_candidates(text).into_iter().rev().collect())
 });
@@ -134,6 +135,7 @@ kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[
 kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
+kind!(JobKindWord, JobKind, words_schema(&KINDS), |value| word(value, &KINDS));
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
 kind!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
 kind!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| word(value, &ROTATIONS));
@@ -149,6 +151,12 @@ kind!(Boolean, bool, json!({"type": "boolean"}), |value| {
 });
 
 const ID_PATTERN: &str = "^[0-9]{10,36}$";
+const KINDS: [(&str, JobKind); 4] = [
+    (JobKind::ReferenceImport.as_str(), JobKind::ReferenceImport),
+    (JobKind::ReadSetImport.as_str(), JobKind::ReadSetImport),
+    (JobKind::ReadSetExport.as_str(), JobKind::ReadSetExport),
+    (JobKind::ReadSetActivation.as_str(), JobKind::ReadSetActivation),
+];
 const LEVELS: [(&str, Level); 5] = [
     ("error", Level::ERROR),
     ("warn", Level::WARN),

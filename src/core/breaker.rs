@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
 use super::failure::{Operation, QuotaEvidence, RequestFailure, Scope};
-use super::job::ReferenceStoreId;
+use super::job::StoreId;
+use super::kind::JobKind;
 use super::time::Monotonic;
 
 /// Consecutive failures that open a breaker. Two failures can happen to a working target, while a new key or policy propagates.
@@ -99,8 +100,8 @@ pub struct TargetBreakers {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BreakerKey {
     Target,
-    /// One operation on one store, because IAM policies name both.
-    Store(Operation, ReferenceStoreId),
+    /// One operation, and so one kind, on one store, because IAM policies name both.
+    Store(Operation, StoreId),
 }
 
 /// A breaker opened or closed, or the cause of an open breaker changed.
@@ -122,7 +123,7 @@ impl TargetBreakers {
     pub fn request_ended(
         &mut self,
         operation: Operation,
-        store: &ReferenceStoreId,
+        store: &StoreId,
         failure: Option<&RequestFailure>,
         sent: Monotonic,
         now: Monotonic,
@@ -159,26 +160,24 @@ impl TargetBreakers {
         self.breakers.get(key)?.open_state.as_ref()
     }
 
-    /// True if the target's breaker, or the store's for `GetReferenceImportJob`, closed after `sent`. Failed jobs are then polled
+    /// True if the target's breaker, or the one for polls of `kind` in `store`, closed after `sent`. Failed jobs are then polled
     /// early. `UNREACHABLE_MIN` limits how often this happens to jobs that keep failing on a working target.
     #[must_use]
-    pub fn breaker_closed_after(&self, store: &ReferenceStoreId, sent: Monotonic) -> bool {
-        let store = BreakerKey::Store(Operation::GetReferenceImportJob, store.clone());
+    pub fn breaker_closed_after(&self, kind: JobKind, store: &StoreId, sent: Monotonic) -> bool {
+        let store = BreakerKey::Store(Operation::Get(kind), store.clone());
         let closed = |key| self.breakers.get(key).and_then(|breaker| breaker.closed_at);
         [&BreakerKey::Target, &store].into_iter().filter_map(closed).any(|closed| closed > sent)
     }
 
-    /// Why the target is down, if it is. Its own breaker is open, or every store breaker of `GetReferenceImportJob` is open. If
-    /// there are none of these, every store breaker of `ListReferenceImportJobs` is open.
+    /// Why the target is down, if it is. Its own breaker is open, or every store breaker of a `Get` operation is open. If there
+    /// are none of these, every store breaker of a `List` operation is open.
     #[must_use]
     pub fn down_message(&self) -> Option<&str> {
-        let breakers_of = |operation: Operation| {
-            let keys = self.breakers.keys();
-            keys.filter(move |key| matches!(key, BreakerKey::Store(of, _) if *of == operation))
-        };
+        let (gets, lists): (Vec<_>, Vec<_>) = (self.breakers.keys().filter(|key| **key != BreakerKey::Target))
+            .partition(|key| matches!(key, BreakerKey::Store(Operation::Get(_), _)));
         let open_state = self.state_if_open(&BreakerKey::Target).or_else(|| {
-            let operation = Operation::ALL.into_iter().find(|&operation| breakers_of(operation).next().is_some())?;
-            breakers_of(operation).map(|key| self.state_if_open(key)).collect::<Option<Vec<_>>>()?.pop()
+            let keys = if gets.is_empty() { lists } else { gets };
+            keys.into_iter().map(|key| self.state_if_open(key)).collect::<Option<Vec<_>>>()?.pop()
         });
         Some(&open_state?.message)
     }
@@ -271,10 +270,10 @@ mod tests {
     #[test]
     fn a_failure_counts_against_its_scope_and_closes_the_wider_breakers() {
         use FailureReason::{AccessDenied, Connect, Credentials, NotFound, Throttled};
-        let (get, list) = (Operation::GetReferenceImportJob, Operation::ListReferenceImportJobs);
+        let (get, list) = (Operation::Get(JobKind::ReferenceImport), Operation::List(JobKind::ReferenceImport));
         let mut breakers = TargetBreakers::new(POLICY);
-        let [one, other]: [ReferenceStoreId; 2] = ["1111111111", "2222222222"].map(|id| id.parse().expect("a store"));
-        let mut end = |operation, store: &ReferenceStoreId, reason: Option<FailureReason>, second| {
+        let [one, other]: [StoreId; 2] = ["1111111111", "2222222222"].map(|id| id.parse().expect("a store"));
+        let mut end = |operation, store: &StoreId, reason: Option<FailureReason>, second| {
             let failure = reason.map(failure);
             let events = breakers.request_ended(operation, store, failure.as_ref(), at(second), at(second));
             let down = breakers.down_message().map(str::to_owned);
@@ -289,7 +288,7 @@ mod tests {
         ] {
             assert_eq!(end(operation, store, reason, 1), up);
         }
-        let key = |store: &ReferenceStoreId| BreakerKey::Store(get, store.clone());
+        let key = |store: &StoreId| BreakerKey::Store(get, store.clone());
         assert_eq!(end(get, &one, Some(AccessDenied), 2), (vec![(key(&one), true)], None), "the other store works");
         assert_eq!(end(get, &other, Some(AccessDenied), 3), up);
         assert_eq!(end(get, &other, Some(AccessDenied), 3), up);
@@ -304,7 +303,7 @@ mod tests {
         assert_eq!(end(get, &one, Some(Connect), 8).0, [(BreakerKey::Target, true)], "another cause");
         assert_eq!(end(get, &one, Some(AccessDenied), 9), (vec![(BreakerKey::Target, false)], down));
         assert_eq!(end(get, &one, Some(NotFound), 10), (vec![(key(&one), false)], None));
-        assert!(breakers.breaker_closed_after(&one, at(9)) && !breakers.breaker_closed_after(&one, at(10)));
-        assert!(breakers.breaker_closed_after(&other, at(8)) && !breakers.breaker_closed_after(&other, at(9)));
+        assert!(breakers.breaker_closed_after(JobKind::ReferenceImport, &one, at(9)) && !breakers.breaker_closed_after(JobKind::ReferenceImport, &one, at(10)));
+        assert!(breakers.breaker_closed_after(JobKind::ReferenceImport, &other, at(8)) && !breakers.breaker_closed_after(JobKind::ReferenceImport, &other, at(9)));
     }
 }

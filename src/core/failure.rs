@@ -6,23 +6,34 @@
 use std::time::Duration;
 
 use super::job::Snapshot;
+use super::kind::{JobKind, KindInfo};
 
 /// An operation of the service that refwatch calls. Each has its own quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    GetReferenceImportJob,
-    ListReferenceImportJobs,
+    Get(JobKind),
+    List(JobKind),
 }
 
 impl Operation {
-    pub const ALL: [Self; 2] = [Self::GetReferenceImportJob, Self::ListReferenceImportJobs];
+    /// The operations of every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        JobKind::ALL.into_iter().flat_map(|kind| [Self::Get(kind), Self::List(kind)])
+    }
+
+    #[must_use]
+    pub const fn kind(self) -> JobKind {
+        match self {
+            Self::Get(kind) | Self::List(kind) => kind,
+        }
+    }
 
     /// The API's name: the metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::GetReferenceImportJob => "GetReferenceImportJob",
-            Self::ListReferenceImportJobs => "ListReferenceImportJobs",
+            Self::Get(kind) => kind.info().get_operation,
+            Self::List(kind) => kind.info().list_operation,
         }
     }
 }
@@ -127,10 +138,10 @@ failure_reasons! {
          quota.share or ask AWS for a higher quota.";
     /// 401 or 403: the identity lacks a permission.
     AccessDenied: "access_denied", Backoff, Store, WithinQuota, true, "access denied",
-        "Allow omics:GetReferenceImportJob on this reference store for the target's identity. The next poll uses the new policy.";
+        "Allow omics:{operation} on this {store} for the target's identity. The next poll uses the new policy.";
     /// 404 with the service's own error code.
     NotFound: "not_found", Recheck, Job, WithinQuota, true, "not found",
-        "Check the entry's reference_store_id and id, and the target's region and account. If the job was deleted, remove its \
+        "Check the entry's {store_key} and id, and the target's region and account. If the job was deleted, remove its \
          entry.";
     /// 400 `ValidationException`.
     Validation: "validation", Park, Job, WithinQuota, true, "malformed request",
@@ -162,6 +173,14 @@ impl FailureReason {
     pub const fn label(self) -> &'static str {
         self.class().label
     }
+
+    /// The advice for a failed poll of a job of `kind`.
+    #[must_use]
+    pub fn advice(self, kind: JobKind) -> String {
+        let KindInfo { get_operation, store, .. } = kind.info();
+        let advice = self.class().advice.replace("{operation}", get_operation);
+        advice.replace("{store}", store.noun()).replace("{store_key}", store.id_key())
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +189,9 @@ mod tests {
 
     #[test]
     fn operations_and_reasons_keep_their_labels() {
-        assert_eq!(Operation::ALL.map(Operation::as_str), ["GetReferenceImportJob", "ListReferenceImportJobs"]);
+        let operations = "GetReferenceImportJob ListReferenceImportJobs GetReadSetImportJob ListReadSetImportJobs \
+            GetReadSetExportJob ListReadSetExportJobs GetReadSetActivationJob ListReadSetActivationJobs";
+        assert_eq!(Operation::all().map(Operation::as_str).collect::<Vec<_>>().join(" "), operations);
         let reasons =
             "throttled access_denied not_found validation timeout connect internal protocol credentials other";
         assert_eq!(FailureReason::ALL.map(FailureReason::label).join(" "), reasons);

@@ -7,10 +7,8 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::kind::{InvalidKind, JobKind};
 use super::time::Timestamp;
-
-/// The kind of every watched job, as metrics, the database and paths show it.
-pub const KIND: &str = "reference_import";
 
 /// Ids are `[0-9]+`, 10 to 36 characters (API page, "Length Constraints").
 const ID_LENGTH: std::ops::RangeInclusive<usize> = 10..=36;
@@ -53,19 +51,24 @@ macro_rules! id {
     };
 }
 
-id!(ReferenceStoreId, "a reference store id");
-id!(ImportJobId, "an import job id");
+id!(StoreId, "a store id");
+id!(JobId, "a job id");
 
-/// A job's store and id. Its text form is `STORE/JOB`. It is unique within one target only.
+/// A job's kind, store and id. Its text form is `KIND/STORE/JOB`, or `STORE/JOB` for a reference import. It is unique within one
+/// target only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
-    pub store: ReferenceStoreId,
-    pub job: ImportJobId,
+    pub kind: JobKind,
+    pub store: StoreId,
+    pub job: JobId,
 }
 
 impl Display for JobKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.store, self.job)
+        match self.kind {
+            JobKind::ReferenceImport => write!(f, "{}/{}", self.store, self.job),
+            kind => write!(f, "{kind}/{}/{}", self.store, self.job),
+        }
     }
 }
 
@@ -73,15 +76,21 @@ impl FromStr for JobKey {
     type Err = InvalidJobKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidJobKey> {
-        let (store, job) = text.split_once('/').ok_or(InvalidJobKey::NoSlash)?;
-        Ok(Self { store: store.parse()?, job: job.parse()? })
+        let parts: Vec<&str> = text.split('/').collect();
+        match *parts {
+            [store, job] => Ok(Self { kind: JobKind::ReferenceImport, store: store.parse()?, job: job.parse()? }),
+            [kind, store, job] => Ok(Self { kind: kind.parse()?, store: store.parse()?, job: job.parse()? }),
+            _ => Err(InvalidJobKey::Parts),
+        }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJobKey {
-    #[error("a job is written REFERENCE_STORE_ID/IMPORT_JOB_ID")]
-    NoSlash,
+    #[error("a job is written STORE/JOB, or KIND/STORE/JOB with a kind such as read_set_import")]
+    Parts,
+    #[error(transparent)]
+    Kind(#[from] InvalidKind),
     #[error(transparent)]
     Id(#[from] InvalidId),
 }
@@ -97,22 +106,25 @@ pub struct WatchId {
 impl WatchId {
     #[must_use]
     pub fn target_store(&self) -> TargetStore {
-        TargetStore { target: Arc::clone(&self.target), store: self.key.store.clone() }
+        let JobKey { kind, store, .. } = &self.key;
+        TargetStore { target: Arc::clone(&self.target), store: store.clone(), kind: *kind }
     }
 }
 
-/// A store and the target that it is listed through.
+/// The jobs of one kind in a store, and the target that they are listed through.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetStore {
     /// The target's name in the configuration.
     pub target: Arc<str>,
-    pub store: ReferenceStoreId,
+    pub store: StoreId,
+    pub kind: JobKind,
 }
 
 impl TargetStore {
     #[must_use]
-    pub fn watch_id(&self, job: ImportJobId) -> Arc<WatchId> {
-        Arc::new(WatchId { target: Arc::clone(&self.target), key: JobKey { store: self.store.clone(), job } })
+    pub fn watch_id(&self, job: JobId) -> Arc<WatchId> {
+        let key = JobKey { kind: self.kind, store: self.store.clone(), job };
+        Arc::new(WatchId { target: Arc::clone(&self.target), key })
     }
 }
 
@@ -244,19 +256,24 @@ mod tests {
 
     #[test]
     fn an_id_is_ten_to_thirty_six_digits() {
-        assert_eq!("1234567890".parse::<ReferenceStoreId>().map(|id| id.to_string()), Ok("1234567890".to_owned()));
+        assert_eq!("1234567890".parse::<StoreId>().map(|id| id.to_string()), Ok("1234567890".to_owned()));
         for wrong in ["", "123456789", "12345678901234567890123456789012345678", "12345678ab", "١٢٣٤٥", " 1234567890"]
         {
-            let error = wrong.parse::<ImportJobId>().expect_err(wrong);
-            assert_eq!(error.to_string(), "an import job id must be 10 to 36 digits");
+            let error = wrong.parse::<JobId>().expect_err(wrong);
+            assert_eq!(error.to_string(), "a job id must be 10 to 36 digits");
         }
     }
 
     #[test]
-    fn the_text_form_of_a_job_is_store_slash_job() {
+    fn the_text_form_of_a_job_has_the_kind_unless_it_is_a_reference_import() {
+        for kind in JobKind::ALL {
+            let key: JobKey = format!("{kind}/1234567890/9876543210").parse().expect("a kind and two ids");
+            assert_eq!((key.kind, key.to_string().parse()), (kind, Ok(key.clone())));
+        }
         let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
-        assert_eq!(key.to_string(), "1234567890/9876543210");
-        assert_eq!("1234567890".parse::<JobKey>(), Err(InvalidJobKey::NoSlash));
+        assert_eq!((key.kind, key.to_string()), (JobKind::ReferenceImport, "1234567890/9876543210".to_owned()));
+        assert_eq!("1234567890".parse::<JobKey>(), Err(InvalidJobKey::Parts));
+        assert_eq!("run/1234567890/9876543210".parse::<JobKey>(), Err(InvalidKind.into()));
         assert!("1234567890/9876543210/1".parse::<JobKey>().is_err());
     }
 

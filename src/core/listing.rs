@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::failure::{FailureClass, QuotaEvidence, RequestFailure, Scope};
-use super::job::{ImportJobId, JobStatus};
+use super::job::{JobId, JobStatus};
 use super::time::Timestamp;
 use super::tracker::JobState;
 
@@ -71,13 +71,13 @@ pub fn after_failure(failure: &RequestFailure, consecutive: u32) -> ListingFailu
 #[derive(Debug, Default)]
 pub struct StatusDifferences {
     /// The listed status, `None` if the job was not listed; and the number of listings that showed it.
-    differing: BTreeMap<ImportJobId, (Option<JobStatus>, u32)>,
+    differing: BTreeMap<JobId, (Option<JobStatus>, u32)>,
 }
 
 impl StatusDifferences {
     /// Records the `listed` status of a live job, `None` if the job was not listed. Returns true if the job needs a hint. The known
     /// `status` or the listing may be outdated, so a lasting difference gives a hint at the 1st, 2nd, 4th, 8th … listing.
-    pub fn record_live(&mut self, job: &ImportJobId, status: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
+    pub fn record_live(&mut self, job: &JobId, status: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
         let differs = match status {
             // The first poll of the job is queued anyway. It is urgent only if the job has ended.
             None => listed.is_some_and(JobStatus::is_terminal),
@@ -97,12 +97,12 @@ impl StatusDifferences {
 
     /// Records the `listed` status of an ended job. Returns true if it differs from the known `status` and from the last listing.
     /// More hints would be useless, because such a listing is usually outdated.
-    pub fn record_ended(&mut self, job: &ImportJobId, status: &JobStatus, listed: &JobStatus) -> bool {
+    pub fn record_ended(&mut self, job: &JobId, status: &JobStatus, listed: &JobStatus) -> bool {
         self.record_live(job, Some(status), Some(listed))
             && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
     }
 
-    pub fn retain(&mut self, watched: impl Fn(&ImportJobId) -> bool) {
+    pub fn retain(&mut self, watched: impl Fn(&JobId) -> bool) {
         self.differing.retain(|job, _| watched(job));
     }
 }
@@ -121,7 +121,7 @@ pub struct DiscoveryWindow {
     /// the last listing left out.
     newest_before_last_listing: Option<Timestamp>,
     /// Jobs that were given to `tasks::supervisor` to watch: creation time and listed status.
-    handed_over: BTreeMap<ImportJobId, (Option<Timestamp>, JobStatus)>,
+    handed_over: BTreeMap<JobId, (Option<Timestamp>, JobStatus)>,
 }
 
 impl DiscoveryWindow {
@@ -143,18 +143,18 @@ impl DiscoveryWindow {
 
     /// True if a listed, unwatched job should be handed over. An ended job is handed over once.
     #[must_use]
-    pub fn is_new(&self, job: &ImportJobId, created_at: Option<Timestamp>, status: &JobStatus) -> bool {
+    pub fn is_new(&self, job: &JobId, created_at: Option<Timestamp>, status: &JobStatus) -> bool {
         created_at.is_none_or(|created| created >= self.discover_from)
             && !(status.is_terminal() && self.handed_over.contains_key(job))
     }
 
-    pub fn record_handed_over(&mut self, job: ImportJobId, created_at: Option<Timestamp>, status: JobStatus) {
+    pub fn record_handed_over(&mut self, job: JobId, created_at: Option<Timestamp>, status: JobStatus) {
         self.handed_over.insert(job, (created_at, status));
     }
 
     /// The listed status of a job when it was handed over.
     #[must_use]
-    pub fn status_at_hand_over(&self, job: &ImportJobId) -> Option<&JobStatus> {
+    pub fn status_at_hand_over(&self, job: &JobId) -> Option<&JobStatus> {
         self.handed_over.get(job).map(|(_, status)| status)
     }
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_ended_job_is_handed_over_once() {
-        let job: ImportJobId = "9876543210".parse().expect("an id");
+        let job: JobId = "9876543210".parse().expect("an id");
         let mut window = DiscoveryWindow::new(at(0));
         let is_new = |window: &DiscoveryWindow, created| window.is_new(&job, created, &JobStatus::Completed);
         assert!(!is_new(&window, Some(at(-1))));
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_live_job_with_another_listed_status_is_hinted_at_growing_intervals() {
-        let job: ImportJobId = "9876543210".parse().expect("an id");
+        let job: JobId = "9876543210".parse().expect("an id");
         let mut differences = StatusDifferences::default();
         let script = [
             // Known status, listed status, hint.
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn differences_of_jobs_that_are_not_retained_are_removed() {
-        let [gone, live]: [ImportJobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
+        let [gone, live]: [JobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
         let mut differences = StatusDifferences::default();
         let hints =
             |differences: &mut StatusDifferences, job| differences.record_live(job, Some(&JobStatus::Submitted), None);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn an_ended_job_is_hinted_once_for_each_other_listed_status() {
-        let job: ImportJobId = "9876543210".parse().expect("an id");
+        let job: JobId = "9876543210".parse().expect("an id");
         let (mut differences, known) = (StatusDifferences::default(), JobStatus::Failed);
         let listed = [JobStatus::Failed, JobStatus::InProgress, JobStatus::InProgress, JobStatus::Completed];
         let hints = listed.map(|listed| differences.record_ended(&job, &known, &listed));

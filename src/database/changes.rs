@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
 
 use super::tables::{Stored, millisecond_text};
-use crate::core::job::{JobStatus, KIND, WatchId};
+use crate::core::job::{JobKey, JobStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 
@@ -21,7 +21,8 @@ const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::T
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
 pub(super) fn job_values(watch_id: &WatchId) -> [&str; 4] {
-    [watch_id.key.store.as_str(), watch_id.key.job.as_str(), KIND, &watch_id.target]
+    let WatchId { target, key: JobKey { kind, store, job } } = watch_id;
+    [store.as_str(), job.as_str(), kind.as_str(), target]
 }
 
 /// The highest row id in all tables; 0 for an empty database.

@@ -15,7 +15,8 @@ use super::changes::{OF_JOB, job_values};
 use super::errors::{OpenError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
-use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId, TargetStore, WatchId};
+use crate::core::job::{JobId, JobKey, StoreId, TargetStore, WatchId};
+use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
@@ -31,8 +32,9 @@ pub struct DatabaseReader {
 pub struct Filter {
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
-    pub store_id: Option<ReferenceStoreId>,
-    pub job_id: Option<ImportJobId>,
+    pub kind: Option<JobKind>,
+    pub store_id: Option<StoreId>,
+    pub job_id: Option<JobId>,
     /// At most this many, the latest. `None`: all.
     pub limit: Option<u32>,
 }
@@ -40,7 +42,7 @@ pub struct Filter {
 impl Filter {
     #[must_use]
     pub fn of_job(key: JobKey) -> Self {
-        Self { store_id: Some(key.store), job_id: Some(key.job), ..Self::default() }
+        Self { kind: Some(key.kind), store_id: Some(key.store), job_id: Some(key.job), ..Self::default() }
     }
 }
 
@@ -56,10 +58,11 @@ impl DatabaseReader {
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read.
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
-        let Filter { since, store_id, job_id, limit } = filter;
+        let Filter { since, kind, store_id, job_id, limit } = filter;
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
             ("observed_at >= ?", since.map(millisecond_text)),
+            ("kind = ?", kind.map(|kind| kind.as_str().to_owned())),
             ("store_id = ?", store_id.as_ref().map(|id| id.as_str().to_owned())),
             ("job_id = ?", job_id.as_ref().map(|id| id.as_str().to_owned())),
         ] {
@@ -119,8 +122,9 @@ fn not_ended_before(
     cutoff: Timestamp,
 ) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
-        SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
-    let rows = select::<Transition>(connection, latest, [target_store.store.as_str(), &*target_store.target])?;
+        SELECT max(id) FROM transitions WHERE store_id = ? AND kind = ? AND target = ? GROUP BY job_id)";
+    let TargetStore { target, kind, store } = target_store;
+    let rows = select::<Transition>(connection, latest, [store.as_str(), kind.as_str(), target])?;
     let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= cutoff);
     Ok(found.map(|row| Arc::new(row.watch_id)).collect())
 }
@@ -202,7 +206,6 @@ pub(super) fn require_columns(connection: &Connection) -> Result<()> {
 
 fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
-    // `kind` is selected only so that `require_columns` tests it.
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params)?;

@@ -1,8 +1,7 @@
 //! The three tables: which type of `crate::core` each stores, and how its values map to columns.
 //!
-//! Every table starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job, always [`KIND`]. The
-//! [`DetailKind`] of a detail is in the column `detail`. The names are generic so that other kinds of job fit: `store_id` is a reference
-//! store, and an item in `item_transitions` is a source. The exception is `source_file`.
+//! Every table starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job. The [`DetailKind`]
+//! of a detail is in the column `detail`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -11,7 +10,7 @@ use rusqlite::Result;
 use rusqlite::types::{Type, Value};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use crate::core::job::{JobKey, JobStatus, KIND, Source, SourceKey, SourceStatus, WatchId};
+use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
 
@@ -38,9 +37,9 @@ pub struct Row<T> {
 
 impl<T: Stored> Row<T> {
     /// # Errors
-    /// As [`Stored::read`], or an id of the job cannot be parsed.
+    /// As [`Stored::read`], or the kind or an id of the job cannot be parsed.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let key = JobKey { store: parsed(row, "store_id")?, job: parsed(row, "job_id")? };
+        let key = JobKey { kind: parsed(row, "kind")?, store: parsed(row, "store_id")?, job: parsed(row, "job_id")? };
         let watch_id = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
         Ok(Self { id: row.get("id")?, watch_id, value: T::read(row)? })
     }
@@ -140,13 +139,13 @@ impl Stored for Detail {
     }
 }
 
-/// The JSON object of the API and of `history --json`: the columns of the table, with [`KIND`] as `kind`.
+/// The JSON object of the API and of `history --json`: the columns of the table.
 impl<T: Stored> Serialize for Row<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut columns = serializer.serialize_map(None)?;
         columns.serialize_entry("id", &self.id)?;
         columns.serialize_entry("target", &*self.watch_id.target)?;
-        columns.serialize_entry("kind", KIND)?;
+        columns.serialize_entry("kind", self.watch_id.key.kind.as_str())?;
         columns.serialize_entry("store_id", self.watch_id.key.store.as_str())?;
         columns.serialize_entry("job_id", self.watch_id.key.job.as_str())?;
         for (column, value) in T::COLUMNS.iter().zip(self.value.values()) {

@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::core::backoff::BackoffPolicy;
 use crate::core::breaker::{BreakerEvent, BreakerKey, TargetBreakers};
 use crate::core::failure::{Operation, RequestFailure};
-use crate::core::job::ReferenceStoreId;
+use crate::core::job::StoreId;
+use crate::core::kind::JobKind;
 use crate::core::time::Monotonic;
 
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Breakers {
 
     /// Waits at two breakers, one after the other: that of this operation on this store, and the target's. A pass means that the
     /// breaker is closed, or that the request may probe it.
-    pub(super) async fn wait_for_passes(&self, operation: Operation, store: &ReferenceStoreId) -> [Pass; 2] {
+    pub(super) async fn wait_for_passes(&self, operation: Operation, store: &StoreId) -> [Pass; 2] {
         let store_pass = self.wait_for_pass(BreakerKey::Store(operation, store.clone())).await;
         [store_pass, self.wait_for_pass(BreakerKey::Target).await]
     }
@@ -88,7 +89,7 @@ impl Breakers {
     pub(super) fn request_ended(
         &self,
         operation: Operation,
-        store: &ReferenceStoreId,
+        store: &StoreId,
         failure: Option<&RequestFailure>,
         sent: Monotonic,
         now: Monotonic,
@@ -120,21 +121,21 @@ impl Breakers {
             (BreakerKey::Target, false, true) => info!(event = "target_reachable", %target, "requests succeed again"),
             (BreakerKey::Target, false, false) => info!(event = "credentials_accepted", %target,
                 "credentials accepted again"),
-            (BreakerKey::Store(Operation::GetReferenceImportJob, store), true, _) => {
-                warn!(event = "access_denied_to_store", %target, store_id = %store,
-                    "access denied to every job of this store; probing with one request at a time: {message}");
+            (BreakerKey::Store(Operation::Get(kind), store), true, _) => {
+                warn!(event = "access_denied_to_store", %target, %kind, store_id = %store,
+                    "access denied to every job of this kind in this store; probing with one request at a time: {message}");
             }
-            (BreakerKey::Store(Operation::GetReferenceImportJob, store), false, _) => info!(event = "access_restored",
-                %target, store_id = %store, "access to the jobs of this store is allowed again"),
-            (BreakerKey::Store(Operation::ListReferenceImportJobs, _), ..) => {}
+            (BreakerKey::Store(Operation::Get(kind), store), false, _) => info!(event = "access_restored",
+                %target, %kind, store_id = %store, "access to the jobs of this kind in this store is allowed again"),
+            (BreakerKey::Store(Operation::List(_), _), ..) => {}
         }
     }
 
     /// See [`super::Target::wait_for_breaker_close`].
-    pub(super) async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, since: Monotonic) {
+    pub(super) async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         loop {
             let any_closes = self.breaker_closed.notified();
-            if self.with(|state| state.breakers.breaker_closed_after(store, since)) {
+            if self.with(|state| state.breakers.breaker_closed_after(kind, store, since)) {
                 return;
             }
             any_closes.await;

@@ -70,11 +70,6 @@ impl Scheduler {
         Some(in_flight)
     }
 
-    /// The configured rate, in requests per second.
-    pub(super) fn configured_rate(&self) -> f64 {
-        self.with_pacer(|pacer| pacer.configured_rate())
-    }
-
     /// Counts a request that was sent at `sent`, and adapts the rate.
     pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
         self.instruments.request_ended(now.since(sent), failure);
@@ -101,11 +96,12 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::core::kind::JobKind;
     use crate::core::failure::Operation;
     use crate::instruments::Instruments;
 
     fn scheduler() -> Scheduler {
-        let instruments = Instruments::new().expect("metrics").operation("a", Operation::GetReferenceImportJob);
+        let instruments = Instruments::new().expect("metrics").operation("a", Operation::Get(JobKind::ReadSetImport));
         Scheduler::new(1.0, Clock::system(), instruments)
     }
 

@@ -1,4 +1,4 @@
-//! The service of a target: two HealthOmics operations and STS's `GetCallerIdentity`.
+//! The service of a target: two HealthOmics operations for each kind of job, and STS's `GetCallerIdentity`.
 //!
 //! `aws` implements them with AWS's SDK. The simulation tests have their own implementation.
 
@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::config::TargetConfig;
 use crate::core::failure::RequestFailure;
-use crate::core::job::{ImportJobId, JobKey, JobStatus, ReferenceStoreId, Snapshot};
+use crate::core::job::{JobId, JobKey, JobStatus, Snapshot, StoreId};
+use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 
 /// One request, sent when the future is awaited. Boxed, because [`TargetService`] is used as `dyn`.
@@ -29,12 +30,13 @@ pub trait TargetService: Debug + Send + Sync {
     /// The identity of the credentials; `None` if HealthOmics's endpoint is not AWS's and no endpoint is set for STS.
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>>;
 
-    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;
+    fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;
 
-    /// Lists one page of the store's jobs that were created after `created_after`. The page may contain jobs up to a second older.
-    fn list_reference_import_jobs<'a>(
+    /// Lists one page of the store's jobs of `kind` that were created after `created_after`. The page may contain jobs up to a second older.
+    fn list_jobs<'a>(
         &'a self,
-        store: &'a ReferenceStoreId,
+        kind: JobKind,
+        store: &'a StoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage>;
@@ -57,7 +59,7 @@ pub struct ListPage {
 /// A listed job. A listing contains no messages and no sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedJob {
-    pub job: ImportJobId,
+    pub job: JobId,
     pub status: JobStatus,
     pub created_at: Option<Timestamp>,
 }

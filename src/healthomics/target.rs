@@ -3,7 +3,8 @@
 //! A request holds a [`RequestPermit`] until it ends. Every outcome is counted, and reported to the pacer and the circuit breakers.
 //! A target publishes why it is down. It makes no decision about jobs.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -13,7 +14,8 @@ use super::service::{ListPage, RequestFuture, ServiceFactory, TargetError, Targe
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{Operation, PollOutcome, RequestFailure};
-use crate::core::job::{JobKey, ReferenceStoreId};
+use crate::core::job::{JobKey, StoreId};
+use crate::core::kind::JobKind;
 use crate::core::time::{Monotonic, Timestamp};
 use crate::instruments::Instruments;
 
@@ -21,8 +23,10 @@ use crate::instruments::Instruments;
 pub struct Target {
     service: Arc<dyn TargetService>,
     clock: Clock,
-    get_scheduler: Scheduler,
-    list_scheduler: Scheduler,
+    config: TargetConfig,
+    instruments: Instruments,
+    /// Each starts at the first request of its operation, so only operations in use have metrics.
+    schedulers: BTreeMap<Operation, OnceLock<Scheduler>>,
     breakers: Breakers,
 }
 
@@ -46,12 +50,10 @@ impl Target {
         instruments: &Instruments,
     ) -> Result<Self, TargetError> {
         let service = factory.build(config).await?;
-        let rate = config.quota.configured_rate();
-        let new_scheduler = |operation| Scheduler::new(rate, clock, instruments.operation(&config.name, operation));
-        let get_scheduler = new_scheduler(Operation::GetReferenceImportJob);
-        let list_scheduler = new_scheduler(Operation::ListReferenceImportJobs);
+        let schedulers = Operation::all().map(|operation| (operation, OnceLock::new())).collect();
         let breakers = Breakers::new(Arc::clone(&config.name), config.backoff, clock);
-        Ok(Self { service, clock, get_scheduler, list_scheduler, breakers })
+        let (config, instruments) = (config.clone(), instruments.clone());
+        Ok(Self { service, clock, config, instruments, schedulers, breakers })
     }
 
     #[must_use]
@@ -64,10 +66,10 @@ impl Target {
         self.service.aws_region()
     }
 
-    /// The configured rate of polls, in requests per second.
+    /// The configured rate of polls of one kind, in requests per second.
     #[must_use]
-    pub fn configured_rate(&self) -> f64 {
-        self.get_scheduler.configured_rate()
+    pub fn configured_rate(&self, kind: JobKind) -> f64 {
+        self.config.quota_of(Operation::Get(kind)).configured_rate()
     }
 
     /// The message of the failure that keeps the target down; `None` while the target is not known to be down.
@@ -76,43 +78,44 @@ impl Target {
         self.breakers.down_message.subscribe()
     }
 
-    /// Waits at the circuit breakers and for the quota. The permit is for one poll of a job of `store`. Cancel safe.
-    pub async fn poll_permit(&self, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {
-        self.permit(Operation::GetReferenceImportJob, store, priority).await
+    /// Waits at the circuit breakers and for the quota. The permit is for one poll of the job. Cancel safe.
+    pub async fn poll_permit(&self, key: &JobKey, priority: Priority) -> RequestPermit {
+        self.permit(Operation::Get(key.kind), &key.store, priority).await
     }
 
-    /// Requests one job, once. `permit` is from [`Self::poll_permit`] for the job's store.
+    /// Requests one job, once. `permit` is from [`Self::poll_permit`] for the job.
     ///
     /// # Errors
     /// See [`RequestFailure`].
     pub async fn poll(&self, key: &JobKey, permit: RequestPermit) -> PollOutcome {
-        let request = self.service.get_reference_import_job(key);
-        self.send(Operation::GetReferenceImportJob, &key.store, permit, request).await
+        let request = self.service.get_job(key);
+        self.send(Operation::Get(key.kind), &key.store, permit, request).await
     }
 
-    /// Waits for a permit, then lists one page. See [`TargetService::list_reference_import_jobs`].
+    /// Waits for a permit, then lists one page. See [`TargetService::list_jobs`].
     ///
     /// # Errors
     /// See [`RequestFailure`].
     pub async fn list(
         &self,
-        store: &ReferenceStoreId,
+        kind: JobKind,
+        store: &StoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> Result<ListPage, RequestFailure> {
-        let operation = Operation::ListReferenceImportJobs;
+        let operation = Operation::List(kind);
         let permit = self.permit(operation, store, Priority::Routine).await;
-        let request = self.service.list_reference_import_jobs(store, created_after, token);
+        let request = self.service.list_jobs(kind, store, created_after, token);
         self.send(operation, store, permit, request).await
     }
 
-    /// `since` is when a failed request was sent. Waits until a breaker that can block polls of `store` has closed after that. If none
-    /// closes, it waits forever: race it with the backoff of the request. Cancel safe.
-    pub async fn wait_for_breaker_close(&self, store: &ReferenceStoreId, since: Monotonic) {
-        self.breakers.wait_for_breaker_close(store, since).await;
+    /// `since` is when a failed request was sent. Waits until a breaker that can block polls of `kind` in `store` has closed after
+    /// that. If none closes, it waits forever: race it with the backoff of the request. Cancel safe.
+    pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
+        self.breakers.wait_for_breaker_close(kind, store, since).await;
     }
 
-    async fn permit(&self, operation: Operation, store: &ReferenceStoreId, priority: Priority) -> RequestPermit {
+    async fn permit(&self, operation: Operation, store: &StoreId, priority: Priority) -> RequestPermit {
         loop {
             let passes = self.breakers.wait_for_passes(operation, store).await;
             // If a breaker opens meanwhile, the request waits at the breaker again.
@@ -126,7 +129,7 @@ impl Target {
     async fn send<T>(
         &self,
         operation: Operation,
-        store: &ReferenceStoreId,
+        store: &StoreId,
         permit: RequestPermit,
         request: RequestFuture<'_, T>,
     ) -> Result<T, RequestFailure> {
@@ -142,9 +145,10 @@ impl Target {
     }
 
     fn scheduler(&self, operation: Operation) -> &Scheduler {
-        match operation {
-            Operation::GetReferenceImportJob => &self.get_scheduler,
-            Operation::ListReferenceImportJobs => &self.list_scheduler,
-        }
+        let new = || {
+            let instruments = self.instruments.operation(&self.config.name, operation);
+            Scheduler::new(self.config.quota_of(operation).configured_rate(), self.clock, instruments)
+        };
+        self.schedulers[&operation].get_or_init(new)
     }
 }

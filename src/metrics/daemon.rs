@@ -31,12 +31,12 @@ pub(super) fn write(
     exposition.family("refwatch_target_up", "1 if requests through this target succeed, 0 otherwise.", target_up);
     exposition.family(
         "refwatch_store_up",
-        "1 if new jobs of the [[store]] can be discovered, 0 otherwise.",
+        "1 if new jobs of this kind in the [[store]] can be discovered, 0 otherwise.",
         stores.iter().map(|store| (store_labels(store), f64::from(store.error.is_none()))),
     );
     exposition.family(
         "refwatch_store_last_listed_timestamp_seconds",
-        "When the [[store]] was last listed.",
+        "When the jobs of this kind in the [[store]] were last listed.",
         stores.iter().filter_map(|store| Some((store_labels(store), seconds(store.listed_at?)))),
     );
     let database_up = f64::from(daemon.database_error.is_none());
@@ -60,7 +60,12 @@ pub(super) fn write(
 }
 
 fn store_labels(store: &StoreStatus) -> String {
-    labels(&[("watch", &store.name), ("target", &store.id.target), ("store_id", store.id.store.as_str())])
+    labels(&[
+        ("watch", &store.name),
+        ("target", &store.id.target),
+        ("kind", store.id.kind.as_str()),
+        ("store_id", store.id.store.as_str()),
+    ])
 }
 
 /// One series for each of `values`: the number of `items` with this value.

@@ -1,4 +1,4 @@
-//! Writes the metrics of import jobs: per watch one series, or one series for each status.
+//! Writes the metrics of jobs: per watch one series, or one series for each status.
 //!
 //! 10,000 watches have 280,000 series, which are written as text. The `prometheus` crate would take seconds for them.
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::exposition::{Exposition, labels};
 use super::{number, seconds};
-use crate::core::job::{JobStatus, KIND, SourceStatus};
+use crate::core::job::{JobStatus, SourceStatus};
 use crate::state::WatchStatus;
 
 pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
@@ -82,7 +82,7 @@ fn watch_labels(watch: &WatchStatus) -> String {
     labels(&[
         ("watch", &watch.name),
         ("target", &watch.id.target),
-        ("kind", KIND),
+        ("kind", watch.id.key.kind.as_str()),
         ("store_id", watch.id.key.store.as_str()),
         ("job_id", watch.id.key.job.as_str()),
     ])

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, RequestFailure, Scope};
-use crate::core::job::{ImportJobId, TargetStore};
+use crate::core::job::{JobId, TargetStore};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
@@ -64,7 +64,7 @@ pub(crate) struct DiscoveryPolicy {
 #[derive(Debug)]
 pub struct DiscoveredBatch {
     pub store: TargetStore,
-    pub jobs: Vec<ImportJobId>,
+    pub jobs: Vec<JobId>,
     /// Receives `Ok` once all unexpired jobs are watched, or the reason why none was added. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
@@ -94,7 +94,7 @@ pub(crate) struct Lister {
 }
 
 /// With their last known states, `None` before the first successful poll.
-type ListableJobs = BTreeMap<ImportJobId, Option<Arc<JobState>>>;
+type ListableJobs = BTreeMap<JobId, Option<Arc<JobState>>>;
 
 impl Lister {
     /// Also publishes the view of a store with discovery. `seed` sets the jitter of the backoff.
@@ -148,7 +148,7 @@ impl Lister {
             let pause = self.list_once(began).await;
             tokio::select! {
                 biased;
-                () = self.target.wait_for_breaker_close(&self.store.store, began), if self.retry_on_recovery => {}
+                () = self.target.wait_for_breaker_close(self.store.kind, &self.store.store, began), if self.retry_on_recovery => {}
                 () = clock.sleep(pause) => {}
             }
         }
@@ -168,7 +168,7 @@ impl Lister {
         match self.list(&listable).await {
             Ok(not_watched_because) => {
                 if replaces_now {
-                    let safety_interval = safety_interval(listable.len(), self.target.configured_rate());
+                    let safety_interval = safety_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_safety_interval(Some(safety_interval));
                 }
                 if self.on_success(not_watched_because) {
@@ -241,7 +241,7 @@ impl Lister {
     /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
     async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, RequestFailure> {
         loop {
-            match self.target.list(&self.store.store, after, token.clone()).await {
+            match self.target.list(self.store.kind, &self.store.store, after, token.clone()).await {
                 Ok(page) => {
                     self.failures = 0;
                     return Ok(page);
@@ -307,11 +307,11 @@ impl Lister {
     fn on_cut_short(&mut self) {
         if !self.cut_short_logged {
             self.cut_short_logged = true;
-            let TargetStore { target, store } = &self.store;
+            let TargetStore { target, kind, store } = &self.store;
             let missed = format!(
                 "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not discovered: set a shorter `created_within`"
             );
-            warn!(event = "listing_cut_short", %target, store_id = %store, "{missed}");
+            warn!(event = "listing_cut_short", %target, %kind, store_id = %store, "{missed}");
             self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));
         }
     }
@@ -319,13 +319,13 @@ impl Lister {
     /// Returns whether all new jobs are watched.
     fn on_success(&mut self, not_watched_because: Option<String>) -> bool {
         self.retry_on_recovery = false;
-        let TargetStore { target, store } = &self.store;
+        let TargetStore { target, kind, store } = &self.store;
         if self.logged_failure.take().is_some() {
-            info!(event = "listing_recovered", %target, store_id = %store, "listing works again");
+            info!(event = "listing_recovered", %target, %kind, store_id = %store, "listing works again");
         }
         if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
             if let (Some(reason), None) = (&not_watched_because, &self.not_watched_because) {
-                warn!(event = "discovery_failed", %target, store_id = %store, watch = &**name,
+                warn!(event = "discovery_failed", %target, %kind, store_id = %store, watch = &**name,
                     "new jobs of this store cannot be watched: {reason}");
             }
             self.not_watched_because.clone_from(&not_watched_because);
@@ -354,7 +354,10 @@ impl Lister {
         self.registry.set_safety_interval(None);
         let not_found = *reason == FailureReason::NotFound;
         let advice =
-            if not_found { " (check reference_store_id, and the region and account of the target)" } else { "" };
+            if not_found { format!(" (check {}, and the region and account of the target)", self.store.kind.info().store.id_key())
+        } else {
+            String::new()
+        };
         let discovery = self.policy.discovery.as_ref();
         if self.logged_failure.replace(*reason) != Some(*reason) {
             let follows = if discovery.is_some() {
@@ -362,7 +365,7 @@ impl Lister {
             } else {
                 "its jobs are polled one by one"
             };
-            warn!(event = "listing_failed", target = %self.store.target, store_id = %self.store.store,
+            warn!(event = "listing_failed", target = %self.store.target, kind = %self.store.kind, store_id = %self.store.store,
                 watch = discovery.map(|discovery| &*discovery.name), reason = reason.label(),
                 "this store cannot be listed: {follows}: {message}{advice}");
         }

@@ -85,6 +85,7 @@ mod tests {
 
     use super::*;
     use crate::config::{PollConfig, Quota, TargetConfig};
+    use crate::core::kind::JobKind;
 
     /// Jobs with their own entries, as `STORE/JOB`, and stores whose jobs are discovered.
     fn config(jobs: &[&str], stores: &[&str]) -> Config {
@@ -103,7 +104,8 @@ mod tests {
     }
 
     fn store_id(text: &str) -> TargetStore {
-        TargetStore { target: TargetConfig::DEFAULT.into(), store: format!("100000000{text}").parse().expect("an id") }
+        let store = format!("100000000{text}").parse().expect("an id");
+        TargetStore { target: TargetConfig::DEFAULT.into(), store, kind: JobKind::ReferenceImport }
     }
 
     /// The plan as `-job -[lister] +job +[lister]`, while the jobs in `discovered` run.

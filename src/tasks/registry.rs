@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::core::job::{ImportJobId, JobStatus};
+use crate::core::job::{JobId, JobStatus};
 use crate::core::listing::listings_replace_polls;
 use crate::core::time::Timestamp;
 use crate::core::tracker::{JobState, NextAction};
@@ -25,7 +25,7 @@ pub(crate) struct StoreRegistry {
 struct Inner {
     /// Kept for new slots. Each slot has a copy, because job watchers hold only their slot.
     safety_interval: Option<Duration>,
-    jobs: BTreeMap<ImportJobId, Arc<JobSlot>>,
+    jobs: BTreeMap<JobId, Arc<JobSlot>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,22 +49,22 @@ pub(crate) struct WatcherSlot(Arc<JobSlot>);
 
 impl StoreRegistry {
     /// Adds `job` to the watched jobs. After a panic, the new job watcher gets the slot of the previous one.
-    pub(crate) fn add(&self, job: &ImportJobId) -> WatcherSlot {
+    pub(crate) fn add(&self, job: &JobId) -> WatcherSlot {
         let Inner { safety_interval, jobs } = &mut *lock(&self.inner);
         let slot = Arc::clone(jobs.entry(job.clone()).or_default());
         lock(&slot.data).safety_interval = *safety_interval;
         WatcherSlot(slot)
     }
 
-    pub(crate) fn remove(&self, job: &ImportJobId) {
+    pub(crate) fn remove(&self, job: &JobId) {
         lock(&self.inner).jobs.remove(job);
     }
 
-    pub(crate) fn is_watched(&self, job: &ImportJobId) -> bool {
+    pub(crate) fn is_watched(&self, job: &JobId) -> bool {
         lock(&self.inner).jobs.contains_key(job)
     }
 
-    pub(crate) fn watched(&self) -> Vec<ImportJobId> {
+    pub(crate) fn watched(&self) -> Vec<JobId> {
         lock(&self.inner).jobs.keys().cloned().collect()
     }
 
@@ -74,7 +74,7 @@ impl StoreRegistry {
     }
 
     /// The listable jobs, with their last known state.
-    pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<ImportJobId, Option<Arc<JobState>>> {
+    pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<JobId, Option<Arc<JobState>>> {
         self.collect(|next, known| {
             (matches!(next, NextAction::PollAt(_)) && listings_replace_polls(known.map(AsRef::as_ref), now))
                 .then(|| known.cloned())
@@ -82,12 +82,12 @@ impl StoreRegistry {
     }
 
     /// The jobs whose next action is `Finished`, with their status.
-    pub(crate) fn ended(&self) -> BTreeMap<ImportJobId, JobStatus> {
+    pub(crate) fn ended(&self) -> BTreeMap<JobId, JobStatus> {
         self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
     }
 
     /// Asks the watcher of `job` to poll now. The hint is kept until the watcher takes it.
-    pub(crate) fn hint(&self, job: &ImportJobId) {
+    pub(crate) fn hint(&self, job: &JobId) {
         if let Some(slot) = lock(&self.inner).jobs.get(job) {
             lock(&slot.data).hinted = true;
             slot.wake.notify_one();
@@ -108,14 +108,14 @@ impl StoreRegistry {
     }
 
     /// Reports that `job` is parked, because its task panicked too often. `add` returns the existing slot.
-    pub(crate) fn park(&self, job: &ImportJobId, reason: String) {
+    pub(crate) fn park(&self, job: &JobId, reason: String) {
         self.add(job).report(NextAction::Parked(reason), None);
     }
 
     fn collect<T>(
         &self,
         select: impl Fn(&NextAction, Option<&Arc<JobState>>) -> Option<T>,
-    ) -> BTreeMap<ImportJobId, T> {
+    ) -> BTreeMap<JobId, T> {
         let inner = lock(&self.inner);
         let selected = inner.jobs.iter().filter_map(|(job, slot)| {
             let data = lock(&slot.data);

@@ -62,7 +62,7 @@ pub(crate) async fn poll(response: impl Into<Vec<u8>>) -> PollOutcome {
 /// Polls `JOB` once.
 pub(crate) async fn poll_target(target: &Target) -> PollOutcome {
     let key: JobKey = JOB.parse().expect("a job");
-    let permit = target.poll_permit(&key.store, Priority::Routine).await;
+    let permit = target.poll_permit(&key, Priority::Routine).await;
     target.poll(&key, permit).await
 }
 
@@ -132,7 +132,7 @@ async fn a_listed_job_needs_its_ids_and_a_status_but_no_creation_time() {
         let job = format!(r#"{{"id": "9876543210", "roleArn": "arn:aws:iam::123456789012:role/omics", {members}}}"#);
         let (address, _request) = serve(response("200 OK", "", &format!(r#"{{"importJobs": [{job}]}}"#)));
         let key: JobKey = JOB.parse().expect("a job");
-        target(address, LONG).await.list(&key.store, None, None).await
+        target(address, LONG).await.list(key.kind, &key.store, None, None).await
     };
     let page = list(r#""referenceStoreId": "1234567890", "status": "SUBMITTED""#).await.expect("a page");
     assert_eq!((&page.jobs[0].status, page.jobs[0].created_at), (&JobStatus::Submitted, None));
@@ -199,7 +199,7 @@ async fn an_access_denied_error_names_the_operation() {
     let denied = response("403 Forbidden", "x-amzn-errortype: AccessDeniedException\r\n", "{}");
     let get = poll(denied.clone()).await.expect_err("denied").message;
     let (address, _request) = serve(denied);
-    let list = target(address, LONG).await.list(&key.store, None, None).await.expect_err("denied").message;
+    let list = target(address, LONG).await.list(key.kind, &key.store, None, None).await.expect_err("denied").message;
     let advice = |operation: &str| format!("(allow this identity omics:{operation} on the reference store)");
     assert!(get.ends_with(&advice("GetReferenceImportJob")), "{get}");
     assert!(list.ends_with(&advice("ListReferenceImportJobs")), "{list}");

@@ -127,12 +127,12 @@ pub(crate) fn check_response(body: &[u8]) {
         let (fixture, key) = (fixture(), JOB.parse::<JobKey>().expect("a job"));
         *fixture.response_body.lock().unwrap_or_else(PoisonError::into_inner) = body.to_vec();
         fixture.runtime.block_on(async {
-            let permit = fixture.target.poll_permit(&key.store, Priority::Routine).await;
+            let permit = fixture.target.poll_permit(&key, Priority::Routine).await;
             let cases = match fixture.target.poll(&key, permit).await {
                 Ok(snapshot) => vec![snapshot.status.to_string(), snapshot.status_message.unwrap_or_default()],
                 Err(failure) => vec![failure.message],
             };
-            match fixture.target.list(&key.store, None, None).await {
+            match fixture.target.list(key.kind, &key.store, None, None).await {
                 Ok(page) => cases.into_iter().chain(page.jobs.iter().map(|job| job.status.to_string())).collect(),
                 Err(failure) => [cases, vec![failure.message]].concat(),
             }

@@ -258,7 +258,7 @@ pub(crate) fn pages_an_hour_with_a_hanging_job() -> usize {
     let calls = run_of(&scenario).calls;
     calls
         .iter()
-        .filter(|call| call.operation == Operation::ListReferenceImportJobs && hour.contains(&call.sent))
+        .filter(|call| call.operation == Operation::List(JobKind::ReferenceImport) && hour.contains(&call.sent))
         .count()
 }
 
@@ -308,7 +308,7 @@ fn endless(jobs: usize, end: Duration) -> Scenario {
 
 /// The polls sent in `time`.
 fn within(calls: &[Call], time: Range<Duration>) -> impl Iterator<Item = &Call> {
-    let polls = calls.iter().filter(|call| call.operation == Operation::GetReferenceImportJob);
+    let polls = calls.iter().filter(|call| call.operation == Operation::Get(JobKind::ReferenceImport));
     polls.filter(move |call| time.contains(&call.sent))
 }
 

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, Operation, RequestFailure};
-use refwatch::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, Sources};
+use refwatch::core::job::{JobKey, JobStatus, StoreId, Snapshot, Source, SourceKey, Sources};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{
     BuildFuture, CallerIdentity, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetService,
@@ -310,7 +310,7 @@ impl Service {
         Ok(snapshot)
     }
 
-    fn page(&self, store: &ReferenceStoreId, after: Option<Timestamp>, token: Option<&str>, lag: Duration) -> ListPage {
+    fn page(&self, store: &StoreId, after: Option<Timestamp>, token: Option<&str>, lag: Duration) -> ListPage {
         let then = self.now().saturating_sub(lag);
         let created = |job: &Job| self.timestamp(job.timeline[0].0);
         let first = JobKey { store: store.clone(), job: token.unwrap_or("0000000000").parse().expect("an id") };
@@ -350,7 +350,7 @@ impl TargetService for Access {
             let service = &*self.service;
             let sent = service.now();
             service.update_expectation(self.daemon, key, |expectation| expectation.request_sent(sent));
-            let response = service.request(self.daemon, Operation::GetReferenceImportJob, Some(key)).await;
+            let response = service.request(self.daemon, Operation::Get(JobKind::ReferenceImport), Some(key)).await;
             let response = response.and_then(|incorrect| service.response(key, incorrect));
             let now = service.clock.now().wall;
             service.update_expectation(self.daemon, key, |expectation| match &response {
@@ -363,12 +363,12 @@ impl TargetService for Access {
 
     fn list_reference_import_jobs<'a>(
         &'a self,
-        store: &'a ReferenceStoreId,
+        store: &'a StoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage> {
         Box::pin(async move {
-            let incorrect = self.service.request(self.daemon, Operation::ListReferenceImportJobs, None).await?;
+            let incorrect = self.service.request(self.daemon, Operation::List(JobKind::ReferenceImport), None).await?;
             self.service.state().listings += 1;
             let nth = self.service.state().listings;
             match self.service.scenario.listing {

@@ -1,6 +1,6 @@
 //! `refwatch check --online`: checks the identity of each target and its permissions on the watched stores.
 //!
-//! It sends one request per operation and store, and one request per target to STS. There are no retries. The rate is the
+//! It sends one request per operation, kind and store, and one request per target to STS. There are no retries. The rate is the
 //! target's quota, and the deadline of a request is the target's `poll.timeout`.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use super::super::table;
 use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
-use crate::core::job::{ImportJobId, JobKey, ReferenceStoreId};
+use crate::core::job::{JobId, JobKey, StoreId};
+use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory, TargetError, TargetService};
 
@@ -23,7 +24,7 @@ const NO_JOB: &str = "0000000000";
 #[derive(Clone, Debug, Default)]
 struct StoreToCheck {
     /// A job of the watch list.
-    job: Option<ImportJobId>,
+    job: Option<JobId>,
     /// True for a `[[store]]`: only listings discover its jobs.
     needs_listing: bool,
 }
@@ -38,7 +39,7 @@ struct Permission {
 struct CheckedTarget {
     aws_region: Arc<str>,
     identity: Result<Option<CallerIdentity>, RequestFailure>,
-    stores: BTreeMap<ReferenceStoreId, [Permission; 2]>,
+    stores: BTreeMap<(StoreId, JobKind), [Permission; 2]>,
 }
 
 pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
@@ -55,7 +56,7 @@ pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
             exit = Exit::Failed;
             continue;
         };
-        for (store, permissions) in stores {
+        for ((store, _), permissions) in stores {
             for permission in permissions {
                 if permission.is_needed && permission.outcome.is_err() {
                     exit = Exit::Failed;
@@ -67,28 +68,28 @@ pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
         }
     }
     if !rows.is_empty() {
-        let table = table::lines(["TARGET", "REFERENCE STORE", "OPERATION", "RESULT"], rows, usize::MAX);
+        let table = table::lines(["TARGET", "STORE", "OPERATION", "RESULT"], rows, usize::MAX);
         print(format_args!("\n{table}"))?;
     }
     Ok(exit)
 }
 
 /// The stores of the watch list on a target.
-fn stores_to_check(config: &Config, target: &Arc<str>) -> BTreeMap<ReferenceStoreId, StoreToCheck> {
-    let mut stores: BTreeMap<ReferenceStoreId, StoreToCheck> = BTreeMap::new();
+fn stores_to_check(config: &Config, target: &Arc<str>) -> BTreeMap<(StoreId, JobKind), StoreToCheck> {
+    let mut stores: BTreeMap<(StoreId, JobKind), StoreToCheck> = BTreeMap::new();
     for id in config.watch_list.jobs.keys().filter(|id| id.target == *target) {
-        let store = stores.entry(id.key.store.clone()).or_default();
+        let store = stores.entry((id.key.store.clone(), id.key.kind)).or_default();
         store.job.get_or_insert_with(|| id.key.job.clone());
     }
     for id in config.watch_list.stores.keys().filter(|id| id.target == *target) {
-        stores.entry(id.store.clone()).or_default().needs_listing = true;
+        stores.entry((id.store.clone(), id.kind)).or_default().needs_listing = true;
     }
     stores
 }
 
 async fn check_target(
     target: &TargetConfig,
-    stores: BTreeMap<ReferenceStoreId, StoreToCheck>,
+    stores: BTreeMap<(StoreId, JobKind), StoreToCheck>,
     clock: Clock,
 ) -> Result<CheckedTarget, TargetError> {
     let service = AwsFactory::new(clock).build(target).await?;
@@ -108,21 +109,26 @@ async fn check_target(
 }
 
 /// Lists first: the listing may contain a job to request.
-async fn check_store(service: &dyn TargetService, id: &ReferenceStoreId, store: StoreToCheck) -> [Permission; 2] {
-    let listed = service.list_reference_import_jobs(id, None, None).await;
+async fn check_store(
+    service: &dyn TargetService,
+    (id, kind): &(StoreId, JobKind),
+    store: StoreToCheck,
+) -> [Permission; 2] {
+    let kind = *kind;
+    let listed = service.list_jobs(kind, id, None, None).await;
     let listed_job = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
     let known = store.job.or(listed_job);
     let Some(job) = known.clone().or_else(|| NO_JOB.parse().ok()) else { unreachable!("NO_JOB is an id") };
-    let got = service.get_reference_import_job(&JobKey { store: id.clone(), job }).await.map(drop);
+    let got = service.get_job(&JobKey { kind, store: id.clone(), job }).await.map(drop);
     let got = match got {
         // This job need not exist.
         Err(failure) if failure.reason == FailureReason::NotFound && known.is_none() && listed.is_ok() => Ok(()),
         got => got,
     };
     [
-        Permission { operation: Operation::GetReferenceImportJob, outcome: got, is_needed: true },
+        Permission { operation: Operation::Get(kind), outcome: got, is_needed: true },
         Permission {
-            operation: Operation::ListReferenceImportJobs,
+            operation: Operation::List(kind),
             outcome: listed.map(drop),
             is_needed: store.needs_listing,
         },

@@ -21,7 +21,7 @@ use aws_sdk_omics::config::interceptors::{
 use aws_sdk_omics::config::{ConfigBag, Credentials, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
 use aws_sdk_omics::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_omics::primitives::{DateTime, SdkBody};
-use aws_sdk_omics::types::ImportReferenceFilter;
+use aws_sdk_omics::types::{ActivateReadSetFilter, ExportReadSetFilter, ImportReadSetFilter, ImportReferenceFilter};
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_types::endpoint_config::EndpointUrl;
@@ -34,7 +34,8 @@ use super::{errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
-use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
+use crate::core::job::{JobKey, Snapshot, StoreId};
+use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{
     BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
@@ -144,34 +145,74 @@ impl TargetService for AwsService {
         Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
     }
 
-    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
+    fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
+        /// Sends the `Get` request of one kind and reads the response.
+        macro_rules! get {
+            ($client:ident, $operation:ident, $store_id:ident, $read:path) => {{
+                let request = $client.omics.$operation().$store_id(key.store.as_str()).id(key.job.as_str());
+                let outcome = request.send().await;
+                outcome.map_err(|error| self.handle_error(Operation::Get(key.kind), &$client, &error)).map($read)
+            }};
+        }
         Box::pin(async move {
             let client = self.current_client().await;
-            let request = client.omics.get_reference_import_job();
-            match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
-                Ok(response) => responses::snapshot(key, &response),
-                Err(error) => Err(self.handle_error(Operation::GetReferenceImportJob, &client, &error)),
-            }
+            let response = match key.kind {
+                JobKind::ReferenceImport => {
+                    get!(client, get_reference_import_job, reference_store_id, responses::reference_import)
+                }
+                JobKind::ReadSetImport => {
+                    get!(client, get_read_set_import_job, sequence_store_id, responses::read_set_import)
+                }
+                JobKind::ReadSetExport => {
+                    get!(client, get_read_set_export_job, sequence_store_id, responses::read_set_export)
+                }
+                JobKind::ReadSetActivation => {
+                    get!(client, get_read_set_activation_job, sequence_store_id, responses::read_set_activation)
+                }
+            };
+            responses::snapshot(key, response?)
         })
     }
 
-    fn list_reference_import_jobs<'a>(
+    fn list_jobs<'a>(
         &'a self,
-        store: &'a ReferenceStoreId,
+        kind: JobKind,
+        store: &'a StoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage> {
+        // Rounded down to a second, so the page may contain older jobs.
+        let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
+        /// Sends the `List` request of one kind and reads the response.
+        macro_rules! list {
+            ($client:ident, $operation:ident, $store_id:ident, $filter:ident, $read:path) => {{
+                let request = $client.omics.$operation().$store_id(store.as_str()).max_results(LIST_PAGE_JOBS);
+                let filter = $filter::builder().set_created_after(after).build();
+                let outcome = request.set_next_token(token).filter(filter).send().await;
+                outcome.map_err(|error| self.handle_error(Operation::List(kind), &$client, &error)).map($read)
+            }};
+        }
         Box::pin(async move {
-            // Rounded down to a second, so the page may contain older jobs.
-            let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
             let client = self.current_client().await;
-            let request = client.omics.list_reference_import_jobs().reference_store_id(store.as_str());
-            let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
-            let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
-            match request.send().await {
-                Ok(response) => responses::list_page(store, response),
-                Err(error) => Err(self.handle_error(Operation::ListReferenceImportJobs, &client, &error)),
-            }
+            let page = match kind {
+                JobKind::ReferenceImport => {
+                    list!(client, list_reference_import_jobs, reference_store_id, ImportReferenceFilter,
+                        responses::reference_imports)
+                }
+                JobKind::ReadSetImport => {
+                    list!(client, list_read_set_import_jobs, sequence_store_id, ImportReadSetFilter,
+                        responses::read_set_imports)
+                }
+                JobKind::ReadSetExport => {
+                    list!(client, list_read_set_export_jobs, sequence_store_id, ExportReadSetFilter,
+                        responses::read_set_exports)
+                }
+                JobKind::ReadSetActivation => {
+                    list!(client, list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter,
+                        responses::read_set_activations)
+                }
+            }?;
+            responses::list_page(store, page)
         })
     }
 }

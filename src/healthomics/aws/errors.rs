@@ -105,7 +105,7 @@ fn service_error(
         message = format!("{message}: {}", quote(text));
     }
     if let Some(advice) = advice {
-        let omics_action = |operation: Operation| format!("omics:{} on the reference store", operation.as_str());
+        let omics_action = |operation: Operation| format!("omics:{} on the {}", operation.as_str(), operation.kind().info().store.noun());
         let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), omics_action);
         let skew = clock_skew_note(response, wall).unwrap_or_default();
         message = format!("{message} ({})", advice.replace("{action}", &action).replace("{skew}", &skew));

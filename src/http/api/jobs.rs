@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{KIND, Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
 use crate::http::app_state::AppState;
 use crate::http::response::{json, render_blocking, rfc3339};
 use crate::state::{WatchState, WatchStatus};
@@ -95,7 +95,7 @@ impl From<&WatchStatus> for JobInfo {
             watch: watch.name.to_string(),
             target: watch.id.target.to_string(),
             aws_region: watch.aws_region.to_string(),
-            kind: KIND.to_owned(),
+            kind: watch.id.key.kind.to_string(),
             store_id: watch.id.key.store.to_string(),
             job_id: watch.id.key.job.to_string(),
             status: job.map(|job| job.status.to_string()),

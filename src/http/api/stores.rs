@@ -14,6 +14,7 @@ use crate::http::response::{json, render_blocking, rfc3339};
 pub struct StoreInfo {
     pub watch: String,
     pub target: String,
+    pub kind: String,
     pub store_id: String,
     pub last_listed_at: Option<String>,
     pub error: Option<String>,
@@ -25,6 +26,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
         let stores = stores.iter().map(|store| StoreInfo {
             watch: store.name.to_string(),
             target: store.id.target.to_string(),
+            kind: store.id.kind.to_string(),
             store_id: store.id.store.to_string(),
             last_listed_at: store.listed_at.map(rfc3339),
             error: store.error.clone(),

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use crate::core::job::KIND;
+use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::database::Filter;
@@ -51,11 +51,9 @@ impl Parameters {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
-        if self.kind.is_some_and(|kind| kind != KIND) {
-            return Err(format!("kind must be {KIND}"));
-        }
         Ok(Filter {
             since: self.since,
+            kind: parsed::<JobKind>("kind", self.kind)?,
             store_id: parsed("store_id", self.store_id)?,
             job_id: parsed("job_id", self.job_id)?,
             limit: Some(limit),

@@ -12,7 +12,7 @@ use super::html::{absolute_time, alerts, job_badge, page, relative_time, source_
 use super::presentation;
 use super::status_page::{next_poll, status};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
-use crate::core::job::{JobKey, KIND, SourceKey, Sources};
+use crate::core::job::{JobKey, SourceKey, Sources};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Detail, SourceTransition, Transition};
@@ -57,10 +57,8 @@ pub(in crate::http) async fn show(
     Path((kind, store, job)): Path<(String, String, String)>,
 ) -> Response {
     let unknown = || (StatusCode::NOT_FOUND, "this job is not watched\n").into_response();
-    let key = match (store.parse(), job.parse()) {
-        (Ok(store), Ok(job)) if kind == KIND => JobKey { store, job },
-        _ => return unknown(),
-    };
+    let (Ok(kind), Ok(store), Ok(job)) = (kind.parse(), store.parse(), job.parse()) else { return unknown() };
+    let key = JobKey { kind, store, job };
     render_blocking(move || {
         let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
         let Some(first) = watches.first() else { return unknown() };
@@ -69,7 +67,7 @@ pub(in crate::http) async fn show(
         let content = html! {
             (alerts(&state.shared.daemon()))
             h1 { (Sanitized(&first.name)) }
-            p.summary { code { (key.store) "/" wbr; (key.job) } }
+            p.summary { (key.kind) " " code { (key.store) "/" wbr; (key.job) } }
             @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
             @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
         };
@@ -193,7 +191,7 @@ fn failures_table(watch: &WatchStatus, now: Timestamp) -> Markup {
         [
             html! { (absolute_time(failure.at)) small { (relative_time(failure.at, now)) " ago" } },
             html! { (class.summary) small { code { (failure.reason.label()) } } },
-            html! { (Sanitized(&failure.message)) @if is_newest_of_reason { small { (class.advice) } } },
+            html! { (Sanitized(&failure.message)) @if is_newest_of_reason { small { (failure.reason.advice(watch.id.key.kind)) } } },
         ]
     });
     let caption = html! { "Failed polls" small { "The last " (RECENT_FAILURES_MAX) ", including those before successful polls." } };

@@ -1,26 +1,29 @@
 //! The texts, tones (CSS classes) and severity of statuses and errors on the pages.
 
 use crate::core::job::{JobStatus, SourceStatus};
+use crate::core::kind::KindInfo;
 use crate::core::transition::{Anomaly, DetailKind};
 use crate::state::{WatchState, WatchStatus};
 
 /// Advice to the operator; `None` if there is none.
-pub(super) fn advice(watch: &WatchStatus) -> Option<&'static str> {
+pub(super) fn advice(watch: &WatchStatus) -> Option<String> {
+    let KindInfo { work, item, finished, .. } = watch.id.key.kind.info();
     if let WatchState::Parked(_) = watch.state {
-        return Some("The job is not polled. Correct its entry in the configuration and reload.");
+        return Some("The job is not polled. Correct its entry in the configuration and reload.".to_owned());
     }
     if let (Some(false), Some(last)) = (watch.up, watch.recent_failures.back()) {
-        return Some(last.reason.class().advice);
+        return Some(last.reason.advice(watch.id.key.kind));
     }
     match &watch.known.as_ref()?.status {
-        JobStatus::Failed => Some(
-            "The import failed. The sources below show the messages of AWS. Correct the sources and start a new import job; a failed \
-             job does not restart.",
-        ),
-        JobStatus::CompletedWithFailures => Some(
-            "Some sources were not imported; the others are in the store. Start a new import job with the failed sources.",
-        ),
-        JobStatus::Unknown(_) => Some("refwatch does not know this status of AWS. Polling continues."),
+        JobStatus::Failed => Some(format!(
+            "The {work} failed. The {item}s below show the messages of AWS. Correct the cause and start a new {work} job; a failed job \
+             does not restart."
+        )),
+        JobStatus::CompletedWithFailures => Some(format!(
+            "Some {item}s were not {finished}; the others were. The {item}s below show the messages of AWS. Start a new {work} job with the \
+             failed {item}s."
+        )),
+        JobStatus::Unknown(_) => Some("refwatch does not know this status of AWS. Polling continues.".to_owned()),
         JobStatus::Submitted
         | JobStatus::InProgress
         | JobStatus::Cancelling

@@ -13,7 +13,7 @@ use super::presentation::{Severity, WAITING, severity};
 use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
-use crate::core::job::{JobStatus, KIND, SourceStatus, WatchId};
+use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::database::ReadError;
@@ -208,13 +208,17 @@ fn heading(column: &str, selection: &Selection) -> Markup {
     html! { th scope="col" aria-sort=[order] { a href=(link) { (column) span aria-hidden="true" { (mark) } } } }
 }
 
+fn job_path(JobKey { kind, store, job }: &JobKey) -> String {
+    format!("/jobs/{kind}/{store}/{job}")
+}
+
 fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {
     let job = watch.known.as_ref();
     let axis = job.and_then(|job| TimeAxis::of_job(spans, job, now));
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
-                a href={ "/jobs/" (KIND) "/" (watch.id.key) } { (Sanitized(&watch.name)) }
+                a href=(job_path(&watch.id.key)) { (Sanitized(&watch.name)) }
                 small { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
                 @if several_targets {
                     small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::core::failure::RequestFailure;
-use crate::core::job::{KIND, WatchId};
+use crate::core::job::WatchId;
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
 use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition};
@@ -161,7 +161,7 @@ impl JobWatcher {
             None => {
                 if self.view.up == Some(false) {
                     info!(event = "poll_recovered", watch = &*self.view.name, target = %self.view.id.target,
-                        store_id = %self.view.id.key.store, job_id = %self.view.id.key.job,
+                        kind = %self.view.id.key.kind, store_id = %self.view.id.key.store, job_id = %self.view.id.key.job,
                         "polls succeed again");
                 }
                 self.view.up = Some(true);
@@ -170,7 +170,7 @@ impl JobWatcher {
             Some(failure) => self.record_failure(failure, at.wall),
         }
         if let Some(transition) = &change.transition {
-            self.context.instruments.count_transition(&self.view.id.target, &transition.to);
+            self.context.instruments.count_transition(&self.view.id.target, self.view.id.key.kind, &transition.to);
         }
         // First the view: subscribers of transitions read it.
         self.publish_view_and_report(at);
@@ -183,8 +183,8 @@ impl JobWatcher {
     fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
         if *up != Some(false) || recent_failures.back().is_none_or(|last| last.reason != reason) {
-            warn!(event = "poll_failed", watch = &**name, target = %id.target, store_id = %id.key.store,
-                job_id = %id.key.job, reason = reason.label(), "{message}");
+            warn!(event = "poll_failed", watch = &**name, target = %id.target, kind = %id.key.kind,
+                store_id = %id.key.store, job_id = %id.key.job, reason = reason.label(), "{message}");
         }
         *up = Some(false);
         if recent_failures.len() == RECENT_FAILURES_MAX {
@@ -216,7 +216,7 @@ impl JobWatcher {
             event = "transition",
             watch = &**name,
             target = %target,
-            kind = KIND,
+            kind = %key.kind,
             store_id = %key.store,
             job_id = %key.job,
             from_status = from.as_ref().map(tracing::field::display),

@@ -100,14 +100,14 @@ impl Poller {
     /// Returns `None` if the safety interval may have changed before the job is due. A hint makes the job due now and gives its
     /// poll priority. During a backoff the hint is kept for later.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
-        let (target, store) = (&self.target, &self.id.key.store);
+        let (target, key) = (&self.target, &self.id.key);
         if let Some(Failing { sent, retry_on_recovery }) = self.failing {
             tokio::select! {
                 biased;
-                () = target.wait_for_breaker_close(store, sent), if retry_on_recovery => {}
+                () = target.wait_for_breaker_close(key.kind, &key.store, sent), if retry_on_recovery => {}
                 () = target.clock().sleep_until(due) => {}
             }
-            return Some(target.poll_permit(store, Priority::Routine).await);
+            return Some(target.poll_permit(key, Priority::Routine).await);
         }
         tokio::select! {
             biased;
@@ -120,10 +120,10 @@ impl Poller {
                 biased;
                 () = self.slot.next_hint() => {}
                 // The queued request ignores a changed safety interval, so it keeps its place.
-                permit = target.poll_permit(store, Priority::Routine) => return Some(permit),
+                permit = target.poll_permit(key, Priority::Routine) => return Some(permit),
             },
         }
-        Some(target.poll_permit(store, Priority::Hinted).await)
+        Some(target.poll_permit(key, Priority::Hinted).await)
     }
 }
 

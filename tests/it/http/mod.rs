@@ -15,6 +15,7 @@ use refwatch::clock::Clock;
 use refwatch::config::PasswordHash;
 use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, TargetStore, WatchId};
+use refwatch::core::kind::JobKind;
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
 use refwatch::core::transition::{Change, Transition};
@@ -75,7 +76,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (shared, stop) = (SharedState::default(), CancellationToken::new());
         let instruments = Instruments::new().unwrap();
-        for operation in Operation::ALL {
+        for operation in [Operation::Get(JobKind::ReferenceImport), Operation::List(JobKind::ReferenceImport)] {
             let _ = instruments.operation("default", operation);
         }
         let directory = tempfile::tempdir().unwrap();
@@ -150,7 +151,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn watch_id(job: &str) -> WatchId {
-    let key = JobKey { store: STORE.parse().unwrap(), job: job.parse().unwrap() };
+    let key = JobKey { kind: JobKind::ReferenceImport, store: STORE.parse().unwrap(), job: job.parse().unwrap() };
     WatchId { target: "default".into(), key }
 }
 

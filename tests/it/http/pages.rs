@@ -212,7 +212,7 @@ async fn the_status_page_shows_the_allowed_request_rates() {
     let server = Server::start().await;
     server.shared.publish(view("2222222222", JobStatus::InProgress));
     assert!(server.get("/").await.body.contains("0.0 of 0.0"), "before the first request");
-    let get = server.instruments.operation("default", Operation::GetReferenceImportJob);
+    let get = server.instruments.operation("default", Operation::Get(JobKind::ReferenceImport));
     get.quota_configured.set(4.0);
     get.quota_allowed.set(2.8);
     let page = server.get("/").await.body;

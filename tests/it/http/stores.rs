@@ -4,7 +4,7 @@ use super::*;
 
 pub(super) fn store_view(store: &str, error: Option<&str>) -> StoreStatus {
     StoreStatus {
-        id: TargetStore { target: "default".into(), store: store.parse().unwrap() },
+        id: TargetStore { target: "default".into(), store: store.parse().unwrap(), kind: JobKind::ReferenceImport },
         name: format!("store {store}").into(),
         listed_at: Some(at("2026-03-01T08:06:00Z")),
         error: error.map(str::to_owned),

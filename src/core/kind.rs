@@ -1,0 +1,136 @@
+//! The kinds of jobs, in one table.
+//!
+//! All kinds have the same statuses, ids, errors, page size and quota. A row of the table holds everything in which they differ.
+//! `healthomics::aws` reads the responses of each kind. The facts are from AWS's service model of 2022-11-28.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum JobKind {
+    ReferenceImport,
+    ReadSetImport,
+    ReadSetExport,
+    ReadSetActivation,
+}
+
+/// Everything in which a kind differs from the others.
+#[derive(Clone, Copy, Debug)]
+pub struct KindInfo {
+    /// The kind in the configuration, the metrics, the database, the API and paths.
+    pub name: &'static str,
+    /// The names of AWS's operations. The IAM action of an operation is `omics:` and its name.
+    pub get_operation: &'static str,
+    pub list_operation: &'static str,
+    pub start_operation: &'static str,
+    pub store: StoreType,
+    /// What a job does, and what one item and a finished item are called: "import", "source", "imported".
+    pub work: &'static str,
+    pub item: &'static str,
+    pub finished: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoreType {
+    Reference,
+    Sequence,
+}
+
+impl StoreType {
+    /// The key of the store's id in the configuration.
+    #[must_use]
+    pub fn id_key(self) -> &'static str {
+        match self {
+            Self::Reference => "reference_store_id",
+            Self::Sequence => "sequence_store_id",
+        }
+    }
+
+    /// The AWS word for the store.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Reference => "reference store",
+            Self::Sequence => "sequence store",
+        }
+    }
+}
+
+impl JobKind {
+    pub const ALL: [Self; 4] =
+        [Self::ReferenceImport, Self::ReadSetImport, Self::ReadSetExport, Self::ReadSetActivation];
+
+    #[must_use]
+    pub const fn info(self) -> KindInfo {
+        match self {
+            Self::ReferenceImport => KindInfo {
+                name: "reference_import",
+                get_operation: "GetReferenceImportJob",
+                list_operation: "ListReferenceImportJobs",
+                start_operation: "StartReferenceImportJob",
+                store: StoreType::Reference,
+                work: "import",
+                item: "source",
+                finished: "imported",
+            },
+            Self::ReadSetImport => KindInfo {
+                name: "read_set_import",
+                get_operation: "GetReadSetImportJob",
+                list_operation: "ListReadSetImportJobs",
+                start_operation: "StartReadSetImportJob",
+                store: StoreType::Sequence,
+                work: "import",
+                item: "source",
+                finished: "imported",
+            },
+            Self::ReadSetExport => KindInfo {
+                name: "read_set_export",
+                get_operation: "GetReadSetExportJob",
+                list_operation: "ListReadSetExportJobs",
+                start_operation: "StartReadSetExportJob",
+                store: StoreType::Sequence,
+                work: "export",
+                item: "read set",
+                finished: "exported",
+            },
+            Self::ReadSetActivation => KindInfo {
+                name: "read_set_activation",
+                get_operation: "GetReadSetActivationJob",
+                list_operation: "ListReadSetActivationJobs",
+                start_operation: "StartReadSetActivationJob",
+                store: StoreType::Sequence,
+                work: "activation",
+                item: "read set",
+                finished: "activated",
+            },
+        }
+    }
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.info().name
+    }
+
+    /// The kinds whose jobs are in a store of this type.
+    pub fn of_store(store: StoreType) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |kind| kind.info().store == store)
+    }
+}
+
+impl Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a kind must be one of {}", JobKind::ALL.map(JobKind::as_str).join(", "))]
+pub struct InvalidKind;
+
+impl FromStr for JobKind {
+    type Err = InvalidKind;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKind> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(InvalidKind)
+    }
+}
