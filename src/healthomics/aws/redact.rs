@@ -49,7 +49,7 @@ mod tests {
             (r#"{"client_secret": "abc", "code": 3}"#, r#"{"client_secret": "[redacted]", "code": 3}"#),
             ("Authorization: Bearer abc", "Authorization: Bearer [redacted]"),
             ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY is wrong", "[redacted] is wrong"),
-            ("A1B2secretC3D4E5F6G7H8I9J0K1L2M3N4O5P6==", "[redacted]=[redacted]"),
+            ("A1B2secretC3D4E5F6G7H8I9J0K1L2M3N4O5P6==", "[redacted][redacted]"),
             ("/usr/lib/python3/dist-packages/vault: no role", "/usr/lib/python3/dist-packages/vault: no role"),
         ] {
             assert_eq!(redacted_output(text), shown);

@@ -184,12 +184,12 @@ impl Source {
 
     async fn fetch(&self) -> Result<Credentials, SourceFailure> {
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.name, &error))?;
-        self.trimmed(credentials)
+        self.trimmed(&credentials)
     }
 
     /// Removes the white space around each part: files and secrets often end with a line end. Any other character that is not
     /// printable ASCII cannot be sent.
-    fn trimmed(&self, credentials: Credentials) -> Result<Credentials, SourceFailure> {
+    fn trimmed(&self, credentials: &Credentials) -> Result<Credentials, SourceFailure> {
         let key = credentials.access_key_id().trim();
         let secret = credentials.secret_access_key().trim();
         let token = credentials.session_token().map(str::trim).filter(|token| !token.is_empty());
@@ -241,9 +241,9 @@ mod tests {
     #[test]
     fn white_space_around_keys_is_removed_and_other_invalid_characters_are_reported() {
         let source = Source::new("profile \"a\"".to_owned(), Credentials::new("AKID", "secret", None, None, "test"));
-        let trimmed = |key: &str, secret: &str, token: &str| {
+        let trimmed = |key: &str, secret: &str, token: &str| -> Result<String, String> {
             let keys = Credentials::new(key, secret, Some(token.to_owned()), None, "test");
-            let trimmed = source.trimmed(keys).map_err(|failure| failure.message)?;
+            let trimmed = source.trimmed(&keys).map_err(|failure| failure.message)?;
             Ok([trimmed.access_key_id(), trimmed.secret_access_key(), trimmed.session_token().unwrap_or("none")]
                 .join(" "))
         };

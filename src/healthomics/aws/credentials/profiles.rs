@@ -40,6 +40,7 @@ pub(super) struct Role {
 
 /// The source of a profile; `None` for the profile that the environment selects. Returns `Ok(None)` if the profile does not exist or
 /// contains no credentials. The error is for people.
+#[expect(clippy::default_trait_access, reason = "the type is in a crate that is not a direct dependency")]
 pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
     let selected = profile.map(|profile| profile.to_owned().into());
     let profiles = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), selected).await;
