@@ -191,7 +191,7 @@ pub(super) fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> boo
 }
 
 /// Texts of errors that only wrap their cause.
-const WRAPPERS: [&str; 8] = [
+const WRAPPERS: [&str; 11] = [
     "dispatch failure",
     "response error",
     "service error",
@@ -200,6 +200,9 @@ const WRAPPERS: [&str; 8] = [
     "io error",
     "client error (Connect)",
     "client error (SendRequest)",
+    "an error occurred while loading credentials",
+    "the credential provider was not enabled",
+    "the credentials provider was not properly configured",
 ];
 
 /// The error and its causes on one line, without wrappers and repetitions.

@@ -31,7 +31,7 @@ pub(super) struct SourceName {
 struct Found {
     cause: SourceCause,
     /// The action of AWS's API that failed.
-    action: &'static str,
+    action: Option<&'static str>,
     /// The code and the message of AWS's response.
     response: Option<String>,
 }
@@ -55,8 +55,8 @@ pub(super) fn classify(source: &SourceName, error: &CredentialsError) -> SourceF
         _ => SourceCause::Unavailable,
     };
     let detail = found.as_ref().and_then(|found| found.response.clone()).unwrap_or_else(|| chain(error));
-    let name = match (found.as_ref().map(|found| found.action), &source.role_arn) {
-        (None | Some(""), _) => source.name.clone(),
+    let name = match (found.as_ref().and_then(|found| found.action), &source.role_arn) {
+        (None, _) => source.name.clone(),
         (Some(action), None) => format!("{action} for {}", source.name),
         (Some(action), Some(role)) => format!("{action} on {role}"),
     };
@@ -78,7 +78,7 @@ fn found(error: &(dyn Error + 'static)) -> Option<Found> {
             let SdkError::TimeoutError(_) = error.downcast_ref::<SdkError<CredentialsError, HttpResponse>>()? else {
                 return None;
             };
-            Some(Found { cause: SourceCause::TimedOut, action: "", response: None })
+            Some(Found { cause: SourceCause::TimedOut, action: None, response: None })
         })
 }
 
@@ -103,7 +103,7 @@ fn failed<E: ProvideErrorMetadata + Error + 'static>(
         }
         _ => (SourceCause::Unavailable, None),
     };
-    Some(Found { cause, action, response })
+    Some(Found { cause, action: Some(action), response })
 }
 
 fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> SourceCause {
