@@ -2,6 +2,7 @@
 //!
 //! A test for fault 14 has `fault_014` in its name. The test below compares these names with the table.
 
+mod credential_sources;
 mod credentials;
 mod http_clients;
 mod identity;
