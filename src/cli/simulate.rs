@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::add::temporary_file;
 use super::exit::{Failure, print};
-use crate::daemon::signals::{SignalAction, Signals};
+use crate::daemon::signals::Signals;
 use crate::simulator::{Fault, FaultRate, Options, Simulator};
 
 /// Ten times the longest supported watch list.
@@ -59,7 +59,7 @@ fn fault_help() -> String {
 /// # Errors
 /// Returns an error if it cannot listen on the address or cannot write the configuration.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let mut signals = Signals::install().map_err(Failure::running)?;
+    let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
     let options = Options {
         jobs: args.jobs,
         stuck: args.stuck,
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     print(text)?;
 
-    while signals.next().await == SignalAction::Reload {}
+    signals.next().await;
     simulator.stop().await;
     Ok(())
 }
