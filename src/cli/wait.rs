@@ -27,7 +27,7 @@ use crate::tasks::registry::WatcherSlot;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit status: 0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 124 \
-                        timed out. Each job's last status goes to standard output."
+                  timed out. Standard output has one line per job: its last status, and AWS's message unless it is COMPLETED."
 )]
 pub struct Args {
     /// The jobs, each as `REFERENCE_STORE_ID/IMPORT_JOB_ID`
@@ -69,7 +69,9 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let target =
         Target::new(&target, &AwsFactory::new(clock), clock, &instruments).await.map_err(|error| match error {
-            TargetError::NoRegion(_) => Failure::config("no AWS region: set --region or AWS_REGION"),
+            TargetError::NoRegion(_) => {
+                Failure::config("no AWS region: set --region, AWS_REGION, or a region in the AWS profile")
+            }
         })?;
     let target = Arc::new(target);
     let deadline = clock.now().monotonic + args.timeout;
@@ -138,7 +140,7 @@ impl End {
     }
 }
 
-/// "1 of 4 jobs still IN_PROGRESS, 2 of 4 jobs not seen".
+/// Such as: 1 of 4 jobs still `IN_PROGRESS`, 2 of 4 jobs not seen.
 fn summary(not_ended: &BTreeMap<String, usize>, job_count: usize) -> String {
     let jobs = if job_count == 1 { "job" } else { "jobs" };
     let counts = not_ended.iter().map(|(status, count)| format!("{count} of {job_count} {jobs} {status}"));

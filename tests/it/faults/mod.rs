@@ -12,7 +12,7 @@ mod network;
 mod processes;
 mod responses;
 mod secrets;
-mod service;
+pub(crate) mod service;
 mod start;
 mod terminals;
 

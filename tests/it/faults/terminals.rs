@@ -1,5 +1,7 @@
 //! Fault 148: terminals without a type or a width, and another program at the daemon's address. Provides a terminal for tests.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -135,6 +137,27 @@ fn fault_148_status_prints_only_what_refwatch_responds() {
             assert_eq!((status, shown.as_str()), (1, ""), "{stranger:?}: {error}");
             assert!(error.contains("not a response of refwatch") && !error.contains(ESCAPE), "{stranger:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn fault_148_reload_prints_no_control_characters() {
+    let workspace = Workspace::new();
+    let file = workspace.write("refwatch.toml", "[database]\npath = \"refwatch.db\"\n");
+    let socket = UnixListener::bind(workspace.path("refwatch.db.sock")).expect("a socket");
+    std::thread::spawn(move || {
+        for (stream, status) in socket.incoming().map_while(Result::ok).zip(["200 OK", "422 No", "500 No"]) {
+            let mut stream = stream;
+            // The test fails below if nothing is read or written.
+            drop(stream.read(&mut [0; 4096]));
+            drop(stream.write_all(response(status, "", "one\u{1b}[2J\ntwo\n").as_bytes()));
+        }
+    });
+    for expected in [0, 78, 1] {
+        let (status, shown, error) = workspace.run(&["--config", file.to_str().expect("text"), "reload"]);
+        let printed = shown + &error;
+        assert_eq!(status, expected, "{printed}");
+        assert!(printed.contains(r"one\u001b[2J") && !printed.contains(ESCAPE), "{printed:?}");
     }
 }
 
