@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::add::temporary_file;
 use super::exit::{Exit, Failure, print};
-use crate::daemon::signals::{SignalAction, Signals};
+use crate::daemon::signals::Signals;
 use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator};
 
 /// Ten times the longest supported watch list.
@@ -67,7 +67,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if args.config_out.is_some() && args.kind != [Kind::ReferenceImport] {
         return Err(Failure::new(Exit::Usage, "--config-out supports only --kind reference_import"));
     }
-    let mut signals = Signals::install().map_err(Failure::running)?;
+    let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
     let options = Options {
         jobs: args.jobs,
         stuck: args.stuck,
@@ -96,7 +96,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     print(text)?;
 
-    while signals.next().await == SignalAction::Reload {}
+    signals.next().await;
     simulator.stop().await;
     Ok(())
 }

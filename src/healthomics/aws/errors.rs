@@ -41,7 +41,10 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
         _ if let Some(SourceFailure { reason, message }) = source_failure => (*reason, message.clone()),
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
-        SdkError::TimeoutError(_) => (FailureReason::Timeout, "no complete response within poll.timeout".to_owned()),
+        SdkError::TimeoutError(_) => {
+            let timeout = humantime::format_duration(target.timeout);
+            (FailureReason::Timeout, format!("no complete response within {timeout}"))
+        }
         SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, target, error)),
         _ => (FailureReason::Other, chain(error)),
     };
@@ -51,7 +54,7 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
 
 // Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
 const PERMISSION: &str = "allow this identity {action}";
-const ACCESS_KEY: &str = "check the access key and the target's region";
+const ACCESS_KEY: &str = "check the access key and the region";
 const SIGNING: &str = "check the secret key and this machine's clock{skew}";
 const EXPIRED: &str = "renew the credentials; check this machine's clock{skew}";
 

@@ -2,6 +2,7 @@
 //!
 //! A test for fault 14 has `fault_014` in its name. The test below compares these names with the table.
 
+mod arguments;
 mod credential_sources;
 mod credentials;
 mod http_clients;
@@ -9,10 +10,12 @@ mod identity;
 mod listings;
 mod machine;
 mod network;
+mod processes;
 mod responses;
 mod secrets;
-mod service;
+pub(crate) mod service;
 mod start;
+mod terminals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
