@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::{JobStatus, KIND};
@@ -120,7 +122,10 @@ impl Instruments {
                 "refwatch_database_quarantined_total",
                 "Damaged databases that this process moved to quarantine at its start.",
             )?,
-            database_size: gauge("refwatch_database_size_bytes", "Size of the database file, without its write-ahead log.")?,
+            database_size: gauge(
+                "refwatch_database_size_bytes",
+                "Size of the database file, without its write-ahead log.",
+            )?,
             database_wal: gauge(
                 "refwatch_database_wal_bytes",
                 "Size of the write-ahead log. It grows while a reader stays in a transaction.",

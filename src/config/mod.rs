@@ -161,7 +161,9 @@ impl DatabaseConfig {
     /// Whether the database is in the default directory of the user, the only directory that the daemon creates.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
-        self.path.parent().is_some_and(|directory| Self::user_directory(|name| std::env::var_os(name)).as_deref() == Some(directory))
+        self.path
+            .parent()
+            .is_some_and(|directory| Self::user_directory(|name| std::env::var_os(name)).as_deref() == Some(directory))
     }
 
     fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {

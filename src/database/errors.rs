@@ -32,8 +32,8 @@ pub enum OpenError {
     MissingDirectory { path: PathBuf, owner: u32 },
     /// Only a running writer reports this. It keeps the old file open.
     #[error(
-        "{path}: the database was moved, or replaced by another file: move it back, or restart refwatch, which then uses the file that \
-         is there"
+        "{path}: the database was moved, deleted or replaced by another file: move it back, or restart refwatch, which then uses the \
+         file that is there"
     )]
     Moved { path: PathBuf },
     /// refwatch has not made the file, and does not change it.

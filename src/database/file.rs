@@ -97,9 +97,12 @@ impl DatabaseFile {
     /// Opens the file at the path and locks it, unless that is done already. Creates a missing file. The lock file alone is not enough:
     /// it may be deleted, and a hard link has another one.
     fn lock_database(&mut self) -> Result<&File, OpenError> {
-        let is_current = |file: &File| file.metadata().ok().map(identity) == identity_at(&self.path);
-        let file = match self.database.take().filter(is_current) {
-            Some(file) => file,
+        let file = match self.database.take() {
+            Some(file) if file.metadata().ok().as_ref().map(identity) == identity_at(&self.path) => file,
+            Some(file) => {
+                self.database = Some(file);
+                return Err(OpenError::Moved { path: self.path.clone() });
+            }
             None => {
                 location::inspect_files(&self.path)?;
                 let failed = OpenError::of_system(&self.path, "read and write the file");
@@ -219,6 +222,7 @@ impl DatabaseFile {
                 fs::rename(&file, directory.join(name)).map_err(failed)?;
             }
         }
+        self.database = None;
         self.unclean = false;
         Ok(directory)
     }
@@ -244,15 +248,19 @@ impl DatabaseFile {
             return Err(OpenError::of_system(&self.path, "move the write-ahead log into the database")(busy));
         }
         let database = self.database.as_ref().map(File::metadata).transpose();
-        let Some(database) = database.map_err(OpenError::of_system(&self.path, "read the file"))? else { return Ok(()) };
+        let Some(database) = database.map_err(OpenError::of_system(&self.path, "read the file"))? else {
+            return Ok(());
+        };
         let (is_deleted, at_path) = (database.nlink() == 0, identity_at(&self.path));
-        if at_path == Some(identity(database)) {
+        if at_path == Some(identity(&database)) {
             return Ok(());
         }
         if !is_deleted || at_path.is_some() {
             return Err(OpenError::Moved { path: self.path.clone() });
         }
-        self.copy_to_path(connection)
+        self.copy_to_path(connection)?;
+        self.database = None;
+        Ok(())
     }
 
     /// Writes a copy of the deleted database to the path.
@@ -297,12 +305,12 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-fn identity(metadata: Metadata) -> Identity {
+fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
 fn identity_at(path: &Path) -> Option<Identity> {
-    fs::metadata(path).ok().map(identity)
+    fs::metadata(path).ok().as_ref().map(identity)
 }
 
 /// Opens the file read-only and calls `read`.

@@ -87,7 +87,7 @@ impl Writer {
             let directory = file.quarantine(Clock::system().now().wall)?;
             instruments.database_quarantined.inc();
             error!(event = "database_quarantined", database = %path.display(), moved_to = %directory.display(), %reason,
-                "not a refwatch database, or damaged: moved to quarantine and replaced by a new one. To read its rows: \
+                "the database is damaged: it was moved to quarantine and replaced by a new one. To read its rows: \
                 sqlite3 FILE .recover");
             connection = connect_and_require_columns(&mut file);
         }
