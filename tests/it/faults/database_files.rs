@@ -70,7 +70,9 @@ fn fault_135_a_second_daemon_is_refused_whatever_name_it_has_for_the_database() 
         let (status, error) = setup.run(&setup.with_database(path), "run");
         assert!(status == 1 && error.contains("the database is in use by"), "{status} {error}");
     };
-    [&file, &link, &hard_link].into_iter().for_each(|path| refused(path));
+    for path in [&file, &link, &hard_link] {
+        refused(path);
+    }
     fs::remove_file(setup.path("file.db.lock")).expect("the lock file");
     refused(&file);
     assert_eq!((get(address, "/-/ready").0, transitions(&file).len()), (200, 2));
