@@ -5,6 +5,7 @@
 mod arguments;
 mod credential_sources;
 mod credentials;
+mod database_files;
 mod http_clients;
 mod identity;
 mod listings;

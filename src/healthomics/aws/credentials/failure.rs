@@ -72,7 +72,7 @@ impl SourceCause {
             Self::TimedOut => (
                 FailureReason::CredentialsUnavailable,
                 "no response in time",
-                "refwatch retries; check the source, or raise poll.timeout",
+                "refwatch retries; check the source of the credentials",
             ),
             Self::ProcessFailed => (
                 FailureReason::CredentialsUnavailable,
