@@ -10,6 +10,7 @@ use tracing::Level;
 
 use crate::config::{self, Loaded, Problems};
 use crate::core::sanitize::Sanitized;
+use crate::daemon::PreflightError;
 use crate::logging::journal;
 
 /// The exit statuses. Scripts and the systemd unit depend on them.
@@ -62,6 +63,13 @@ impl Failure {
         }
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { exit: Exit::Config, message: problems.render(colours) }
+    }
+
+    /// One line per error.
+    #[must_use]
+    pub fn config_errors(PreflightError(errors): &PreflightError) -> Self {
+        let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
+        Self { exit: Exit::Config, message: lines.join("\n") }
     }
 
     pub fn new(exit: Exit, error: impl Display) -> Self {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::exit::{Exit, Failure, print, print_note};
 use crate::clock::Clock;
-use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
+use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
@@ -35,10 +35,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
     timeout: Duration,
     /// The AWS region [default: as in AWS's configuration files and environment]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_region)]
     region: Option<String>,
     /// A profile of the AWS configuration files
-    #[arg(long)]
+    #[arg(long, value_parser = parse_profile_name)]
     profile: Option<String>,
     /// Send requests to this URL instead of AWS's endpoint
     #[arg(long, value_name = "URL", value_parser = parse_endpoint_url)]

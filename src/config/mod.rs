@@ -35,7 +35,7 @@ pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
 pub use load::{Loaded, load, load_with};
 pub use schema::schema;
-pub use values::parse_endpoint_url;
+pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;

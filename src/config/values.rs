@@ -262,6 +262,34 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
+/// Checks the name of an AWS region.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_region(text: &str) -> Result<String, String> {
+    parse_as::<Region>(text)
+}
+
+/// Checks the ARN of a role.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_role_arn(text: &str) -> Result<String, String> {
+    parse_as::<RoleArn>(text)
+}
+
+/// Checks the name of an AWS profile.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_profile_name(text: &str) -> Result<String, String> {
+    parse_as::<Name>(text)
+}
+
+fn parse_as<K: Kind>(text: &str) -> Result<K::Value, String> {
+    K::convert(&DeValue::String(text.into())).map_err(|invalid| invalid.rule)
+}
+
 /// Parses the name of a watch or of an AWS profile.
 fn name(text: &str) -> Result<String, String> {
     let is_name = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::exit::{Exit, Failure, print, print_note};
 use crate::config::{self, Loaded};
 use crate::core::sanitize::Sanitized;
-use crate::http::tls::Tls;
+use crate::daemon::preflight;
 
 #[derive(Debug, Default, clap::Args)]
 #[command(
@@ -28,7 +28,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     if !problems.is_empty() {
         return Err(Failure::problems_with_source(&problems));
     }
-    loaded.http.tls.clone().map(Tls::load).transpose().map_err(|error| Failure::new(Exit::Config, error))?;
+    drop(preflight(&loaded).await.map_err(|errors| Failure::config_errors(&errors))?);
     let targets = match loaded.watch_list.targets().len() {
         1 => "1 target".to_owned(),
         targets => format!("{targets} targets"),

@@ -3,8 +3,10 @@
 //! A test for fault 14 has `fault_014` in its name. The test below compares these names with the table.
 
 mod credentials;
+mod environment;
 mod http_clients;
 mod identity;
+mod include;
 mod listings;
 mod machine;
 mod network;
