@@ -41,7 +41,8 @@ pub struct Args {
     #[arg(long, value_parser = parse_profile_name)]
     profile: Option<String>,
     /// Send requests to this URL instead of AWS's endpoint
-    #[arg(long, value_name = "URL", value_parser = parse_endpoint_url)]
+    // Parsed later: an error of clap quotes the value, which may contain a password.
+    #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
 }
 
@@ -59,10 +60,12 @@ enum End {
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
+    let endpoint_url = args.endpoint_url.map(|url| parse_endpoint_url(&url)).transpose();
+    let endpoint_url = endpoint_url.map_err(|rule| Failure::new(Exit::Usage, format_args!("--endpoint-url {rule}")))?;
     let target = TargetConfig {
         region: args.region,
         profile: args.profile,
-        endpoint_url: args.endpoint_url,
+        endpoint_url,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     let target = Target::new(&target, &AwsFactory::new(clock), clock, &instruments).await.map_err(Failure::config)?;

@@ -230,7 +230,7 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     let Some(role_arn) = &config.role_arn else { return sdk };
     let mut role = AssumeRoleProvider::builder(role_arn).configure(&sdk).session_name("refwatch");
     if let Some(external_id) = &config.external_id {
-        role = role.external_id(external_id);
+        role = role.external_id(external_id.expose());
     }
     let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
     sdk.into_builder().credentials_provider(provider).build()

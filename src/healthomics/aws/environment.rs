@@ -13,6 +13,7 @@ use super::identity::configured_endpoint;
 use crate::config::{TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::healthomics::service::TargetError;
 
+/// Returns the rule that a value violates. It follows the variable's name in the message.
 type Rule = fn(&str) -> Result<(), String>;
 
 const ENDPOINT: Rule = |text| parse_endpoint_url(text).map(drop);
