@@ -145,7 +145,10 @@ impl Daemon {
             shared.update_daemon(|daemon| daemon.database_error = None);
         }
         publish_config(&context, &config, &problems);
-        let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
+        let mut config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
+        if !problems.is_empty() {
+            config_watcher.retry();
+        }
         let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
             last_load: Some(Ok(loaded)),
