@@ -1,6 +1,7 @@
 //! `refwatch check`: reports every problem of the configuration with its place, or that there are none.
 
 mod online;
+mod warnings;
 
 use std::path::Path;
 
@@ -35,7 +36,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     };
     let file = path.to_string_lossy();
     print(format_args!("{}: {} on {targets}, no problems\n", Sanitized(&file), loaded.watch_list))?;
-    if let Some(warning) = loaded.http.exposure_warning() {
+    for warning in warnings::warnings(&loaded) {
         print_note(format_args!("warning: {warning}"));
     }
     if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
