@@ -87,8 +87,9 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Runs the [`preflight`] checks and starts the listener, then the database, then the watches. AWS need not be reachable. If opening the database fails with a
-    /// transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with the error.
+    /// Runs [`preflight`], then starts the listener, the database and the watches, in this order. AWS need not be reachable. If
+    /// opening the database fails with a transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with
+    /// the error.
     ///
     /// # Errors
     /// See [`DaemonError`].

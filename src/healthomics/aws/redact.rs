@@ -7,7 +7,8 @@ use regex_lite::Regex;
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.
 static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
-    let names = "signature|credential|(?:security|session)[_-]?token|secret[_-]?access[_-]?key|access[_-]?key[_-]?id|password";
+    let names =
+        "signature|credential|(?:security|session)[_-]?token|secret[_-]?access[_-]?key|access[_-]?key[_-]?id|password";
     Regex::new(&format!(r#"(?i)((?:{names})["' ]*[=:>]["' =:>]*)[^\s&,;"'<]*"#))
         .unwrap_or_else(|_| unreachable!("a valid pattern"))
 });
