@@ -1,5 +1,6 @@
 //! `refwatch run`: runs the daemon in the foreground, as a systemd service requires.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,14 +35,17 @@ async fn wait_for_stop(signals: &mut Signals) {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
-            DaemonError::Tls(_) => Exit::Config,
+            DaemonError::Preflight(errors) => return Self::config_errors(errors),
             // A directory that is missing counts: systemd would give up after 20 restarts, long before somebody mounts its disk.
             DaemonError::Open(error) if error.is_permanent() => Exit::Config,
+            DaemonError::Apply(SupervisorError::Target(_)) => Exit::Config,
+            // Only root may use the port; an address may still be assigned, and a port in use be freed.
+            DaemonError::Listen { error, .. } if error.kind() == ErrorKind::PermissionDenied => Exit::Config,
             DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
-            // A restart may help, even without a region: the metadata service that has it may not be up yet.
+            // A restart may help.
             DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => Exit::Failed,
         };
         Self::new(exit, error)

@@ -1,10 +1,11 @@
-//! TLS files and password hashes of the listener. Logs, `Debug` and `/config` omit hashes, because passwords can be guessed from them.
+//! TLS files and password hashes of the listener. A hash is a secret, because passwords can be guessed from it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use bcrypt::HashParts;
+
+use crate::core::secret::Secret;
 
 /// The TLS files of the listener, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub struct TlsConfig {
 }
 
 /// A bcrypt hash of a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordHash(Secret);
 
 /// A login computes 2^cost rounds, which take several seconds at cost 16.
 const PASSWORD_COST_MAX: u32 = 16;
@@ -33,7 +34,7 @@ impl FromStr for PasswordHash {
         if parts.get_cost() > PASSWORD_COST_MAX {
             return Err("must be a bcrypt hash with a cost of at most 16");
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(Secret::new(text)))
     }
 }
 
@@ -42,12 +43,6 @@ impl PasswordHash {
     /// on purpose, so call this on a blocking thread.
     #[must_use]
     pub fn verify(&self, password: &str) -> bool {
-        password.len() <= PASSWORD_BYTES_MAX && bcrypt::verify(password, &self.0).unwrap_or(false)
-    }
-}
-
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordHash")
+        password.len() <= PASSWORD_BYTES_MAX && bcrypt::verify(password, self.0.expose()).unwrap_or(false)
     }
 }

@@ -35,7 +35,7 @@ pub(super) type Stamp = (u64, u64, u64, [i64; 2]);
 /// Returns the stamps of the files that match `patterns` now. The stamp is `None` if the metadata of a file cannot be read.
 #[must_use]
 pub fn stamps(patterns: &[PathBuf]) -> Stamps {
-    // A directory that cannot be read has no stamps. The load reports the error.
+    // A directory that cannot be listed has no stamps. The load reports the error.
     let files = patterns.iter().flat_map(|pattern| matching_files(pattern).unwrap_or_default());
     files.map(|path| (path.clone(), stamp(&path))).collect()
 }
@@ -89,7 +89,7 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
 /// exist. A hidden file matches only if the pattern's last part begins with a dot. If the directory does not exist, nothing matches.
 ///
 /// # Errors
-/// The directory cannot be read.
+/// The directory cannot be listed.
 pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     if !file_name(pattern).contains('*') {
         return Ok(vec![pattern.to_owned()]);

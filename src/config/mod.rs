@@ -35,10 +35,11 @@ pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
 pub use load::{Loaded, load, load_with};
 pub use schema::schema;
-pub use values::parse_endpoint_url;
+pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;
+use crate::core::secret::Secret;
 use crate::core::tracker::PollPolicy;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +81,7 @@ pub struct TargetConfig {
     pub profile: Option<String>,
     pub role_arn: Option<String>,
     /// The external id that the role requires.
-    pub external_id: Option<String>,
+    pub external_id: Option<Secret>,
     pub endpoint_url: Option<String>,
     pub quota: Quota,
     /// The timeout of one request: credentials, connect, headers and body.

@@ -10,6 +10,7 @@ pub mod job;
 pub mod listing;
 pub mod pacer;
 pub mod sanitize;
+pub mod secret;
 pub mod time;
 pub mod tracker;
 pub mod transition;

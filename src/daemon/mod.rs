@@ -5,9 +5,12 @@
 
 pub mod config_watcher;
 mod maintenance;
+mod preflight;
 mod reload;
 pub mod signals;
 pub mod systemd;
+
+pub use preflight::{PreflightError, preflight};
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -25,7 +28,6 @@ use crate::config::{DatabaseConfig, Loaded, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
-use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, AppState, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
@@ -70,7 +72,7 @@ pub enum DaemonError {
     #[error("cannot listen on {address} (http.listen): {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Preflight(#[from] PreflightError),
     /// The configuration cannot be applied, or the writer of the database has stopped.
     #[error(transparent)]
     Apply(#[from] SupervisorError),
@@ -84,8 +86,9 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Starts the listener, then the database, then the watches. AWS need not be reachable. If opening the database fails with a
-    /// transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with the error.
+    /// Runs [`preflight`], then starts the listener, the database and the watches, in this order. AWS need not be reachable. If
+    /// opening the database fails with a transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with
+    /// the error.
     ///
     /// # Errors
     /// See [`DaemonError`].
@@ -95,11 +98,11 @@ impl Daemon {
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
+        let tls = preflight(&config).await?;
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
         if let Some(warning) = config.http.exposure_warning() {
             warn!(event = "listener_exposed", "{warning}");
@@ -142,7 +145,10 @@ impl Daemon {
             shared.update_daemon(|daemon| daemon.database_error = None);
         }
         publish_config(&context, &config, &problems);
-        let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
+        let mut config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
+        if !problems.is_empty() {
+            config_watcher.retry();
+        }
         let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
             last_load: Some(Ok(loaded)),

@@ -66,7 +66,11 @@ pub struct ListedJob {
 pub enum TargetError {
     /// Neither the configuration nor AWS's own chain names a region.
     #[error(
-        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile"
+        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile; \
+         the instance metadata service names none"
     )]
     NoRegion(Arc<str>),
+    /// A variable of the environment or a value of the AWS profile violates its rule.
+    #[error("{0}")]
+    Invalid(String),
 }

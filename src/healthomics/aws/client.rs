@@ -28,14 +28,14 @@ use tokio::sync::Mutex;
 use super::credentials::CredentialFetcher;
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
-use super::{errors, responses};
+use super::{environment, errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{
-    BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
+    BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetService,
 };
 
 /// Jobs on a page of a listing: the API's maximum.
@@ -88,12 +88,13 @@ impl ServiceFactory for AwsFactory {
     /// Credentials are fetched at the first request, not here.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
+            environment::check_variables(config)?;
             let credentials = CredentialFetcher::new(config, self.clock);
             let sdk = sdk_config(config, &credentials).await;
-            let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
-            let aws_region = region.as_ref().into();
+            let region = environment::check_sdk_config(config, &sdk)?;
+            let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
-            let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
+            let config = TargetConfig { region: Some(region), ..config.clone() };
             let current = Mutex::new(SdkClient::new(&config, sdk));
             Ok(Arc::new(AwsService { config, aws_region, credentials, current, clock: self.clock })
                 as Arc<dyn TargetService>)

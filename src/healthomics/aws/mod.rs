@@ -4,6 +4,7 @@
 
 mod client;
 mod credentials;
+mod environment;
 mod errors;
 mod identity;
 mod redact;

@@ -93,8 +93,7 @@ impl Contents {
 
     fn server_config(&self, files: &TlsConfig) -> Result<ServerConfig, TlsError> {
         let chain = certificates(&files.cert, &self.cert)?;
-        let private_key =
-            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| not_pem(&files.key, "private key", error))?;
+        let private_key = private_key(&files.key, &self.key)?;
         let builder = ServerConfig::builder();
         let builder = match files.client_ca.as_ref().zip(self.client_ca.as_ref()) {
             None => builder.with_no_client_auth(),
@@ -116,7 +115,33 @@ impl Contents {
 fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let all = all.map_err(|error| not_pem(path, "certificate", error))?;
-    if all.is_empty() { Err(TlsError::new(path, "the file contains no certificate")) } else { Ok(all) }
+    if !all.is_empty() {
+        return Ok(all);
+    }
+    let is_key = contains(text, "PRIVATE KEY-----");
+    let reason = if is_key { "this is a private key, not a certificate" } else { "the file contains no certificate" };
+    Err(TlsError::new(path, reason))
+}
+
+fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        // The label of PKCS #8, or the header `Proc-Type: 4,ENCRYPTED`.
+        if contains(text, "ENCRYPTED") {
+            let file = path.display();
+            return TlsError::new(
+                path,
+                format_args!("the private key is encrypted: decrypt it with `openssl pkey -in {file}`"),
+            );
+        }
+        if contains(text, "BEGIN CERTIFICATE-----") {
+            return TlsError::new(path, "this is a certificate, not a private key");
+        }
+        not_pem(path, "private key", error)
+    })
+}
+
+fn contains(text: &[u8], part: &str) -> bool {
+    text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
 fn not_pem(path: &Path, expected: &str, error: impl Display) -> TlsError {

@@ -172,7 +172,7 @@ async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
     let session_name = role.session_name.unwrap_or_else(|| SESSION_NAME.to_owned());
     let mut assumed = AssumeRoleProvider::builder(role.arn).configure(sdk).session_name(session_name);
     if let Some(external_id) = role.external_id {
-        assumed = assumed.external_id(external_id);
+        assumed = assumed.external_id(external_id.expose());
     }
     Source { name, provider: SharedCredentialsProvider::new(assumed.build_from_provider(source).await) }
 }
