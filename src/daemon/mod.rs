@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -50,6 +50,10 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The extension of systemd's start timeout after each attempt. It covers the delay and the next attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The timeout for reading the configuration or the TLS files at the start. Without systemd, nothing else would report a file system
+/// that hangs.
+const FILES_TIMEOUT: Duration = Duration::from_mins(1);
+
 pub struct Daemon {
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
@@ -72,14 +76,16 @@ pub enum DaemonError {
     Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("the {files} cannot be read within {} s: the file system does not respond", FILES_TIMEOUT.as_secs())]
+    FilesTimeout { files: &'static str },
     /// The configuration cannot be applied, or the writer of the database has stopped.
     #[error(transparent)]
     Apply(#[from] SupervisorError),
     /// An internal error, such as two metrics with the same name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    #[error("internal error while loading the configuration: {0}")]
-    LoaderPanicked(#[from] tokio::task::JoinError),
+    #[error("internal error while reading files: {0}")]
+    LoaderPanicked(#[from] JoinError),
     #[error("internal error: the HTTP server has stopped")]
     ServerStopped,
 }
@@ -100,7 +106,10 @@ impl Daemon {
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        let tls = match config.http.tls.clone() {
+            None => None,
+            Some(files) => Some(Arc::new(read_at_start("files of http.tls", || Tls::load(files)).await??)),
+        };
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
         if let Some(warning) = config.http.exposure_warning() {
             warn!(event = "listener_exposed", "{warning}");
@@ -116,7 +125,8 @@ impl Daemon {
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
         let database = loop {
-            match Database::open(&config.database.path, &instruments) {
+            let (path, counters) = (config.database.path.clone(), instruments.clone());
+            match spawn_blocking(move || Database::open(&path, &counters)).await? {
                 Err(error) if error.is_transient() => wait_for_database(&error, &shared, &instruments, clock).await,
                 opened => break opened?,
             }
@@ -219,6 +229,18 @@ impl Daemon {
             warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }
     }
+}
+
+/// Calls `read` on a blocking thread, because file systems can hang. A signal can then end the start.
+///
+/// # Errors
+/// `read` takes too long or panics.
+pub async fn read_at_start<T: Send + 'static>(
+    files: &'static str,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DaemonError> {
+    let result = tokio::time::timeout(FILES_TIMEOUT, spawn_blocking(read)).await;
+    Ok(result.map_err(|_| DaemonError::FilesTimeout { files })??)
 }
 
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.

@@ -69,4 +69,7 @@ pub enum TargetError {
         "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile"
     )]
     NoRegion(Arc<str>),
+    /// A file of the AWS SDK is no regular file, or its file system does not respond.
+    #[error("target \"{0}\": {1}")]
+    Files(Arc<str>, String),
 }

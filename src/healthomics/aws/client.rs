@@ -18,7 +18,9 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeSerializationInterceptorContextMut,
 };
-use aws_sdk_omics::config::{ConfigBag, Credentials, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
+use aws_sdk_omics::config::{
+    ConfigBag, Credentials, Intercept, RuntimeComponents, SharedCredentialsProvider, StalledStreamProtectionConfig,
+};
 use aws_sdk_omics::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_omics::primitives::{DateTime, SdkBody};
 use aws_sdk_omics::types::ImportReferenceFilter;
@@ -30,6 +32,7 @@ use tokio::sync::Mutex;
 
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
+use super::sdk_files::{self, CheckedFiles};
 use super::{errors, responses};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
@@ -89,6 +92,8 @@ impl ServiceFactory for AwsFactory {
     /// Credentials are fetched at the first request, not here.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
+            let unusable = |message| TargetError::Files(Arc::clone(&config.name), message);
+            sdk_files::check().await.map_err(unusable)?;
             let sdk = sdk_config(config).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
@@ -112,12 +117,14 @@ impl SdkClient {
 }
 
 impl AwsService {
-    async fn current_client(&self) -> SdkClient {
+    async fn current_client(&self) -> Result<SdkClient, RequestFailure> {
         let mut current = self.current.lock().await;
         if current.credentials_failed.load(Ordering::Relaxed) {
+            let reason = FailureReason::Credentials;
+            sdk_files::check().await.map_err(|message| RequestFailure { reason, message, retry_after: None })?;
             *current = SdkClient::new(&self.config, sdk_config(&self.config).await);
         }
-        current.clone()
+        Ok(current.clone())
     }
 
     /// Classifies the error. If it is about credentials, the next request uses a new client.
@@ -141,12 +148,12 @@ impl TargetService for AwsService {
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
+        Box::pin(async move { caller_identity(&self.current_client().await?.sdk, &self.config, self.clock).await })
     }
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
-            let client = self.current_client().await;
+            let client = self.current_client().await?;
             let request = client.omics.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(response) => responses::snapshot(key, &response),
@@ -164,7 +171,7 @@ impl TargetService for AwsService {
         Box::pin(async move {
             // Rounded down to a second, so the page may contain older jobs.
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-            let client = self.current_client().await;
+            let client = self.current_client().await?;
             let request = client.omics.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
@@ -225,12 +232,16 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
     if config.simulated {
         loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulated"));
     }
-    let sdk = loader.load().await;
+    let mut sdk = loader.load().await;
+    if let Some(provider) = sdk.credentials_provider() {
+        let provider = SharedCredentialsProvider::new(CheckedFiles(provider));
+        sdk = sdk.into_builder().credentials_provider(provider).build();
+    }
     let Some(role_arn) = &config.role_arn else { return sdk };
     let mut role = AssumeRoleProvider::builder(role_arn).configure(&sdk).session_name("refwatch");
     if let Some(external_id) = &config.external_id {
         role = role.external_id(external_id);
     }
-    let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
+    let provider = SharedCredentialsProvider::new(role.build().await);
     sdk.into_builder().credentials_provider(provider).build()
 }
