@@ -12,6 +12,7 @@ pub mod systemd;
 use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{Loaded, Problems};
+use crate::config::{HttpConfig, Loaded, Problems};
 use crate::database::{Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
@@ -106,14 +107,9 @@ impl Daemon {
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let tls = match config.http.tls.clone() {
-            None => None,
-            Some(files) => Some(Arc::new(read_at_start("files of http.tls", || Tls::load(files)).await??)),
-        };
-        let access = Access { tls: tls.clone(), users: config.http.users.clone() };
-        if let Some(warning) = config.http.exposure_warning() {
-            warn!(event = "listener_exposed", "{warning}");
-        }
+        let main_file = files.patterns.first().cloned().unwrap_or_default();
+        let access = load_access(config.http.clone(), main_file).await?;
+        let tls = access.tls.clone();
         let state = AppState {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
@@ -229,6 +225,20 @@ impl Daemon {
             warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }
     }
+}
+
+/// Loads the TLS files. Logs a warning if the access to the listener or to its secrets is too wide.
+async fn load_access(http: HttpConfig, main_file: PathBuf) -> Result<Access, DaemonError> {
+    if let Some(warning) = http.exposure_warning() {
+        warn!(event = "listener_exposed", "{warning}");
+    }
+    let (files, users) = (http.tls.clone(), http.users.clone());
+    let read = move || (http.readable_secrets(&main_file), files.map(Tls::load).transpose());
+    let (warnings, tls) = read_at_start("files of http.tls", read).await?;
+    for warning in warnings {
+        warn!(event = "secret_readable", "{warning}");
+    }
+    Ok(Access { tls: tls?.map(Arc::new), users })
 }
 
 /// Calls `read` on a blocking thread, because file systems can hang. A signal can then end the start.

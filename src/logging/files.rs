@@ -58,13 +58,13 @@ impl LogFiles {
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let name = self.current_name();
         let path = self.directory.join(&name);
-        let open = match self.open_file.take().filter(|open| open.path == path && is_at(&open.file, &path)) {
-            Some(open) => self.open_file.insert(open),
-            None => {
-                let file = open_or_create(&path).map_err(|error| with_path(&error, &path))?;
-                self.prune(&name);
-                self.open_file.insert(OpenFile { file, path, torn: false })
-            }
+        let still_open = self.open_file.take().filter(|open| open.path == path && is_at(&open.file, &path));
+        let open = if let Some(open) = still_open {
+            self.open_file.insert(open)
+        } else {
+            let file = open_or_create(&path).map_err(|error| with_path(&error, &path))?;
+            self.prune(&name);
+            self.open_file.insert(OpenFile { file, path, torn: false })
         };
         let start: &[u8] = if open.torn { b"\n" } else { b"" };
         let done = open.file.write_all(&[start, line].concat());

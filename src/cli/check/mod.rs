@@ -35,7 +35,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     };
     let file = path.to_string_lossy();
     print(format_args!("{}: {} on {targets}, no problems\n", Sanitized(&file), loaded.watch_list))?;
-    if let Some(warning) = loaded.http.exposure_warning() {
+    for warning in loaded.http.exposure_warning().into_iter().chain(loaded.http.readable_secrets(path)) {
         print_note(format_args!("warning: {warning}"));
     }
     if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }

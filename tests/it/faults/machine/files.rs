@@ -169,7 +169,25 @@ fn fault_132_a_fifo_among_the_files_of_the_aws_sdk_is_named_and_blocks_nothing()
         assert_eq!(daemon.end().code(), Some(1), "{}", daemon.stderr());
         let expected = format!("{} ({variable}): not a regular file", fifo.display());
         assert!(daemon.stderr().contains(&expected), "{}", daemon.stderr());
+        if variable != "SSL_CERT_FILE" {
+            start(Path::new("/dev/null")).address();
+        }
     }
+}
+
+#[test]
+fn fault_132_a_start_ends_if_the_file_system_of_the_aws_files_does_not_respond() {
+    let (workspace, config) = idle();
+    let config = workspace.write("refwatch.toml", &config);
+    fs::create_dir(workspace.path(".aws")).expect("a directory");
+    let file = workspace.write(".aws/config", "");
+    let mut daemon = start_stopped(&workspace, &config);
+    let arguments = [&["-P", file.to_str().expect("text")], STUCK_OPEN.as_slice()].concat();
+    let Some(tracer) = Tracer::on(&daemon, &arguments) else { return };
+    daemon.signal(Signal::CONT);
+    eventually("the reason", || daemon.stderr().contains("AWS SDK's files does not respond within 4 s").then_some(()));
+    drop(tracer);
+    assert_eq!(daemon.end().code(), Some(1));
 }
 
 #[test]
