@@ -1,4 +1,5 @@
-//! TLS files and password hashes of the listener, and warnings if every user can read them. Logs, `Debug` and `/config` omit hashes, because passwords can be guessed from them.
+//! TLS files and password hashes of the listener, and warnings if every user can read them. Logs, `Debug` and `/config` omit hashes,
+//! because passwords can be guessed from them.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
