@@ -13,10 +13,13 @@ use super::Tracer;
 use super::watchdog::Watched;
 use crate::certificate_authority::CertificateAuthority;
 use crate::faults::service::{JOB, STORE, Service, config, job, refusal};
-use crate::process::{Process, Workspace, eventually, get, metric};
+use crate::process::{Process, Workspace, between, eventually, get, metric};
 
 /// Options of strace that delay each `openat` of a path by 100 s.
 const STUCK_OPEN: [&str; 4] = ["-e", "trace=openat", "-e", "inject=openat:delay_enter=100000000"];
+
+/// Consecutive checks with a stopped thread after which it is in a delayed call.
+const CHECKS_OF_DELAY: u32 = 10;
 
 /// Replaces what is at the path.
 fn make_fifo(path: &Path) {
@@ -100,6 +103,19 @@ fn status_contains(process: &Process, text: &str) -> Option<()> {
     status.contains(text).then_some(())
 }
 
+fn catches_sigterm(process: &Process) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("a process");
+    let caught = u64::from_str_radix(between(&status, "SigCgt:\t", "\n"), 16).expect("a mask");
+    caught & (1 << (Signal::TERM.as_raw() - 1)) != 0
+}
+
+/// Whether strace has stopped a thread, for the delay or for a moment.
+fn has_delayed_thread(process: &Process) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).expect("its threads");
+    let mut statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    statuses.any(|status| status.contains("State:\tt"))
+}
+
 #[test]
 fn fault_132_sigterm_ends_a_start_that_waits_for_a_file() {
     for name in ["refwatch.toml", "server.key"] {
@@ -110,10 +126,10 @@ fn fault_132_sigterm_ends_a_start_that_waits_for_a_file() {
         let arguments = [&["-P", path.to_str().expect("text")], STUCK_OPEN.as_slice()].concat();
         let Some(tracer) = Tracer::on(&daemon, &arguments) else { return };
         daemon.signal(Signal::CONT);
+        let mut delayed = 0;
         eventually("the delayed call", || {
-            let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("its threads");
-            let mut statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
-            statuses.any(|status| status.contains("State:\tt")).then_some(())
+            delayed = if catches_sigterm(&daemon) && has_delayed_thread(&daemon) { delayed + 1 } else { 0 };
+            (delayed >= CHECKS_OF_DELAY).then_some(())
         });
         daemon.signal(Signal::TERM);
         // strace keeps the thread in the delayed call; the main thread has ended.
@@ -178,7 +194,8 @@ fn fault_132_a_fifo_among_the_files_of_the_aws_sdk_is_named_and_blocks_nothing()
 #[test]
 fn fault_132_a_start_ends_if_the_file_system_of_the_aws_files_does_not_respond() {
     let (workspace, config) = idle();
-    let config = workspace.write("refwatch.toml", &config);
+    let entry = format!("[[job]]\nreference_store_id = \"{STORE}\"\nid = \"{JOB}\"\n");
+    let config = workspace.write("refwatch.toml", &(config + &entry));
     fs::create_dir(workspace.path(".aws")).expect("a directory");
     let file = workspace.write(".aws/config", "");
     let mut daemon = start_stopped(&workspace, &config);
