@@ -67,11 +67,18 @@ impl Failure {
         Self { exit: Exit::Config, message: problems.render(colours) }
     }
 
-    /// One line per error.
+    /// One line per problem of the configuration.
     #[must_use]
-    pub fn config_errors(PreflightError(errors): &PreflightError) -> Self {
-        let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
-        Self { exit: Exit::Config, message: lines.join("\n") }
+    pub fn preflight(error: &PreflightError) -> Self {
+        match error {
+            PreflightError::Config(errors) => {
+                let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
+                Self { exit: Exit::Config, message: lines.join("\n") }
+            }
+            // A restart may help.
+            PreflightError::FilesTimeout { .. } | PreflightError::Target(_) => Self::running(error),
+            PreflightError::Panicked(_) => Self::new(Exit::InternalError, error),
+        }
     }
 
     pub fn new(exit: Exit, error: impl Display) -> Self {

@@ -76,6 +76,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
                 Failure::config("no AWS region: set --region, AWS_REGION, or a region in the AWS profile")
             }
             error @ TargetError::Invalid(_) => Failure::config(error),
+            error @ TargetError::FilesTimeout(_) => Failure::running(error),
         })?;
     let target = Arc::new(target);
     let deadline = clock.now().monotonic + args.timeout;

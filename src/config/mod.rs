@@ -224,7 +224,7 @@ pub struct LogConfig {
     /// The directory of log files. `None`: standard error only.
     pub directory: Option<PathBuf>,
     pub rotation: LogRotation,
-    /// The number of log files that are kept.
+    /// The number of earlier log files that are kept beside the current one.
     pub keep_files: usize,
 }
 

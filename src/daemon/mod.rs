@@ -10,7 +10,7 @@ mod reload;
 pub mod signals;
 pub mod systemd;
 
-pub use preflight::{PreflightError, preflight};
+pub use preflight::{Checked, PreflightError, preflight, read_at_start};
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -79,8 +79,8 @@ pub enum DaemonError {
     /// An internal error, such as two metrics with the same name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    #[error("internal error while loading the configuration: {0}")]
-    LoaderPanicked(#[from] tokio::task::JoinError),
+    #[error("internal error while reading files: {0}")]
+    LoaderPanicked(#[from] JoinError),
     #[error("internal error: the HTTP server has stopped")]
     ServerStopped,
 }
@@ -98,7 +98,8 @@ impl Daemon {
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
-        let tls = preflight(&config).await?;
+        let main_file = files.patterns.first().cloned().unwrap_or_default();
+        let Checked { tls, readable_secrets } = preflight(&config, main_file).await?;
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
@@ -106,6 +107,9 @@ impl Daemon {
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
         if let Some(warning) = config.http.exposure_warning() {
             warn!(event = "listener_exposed", "{warning}");
+        }
+        for warning in readable_secrets {
+            warn!(event = "secret_readable", "{warning}");
         }
         let state = AppState {
             shared: shared.clone(),
@@ -118,7 +122,8 @@ impl Daemon {
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
         let database = loop {
-            match open_database(&config.database, &instruments) {
+            let (database, counters) = (config.database.clone(), instruments.clone());
+            match spawn_blocking(move || open_database(&database, &counters)).await? {
                 Err(error) if error.is_transient() => wait_for_database(&error, &shared, &instruments, clock).await,
                 opened => break opened?,
             }

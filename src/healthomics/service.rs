@@ -73,4 +73,7 @@ pub enum TargetError {
     /// A variable of the environment or a value of the AWS profile violates its rule.
     #[error("{0}")]
     Invalid(String),
+    /// The file system of the AWS SDK's files does not respond.
+    #[error("{0}")]
+    FilesTimeout(String),
 }

@@ -29,14 +29,14 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     if !problems.is_empty() {
         return Err(Failure::problems_with_source(&problems));
     }
-    drop(preflight(&loaded).await.map_err(|errors| Failure::config_errors(&errors))?);
+    let checked = preflight(&loaded, path.to_owned()).await?;
     let targets = match loaded.watch_list.targets().len() {
         1 => "1 target".to_owned(),
         targets => format!("{targets} targets"),
     };
     let file = path.to_string_lossy();
     print(format_args!("{}: {} on {targets}, no problems\n", Sanitized(&file), loaded.watch_list))?;
-    for warning in warnings::warnings(&loaded) {
+    for warning in warnings::warnings(&loaded).chain(checked.readable_secrets) {
         print_note(format_args!("warning: {warning}"));
     }
     if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }

@@ -28,14 +28,14 @@ use tokio::sync::Mutex;
 use super::credentials::CredentialFetcher;
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
-use super::{environment, errors, responses};
+use super::{environment, errors, responses, sdk_files};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{
-    BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetService,
+    BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
 };
 
 /// Jobs on a page of a listing: the API's maximum.
@@ -89,6 +89,7 @@ impl ServiceFactory for AwsFactory {
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
+            sdk_files::check().await?;
             let credentials = CredentialFetcher::new(config, self.clock);
             let sdk = sdk_config(config, &credentials).await;
             let region = environment::check_sdk_config(config, &sdk)?;
@@ -114,12 +115,15 @@ impl SdkClient {
 }
 
 impl AwsService {
-    async fn current_client(&self) -> SdkClient {
+    async fn current_client(&self) -> Result<SdkClient, RequestFailure> {
         let mut current = self.current.lock().await;
         if current.credentials_failed.load(Ordering::Relaxed) {
+            let reason = FailureReason::Credentials;
+            let unusable = |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
+            sdk_files::check().await.map_err(unusable)?;
             *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }
-        current.clone()
+        Ok(current.clone())
     }
 
     /// Classifies the error. If it is about credentials, the next request uses a new client.
@@ -143,12 +147,12 @@ impl TargetService for AwsService {
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
+        Box::pin(async move { caller_identity(&self.current_client().await?.sdk, &self.config, self.clock).await })
     }
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
-            let client = self.current_client().await;
+            let client = self.current_client().await?;
             let request = client.omics.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(response) => responses::snapshot(key, &response),
@@ -166,7 +170,7 @@ impl TargetService for AwsService {
         Box::pin(async move {
             // Rounded down to a second, so the page may contain older jobs.
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-            let client = self.current_client().await;
+            let client = self.current_client().await?;
             let request = client.omics.list_reference_import_jobs().reference_store_id(store.as_str());
             let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());

@@ -9,5 +9,6 @@ mod errors;
 mod identity;
 mod redact;
 mod responses;
+mod sdk_files;
 
 pub use client::{AwsFactory, EndpointAndSizeInterceptor};

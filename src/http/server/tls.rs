@@ -4,7 +4,7 @@
 //! use. Open connections are never affected.
 
 use std::fmt::Display;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,6 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::config::TlsConfig;
+use crate::files;
+
+/// A bundle of all public authorities has 0.3 MB.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 pub struct Tls {
@@ -72,12 +76,14 @@ impl Tls {
                 *current = Current { contents, server_config, rejected: false };
                 info!(event = "certificate_reloaded", "certificate reloaded; new connections use it");
             }
-            Err(error) if !current.rejected => {
-                current.rejected = true;
-                warn!(event = "certificate_rejected", "certificate rejected; the previous one stays in use: {error}");
-            }
-            Err(_) => {}
+            Err(error) => current.reject(error),
         }
+    }
+
+    /// Reports that a refresh has not ended: the file system does not respond.
+    pub fn report_stuck_refresh(&self) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.reject("http.tls: the file system does not respond");
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -85,9 +91,24 @@ impl Tls {
     }
 }
 
+impl Current {
+    fn reject(&mut self, error: impl Display) {
+        if !std::mem::replace(&mut self.rejected, true) {
+            warn!(event = "certificate_rejected", "certificate rejected; the previous one stays in use: {error}");
+        }
+    }
+}
+
 impl Contents {
     fn read(TlsConfig { cert, key, client_ca }: &TlsConfig) -> Result<Self, TlsError> {
-        let read = |path: &Path| fs::read(path).map_err(|error| TlsError::new(path, error));
+        let read = |path: &Path| {
+            files::read(path, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge => {
+                    TlsError::new(path, format_args!("larger than {} KiB", FILE_BYTES_MAX / 1024))
+                }
+                _ => TlsError::new(path, error),
+            })
+        };
         Ok(Self { cert: read(cert)?, key: read(key)?, client_ca: client_ca.as_deref().map(read).transpose()? })
     }
 

@@ -345,8 +345,8 @@ fn fault_087_088_a_file_that_is_no_configuration_is_rejected_without_blocking() 
     assert!(generated.success());
     let table = [
         ("missing", "this file cannot be read: No such file or directory (os error 2)"),
-        ("", "this is not a regular file"),
-        ("fifo", "this is not a regular file"),
+        ("", "this file cannot be read: not a regular file"),
+        ("fifo", "this file cannot be read: not a regular file"),
         ("huge", "this file is larger than 1024 KiB: split it with `include`"),
         ("binary", "this is a binary file or UTF-16, not UTF-8"),
     ];

@@ -11,18 +11,24 @@ use crate::process::{Process, Workspace, eventually, get, metric, metric_sum};
 const CHECKS_OF_SILENCE: u32 = 44;
 
 /// A daemon with a watchdog timeout of one second, and the socket that receives its pings.
-struct Watched {
-    workspace: Workspace,
+pub(super) struct Watched {
+    pub(super) workspace: Workspace,
     simulator: Process,
-    daemon: Process,
+    pub(super) daemon: Process,
     systemd: UnixDatagram,
 }
 
 impl Watched {
     fn start(mean_seconds: &str) -> Self {
+        Self::start_with(mean_seconds, |_, config| config)
+    }
+
+    /// Starts the daemon with the configuration that `configure` returns.
+    pub(super) fn start_with(mean_seconds: &str, configure: impl FnOnce(&Workspace, String) -> String) -> Self {
         let workspace = Workspace::new();
         let (simulator, _, config) = workspace.simulate(&["--jobs", "8", "--mean-seconds", mean_seconds]);
-        let config = workspace.write("refwatch.toml", &with_short_backoff(&config));
+        let config = configure(&workspace, with_short_backoff(&config));
+        let config = workspace.write("refwatch.toml", &config);
         let systemd = UnixDatagram::bind(workspace.path("notify")).expect("a socket");
         systemd.set_nonblocking(true).expect("a socket");
         let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
@@ -43,7 +49,7 @@ impl Watched {
     }
 
     /// Waits for this many further pings.
-    fn expect_pings(&self, wanted: usize) {
+    pub(super) fn expect_pings(&self, wanted: usize) {
         self.pings();
         let mut received = 0;
         eventually("pings", || {
