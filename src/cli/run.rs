@@ -40,7 +40,9 @@ impl From<DaemonError> for Failure {
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
             // A restart may help, even without a region: the metadata service that has it may not be up yet.
-            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => Exit::Failed,
+            DaemonError::Threads(_) | DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error)
     }

@@ -10,10 +10,10 @@ pub mod signals;
 pub mod systemd;
 
 use std::error::Error;
-use std::fs;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -27,7 +27,7 @@ use crate::database::{Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
 use crate::http::tls::{Tls, TlsError};
-use crate::http::{self, AppState, control};
+use crate::http::{self, AppState, Renderer, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
@@ -50,6 +50,10 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The extension of systemd's start timeout after each attempt. It covers the delay and the next attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Threads for blocking work that are started with the daemon, because the system may refuse to start others later. With these alone,
+/// four pages, a scrape, a name look-up, a password check and the check of the configuration files can run at the same time.
+const BLOCKING_THREADS_MIN: usize = 8;
+
 pub struct Daemon {
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
@@ -66,10 +70,12 @@ pub struct Daemon {
 /// Why the daemon cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    #[error("cannot start a thread: {0}: raise the limit of tasks (TasksMax= of the unit, or ulimit -u)")]
+    Threads(io::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot listen on {address} (http.listen): {error}")]
-    Listen { address: SocketAddr, error: std::io::Error },
+    Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The configuration cannot be applied, or the writer of the database has stopped.
@@ -94,6 +100,7 @@ impl Daemon {
         let files = std::mem::take(&mut loaded.files);
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
+        start_blocking_threads().map_err(DaemonError::Threads)?;
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
         let address = config.http.listen;
@@ -110,6 +117,7 @@ impl Daemon {
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
             instruments: instruments.clone(),
             database: DatabaseReader::new(&config.database.path),
+            renderer: Renderer::default(),
             clock,
             host_names: tls.is_none().then(|| host_names(address)),
         };
@@ -219,6 +227,20 @@ impl Daemon {
             warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }
     }
+}
+
+/// Starts [`BLOCKING_THREADS_MIN`] threads, or fewer if the system refuses. The runtime keeps them.
+fn start_blocking_threads() -> io::Result<()> {
+    // tokio panics if it cannot start its first thread. An error of `join` is a panic, and this thread has none.
+    drop(thread::Builder::new().spawn(|| ())?.join());
+    let lock = Arc::new(Mutex::new(()));
+    // As long as all threads wait for this lock, none is idle, and each task starts another thread.
+    let _held = lock.lock();
+    for _ in 0..BLOCKING_THREADS_MIN {
+        let lock = Arc::clone(&lock);
+        drop(spawn_blocking(move || drop(lock.lock())));
+    }
+    Ok(())
 }
 
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.

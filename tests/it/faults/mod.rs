@@ -4,6 +4,7 @@
 
 mod credentials;
 mod http_clients;
+mod http_load;
 mod identity;
 mod listings;
 mod machine;
