@@ -27,6 +27,11 @@ const LABELS: [&str; 2] = ["target", "operation"];
 
 const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
 
+/// The statuses of HTTP responses that refwatch sends. Any other status is counted as [`OTHER_CODE`].
+const HTTP_CODES: [u16; 10] = [200, 400, 401, 404, 405, 413, 421, 431, 500, 503];
+
+const OTHER_CODE: &str = "other";
+
 /// Every instrument of the daemon. Clones share the same values.
 #[derive(Clone, Debug)]
 pub struct Instruments {
@@ -39,6 +44,7 @@ pub struct Instruments {
     /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
+    http_requests: IntCounterVec,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -115,6 +121,14 @@ impl Instruments {
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
         let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
+        let http_requests = Opts::new(
+            "refwatch_http_requests_total",
+            "Responses of the listener by status, rejected requests included.",
+        );
+        let http_requests = register(&registry, IntCounterVec::new(http_requests, &["code"]))?;
+        for code in HTTP_CODES.map(|code| code.to_string()).iter().map(String::as_str).chain([OTHER_CODE]) {
+            drop(http_requests.with_label_values(&[code]));
+        }
         Ok(Self {
             database_commits: counter("refwatch_database_commits_total", "Successful commits to the database.")?,
             database_failures: counter("refwatch_database_failures_total", "Failed commits to the database.")?,
@@ -133,6 +147,7 @@ impl Instruments {
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
+            http_requests,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
@@ -143,6 +158,12 @@ impl Instruments {
             registry: registry.clone(),
             operations: Arc::default(),
         })
+    }
+
+    /// Counts a response of the listener.
+    pub fn count_http_response(&self, status: u16) {
+        let code = if HTTP_CODES.contains(&status) { &*status.to_string() } else { OTHER_CODE };
+        self.http_requests.with_label_values(&[code]).inc();
     }
 
     pub fn count_transition(&self, target: &str, to: &JobStatus) {

@@ -8,7 +8,7 @@ use super::exit::{Exit, Failure};
 use crate::config;
 use crate::daemon::config_watcher::Loader;
 use crate::daemon::signals::{SignalAction, Signals};
-use crate::daemon::{Daemon, DaemonError, PreflightError, read_at_start};
+use crate::daemon::{Daemon, DaemonError, PreflightError, read_at_start, start_blocking_threads};
 use crate::database::WriterError;
 use crate::logging;
 use crate::tasks::supervisor::SupervisorError;
@@ -25,6 +25,7 @@ pub async fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn start(path: &Path) -> Result<Daemon, Failure> {
+    start_blocking_threads().map_err(DaemonError::Threads)?;
     let main = path.to_owned();
     let load_config: Loader = Arc::new(move || config::load(&main));
     let first_load = Arc::clone(&load_config);
@@ -59,7 +60,9 @@ impl From<DaemonError> for Failure {
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
             // A restart may help.
-            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => Exit::Failed,
+            DaemonError::Threads(_) | DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error)
     }

@@ -14,8 +14,9 @@ pub use preflight::{Checked, PreflightError, preflight, read_at_start};
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{io, thread};
 
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
@@ -28,7 +29,7 @@ use crate::config::{DatabaseConfig, Loaded, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
-use crate::http::{self, AppState, control};
+use crate::http::{self, AppState, Renderer, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
@@ -51,6 +52,10 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The extension of systemd's start timeout after each attempt. It covers the delay and the next attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Threads for blocking work that are started with the daemon, because the system may refuse to start others later. With these alone,
+/// four pages, a scrape, a name look-up, a password check and the check of the configuration files can run at the same time.
+const BLOCKING_THREADS_MIN: usize = 8;
+
 pub struct Daemon {
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
@@ -67,10 +72,12 @@ pub struct Daemon {
 /// Why the daemon cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    #[error("cannot start a thread: {0}: raise the limit of tasks (TasksMax= of the unit, or ulimit -u)")]
+    Threads(io::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot listen on {address} (http.listen): {error}")]
-    Listen { address: SocketAddr, error: std::io::Error },
+    Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Preflight(#[from] PreflightError),
     /// The configuration cannot be applied, or the writer of the database has stopped.
@@ -116,6 +123,7 @@ impl Daemon {
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
             instruments: instruments.clone(),
             database: DatabaseReader::new(&config.database.path),
+            renderer: Renderer::default(),
             clock,
             host_names: tls.is_none().then(|| host_names(address)),
         };
@@ -237,6 +245,23 @@ fn open_database(config: &DatabaseConfig, instruments: &Instruments) -> Result<D
         database::create_directory(directory)?;
     }
     Database::open(&config.path, instruments)
+}
+
+/// Starts [`BLOCKING_THREADS_MIN`] threads, or fewer if the system refuses. The runtime keeps them, so later tasks find a thread.
+///
+/// # Errors
+/// The system starts no thread.
+pub fn start_blocking_threads() -> io::Result<()> {
+    // tokio panics if it cannot start its first thread. An error of `join` is a panic, and this thread has none.
+    drop(thread::Builder::new().spawn(|| ())?.join());
+    let lock = Arc::new(Mutex::new(()));
+    // As long as all threads wait for this lock, none is idle, and each task starts another thread.
+    let _held = lock.lock();
+    for _ in 0..BLOCKING_THREADS_MIN {
+        let lock = Arc::clone(&lock);
+        drop(spawn_blocking(move || drop(lock.lock())));
+    }
+    Ok(())
 }
 
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.

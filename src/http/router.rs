@@ -1,9 +1,6 @@
 //! The routes of the listener and of the control socket, which adds the reload.
 
-use std::sync::Arc;
-
 use axum::Router;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 
@@ -11,12 +8,11 @@ use super::app_state::AppState;
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
-    let current = Arc::<api::metrics::CurrentRenderings>::default();
     Router::new()
         .route("/", get(ui::status_page::show))
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
         .route("/style.css", get(ui::html::style))
-        .route("/metrics", get(move |State(state), headers| api::metrics::show(Arc::clone(&current), state, headers)))
+        .route("/metrics", get(api::metrics::show))
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))

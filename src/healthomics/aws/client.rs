@@ -119,7 +119,8 @@ impl AwsService {
         let mut current = self.current.lock().await;
         if current.credentials_failed.load(Ordering::Relaxed) {
             let reason = FailureReason::Credentials;
-            let unusable = |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
+            let unusable =
+                |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
             sdk_files::check().await.map_err(unusable)?;
             *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }

@@ -11,7 +11,7 @@ use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::database::Filter;
 use crate::http::app_state::AppState;
-use crate::http::response::{json, json_error, render_blocking};
+use crate::http::response::{json, json_error};
 
 const LIMIT_DEFAULT: u32 = 1_000;
 
@@ -38,11 +38,13 @@ pub(in crate::http) async fn list(
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
-    render_blocking(move || match state.database.rows::<Transition>(&filter) {
-        Ok(rows) => json(StatusCode::OK, &rows),
-        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-    })
-    .await
+    let renderer = state.renderer.clone();
+    renderer
+        .page(move || match state.database.rows::<Transition>(&filter) {
+            Ok(rows) => json(StatusCode::OK, &rows),
+            Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        })
+        .await
 }
 
 impl Parameters {

@@ -19,7 +19,7 @@ use crate::core::time::Timestamp;
 use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
-use crate::http::response::{self, render_blocking};
+use crate::http::response::{self};
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
 /// Characters shown of a message or of a source's name. The job page shows both completely.
@@ -36,7 +36,8 @@ pub(in crate::http) async fn show(
         Ok(Query(selection)) => (selection, None),
         Err(rejection) => (Selection::default(), Some(rejection.body_text())),
     };
-    render_blocking(move || {
+    let renderer = state.renderer.clone();
+    renderer.page(move || {
         let now = state.clock.now().wall;
         let (stores, watches) = (state.shared.stores(), state.shared.watches());
         let content = html! {

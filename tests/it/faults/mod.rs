@@ -8,6 +8,7 @@ mod credentials;
 mod database_files;
 mod environment;
 mod http_clients;
+mod http_load;
 mod identity;
 mod include;
 mod listings;

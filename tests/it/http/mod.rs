@@ -21,7 +21,7 @@ use refwatch::core::transition::{Change, Transition};
 use refwatch::database::{Database, DatabaseReader};
 use refwatch::http::jobs::JobInfo;
 use refwatch::http::server::{Access, Limits, serve};
-use refwatch::http::{AppState, client};
+use refwatch::http::{AppState, Renderer, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
 use refwatch::state::{ConfigError, FailedPoll, SharedState, StoreStatus, WatchState, WatchStatus};
@@ -89,6 +89,7 @@ impl Server {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, Timestamp::UNIX_EPOCH)),
             instruments: instruments.clone(),
+            renderer: Renderer::default(),
             database: DatabaseReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),

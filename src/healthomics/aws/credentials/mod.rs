@@ -100,7 +100,8 @@ impl CredentialFetcher {
         let remaining = self.deadline.saturating_sub(self.clock.now().monotonic.since(called_at));
         let fetch = async {
             // The SDK reads its files with blocking calls.
-            let unusable = |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
+            let unusable =
+                |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
             sdk_files::check().await.map_err(unusable)?;
             source.fetch().await
         };

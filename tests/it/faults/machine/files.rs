@@ -63,7 +63,7 @@ fn fault_132_check_and_run_reject_a_fifo_as_tls_file() {
 
 #[test]
 fn fault_132_the_certificate_and_the_watchdog_survive_a_tls_file_that_becomes_a_fifo() {
-    let watched = Watched::start_with("600", |workspace, config| with_tls(workspace, &config));
+    let watched = Watched::start_with(&["--mean-seconds", "600"], |workspace, config| with_tls(workspace, &config));
     make_fifo(&watched.workspace.path("server.crt"));
     eventually("a warning", || {
         let log = watched.daemon.stderr();
@@ -75,7 +75,7 @@ fn fault_132_the_certificate_and_the_watchdog_survive_a_tls_file_that_becomes_a_
 
 #[test]
 fn fault_132_the_watchdog_survives_a_tls_file_on_a_file_system_that_does_not_respond() {
-    let watched = Watched::start_with("600", |workspace, config| with_tls(workspace, &config));
+    let watched = Watched::start_with(&["--mean-seconds", "600"], |workspace, config| with_tls(workspace, &config));
     let path = watched.workspace.path("server.key");
     let arguments = [&["-P", path.to_str().expect("text")], STUCK_OPEN.as_slice()].concat();
     let Some(_tracer) = Tracer::on(&watched.daemon, &arguments) else { return };
