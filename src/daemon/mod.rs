@@ -129,13 +129,7 @@ impl Daemon {
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
-        let database = loop {
-            let (database, counters) = (config.database.clone(), instruments.clone());
-            match spawn_blocking(move || open_database(&database, &counters)).await? {
-                Err(error) if error.is_transient() => wait_for_database(&error, &shared, &instruments, clock).await,
-                opened => break opened?,
-            }
-        };
+        let database = open_database(&config.database, &shared, &instruments, clock).await?;
         let (control, (requests, queue)) = (control::socket_path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
@@ -239,12 +233,26 @@ impl Daemon {
     }
 }
 
-/// Opens the database. Creates its directory only if it is the default one of the user.
-fn open_database(config: &DatabaseConfig, instruments: &Instruments) -> Result<Database, OpenError> {
-    if let Some(directory) = config.path.parent().filter(|_| config.is_in_user_directory()) {
-        database::create_directory(directory)?;
+/// Opens the database, again and again after transient errors. Creates its directory only if it is the default one of the user.
+async fn open_database(
+    config: &DatabaseConfig,
+    shared: &SharedState,
+    instruments: &Instruments,
+    clock: Clock,
+) -> Result<Database, DaemonError> {
+    loop {
+        let (config, counters) = (config.clone(), instruments.clone());
+        let open = move || {
+            if let Some(directory) = config.path.parent().filter(|_| config.is_in_user_directory()) {
+                database::create_directory(directory)?;
+            }
+            Database::open(&config.path, &counters)
+        };
+        match spawn_blocking(open).await? {
+            Err(error) if error.is_transient() => wait_for_database(&error, shared, instruments, clock).await,
+            opened => return Ok(opened?),
+        }
     }
-    Database::open(&config.path, instruments)
 }
 
 /// Starts [`BLOCKING_THREADS_MIN`] threads, or fewer if the system refuses. The runtime keeps them, so later tasks find a thread.
