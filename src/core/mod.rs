@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod failure;
 pub mod job;
+pub mod limits;
 pub mod listing;
 pub mod pacer;
 pub mod sanitize;

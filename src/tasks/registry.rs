@@ -39,7 +39,7 @@ struct JobSlot {
 struct SlotData {
     hinted: bool,
     safety_interval: Option<Duration>,
-    /// The last report of the job watcher or of `park`; `None` before the first report.
+    /// The last report of the job watcher; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
@@ -105,11 +105,6 @@ impl StoreRegistry {
             lock(&slot.data).safety_interval = interval;
             slot.wake.notify_one();
         }
-    }
-
-    /// Reports that `job` is parked, because its task panicked too often. `add` returns the existing slot.
-    pub(crate) fn park(&self, job: &ImportJobId, reason: String) {
-        self.add(job).report(NextAction::Parked(reason), None);
     }
 
     fn collect<T>(

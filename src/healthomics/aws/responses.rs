@@ -13,6 +13,7 @@ use aws_sdk_omics::types::{ImportReferenceSourceItem, ReferenceImportJobStatus};
 
 use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
 use crate::core::job::{JobKey, JobStatus, ReferenceStoreId, Snapshot, Source, SourceKey, SourceStatus, Sources};
+use crate::core::limits::PAGE_TOKEN_BYTES_MAX;
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{ListPage, ListedJob};
 
@@ -46,10 +47,14 @@ pub(super) fn list_page(
         };
         Ok(ListedJob { job: job_id, status: job_status(job.status())?, created_at: timestamp(job.creation_time()) })
     });
-    Ok(ListPage {
-        jobs: listed.collect::<Result<_, _>>()?,
-        next_token: response.next_token.filter(|token| !token.is_empty()),
-    })
+    let jobs = listed.collect::<Result<_, _>>()?;
+    let next_token = response.next_token.filter(|token| !token.is_empty());
+    if let Some(length) = next_token.as_ref().map(String::len).filter(|length| *length > PAGE_TOKEN_BYTES_MAX) {
+        return Err(protocol(format!(
+            "the nextToken of a listing has {length} bytes, more than {PAGE_TOKEN_BYTES_MAX}"
+        )));
+    }
+    Ok(ListPage { jobs, next_token })
 }
 
 fn protocol(message: String) -> RequestFailure {

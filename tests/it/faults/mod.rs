@@ -8,6 +8,7 @@ mod identity;
 mod listings;
 mod machine;
 mod network;
+mod panics;
 mod responses;
 mod secrets;
 mod service;
