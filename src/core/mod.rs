@@ -11,6 +11,7 @@ pub mod limits;
 pub mod listing;
 pub mod pacer;
 pub mod sanitize;
+mod sources;
 pub mod time;
 pub mod tracker;
 pub mod transition;

@@ -142,7 +142,10 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
             (Entry::Transition(transition), _) => state = Some(replay_transition(transition, state)),
             (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
-                state.sources.insert(key, to);
+                match to {
+                    Some(source) => state.sources.insert(key, source),
+                    None => state.sources.remove(&key),
+                };
             }
             (Entry::Detail(detail), Some(state)) => replay_detail(detail, state),
             // A job's first row is a transition. Here it is missing or unreadable.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::backoff::{Backoff, BackoffPolicy};
 use super::failure::{FailureReason, PollOutcome, RequestFailure, RetryClass};
 use super::job::{JobStatus, Snapshot, Sources};
+use super::sources::{match_sources, source_transitions};
 use super::time::{Monotonic, Now, Timestamp};
-use super::transition::{Anomaly, Change, Detail, DetailKind, SourceTransition, Transition};
+use super::transition::{Anomaly, Change, Detail, DetailKind, Transition};
 
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
@@ -191,7 +192,6 @@ impl JobTracker {
             return change;
         }
         self.reopening = false;
-        change.sources = source_transitions(&state.sources, &snapshot.sources, observed_at);
         change.details.extend(details(state, &snapshot, observed_at));
         if state.status != snapshot.status {
             // The wall clock may have been set back: the change must not end before it began.
@@ -206,16 +206,21 @@ impl JobTracker {
         state.completed_at = snapshot.completed_at;
         state.status = snapshot.status;
         state.status_message = snapshot.status_message;
-        // Sources that the response leaves out keep their last status.
-        state.sources.extend(snapshot.sources);
+        // A response without sources keeps the known ones.
+        if !snapshot.sources.is_empty() {
+            let sources = match_sources(&state.sources, snapshot.sources);
+            change.sources = source_transitions(&state.sources, &sources, observed_at);
+            state.sources = sources;
+        }
         change
     }
 
     fn first_observation(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let anomaly = anomaly(None, &snapshot);
+        let sources = match_sources(&Sources::default(), snapshot.sources.clone());
         let change = Change {
             transition: Some(transition(None, &snapshot, observed_at, None, anomaly)),
-            sources: source_transitions(&Sources::default(), &snapshot.sources, observed_at),
+            sources: source_transitions(&Sources::default(), &sources, observed_at),
             details: Vec::new(),
         };
         let state = JobState {
@@ -223,7 +228,7 @@ impl JobTracker {
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
-            sources: snapshot.sources,
+            sources,
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,
@@ -250,17 +255,6 @@ fn transition(
         completed_at: snapshot.completed_at,
         anomaly,
     }
-}
-
-/// Sources that are new or have another status.
-fn source_transitions(known: &Sources, seen: &Sources, observed_at: Timestamp) -> Vec<SourceTransition> {
-    seen.iter()
-        .filter_map(|(key, source)| {
-            let from = known.get(key).map(|known| known.status.clone());
-            let changed = from.as_ref() != Some(&source.status);
-            changed.then(|| SourceTransition { key: key.clone(), from, to: source.clone(), observed_at })
-        })
-        .collect()
 }
 
 fn details(state: &JobState, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {

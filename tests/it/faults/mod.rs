@@ -5,6 +5,7 @@
 mod credentials;
 mod http_clients;
 mod identity;
+mod items;
 mod listings;
 mod machine;
 mod network;
