@@ -7,6 +7,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::limits::Limit;
 use super::time::Timestamp;
 
 /// The kind of every watched job, as metrics, the database and paths show it.
@@ -236,6 +237,8 @@ pub struct Snapshot {
     pub completed_at: Option<Timestamp>,
     /// Empty if the response names no sources, which the API page does not allow.
     pub sources: Sources,
+    /// The limits that the response exceeded. What is over a limit is left out.
+    pub exceeded: Vec<Limit>,
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
         completed_at: status.is_terminal().then(|| time(50, 123_456_789)),
         created_at: Some(time(-60, 987_654_000 + created)),
         sources: sources.into_iter().collect(),
+        exceeded: Vec::new(),
         status,
         status_message,
     });

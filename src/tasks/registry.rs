@@ -64,6 +64,10 @@ impl StoreRegistry {
         lock(&self.inner).jobs.contains_key(job)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.inner).jobs.len()
+    }
+
     pub(crate) fn watched(&self) -> Vec<ImportJobId> {
         lock(&self.inner).jobs.keys().cloned().collect()
     }

@@ -21,7 +21,14 @@ fn now(seconds: u64) -> Now {
 fn snapshot(status: &str) -> Snapshot {
     let status = JobStatus::from(status);
     let completed_at = status.is_terminal().then(|| now(0).wall);
-    Snapshot { status, status_message: None, created_at: Some(now(0).wall), completed_at, sources: Sources::default() }
+    Snapshot {
+        status,
+        status_message: None,
+        created_at: Some(now(0).wall),
+        completed_at,
+        sources: Sources::default(),
+        exceeded: Vec::new(),
+    }
 }
 
 fn failure(reason: FailureReason) -> RequestFailure {

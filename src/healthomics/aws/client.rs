@@ -37,13 +37,11 @@ use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
+use crate::core::limits::Limit;
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{
     BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
 };
-
-/// Jobs on a page of a listing: the API's maximum.
-const LIST_PAGE_JOBS: i32 = 100;
 
 /// Builds target services that use AWS's SDK.
 #[derive(Clone, Copy, Debug)]
@@ -184,11 +182,16 @@ impl TargetService for AwsService {
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
             let client = self.current_client().await;
             let request = client.omics.list_reference_import_jobs().reference_store_id(store.as_str());
-            let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
+            let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok()).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
-                Ok(response) => responses::list_page(store, response),
-                Err(error) => Err(self.handle_error(Operation::ListReferenceImportJobs, &client, &error)),
+                Ok(response) => responses::list_page(store, &response),
+                Err(error) => {
+                    let response = error.raw_response().filter(|response| response.status().is_success());
+                    let body = response.and_then(|response| response.body().bytes());
+                    let page = body.and_then(|body| responses::rejected_list_page(store, body));
+                    page.unwrap_or_else(|| Err(self.handle_error(Operation::ListReferenceImportJobs, &client, &error)))
+                }
             }
         }))
     }

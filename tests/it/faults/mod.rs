@@ -6,6 +6,7 @@ mod credentials;
 mod http_clients;
 mod identity;
 mod items;
+mod limits;
 mod listings;
 mod machine;
 mod network;
