@@ -13,6 +13,7 @@ use prometheus::{
 
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::{JobStatus, KIND};
+use crate::core::limits::Limit;
 
 /// Seconds, from a response over loopback to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -45,6 +46,8 @@ pub struct Instruments {
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
     http_requests: IntCounterVec,
+    pub listed_jobs_skipped: IntCounter,
+    limit_exceeded: IntCounterVec,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -118,6 +121,12 @@ impl Instruments {
         );
         let transitions =
             Opts::new("refwatch_transitions_total", "Transitions committed since the start of the process.");
+        let limit_exceeded =
+            Opts::new("refwatch_limit_exceeded_total", "How often AWS HealthOmics exceeded a limit of refwatch.");
+        let limit_exceeded = register(&registry, IntCounterVec::new(limit_exceeded, &["limit"]))?;
+        for limit in Limit::ALL {
+            drop(limit_exceeded.with_label_values(&[limit.label()]));
+        }
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
         let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
@@ -148,6 +157,11 @@ impl Instruments {
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
             http_requests,
+            listed_jobs_skipped: counter(
+                "refwatch_listed_jobs_skipped_total",
+                "Listed jobs that were skipped because they are unreadable.",
+            )?,
+            limit_exceeded,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
@@ -164,6 +178,10 @@ impl Instruments {
     pub fn count_http_response(&self, status: u16) {
         let code = if HTTP_CODES.contains(&status) { &*status.to_string() } else { OTHER_CODE };
         self.http_requests.with_label_values(&[code]).inc();
+    }
+
+    pub fn count_exceeded(&self, limit: Limit) {
+        self.limit_exceeded.with_label_values(&[limit.label()]).inc();
     }
 
     pub fn count_transition(&self, target: &str, to: &JobStatus) {

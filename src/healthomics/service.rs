@@ -47,9 +47,13 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     pub jobs: Vec<ListedJob>,
+    /// Why jobs of the page are unreadable, one reason a job.
+    pub skipped: Vec<String>,
+    /// Whether the page had more jobs than `Limit::PageJobs`. The others are ignored.
+    pub is_cut: bool,
     /// The token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }

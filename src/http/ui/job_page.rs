@@ -132,8 +132,12 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
 
 fn sources_table(sources: &Sources, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
     let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
-    for transition in transitions {
-        spans.entry(&transition.key).or_default().push(StatusSpan::of_source(transition));
+    for SourceTransition { key, to, observed_at, .. } in transitions {
+        match to {
+            Some(to) => spans.entry(key).or_default().push(StatusSpan::of_source(&to.status, *observed_at)),
+            // The number of a source that is gone may be used again.
+            None => drop(spans.remove(key)),
+        }
     }
     let caption = html! {
         "Sources"

@@ -48,6 +48,8 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_config_last_reload_success_timestamp_seconds", "gauge", ""),
     ("refwatch_build_info", "gauge", "arch,os,version"),
     ("refwatch_http_requests_total", "counter", "code"),
+    ("refwatch_listed_jobs_skipped_total", "counter", ""),
+    ("refwatch_limit_exceeded_total", "counter", "limit"),
     ("refwatch_log_lines_dropped_total", "counter", ""),
     ("process_cpu_seconds_total", "counter", ""),
     ("process_open_fds", "gauge", ""),
