@@ -215,7 +215,8 @@ impl JobStatus {
 pub struct SourceKey {
     pub name: Box<str>,
     pub source_file: Box<str>,
-    /// A number among the sources with the same name and file. In a response: the position. In a state: see [`super::sources`].
+    /// A number among the sources with the same name and file. In a response it is the position. `core::sources` matches it with
+    /// the known numbers.
     pub nth: u32,
 }
 

@@ -174,7 +174,10 @@ impl Lister {
         let mut interval = LISTING_INTERVAL_MIN;
         if !replaces_now {
             self.registry.set_safety_interval(None);
-            let Some(discovery) = &self.policy.discovery else { return interval };
+            let Some(discovery) = &self.policy.discovery else {
+                self.continuation = None;
+                return interval;
+            };
             interval = interval.max(discovery.interval);
         }
         match self.list(&listable).await {
@@ -234,7 +237,10 @@ impl Lister {
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
             // A repeated token would list the same pages again.
             token = next_token.filter(|token| seen_tokens.insert(token.clone()));
-            if token.is_none() || (unlisted.is_empty() && self.policy.discovery.is_none()) {
+            if unlisted.is_empty() && self.policy.discovery.is_none() {
+                token = None;
+            }
+            if token.is_none() {
                 break;
             }
         }

@@ -77,7 +77,7 @@ impl Lister {
         if self.logged_limits.insert(limit) {
             let TargetStore { target, store } = &self.store;
             let missed = format!(
-                "more than {} {}; the rest is ignored: set a shorter `created_within`",
+                "more than {} {}; the rest is ignored: check `endpoint_url`, or set a shorter `created_within`",
                 limit.max(),
                 limit.text()
             );

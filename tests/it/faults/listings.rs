@@ -107,3 +107,22 @@ fn fault_142_a_listing_of_many_pages_continues_until_every_job_was_listed() {
     eventually("every job", || metric(address, "refwatch_watches", &["live"]).filter(|live| *live >= f64::from(PAGES)));
     assert_eq!(metric(address, "refwatch_limit_exceeded_total", &["listing_pages"]), Some(0.0), "{}", daemon.stderr());
 }
+
+#[test]
+fn fault_142_a_listing_starts_again_once_every_watched_job_was_listed() {
+    let workspace = Workspace::new();
+    let service = Service::new(|request| {
+        let recent = json!({"creationTime": Clock::system().now().wall.to_string()});
+        if !request.head.starts_with("POST") {
+            return job(request, &recent);
+        }
+        let jobs = [JOB, SECOND].map(|id| listed(id, &json!({})));
+        response("200 OK", "", &json!({"importJobs": jobs, "nextToken": "next"}).to_string())
+    });
+    let text = config(&[("default", service.address, "")], &[("default", STORE, JOB), ("default", STORE, SECOND)]);
+    let text = text.replace("use_list = false", "use_list = true");
+    let _daemon = workspace.daemon(&workspace.write("refwatch.toml", &text));
+    let listings = || service.requests().into_iter().filter(|request| request.head.starts_with("POST"));
+    eventually("three listings", || (listings().count() >= 3).then_some(()));
+    assert!(listings().all(|request| !request.head.contains("nextToken=")));
+}
