@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
@@ -19,6 +19,7 @@ use crate::core::time::Timestamp;
 use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
+use crate::http::parameters::{InvalidParameters, Parameters};
 use crate::http::response::{self, render_blocking};
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
@@ -26,15 +27,15 @@ use crate::state::{StoreStatus, WatchState, WatchStatus};
 const MESSAGE_CHARS_MAX: usize = 160;
 
 /// Transitions that each timeline shows, the latest ones. The job page shows more.
-const TRANSITIONS_DRAWN_MAX: u32 = 12;
+const TRANSITIONS_DRAWN_MAX: usize = 12;
 
 pub(in crate::http) async fn show(
     State(state): State<AppState>,
-    query: Result<Query<Selection>, QueryRejection>,
+    parameters: Result<Parameters<Selection>, InvalidParameters>,
 ) -> Response {
-    let (selection, error) = match query {
-        Ok(Query(selection)) => (selection, None),
-        Err(rejection) => (Selection::default(), Some(rejection.body_text())),
+    let (status, selection, error) = match parameters {
+        Ok(Parameters(selection)) => (StatusCode::OK, selection, None),
+        Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error.to_string())),
     };
     render_blocking(move || {
         let now = state.clock.now().wall;
@@ -58,7 +59,7 @@ pub(in crate::http) async fn show(
         let auto_refresh = selection.refresh == Refresh::On;
         let (other, text) = if auto_refresh { (Refresh::Off, "Stop refreshing.") } else { (Refresh::On, "Refresh every 10 s.") };
         let link = selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, other));
-        page("Watches", now, auto_refresh, &html! { a href=(link) { (text) } }, &content)
+        (status, page("Watches", now, auto_refresh, &html! { a href=(link) { (text) } }, &content))
     })
     .await
 }
