@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
@@ -173,6 +174,10 @@ impl DatabaseConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// The URL of the status page for people, if a reverse proxy serves it.
+    pub external_url: Option<Uri>,
+    /// Host names that requests may use, in lower case.
+    pub allowed_hosts: Vec<String>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
     /// The users with access, by name. Empty: no password is required.
@@ -181,7 +186,13 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 10210).into(), tls: None, users: BTreeMap::new() }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 10210).into(),
+            external_url: None,
+            allowed_hosts: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! `config_watcher` loads the configuration files, `reload` applies configurations, `maintenance` does periodic work.
 
 pub mod config_watcher;
+mod host_names;
 mod maintenance;
 mod reload;
 pub mod signals;
@@ -111,7 +112,8 @@ impl Daemon {
             instruments: instruments.clone(),
             database: DatabaseReader::new(&config.database.path),
             clock,
-            host_names: tls.is_none().then(|| host_names(address)),
+            host_names: tls.is_none().then(|| host_names::allowed(&config.http, address)),
+            external_path: host_names::external_path(&config.http),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
@@ -231,17 +233,6 @@ async fn wait_for_database(error: &dyn Error, shared: &SharedState, instruments:
     }
     systemd::extend_start_timeout(&format!("not ready: database error: {error}"), OPEN_TIMEOUT);
     clock.sleep(OPEN_RETRY_DELAY).await;
-}
-
-/// The host names that requests may use besides IP addresses and `localhost`: this host's name, with and without the domain that
-/// the system reports, unless the listener is on loopback.
-fn host_names(listen: SocketAddr) -> Arc<[String]> {
-    if listen.ip().is_loopback() {
-        return [].into();
-    }
-    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-    let bare = name.split('.').next().unwrap_or_default().to_owned();
-    [name, bare].into()
 }
 
 #[cfg(test)]

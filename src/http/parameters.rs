@@ -38,10 +38,10 @@ impl InvalidParameters {
 impl IntoResponse for InvalidParameters {
     fn into_response(self) -> Response {
         let message = self.to_string();
-        match self.is_json {
-            true => json_error(StatusCode::BAD_REQUEST, message),
-            false => (StatusCode::BAD_REQUEST, sanitized_lines(&message) + "\n").into_response(),
+        if self.is_json {
+            return json_error(StatusCode::BAD_REQUEST, message);
         }
+        (StatusCode::BAD_REQUEST, sanitized_lines(&message) + "\n").into_response()
     }
 }
 

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
+use super::html::{Page, absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
 use super::presentation;
 use super::status_page::{next_poll, status};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
@@ -73,7 +73,7 @@ pub(in crate::http) async fn show(
             @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
             @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
         };
-        page(&first.name, now, false, &html! {}, &content)
+        page(Page { title: &first.name, root: "../../../", now, auto_refresh: false, footer: html! {}, content })
     })
     .await
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
+use super::html::{Page, alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
 use super::presentation::{Severity, WAITING, severity};
 use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
@@ -59,7 +59,8 @@ pub(in crate::http) async fn show(
         let auto_refresh = selection.refresh == Refresh::On;
         let (other, text) = if auto_refresh { (Refresh::Off, "Stop refreshing.") } else { (Refresh::On, "Refresh every 10 s.") };
         let link = selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, other));
-        (status, page("Watches", now, auto_refresh, &html! { a href=(link) { (text) } }, &content))
+        let footer = html! { a href=(link) { (text) } };
+        (status, page(Page { title: "Watches", root: "./", now, auto_refresh, footer, content }))
     })
     .await
 }
@@ -125,7 +126,7 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
                 ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for state in states { (state) } }
                 ul { @for status in statuses { (status) } }
             }
-            form role="search" method="get" action="/" {
+            form role="search" method="get" action="./" {
                 input type="search" name="q" value=(Sanitized(&selection.q)) aria-label="Name, id, target or status" placeholder="Name, id, target";
                 @for (name, value) in selection.parameters() {
                     @if name != "q" && name != "page" { input type="hidden" name=(name) value=(Sanitized(&value)); }
@@ -157,7 +158,7 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
     html! {
         @if let Err(error) = &timelines { p.note role="status" { "Timelines are unavailable: " (Sanitized(&error.to_string())) } }
         @if shown.is_empty() {
-            p { "No watch matches. " a href="/" { "Show all" } }
+            p { "No watch matches. " a href="./" { "Show all" } }
         } @else {
             table.cards.watches {
                 caption.visually-hidden[!selection.is_filtered() && pages == 1] {
@@ -215,7 +216,7 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Ti
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
-                a href={ "/jobs/" (KIND) "/" (watch.id.key) } { (Sanitized(&watch.name)) }
+                a href={ "jobs/" (KIND) "/" (watch.id.key) } { (Sanitized(&watch.name)) }
                 small { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
                 @if several_targets {
                     small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }

@@ -3,6 +3,7 @@
 //! A test for fault 14 has `fault_014` in its name. The test below compares these names with the table.
 
 mod credentials;
+mod hosts;
 mod http_clients;
 mod identity;
 mod listings;

@@ -93,6 +93,7 @@ impl Server {
             database: DatabaseReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),
+            external_path: "/refwatch".into(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Access { tls: None, users }, state, limits, stop.clone()));
