@@ -35,6 +35,7 @@ pub struct Instruments {
     /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
+    pub http_login_failures: IntCounter,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -120,6 +121,10 @@ impl Instruments {
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
+            http_login_failures: counter(
+                "refwatch_http_login_failures_total",
+                "Logins with a wrong user or password.",
+            )?,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,

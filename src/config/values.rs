@@ -141,7 +141,7 @@ kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| {
         "must be a URL such as \"https://ops.lab.example/refwatch/\", without user name, password, query and fragment";
     read_text(value, |text| http_url(text, rule), no_candidates)
 });
-kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
+kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));

@@ -16,8 +16,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -32,7 +32,7 @@ use tracing::{debug, error, warn};
 
 use self::guard::guarded;
 use self::tls::Tls;
-use self::users::{Users, authenticate};
+use self::users::{ClientAddress, Users, authenticate};
 use crate::clock::Clock;
 use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
@@ -101,8 +101,9 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let clock = state.clock;
-    let authentication = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
-    let service = TowerToHyperService::new(guarded(router(state.clone()).layer(authentication), state.host_names));
+    let users = Users::new(users, clock, state.instruments.clone());
+    let authentication = from_fn_with_state(Arc::new(users), authenticate);
+    let router = guarded(router(state.clone()).layer(authentication), state.host_names);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -110,7 +111,9 @@ pub async fn serve(
             Some(ended) = connections.join_next() => report(ended),
             stream = accept(&listener, clock), if connections.len() < limits.connections => {
                 let limits = limits.under_load(connections.len());
-                let (service, stop) = (service.clone(), stop.clone());
+                let client = Extension(ClientAddress(stream.peer_addr().ok()));
+                let service = TowerToHyperService::new(router.clone().layer(client));
+                let stop = stop.clone();
                 match tls.as_ref().map(|tls| tls.acceptor()) {
                     None => connections.spawn(serve_connection(stream, service, limits, clock, stop)),
                     Some(acceptor) => connections.spawn(async move {
