@@ -178,8 +178,7 @@ fn config(simulator: &Simulator, use_list: bool, config: Config) -> Result<Confi
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     let poll = PollConfig { use_list, ..PollConfig::default() };
-    let jobs: Result<Vec<_>, _> =
-        simulator.jobs().map(|job| format!("{}/{}", job.reference_store_id, job.id).parse()).collect();
+    let jobs: Result<Vec<_>, _> = simulator.jobs().map(|job| format!("{}/{}", job.store_id, job.id).parse()).collect();
     let watch_list = WatchList::of_jobs(jobs?, poll.policy());
     Ok(Config { targets: [(Arc::clone(&target.name), target)].into(), watch_list, poll, ..config })
 }

@@ -20,7 +20,7 @@ ENDS = {"CANCELLED", "FAILED", "COMPLETED", "COMPLETED_WITH_FAILURES"}
 
 def jobs_of(endpoint):
     with urllib.request.urlopen(endpoint + "/-/jobs") as response:
-        return [{"referenceStoreId": job["reference_store_id"], "id": job["id"]} for job in json.load(response)]
+        return [{"referenceStoreId": job["store_id"], "id": job["id"]} for job in json.load(response)]
 
 
 def wait(client, waiter, job):

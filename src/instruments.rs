@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::{JobStatus, KIND};
@@ -31,6 +33,8 @@ pub struct Instruments {
     pub database_commits: IntCounter,
     pub database_failures: IntCounter,
     pub database_quarantined: IntCounter,
+    pub database_size: IntGauge,
+    pub database_wal: IntGauge,
     pub task_restarts: IntCounter,
     /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
@@ -87,6 +91,7 @@ impl Instruments {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &LABELS));
         let options =
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
@@ -117,6 +122,14 @@ impl Instruments {
             database_quarantined: counter(
                 "refwatch_database_quarantined_total",
                 "Damaged databases that this process moved to quarantine at its start.",
+            )?,
+            database_size: gauge(
+                "refwatch_database_size_bytes",
+                "Size of the database file, without its write-ahead log.",
+            )?,
+            database_wal: gauge(
+                "refwatch_database_wal_bytes",
+                "Size of the write-ahead log. It grows while a reader stays in a transaction.",
             )?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 use refwatch::cli::{CommandLine, Exit, Failure, log_fatal};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -16,7 +15,7 @@ fn main() -> ExitCode {
     if let Err(error) = disable_core_dumps() {
         log_fatal(Level::WARN, &format!("warning: cannot disable core dumps, which may contain credentials: {error}"));
     }
-    let exit = match CommandLine::try_parse() {
+    let exit = match CommandLine::from_arguments() {
         Ok(command_line) => match std::panic::catch_unwind(|| run(command_line)) {
             Ok(Ok(exit)) => exit,
             Ok(Err(failure)) => {
@@ -29,9 +28,10 @@ fn main() -> ExitCode {
         Err(error) => {
             let is_requested = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             match error.print() {
-                Ok(()) if is_requested => Exit::Done,
-                Ok(()) => Exit::Usage,
-                Err(_) => Exit::Failed,
+                // Its reader may close the pipe: `refwatch help | head`.
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed,
+                Ok(()) | Err(_) if is_requested => Exit::Done,
+                Ok(()) | Err(_) => Exit::Usage,
             }
         }
     };

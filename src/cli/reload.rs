@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use super::exit::{Exit, Failure, load, print};
 use crate::http::client::{self, DaemonAddress, RequestError};
-use crate::http::control;
+use crate::http::{control, sanitized_lines};
 
 /// # Errors
 /// Returns an error if the configuration has errors or the daemon does not respond.
@@ -24,10 +24,10 @@ pub async fn run(config: &Path) -> Result<(), Failure> {
         };
         Failure::running(format_args!("cannot reload the daemon at {socket}: {error}: {advice}"))
     })?;
-    let body = String::from_utf8_lossy(response.body());
+    let body = sanitized_lines(&String::from_utf8_lossy(response.body()));
     match response.status() {
-        StatusCode::OK => print(body),
-        StatusCode::UNPROCESSABLE_ENTITY => Err(Failure { exit: Exit::Config, message: body.trim_end().to_owned() }),
-        status => Err(Failure::running(format_args!("the daemon responded with {status}: {}", body.trim_end()))),
+        StatusCode::OK => print(format_args!("{body}\n")),
+        StatusCode::UNPROCESSABLE_ENTITY => Err(Failure { exit: Exit::Config, message: body }),
+        status => Err(Failure::running(format_args!("the daemon responded with {status}: {body}"))),
     }
 }

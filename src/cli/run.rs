@@ -7,7 +7,7 @@ use super::exit::{Exit, Failure, load};
 use crate::config;
 use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError};
-use crate::database::{OpenError, WriterError};
+use crate::database::WriterError;
 use crate::logging;
 use crate::tasks::supervisor::SupervisorError;
 
@@ -34,7 +34,9 @@ async fn wait_for_stop(signals: &mut Signals) {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
-            DaemonError::Open(OpenError::NewerSchema { .. }) | DaemonError::Tls(_) => Exit::Config,
+            DaemonError::Tls(_) => Exit::Config,
+            // A directory that is missing counts: systemd would give up after 20 restarts, long before somebody mounts its disk.
+            DaemonError::Open(error) if error.is_permanent() => Exit::Config,
             DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::LoaderPanicked(_)

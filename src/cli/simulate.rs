@@ -7,10 +7,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use super::add::temporary_file;
-use super::exit::{Failure, print};
-use crate::daemon::signals::{SignalAction, Signals};
-use crate::simulator::{Fault, FaultRate, Options, Simulator};
+use super::exit::{Exit, Failure, print};
+use crate::daemon::signals::Signals;
+use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator};
 
 /// Ten times the longest supported watch list.
 const JOBS_MAX: i64 = 100_000;
@@ -23,7 +25,7 @@ pub struct Args {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10211")]
     listen: SocketAddr,
-    /// The number of import jobs; eight or more reach every terminal status
+    /// The number of jobs; eight or more reach every terminal status
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=JOBS_MAX))]
     jobs: u32,
     /// The number of additional jobs that never end
@@ -32,13 +34,16 @@ pub struct Args {
     /// The number of additional jobs created per minute, up to 10000 in total
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = number(0.0..=6000.0))]
     arrivals_per_minute: f64,
-    /// The same seed gives the same ids, sources, timelines and faults
+    /// A kind of the jobs; repeatable, the jobs then have the kinds in turn
+    #[arg(long, value_name = "KIND", default_value = Kind::ReferenceImport.name(), value_parser = kind())]
+    kind: Vec<Kind>,
+    /// The same seed gives the same ids, items, timelines and faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The quota of each operation, in requests per second
     #[arg(long, value_name = "RPS", default_value_t = 5.0, value_parser = number(0.01..=1_000_000.0))]
     quota: f64,
-    /// Both operations share one quota
+    /// All operations share one quota
     #[arg(long)]
     shared_quota: bool,
     /// The mean duration of a job, in seconds; durations are 0.25 to 1.75 times the mean
@@ -59,11 +64,15 @@ fn fault_help() -> String {
 /// # Errors
 /// Returns an error if it cannot listen on the address or cannot write the configuration.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let mut signals = Signals::install().map_err(Failure::running)?;
+    if args.config_out.is_some() && args.kind != [Kind::ReferenceImport] {
+        return Err(Failure::new(Exit::Usage, "--config-out supports only --kind reference_import"));
+    }
+    let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
     let options = Options {
         jobs: args.jobs,
         stuck: args.stuck,
         arrivals_per_minute: args.arrivals_per_minute,
+        kinds: args.kind,
         seed: args.seed,
         mean: Duration::from_secs_f64(args.mean_seconds),
         requests_per_second: args.quota,
@@ -76,7 +85,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::running(format_args!("cannot listen on {}: {error}", args.listen)))?;
 
     let mut text = format!("Simulated AWS HealthOmics at http://{}, seed {}\n", simulator.address(), args.seed);
-    text.extend(simulator.jobs().map(|job| format!("  {}/{}  {}\n", job.reference_store_id, job.id, job.name)));
+    text.extend(simulator.jobs().map(|SimulatedJob { name, kind, store_id, id }| match kind {
+        Kind::ReferenceImport => format!("  {store_id}/{id}  {name}\n"),
+        kind => format!("  {}/{store_id}/{id}  {name}\n", kind.name()),
+    }));
     if let Some(path) = &args.config_out {
         write_configuration(path, &simulator, &options)
             .map_err(|error| Failure::running(format_args!("{}: {error}", path.display())))?;
@@ -84,7 +96,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     print(text)?;
 
-    while signals.next().await == SignalAction::Reload {}
+    signals.next().await;
     simulator.stop().await;
     Ok(())
 }
@@ -121,15 +133,20 @@ endpoint_url = "http://{}"
         simulator.address()
     );
     if options.arrivals_per_minute > 0.0 {
-        let stores: BTreeSet<&str> = simulator.jobs().map(|job| &*job.reference_store_id).collect();
+        let stores: BTreeSet<&str> = simulator.jobs().map(|job| &*job.store_id).collect();
         toml.extend(stores.iter().map(|store| format!("\n[[store]]\nreference_store_id = \"{store}\"\n")));
         return toml;
     }
     toml.extend(simulator.jobs().map(|job| {
-        let (name, store, id) = (&job.name, &job.reference_store_id, &job.id);
+        let (name, store, id) = (&job.name, &job.store_id, &job.id);
         format!("\n[[job]]\nname = \"{name}\"\nreference_store_id = \"{store}\"\nid = \"{id}\"\n")
     }));
     toml
+}
+
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    let names = PossibleValuesParser::new(Kind::ALL.map(Kind::name));
+    names.try_map(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or("not a kind of jobs"))
 }
 
 fn number(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
@@ -161,7 +178,7 @@ mod tests {
         let entry = |job: &toml::Value, key: &str| job[key].as_str().expect(key).to_owned();
         let watched = toml["job"].as_array().expect("jobs").iter();
         let watched = watched.map(|job| ["name", "reference_store_id", "id"].map(|key| entry(job, key)));
-        let simulated = simulator.jobs().cloned().map(|job| [job.name, job.reference_store_id, job.id]);
+        let simulated = simulator.jobs().cloned().map(|job| [job.name, job.store_id, job.id]);
         assert_eq!(watched.collect::<Vec<_>>(), simulated.collect::<Vec<_>>());
     }
 }

@@ -159,16 +159,29 @@ impl DatabaseConfig {
         Self::default_path_in(|name| std::env::var_os(name))
     }
 
-    fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-        // systemd separates directories by colons. refwatch uses the first.
-        let directory =
-            |name: &str| std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute());
-        let user_directory = || {
-            let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
-            Some(state.join("refwatch"))
-        };
-        Some(directory("STATE_DIRECTORY").or_else(user_directory)?.join("refwatch.db"))
+    /// Whether the database is in the default directory of the user, the only directory that the daemon creates.
+    #[must_use]
+    pub fn is_in_user_directory(&self) -> bool {
+        self.path
+            .parent()
+            .is_some_and(|directory| Self::user_directory(|name| std::env::var_os(name)).as_deref() == Some(directory))
     }
+
+    fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        let directory = first_directory(&environment, "STATE_DIRECTORY").or_else(|| Self::user_directory(&environment));
+        Some(directory?.join("refwatch.db"))
+    }
+
+    fn user_directory(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        let state = first_directory(&environment, "XDG_STATE_HOME")
+            .or_else(|| Some(first_directory(&environment, "HOME")?.join(".local/state")))?;
+        Some(state.join("refwatch"))
+    }
+}
+
+/// The value of a variable, if it is an absolute path. systemd separates directories by colons; refwatch uses the first.
+fn first_directory(environment: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,7 +67,7 @@ tables! {
     }
 
     Database, "[database]" requires [] {
-        /// The file. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
+        /// The file, in an existing directory. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
         path: FilePath,
         /// How long a job's rows are kept after its end.
         retention: Retention,

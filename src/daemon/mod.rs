@@ -11,7 +11,6 @@ pub mod signals;
 pub mod systemd;
 
 use std::error::Error;
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +22,8 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{Loaded, Problems};
-use crate::database::{Database, DatabaseReader, OpenError, WriterError};
+use crate::config::{DatabaseConfig, Loaded, Problems};
+use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
 use crate::http::tls::{Tls, TlsError};
@@ -118,7 +117,7 @@ impl Daemon {
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
         let database = loop {
-            match Database::open(&config.database.path, &instruments) {
+            match open_database(&config.database, &instruments) {
                 Err(error) if error.is_transient() => wait_for_database(&error, &shared, &instruments, clock).await,
                 opened => break opened?,
             }
@@ -214,13 +213,21 @@ impl Daemon {
         self.context.shared.update_daemon(|daemon| daemon.stopping = true);
         self.server_stop.cancel();
         // Errors are ignored, because a socket without a listener also rejects connections.
-        drop(fs::remove_file(control::socket_path(&self.supervisor.config().database.path)));
+        drop(control::remove(&control::socket_path(&self.supervisor.config().database.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
         tokio::join!(self.supervisor.stop(), server);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {
             warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }
     }
+}
+
+/// Opens the database. Creates its directory only if it is the default one of the user.
+fn open_database(config: &DatabaseConfig, instruments: &Instruments) -> Result<Database, OpenError> {
+    if let Some(directory) = config.path.parent().filter(|_| config.is_in_user_directory()) {
+        database::create_directory(directory)?;
+    }
+    Database::open(&config.path, instruments)
 }
 
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::errors::OpenError;
 
 /// `PRAGMA application_id`: "rfwt".
-const APPLICATION_ID: i64 = 0x7266_7774;
+pub(super) const APPLICATION_ID: i32 = 0x7266_7774;
 
 /// The migrations from an empty database to the present schema. `PRAGMA user_version` is the number of applied migrations. Append
 /// only: existing databases have applied the old migrations.
@@ -71,8 +71,13 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Ope
     if (application_id, user_version, objects) == (0, 0, 0) {
         return Ok(0);
     }
-    if application_id != APPLICATION_ID {
-        return Err(OpenError::damaged(path, &"it is the database of another application"));
+    if application_id != i64::from(APPLICATION_ID) {
+        let is_ours = number("SELECT count(*) FROM sqlite_schema WHERE name = 'transitions'")? > 0;
+        return Err(if is_ours {
+            OpenError::damaged(path, &"its application id is wrong")
+        } else {
+            OpenError::foreign(path, "the database of another program")
+        });
     }
     match usize::try_from(user_version) {
         Ok(found) if found > VERSION => Err(OpenError::NewerSchema { path: path.into(), found, known: VERSION }),

@@ -22,5 +22,5 @@ mod ui;
 
 pub use api::{daemon, jobs, stores};
 pub use app_state::AppState;
-pub use response::duration_between;
+pub use response::{duration_between, sanitized_lines};
 pub use server::{control, tls};

@@ -63,7 +63,9 @@ pub fn duration_between(a: Timestamp, b: Timestamp) -> String {
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn sanitized_lines(text: &str) -> String {
+/// Sanitizes each line, without a line end after the last.
+#[must_use]
+pub fn sanitized_lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| Sanitized(line).to_string()).collect();
     lines.join("\n")
 }

@@ -1,8 +1,8 @@
-//! The two operations of the API reference: checks requests, and builds responses with the API's members and errors.
+//! The operations of the API reference, `Get` and `List` of each kind of job: checks requests, and builds responses with the API's members and errors.
 //!
 //! It reads no clock: the time since the simulator's start is an argument.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode, Uri};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::jobs::Job;
-use super::lifecycle::{JobStatus, Outcome, SourceStatus, Step};
+use super::kinds::Kind;
+use super::lifecycle::{ItemStatus, JobStatus, Outcome, Step};
 
 /// Ids are `[0-9]+`, 10 to 36 characters.
 const ID_LENGTH: RangeInclusive<usize> = 10..=36;
@@ -32,13 +33,11 @@ const TOKEN_MASK: u64 = 0x5ca1_ab1e_0ddb_a115;
 /// The header with the name of the error.
 const ERROR_NAME: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
-const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/HealthOmicsReferenceImport";
-
 #[derive(Debug)]
 pub(super) struct Api {
     /// When the simulator started, in whole milliseconds.
     pub(super) started: Timestamp,
-    /// Ordered by store and id.
+    /// Ordered by store, kind and id.
     pub(super) jobs: Vec<Job>,
 }
 
@@ -63,46 +62,7 @@ pub(super) enum ApiError {
     UnknownOperation,
 }
 
-/// A job in a response of `ListReferenceImportJobs`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JobItem<'a> {
-    id: &'a str,
-    reference_store_id: &'a str,
-    role_arn: &'static str,
-    status: JobStatus,
-    creation_time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    completion_time: Option<String>,
-}
-
-/// The response of `GetReferenceImportJob`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JobDetail<'a> {
-    #[serde(flatten)]
-    item: JobItem<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_message: Option<&'static str>,
-    sources: Vec<SourceItem<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SourceItem<'a> {
-    source_file: &'a str,
-    status: SourceStatus,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_message: Option<&'static str>,
-    name: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'static str>,
-    tags: BTreeMap<&'static str, &'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference_id: Option<&'a str>,
-}
-
-/// The query of `ListReferenceImportJobs`.
+/// The query of a `List` operation.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ListQuery {
@@ -110,7 +70,7 @@ struct ListQuery {
     next_token: Option<String>,
 }
 
-/// The body of `ListReferenceImportJobs`.
+/// The body of a `List` operation.
 #[derive(Default, Deserialize)]
 struct ListBody {
     filter: Option<ListFilter>,
@@ -128,7 +88,8 @@ struct ListFilter {
 #[derive(Serialize)]
 struct JobTimeline<'a> {
     name: &'a str,
-    reference_store_id: &'a str,
+    kind: Kind,
+    store_id: &'a str,
     id: &'a str,
     outcome: Outcome,
     timeline: Vec<TimedStatus>,
@@ -141,31 +102,42 @@ struct TimedStatus {
 }
 
 impl Api {
-    pub(super) fn get(&self, store: &str, id: &str, now: Duration) -> Result<ApiResponse, ApiError> {
-        check_id("referenceStoreId", store)?;
+    pub(super) fn get(&self, kind: Kind, store: &str, id: &str, now: Duration) -> Result<ApiResponse, ApiError> {
+        let api = kind.api();
+        check_id(api.store_member, store)?;
         check_id("id", id)?;
-        let jobs = self.jobs_in_store(store)?;
+        let jobs = self.jobs_in_store(kind, store)?;
         let job = jobs.binary_search_by(|job| job.identity.id.as_str().cmp(id)).ok().map(|index| &jobs[index]);
         let job = job.and_then(|job| Some((job, job.timeline.at(job.age(now)?))));
-        let no_job = || not_found(format!("There is no import job {id} in reference store {store}."));
+        let no_job = || not_found(format!("There is no job {id} of this kind in {} {store}.", api.store_path));
         let (job, step) = job.ok_or_else(no_job)?;
-        let sources = job.sources.iter().zip(&step.sources).map(|(source, state)| SourceItem {
-            source_file: &source.file,
-            status: state.status,
-            status_message: state.message,
-            name: source.name,
-            description: source.description,
-            tags: source.tags.iter().copied().collect(),
-            reference_id: (state.status == SourceStatus::Finished).then_some(source.reference_id.as_str()),
+        let items = job.items.iter().zip(&step.items).map(|(item, state)| {
+            let mut item_json = item.requested.clone();
+            item_json.insert("status".to_owned(), json!(state.status));
+            insert_some(&mut item_json, "statusMessage", state.message);
+            if let Some(member) = api.result_member.filter(|_| state.status == ItemStatus::Finished) {
+                item_json.insert(member.to_owned(), json!(item.result_id));
+            }
+            Value::Object(item_json)
         });
-        let detail = JobDetail { item: self.item(job, step), status_message: step.message, sources: sources.collect() };
-        Ok(ApiResponse::ok(json!(detail)))
+        let mut detail = self.listed_job(job, step);
+        detail.insert(api.items_member.to_owned(), items.collect());
+        insert_some(&mut detail, "statusMessage", step.message);
+        Ok(ApiResponse::ok(Value::Object(detail)))
     }
 
     /// Lists jobs ordered by id. A token contains the last id of its page, so new jobs between two requests move no other job to
     /// another page.
-    pub(super) fn list(&self, store: &str, uri: &Uri, body: &[u8], now: Duration) -> Result<ApiResponse, ApiError> {
-        check_id("referenceStoreId", store)?;
+    pub(super) fn list(
+        &self,
+        kind: Kind,
+        store: &str,
+        uri: &Uri,
+        body: &[u8],
+        now: Duration,
+    ) -> Result<ApiResponse, ApiError> {
+        let api = kind.api();
+        check_id(api.store_member, store)?;
         let Query(query) =
             Query::<ListQuery>::try_from_uri(uri).map_err(|error| ApiError::Validation(error.body_text()))?;
         let page = query.max_results.unwrap_or(*MAX_RESULTS.end());
@@ -177,7 +149,7 @@ impl Api {
         let body: ListBody = serde_json::from_slice(body).map_err(|error| ApiError::Validation(error.to_string()))?;
         let filter = body.filter.unwrap_or_default();
 
-        let jobs = self.jobs_in_store(store)?;
+        let jobs = self.jobs_in_store(kind, store)?;
         let last_id = match &query.next_token {
             None => None,
             Some(token) => Some(
@@ -190,8 +162,8 @@ impl Api {
             .filter_map(|job| Some((job, job.timeline.at(job.age(now)?))))
             .filter(|(job, step)| filter.matches(step.status, self.created(job)));
         let listed: Vec<_> = rest.by_ref().take(page).collect();
-        let items: Vec<JobItem<'_>> = listed.iter().map(|(job, step)| self.item(job, step)).collect();
-        let mut response = json!({ "importJobs": items });
+        let jobs: Value = listed.iter().map(|(job, step)| self.listed_job(job, step)).collect();
+        let mut response = json!({ api.list_member: jobs });
         if let (Some((last, _)), Some(_)) = (listed.last(), rest.next()) {
             response["nextToken"] = json!(token(&last.identity.id));
         }
@@ -202,7 +174,8 @@ impl Api {
     pub(super) fn timelines(&self, now: Duration) -> ApiResponse {
         let timelines = self.jobs.iter().filter(|job| job.age(now).is_some()).map(|job| JobTimeline {
             name: &job.identity.name,
-            reference_store_id: &job.identity.reference_store_id,
+            kind: job.identity.kind,
+            store_id: &job.identity.store_id,
             id: &job.identity.id,
             outcome: job.timeline.outcome,
             timeline: (job.timeline.transitions())
@@ -212,24 +185,32 @@ impl Api {
         ApiResponse::ok(json!(timelines.collect::<Vec<_>>()))
     }
 
-    fn jobs_in_store(&self, id: &str) -> Result<&[Job], ApiError> {
-        let begin = self.jobs.partition_point(|job| job.identity.reference_store_id.as_str() < id);
-        let length = self.jobs[begin..].partition_point(|job| job.identity.reference_store_id == id);
-        match length {
-            0 => Err(not_found(format!("There is no reference store {id}."))),
-            _ => Ok(&self.jobs[begin..begin + length]),
+    /// The jobs of a kind in a store. A store without jobs of any kind does not exist.
+    fn jobs_in_store(&self, kind: Kind, store: &str) -> Result<&[Job], ApiError> {
+        let place = |job: &Job| (job.identity.store_id.as_str().cmp(store), job.identity.kind.cmp(&kind));
+        let begin = self.jobs.partition_point(|job| place(job) < (Ordering::Equal, Ordering::Equal));
+        let end = self.jobs.partition_point(|job| place(job) <= (Ordering::Equal, Ordering::Equal));
+        let is_in_store =
+            |job: &Job| job.identity.store_id == store && job.identity.kind.api().store_path == kind.api().store_path;
+        if !self.jobs.iter().any(is_in_store) {
+            return Err(not_found(format!("There is no {} {store}.", kind.api().store_path)));
         }
+        Ok(&self.jobs[begin..end])
     }
 
-    fn item<'a>(&self, job: &'a Job, step: &Step) -> JobItem<'a> {
-        JobItem {
-            id: &job.identity.id,
-            reference_store_id: &job.identity.reference_store_id,
-            role_arn: ROLE_ARN,
-            status: step.status,
-            creation_time: self.at(job, Duration::ZERO),
-            completion_time: step.status.is_terminal().then(|| self.at(job, step.age)),
+    /// The members of a job that `Get` and `List` have in common.
+    fn listed_job(&self, job: &Job, step: &Step) -> Map<String, Value> {
+        let api = job.identity.kind.api();
+        let mut members = Map::new();
+        members.insert("id".to_owned(), json!(job.identity.id));
+        members.insert(api.store_member.to_owned(), json!(job.identity.store_id));
+        members.insert("status".to_owned(), json!(step.status));
+        members.insert("creationTime".to_owned(), json!(self.at(job, Duration::ZERO)));
+        if let Some((member, value)) = api.job_member {
+            members.insert(member.to_owned(), json!(value));
         }
+        insert_some(&mut members, "completionTime", step.status.is_terminal().then(|| self.at(job, step.age)));
+        members
     }
 
     /// The time at which the job has `age`, in the API's format.
@@ -259,10 +240,13 @@ impl ApiResponse {
 
     /// Applies `change` to every job in the response. An error response has no jobs.
     pub(super) fn with_jobs(mut self, change: impl Fn(&mut Value)) -> Self {
-        match (self.error_name, self.body.get_mut("importJobs").and_then(Value::as_array_mut)) {
-            (Some(_), _) => {}
-            (None, Some(jobs)) => jobs.iter_mut().for_each(change),
-            (None, None) => change(&mut self.body),
+        if self.error_name.is_some() {
+            return self;
+        }
+        let is_list = |member: &&str| self.body.get(*member).is_some_and(Value::is_array);
+        match Kind::ALL.map(|kind| kind.api().list_member).into_iter().find(is_list) {
+            Some(member) => self.body[member].as_array_mut().into_iter().flatten().for_each(change),
+            None => change(&mut self.body),
         }
         self
     }
@@ -309,6 +293,10 @@ impl From<ApiError> for ApiResponse {
         };
         Self { status, error_name: Some(name), body: json!({ "message": message }) }
     }
+}
+
+fn insert_some(members: &mut Map<String, Value>, name: &str, value: Option<impl Serialize>) {
+    members.extend(value.map(|value| (name.to_owned(), json!(value))));
 }
 
 fn not_found(message: String) -> ApiError {

@@ -1,12 +1,14 @@
-//! Generates the simulated jobs from a seed: ids, names, sources and timelines.
+//! Generates the simulated jobs from a seed: ids, names, items and timelines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::SignedDuration;
 
 use super::Options;
+use super::items::{self, SimulatedItem};
+use super::kinds::Kind;
 use super::lifecycle::{self, Outcome, Timeline};
 
 /// The ids of a simulated job, and a name for a watch list.
@@ -14,7 +16,8 @@ use super::lifecycle::{self, Outcome, Timeline};
 pub struct SimulatedJob {
     /// Unique in the simulator.
     pub name: String,
-    pub reference_store_id: String,
+    pub kind: Kind,
+    pub store_id: String,
     pub id: String,
 }
 
@@ -24,7 +27,7 @@ pub(super) struct Job {
     pub(super) identity: SimulatedJob,
     /// Relative to the simulator's start, in whole milliseconds. Initial jobs have a negative value or zero.
     pub(super) created: SignedDuration,
-    pub(super) sources: Vec<SimulatedSource>,
+    pub(super) items: Vec<SimulatedItem>,
     pub(super) timeline: Timeline,
 }
 
@@ -35,49 +38,20 @@ impl Job {
     }
 }
 
-/// The request for one source, and the id of the resulting reference.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct SimulatedSource {
-    pub(super) name: &'static str,
-    pub(super) file: String,
-    pub(super) description: Option<&'static str>,
-    pub(super) tags: Vec<(&'static str, &'static str)>,
-    pub(super) reference_id: String,
-}
-
-/// The largest number of sources of a job. The API allows 100.
-const SOURCES_MAX: u8 = 6;
-
 /// The largest age of a job at the simulator's start, as a fraction of its duration. It is still SUBMITTED then.
 const AGE_AT_START_MAX: f64 = 0.05;
 
 /// Jobs created after the simulator's start. All are generated in advance; at 100 jobs per hour they last four days.
 pub(super) const ARRIVALS_MAX: u32 = 10_000;
 
-/// Common genome assemblies: name, organism, file.
-const REFERENCES: [(&str, &str, &str); 12] = [
-    ("GRCh38", "Homo sapiens", "GRCh38.primary_assembly.genome.fa.gz"),
-    ("T2T-CHM13v2.0", "Homo sapiens", "chm13v2.0.fa.gz"),
-    ("GRCm39", "Mus musculus", "GRCm39.primary_assembly.genome.fa.gz"),
-    ("GRCh37", "Homo sapiens", "human_g1k_v37.fasta.gz"),
-    ("mRatBN7.2", "Rattus norvegicus", "mRatBN7.2.dna.toplevel.fa.gz"),
-    ("GRCz11", "Danio rerio", "GRCz11.dna.primary_assembly.fa.gz"),
-    ("BDGP6.46", "Drosophila melanogaster", "BDGP6.46.dna.toplevel.fa.gz"),
-    ("WBcel235", "Caenorhabditis elegans", "WBcel235.dna.toplevel.fa.gz"),
-    ("TAIR10", "Arabidopsis thaliana", "TAIR10.dna.toplevel.fa.gz"),
-    ("R64-1-1", "Saccharomyces cerevisiae", "R64-1-1.dna.toplevel.fa.gz"),
-    ("ARS-UCD1.3", "Bos taurus", "ARS-UCD1.3.dna.toplevel.fa.gz"),
-    ("Sscrofa11.1", "Sus scrofa", "Sscrofa11.1.dna.toplevel.fa.gz"),
-];
-
 /// Generates unique ids of ten digits.
-struct Ids {
+pub(super) struct Ids {
     rng: Rng,
     used: BTreeSet<u64>,
 }
 
 impl Ids {
-    fn next(&mut self) -> String {
+    pub(super) fn next(&mut self) -> String {
         loop {
             let id = self.rng.u64(1_000_000_000..10_000_000_000);
             if self.used.insert(id) {
@@ -87,14 +61,19 @@ impl Ids {
     }
 }
 
-/// Generates every job, ordered by store and id.
+/// Generates every job, ordered by store, kind and id.
 pub(super) fn generate(options: &Options) -> Vec<Job> {
     let mut rng = Rng::with_seed(options.seed);
     let mut ids = Ids { rng: rng.fork(), used: BTreeSet::new() };
-    let stores: Vec<String> = (0..options.stores.max(1)).map(|_| ids.next()).collect();
+    let mut stores: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for kind in &options.kinds {
+        let new = || (0..options.stores.max(1)).map(|_| ids.next()).collect();
+        stores.entry(kind.api().store_path).or_insert_with(new);
+    }
     let outcomes = lifecycle::assign_outcomes(options.jobs as usize, options.stuck as usize, &mut rng);
     let durations = durations(options, &mut rng);
-    let mut generator = JobGenerator { stores, ids, rng, jobs: Vec::with_capacity(outcomes.len()) };
+    let kinds = &options.kinds;
+    let mut generator = JobGenerator { kinds, stores, ids, rng, jobs: Vec::with_capacity(outcomes.len()) };
     for (outcome, duration) in outcomes.into_iter().zip(durations) {
         generator.job(outcome, duration, |rng| {
             -SignedDuration::try_from(duration.mul_f64(AGE_AT_START_MAX * rng.f64())).unwrap_or_default()
@@ -102,33 +81,38 @@ pub(super) fn generate(options: &Options) -> Vec<Job> {
     }
     generator.arrivals(options);
     let JobGenerator { mut jobs, .. } = generator;
-    let key = |job: &Job| (job.identity.reference_store_id.clone(), job.identity.id.clone());
+    let key = |job: &Job| (job.identity.store_id.clone(), job.identity.kind, job.identity.id.clone());
     jobs.sort_by_cached_key(key);
     jobs
 }
 
-struct JobGenerator {
-    stores: Vec<String>,
+struct JobGenerator<'a> {
+    kinds: &'a [Kind],
+    /// The ids of the stores by type.
+    stores: BTreeMap<&'a str, Vec<String>>,
     ids: Ids,
     rng: Rng,
     jobs: Vec<Job>,
 }
 
-impl JobGenerator {
+impl JobGenerator<'_> {
     fn job(&mut self, outcome: Outcome, duration: Duration, created: impl FnOnce(&mut Rng) -> SignedDuration) {
-        let Self { stores, ids, rng, jobs } = self;
-        let nth = jobs.len();
-        let sources = generate_sources(nth, outcome, ids, rng);
-        let (name, round) = (sources[0].name, nth / REFERENCES.len());
+        let Self { kinds, stores, ids, rng, jobs } = self;
+        let kind = kinds[jobs.len() % kinds.len()];
+        let nth_of_kind = jobs.len() / kinds.len();
+        let stores = &stores[kind.api().store_path];
+        let items = items::generate(kind, nth_of_kind, outcome, ids, rng);
+        let item_count = u8::try_from(items.len()).unwrap_or(u8::MAX);
         jobs.push(Job {
             identity: SimulatedJob {
-                name: if round == 0 { name.to_owned() } else { format!("{name} ({})", round + 1) },
-                reference_store_id: stores[nth % stores.len()].clone(),
+                name: items::job_name(kind, nth_of_kind),
+                kind,
+                store_id: stores[nth_of_kind % stores.len()].clone(),
                 id: ids.next(),
             },
             created: SignedDuration::from_millis(created(rng).as_millis().try_into().unwrap_or(0)),
-            timeline: Timeline::generate(outcome, u8::try_from(sources.len()).unwrap_or(u8::MAX), duration, rng),
-            sources,
+            timeline: Timeline::generate(outcome, item_count, duration, &kind.api().messages, rng),
+            items,
         });
     }
 
@@ -162,28 +146,6 @@ fn durations(options: &Options, rng: &mut Rng) -> Vec<Duration> {
     durations
 }
 
-/// The sources of the `nth` job. Consecutive jobs have different first sources, which give them their names. In some jobs the first
-/// two sources are equal, as the API allows.
-fn generate_sources(nth: usize, outcome: Outcome, ids: &mut Ids, rng: &mut Rng) -> Vec<SimulatedSource> {
-    let least = if outcome == Outcome::CompletedWithFailures { 2 } else { 1 };
-    let count = usize::from(rng.u8(least..=SOURCES_MAX));
-    let equal = rng.u8(0..4) == 0;
-    let reference = |position: usize| if equal && position == 1 { nth } else { nth + position };
-    (0..count).map(|position| source(reference(position), ids)).collect()
-}
-
-/// A source for the `nth` reference. Some sources lack a description or tags: the API requires only the status.
-fn source(nth: usize, ids: &mut Ids) -> SimulatedSource {
-    let (name, organism, file) = REFERENCES[nth % REFERENCES.len()];
-    SimulatedSource {
-        name,
-        file: format!("s3://example-reference-genomes/{name}/{file}"),
-        description: (!nth.is_multiple_of(5)).then_some(organism),
-        tags: if nth.is_multiple_of(3) { vec![("organism", organism), ("assembly", name)] } else { Vec::new() },
-        reference_id: ids.next(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,7 +159,22 @@ mod tests {
         let unique = |of: fn(&Job) -> &str| jobs.iter().map(of).collect::<BTreeSet<_>>().len();
         assert_eq!(unique(|job| &job.identity.name), 155);
         assert_eq!(unique(|job| &job.identity.id), 155);
-        assert_eq!(unique(|job| &job.identity.reference_store_id), 3);
+        assert_eq!(unique(|job| &job.identity.store_id), 3);
+    }
+
+    #[test]
+    fn every_kind_has_jobs_in_stores_of_its_type() {
+        let options = Options { jobs: 12, stores: 2, kinds: Kind::ALL.to_vec(), ..Options::default() };
+        let jobs = generate(&options);
+        let mut stores: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for kind in Kind::ALL {
+            let of_kind = || jobs.iter().filter(move |job| job.identity.kind == kind);
+            assert_eq!(of_kind().count(), 3, "{kind:?}");
+            let ids = of_kind().map(|job| job.identity.store_id.as_str());
+            stores.entry(kind.api().store_path).or_default().extend(ids);
+        }
+        assert!(stores["referencestore"].is_disjoint(&stores["sequencestore"]), "{stores:?}");
+        assert_eq!((stores["referencestore"].len(), stores["sequencestore"].len()), (2, 2));
     }
 
     #[test]
@@ -216,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn some_jobs_have_equal_sources_and_every_job_has_its_first_status_at_the_start() {
+    fn some_jobs_have_equal_items_and_every_job_has_its_first_status_at_the_start() {
         let jobs = generate(&Options { jobs: 50, ..Options::default() });
-        let equal = |job: &&Job| job.sources.len() > 1 && job.sources[0].file == job.sources[1].file;
+        let equal = |job: &&Job| job.items.len() > 1 && job.items[0].requested == job.items[1].requested;
         assert!(jobs.iter().any(|job| equal(&job)) && !jobs.iter().all(|job| equal(&job)));
         for job in &jobs {
             let age = job.age(Duration::ZERO).expect("it is there");

@@ -1,4 +1,4 @@
-//! Generates the timelines of simulated import jobs from a seed.
+//! Generates the timelines of simulated jobs from a seed.
 //!
 //! Pure: a timeline is a list of steps. The state of a job is the last step at or before its age. Nothing here reads a clock, so
 //! tests know the whole timeline of a job in advance.
@@ -8,7 +8,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// The status of an import job. The names are the API's.
+use super::kinds::Messages;
+
+/// The status of a job. The names are the API's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum JobStatus {
@@ -21,10 +23,10 @@ pub(super) enum JobStatus {
     CompletedWithFailures,
 }
 
-/// The status of one source. The names are the API's.
+/// The status of one item. The names are the API's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum SourceStatus {
+pub(super) enum ItemStatus {
     NotStarted,
     InProgress,
     Finished,
@@ -58,12 +60,12 @@ pub(super) struct Step {
     pub(super) age: Duration,
     pub(super) status: JobStatus,
     pub(super) message: Option<&'static str>,
-    pub(super) sources: Vec<SourceState>,
+    pub(super) items: Vec<ItemState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct SourceState {
-    pub(super) status: SourceStatus,
+pub(super) struct ItemState {
+    pub(super) status: ItemStatus,
     pub(super) message: Option<&'static str>,
 }
 
@@ -79,21 +81,9 @@ const OUTCOME_CYCLE: [Outcome; 8] = [
     Outcome::Completed,
 ];
 
-/// Status messages of failed sources. The API allows 127 characters.
-const SOURCE_FAILURES: [&str; 4] = [
-    "The source file is not a valid FASTA file: sequence 'chrM' has no bases",
-    "The service role is not allowed to read the source file: s3:GetObject was denied",
-    "The source file was not found",
-    "The reference’s MD5 checksum differs from that of an existing reference of the same name",
-];
-
-const NOT_STARTED: SourceState = SourceState { status: SourceStatus::NotStarted, message: None };
-const IN_PROGRESS: SourceState = SourceState { status: SourceStatus::InProgress, message: None };
-const FINISHED: SourceState = SourceState { status: SourceStatus::Finished, message: None };
-const CANCELLED: SourceState = SourceState {
-    status: SourceStatus::Failed,
-    message: Some("The import job was cancelled before this source was imported"),
-};
+const NOT_STARTED: ItemState = ItemState { status: ItemStatus::NotStarted, message: None };
+const IN_PROGRESS: ItemState = ItemState { status: ItemStatus::InProgress, message: None };
+const FINISHED: ItemState = ItemState { status: ItemStatus::Finished, message: None };
 
 /// The outcomes of `ending` jobs that end and `stuck` jobs that do not, shuffled.
 pub(super) fn assign_outcomes(ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Outcome> {
@@ -104,31 +94,37 @@ pub(super) fn assign_outcomes(ending: usize, stuck: usize, rng: &mut Rng) -> Vec
 }
 
 impl Timeline {
-    /// Generates the timeline of a job that ends after `duration`. `COMPLETED_WITH_FAILURES` requires at least two `sources`.
-    pub(super) fn generate(outcome: Outcome, sources: u8, duration: Duration, rng: &mut Rng) -> Self {
+    /// Generates the timeline of a job that ends after `duration`. `COMPLETED_WITH_FAILURES` requires at least two `items`.
+    pub(super) fn generate(
+        outcome: Outcome,
+        items: u8,
+        duration: Duration,
+        messages: &'static Messages,
+        rng: &mut Rng,
+    ) -> Self {
         let duration = whole_millis(duration);
         let begun = fraction(duration, 0.1..0.3, rng);
         let (ends, end, message) = match outcome {
             Outcome::Completed | Outcome::Cancelled | Outcome::Stuck => {
-                (vec![FINISHED; usize::from(sources)], JobStatus::Completed, None)
+                (vec![FINISHED; usize::from(items)], JobStatus::Completed, None)
             }
             Outcome::CompletedWithFailures => {
-                let message = "At least one source was not imported; see the sources’ messages";
-                (partly_failed_ends(sources, rng), JobStatus::CompletedWithFailures, Some(message))
+                let ends = partly_failed_ends(items, messages, rng);
+                (ends, JobStatus::CompletedWithFailures, Some(messages.job_partly_failed))
             }
             Outcome::Failed => {
-                let ends = (0..sources).map(|_| failed(rng)).collect();
-                (ends, JobStatus::Failed, Some("No source was imported; see the sources’ messages"))
+                let ends = (0..items).map(|_| failed(messages, rng)).collect();
+                (ends, JobStatus::Failed, Some(messages.job_failed))
             }
         };
-        let mut steps = import_steps(begun, duration, &ends, end, message);
+        let mut steps = uncancelled_steps(begun, duration, &ends, end, message);
         match outcome {
             Outcome::Completed | Outcome::CompletedWithFailures | Outcome::Failed => {}
-            Outcome::Cancelled => cancel(&mut steps, fraction(duration, 0.1..0.8, rng), duration),
+            Outcome::Cancelled => cancel(&mut steps, fraction(duration, 0.1..0.8, rng), duration, messages),
             Outcome::Stuck => {
                 let stuck = fraction(duration, 0.1..0.95, rng);
                 if rng.bool() {
-                    cancel(&mut steps, stuck, duration);
+                    cancel(&mut steps, stuck, duration, messages);
                     steps.pop();
                 } else {
                     steps.retain(|step| step.age <= stuck);
@@ -158,41 +154,42 @@ impl JobStatus {
     }
 }
 
-/// The steps of an import without cancellation. Sources are imported one after another from `begun` to `ended`.
-fn import_steps(
+/// The steps of a job without cancellation. Items are processed one after another from `begun` to `ended`.
+fn uncancelled_steps(
     begun: Duration,
     ended: Duration,
-    ends: &[SourceState],
+    ends: &[ItemState],
     end: JobStatus,
     message: Option<&'static str>,
 ) -> Vec<Step> {
-    let mut sources = vec![NOT_STARTED; ends.len()];
-    let step = |age, status, sources: &[SourceState]| Step { age, status, message: None, sources: sources.to_vec() };
-    let mut steps = vec![step(Duration::ZERO, JobStatus::Submitted, &sources)];
+    let mut items = vec![NOT_STARTED; ends.len()];
+    let step = |age, status, items: &[ItemState]| Step { age, status, message: None, items: items.to_vec() };
+    let mut steps = vec![step(Duration::ZERO, JobStatus::Submitted, &items)];
     let count = u32::try_from(ends.len()).unwrap_or(u32::MAX);
     let each = whole_millis(ended.saturating_sub(begun) / count);
     let mut age = begun;
     for (nth, end) in ends.iter().enumerate() {
-        sources[nth] = IN_PROGRESS;
-        steps.push(step(age, JobStatus::InProgress, &sources));
-        sources[nth] = *end;
+        items[nth] = IN_PROGRESS;
+        steps.push(step(age, JobStatus::InProgress, &items));
+        items[nth] = *end;
         age += each;
     }
-    steps.push(Step { age: ended, status: end, message, sources });
+    steps.push(Step { age: ended, status: end, message, items });
     steps
 }
 
-/// Replaces the end of an import: CANCELLING at `from`, CANCELLED at `to`.
-fn cancel(steps: &mut Vec<Step>, from: Duration, to: Duration) {
-    let mut sources = step_at(steps, from).sources.clone();
+/// Replaces the end of a job: CANCELLING at `from`, CANCELLED at `to`.
+fn cancel(steps: &mut Vec<Step>, from: Duration, to: Duration, messages: &'static Messages) {
+    let cancelled = ItemState { status: ItemStatus::Failed, message: Some(messages.item_cancelled) };
+    let mut items = step_at(steps, from).items.clone();
     steps.retain(|step| step.age < from || step.status == JobStatus::Submitted);
-    steps.push(Step { age: from, status: JobStatus::Cancelling, message: None, sources: sources.clone() });
-    for source in &mut sources {
-        if source.status == SourceStatus::InProgress {
-            *source = CANCELLED;
+    steps.push(Step { age: from, status: JobStatus::Cancelling, message: None, items: items.clone() });
+    for item in &mut items {
+        if item.status == ItemStatus::InProgress {
+            *item = cancelled;
         }
     }
-    steps.push(Step { age: to, status: JobStatus::Cancelled, message: None, sources });
+    steps.push(Step { age: to, status: JobStatus::Cancelled, message: None, items });
 }
 
 /// The last step at or before `age`. The first step has age zero, so there is always one.
@@ -201,16 +198,16 @@ fn step_at(steps: &[Step], age: Duration) -> &Step {
 }
 
 /// At least one end is FINISHED and at least one is FAILED.
-fn partly_failed_ends(sources: u8, rng: &mut Rng) -> Vec<SourceState> {
-    let failures = rng.u8(1..sources.max(2));
-    let mut ends: Vec<SourceState> =
-        (0..sources).map(|nth| if nth < failures { failed(rng) } else { FINISHED }).collect();
+fn partly_failed_ends(items: u8, messages: &'static Messages, rng: &mut Rng) -> Vec<ItemState> {
+    let failures = rng.u8(1..items.max(2));
+    let mut ends: Vec<ItemState> =
+        (0..items).map(|nth| if nth < failures { failed(messages, rng) } else { FINISHED }).collect();
     rng.shuffle(&mut ends);
     ends
 }
 
-fn failed(rng: &mut Rng) -> SourceState {
-    SourceState { status: SourceStatus::Failed, message: rng.choice(SOURCE_FAILURES) }
+fn failed(messages: &'static Messages, rng: &mut Rng) -> ItemState {
+    ItemState { status: ItemStatus::Failed, message: rng.choice(messages.item_failures) }
 }
 
 fn fraction(duration: Duration, of: std::ops::Range<f64>, rng: &mut Rng) -> Duration {
@@ -225,6 +222,7 @@ pub(super) fn whole_millis(duration: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulator::kinds::Kind;
     use proptest::{prop_assert, prop_assert_eq, proptest};
     use std::collections::BTreeSet;
 
@@ -233,57 +231,59 @@ mod tests {
     fn timelines(jobs: usize, stuck: usize, seed: u64) -> Vec<Timeline> {
         let mut rng = Rng::with_seed(seed);
         let outcomes = assign_outcomes(jobs, stuck, &mut rng);
-        outcomes.into_iter().map(|outcome| Timeline::generate(outcome, rng.u8(2..=6), DURATION, &mut rng)).collect()
+        let messages = &Kind::ReadSetImport.api().messages;
+        let timeline = |outcome| Timeline::generate(outcome, rng.u8(2..=6), DURATION, messages, &mut rng);
+        outcomes.into_iter().map(timeline).collect()
     }
 
-    /// True if the statuses of the sources are possible with the status of the job.
-    fn sources_fit(step: &Step) -> bool {
-        let statuses: BTreeSet<SourceStatus> = step.sources.iter().map(|source| source.status).collect();
-        let only = |allowed: &[SourceStatus]| statuses.iter().all(|status| allowed.contains(status));
+    /// True if the statuses of the items are possible with the status of the job.
+    fn items_fit(step: &Step) -> bool {
+        let statuses: BTreeSet<ItemStatus> = step.items.iter().map(|item| item.status).collect();
+        let only = |allowed: &[ItemStatus]| statuses.iter().all(|status| allowed.contains(status));
         let has = |status| statuses.contains(&status);
         match step.status {
-            JobStatus::Submitted => only(&[SourceStatus::NotStarted]),
-            JobStatus::InProgress => has(SourceStatus::InProgress),
+            JobStatus::Submitted => only(&[ItemStatus::NotStarted]),
+            JobStatus::InProgress => has(ItemStatus::InProgress),
             JobStatus::Cancelling => true,
-            JobStatus::Cancelled => !has(SourceStatus::InProgress),
-            JobStatus::Failed => only(&[SourceStatus::Failed]),
-            JobStatus::Completed => only(&[SourceStatus::Finished]),
+            JobStatus::Cancelled => !has(ItemStatus::InProgress),
+            JobStatus::Failed => only(&[ItemStatus::Failed]),
+            JobStatus::Completed => only(&[ItemStatus::Finished]),
             JobStatus::CompletedWithFailures => {
-                only(&[SourceStatus::Finished, SourceStatus::Failed])
-                    && has(SourceStatus::Finished)
-                    && has(SourceStatus::Failed)
+                only(&[ItemStatus::Finished, ItemStatus::Failed])
+                    && has(ItemStatus::Finished)
+                    && has(ItemStatus::Failed)
             }
         }
     }
 
     proptest! {
         #[test]
-        fn eight_jobs_contain_every_status_of_jobs_and_sources(seed: u64, more in 0_usize..20) {
+        fn eight_jobs_contain_every_status_of_jobs_and_items(seed: u64, more in 0_usize..20) {
             let timelines = timelines(8 + more, 0, seed);
             let steps = || timelines.iter().flat_map(|timeline| &timeline.steps);
             let statuses: BTreeSet<JobStatus> = steps().map(|step| step.status).collect();
             prop_assert_eq!(statuses.len(), 7, "{:?}", statuses);
-            let sources: BTreeSet<_> = steps().flat_map(|step| &step.sources).map(|source| source.status).collect();
-            prop_assert_eq!(sources.len(), 4, "{:?}", sources);
+            let items: BTreeSet<_> = steps().flat_map(|step| &step.items).map(|item| item.status).collect();
+            prop_assert_eq!(items.len(), 4, "{:?}", items);
         }
 
         #[test]
-        fn the_statuses_of_jobs_and_sources_never_go_back(seed: u64) {
+        fn the_statuses_of_jobs_and_items_never_go_back(seed: u64) {
             for timeline in timelines(8, 4, seed) {
                 for step in &timeline.steps {
-                    prop_assert!(sources_fit(step), "{:?}", step);
+                    prop_assert!(items_fit(step), "{:?}", step);
                     prop_assert_eq!(step.age.subsec_nanos() % 1_000_000, 0);
-                    let messages = step.sources.iter().filter_map(|source| source.message).chain(step.message);
+                    let messages = step.items.iter().filter_map(|item| item.message).chain(step.message);
                     for message in messages {
                         prop_assert!((1..=127).contains(&message.chars().count()), "{:?}", message);
                     }
                 }
                 for pair in timeline.steps.windows(2) {
-                    let ([before, after], known) = ([&pair[0], &pair[1]], pair[0].sources.len());
+                    let ([before, after], known) = ([&pair[0], &pair[1]], pair[0].items.len());
                     prop_assert!(before.age < after.age && before.status <= after.status, "{:?}", pair);
-                    prop_assert!(!before.status.is_terminal() && after.sources.len() == known);
-                    for (before, after) in before.sources.iter().zip(&after.sources) {
-                        let ended = before.status >= SourceStatus::Finished;
+                    prop_assert!(!before.status.is_terminal() && after.items.len() == known);
+                    for (before, after) in before.items.iter().zip(&after.items) {
+                        let ended = before.status >= ItemStatus::Finished;
                         prop_assert!(before.status <= after.status && (!ended || before == after));
                     }
                 }

@@ -1,6 +1,6 @@
 //! A simulated AWS HealthOmics over HTTP, for the demo, the tests and users without an AWS account.
 //!
-//! It implements `GetReferenceImportJob` and `ListReferenceImportJobs` of the API version 2022-11-28: paths, ids, members,
+//! It implements `Get` and `List` of the four kinds of jobs (`kinds`) of the API version 2022-11-28: paths, ids, members,
 //! paging, errors and quotas. It requires a signature but does not verify it. Jobs (`jobs`) and their timelines (`lifecycle`) are
 //! generated from a seed. Faults (`faults`) are injected at given rates.
 //!
@@ -9,7 +9,9 @@
 
 mod api;
 mod faults;
+mod items;
 mod jobs;
+mod kinds;
 mod lifecycle;
 mod service;
 mod traffic;
@@ -36,6 +38,7 @@ use traffic::Traffic;
 
 pub use faults::{Fault, FaultRate, InvalidFaultRate};
 pub use jobs::SimulatedJob;
+pub use kinds::Kind;
 
 /// Further connections wait. The daemon opens at most 128 per operation.
 const CONNECTIONS_MAX: usize = 1024;
@@ -51,7 +54,9 @@ pub struct Options {
     pub stuck: u32,
     /// The number of additional jobs created per minute after the start, up to 10,000 in total.
     pub arrivals_per_minute: f64,
-    /// The number of reference stores; 0 means 1.
+    /// The kinds of the jobs, in turn. At least one.
+    pub kinds: Vec<Kind>,
+    /// The number of stores of each type that the kinds need; 0 means 1.
     pub stores: u32,
     /// The same seed gives the same ids, sources, timelines and faults.
     pub seed: u64,
@@ -59,19 +64,20 @@ pub struct Options {
     pub mean: Duration,
     /// The quota of each operation. The requests of one second may arrive at once.
     pub requests_per_second: f64,
-    /// True if both operations share one quota.
+    /// True if all operations share one quota.
     pub shared_quota: bool,
     /// Tried in this order for each request. At most one is injected.
     pub faults: Vec<FaultRate>,
 }
 
 impl Default for Options {
-    /// Eight jobs of about a minute in one store, with AWS's default quota.
+    /// Eight reference imports of about a minute in one store, with AWS's default quota.
     fn default() -> Self {
         Self {
             jobs: 8,
             stuck: 0,
             arrivals_per_minute: 0.0,
+            kinds: vec![Kind::ReferenceImport],
             stores: 1,
             seed: 1,
             mean: Duration::from_mins(1),
@@ -113,7 +119,7 @@ impl Simulator {
         self.address
     }
 
-    /// The jobs that exist at the start, ordered by store and id.
+    /// The jobs that exist at the start, ordered by store, kind and id.
     pub fn jobs(&self) -> impl Iterator<Item = &SimulatedJob> {
         self.service.api.jobs.iter().filter(|job| !job.created.is_positive()).map(|job| &job.identity)
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::api::{Api, ApiError, ApiResponse};
 use super::faults::{ConnectionFault, Fault};
+use super::kinds::Kind;
 use super::traffic::{ApiOperation, Traffic, Verdict};
 use crate::clock::Clock;
 
@@ -55,8 +56,9 @@ impl Service {
         let operation = match (&head.method, &*segments) {
             (&Method::GET, ["-", "jobs"]) => return Ok((self.api.timelines(self.elapsed()), None)),
             (&Method::GET, ["-", "calls"]) => return Ok((ApiResponse::ok(json!(self.traffic().calls())), None)),
-            (&Method::GET, ["referencestore", _, "importjob", _]) => ApiOperation::GetReferenceImportJob,
-            (&Method::POST, ["referencestore", _, "importjobs"]) => ApiOperation::ListReferenceImportJobs,
+            (method, [store_path, _, rest @ ..]) => {
+                operation(method, store_path, rest).ok_or(ApiError::UnknownOperation)?
+            }
             _ => return Err(ApiError::UnknownOperation),
         };
         if !head.headers.contains_key(header::AUTHORIZATION) {
@@ -69,8 +71,8 @@ impl Service {
         };
         let body = read(body).await?;
         let result = match operation {
-            ApiOperation::GetReferenceImportJob => self.api.get(segments[1], segments[3], self.elapsed()),
-            ApiOperation::ListReferenceImportJobs => self.api.list(segments[1], &head.uri, &body, self.elapsed()),
+            ApiOperation::Get(kind) => self.api.get(kind, segments[1], segments[3], self.elapsed()),
+            ApiOperation::List(kind) => self.api.list(kind, segments[1], &head.uri, &body, self.elapsed()),
         };
         Ok((result.unwrap_or_else(ApiResponse::from), fault))
     }
@@ -90,6 +92,17 @@ impl Service {
         HeaderValue::try_from(format!("00000000-0000-4000-8000-{nth:012x}"))
             .unwrap_or(HeaderValue::from_static("00000000-0000-4000-8000-000000000000"))
     }
+}
+
+/// The operation of a method and a path. `rest` are the segments after the store's id.
+fn operation(method: &Method, store_path: &str, rest: &[&str]) -> Option<ApiOperation> {
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.api().store_path == store_path);
+    let mut operations = kinds.filter_map(|kind| match (method, rest) {
+        (&Method::GET, [path, _]) if *path == kind.api().get_path => Some(ApiOperation::Get(kind)),
+        (&Method::POST, [path]) if *path == kind.api().list_path => Some(ApiOperation::List(kind)),
+        _ => None,
+    });
+    operations.next()
 }
 
 async fn read(body: Incoming) -> Result<Bytes, ApiError> {

@@ -1,5 +1,6 @@
 //! Decides about each request: throttle it, inject a fault, or respond. Counts the decisions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -7,11 +8,12 @@ use serde::Serialize;
 
 use super::Options;
 use super::faults::{Fault, FaultRate};
+use super::kinds::Kind;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ApiOperation {
-    GetReferenceImportJob,
-    ListReferenceImportJobs,
+    Get(Kind),
+    List(Kind),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,27 +27,24 @@ pub(super) enum Verdict {
 pub(super) struct Traffic {
     faults: Vec<FaultRate>,
     rng: Rng,
-    get_quota: TokenBucket,
-    /// `None`: both operations use `get_quota`.
-    list_quota: Option<TokenBucket>,
+    requests_per_second: f64,
+    /// The only quota, if all operations share it.
+    shared_quota: Option<TokenBucket>,
+    /// The quotas of the operations that were called.
+    quotas: BTreeMap<ApiOperation, TokenBucket>,
     calls: AllCalls,
 }
 
 /// The number of requests by verdict. A documented error for an invalid request counts as answered.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Calls {
+pub(super) struct Calls {
     answered: u64,
     throttled: u64,
     faulted: u64,
 }
 
-/// The response of `/-/calls`.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct AllCalls {
-    get_reference_import_job: Calls,
-    list_reference_import_jobs: Calls,
-}
+/// The response of `/-/calls`: the operations of the simulated kinds, by name.
+pub(super) type AllCalls = BTreeMap<&'static str, Calls>;
 
 /// The quota of an operation. The bucket holds the tokens of one second, but at least one token.
 #[derive(Debug)]
@@ -57,24 +56,23 @@ struct TokenBucket {
 
 impl Traffic {
     pub(super) fn new(options: &Options) -> Self {
-        let quota = || TokenBucket::new(options.requests_per_second);
+        let operations = options.kinds.iter().flat_map(|kind| [ApiOperation::Get(*kind), ApiOperation::List(*kind)]);
         Self {
             faults: options.faults.clone(),
             rng: Rng::with_seed(options.seed),
-            get_quota: quota(),
-            list_quota: (!options.shared_quota).then(quota),
-            calls: AllCalls::default(),
+            requests_per_second: options.requests_per_second,
+            shared_quota: options.shared_quota.then(|| TokenBucket::new(options.requests_per_second)),
+            quotas: BTreeMap::new(),
+            calls: operations.map(|operation| (operation.name(), Calls::default())).collect(),
         }
     }
 
     /// Decides about a request that arrives at `now`, the time since the simulator's start.
     pub(super) fn admit(&mut self, operation: ApiOperation, now: Duration) -> Verdict {
-        let (calls, quota) = match operation {
-            ApiOperation::GetReferenceImportJob => (&mut self.calls.get_reference_import_job, &mut self.get_quota),
-            ApiOperation::ListReferenceImportJobs => {
-                let quota = self.list_quota.as_mut().unwrap_or(&mut self.get_quota);
-                (&mut self.calls.list_reference_import_jobs, quota)
-            }
+        let calls = self.calls.entry(operation.name()).or_default();
+        let quota = match &mut self.shared_quota {
+            Some(quota) => quota,
+            None => self.quotas.entry(operation).or_insert_with(|| TokenBucket::new(self.requests_per_second)),
         };
         if !quota.take(now) {
             calls.throttled += 1;
@@ -90,8 +88,17 @@ impl Traffic {
         Verdict::Respond
     }
 
-    pub(super) fn calls(&self) -> AllCalls {
-        self.calls
+    pub(super) fn calls(&self) -> &AllCalls {
+        &self.calls
+    }
+}
+
+impl ApiOperation {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Get(kind) => kind.api().get_operation,
+            Self::List(kind) => kind.api().list_operation,
+        }
     }
 }
 
@@ -111,41 +118,43 @@ impl TokenBucket {
 }
 
 fn applies_to(fault: Fault, operation: ApiOperation) -> bool {
-    fault != Fault::ListDenied || operation == ApiOperation::ListReferenceImportJobs
+    fault != Fault::ListDenied || matches!(operation, ApiOperation::List(_))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const GET: ApiOperation = ApiOperation::Get(Kind::ReferenceImport);
+    const LIST: ApiOperation = ApiOperation::List(Kind::ReferenceImport);
+    const EXPORT: ApiOperation = ApiOperation::Get(Kind::ReadSetExport);
+
     #[test]
     fn each_operation_has_its_own_quota_which_refills() {
         let mut traffic = Traffic::new(&Options { requests_per_second: 2.0, ..Options::default() });
         let mut admitted =
             |operation, millis| traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Respond;
-        let get = ApiOperation::GetReferenceImportJob;
         let script = [(0, true), (0, true), (0, false), (499, false), (500, true), (500, false), (60_000, true)];
         for (millis, expected) in script {
-            assert_eq!(admitted(get, millis), expected, "at {millis} ms");
+            assert_eq!(admitted(GET, millis), expected, "at {millis} ms");
         }
-        assert!(admitted(ApiOperation::ListReferenceImportJobs, 60_000));
+        assert!(admitted(LIST, 60_000) && admitted(EXPORT, 60_000));
         let calls = traffic.calls();
-        assert_eq!((calls.get_reference_import_job.answered, calls.get_reference_import_job.throttled), (4, 3));
-        assert_eq!(calls.list_reference_import_jobs.answered, 1);
+        assert_eq!((calls[GET.name()].answered, calls[GET.name()].throttled), (4, 3));
+        assert_eq!((calls[LIST.name()].answered, calls[EXPORT.name()].answered), (1, 1));
     }
 
     #[test]
-    fn a_shared_quota_counts_both_operations() {
+    fn a_shared_quota_counts_all_operations() {
         let options = Options { requests_per_second: 2.0, shared_quota: true, ..Options::default() };
         let mut traffic = Traffic::new(&options);
-        let (get, list) = (ApiOperation::GetReferenceImportJob, ApiOperation::ListReferenceImportJobs);
-        let script = [(get, 0, true), (list, 0, true), (list, 0, false), (get, 0, false), (list, 500, true)];
+        let script = [(GET, 0, true), (LIST, 0, true), (EXPORT, 0, false), (GET, 0, false), (EXPORT, 500, true)];
         for (operation, millis, expected) in script {
             let admitted = traffic.admit(operation, Duration::from_millis(millis)) == Verdict::Respond;
             assert_eq!(admitted, expected, "{operation:?} at {millis} ms");
         }
         let calls = traffic.calls();
-        assert_eq!((calls.get_reference_import_job.throttled, calls.list_reference_import_jobs.throttled), (1, 1));
+        assert_eq!((calls[GET.name()].throttled, calls[EXPORT.name()].throttled), (1, 1));
     }
 
     #[test]
@@ -154,7 +163,7 @@ mod tests {
         let options = Options { faults, requests_per_second: 1e6, ..Options::default() };
         let verdicts = || {
             let mut traffic = Traffic::new(&options);
-            (0..1000).map(|_| traffic.admit(ApiOperation::GetReferenceImportJob, Duration::ZERO)).collect::<Vec<_>>()
+            (0..1000).map(|_| traffic.admit(GET, Duration::ZERO)).collect::<Vec<_>>()
         };
         let seen = verdicts();
         let share = |fault| seen.iter().filter(|verdict| **verdict == Verdict::Fault(fault)).count();

@@ -48,6 +48,7 @@ FAMILIES = {
         refwatch_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
         refwatch_store_last_listed_timestamp_seconds refwatch_quota_allowed_requests_per_second
         refwatch_quota_configured_requests_per_second refwatch_database_up
+        refwatch_database_size_bytes refwatch_database_wal_bytes
         refwatch_config_last_reload_successful refwatch_config_last_reload_success_timestamp_seconds refwatch_build_info
         process_open_fds process_max_fds process_resident_memory_bytes process_virtual_memory_bytes process_start_time_seconds
         process_threads""",

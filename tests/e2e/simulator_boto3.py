@@ -1,10 +1,10 @@
 """Checks the simulator with boto3, which validates responses against AWS's model.
 
-Usage: simulator_boto3.py ENDPOINT REFWATCH
+Usage: simulator_boto3.py KIND ENDPOINT REFWATCH
 
-ENDPOINT is a `refwatch simulate` that was just started with at least eight short jobs (--mean-seconds 5), a high quota
-(--quota 50) and no faults. REFWATCH is the binary; it also starts one simulator per fault. Exits with 1 at the first
-mismatch.
+KIND is a kind of jobs. ENDPOINT is a `refwatch simulate --kind KIND` that was just started with at least eight short jobs
+(--mean-seconds 5), a high quota (--quota 50) and no faults. REFWATCH is the binary; it also starts one simulator per
+fault. Exits with 1 at the first mismatch.
 """
 
 import datetime
@@ -23,13 +23,23 @@ from botocore.exceptions import ClientError, ParamValidationError, WaiterError
 JOB_STATUSES = {
     "SUBMITTED", "IN_PROGRESS", "CANCELLING", "CANCELLED", "FAILED", "COMPLETED", "COMPLETED_WITH_FAILURES",
 }
-SOURCE_STATUSES = {"NOT_STARTED", "IN_PROGRESS", "FINISHED", "FAILED"}
+ITEM_STATUSES = {"NOT_STARTED", "IN_PROGRESS", "FINISHED", "FAILED"}
 ENDS = {"CANCELLED", "FAILED", "COMPLETED", "COMPLETED_WITH_FAILURES"}
+
+# What boto3 calls each kind: operations, the store's id, the list of jobs, the list of items and its model.
+KINDS = {
+    "reference_import": ("reference_import_job", "referenceStoreId", "importJobs", "ReferenceImportJobItemStatus"),
+    "read_set_import": ("read_set_import_job", "sequenceStoreId", "importJobs", "ReadSetImportJobItemStatus"),
+    "read_set_export": ("read_set_export_job", "sequenceStoreId", "exportJobs", "ReadSetExportJobItemStatus"),
+    "read_set_activation": (
+        "read_set_activation_job", "sequenceStoreId", "activationJobs", "ReadSetActivationJobItemStatus",
+    ),
+}
 
 # Seconds until every job has ended, on a slow machine.
 DEADLINE = 120
 
-# Fault, exception and HTTP status of each error of both operations.
+# Fault, exception and HTTP status of each error of all operations.
 ERRORS = [
     ("throttling", "ThrottlingException", 429),
     ("internal", "InternalServerException", 500),
@@ -98,23 +108,35 @@ def conforms(value, shape, path="$"):
         raise AssertionError(f"{path} is of a type that this test does not know: {shape.type_name}")
 
 
+class Kind:
+    """The operations of one kind."""
+
+    def __init__(self, name):
+        self.operation, self.store_member, self.list_member, self.item_status = KINDS[name]
+
+    def ids_of(self, job):
+        return {self.store_member: job["store_id"], "id": job["id"]}
+
+    def get(self, client):
+        return getattr(client, "get_" + self.operation)
+
+    def list(self, client):
+        return getattr(client, f"list_{self.operation}s")
+
+    def shape(self, client, method):
+        operation = client.meta.method_to_api_mapping[method]
+        return client.meta.service_model.operation_model(operation).output_shape
+
+
 def timelines_of(endpoint):
     with urllib.request.urlopen(endpoint + "/-/jobs") as response:
         return json.load(response)
 
 
-def by_end(timelines):
-    """One job for each terminal status."""
-    return {job["timeline"][-1]["status"]: ids_of(job) for job in timelines}
-
-
-def ids_of(job):
-    return {"referenceStoreId": job["reference_store_id"], "id": job["id"]}
-
-
-def check_waiter(client, jobs):
+def check_waiter(client, kind, timelines):
     """AWS's waiter succeeds on COMPLETED and fails on every other terminal status."""
-    waiter = client.get_waiter("reference_import_job_completed")
+    jobs = {job["timeline"][-1]["status"]: kind.ids_of(job) for job in timelines}
+    waiter = client.get_waiter(kind.operation + "_completed")
     often = {"Delay": 1, "MaxAttempts": DEADLINE}
     waiter.wait(**jobs["COMPLETED"], WaiterConfig=often)
     for end in sorted(ENDS - {"COMPLETED"}):
@@ -122,11 +144,10 @@ def check_waiter(client, jobs):
         check(error.last_response["status"] == end, "the waiter ended on", error.last_response)
 
 
-def check_job(client, job):
+def check_job(client, kind, job):
     """Checks a job against the model and its timeline. Returns whether it has ended."""
-    shape = client.meta.service_model.operation_model("GetReferenceImportJob").output_shape
-    response = client.get_reference_import_job(**ids_of(job))
-    conforms(response, shape)
+    response = kind.get(client)(**kind.ids_of(job))
+    conforms(response, kind.shape(client, "get_" + kind.operation))
     created, end = job["timeline"][0], job["timeline"][-1]
     check(response["creationTime"].isoformat() == iso(created["at"]), response, "does not match", job)
     check(response["status"] in {step["status"] for step in job["timeline"]}, response, "does not match", job)
@@ -140,18 +161,19 @@ def iso(timestamp):
     return datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00")).isoformat()
 
 
-def check_list(client, timelines):
+def check_list(client, kind, timelines):
     """The paginator returns each job once, in pages of the requested size, and filters."""
-    shape = client.meta.service_model.operation_model("ListReferenceImportJobs").output_shape
-    paginator = client.get_paginator("list_reference_import_jobs")
-    store = timelines[0]["reference_store_id"]
+    method = f"list_{kind.operation}s"
+    shape = kind.shape(client, method)
+    paginator = client.get_paginator(method)
+    store = {kind.store_member: timelines[0]["store_id"]}
 
     def listed(**arguments):
-        pages = list(paginator.paginate(referenceStoreId=store, **arguments))
+        pages = list(paginator.paginate(**store, **arguments))
         for page in pages:
             conforms(page, shape)
-        jobs = [job["id"] for page in pages for job in page["importJobs"]]
-        return [len(page["importJobs"]) for page in pages], sorted(jobs)
+        jobs = [job["id"] for page in pages for job in page[kind.list_member]]
+        return [len(page[kind.list_member]) for page in pages], sorted(jobs)
 
     every = sorted(job["id"] for job in timelines)
     sizes, jobs = listed(PaginationConfig={"PageSize": 3})
@@ -167,25 +189,24 @@ def check_list(client, timelines):
     check(listed(filter={"createdBefore": now - hour})[1] == [], "created long ago")
 
 
-def check_rejections(client, job):
+def check_rejections(client, kind, job):
     """Invalid requests are rejected by the service, or by boto3's own validation."""
-    store, job = job["referenceStoreId"], job["id"]
     validation, not_found = client.exceptions.ValidationException, client.exceptions.ResourceNotFoundException
-    get, listing = client.get_reference_import_job, client.list_reference_import_jobs
-    raised(validation, get, referenceStoreId=store, id="not-a-number")
-    raised(validation, get, referenceStoreId="not-a-number", id=job)
-    raised(validation, get, referenceStoreId=store, id="1" * 37)
-    raised(validation, listing, referenceStoreId=store, maxResults=101)
-    raised(validation, listing, referenceStoreId=store, nextToken="not one of ours")
-    raised(validation, listing, referenceStoreId=store, filter={"status": "DONE"})
-    raised(not_found, get, referenceStoreId=store, id="1" * 10)
-    raised(not_found, listing, referenceStoreId="1" * 10)
-    raised(ParamValidationError, get, referenceStoreId=store, id="123")
-    raised(ParamValidationError, listing, referenceStoreId=store, maxResults=0)
+    get, listing, store = kind.get(client), kind.list(client), {kind.store_member: job[kind.store_member]}
+    raised(validation, get, **store, id="not-a-number")
+    raised(validation, get, **{kind.store_member: "not-a-number"}, id=job["id"])
+    raised(validation, get, **store, id="1" * 37)
+    raised(validation, listing, **store, maxResults=101)
+    raised(validation, listing, **store, nextToken="not one of ours")
+    raised(validation, listing, **store, filter={"status": "DONE"})
+    raised(not_found, get, **store, id="1" * 10)
+    raised(not_found, listing, **{kind.store_member: "1" * 10})
+    raised(ParamValidationError, get, **store, id="123")
+    raised(ParamValidationError, listing, **store, maxResults=0)
 
 
 def check_errors(refwatch):
-    """Each error of the model is raised as its own class, by both operations, with its HTTP status and a request id."""
+    """Each error of the model is raised as its own class, by all operations, with its HTTP status and a request id."""
     for fault, name, status in ERRORS:
         command = [refwatch, "simulate", "--listen", "127.0.0.1:0", "--fault", f"{fault}=1"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
@@ -193,26 +214,26 @@ def check_errors(refwatch):
                 endpoint = re.search(r"http://[0-9.:]+", simulator.stdout.readline()).group()
                 client = client_of(endpoint, attempts=1)
                 error = getattr(client.exceptions, name)
-                ids = {"referenceStoreId": "1" * 10, "id": "1" * 10}
-                for caught in (
-                    raised(error, client.get_reference_import_job, **ids),
-                    raised(error, client.list_reference_import_jobs, referenceStoreId=ids["referenceStoreId"]),
-                ):
-                    metadata = caught.response["ResponseMetadata"]
-                    check(metadata["HTTPStatusCode"] == status and metadata["RequestId"], name, metadata)
-                    check(caught.response["Error"]["Message"], name, "has no message")
+                for kind in map(Kind, KINDS):
+                    store = {kind.store_member: "1" * 10}
+                    for caught in (
+                        raised(error, kind.get(client), **store, id="1" * 10), raised(error, kind.list(client), **store),
+                    ):
+                        metadata = caught.response["ResponseMetadata"]
+                        check(metadata["HTTPStatusCode"] == status and metadata["RequestId"], name, metadata)
+                        check(caught.response["Error"]["Message"], name, "has no message")
             finally:
                 simulator.send_signal(signal.SIGTERM)
             check(simulator.wait(timeout=DEADLINE) == 0, "the simulator ended", simulator.returncode)
 
 
-def check_quota(endpoint, timelines):
+def check_quota(endpoint, kind, timelines):
     """A client without retries is throttled."""
     client = client_of(endpoint, attempts=1)
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         try:
-            client.get_reference_import_job(**ids_of(timelines[0]))
+            kind.get(client)(**kind.ids_of(timelines[0]))
         except client.exceptions.ThrottlingException:
             return
         except ClientError as other:
@@ -221,23 +242,25 @@ def check_quota(endpoint, timelines):
 
 
 def main():
-    endpoint, refwatch = sys.argv[1:]
-    timelines = timelines_of(endpoint)
+    name, endpoint, refwatch = sys.argv[1:]
+    kind, timelines = Kind(name), timelines_of(endpoint)
+    check({job["kind"] for job in timelines} == {name}, "the jobs have other kinds:", timelines)
     check({job["timeline"][-1]["status"] for job in timelines} == ENDS, "not every terminal status occurs:", timelines)
     check({step["status"] for job in timelines for step in job["timeline"]} == JOB_STATUSES, "not every status occurs")
     client = client_of(endpoint)
-    shape = client.meta.service_model.shape_for("ReferenceImportJobItemStatus")
-    check(set(shape.enum) == SOURCE_STATUSES, "the model has other source statuses:", shape.enum)
-    check(not all([check_job(client, job) for job in timelines]), "every job has ended already")
-    check_waiter(client, by_end(timelines))
+    shape = client.meta.service_model.shape_for(kind.item_status)
+    check(set(shape.enum) == ITEM_STATUSES, "the model has other item statuses:", shape.enum)
+    check(not all([check_job(client, kind, job) for job in timelines]), "every job has ended already")
+    check_waiter(client, kind, timelines)
     deadline = time.monotonic() + DEADLINE
-    while not all([check_job(client, job) for job in timelines]):
+    while not all([check_job(client, kind, job) for job in timelines]):
         check(time.monotonic() < deadline, "not every job ends")
-    check_list(client, timelines)
-    check_rejections(client, ids_of(timelines[0]))
-    check_quota(endpoint, timelines)
-    check_errors(refwatch)
-    print("boto3", boto3.__version__, "reports no error")
+    check_list(client, kind, timelines)
+    check_rejections(client, kind, kind.ids_of(timelines[0]))
+    check_quota(endpoint, kind, timelines)
+    if name == "reference_import":
+        check_errors(refwatch)
+    print(f"boto3 {boto3.__version__} reports no error for {name}")
 
 
 if __name__ == "__main__":

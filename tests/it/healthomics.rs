@@ -236,10 +236,7 @@ async fn a_truncated_or_missing_response_has_its_failure_reason() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("an address");
     let late = poll_target(&target(address, Duration::from_millis(300)).await).await.expect_err("silence");
-    assert_eq!(
-        (late.reason, late.message.as_str()),
-        (FailureReason::Timeout, "no complete response within poll.timeout")
-    );
+    assert_eq!((late.reason, late.message.as_str()), (FailureReason::Timeout, "no complete response within 300ms"));
     drop(silent);
     let refused = poll_target(&target(address, LONG).await).await.expect_err("no listener");
     assert_eq!(refused.reason, FailureReason::Connect, "{refused}");

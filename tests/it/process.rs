@@ -172,6 +172,14 @@ impl Drop for Process {
     }
 }
 
+/// `command` with a prefix, in its own environment.
+pub(crate) fn with_prefix(prefix: &[&str], command: &Command) -> Command {
+    let mut shell = Command::new(prefix[0]);
+    shell.args(&prefix[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
 /// An STS stand-in that sends these responses in turn. Returns its URL and the requests.
 pub(crate) fn serve_sts(responses: Vec<String>) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -5,8 +5,9 @@ mod online;
 use std::path::Path;
 
 use super::exit::{Exit, Failure, print, print_note};
-use crate::config::{self, Loaded};
+use crate::config::{self, DatabaseConfig, Loaded};
 use crate::core::sanitize::Sanitized;
+use crate::database::{self, OpenError};
 use crate::http::tls::Tls;
 
 #[derive(Debug, Default, clap::Args)]
@@ -29,6 +30,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
         return Err(Failure::problems_with_source(&problems));
     }
     loaded.http.tls.clone().map(Tls::load).transpose().map_err(|error| Failure::new(Exit::Config, error))?;
+    check_database(&loaded.database)?;
     let targets = match loaded.watch_list.targets().len() {
         1 => "1 target".to_owned(),
         targets => format!("{targets} targets"),
@@ -39,4 +41,14 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
         print_note(format_args!("warning: {warning}"));
     }
     if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
+}
+
+/// Checks the file of the database as the daemon does before it opens the file. Another user than the daemon's may not read it.
+fn check_database(database: &DatabaseConfig) -> Result<(), Failure> {
+    match database::inspect(&database.path) {
+        Err(OpenError::MissingDirectory { .. }) if database.is_in_user_directory() => {}
+        Err(error @ OpenError::SystemDenied { .. }) => print_note(format_args!("warning: not checked: {error}")),
+        checked => checked.map_err(Failure::config)?,
+    }
+    Ok(())
 }

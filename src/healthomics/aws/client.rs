@@ -1,16 +1,13 @@
 //! The SDK's client of one target, and its settings.
 //!
-//! Credentials come from AWS's own chain, or from the profile or role that the configuration names. A client caches them. If a
-//! HealthOmics request fails because of its credentials, the next request builds a new client, which reads them again from their
-//! source.
+//! A client caches the credentials. If a HealthOmics request fails because of its credentials, the next request builds a new client,
+//! which reads them again from their source (`credentials`).
 
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::retry::RetryConfig;
-use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_omics::Client;
@@ -18,7 +15,7 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeSerializationInterceptorContextMut,
 };
-use aws_sdk_omics::config::{ConfigBag, Credentials, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
+use aws_sdk_omics::config::{ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
 use aws_sdk_omics::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_omics::primitives::{DateTime, SdkBody};
 use aws_sdk_omics::types::ImportReferenceFilter;
@@ -28,6 +25,7 @@ use aws_types::endpoint_config::EndpointUrl;
 use http_body_util::Limited;
 use tokio::sync::Mutex;
 
+use super::credentials::CredentialFetcher;
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
 use super::{errors, responses};
@@ -53,6 +51,7 @@ pub struct AwsFactory {
 struct AwsService {
     config: TargetConfig,
     aws_region: Arc<str>,
+    credentials: CredentialFetcher,
     current: Mutex<SdkClient>,
     clock: Clock,
 }
@@ -89,13 +88,15 @@ impl ServiceFactory for AwsFactory {
     /// Credentials are fetched at the first request, not here.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
-            let sdk = sdk_config(config).await;
+            let credentials = CredentialFetcher::new(config, self.clock);
+            let sdk = sdk_config(config, &credentials).await;
             let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
             let aws_region = region.as_ref().into();
             // With the resolved region: later clients keep it, and error messages name it.
             let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
             let current = Mutex::new(SdkClient::new(&config, sdk));
-            Ok(Arc::new(AwsService { config, aws_region, current, clock: self.clock }) as Arc<dyn TargetService>)
+            Ok(Arc::new(AwsService { config, aws_region, credentials, current, clock: self.clock })
+                as Arc<dyn TargetService>)
         })
     }
 }
@@ -115,7 +116,7 @@ impl AwsService {
     async fn current_client(&self) -> SdkClient {
         let mut current = self.current.lock().await;
         if current.credentials_failed.load(Ordering::Relaxed) {
-            *current = SdkClient::new(&self.config, sdk_config(&self.config).await);
+            *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }
         current.clone()
     }
@@ -128,7 +129,7 @@ impl AwsService {
         error: &SdkError<E, HttpResponse>,
     ) -> RequestFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
-        if failure.reason == FailureReason::Credentials {
+        if matches!(failure.reason, FailureReason::Credentials | FailureReason::CredentialsUnavailable) {
             client.credentials_failed.store(true, Ordering::Relaxed);
         }
         failure
@@ -208,7 +209,7 @@ impl Intercept for EndpointAndSizeInterceptor {
     }
 }
 
-async fn sdk_config(config: &TargetConfig) -> SdkConfig {
+async fn sdk_config(config: &TargetConfig, credentials: &CredentialFetcher) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())
@@ -218,19 +219,8 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(profile) = &config.profile {
-        // With AWS's own chain, keys in the environment would override the profile.
-        let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
-        loader = loader.profile_name(profile).credentials_provider(credentials);
-    }
-    if config.simulated {
-        loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulated"));
+        loader = loader.profile_name(profile);
     }
     let sdk = loader.load().await;
-    let Some(role_arn) = &config.role_arn else { return sdk };
-    let mut role = AssumeRoleProvider::builder(role_arn).configure(&sdk).session_name("refwatch");
-    if let Some(external_id) = &config.external_id {
-        role = role.external_id(external_id);
-    }
-    let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
-    sdk.into_builder().credentials_provider(provider).build()
+    credentials.add_credentials(config, sdk).await
 }

@@ -3,6 +3,7 @@
 //! The SDK's types stay in this module. [`EndpointAndSizeInterceptor`] is public for the benchmarks.
 
 mod client;
+mod credentials;
 mod errors;
 mod identity;
 mod redact;

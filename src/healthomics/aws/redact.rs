@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex_lite::Regex;
+use regex_lite::{Captures, Regex};
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.
 static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
@@ -15,4 +15,44 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
 /// Replaces the value of each match of [`CREDENTIAL`] with `[redacted]`.
 pub(super) fn redacted(text: &str) -> String {
     CREDENTIAL.replace_all(text, "${1}[redacted]").into_owned()
+}
+
+/// Matches an assignment to a name that may be a secret's. The first group is the name and the separator.
+static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
+    let names = "secret|token|passw|passphrase|pwd|credential|signature|key|auth";
+    Regex::new(&format!(r#"(?i)((?:{names})[\w-]*["' ]*[=:]["' =:>]*(?:bearer |basic )?)[^\s&,;"'<]+"#))
+        .unwrap_or_else(|_| unreachable!("a valid pattern"))
+});
+
+/// Matches text that may be a key or a token.
+static TOKEN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("[A-Za-z0-9+/_-]{32,}=*").unwrap_or_else(|_| unreachable!("a valid pattern")));
+
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too, but not a path in lower case.
+pub(super) fn redacted_output(text: &str) -> String {
+    let text = redacted(text);
+    let text = ASSIGNMENT.replace_all(&text, "${1}[redacted]");
+    let is_path = |text: &str| text.starts_with('/') && !text.contains(|c: char| c.is_ascii_uppercase());
+    let token = |found: &Captures<'_>| if is_path(&found[0]) { found[0].to_owned() } else { "[redacted]".to_owned() };
+    TOKEN.replace_all(&text, token).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn possible_secrets_in_the_output_of_a_program_are_redacted() {
+        for (text, shown) in [
+            ("export AWS_SECRET_ACCESS_KEY=abc; done", "export AWS_SECRET_ACCESS_KEY=[redacted]; done"),
+            ("AWS_SESSION_TOKEN: 'abc'", "AWS_SESSION_TOKEN: '[redacted]'"),
+            (r#"{"client_secret": "abc", "code": 3}"#, r#"{"client_secret": "[redacted]", "code": 3}"#),
+            ("Authorization: Bearer abc", "Authorization: Bearer [redacted]"),
+            ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY is wrong", "[redacted] is wrong"),
+            ("A1B2secretC3D4E5F6G7H8I9J0K1L2M3N4O5P6==", "[redacted][redacted]"),
+            ("/usr/lib/python3/dist-packages/vault: no role", "/usr/lib/python3/dist-packages/vault: no role"),
+        ] {
+            assert_eq!(redacted_output(text), shown);
+        }
+    }
 }

@@ -48,7 +48,7 @@ faults! {
     RequestTimeoutHtml = "request_timeout_html",
     /// 403 `AccessDeniedException`.
     AccessDenied = "access_denied",
-    /// 403 `AccessDeniedException` for `ListReferenceImportJobs` only.
+    /// 403 `AccessDeniedException` for `List` operations only.
     ListDenied = "list_denied",
     /// 404 `ResourceNotFoundException`.
     NotFound = "not_found",

@@ -373,7 +373,7 @@ fn at_most_100_errors_are_reported() {
 
 #[tokio::test]
 async fn check_prints_one_line_or_all_errors() {
-    let good = directory(&[("refwatch.toml", FULL)]);
+    let good = directory(&[("refwatch.toml", FULL), ("data/notes", "")]);
     let bad = directory(&[("refwatch.toml", "include = [\"conf.d/*\"]\n"), ("conf.d/a.toml", "x = 1\ny = 2\n")]);
     let check = async |directory: &Path| check::run(&directory.join("refwatch.toml"), check::Args::default()).await;
     assert_eq!(check(good.path()).await.expect("no problems"), Exit::Done);

@@ -2,17 +2,22 @@
 //!
 //! A test for fault 14 has `fault_014` in its name. The test below compares these names with the table.
 
+mod arguments;
+mod credential_sources;
 mod credentials;
+mod database_files;
 mod hosts;
 mod http_clients;
 mod identity;
 mod listings;
 mod machine;
 mod network;
+mod processes;
 mod responses;
 mod secrets;
-mod service;
+pub(crate) mod service;
 mod start;
+mod terminals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

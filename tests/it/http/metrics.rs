@@ -41,6 +41,8 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_database_failures_total", "counter", ""),
     ("refwatch_database_up", "gauge", ""),
     ("refwatch_database_quarantined_total", "counter", ""),
+    ("refwatch_database_size_bytes", "gauge", ""),
+    ("refwatch_database_wal_bytes", "gauge", ""),
     ("refwatch_task_restarts_total", "counter", ""),
     ("refwatch_config_last_reload_successful", "gauge", ""),
     ("refwatch_config_last_reload_success_timestamp_seconds", "gauge", ""),

@@ -111,7 +111,7 @@ async fn faults_cover_wrong_content() {
     let (wrong, job) = (reply.json(), simulator.jobs().next().expect("a job"));
     check_members(&wrong);
     assert!(wrong["id"] != job.id.as_str() && wrong["id"].as_str().is_some_and(|id| id.len() == job.id.len()));
-    assert_eq!(wrong["referenceStoreId"], job.reference_store_id.as_str());
+    assert_eq!(wrong["referenceStoreId"], job.store_id.as_str());
 
     let (_, reply) = reply_with(Fault::StatusBack).await;
     assert_eq!(reply.json()["status"], "SUBMITTED");

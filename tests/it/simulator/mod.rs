@@ -14,7 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use refwatch::clock::Clock;
-use refwatch::simulator::{Options, SimulatedJob, Simulator};
+use refwatch::simulator::{Kind, Options, SimulatedJob, Simulator};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -93,13 +93,13 @@ async fn get(simulator: &Simulator, path: &str) -> Reply {
 }
 
 async fn list(simulator: &Simulator, query: &str, body: &Value) -> Reply {
-    let store = &simulator.jobs().next().expect("a job").reference_store_id;
+    let store = &simulator.jobs().next().expect("a job").store_id;
     let path = format!("/referencestore/{store}/importjobs{query}");
     send(simulator, signed(Method::POST, &path, &body.to_string())).await
 }
 
 fn path(job: &SimulatedJob) -> String {
-    format!("/referencestore/{}/importjob/{}", job.reference_store_id, job.id)
+    format!("/referencestore/{}/importjob/{}", job.store_id, job.id)
 }
 
 fn path_of_first(simulator: &Simulator) -> String {
@@ -194,7 +194,7 @@ async fn the_same_seed_gives_the_same_timelines_and_stuck_jobs_never_end() {
             let timeline = job["timeline"].as_array().expect("a timeline");
             let since_creation = |at: &Value| time(at).duration_since(time(&timeline[0]["at"])).unsigned_abs();
             let steps = timeline.iter().map(|step| (step["status"].to_string(), since_creation(&step["at"]))).collect();
-            (format!("{} {} {}", job["reference_store_id"], job["id"], job["outcome"]), steps)
+            (format!("{} {} {}", job["store_id"], job["id"], job["outcome"]), steps)
         };
         timelines.as_array().expect("jobs").iter().map(timeline_of).collect()
     }
@@ -227,7 +227,7 @@ async fn a_future_job_exists_from_its_creation_on() {
     };
     let job = tokio::time::timeout(DEADLINE, arrival).await.expect("a job arrives");
     let second = start(options).await;
-    let store = &second.jobs().next().expect("a job").reference_store_id;
+    let store = &second.jobs().next().expect("a job").store_id;
     let path = format!("/referencestore/{store}/importjob/{job}");
     assert_eq!(get(&second, &path).await.error(), (404, "ResourceNotFoundException"));
     assert!(!ids(&list(&second, "", &json!({})).await.json()).contains(&job));
@@ -313,7 +313,7 @@ async fn a_filter_selects_the_matching_jobs() {
 async fn invalid_requests_get_the_documented_error() {
     let simulator = start(options()).await;
     let job = simulator.jobs().next().expect("a job");
-    let (store, id) = (&*job.reference_store_id, &*job.id);
+    let (store, id) = (&*job.store_id, &*job.id);
     let long = "1".repeat(37);
     let invalid = [
         (400, "ValidationException", format!("/referencestore/{store}/importjob/123456789")),
@@ -348,6 +348,20 @@ async fn invalid_requests_get_the_documented_error() {
     unsigned.headers_mut().remove("authorization");
     let reply = send(&simulator, unsigned).await;
     assert_eq!(reply.error(), (403, "MissingAuthenticationTokenException"));
+}
+
+#[tokio::test]
+async fn each_kind_is_served_at_its_own_paths_only() {
+    let simulator = start(Options { kinds: Kind::ALL.to_vec(), ..options() }).await;
+    let paths = ["referencestore/{}/importjob", "sequencestore/{}/importjob", "sequencestore/{}/exportjob"];
+    let paths = paths.into_iter().chain(["sequencestore/{}/activationjob"]);
+    for (kind, path) in Kind::ALL.into_iter().zip(paths.clone()) {
+        let job = simulator.jobs().find(|job| job.kind == kind).expect("a job of each kind");
+        for other in paths.clone() {
+            let reply = get(&simulator, &format!("/{}/{}", other.replace("{}", &job.store_id), job.id)).await;
+            assert_eq!(reply.status, if other == path { 200 } else { 404 }, "{kind:?} at {other}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,6 @@ fn fault_079_a_state_directory_of_another_user_is_rejected_with_its_path_and_own
     for (database, path, owned) in [
         ("state/refwatch.db", "state/refwatch.db.lock", "state"),
         ("closed/state/refwatch.db", "closed/state", "closed"),
-        ("state/missing/refwatch.db", "state/missing", "state"),
     ] {
         let config = with_database(&config, &workspace.path(database));
         let config = workspace.write("refwatch.toml", &config);

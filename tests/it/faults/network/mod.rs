@@ -130,7 +130,7 @@ fn configuration(timeout: &str, targets: &[(&str, Simulator)]) -> String {
         let target = target(name, &format!("http://{}", simulator.address()));
         toml.push_str(&target);
         for job in simulator.jobs() {
-            toml.push_str(&watch(&format!("{name}/{}", job.id), name, &job.reference_store_id, &job.id));
+            toml.push_str(&watch(&format!("{name}/{}", job.id), name, &job.store_id, &job.id));
         }
     }
     toml
