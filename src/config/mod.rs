@@ -34,7 +34,7 @@ use tracing::Level;
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
-pub use load::{Loaded, load, load_with};
+pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
 pub use values::parse_endpoint_url;
 use watch_list::WatchList;

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{DatabaseConfig, Loaded, Problems};
+use crate::config::{DatabaseConfig, Loaded, LoadedFiles, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
@@ -94,6 +94,7 @@ impl Daemon {
         let files = std::mem::take(&mut loaded.files);
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
+        publish_files(&shared, &files, &config.database);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
         let address = config.http.listen;
@@ -228,6 +229,14 @@ fn open_database(config: &DatabaseConfig, instruments: &Instruments) -> Result<D
         database::create_directory(directory)?;
     }
     Database::open(&config.path, instruments)
+}
+
+/// Commands identify the daemon of their configuration by these paths.
+fn publish_files(shared: &SharedState, files: &LoadedFiles, database: &DatabaseConfig) {
+    let file = files.patterns.first().cloned().unwrap_or_default();
+    // An error means that the working directory is gone.
+    let config_file = std::path::absolute(&file).unwrap_or(file);
+    shared.update_daemon(|daemon| (daemon.config_file, daemon.database) = (config_file, database.path.clone()));
 }
 
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.

@@ -12,6 +12,7 @@ mod identity;
 mod listings;
 mod machine;
 mod network;
+mod own_daemon;
 mod processes;
 mod responses;
 mod secrets;
