@@ -48,6 +48,7 @@ pub struct Instruments {
     http_requests: IntCounterVec,
     pub listed_jobs_skipped: IntCounter,
     limit_exceeded: IntCounterVec,
+    pub http_login_failures: IntCounter,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -162,6 +163,10 @@ impl Instruments {
                 "Listed jobs that were skipped because they are unreadable.",
             )?,
             limit_exceeded,
+            http_login_failures: counter(
+                "refwatch_http_login_failures_total",
+                "Logins with a wrong user or password.",
+            )?,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,

@@ -4,6 +4,7 @@
 //! the rows of published watches. The status of a job is committed to the database before it is published.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch};
@@ -145,6 +146,9 @@ pub struct ConfigError {
 
 #[derive(Clone, Debug, Default)]
 pub struct DaemonStatus {
+    /// The main configuration file, absolute.
+    pub config_file: PathBuf,
+    pub database: PathBuf,
     /// When the running configuration was loaded; `None` before the first load.
     pub config_loaded_at: Option<Timestamp>,
     pub config_error: Option<ConfigError>,

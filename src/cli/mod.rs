@@ -7,6 +7,7 @@ mod demo_directory;
 mod exit;
 pub mod generate;
 pub mod history;
+mod own_daemon;
 pub mod reload;
 pub mod run;
 pub mod simulate;

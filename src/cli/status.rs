@@ -9,16 +9,16 @@ use std::time::Duration;
 use serde_json::from_slice;
 
 use super::exit::{Failure, print_note, print_to_reader};
-use super::{table, terminal};
+use super::{own_daemon, table, terminal};
 use crate::clock::Clock;
-use crate::config::{self, Config, HttpConfig, Loaded};
+use crate::config;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::client::DaemonAddress;
 use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
 use crate::http::jobs::JobInfo;
 use crate::http::stores::StoreInfo;
-use crate::http::{self, client, control, stores};
+use crate::http::{self, client, stores};
 
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -33,7 +33,7 @@ pub struct Args {
     /// Repeat every 2 seconds until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// The address of the daemon [default: http.listen of the configuration]
+    /// The address of a daemon, also of another configuration [default: the daemon of this configuration]
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
 }
@@ -42,7 +42,10 @@ pub struct Args {
 /// Returns an error if the daemon does not respond to the first request.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
-    let address = args.address.map_or_else(|| configured_address(config), DaemonAddress::Listener);
+    let address = match args.address {
+        Some(address) => DaemonAddress::Listener(address),
+        None => configured_address(config).await?,
+    };
     let redraw = args.follow && !args.json && terminal::understands_escapes(&stdout());
     let start = if redraw { REDRAW } else { "" };
     let mut text = fetch(&address, args.json, clock.now().wall).await?;
@@ -61,20 +64,12 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The listener of the daemon, or its control socket if the listener requires TLS or a password. Linux connects to loopback for a
-/// listener on `0.0.0.0` or `[::]`. If the configuration has errors, the running daemon may still be at the default address.
-fn configured_address(path: &Path) -> DaemonAddress {
-    match config::load(path) {
-        Ok(Loaded { config: Config { http, database, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
-            DaemonAddress::Socket(control::socket_path(&database.path))
-        }
-        Ok(Loaded { config, .. }) => DaemonAddress::Listener(config.http.listen.to_string()),
-        Err(problems) => {
-            let default = HttpConfig::default().listen;
-            print_note(format_args!("warning: {}: run refwatch check; connecting to {default}", problems.summary()));
-            DaemonAddress::Listener(default.to_string())
-        }
+/// The daemon of the configuration. It may still run if the file has errors by now.
+async fn configured_address(path: &Path) -> Result<DaemonAddress, Failure> {
+    if let Err(problems) = config::load(path) {
+        print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
     }
+    own_daemon::find(path).await
 }
 
 async fn fetch(address: &DaemonAddress, json: bool, now: Timestamp) -> Result<String, Failure> {

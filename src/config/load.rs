@@ -51,11 +51,19 @@ pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Proble
     load_files(path, Some(SourceText { path: extra.into(), text: text.to_owned() }))
 }
 
+/// Returns the settings of the main file, even if it has errors. An invalid or missing setting has its default.
+#[must_use]
+pub fn main_settings(path: &Path) -> Config {
+    let (source, _) = SourceText::read(path, None);
+    let (document, _) = DeTable::parse_recoverable(&source.text);
+    let root = Reader::new(&source).read_table(document.get_ref(), 0..0);
+    resolve::settings(&mut ParsedFile { source, root, problems: Vec::new() }, &directory_of(path))
+}
+
 fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems> {
     let mut stamps = Stamps::from([(path.to_owned(), stamp(path))]);
     let mut main = parse_file(SourceText::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut config = resolve::settings(&mut main, absolute.parent().unwrap_or(Path::new("/")));
+    let mut config = resolve::settings(&mut main, &directory_of(path));
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
@@ -75,6 +83,12 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     let good_files = files.into_iter().filter(|file| file.problems.is_empty());
     resolve::add_entries(&mut config, good_files.map(|file| file.root));
     Ok(Loaded { config, problems, files: LoadedFiles { patterns, stamps }, is_blank })
+}
+
+/// Relative paths in the file start here.
+fn directory_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {

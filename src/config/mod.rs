@@ -28,12 +28,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
-pub use load::{Loaded, load, load_with};
+pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
 pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
@@ -187,6 +188,10 @@ fn first_directory(environment: impl Fn(&str) -> Option<OsString>, name: &str) -
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// The URL of the status page for people, if a reverse proxy serves it.
+    pub external_url: Option<Uri>,
+    /// Host names that requests may use, in lower case.
+    pub allowed_hosts: Vec<String>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
     /// The users with access, by name. Empty: no password is required.
@@ -195,7 +200,13 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 10210).into(), tls: None, users: BTreeMap::new() }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 10210).into(),
+            external_url: None,
+            allowed_hosts: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        }
     }
 }
 

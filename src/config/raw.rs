@@ -9,9 +9,10 @@ use toml::de::DeTable;
 use super::diagnostics::{Location, Problem, SourceText};
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::values::{
-    BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
-    JobId, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Name, Password, Region,
-    RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId, TargetName, Timeout, UserName,
+    BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
+    IncludePattern, Interval, JobId, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval,
+    Name, Password, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId, TargetName, Timeout,
+    UserName,
 };
 
 tables! {
@@ -75,6 +76,10 @@ tables! {
     Http, "[http]" requires [] {
         /// The IP address and port to listen on.
         listen: Listen,
+        /// The URL of the status page for people, if a reverse proxy serves it. Its host is accepted, and its path is removed from requests.
+        external_url: ExternalUrl,
+        /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name and the host of `external_url`.
+        allowed_hosts: List<HostName>,
         /// TLS on the listener. The files are reloaded when they change.
         tls: Nested<Tls>,
         /// The users that have access, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.

@@ -118,6 +118,11 @@ pattern!(
     "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
     "must be 2 to 1224 letters, digits or characters of =,.@:/-_+"
 );
+pattern!(
+    HostName,
+    "^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$",
+    "must be a host name such as \"refwatch.lab.example\", without scheme, port and wildcard"
+);
 // HTTP basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
@@ -141,7 +146,12 @@ kind!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
     read_text(value, parse_endpoint_url, no_candidates)
 });
-kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
+kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| {
+    let rule =
+        "must be a URL such as \"https://ops.lab.example/refwatch/\", without user name, password, query and fragment";
+    read_text(value, |text| http_url(text, rule), no_candidates)
+});
+kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
@@ -341,10 +351,14 @@ fn listen_candidates(text: &str) -> Vec<String> {
 /// The rule that the URL violates.
 pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
     let rule = "must be a URL such as \"http://127.0.0.1:4566\", without user name, password, query and fragment";
+    http_url(text, rule).map(|_| text.to_owned())
+}
+
+fn http_url(text: &str, rule: &str) -> Result<Uri, String> {
     let uri: Uri = parse(text, rule)?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    check(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| text.to_owned())
+    check(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| uri)
 }
 
 #[cfg(test)]
@@ -358,6 +372,7 @@ mod tests {
         assert!(Region::convert(&string("us-gov-west-1")).is_ok());
         assert!(RoleArn::convert(&string("arn:aws-us-gov:iam::123456789012:role/lab/refwatch")).is_ok());
         assert!(ExternalId::convert(&string("lab:42")).is_ok());
+        assert!(HostName::convert(&string("refwatch.lab.example")).is_ok());
         assert!(UserName::convert(&string("prometheus")).is_ok());
     }
 }

@@ -4,6 +4,7 @@
 //! `config_watcher` loads the configuration files, `reload` applies configurations, `maintenance` does periodic work.
 
 pub mod config_watcher;
+mod host_names;
 mod maintenance;
 mod preflight;
 mod reload;
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{DatabaseConfig, Loaded, Problems};
+use crate::config::{DatabaseConfig, Loaded, LoadedFiles, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
@@ -103,6 +104,7 @@ impl Daemon {
         let files = std::mem::take(&mut loaded.files);
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
+        publish_files(&shared, &files, &config.database);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
         let main_file = files.patterns.first().cloned().unwrap_or_default();
@@ -125,7 +127,8 @@ impl Daemon {
             database: DatabaseReader::new(&config.database.path),
             renderer: Renderer::default(),
             clock,
-            host_names: tls.is_none().then(|| host_names(address)),
+            host_names: tls.is_none().then(|| host_names::allowed(&config.http, address)),
+            external_path: host_names::external_path(&config.http),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
@@ -272,6 +275,14 @@ pub fn start_blocking_threads() -> io::Result<()> {
     Ok(())
 }
 
+/// Commands identify the daemon of their configuration by these paths.
+fn publish_files(shared: &SharedState, files: &LoadedFiles, database: &DatabaseConfig) {
+    let file = files.patterns.first().cloned().unwrap_or_default();
+    // An error means that the working directory is gone.
+    let config_file = std::path::absolute(&file).unwrap_or(file);
+    shared.update_daemon(|daemon| (daemon.config_file, daemon.database) = (config_file, database.path.clone()));
+}
+
 /// Publishes the database error, extends systemd's start timeout, and waits until the next attempt is due.
 async fn wait_for_database(error: &dyn Error, shared: &SharedState, instruments: &Instruments, clock: Clock) {
     instruments.database_failures.inc();
@@ -282,17 +293,6 @@ async fn wait_for_database(error: &dyn Error, shared: &SharedState, instruments:
     }
     systemd::extend_start_timeout(&format!("not ready: database error: {error}"), OPEN_TIMEOUT);
     clock.sleep(OPEN_RETRY_DELAY).await;
-}
-
-/// The host names that requests may use besides IP addresses and `localhost`: this host's name, with and without the domain that
-/// the system reports, unless the listener is on loopback.
-fn host_names(listen: SocketAddr) -> Arc<[String]> {
-    if listen.ip().is_loopback() {
-        return [].into();
-    }
-    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-    let bare = name.split('.').next().unwrap_or_default().to_owned();
-    [name, bare].into()
 }
 
 #[cfg(test)]

@@ -90,6 +90,9 @@ pub enum ReadError {
     Open(#[from] OpenError),
     #[error("the database cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The id is from a database that was replaced.
+    #[error("no row has the id {after}: the last one is {last}; the database was replaced")]
+    UnknownRow { after: i64, last: i64 },
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

@@ -31,7 +31,7 @@ use crate::instruments::Instruments;
 pub use errors::{OpenError, ReadError, WriterError};
 pub use file::create_directory;
 pub use location::inspect;
-pub use queries::{DatabaseReader, Filter};
+pub use queries::{DatabaseReader, Filter, Limit};
 pub use tables::Row;
 
 use writer::{QueuedChange, Reply, Request, Writer};
@@ -120,7 +120,7 @@ impl Database {
 
     /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,
     /// so that changes can be committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
-    /// not know that the jobs have ended, and would poll them.
+    /// not know that the jobs have ended, and would poll them. The job with the last row keeps its rows, too.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. Earlier transactions stay committed.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, Params, Result, params_from_iter};
 use tracing::warn;
 
-use super::changes::{OF_JOB, job_values};
+use super::changes::{OF_JOB, job_values, last_row_id};
 use super::errors::{OpenError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
@@ -29,12 +30,21 @@ pub struct DatabaseReader {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// With a higher id.
+    pub after: Option<i64>,
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
     pub store_id: Option<ReferenceStoreId>,
     pub job_id: Option<ImportJobId>,
-    /// At most this many, the latest. `None`: all.
-    pub limit: Option<u32>,
+    /// `None`: all.
+    pub limit: Option<Limit>,
+}
+
+/// The maximum number of rows. Rows that cannot be read do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    First(usize),
+    Latest(usize),
 }
 
 impl Filter {
@@ -54,24 +64,36 @@ impl DatabaseReader {
     /// Reads the rows that match, in the order written.
     ///
     /// # Errors
-    /// There is no database, its schema has another version, or it cannot be read.
+    /// There is no database, its schema has another version, or it cannot be read; or no row with the id `after` was ever written.
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
-        let Filter { since, store_id, job_id, limit } = filter;
+        let Filter { after, since, store_id, job_id, limit } = filter;
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
-            ("observed_at >= ?", since.map(millisecond_text)),
-            ("store_id = ?", store_id.as_ref().map(|id| id.as_str().to_owned())),
-            ("job_id = ?", job_id.as_ref().map(|id| id.as_str().to_owned())),
+            ("id > ?", after.map(Value::Integer)),
+            ("observed_at >= ?", since.map(|since| Value::Text(millisecond_text(since)))),
+            ("store_id = ?", store_id.as_ref().map(|id| Value::Text(id.to_string()))),
+            ("job_id = ?", job_id.as_ref().map(|id| Value::Text(id.to_string()))),
         ] {
             if let Some(value) = value {
                 conditions.push(condition);
                 values.push(value);
             }
         }
-        // SQLite treats a negative limit as no limit.
-        let (conditions, limit) = (conditions.join(" AND "), limit.map_or(-1, i64::from));
-        let clauses = format!("WHERE {conditions} ORDER BY id DESC LIMIT {limit}");
-        self.in_transaction(|connection| oldest_first(select(connection, &clauses, params_from_iter(&values))))
+        let conditions = conditions.join(" AND ");
+        let (order, limit) = match limit {
+            None => ("ASC", usize::MAX),
+            Some(Limit::First(limit)) => ("ASC", *limit),
+            Some(Limit::Latest(limit)) => ("DESC", *limit),
+        };
+        let clauses = format!("WHERE {conditions} ORDER BY id {order}");
+        let (mut rows, last) = self.in_transaction(|connection| {
+            Ok((select(connection, &clauses, params_from_iter(&values), limit)?, last_row_id(connection)?))
+        })?;
+        if let Some(after) = after.filter(|after| *after > last) {
+            return Err(ReadError::UnknownRow { after, last });
+        }
+        rows.sort_by_key(|row: &Row<T>| row.id);
+        Ok(rows)
     }
 
     /// Reads the latest transitions of each job, at most `limit` of each job. The transitions of a job are in the order written.
@@ -81,12 +103,15 @@ impl DatabaseReader {
     pub fn latest_transitions(
         &self,
         jobs: &[Arc<WatchId>],
-        limit: u32,
+        limit: usize,
     ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
-        let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC LIMIT {limit}");
+        let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC");
         self.in_transaction(|connection| {
-            let rows = jobs.iter().map(|watch_id| oldest_first(select(connection, &clauses, job_values(watch_id))));
-            Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+            let mut rows = Vec::new();
+            for watch_id in jobs {
+                rows.extend(select(connection, &clauses, job_values(watch_id), limit)?.into_iter().rev());
+            }
+            Ok(rows)
         })
     }
 
@@ -120,7 +145,8 @@ fn not_ended_before(
 ) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND target = ? GROUP BY kind, job_id)";
-    let rows = select::<Transition>(connection, latest, [target_store.store.as_str(), &*target_store.target])?;
+    let rows =
+        select::<Transition>(connection, latest, [target_store.store.as_str(), &*target_store.target], usize::MAX)?;
     let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= cutoff);
     Ok(found.map(|row| Arc::new(row.watch_id)).collect())
 }
@@ -158,7 +184,7 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
 
 /// Loads the rows of a job from the table of `T`, by id.
 fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> Entry) -> Result<BTreeMap<i64, Entry>> {
-    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id))?;
+    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id), usize::MAX)?;
     Ok(rows.into_iter().map(|row| (row.id, wrap(row.value))).collect())
 }
 
@@ -203,20 +229,23 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobSta
 
 /// Fails if a table lacks one of its columns.
 pub(super) fn require_columns(connection: &Connection) -> Result<()> {
-    select::<Transition>(connection, "LIMIT 0", [])?;
-    select::<SourceTransition>(connection, "LIMIT 0", [])?;
-    select::<Detail>(connection, "LIMIT 0", [])?;
+    select::<Transition>(connection, "", [], 0)?;
+    select::<SourceTransition>(connection, "", [], 0)?;
+    select::<Detail>(connection, "", [], 0)?;
     Ok(())
 }
 
-fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params) -> Result<Vec<Row<T>>> {
+/// Returns at most `limit` rows. The SQL has no limit, because rows that cannot be read do not count.
+fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params, limit: usize) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
     // `kind` is selected only so that `require_columns` tests it.
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
         match Row::read(row) {
             Ok(row) => found.push(row),
             Err(error) => {
@@ -225,8 +254,4 @@ fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params
         }
     }
     Ok(found)
-}
-
-fn oldest_first<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {
-    rows.map(|rows| rows.into_iter().rev().collect())
 }

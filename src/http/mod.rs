@@ -14,6 +14,7 @@
 mod api;
 mod app_state;
 pub mod client;
+mod parameters;
 mod renderer;
 mod response;
 mod router;

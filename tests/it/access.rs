@@ -179,7 +179,7 @@ fn fault_119_check_reports_every_problem_that_the_start_would_find() {
 fn fault_118_a_password_is_compared_with_all_its_bytes() {
     let workspace = Workspace::new();
     let password = "a".repeat(72);
-    let hash = bcrypt::hash(&password, 4).expect("a hash");
+    let hash = bcrypt::hash(&password, 10).expect("a hash");
     let file = workspace.write("refwatch.toml", &configuration(&format!("users = {{ prometheus = \"{hash}\" }}")));
     let (_daemon, address) = workspace.daemon(&file);
     for (password, expected) in [(format!("{password}a"), "HTTP/1.1 401"), (password, "HTTP/1.1 200")] {
@@ -196,9 +196,48 @@ fn fault_118_a_password_is_compared_with_all_its_bytes() {
 }
 
 #[test]
+fn fault_145_failed_logins_are_counted_and_logged_at_a_bounded_rate_without_the_password() {
+    let workspace = Workspace::new();
+    let hash = |cost| bcrypt::hash("open sesame", cost).expect("a hash");
+    let users = format!("users = {{ ada = \"{}\", bob = \"{}\" }}", hash(10), hash(11));
+    let file = workspace.write("refwatch.toml", &configuration(&users));
+    let (daemon, address) = workspace.daemon(&file);
+    let status = |credentials: &str| {
+        let mut stream = TcpStream::connect(address).expect("a listener");
+        let authorization = BASE64_STANDARD.encode(credentials);
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {authorization}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response");
+        response
+    };
+    assert_eq!(get(address, "/").0, 401, "a request without a user is not a login");
+    let long_user = format!("{}:guess 1", "x".repeat(1000));
+    let wrong = ["ada\u{1b}[2J\n\u{202e}:guess 1", "ada:guess 2", "bob:guess 3", "carol:guess 4", &long_user];
+    for credentials in wrong {
+        assert!(status(credentials).starts_with("HTTP/1.1 401"), "{credentials}");
+    }
+    for user in ["ada", "bob"] {
+        let response = status(&format!("{user}:open sesame"));
+        assert!(response.contains("\nrefwatch_http_login_failures_total 5\n"), "{response}");
+    }
+    let log = daemon.stderr();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("event=\"login_failed\"")).collect();
+    assert!(!lines.is_empty() && lines.len() < wrong.len(), "{log}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("client=\"127.0.0.1\"") && lines[0].contains("ada"),
+        "{log}"
+    );
+    assert!(!log.contains("guess") && !log.contains("$2b$") && !log.contains(['\u{1b}', '\u{202e}']), "{log}");
+    assert!(log.lines().all(|line| line.len() < 500), "{log}");
+}
+
+#[test]
 fn only_users_are_accepted_and_no_hash_or_password_is_shown() {
     let workspace = Workspace::new();
-    let hash = bcrypt::hash("open sesame", 4).expect("a hash");
+    let hash = bcrypt::hash("open sesame", 10).expect("a hash");
     let text = configuration(&format!("users = {{ prometheus = \"{hash}\" }}"));
     let file = workspace.write("refwatch.toml", &text);
     let path = file.to_str().expect("text");
@@ -252,7 +291,7 @@ fn an_exposed_listener_causes_a_warning_in_check_and_at_start() {
     let workspace = Workspace::new();
     write_certificate(&workspace, &CertificateAuthority::new("first"), "server");
     let tls = "tls = { cert = \"server.crt\", key = \"server.key\" }";
-    let users = format!("users = {{ a = \"{}\" }}", bcrypt::hash("a", 4).expect("a hash"));
+    let users = format!("users = {{ a = \"{}\" }}", bcrypt::hash("a", 10).expect("a hash"));
     for (http, warning) in [
         (String::new(), "without authentication and encryption"),
         (tls.to_owned(), "without authentication: set http.users"),

@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
-use refwatch::database::{Database, DatabaseReader, Filter, OpenError, ReadError, Row, WriterError};
+use refwatch::database::{Database, DatabaseReader, Filter, Limit, OpenError, ReadError, Row, WriterError};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -314,9 +314,15 @@ async fn readers_see_consistent_data_during_writes_and_leave_no_files() {
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let key = id(1).key.clone();
-    assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest rows in order");
+    let numbers_with = |limit| numbers(Filter { limit: Some(limit), ..Filter::default() });
+    assert_eq!(numbers_with(Limit::Latest(2)), [199, 200], "the latest rows in order");
+    assert_eq!(numbers_with(Limit::First(2)), [1, 2]);
+    assert_eq!(numbers(Filter { after: Some(198), ..Filter::default() }), [199, 200]);
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
-    assert_eq!(numbers(Filter { store_id: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
+    assert_eq!(
+        numbers(Filter { store_id: Some(key.store), limit: Some(Limit::Latest(1)), ..Filter::default() }),
+        [200]
+    );
     assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);
     assert_eq!(db.files(), before);
 }
@@ -336,17 +342,17 @@ async fn only_jobs_that_ended_before_the_limit_are_deleted() {
     }
     for (job, from, to, seconds) in [
         (1, None, "IN_PROGRESS", 0),
-        (2, None, "FAILED", 0),
-        (2, Some("FAILED"), "IN_PROGRESS", 10),
         (3, None, "IN_PROGRESS", 10),
         (3, Some("IN_PROGRESS"), "CANCELLED", 100),
+        (2, None, "FAILED", 0),
+        (2, Some("FAILED"), "IN_PROGRESS", 10),
     ] {
         database.append(&id(job), &full_change(from, to, seconds)).await.expect("a commit");
     }
     assert_eq!(database.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
     assert_eq!(
         db.transitions(),
-        [">IN_PROGRESS", ">FAILED", "FAILED>IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED"],
+        [">IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED", ">FAILED", "FAILED>IN_PROGRESS"],
         "live, reopened and recently ended jobs"
     );
     assert_eq!((db.count("item_transitions"), db.count("details")), (10, 10));
@@ -356,6 +362,23 @@ async fn only_jobs_that_ended_before_the_limit_are_deleted() {
         "watched jobs are kept"
     );
     assert_eq!(database.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
+}
+
+#[tokio::test]
+async fn fault_143_the_id_of_a_deleted_row_is_not_used_again() {
+    let db = TestDatabase::new();
+    let ids = || db.reader().rows::<Transition>(&Filter::default()).expect("rows").iter().map(|row| row.id).collect();
+    for round in 1..=3 {
+        let database = db.open();
+        database.append(&id(round), &full_change(None, "COMPLETED", 0)).await.expect("a commit");
+        let before: Vec<i64> = ids();
+        database.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit");
+        assert_eq!(ids(), before[before.len() - 1..], "only the job with the last row is kept");
+        database.append(&id(round + 10), &transition(None, "COMPLETED", 0)).await.expect("a commit");
+        let (last, after): (i64, Vec<i64>) = (before[before.len() - 1], ids());
+        assert!(after[after.len() - 1] > last, "{before:?} {after:?}");
+        database.close().await;
+    }
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ fn fixture() -> &'static Fixture {
             database: DatabaseReader::new("/nonexistent/database".as_ref()),
             clock,
             host_names: Some([].into()),
+            external_path: "".into(),
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -32,6 +32,10 @@ pub(in crate::http) async fn config(State(state): State<AppState>) -> Response {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonInfo {
     pub version: String,
+    /// The main configuration file, absolute.
+    pub config_file: String,
+    pub database: String,
+    pub pid: u32,
     /// The reason if `/-/ready` returns 503.
     pub not_ready: Option<String>,
     pub config_loaded_at: Option<String>,
@@ -52,6 +56,9 @@ pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
     let daemon = state.shared.daemon();
     let response = DaemonInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_file: daemon.config_file.to_string_lossy().into_owned(),
+        database: daemon.database.to_string_lossy().into_owned(),
+        pid: std::process::id(),
         not_ready: daemon.ready().err(),
         config_loaded_at: daemon.config_loaded_at.map(rfc3339),
         config_error: daemon.config_error.map(|error| ConfigErrorInfo {

@@ -16,11 +16,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -36,7 +36,7 @@ use tracing::{debug, error, warn};
 
 use self::guard::guarded;
 use self::tls::Tls;
-use self::users::{Users, authenticate};
+use self::users::{ClientAddress, Users, authenticate};
 use crate::clock::Clock;
 use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
@@ -110,18 +110,21 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let clock = state.clock;
-    let authentication = from_fn_with_state(Arc::new(Users::new(users)), authenticate);
     let instruments = state.instruments.clone();
+    let users = Users::new(users, clock, instruments.clone());
+    let authentication = from_fn_with_state(Arc::new(users), authenticate);
     let counting = from_fn_with_state(instruments.clone(), count_response);
     let router = guarded(router(state.clone()).layer(authentication), state.host_names).layer(counting);
-    let server = Server { service: TowerToHyperService::new(router), instruments, clock, stop: stop.clone() };
+    let server = Server { router, instruments, clock, stop: stop.clone() };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             stream = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
-                let (server, limits) = (server.clone(), limits.under_load(connections.len()));
+                let client = Extension(ClientAddress(stream.peer_addr().ok()));
+                let server = Server { router: server.router.clone().layer(client), ..server.clone() };
+                let limits = limits.under_load(connections.len());
                 match tls.as_ref().map(|tls| tls.acceptor()) {
                     None => connections.spawn(server.serve_connection(stream, limits)),
                     Some(acceptor) => connections.spawn(async move {
@@ -159,7 +162,7 @@ async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> TcpSt
 /// The parts that every connection uses.
 #[derive(Clone)]
 struct Server {
-    service: TowerToHyperService<Router>,
+    router: Router,
     instruments: Instruments,
     clock: Clock,
     stop: CancellationToken,
@@ -189,7 +192,7 @@ impl Server {
             .header_read_timeout(limits.header_read)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX);
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), self.service));
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router)));
         let expired_or_stopped = self.stop.run_until_cancelled(self.clock.sleep(limits.connection_age));
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),

@@ -8,6 +8,7 @@ mod transitions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ struct Server {
     instruments: Instruments,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    /// Contains the database.
+    database: PathBuf,
     _directory: TempDir,
 }
 
@@ -93,10 +94,11 @@ impl Server {
             database: DatabaseReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),
+            external_path: "/refwatch".into(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Access { tls: None, users }, state, limits, stop.clone()));
-        Self { address, shared, instruments, stop, tasks, _directory: directory }
+        Self { address, shared, instruments, stop, tasks, database: path, _directory: directory }
     }
 
     /// Sends the bytes and reads until the server closes the connection.
