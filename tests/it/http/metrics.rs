@@ -48,6 +48,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_config_last_reload_success_timestamp_seconds", "gauge", ""),
     ("refwatch_build_info", "gauge", "arch,os,version"),
     ("refwatch_log_lines_dropped_total", "counter", ""),
+    ("refwatch_http_login_failures_total", "counter", ""),
     ("process_cpu_seconds_total", "counter", ""),
     ("process_open_fds", "gauge", ""),
     ("process_max_fds", "gauge", ""),
