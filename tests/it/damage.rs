@@ -97,7 +97,8 @@ async fn damaged_inputs() -> ([Files; 2], String) {
     for job in (0..JOBS).step_by(3) {
         database.append(&id(job), &transition(Some("IN_PROGRESS"), "FAILED", 1)).await.expect("a commit");
     }
-    assert_eq!(database.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 13);
+    // Without the watched job and the job with the last row.
+    assert_eq!(database.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 12);
     database.close().await;
     let database = db.open();
     for job in (0..JOBS).step_by(4) {

@@ -1,10 +1,11 @@
 //! Fault 139: commands use the daemon of their configuration file, never another one.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::disk_faults::skipped;
 use crate::process::{Process, Workspace, json};
@@ -21,8 +22,12 @@ fn configuration(workspace: &Workspace, name: &str, database: &str, listen: Sock
     workspace.write(&format!("{name}.toml"), &text)
 }
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+/// Starts the daemon of a new configuration, whose `listen` is the address of the daemon afterwards.
+fn daemon(workspace: &Workspace, name: &str) -> (PathBuf, Process, SocketAddr) {
+    let database = format!("{name}.db");
+    let file = configuration(workspace, name, &database, "127.0.0.1:0".parse().expect("an address"));
+    let (process, address) = workspace.daemon(&file);
+    (configuration(workspace, name, &database, address), process, address)
 }
 
 fn command(workspace: &Workspace, config: &Path, command: &str) -> (i32, String, String) {
@@ -32,9 +37,7 @@ fn command(workspace: &Workspace, config: &Path, command: &str) -> (i32, String,
 #[test]
 fn fault_139_status_shows_the_jobs_of_its_own_daemon_even_if_the_file_has_errors() {
     let workspace = Workspace::new();
-    let port = free_port();
-    let other = configuration(&workspace, "other", "other.db", port);
-    let (other_daemon, _) = workspace.daemon(&other);
+    let (other, other_daemon, port) = daemon(&workspace, "other");
     // The listener of this file is the other daemon's.
     let own = configuration(&workspace, "own", "own.db", port);
     let text = fs::read_to_string(&own).expect("a file");
@@ -48,10 +51,10 @@ fn fault_139_status_shows_the_jobs_of_its_own_daemon_even_if_the_file_has_errors
 
     fs::write(&own, text.replace(&port.to_string(), "127.0.0.1:0")).expect("a file");
     let (own_daemon, address) = workspace.daemon(&own);
-    let daemon = json(address, "/api/v1/daemon");
-    assert_eq!(daemon["config_file"], own.to_str().expect("text"));
-    assert_eq!(daemon["database"], workspace.path("own.db").to_str().expect("text"));
-    assert_eq!(daemon["pid"], own_daemon.pid());
+    let shown = json(address, "/api/v1/daemon");
+    assert_eq!(shown["config_file"], own.to_str().expect("text"));
+    assert_eq!(shown["database"], workspace.path("own.db").to_str().expect("text"));
+    assert_eq!(shown["pid"], own_daemon.pid());
     let link = workspace.path("link.toml");
     std::os::unix::fs::symlink(&own, &link).expect("a link");
     for (text, warns) in [
@@ -94,10 +97,12 @@ fn status_as_nobody(workspace: &Workspace, config: &Path) -> Option<(i32, String
     // `nobody` may not read the build directory.
     let program = workspace.path("refwatch");
     if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_refwatch"), &program).expect("a copy");
+        // Not `fs::copy`: a process that another test starts at this moment would inherit the open file, which then cannot be executed.
+        let copied = Command::new("cp").args([Path::new(env!("CARGO_BIN_EXE_refwatch")), &program]).status();
+        assert!(copied.expect("cp").success());
     }
     fs::set_permissions(workspace.path(""), fs::Permissions::from_mode(0o755)).expect("our directory");
-    let mut command = std::process::Command::new(program);
+    let mut command = Command::new(program);
     command.args(["--config", config.to_str().expect("text"), "status"]).uid(NOBODY).gid(NOBODY);
     let mut process: Process = workspace.spawn(command);
     let status = process.end().code().expect("an exit status");
@@ -107,10 +112,8 @@ fn status_as_nobody(workspace: &Workspace, config: &Path) -> Option<(i32, String
 #[test]
 fn fault_139_without_permission_for_the_socket_only_the_own_daemon_is_asked_at_its_listener() {
     let workspace = Workspace::new();
-    let port = free_port();
-    let own = configuration(&workspace, "own", "own.db", port);
+    let (own, _daemon, port) = daemon(&workspace, "own");
     let other = configuration(&workspace, "other", "other.db", port);
-    let (_daemon, _) = workspace.daemon(&own);
     let Some((status, shown, error)) = status_as_nobody(&workspace, &own) else { return };
     assert!(status == 0 && shown.contains("own "), "{shown}{error}");
     let Some((status, shown, error)) = status_as_nobody(&workspace, &other) else { return };

@@ -145,12 +145,20 @@ fn fault_148_reload_prints_no_control_characters() {
     let workspace = Workspace::new();
     let file = workspace.write("refwatch.toml", "[database]\npath = \"refwatch.db\"\n");
     let socket = UnixListener::bind(workspace.path("refwatch.db.sock")).expect("a socket");
+    let daemon = serde_json::json!({"version": "", "config_file": file, "database": "", "pid": 1}).to_string();
     std::thread::spawn(move || {
-        for (stream, status) in socket.incoming().map_while(Result::ok).zip(["200 OK", "422 No", "500 No"]) {
-            let mut stream = stream;
+        let mut statuses = ["200 OK", "422 No", "500 No"].into_iter();
+        for mut stream in socket.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
             // The test fails below if nothing is read or written.
-            drop(stream.read(&mut [0; 4096]));
-            drop(stream.write_all(response(status, "", "one\u{1b}[2J\ntwo\n").as_bytes()));
+            drop(stream.read(&mut request));
+            // Each reload first asks whose daemon responds.
+            let response = if request.starts_with(b"GET") {
+                response("200 OK", "", &daemon)
+            } else {
+                response(statuses.next().expect("three reloads"), "", "one\u{1b}[2J\ntwo\n")
+            };
+            drop(stream.write_all(response.as_bytes()));
         }
     });
     for expected in [0, 78, 1] {

@@ -51,6 +51,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_listed_jobs_skipped_total", "counter", ""),
     ("refwatch_limit_exceeded_total", "counter", "limit"),
     ("refwatch_log_lines_dropped_total", "counter", ""),
+    ("refwatch_http_login_failures_total", "counter", ""),
     ("process_cpu_seconds_total", "counter", ""),
     ("process_open_fds", "gauge", ""),
     ("process_max_fds", "gauge", ""),
