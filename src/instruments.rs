@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
+use crate::core::limits::Limit;
 
 /// Seconds, from a response over loopback to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -26,16 +29,27 @@ const LABELS: [&str; 2] = ["target", "operation"];
 
 const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
 
+/// The statuses of HTTP responses that refwatch sends. Any other status is counted as [`OTHER_CODE`].
+const HTTP_CODES: [u16; 10] = [200, 400, 401, 404, 405, 413, 421, 431, 500, 503];
+
+const OTHER_CODE: &str = "other";
+
 /// Every instrument of the daemon. Clones share the same values.
 #[derive(Clone, Debug)]
 pub struct Instruments {
     pub database_commits: IntCounter,
     pub database_failures: IntCounter,
     pub database_quarantined: IntCounter,
+    pub database_size: IntGauge,
+    pub database_wal: IntGauge,
     pub task_restarts: IntCounter,
     /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
+    http_requests: IntCounterVec,
+    pub listed_jobs_skipped: IntCounter,
+    limit_exceeded: IntCounterVec,
+    pub http_login_failures: IntCounter,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -84,9 +98,11 @@ impl OperationInstruments {
 impl Instruments {
     /// # Errors
     /// Returns an error only if the code below has an invalid or duplicate metric name.
+    #[expect(clippy::too_many_lines, reason = "a few lines for each metric")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &LABELS));
         let options =
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
@@ -106,31 +122,89 @@ impl Instruments {
             "Time from when a request is due to its permit.",
             QUOTA_WAIT_BUCKETS,
         );
-        let transitions =
-            Opts::new("refwatch_transitions_total", "Transitions committed since the start of the process.");
-        let requests =
-            Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
-        let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
-        Ok(Self {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let instruments = Self {
             database_commits: counter("refwatch_database_commits_total", "Successful commits to the database.")?,
             database_failures: counter("refwatch_database_failures_total", "Failed commits to the database.")?,
             database_quarantined: counter(
                 "refwatch_database_quarantined_total",
                 "Damaged databases that this process moved to quarantine at its start.",
             )?,
+            database_size: gauge(
+                "refwatch_database_size_bytes",
+                "Size of the database file, without its write-ahead log.",
+            )?,
+            database_wal: gauge(
+                "refwatch_database_wal_bytes",
+                "Size of the write-ahead log. It grows while a reader stays in a transaction.",
+            )?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
-            transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
-            api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
-            api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
+            http_requests: counters(
+                "refwatch_http_requests_total",
+                "Responses of the listener by status, rejected requests included.",
+                &["code"],
+            )?,
+            listed_jobs_skipped: counter(
+                "refwatch_listed_jobs_skipped_total",
+                "Listed jobs that were skipped because they are unreadable.",
+            )?,
+            limit_exceeded: counters(
+                "refwatch_limit_exceeded_total",
+                "How often AWS HealthOmics exceeded a limit of refwatch.",
+                &["limit"],
+            )?,
+            http_login_failures: counter(
+                "refwatch_http_login_failures_total",
+                "Logins with a wrong user or password.",
+            )?,
+            transitions: counters(
+                "refwatch_transitions_total",
+                "Transitions committed since the start of the process.",
+                &["target", "kind", "to"],
+            )?,
+            api_requests: counters(
+                "refwatch_api_requests_total",
+                "Requests sent to AWS HealthOmics, failed ones included.",
+                &LABELS,
+            )?,
+            api_request_failures: counters(
+                "refwatch_api_request_failures_total",
+                "Failed requests to AWS HealthOmics.",
+                &FAILURE_LABELS,
+            )?,
             api_request_duration: histograms(request_duration)?,
             quota_wait: histograms(quota_wait)?,
             quota_allowed: gauges("refwatch_quota_allowed_requests_per_second", "The present request rate.")?,
             quota_configured: gauges("refwatch_quota_configured_requests_per_second", "The configured request rate.")?,
             registry: registry.clone(),
             operations: Arc::default(),
-        })
+        };
+        instruments.create_closed_sets();
+        Ok(instruments)
+    }
+
+    /// Creates the series whose labels are known, so that they exist before their first event.
+    fn create_closed_sets(&self) {
+        for limit in Limit::ALL {
+            drop(self.limit_exceeded.with_label_values(&[limit.label()]));
+        }
+        for code in HTTP_CODES.map(|code| code.to_string()).iter().map(String::as_str).chain([OTHER_CODE]) {
+            drop(self.http_requests.with_label_values(&[code]));
+        }
+    }
+
+    /// Counts a response of the listener.
+    pub fn count_http_response(&self, status: u16) {
+        let code = if HTTP_CODES.contains(&status) { &*status.to_string() } else { OTHER_CODE };
+        self.http_requests.with_label_values(&[code]).inc();
+    }
+
+    pub fn count_exceeded(&self, limit: Limit) {
+        self.limit_exceeded.with_label_values(&[limit.label()]).inc();
     }
 
     pub fn count_transition(&self, target: &str, kind: JobKind, to: &JobStatus) {

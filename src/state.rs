@@ -4,6 +4,7 @@
 //! the rows of published watches. The status of a job is committed to the database before it is published.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch};
@@ -145,6 +146,9 @@ pub struct ConfigError {
 
 #[derive(Clone, Debug, Default)]
 pub struct DaemonStatus {
+    /// The main configuration file, absolute.
+    pub config_file: PathBuf,
+    pub database: PathBuf,
     /// When the running configuration was loaded; `None` before the first load.
     pub config_loaded_at: Option<Timestamp>,
     pub config_error: Option<ConfigError>,
@@ -218,14 +222,6 @@ impl SharedState {
         let mut inner = self.write();
         let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, missed: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
-    }
-
-    /// Marks a watch as parked and removes its next poll.
-    pub fn park(&self, id: &WatchId, reason: String) {
-        if let Some(watch) = self.write().watches.get_mut(id) {
-            let watch = Arc::make_mut(watch);
-            (watch.state, watch.next_poll) = (WatchState::Parked(reason), None);
-        }
     }
 
     pub fn remove_store(&self, id: &TargetStore) {

@@ -9,7 +9,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::exit::{Failure, print, print_note};
+use super::demo_directory::DemoDirectory;
+use super::exit::{Failure, print, print_note, print_to_reader};
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
@@ -41,12 +42,12 @@ pub struct Args {
 /// # Errors
 /// Returns an error if the simulator or the daemon cannot start, or if the daemon fails.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let mut signals = Signals::install().map_err(Failure::running)?;
+    let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
     let options = Options { jobs: args.jobs, mean: MEAN_DURATION, ..Options::default() };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
-    let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
-    let file = directory.path().join("refwatch.toml");
+    let directory = DemoDirectory::create().map_err(Failure::running)?;
+    let file = directory.configuration();
     simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
     let load_config = Arc::new(move || load(&file, args.listen));
     let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
@@ -80,28 +81,31 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     simulator.stop().await;
     ended?;
     print(summary(&shared))?;
-    directory.close().map_err(Failure::running)
+    directory.remove().map_err(Failure::running)
 }
 
-/// Prints published transitions until the daemon has stopped. Cancel safe.
+/// Prints published transitions until the daemon has stopped or standard output cannot be written. Cancel safe.
 async fn print_transitions(transitions: &mut Receiver<Arc<TransitionEvent>>) {
     loop {
         match transitions.recv().await {
-            Ok(event) => print_transition(&event),
+            Ok(event) => match print_to_reader(line(&event)) {
+                Ok(true) => {}
+                // The summary at the end reports the error.
+                Ok(false) | Err(_) => return,
+            },
             Err(RecvError::Lagged(missed)) => print_note(format_args!("{missed} transitions are not shown")),
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-fn print_transition(event: &TransitionEvent) {
+fn line(event: &TransitionEvent) -> String {
     let transition = &event.transition;
     let from = transition.from.as_ref().map_or("", JobStatus::as_str);
     let message = transition.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
     let time = transition.observed_at.strftime("%H:%M:%S");
     let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = event.name, to = transition.to);
-    // The demo continues without standard output.
-    drop(print(format_args!("{}\n", Sanitized(&line))));
+    format!("{}\n", Sanitized(&line))
 }
 
 /// Returns once all jobs have ended, but not before `ends_at`. Without `ends_at` it never returns.

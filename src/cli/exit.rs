@@ -8,8 +8,10 @@ use std::path::Path;
 
 use tracing::Level;
 
+use super::terminal::understands_escapes;
 use crate::config::{self, Loaded, Problems};
 use crate::core::sanitize::Sanitized;
+use crate::daemon::PreflightError;
 use crate::logging::journal;
 
 /// The exit statuses. Scripts and the systemd unit depend on them.
@@ -60,8 +62,23 @@ impl Failure {
         if !io::stderr().is_terminal() {
             return Self::problems(problems);
         }
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colours = !no_colour && understands_escapes(&io::stderr());
         Self { exit: Exit::Config, message: problems.render(colours) }
+    }
+
+    /// One line per problem of the configuration.
+    #[must_use]
+    pub fn preflight(error: &PreflightError) -> Self {
+        match error {
+            PreflightError::Config(errors) => {
+                let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
+                Self { exit: Exit::Config, message: lines.join("\n") }
+            }
+            // A restart may help.
+            PreflightError::FilesTimeout { .. } | PreflightError::Target(_) => Self::running(error),
+            PreflightError::Panicked(_) => Self::new(Exit::InternalError, error),
+        }
     }
 
     pub fn new(exit: Exit, error: impl Display) -> Self {
@@ -80,12 +97,19 @@ pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
 /// # Errors
 /// Returns an error if the write fails, but not for a closed pipe (`refwatch history | head`).
 pub(super) fn print(text: impl Display) -> Result<(), Failure> {
+    print_to_reader(text).map(drop)
+}
+
+/// Writes a result to standard output. Returns false if it is a closed pipe: a command that prints until it is stopped then ends.
+///
+/// # Errors
+/// Returns an error if the write fails.
+pub(super) fn print_to_reader(text: impl Display) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::running(format_args!("cannot write to standard output: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::running(format_args!("cannot write to standard output: {error}"))),
     }
 }
 

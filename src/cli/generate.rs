@@ -3,11 +3,10 @@
 use std::iter;
 use std::path::Path;
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::CommandLine;
 use super::exit::{Failure, print};
 use crate::config;
 
@@ -21,7 +20,7 @@ pub fn schema() -> Result<(), Failure> {
 /// Returns an error if standard output cannot be written.
 pub fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), env!("CARGO_PKG_NAME"), &mut script);
+    clap_complete::generate(shell, &mut super::definition(), env!("CARGO_PKG_NAME"), &mut script);
     print(String::from_utf8_lossy(&script))
 }
 
@@ -30,7 +29,7 @@ pub fn completions(shell: Shell) -> Result<(), Failure> {
 /// # Errors
 /// Returns an error if a page cannot be written.
 pub fn man(directory: Option<&Path>) -> Result<(), Failure> {
-    let mut refwatch = CommandLine::command();
+    let mut refwatch = super::definition();
     refwatch.build();
     let page = |command: &Command| Man::new(command.clone()).source(concat!("refwatch ", env!("CARGO_PKG_VERSION")));
     let Some(directory) = directory else {

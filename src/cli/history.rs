@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::exit::{Failure, load, print, print_note};
-use super::table;
+use super::{table, terminal};
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::sanitize::{Sanitized, excerpt};
@@ -50,7 +50,7 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     if rows.is_empty() {
         print_note("no transition matches");
     }
-    print(if args.json { json(&rows)? } else { table(&rows, table::width()) })
+    print(if args.json { json(&rows)? } else { table(&rows, terminal::width()) })
 }
 
 /// One line per transition, and AWS's message under it. Untrusted text is sanitized.

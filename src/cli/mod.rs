@@ -3,22 +3,32 @@
 pub mod add;
 pub mod check;
 pub mod demo;
+mod demo_directory;
 mod exit;
 pub mod generate;
 pub mod history;
+mod own_daemon;
 pub mod reload;
 pub mod run;
 pub mod simulate;
 pub mod status;
 mod table;
+mod terminal;
 pub mod wait;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::daemon::signals::end_process_1_on_signals;
+
 pub use exit::{Exit, Failure, log_fatal};
+
+/// The commands that read no configuration. They reject `--config`, and their help does not show it.
+const WITHOUT_CONFIGURATION: [&str; 6] = ["completions", "demo", "man", "schema", "simulate", "wait"];
 
 /// Watches AWS HealthOmics reference import jobs until they end.
 #[derive(Debug, Parser)]
@@ -74,12 +84,47 @@ pub enum Command {
     },
 }
 
+/// The definition of the command line, for the parser, the completions and the manual pages.
+fn definition() -> clap::Command {
+    let definition = CommandLine::command();
+    let hidden = definition.get_arguments().find(|argument| argument.get_id() == "config").cloned();
+    let hidden = hidden.map(|config| config.hide(true));
+    definition.mut_subcommands(|command| {
+        let is_without = WITHOUT_CONFIGURATION.contains(&command.get_name());
+        // clap adds a global argument to the commands that do not have it.
+        command.args(hidden.iter().filter(|_| is_without))
+    })
+}
+
 impl CommandLine {
+    /// Parses the arguments of this process.
+    ///
+    /// # Errors
+    /// Wrong use, or a request for help or for the version.
+    pub fn from_arguments() -> Result<Self, clap::Error> {
+        let colour = if terminal::has_type() { ColorChoice::Auto } else { ColorChoice::Never };
+        let mut command = definition().color(colour);
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        let command_line = Self::from_arg_matches(&matches)?;
+        let is_given = matches.value_source("config") == Some(ValueSource::CommandLine);
+        match matches.subcommand_name() {
+            Some(name) if is_given && WITHOUT_CONFIGURATION.contains(&name) => {
+                let message = format!("refwatch {name} reads no configuration: remove --config");
+                Err(command.error(ErrorKind::ArgumentConflict, message))
+            }
+            _ => Ok(command_line),
+        }
+    }
+
     /// Runs the command and returns its exit status.
     ///
     /// # Errors
     /// Returns an exit status and a message for standard error.
     pub async fn run(self) -> Result<Exit, Failure> {
+        // `run`, `demo` and `simulate` handle signals themselves.
+        if !matches!(self.command, Command::Run | Command::Demo(_) | Command::Simulate(_)) {
+            end_process_1_on_signals().map_err(Failure::running)?;
+        }
         match self.command {
             Command::Check(args) => return Box::pin(check::run(&self.config, args)).await,
             Command::Wait(args) => return wait::run(args).await,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::add::temporary_file;
-use super::exit::{Exit, Failure, print};
-use crate::daemon::signals::{SignalAction, Signals};
+use super::exit::{Failure, print};
+use crate::daemon::signals::Signals;
 use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator};
 
 /// Ten times the longest supported watch list.
@@ -64,10 +64,7 @@ fn fault_help() -> String {
 /// # Errors
 /// Returns an error if it cannot listen on the address or cannot write the configuration.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    if args.config_out.is_some() && args.kind != [Kind::ReferenceImport] {
-        return Err(Failure::new(Exit::Usage, "--config-out supports only --kind reference_import"));
-    }
-    let mut signals = Signals::install().map_err(Failure::running)?;
+    let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
     let options = Options {
         jobs: args.jobs,
         stuck: args.stuck,
@@ -96,7 +93,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     print(text)?;
 
-    while signals.next().await == SignalAction::Reload {}
+    signals.next().await;
     simulator.stop().await;
     Ok(())
 }
@@ -133,13 +130,18 @@ endpoint_url = "http://{}"
         simulator.address()
     );
     if options.arrivals_per_minute > 0.0 {
-        let stores: BTreeSet<&str> = simulator.jobs().map(|job| &*job.store_id).collect();
-        toml.extend(stores.iter().map(|store| format!("\n[[store]]\nreference_store_id = \"{store}\"\n")));
+        let stores: BTreeSet<_> = simulator.jobs().map(|job| (job.kind.store_key(), &*job.store_id)).collect();
+        toml.extend(stores.iter().map(|(key, id)| format!("\n[[store]]\n{key} = \"{id}\"\n")));
         return toml;
     }
     toml.extend(simulator.jobs().map(|job| {
-        let (name, store, id) = (&job.name, &job.store_id, &job.id);
-        format!("\n[[job]]\nname = \"{name}\"\nreference_store_id = \"{store}\"\nid = \"{id}\"\n")
+        let SimulatedJob { name, kind, store_id, id } = job;
+        let kind_line = match kind {
+            Kind::ReferenceImport => String::new(),
+            kind => format!("kind = \"{}\"\n", kind.name()),
+        };
+        let key = kind.store_key();
+        format!("\n[[job]]\nname = \"{name}\"\n{kind_line}{key} = \"{store_id}\"\nid = \"{id}\"\n")
     }));
     toml
 }

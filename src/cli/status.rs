@@ -1,24 +1,24 @@
 //! `refwatch status`: shows every watch of the running daemon as a table. The data comes from the daemon's API.
 
-use std::error::Error;
-use std::io::{IsTerminal as _, stdout};
+use std::fmt::Display;
+use std::io::stdout;
 use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::from_slice;
 
-use super::exit::{Failure, print, print_note};
-use super::table;
+use super::exit::{Failure, print_note, print_to_reader};
+use super::{own_daemon, table, terminal};
 use crate::clock::Clock;
-use crate::config::{self, Config, HttpConfig, Loaded};
+use crate::config;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::client::DaemonAddress;
 use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
 use crate::http::jobs::JobInfo;
 use crate::http::stores::StoreInfo;
-use crate::http::{self, client, control, stores};
+use crate::http::{self, client, stores};
 
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -33,7 +33,7 @@ pub struct Args {
     /// Repeat every 2 seconds until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// The address of the daemon [default: http.listen of the configuration]
+    /// The address of a daemon, also of another configuration [default: the daemon of this configuration]
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
 }
@@ -42,52 +42,54 @@ pub struct Args {
 /// Returns an error if the daemon does not respond to the first request.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
-    let address = args.address.map_or_else(|| configured_address(config), DaemonAddress::Listener);
-    let redraw = args.follow && !args.json && stdout().is_terminal();
+    let address = match args.address {
+        Some(address) => DaemonAddress::Listener(address),
+        None => configured_address(config).await?,
+    };
+    let redraw = args.follow && !args.json && terminal::understands_escapes(&stdout());
+    let start = if redraw { REDRAW } else { "" };
     let mut text = fetch(&address, args.json, clock.now().wall).await?;
-    loop {
-        print(format_args!("{}{text}", if redraw { REDRAW } else { "" }))?;
-        if !args.follow {
-            return Ok(());
-        }
+    while print_to_reader(format_args!("{start}{text}"))? && args.follow {
         clock.sleep(FOLLOW_INTERVAL).await;
         // The daemon may restart: an error is shown and the next request is sent as usual.
-        text = fetch(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| failure.message + "\n");
+        text = fetch(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| {
+            if args.json {
+                print_note(&failure.message);
+                String::new()
+            } else {
+                failure.message + "\n"
+            }
+        });
     }
+    Ok(())
 }
 
-/// The listener of the daemon, or its control socket if the listener requires TLS or a password. Linux connects to loopback for a
-/// listener on `0.0.0.0` or `[::]`. If the configuration has errors, the running daemon may still be at the default address.
-fn configured_address(path: &Path) -> DaemonAddress {
-    match config::load(path) {
-        Ok(Loaded { config: Config { http, database, .. }, .. }) if http.tls.is_some() || !http.users.is_empty() => {
-            DaemonAddress::Socket(control::socket_path(&database.path))
-        }
-        Ok(Loaded { config, .. }) => DaemonAddress::Listener(config.http.listen.to_string()),
-        Err(problems) => {
-            let default = HttpConfig::default().listen;
-            print_note(format_args!("warning: {}: run refwatch check; connecting to {default}", problems.summary()));
-            DaemonAddress::Listener(default.to_string())
-        }
+/// The daemon of the configuration. It may still run if the file has errors by now.
+async fn configured_address(path: &Path) -> Result<DaemonAddress, Failure> {
+    if let Err(problems) = config::load(path) {
+        print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
     }
+    own_daemon::find(path).await
 }
 
 async fn fetch(address: &DaemonAddress, json: bool, now: Timestamp) -> Result<String, Failure> {
-    let failure = |error: &dyn Error| {
+    let failure = |error: &dyn Display| {
         Failure::running(format_args!(
             "cannot read the status from {address}: {error}: check systemctl status refwatch, or set --address"
         ))
     };
     let get = async |path| client::get(address, path).await.map_err(|error| failure(&error));
-    let watches = get("/api/v1/jobs").await?;
-    if json {
-        return Ok(format!("{}\n", String::from_utf8_lossy(&watches)));
-    }
-    let (stores, daemon) = (get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
-    let parsed = || Ok((from_slice(&watches)?, from_slice(&stores)?, from_slice(&daemon)?));
+    let (jobs, stores, daemon) =
+        (get("/api/v1/jobs").await?, get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
+    // All three are parsed in each format: another program may listen at this address.
+    let parsed = || Ok((from_slice(&jobs)?, from_slice(&stores)?, from_slice(&daemon)?));
     let (watches, stores, daemon): (Vec<JobInfo>, Vec<StoreInfo>, DaemonInfo) =
-        parsed().map_err(|error: serde_json::Error| failure(&error))?;
-    Ok(errors(&daemon) + &watch_table(&watches, &stores, now, table::width()))
+        parsed().map_err(|error: serde_json::Error| failure(&format_args!("not a response of refwatch: {error}")))?;
+    if json {
+        let json = serde_json::to_string(&watches).map_err(Failure::running)?;
+        return Ok(format!("{}\n", Sanitized(&json)));
+    }
+    Ok(errors(&daemon) + &watch_table(&watches, &stores, now, terminal::width()))
 }
 
 /// The errors of the daemon and an empty line; nothing if there are none.

@@ -1,6 +1,5 @@
 //! Formats tables for a terminal: one line per row, and an optional note under it.
 
-use std::io::stdout;
 use std::iter;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -8,14 +7,6 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::core::sanitize::excerpt;
 
 const NOTE_INDENT: &str = "   ";
-
-/// Without a terminal, lines are not cut.
-const UNLIMITED_WIDTH: usize = usize::MAX;
-
-/// The width of the terminal, in columns.
-pub(super) fn width() -> usize {
-    rustix::termios::tcgetwinsize(stdout()).map_or(UNLIMITED_WIDTH, |size| usize::from(size.ws_col))
-}
 
 /// Notes are cut to `width`. Rows are never cut, because half a name or half a status is useless. The caller sanitizes both.
 pub(super) fn lines<const N: usize>(

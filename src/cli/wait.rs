@@ -2,22 +2,24 @@
 //!
 //! It needs no daemon, no configuration and no database. It polls with the pacing and the backoff of the daemon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::stderr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
 use super::exit::{Exit, Failure, print, print_note};
+use super::terminal;
 use crate::clock::Clock;
-use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
+use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
-use crate::healthomics::{AwsFactory, Target};
+use crate::healthomics::{AwsFactory, Target, TargetError};
 use crate::instruments::Instruments;
 use crate::tasks::job_watcher::Poller;
 use crate::tasks::registry::WatcherSlot;
@@ -25,7 +27,7 @@ use crate::tasks::registry::WatcherSlot;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit status: 0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 124 \
-                        timed out. Each job's last status goes to standard output."
+                  timed out. Standard output has one line per job: its last status, and AWS's message unless it is COMPLETED."
 )]
 pub struct Args {
     /// The jobs, each as `REFERENCE_STORE_ID/IMPORT_JOB_ID`
@@ -35,21 +37,22 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
     timeout: Duration,
     /// The AWS region [default: as in AWS's configuration files and environment]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_region)]
     region: Option<String>,
     /// A profile of the AWS configuration files
-    #[arg(long)]
+    #[arg(long, value_parser = parse_profile_name)]
     profile: Option<String>,
     /// Send requests to this URL instead of AWS's endpoint
-    #[arg(long, value_name = "URL", value_parser = parse_endpoint_url)]
+    // Parsed later: an error of clap quotes the value, which may contain a password.
+    #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
 }
 
 /// How the wait for a job ended.
 enum End {
-    Job(JobStatus),
-    /// Contains the last known status.
-    TimedOut(Option<JobStatus>),
+    Job(Arc<JobState>),
+    /// Contains the last known state.
+    TimedOut(Option<Arc<JobState>>),
     /// The job cannot be polled, for this reason.
     Failed(String),
 }
@@ -59,44 +62,94 @@ enum End {
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
+    let endpoint_url = args.endpoint_url.map(|url| parse_endpoint_url(&url)).transpose();
+    let endpoint_url = endpoint_url.map_err(|rule| Failure::new(Exit::Usage, format_args!("--endpoint-url {rule}")))?;
     let target = TargetConfig {
         region: args.region,
         profile: args.profile,
-        endpoint_url: args.endpoint_url,
+        endpoint_url,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
-    let target = Target::new(&target, &AwsFactory::new(clock), clock, &instruments).await.map_err(Failure::config)?;
+    let target =
+        Target::new(&target, &AwsFactory::new(clock), clock, &instruments).await.map_err(|error| match error {
+            TargetError::NoRegion(_) => {
+                Failure::config("no AWS region: set --region, AWS_REGION, or a region in the AWS profile")
+            }
+            error @ TargetError::Invalid(_) => Failure::config(error),
+            error @ TargetError::FilesTimeout(_) => Failure::running(error),
+        })?;
     let target = Arc::new(target);
     let deadline = clock.now().monotonic + args.timeout;
     let policy = PollConfig::default().policy();
-    // It draws nothing unless standard error is a terminal.
-    let progress = MultiProgress::new();
+    let draws = terminal::understands_escapes(&stderr());
+    let drawn_on = if draws { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let progress = MultiProgress::with_draw_target(drawn_on);
+    let jobs: BTreeSet<JobKey> = args.jobs.into_iter().collect();
+    let job_count = jobs.len();
     let mut waits = JoinSet::new();
-    for key in args.jobs.into_iter().collect::<BTreeSet<_>>() {
+    for key in jobs {
         let (target, bar) = (Arc::clone(&target), progress.add(ProgressBar::new_spinner()));
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
         let poller = Poller::new(target, id.into(), policy, None, WatcherSlot::default(), fastrand::u64(..));
-        waits.spawn(async move { (wait_for_end(poller, &key, &bar, clock, deadline).await, key) });
+        waits.spawn(async move {
+            let end = wait_for_end(poller, &key, &bar, clock, deadline).await;
+            // The result is printed in its place.
+            bar.finish_and_clear();
+            (end, key)
+        });
     }
-    let mut exit = Exit::Done;
+    let (mut exit, mut not_ended) = (Exit::Done, BTreeMap::new());
     while let Some(joined) = waits.join_next().await {
         let (end, key) = joined.map_err(Failure::running)?;
-        let (status, job_exit) = match end {
-            End::Job(JobStatus::Completed) => (Some(JobStatus::Completed.to_string()), Exit::Done),
-            End::Job(status) => (Some(status.to_string()), Exit::NotCompleted),
-            End::TimedOut(None) => (Some("not seen".to_owned()), Exit::TimedOut),
-            End::TimedOut(Some(status)) => (Some(status.to_string()), Exit::TimedOut),
-            End::Failed(reason) => {
-                progress.suspend(|| print_note(format_args!("error: {key}: {reason}")));
-                (None, Exit::Failed)
-            }
-        };
-        if let Some(status) = status {
-            progress.suspend(|| print(format_args!("{key} {}\n", Sanitized(&status))))?;
+        exit = worse(exit, end.exit());
+        if let End::TimedOut(known) = &end {
+            let status = known.as_ref().map(|known| known.status.clone());
+            *not_ended.entry(status.map_or("not seen".to_owned(), |status| format!("still {status}"))).or_default() +=
+                1;
         }
-        exit = worse(exit, job_exit);
+        progress.suspend(|| end.print(&key))?;
+    }
+    if !not_ended.is_empty() {
+        let timeout = humantime::format_duration(args.timeout);
+        print_note(format_args!("timed out after {timeout}: {}", summary(&not_ended, job_count)));
     }
     Ok(exit)
+}
+
+impl End {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Job(known) if known.status == JobStatus::Completed => Exit::Done,
+            Self::Job(_) => Exit::NotCompleted,
+            Self::TimedOut(_) => Exit::TimedOut,
+            Self::Failed(_) => Exit::Failed,
+        }
+    }
+
+    /// Prints the job's last status, or why there is none.
+    fn print(&self, key: &JobKey) -> Result<(), Failure> {
+        let status = match self {
+            Self::Job(known) if known.status == JobStatus::Completed => known.status.to_string(),
+            Self::Job(known) => {
+                let message = known.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
+                format!("{}{message}", known.status)
+            }
+            Self::TimedOut(None) => "not seen".to_owned(),
+            Self::TimedOut(Some(known)) => known.status.to_string(),
+            Self::Failed(reason) => {
+                print_note(format_args!("error: {key}: {reason}"));
+                return Ok(());
+            }
+        };
+        print(format_args!("{key} {}\n", Sanitized(&status)))
+    }
+}
+
+/// Such as: 1 of 4 jobs still `IN_PROGRESS`, 2 of 4 jobs not seen.
+fn summary(not_ended: &BTreeMap<String, usize>, job_count: usize) -> String {
+    let jobs = if job_count == 1 { "job" } else { "jobs" };
+    let counts = not_ended.iter().map(|(status, count)| format!("{count} of {job_count} {jobs} {status}"));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 fn worse(one: Exit, other: Exit) -> Exit {
@@ -113,7 +166,7 @@ async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock
     loop {
         let decision = tokio::select! {
             decision = poller.poll() => decision,
-            () = clock.sleep_until(deadline) => return End::TimedOut(poller.known().map(|known| known.status.clone())),
+            () = clock.sleep_until(deadline) => return End::TimedOut(poller.known().cloned()),
         };
         if let Some(decision) = decision {
             match (decision.failure, poller.known()) {
@@ -122,17 +175,17 @@ async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock
                     let text = format!("{key} {}, retrying: {}", failure.reason.label(), failure.message);
                     show(bar, &text, true);
                 }
-                (None, Some(known)) => show(bar, &status_line(key, known), decision.change.transition.is_some()),
-                (None, None) => {}
+                // The end of a job is printed once, as its result.
+                (None, Some(known)) if !known.status.is_terminal() => {
+                    show(bar, &status_line(key, known), decision.change.transition.is_some());
+                }
+                (None, _) => {}
             }
         }
-        match poller.next_action() {
-            NextAction::PollAt(_) => {}
-            NextAction::Finished(status) => {
-                bar.finish();
-                return End::Job(status.clone());
-            }
-            NextAction::Parked(reason) => return End::Failed(reason.clone()),
+        match (poller.next_action(), poller.known()) {
+            (NextAction::Finished(_), Some(known)) => return End::Job(Arc::clone(known)),
+            (NextAction::Parked(reason), _) => return End::Failed(reason.clone()),
+            (NextAction::PollAt(_) | NextAction::Finished(_), _) => {}
         }
     }
 }

@@ -1,10 +1,16 @@
-//! TLS files and password hashes of the listener. Logs, `Debug` and `/config` omit hashes, because passwords can be guessed from them.
+//! TLS files and password hashes of the listener, and warnings if every user can read them. A hash is a secret, because passwords
+//! can be guessed from it.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bcrypt::HashParts;
+
+use super::HttpConfig;
+use crate::core::secret::Secret;
 
 /// The TLS files of the listener, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +22,38 @@ pub struct TlsConfig {
 }
 
 /// A bcrypt hash of a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordHash {
+    text: Secret,
+    cost: u32,
+}
 
-/// A login computes 2^cost rounds, which take several seconds at cost 16.
-const PASSWORD_COST_MAX: u32 = 16;
+/// A login computes 2^cost rounds: 0.1 s at cost 10, several seconds at cost 16. OWASP's password storage guide recommends at least 10.
+const PASSWORD_COSTS: RangeInclusive<u32> = 10..=16;
 
 const PASSWORD_BYTES_MAX: usize = 72;
+
+/// The permission of users who are neither the owner nor in the group.
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+impl HttpConfig {
+    /// Returns a warning for each secret in a file that every user can read: the private key, and the password hashes in `main_file`.
+    #[must_use]
+    pub fn readable_secrets(&self, main_file: &Path) -> Vec<String> {
+        let key = self.tls.as_ref().map(|tls| (&*tls.key, "the private key of http.tls"));
+        let hashes = (!self.users.is_empty()).then_some((main_file, "the password hashes of http.users"));
+        // A file that cannot be read is reported elsewhere.
+        let is_readable = |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
+        let readable = [key, hashes].into_iter().flatten().filter(|(path, _)| is_readable(path));
+        let warning = |(path, secret): (&Path, _)| {
+            let path = path.display();
+            format!(
+                "every user can read {path}, which has {secret}: make the daemon's group its group, and run `chmod o-rwx {path}`"
+            )
+        };
+        readable.map(warning).collect()
+    }
+}
 
 impl FromStr for PasswordHash {
     type Err = &'static str;
@@ -30,24 +61,51 @@ impl FromStr for PasswordHash {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts: HashParts =
             text.parse().map_err(|_| "must be a bcrypt hash, as `htpasswd -nBC 10 NAME` prints it after the colon")?;
-        if parts.get_cost() > PASSWORD_COST_MAX {
-            return Err("must be a bcrypt hash with a cost of at most 16");
+        let cost = parts.get_cost();
+        if !PASSWORD_COSTS.contains(&cost) {
+            return Err("must be a bcrypt hash with a cost from 10 to 16: run `htpasswd -nBC 10 NAME`");
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self { text: Secret::new(text), cost })
     }
 }
 
 impl PasswordHash {
-    /// Returns whether the password matches. bcrypt ignores all bytes after the 72nd, so a longer password never matches. bcrypt is slow
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        self.cost
+    }
+
+    /// Returns whether the password matches. bcrypt ignores all bytes after the 72nd, so a longer password never matches. A wrong password
+    /// takes as long as with a hash of cost `cost_max`, so that the time does not reveal whose hash it was compared with. bcrypt is slow
     /// on purpose, so call this on a blocking thread.
     #[must_use]
-    pub fn verify(&self, password: &str) -> bool {
-        password.len() <= PASSWORD_BYTES_MAX && bcrypt::verify(password, &self.0).unwrap_or(false)
+    pub fn verify(&self, password: &str, cost_max: u32) -> bool {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return false;
+        }
+        let is_correct = bcrypt::verify(password, self.text.expose()).unwrap_or(false);
+        if !is_correct {
+            for cost in self.cost..cost_max {
+                // The result is not needed: the sum of all rounds is 2^cost_max.
+                drop(bcrypt::hash_with_salt(password, cost, [0; 16]));
+            }
+        }
+        is_correct
     }
 }
 
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordHash")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_145_only_hashes_that_are_slow_to_guess_are_accepted() {
+        let hash = |cost: u32| PasswordHash::from_str(&bcrypt::hash("open sesame", cost).expect("a hash"));
+        assert!(hash(4).is_err() && hash(9).is_err());
+        let hash = hash(10).expect("a valid hash");
+        for cost_max in [10, 12] {
+            assert!(hash.verify("open sesame", cost_max) && !hash.verify("open sesam", cost_max));
+            assert!(!hash.verify(&"x".repeat(73), cost_max));
+        }
     }
 }

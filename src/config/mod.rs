@@ -28,18 +28,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
-pub use load::{Loaded, load, load_with};
+pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
-pub use values::parse_endpoint_url;
+pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;
 use crate::core::failure::Operation;
+use crate::core::secret::Secret;
 use crate::core::tracker::PollPolicy;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +83,7 @@ pub struct TargetConfig {
     pub profile: Option<String>,
     pub role_arn: Option<String>,
     /// The external id that the role requires.
-    pub external_id: Option<String>,
+    pub external_id: Option<Secret>,
     pub endpoint_url: Option<String>,
     pub quota: Quota,
     /// The timeout of one request: credentials, connect, headers and body.
@@ -165,21 +167,38 @@ impl DatabaseConfig {
         Self::default_path_in(|name| std::env::var_os(name))
     }
 
-    fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-        // systemd separates directories by colons. refwatch uses the first.
-        let directory =
-            |name: &str| std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute());
-        let user_directory = || {
-            let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
-            Some(state.join("refwatch"))
-        };
-        Some(directory("STATE_DIRECTORY").or_else(user_directory)?.join("refwatch.db"))
+    /// Whether the database is in the default directory of the user, the only directory that the daemon creates.
+    #[must_use]
+    pub fn is_in_user_directory(&self) -> bool {
+        self.path
+            .parent()
+            .is_some_and(|directory| Self::user_directory(|name| std::env::var_os(name)).as_deref() == Some(directory))
     }
+
+    fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        let directory = first_directory(&environment, "STATE_DIRECTORY").or_else(|| Self::user_directory(&environment));
+        Some(directory?.join("refwatch.db"))
+    }
+
+    fn user_directory(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        let state = first_directory(&environment, "XDG_STATE_HOME")
+            .or_else(|| Some(first_directory(&environment, "HOME")?.join(".local/state")))?;
+        Some(state.join("refwatch"))
+    }
+}
+
+/// The value of a variable, if it is an absolute path. systemd separates directories by colons; refwatch uses the first.
+fn first_directory(environment: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// The URL of the status page for people, if a reverse proxy serves it.
+    pub external_url: Option<Uri>,
+    /// Host names that requests may use, in lower case.
+    pub allowed_hosts: Vec<String>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
     /// The users with access, by name. Empty: no password is required.
@@ -188,7 +207,13 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 10210).into(), tls: None, users: BTreeMap::new() }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 10210).into(),
+            external_url: None,
+            allowed_hosts: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        }
     }
 }
 
@@ -217,7 +242,7 @@ pub struct LogConfig {
     /// The directory of log files. `None`: standard error only.
     pub directory: Option<PathBuf>,
     pub rotation: LogRotation,
-    /// The number of log files that are kept.
+    /// The number of earlier log files that are kept beside the current one.
     pub keep_files: usize,
 }
 

@@ -10,9 +10,10 @@ use toml::de::DeTable;
 use super::diagnostics::{Location, Problem, SourceText};
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::values::{
-    BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, FilePath, IncludePattern, Interval,
-    JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Name, Password, Region,
-    RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId, TargetName, Timeout, UserName,
+    BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
+    IncludePattern, Interval, JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
+    MinInterval, Name, Password, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId,
+    TargetName, Timeout, UserName,
 };
 use crate::core::job::StoreId as StoreIdValue;
 use crate::core::kind::StoreType;
@@ -69,7 +70,7 @@ tables! {
     }
 
     Database, "[database]" requires [] {
-        /// The file. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
+        /// The file, in an existing directory. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
         path: FilePath,
         /// How long a job's rows are kept after its end.
         retention: Retention,
@@ -78,6 +79,10 @@ tables! {
     Http, "[http]" requires [] {
         /// The IP address and port to listen on.
         listen: Listen,
+        /// The URL of the status page for people, if a reverse proxy serves it. Its host is accepted, and its path is removed from requests.
+        external_url: ExternalUrl,
+        /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name and the host of `external_url`.
+        allowed_hosts: List<HostName>,
         /// TLS on the listener. The files are reloaded when they change.
         tls: Nested<Tls>,
         /// The users that have access, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.
@@ -98,11 +103,11 @@ tables! {
         level: LogLevelWord,
         /// The format of a line.
         format: LogFormatWord,
-        /// The directory of rolling log files. Without `directory`, refwatch logs to standard error only.
+        /// The directory of the log files. Its parent must exist. Without `directory`, refwatch logs to standard error only.
         directory: FilePath,
         /// How often a new file is started.
         rotation: LogRotationWord,
-        /// The number of files that are kept.
+        /// The number of earlier files that are kept beside the current one.
         keep_files: KeepFiles,
     }
 

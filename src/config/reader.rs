@@ -161,7 +161,8 @@ pub(super) fn table_schema<T: Table>() -> Json {
     let properties: serde_json::Map<String, Json> = keys.collect();
     let mut schema = json!({"type": "object", "properties": properties});
     schema["additionalProperties"] = false.into();
-    let (single, alternatives): (Vec<&[&str]>, Vec<&[&str]>) = T::REQUIRED.iter().copied().partition(|keys| keys.len() == 1);
+    let (single, alternatives): (Vec<&[&str]>, Vec<&[&str]>) =
+        T::REQUIRED.iter().copied().partition(|keys| keys.len() == 1);
     if !single.is_empty() {
         schema["required"] = json!(single.concat());
     }
@@ -202,7 +203,12 @@ impl<'a> Reader<'a> {
         missing.retain(|keys| !keys.iter().any(|key| table.contains_key(*key)));
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             let name = key.get_ref();
-            let near = nearest(name, known.iter().copied().filter(|key| !table.contains_key(*key)));
+            // Neither a key that the table has, nor an alternative of one.
+            let is_given = |key: &str| {
+                let alternatives = T::REQUIRED.iter().find(|keys| keys.contains(&key)).copied().unwrap_or_default();
+                table.contains_key(key) || alternatives.iter().any(|key| table.contains_key(*key))
+            };
+            let near = nearest(name, known.iter().copied().filter(|key| !is_given(key)));
             // The misspelled key is not also reported as missing.
             missing.retain(|keys| !near.is_some_and(|near| keys.contains(&near)));
             let renamed = RENAMED.iter().find(|(old, new)| *old == &**name && known.contains(new));

@@ -48,12 +48,20 @@ fn path(path: &Path) -> Value {
     path.to_string_lossy().as_ref().into()
 }
 
-fn http_table(HttpConfig { listen, tls, users }: &HttpConfig) -> Value {
+fn http_table(HttpConfig { listen, external_url, allowed_hosts, tls, users }: &HttpConfig) -> Value {
+    let external_url = external_url.as_ref().map(|url| url.to_string().into());
+    let allowed_hosts = (!allowed_hosts.is_empty()).then(|| allowed_hosts.clone().into());
     let tls = tls.as_ref().map(|TlsConfig { cert, key, client_ca }| {
         table([("cert", Some(path(cert))), ("key", Some(path(key))), ("client_ca", client_ca.as_deref().map(path))])
     });
     let users = (!users.is_empty()).then(|| users.keys().map(|user| (user.clone(), HIDDEN.into())).collect());
-    table([("listen", Some(listen.to_string().into())), ("tls", tls), ("users", users.map(Value::Table))])
+    table([
+        ("listen", Some(listen.to_string().into())),
+        ("external_url", external_url),
+        ("allowed_hosts", allowed_hosts),
+        ("tls", tls),
+        ("users", users.map(Value::Table)),
+    ])
 }
 
 fn log_table(LogConfig { level, format, directory, rotation, keep_files }: &LogConfig) -> Value {

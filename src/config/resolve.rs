@@ -103,6 +103,9 @@ fn set_quota(quota: &mut Quota, raw: RawQuota) {
 
 fn set_http(http: &mut HttpConfig, raw: Http, base: &Path) {
     set(&mut http.listen, raw.listen);
+    http.external_url = value(raw.external_url);
+    let hosts = raw.allowed_hosts.into_iter().flatten().flatten();
+    http.allowed_hosts = hosts.map(|host| host.into_inner().to_ascii_lowercase()).collect();
     let tls = raw.tls;
     http.tls = value(tls.cert).zip(value(tls.key)).map(|(cert, key)| TlsConfig {
         cert: base.join(cert),

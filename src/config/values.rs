@@ -22,6 +22,7 @@ use super::{LogFormat, LogRotation, PasswordHash};
 use crate::core::job;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::is_unsafe_to_display;
+use crate::core::secret::Secret;
 use crate::core::time::parse_duration;
 
 /// A kind of value, such as a duration within limits.
@@ -75,10 +76,13 @@ macro_rules! duration {
 /// Declares a kind of string that matches a regular expression, which is also in the schema.
 macro_rules! pattern {
     ($name:ident, $pattern:literal, $rule:literal) => {
-        kind!($name, String, pattern_schema($pattern), |value| {
+        pattern!($name, String, str::to_owned, $pattern, $rule);
+    };
+    ($name:ident, $value:ty, $new:expr, $pattern:literal, $rule:literal) => {
+        kind!($name, $value, pattern_schema($pattern), |value| {
             static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
             let matches = |text: &str| REGEX.as_ref().is_some_and(|regex| regex.is_match(text));
-            read_text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), no_candidates)
+            read_text(value, |text| check(matches(text), $rule).map(|()| $new(text)), no_candidates)
         });
     };
 }
@@ -108,7 +112,18 @@ pattern!(
     "must be an ARN such as arn:aws:iam::123456789012:role/NAME"
 );
 // The limits are from the API reference of AssumeRole.
-pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letters, digits or characters of =,.@:/-_+");
+pattern!(
+    ExternalId,
+    Secret,
+    Secret::new,
+    "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
+    "must be 2 to 1224 letters, digits or characters of =,.@:/-_+"
+);
+pattern!(
+    HostName,
+    "^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$",
+    "must be a host name such as \"refwatch.lab.example\", without scheme, port and wildcard"
+);
 // HTTP basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
@@ -132,7 +147,12 @@ kind!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
     read_text(value, parse_endpoint_url, no_candidates)
 });
-kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$(0[4-9]|1[0-6])\\$[./A-Za-z0-9]{53}$"), |value| {
+kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| {
+    let rule =
+        "must be a URL such as \"https://ops.lab.example/refwatch/\", without user name, password, query and fragment";
+    read_text(value, |text| http_url(text, rule), no_candidates)
+});
+kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
 kind!(JobKindWord, JobKind, words_schema(&KINDS), |value| word(value, &KINDS));
@@ -270,6 +290,34 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
     duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
+/// Checks the name of an AWS region.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_region(text: &str) -> Result<String, String> {
+    parse_as::<Region>(text)
+}
+
+/// Checks the ARN of a role.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_role_arn(text: &str) -> Result<String, String> {
+    parse_as::<RoleArn>(text)
+}
+
+/// Checks the name of an AWS profile.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_profile_name(text: &str) -> Result<String, String> {
+    parse_as::<Name>(text)
+}
+
+fn parse_as<K: Kind>(text: &str) -> Result<K::Value, String> {
+    K::convert(&DeValue::String(text.into())).map_err(|invalid| invalid.rule)
+}
+
 /// Parses the name of a watch or of an AWS profile.
 fn name(text: &str) -> Result<String, String> {
     let is_name = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
@@ -311,10 +359,14 @@ fn listen_candidates(text: &str) -> Vec<String> {
 /// The rule that the URL violates.
 pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
     let rule = "must be a URL such as \"http://127.0.0.1:4566\", without user name, password, query and fragment";
+    http_url(text, rule).map(|_| text.to_owned())
+}
+
+fn http_url(text: &str, rule: &str) -> Result<Uri, String> {
     let uri: Uri = parse(text, rule)?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    check(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| text.to_owned())
+    check(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| uri)
 }
 
 #[cfg(test)]
@@ -328,6 +380,7 @@ mod tests {
         assert!(Region::convert(&string("us-gov-west-1")).is_ok());
         assert!(RoleArn::convert(&string("arn:aws-us-gov:iam::123456789012:role/lab/refwatch")).is_ok());
         assert!(ExternalId::convert(&string("lab:42")).is_ok());
+        assert!(HostName::convert(&string("refwatch.lab.example")).is_ok());
         assert!(UserName::convert(&string("prometheus")).is_ok());
     }
 }

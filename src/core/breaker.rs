@@ -303,7 +303,13 @@ mod tests {
         assert_eq!(end(get, &one, Some(Connect), 8).0, [(BreakerKey::Target, true)], "another cause");
         assert_eq!(end(get, &one, Some(AccessDenied), 9), (vec![(BreakerKey::Target, false)], down));
         assert_eq!(end(get, &one, Some(NotFound), 10), (vec![(key(&one), false)], None));
-        assert!(breakers.breaker_closed_after(JobKind::ReferenceImport, &one, at(9)) && !breakers.breaker_closed_after(JobKind::ReferenceImport, &one, at(10)));
-        assert!(breakers.breaker_closed_after(JobKind::ReferenceImport, &other, at(8)) && !breakers.breaker_closed_after(JobKind::ReferenceImport, &other, at(9)));
+        assert!(
+            breakers.breaker_closed_after(JobKind::ReferenceImport, &one, at(9))
+                && !breakers.breaker_closed_after(JobKind::ReferenceImport, &one, at(10))
+        );
+        assert!(
+            breakers.breaker_closed_after(JobKind::ReferenceImport, &other, at(8))
+                && !breakers.breaker_closed_after(JobKind::ReferenceImport, &other, at(9))
+        );
     }
 }

@@ -163,6 +163,9 @@ failure_reasons! {
     /// No credentials, or credentials that the service rejects.
     Credentials: "credentials", Backoff, Target, Inconclusive, true, "no valid credentials",
         "Check the target's credentials: profile, role, instance role. refwatch uses corrected credentials without a restart.";
+    /// The source of the credentials fails for now: STS, SSO, a metadata service or a credential process.
+    CredentialsUnavailable: "credentials", Backoff, Target, Inconclusive, false, "no credentials for now",
+        "refwatch retries less and less often. If this lasts, check the source of the credentials that the message names.";
     /// Rejected for a reason that refwatch does not know.
     Other: "other", Recheck, Job, WithinQuota, true, "rejected",
         "AWS rejects the request for a reason that refwatch does not know. Read its message.";
@@ -192,8 +195,8 @@ mod tests {
         let operations = "GetReferenceImportJob ListReferenceImportJobs GetReadSetImportJob ListReadSetImportJobs \
             GetReadSetExportJob ListReadSetExportJobs GetReadSetActivationJob ListReadSetActivationJobs";
         assert_eq!(Operation::all().map(Operation::as_str).collect::<Vec<_>>().join(" "), operations);
-        let reasons =
-            "throttled access_denied not_found validation timeout connect internal protocol credentials other";
+        let reasons = "throttled access_denied not_found validation timeout connect internal protocol credentials credentials \
+             other";
         assert_eq!(FailureReason::ALL.map(FailureReason::label).join(" "), reasons);
     }
 }

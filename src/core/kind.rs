@@ -22,7 +22,8 @@ pub struct KindInfo {
     /// The names of AWS's operations. The IAM action of an operation is `omics:` and its name.
     pub get_operation: &'static str,
     pub list_operation: &'static str,
-    pub start_operation: &'static str,
+    /// The member of a `List` response with the jobs.
+    pub list_member: &'static str,
     pub store: StoreType,
     /// What a job does, and what one item and a finished item are called: "import", "source", "imported".
     pub work: &'static str,
@@ -43,6 +44,15 @@ impl StoreType {
         match self {
             Self::Reference => "reference_store_id",
             Self::Sequence => "sequence_store_id",
+        }
+    }
+
+    /// The member of AWS's responses with the store's id.
+    #[must_use]
+    pub fn id_member(self) -> &'static str {
+        match self {
+            Self::Reference => "referenceStoreId",
+            Self::Sequence => "sequenceStoreId",
         }
     }
 
@@ -67,7 +77,7 @@ impl JobKind {
                 name: "reference_import",
                 get_operation: "GetReferenceImportJob",
                 list_operation: "ListReferenceImportJobs",
-                start_operation: "StartReferenceImportJob",
+                list_member: "importJobs",
                 store: StoreType::Reference,
                 work: "import",
                 item: "source",
@@ -77,7 +87,7 @@ impl JobKind {
                 name: "read_set_import",
                 get_operation: "GetReadSetImportJob",
                 list_operation: "ListReadSetImportJobs",
-                start_operation: "StartReadSetImportJob",
+                list_member: "importJobs",
                 store: StoreType::Sequence,
                 work: "import",
                 item: "source",
@@ -87,7 +97,7 @@ impl JobKind {
                 name: "read_set_export",
                 get_operation: "GetReadSetExportJob",
                 list_operation: "ListReadSetExportJobs",
-                start_operation: "StartReadSetExportJob",
+                list_member: "exportJobs",
                 store: StoreType::Sequence,
                 work: "export",
                 item: "read set",
@@ -97,7 +107,7 @@ impl JobKind {
                 name: "read_set_activation",
                 get_operation: "GetReadSetActivationJob",
                 list_operation: "ListReadSetActivationJobs",
-                start_operation: "StartReadSetActivationJob",
+                list_member: "activationJobs",
                 store: StoreType::Sequence,
                 work: "activation",
                 item: "read set",

@@ -15,7 +15,8 @@ fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 0 stores");
     let store = |id: &str, error: Option<&str>| {
         let (name, error) = (id.into(), error.map(str::to_owned));
-        let id = TargetStore { target: "default".into(), store: id.parse().expect("an id"), kind: JobKind::ReferenceImport };
+        let id =
+            TargetStore { target: "default".into(), store: id.parse().expect("an id"), kind: JobKind::ReferenceImport };
         shared.publish_store(StoreStatus { id, name, listed_at: None, error, missed: None });
     };
     store("1000000001", None);

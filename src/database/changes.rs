@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{OptionalExtension as _, Result, Transaction, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Result, Transaction, params, params_from_iter};
 
 use super::tables::{Stored, millisecond_text};
 use crate::core::job::{JobKey, JobStatus, WatchId};
@@ -26,10 +26,10 @@ pub(super) fn job_values(watch_id: &WatchId) -> [&str; 4] {
 }
 
 /// The highest row id in all tables; 0 for an empty database.
-pub(super) fn last_row_id(transaction: &Transaction<'_>) -> Result<i64> {
+pub(super) fn last_row_id(connection: &Connection) -> Result<i64> {
     let sql =
         format!("SELECT max({})", TABLES.map(|table| format!("coalesce((SELECT max(id) FROM {table}), 0)")).join(", "));
-    transaction.prepare_cached(&sql)?.query_one([], |row| row.get(0))
+    connection.prepare_cached(&sql)?.query_one([], |row| row.get(0))
 }
 
 /// Inserts a change, unless it is stored already: an earlier commit may have reached the disk although it reported an error. `last_id`
@@ -76,8 +76,9 @@ fn is_last<T: Stored>(transaction: &Transaction<'_>, watch_id: &WatchId, value: 
     Ok(last == Some(value.values()))
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `cutoff` and that are not `watched`.
-/// Returns the number of jobs.
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `cutoff` and that are not `watched`. Keeps the job
+/// with the last row: its id would be used again, and clients that follow the rows by id would miss the new one. Returns the number
+/// of jobs.
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
     cutoff: Timestamp,
@@ -87,14 +88,19 @@ pub(super) fn delete_ended(
         JobStatus::DOCUMENTED.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut query = transaction.prepare(&format!(
         "SELECT store_id, job_id, kind, target FROM transitions AS ended
-         WHERE observed_at < ? AND to_status IN ('{}') AND NOT EXISTS (
+         WHERE observed_at < ?1 AND to_status IN ('{}') AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
                  AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
+             AND (store_id, job_id, kind, target) NOT IN ({})
          ORDER BY observed_at",
-        terminal_statuses.join("', '")
+        terminal_statuses.join("', '"),
+        TABLES
+            .map(|table| format!("SELECT store_id, job_id, kind, target FROM {table} WHERE id = ?2"))
+            .join(" UNION ALL "),
     ))?;
+    let last_id = last_row_id(transaction)?;
     let columns = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
-    let ended = query.query_map([millisecond_text(cutoff)], columns)?.collect::<Result<Vec<_>>>()?;
+    let ended = query.query_map(params![millisecond_text(cutoff), last_id], columns)?.collect::<Result<Vec<_>>>()?;
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();

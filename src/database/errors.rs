@@ -24,6 +24,21 @@ pub enum OpenError {
     /// `pid` is the content of the lock file. Until the other process has written its id, it is `None` or the id of an earlier writer.
     #[error("{path}: the database is in use by {}", holder(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
+    /// The daemon creates only the default directory of a user: the disk of another directory may not be mounted yet.
+    #[error(
+        "{path}: there is no such directory for the database: mount its disk, or create it for the user that runs refwatch: \
+         install -d -m 750 -o {owner} {path}"
+    )]
+    MissingDirectory { path: PathBuf, owner: u32 },
+    /// Only a running writer reports this. It keeps the old file open.
+    #[error(
+        "{path}: the database was moved, deleted or replaced by another file: move it back, or restart refwatch, which then uses the \
+         file that is there"
+    )]
+    Moved { path: PathBuf },
+    /// refwatch has not made the file, and does not change it.
+    #[error("{path}: this is {found}, and refwatch did not make it: set `path` in [database] to another file")]
+    Foreign { path: PathBuf, found: &'static str },
     #[error(
         "{path}: its schema version {found} is newer than version {known} of this refwatch: install a newer refwatch"
     )]
@@ -33,7 +48,7 @@ pub enum OpenError {
         "{path}: its schema version {found} is older than version {known} of this refwatch: start the daemon, which migrates it"
     )]
     OlderSchema { path: PathBuf, found: usize, known: usize },
-    /// The file is damaged or not a database of refwatch. Only the start of a daemon moves it to quarantine.
+    /// Only the start of a daemon moves the file to quarantine.
     #[error("{path}: not a refwatch database, or damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// SQLite did not apply a setting. Some network file systems do not support WAL mode.
@@ -75,6 +90,9 @@ pub enum ReadError {
     Open(#[from] OpenError),
     #[error("the database cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The id is from a database that was replaced.
+    #[error("no row has the id {after}: the last one is {last}; the database was replaced")]
+    UnknownRow { after: i64, last: i64 },
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,7 +103,7 @@ pub enum WriterError {
     /// SQLite failed. The next request opens the file again.
     #[error("{0}")]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// The file cannot be opened again. It was closed after a failure, or was replaced or deleted.
+    /// The file cannot be opened again. It was closed after a failure, or was moved, replaced or deleted.
     #[error("{0}")]
     Reopen(#[source] Arc<OpenError>),
 }
@@ -100,7 +118,11 @@ impl OpenError {
             Self::System { error, .. } => {
                 matches!(
                     error.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+                    io::ErrorKind::StorageFull
+                        | io::ErrorKind::QuotaExceeded
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        // The writer's thread cannot be started.
+                        | io::ErrorKind::WouldBlock
                 ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
             }
             _ => false,
@@ -121,6 +143,20 @@ impl OpenError {
             Some(ErrorCode::CannotOpen) if is_denied(path) => Self::SqliteDenied { path: path.into() },
             Some(_) | None => Self::Sqlite { path: path.into(), error },
         }
+    }
+
+    /// Whether only a change of the configuration or of the machine helps, and not a restart.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::NewerSchema { .. } | Self::MissingDirectory { .. } | Self::Foreign { .. })
+    }
+
+    pub(super) fn missing_directory(path: &Path) -> Self {
+        Self::MissingDirectory { path: path.into(), owner: rustix::process::geteuid().as_raw() }
+    }
+
+    pub(super) fn foreign(path: &Path, found: &'static str) -> Self {
+        Self::Foreign { path: path.into(), found }
     }
 
     pub(super) fn damaged(path: &Path, reason: &dyn Display) -> Self {

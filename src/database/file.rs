@@ -3,21 +3,24 @@
 //! The writer writes its process id into the lock file before it opens the database, and empties the lock file after it has closed the
 //! database. A process id or a WAL that is left at the next start counts as an unclean stop. SQLite then checks the database
 //! before the writer uses it. Readers do not use the lock file.
+//!
+//! The files may be moved, deleted or replaced while the daemon runs. SQLite does not notice that.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{self, Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
-use rusqlite::types::Value;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{NFS_SUPER_MAGIC, fstatfs};
 
 use super::errors::{OpenError, SUFFIXES, with_suffix};
-use super::schema;
+use super::{location, schema};
 use crate::core::time::Timestamp;
 
 /// How long SQLite waits for a lock of another process, such as a backup. Shorter than the watchdog's timeout.
@@ -28,7 +31,7 @@ const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 
 /// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
-const PID_WIDTH: usize = 19;
+const PID_WIDTH: usize = location::LOCK_LENGTH_MAX - 1;
 
 const WAL_BYTES_MAX: i64 = 4 << 20;
 
@@ -39,38 +42,37 @@ const WRITE_VERSION_MAX: u8 = 2;
 /// The bytes of a path that are percent-encoded in a URI.
 const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The path of a database, and the locked lock file beside it. Until it is dropped, no other process can acquire the same path.
+/// The path of a database, and the locks on its lock file and on the database. Until it is dropped, no other process can write the
+/// database, whatever its name.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
-    /// Absolute, so that SQLite does not parse it as a URI. If the file existed before, symbolic links are resolved: every link to the
-    /// file leads to the same lock file.
+    /// Absolute, so that SQLite does not parse it as a URI, and without symbolic links.
     pub(super) path: PathBuf,
     lock_file: File,
+    /// The database, locked with `flock`, which is independent of SQLite's locks. `None` before it is created. It stays open while
+    /// SQLite uses the file: closing any descriptor of a file drops all of SQLite's locks on that file (POSIX).
+    database: Option<File>,
     /// Whether the database was not closed, or an operation has failed since it was opened.
     unclean: bool,
+    /// The identities of the files when SQLite opened them.
+    opened: [Option<Identity>; SUFFIXES.len()],
 }
 
+/// The device and inode of a file.
+type Identity = (u64, u64);
+
 impl DatabaseFile {
-    /// Creates the directory if it is missing, takes the lock and writes the process id. Does not open the database.
+    /// Takes the locks and writes the process id. Does not open the database with SQLite.
     ///
     /// # Errors
-    /// Another process has the lock, or a system call fails.
+    /// Another process has a lock, the file is of another program, its directory is missing, or a system call fails.
     pub(super) fn acquire(path: &Path) -> Result<Self, OpenError> {
-        let absolute = path::absolute(path).map_err(OpenError::of_system(path, "resolve the path"))?;
-        if let Some(directory) = absolute.parent() {
-            let missing: Vec<&Path> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
-            let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
-            made.map_err(OpenError::of_system(directory, "create or enter the directory"))?;
-            // Without a sync, a power cut could remove the new directories and the database in them.
-            missing.into_iter().filter_map(Path::parent).try_for_each(sync)?;
-        }
-        let path = fs::canonicalize(&absolute).unwrap_or(absolute);
+        let path = location::resolve(path)?;
+        location::inspect_files(&path)?;
         let lock_path = with_suffix(&path, ".lock");
         let failed = OpenError::of_system(&lock_path, "write the lock file");
         // The lock file is never deleted: otherwise two processes could lock two files of the same name.
-        let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
-        let mut lock_file = opened.map_err(&failed)?;
+        let mut lock_file = open_or_create(&lock_path).map_err(&failed)?;
         let locked = lock_file.try_lock();
         // If another process holds the lock: its process id. Otherwise empty, unless the last stop was unclean.
         let mut pid = String::new();
@@ -83,9 +85,40 @@ impl DatabaseFile {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let unclean = read.map_or(true, |length| length > 0);
+        let mut file = Self { path, lock_file, database: None, unclean, opened: [None; SUFFIXES.len()] };
+        if file.path.exists() {
+            file.lock_database()?;
+        }
         let pid = format!("{:<width$}\n", std::process::id(), width = PID_WIDTH);
-        lock_file.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
-        Ok(Self { path, lock_file, unclean })
+        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Opens the file at the path and locks it, unless that is done already. Creates a missing file. The lock file alone is not enough:
+    /// it may be deleted, and a hard link has another one.
+    fn lock_database(&mut self) -> Result<&File, OpenError> {
+        let file = match self.database.take() {
+            Some(file) if file.metadata().ok().as_ref().map(identity) == identity_at(&self.path) => file,
+            Some(file) => {
+                self.database = Some(file);
+                return Err(OpenError::Moved { path: self.path.clone() });
+            }
+            None => {
+                location::inspect_files(&self.path)?;
+                let failed = OpenError::of_system(&self.path, "read and write the file");
+                let file = open_or_create(&self.path).map_err(&failed)?;
+                // On NFS, flock is a lock of the same kind as SQLite's, and would keep SQLite out.
+                let is_nfs = fstatfs(&file).is_ok_and(|found| found.f_type == NFS_SUPER_MAGIC);
+                match if is_nfs { Ok(()) } else { file.try_lock() } {
+                    Ok(()) => file,
+                    Err(TryLockError::WouldBlock) => {
+                        return Err(OpenError::InUse { path: self.path.clone(), pid: None });
+                    }
+                    Err(TryLockError::Error(error)) => return Err(failed(error)),
+                }
+            }
+        };
+        Ok(self.database.insert(file))
     }
 
     /// Opens the database for the writer, and migrates its schema. Creates a missing database.
@@ -130,6 +163,7 @@ impl DatabaseFile {
             [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;
         }
         self.unclean = false;
+        self.opened = self.identities();
         Ok(connection)
     }
 
@@ -148,18 +182,13 @@ impl DatabaseFile {
 
     /// Creates an empty file if there is none. Rejects a WAL without a database, because SQLite would delete it, and a format that
     /// SQLite would open read-only without an error.
-    fn create_or_reject(&self) -> Result<(), OpenError> {
-        let wal = with_suffix(&self.path, "-wal");
-        if !self.path.exists() && fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-            return Err(OpenError::damaged(&self.path, &"its write-ahead log exists, but the database does not"));
+    fn create_or_reject(&mut self) -> Result<(), OpenError> {
+        if length(&self.path) == 0 && length(&with_suffix(&self.path, "-wal")) > 0 {
+            let reason = "its write-ahead log has content, but the database does not";
+            return Err(OpenError::damaged(&self.path, &reason));
         }
-        // POSIX: closing any descriptor of a file drops all locks of the process on that file. This descriptor is therefore closed
-        // before SQLite opens the file for writing. Known gap: at a reopen, this also drops the lock of a `DatabaseReader` in this
-        // process. If another program then closes the database, it could delete the WAL.
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(&self.path);
-        let file = file.map_err(OpenError::of_system(&self.path, "read and write the file"))?;
         let mut version = [0];
-        let read = file.read_at(&mut version, WRITE_VERSION_OFFSET);
+        let read = self.lock_database()?.read_at(&mut version, WRITE_VERSION_OFFSET);
         read.map_err(OpenError::of_system(&self.path, "read the file"))?;
         if version[0] > WRITE_VERSION_MAX {
             return Err(OpenError::damaged(&self.path, &format!("its SQLite write version {} is unknown", version[0])));
@@ -187,24 +216,101 @@ impl DatabaseFile {
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
         let failed = |error| OpenError::of_system(&directory, "move the damaged database to this directory")(error);
-        // Only regular files are moved: the path may be a device.
-        if self.path.exists() && !self.path.is_file() {
-            return Err(failed(io::ErrorKind::InvalidInput.into()));
-        }
         DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(failed)?;
         for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
                 fs::rename(&file, directory.join(name)).map_err(failed)?;
             }
         }
+        self.database = None;
         self.unclean = false;
         Ok(directory)
     }
 
-    /// The device and inode of the file at the path, if there is a file.
-    pub(super) fn identity(&self) -> Option<(u64, u64)> {
-        fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    /// Whether the database, the WAL and its index are the files that SQLite opened. SQLite writes to a deleted file without an error.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.identities() == self.opened
     }
+
+    /// Saves all commits of `connection` after one of the files was moved, deleted or replaced. After that the connection may be closed,
+    /// and the database opened again.
+    ///
+    /// # Errors
+    /// The database was moved or replaced, a reader prevents the checkpoint, or the disk fails. The connection must stay open: it may
+    /// have the only copy.
+    pub(super) fn save_commits(&mut self, connection: &Connection) -> Result<(), OpenError> {
+        self.unclean = true;
+        // This writes the WAL to the database through the open descriptors. It also empties the WAL, which SQLite would otherwise apply
+        // to another database at the path.
+        let busy = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        if busy.map_err(|error| OpenError::of_sqlite(&self.path, error))? {
+            let busy = io::ErrorKind::ResourceBusy.into();
+            return Err(OpenError::of_system(&self.path, "move the write-ahead log into the database")(busy));
+        }
+        let database = self.database.as_ref().map(File::metadata).transpose();
+        let Some(database) = database.map_err(OpenError::of_system(&self.path, "read the file"))? else {
+            return Ok(());
+        };
+        let (is_deleted, at_path) = (database.nlink() == 0, identity_at(&self.path));
+        if at_path == Some(identity(&database)) {
+            return Ok(());
+        }
+        if !is_deleted || at_path.is_some() {
+            return Err(OpenError::Moved { path: self.path.clone() });
+        }
+        self.copy_to_path(connection)?;
+        self.database = None;
+        Ok(())
+    }
+
+    /// Writes a copy of the deleted database to the path.
+    fn copy_to_path(&self, connection: &Connection) -> Result<(), OpenError> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let failed = OpenError::of_system(&self.path, "restore the deleted file");
+        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(directory).map_err(&failed)?;
+        let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.path().as_os_str().as_bytes()));
+        connection.execute("VACUUM INTO ?", [name]).map_err(|error| OpenError::of_sqlite(&self.path, error))?;
+        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&failed)?;
+        copy.as_file().sync_all().map_err(&failed)?;
+        copy.persist_noclobber(&self.path).map_err(|error| failed(error.error))?;
+        sync(directory)
+    }
+
+    fn identities(&self) -> [Option<Identity>; SUFFIXES.len()] {
+        SUFFIXES.map(|suffix| identity_at(&with_suffix(&self.path, suffix)))
+    }
+
+    /// The sizes of the database and its WAL in bytes, 0 for a missing file.
+    pub(super) fn sizes(&self) -> [u64; 2] {
+        [length(&self.path), length(&with_suffix(&self.path, "-wal"))]
+    }
+}
+
+/// Opens a file that refwatch makes, but no link. A new file has [`FILE_MODE`] whatever the umask.
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(location::open_flags());
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match options.create_new(true).mode(FILE_MODE).open(path) {
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create_new(false).open(path),
+        created => created.and_then(|file| file.set_permissions(Permissions::from_mode(FILE_MODE)).map(|()| file)),
+    }
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+fn identity_at(path: &Path) -> Option<Identity> {
+    fs::metadata(path).ok().as_ref().map(identity)
 }
 
 /// Opens the file read-only and calls `read`.
@@ -242,6 +348,18 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
+}
+
+/// Creates the directory of a database and its ancestors.
+///
+/// # Errors
+/// A system call fails.
+pub fn create_directory(path: &Path) -> Result<(), OpenError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
+    let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
+    made.map_err(OpenError::of_system(path, "create or enter the directory"))?;
+    // Without a sync, a power cut could remove the new directories and the database in them.
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 
 fn sync(path: &Path) -> Result<(), OpenError> {

@@ -10,6 +10,7 @@
 mod changes;
 mod errors;
 mod file;
+mod location;
 mod queries;
 mod schema;
 mod tables;
@@ -28,7 +29,9 @@ use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
 pub use errors::{OpenError, ReadError, WriterError};
-pub use queries::{DatabaseReader, Filter};
+pub use file::create_directory;
+pub use location::inspect;
+pub use queries::{DatabaseReader, Filter, Limit};
 pub use tables::Row;
 
 use writer::{QueuedChange, Reply, Request, Writer};
@@ -55,11 +58,12 @@ pub enum JobQuery {
 }
 
 impl Database {
-    /// Opens the database at `path`, migrates its schema and starts its writer. Creates a missing file and directory. A damaged file,
-    /// or a file of another program, is moved to quarantine first. Blocks on the disk.
+    /// Opens the database at `path`, migrates its schema and starts its writer. Creates a missing file. A damaged file is moved to
+    /// quarantine first. Blocks on the disk.
     ///
     /// # Errors
-    /// Another process holds the lock file, the schema is newer than this refwatch, or the system or SQLite fails.
+    /// Another process holds a lock, the file is of another program or its schema is newer than this refwatch, the directory is missing,
+    /// or the system or SQLite fails.
     pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
@@ -116,7 +120,7 @@ impl Database {
 
     /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,
     /// so that changes can be committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
-    /// not know that the jobs have ended, and would poll them.
+    /// not know that the jobs have ended, and would poll them. The job with the last row keeps its rows, too.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. Earlier transactions stay committed.

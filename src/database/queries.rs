@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, Params, Result, params_from_iter};
 use tracing::warn;
 
-use super::changes::{OF_JOB, job_values};
+use super::changes::{OF_JOB, job_values, last_row_id};
 use super::errors::{OpenError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
@@ -30,13 +31,22 @@ pub struct DatabaseReader {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// With a higher id.
+    pub after: Option<i64>,
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
     pub job_id: Option<JobId>,
-    /// At most this many, the latest. `None`: all.
-    pub limit: Option<u32>,
+    /// `None`: all.
+    pub limit: Option<Limit>,
+}
+
+/// The maximum number of rows. Rows that cannot be read do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    First(usize),
+    Latest(usize),
 }
 
 impl Filter {
@@ -56,25 +66,37 @@ impl DatabaseReader {
     /// Reads the rows that match, in the order written.
     ///
     /// # Errors
-    /// There is no database, its schema has another version, or it cannot be read.
+    /// There is no database, its schema has another version, or it cannot be read; or no row with the id `after` was ever written.
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
-        let Filter { since, kind, store_id, job_id, limit } = filter;
+        let Filter { after, since, kind, store_id, job_id, limit } = filter;
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
-            ("observed_at >= ?", since.map(millisecond_text)),
-            ("kind = ?", kind.map(|kind| kind.as_str().to_owned())),
-            ("store_id = ?", store_id.as_ref().map(|id| id.as_str().to_owned())),
-            ("job_id = ?", job_id.as_ref().map(|id| id.as_str().to_owned())),
+            ("id > ?", after.map(Value::Integer)),
+            ("observed_at >= ?", since.map(|since| Value::Text(millisecond_text(since)))),
+            ("kind = ?", kind.map(|kind| Value::Text(kind.to_string()))),
+            ("store_id = ?", store_id.as_ref().map(|id| Value::Text(id.to_string()))),
+            ("job_id = ?", job_id.as_ref().map(|id| Value::Text(id.to_string()))),
         ] {
             if let Some(value) = value {
                 conditions.push(condition);
                 values.push(value);
             }
         }
-        // SQLite treats a negative limit as no limit.
-        let (conditions, limit) = (conditions.join(" AND "), limit.map_or(-1, i64::from));
-        let clauses = format!("WHERE {conditions} ORDER BY id DESC LIMIT {limit}");
-        self.in_transaction(|connection| oldest_first(select(connection, &clauses, params_from_iter(&values))))
+        let conditions = conditions.join(" AND ");
+        let (order, limit) = match limit {
+            None => ("ASC", usize::MAX),
+            Some(Limit::First(limit)) => ("ASC", *limit),
+            Some(Limit::Latest(limit)) => ("DESC", *limit),
+        };
+        let clauses = format!("WHERE {conditions} ORDER BY id {order}");
+        let (mut rows, last) = self.in_transaction(|connection| {
+            Ok((select(connection, &clauses, params_from_iter(&values), limit)?, last_row_id(connection)?))
+        })?;
+        if let Some(after) = after.filter(|after| *after > last) {
+            return Err(ReadError::UnknownRow { after, last });
+        }
+        rows.sort_by_key(|row: &Row<T>| row.id);
+        Ok(rows)
     }
 
     /// Reads the latest transitions of each job, at most `limit` of each job. The transitions of a job are in the order written.
@@ -84,12 +106,15 @@ impl DatabaseReader {
     pub fn latest_transitions(
         &self,
         jobs: &[Arc<WatchId>],
-        limit: u32,
+        limit: usize,
     ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
-        let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC LIMIT {limit}");
+        let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC");
         self.in_transaction(|connection| {
-            let rows = jobs.iter().map(|watch_id| oldest_first(select(connection, &clauses, job_values(watch_id))));
-            Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+            let mut rows = Vec::new();
+            for watch_id in jobs {
+                rows.extend(select(connection, &clauses, job_values(watch_id), limit)?.into_iter().rev());
+            }
+            Ok(rows)
         })
     }
 
@@ -124,7 +149,7 @@ fn not_ended_before(
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND kind = ? AND target = ? GROUP BY job_id)";
     let TargetStore { target, kind, store } = target_store;
-    let rows = select::<Transition>(connection, latest, [store.as_str(), kind.as_str(), target])?;
+    let rows = select::<Transition>(connection, latest, [store.as_str(), kind.as_str(), target], usize::MAX)?;
     let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= cutoff);
     Ok(found.map(|row| Arc::new(row.watch_id)).collect())
 }
@@ -146,7 +171,11 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
             (Entry::Transition(transition), _) => state = Some(replay_transition(transition, state)),
             (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
-                state.sources.insert(key, to);
+                state.changes += 1;
+                match to {
+                    Some(source) => state.sources.insert(key, source),
+                    None => state.sources.remove(&key),
+                };
             }
             (Entry::Detail(detail), Some(state)) => replay_detail(detail, state),
             // A job's first row is a transition. Here it is missing or unreadable.
@@ -158,7 +187,7 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
 
 /// Loads the rows of a job from the table of `T`, by id.
 fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> Entry) -> Result<BTreeMap<i64, Entry>> {
-    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id))?;
+    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id), usize::MAX)?;
     Ok(rows.into_iter().map(|row| (row.id, wrap(row.value))).collect())
 }
 
@@ -166,13 +195,15 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 /// A job in a response has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
+    let (earlier_created_at, sources, changes) =
+        before.map(|before| (before.created_at, before.sources, before.changes)).unwrap_or_default();
     JobState {
         status: to,
         status_message,
         created_at: created_at.or(earlier_created_at),
         completed_at,
         sources,
+        changes,
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,
@@ -191,6 +222,9 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobSta
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
         DetailKind::Returned => state.vanished_at = None,
     }
+    if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged) {
+        state.changes += 1;
+    }
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;
     }
@@ -198,19 +232,22 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobSta
 
 /// Fails if a table lacks one of its columns.
 pub(super) fn require_columns(connection: &Connection) -> Result<()> {
-    select::<Transition>(connection, "LIMIT 0", [])?;
-    select::<SourceTransition>(connection, "LIMIT 0", [])?;
-    select::<Detail>(connection, "LIMIT 0", [])?;
+    select::<Transition>(connection, "", [], 0)?;
+    select::<SourceTransition>(connection, "", [], 0)?;
+    select::<Detail>(connection, "", [], 0)?;
     Ok(())
 }
 
-fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params) -> Result<Vec<Row<T>>> {
+/// Returns at most `limit` rows. The SQL has no limit, because rows that cannot be read do not count.
+fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params, limit: usize) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
         match Row::read(row) {
             Ok(row) => found.push(row),
             Err(error) => {
@@ -219,8 +256,4 @@ fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params
         }
     }
     Ok(found)
-}
-
-fn oldest_first<T>(rows: Result<Vec<T>>) -> Result<Vec<T>> {
-    rows.map(|rows| rows.into_iter().rev().collect())
 }

@@ -26,6 +26,9 @@ use crate::instruments::Instruments;
 /// Maximum of requests taken from the queue at once, and so of changes in a group. It bounds how long the first caller waits.
 const GROUP_MAX: usize = 1024;
 
+/// A WAL of this size has a reader that stays open: SQLite starts a checkpoint at 4 MiB.
+const WAL_STALLED_BYTES: u64 = 64 << 20;
+
 /// Sends the result of a request. The caller may have dropped the receiver.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, WriterError>>;
 
@@ -59,9 +62,9 @@ pub(super) struct QueuedChange {
 pub(super) struct Writer {
     /// `None` after a failure, until the next request.
     connection: Option<Connection>,
-    /// The identity of the file when the connection was opened.
-    identity: Option<(u64, u64)>,
     file: DatabaseFile,
+    /// Whether the WAL was larger than [`WAL_STALLED_BYTES`] at the last probe.
+    is_stalled: bool,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,
 }
@@ -84,13 +87,14 @@ impl Writer {
             let directory = file.quarantine(Clock::system().now().wall)?;
             instruments.database_quarantined.inc();
             error!(event = "database_quarantined", database = %path.display(), moved_to = %directory.display(), %reason,
-                "not a refwatch database, or damaged: moved to quarantine and replaced by a new one. To read its rows: \
+                "the database is damaged: it was moved to quarantine and replaced by a new one. To read its rows: \
                 sqlite3 FILE .recover");
             connection = connect_and_require_columns(&mut file);
         }
-        let identity = file.identity();
-        let connection = Some(connection?);
-        Ok(Self { connection, identity, file, instruments: instruments.clone(), health: watch::Sender::new(None) })
+        let (connection, instruments) = (Some(connection?), instruments.clone());
+        let mut writer = Self { connection, file, is_stalled: false, instruments, health: watch::Sender::new(None) };
+        writer.measure();
+        Ok(writer)
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Option<String>> {
@@ -100,14 +104,17 @@ impl Writer {
     /// Starts a thread for [`Self::run`].
     ///
     /// # Errors
-    /// The runtime or the thread cannot be created.
+    /// The thread cannot be created.
     pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
         let path = self.file.path.clone();
-        let run = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-            thread::Builder::new().name("database".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
-        };
-        run().map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
+        let started = thread::Builder::new().name("database".to_owned()).spawn(move || {
+            // Built on this thread: a failed start would drop it in the daemon's runtime, which panics.
+            match tokio::runtime::Builder::new_current_thread().build() {
+                Ok(runtime) => runtime.block_on(self.run(queue)),
+                Err(error) => error!(%error, "the thread that writes the database cannot run"),
+            }
+        });
+        started.map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
         Ok(())
     }
 
@@ -144,6 +151,11 @@ impl Writer {
                 }
             }
             self.commit_group(group);
+        }
+        if self.connection.is_some() {
+            // Saves the commits if a file was deleted since the last request.
+            let saved = self.execute(|_| Ok(()));
+            self.publish_health(saved.as_ref().err());
         }
         // Closing the last connection moves the WAL into the database.
         let error = match self.connection.take().map(Connection::close) {
@@ -201,30 +213,61 @@ impl Writer {
             // SQLite's page cache would stay in memory between commits. The kernel caches the same pages.
             connection.execute_batch("PRAGMA shrink_memory")
         });
+        self.measure();
         self.publish_health(result.as_ref().err());
         result
     }
 
-    /// Calls `work` with the connection. Opens the file first if the last operation failed, or if the file was replaced or deleted: a
-    /// commit to the old file would be lost.
+    /// Calls `work` with the connection. Opens the file first if the last operation failed. A result is returned only if the files are
+    /// still in place after `work`.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
-        let usable = self.connection.take().filter(|_| self.file.identity() == self.identity);
-        let mut connection = if let Some(connection) = usable {
-            connection
-        } else {
-            let opened = connect_and_require_columns(&mut self.file);
-            self.identity = self.file.identity();
-            opened.map_err(|error| WriterError::Reopen(Arc::new(error)))?
+        let mut connection = match self.connection.take() {
+            Some(connection) => self.in_place(connection)?,
+            None => self.connect()?,
         };
         match work(&mut connection) {
             Ok(value) => {
-                self.connection = Some(connection);
+                self.connection = Some(self.in_place(connection)?);
                 Ok(value)
             }
             Err(error) => {
                 self.file.mark_unclean();
                 Err(WriterError::Sqlite(Arc::new(error)))
             }
+        }
+    }
+
+    /// Returns the connection, or a new one if a file was deleted or replaced. If that fails, the old one is kept for the next request.
+    fn in_place(&mut self, connection: Connection) -> Result<Connection, WriterError> {
+        if self.file.is_in_place() {
+            return Ok(connection);
+        }
+        if let Err(error) = self.file.save_commits(&connection) {
+            self.connection = Some(connection);
+            return Err(WriterError::Reopen(Arc::new(error)));
+        }
+        drop(connection);
+        let connection = self.connect()?;
+        warn!(event = "database_reopened", database = %self.file.path.display(),
+            "a file of the database was deleted or replaced; all commits were saved, and the database was opened again");
+        Ok(connection)
+    }
+
+    fn connect(&mut self) -> Result<Connection, WriterError> {
+        connect_and_require_columns(&mut self.file).map_err(|error| WriterError::Reopen(Arc::new(error)))
+    }
+
+    /// Sets the gauges of the sizes. Logs once while a reader prevents checkpoints.
+    fn measure(&mut self) {
+        let [database, wal] = self.file.sizes();
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.instruments.database_size.set(gauge(database));
+        self.instruments.database_wal.set(gauge(wal));
+        let was_stalled = mem::replace(&mut self.is_stalled, wal > WAL_STALLED_BYTES);
+        if self.is_stalled && !was_stalled {
+            warn!(event = "checkpoint_stalled", database = %self.file.path.display(), wal_bytes = wal,
+                "the write-ahead log grows, because another process stays in a read transaction: to find it, run `fuser -v` on the \
+                database; then end it");
         }
     }
 

@@ -96,8 +96,8 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::core::kind::JobKind;
     use crate::core::failure::Operation;
+    use crate::core::kind::JobKind;
     use crate::instruments::Instruments;
 
     fn scheduler() -> Scheduler {

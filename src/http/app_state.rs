@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::database::DatabaseReader;
+use crate::http::renderer::Renderer;
 use crate::instruments::Instruments;
 use crate::metrics::Metrics;
 use crate::state::SharedState;
@@ -15,8 +16,11 @@ pub struct AppState {
     /// The source of the request rates on the status page.
     pub instruments: Instruments,
     pub database: DatabaseReader,
+    pub renderer: Renderer,
     pub clock: Clock,
     /// Allowed host names in lower case. `localhost` and IP addresses are always allowed.
     /// `None` allows every name: with TLS the certificate proves the name.
     pub host_names: Option<Arc<[String]>>,
+    /// The path of `http.external_url` without the final slash. It is removed from requests that begin with it.
+    pub external_path: Arc<str>,
 }

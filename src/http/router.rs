@@ -3,27 +3,55 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::uri::PathAndQuery;
+use axum::middleware::{from_extractor, map_request_with_state};
+use axum::response::Redirect;
 use axum::routing::get;
 
 use super::app_state::AppState;
+use super::parameters::{NoParameters, ScrapeParameters};
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
-    let current = Arc::<api::metrics::CurrentRenderings>::default();
-    Router::new()
-        .route("/", get(ui::status_page::show))
+    let without_parameters = Router::new()
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
         .route("/style.css", get(ui::html::style))
-        .route("/metrics", get(move |State(state), headers| api::metrics::show(Arc::clone(&current), state, headers)))
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))
         .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/stores", get(api::stores::list))
-        .route("/api/v1/transitions", get(api::transitions::list))
         .route("/config", get(api::daemon::config))
+        .route_layer(from_extractor::<NoParameters>());
+    let external_path = Arc::clone(&state.external_path);
+    let routes = Router::new()
+        .route("/", get(ui::status_page::show))
+        .route("/metrics", get(api::metrics::show).route_layer(from_extractor::<ScrapeParameters>()))
+        .route("/api/v1/transitions", get(api::transitions::list))
+        .merge(without_parameters)
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
-        .with_state(state)
+        .with_state(state);
+    // The path is removed before the routes match.
+    Router::new().fallback_service(routes).layer(map_request_with_state(external_path, remove_external_path))
+}
+
+/// Removes the path of `http.external_url`: a reverse proxy may pass it or remove it. Without its final slash the relative links of the
+/// page would lead elsewhere, so such a request is redirected.
+async fn remove_external_path(
+    State(external_path): State<Arc<str>>,
+    mut request: Request,
+) -> Result<Request, Redirect> {
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let Some(rest) = target.strip_prefix(&*external_path).filter(|_| !external_path.is_empty()) else {
+        return Ok(request);
+    };
+    if rest.is_empty() || rest.starts_with('?') {
+        return Err(Redirect::permanent(&format!("{external_path}/{rest}")));
+    }
+    if let Some(rest) = rest.starts_with('/').then(|| rest.parse().ok()).flatten() {
+        *request.uri_mut() = rest;
+    }
+    Ok(request)
 }

@@ -52,6 +52,15 @@ impl Kind {
         self.api().name
     }
 
+    /// The key of the store's id in refwatch's configuration.
+    #[must_use]
+    pub fn store_key(self) -> &'static str {
+        match self {
+            Self::ReferenceImport => "reference_store_id",
+            Self::ReadSetImport | Self::ReadSetExport | Self::ReadSetActivation => "sequence_store_id",
+        }
+    }
+
     pub(super) fn api(self) -> &'static KindApi {
         match self {
             Self::ReferenceImport => &REFERENCE_IMPORT,

@@ -39,7 +39,7 @@ struct JobSlot {
 struct SlotData {
     hinted: bool,
     safety_interval: Option<Duration>,
-    /// The last report of the job watcher or of `park`; `None` before the first report.
+    /// The last report of the job watcher; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
@@ -62,6 +62,10 @@ impl StoreRegistry {
 
     pub(crate) fn is_watched(&self, job: &JobId) -> bool {
         lock(&self.inner).jobs.contains_key(job)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.inner).jobs.len()
     }
 
     pub(crate) fn watched(&self) -> Vec<JobId> {
@@ -107,15 +111,7 @@ impl StoreRegistry {
         }
     }
 
-    /// Reports that `job` is parked, because its task panicked too often. `add` returns the existing slot.
-    pub(crate) fn park(&self, job: &JobId, reason: String) {
-        self.add(job).report(NextAction::Parked(reason), None);
-    }
-
-    fn collect<T>(
-        &self,
-        select: impl Fn(&NextAction, Option<&Arc<JobState>>) -> Option<T>,
-    ) -> BTreeMap<JobId, T> {
+    fn collect<T>(&self, select: impl Fn(&NextAction, Option<&Arc<JobState>>) -> Option<T>) -> BTreeMap<JobId, T> {
         let inner = lock(&self.inner);
         let selected = inner.jobs.iter().filter_map(|(job, slot)| {
             let data = lock(&slot.data);

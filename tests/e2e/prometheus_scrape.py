@@ -40,7 +40,8 @@ FAMILIES = {
     "counter": """
         refwatch_transitions_total refwatch_api_requests_total refwatch_api_request_failures_total
         refwatch_database_commits_total refwatch_database_failures_total refwatch_database_quarantined_total refwatch_task_restarts_total
-        refwatch_log_lines_dropped_total process_cpu_seconds_total""",
+        refwatch_http_requests_total refwatch_http_login_failures_total refwatch_listed_jobs_skipped_total
+        refwatch_limit_exceeded_total refwatch_log_lines_dropped_total process_cpu_seconds_total""",
     "gauge": """
         refwatch_job_info refwatch_job_status refwatch_job_items refwatch_job_up
         refwatch_job_created_timestamp_seconds refwatch_job_completed_timestamp_seconds
@@ -48,6 +49,7 @@ FAMILIES = {
         refwatch_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
         refwatch_store_last_listed_timestamp_seconds refwatch_quota_allowed_requests_per_second
         refwatch_quota_configured_requests_per_second refwatch_database_up
+        refwatch_database_size_bytes refwatch_database_wal_bytes
         refwatch_config_last_reload_successful refwatch_config_last_reload_success_timestamp_seconds refwatch_build_info
         process_open_fds process_max_fds process_resident_memory_bytes process_virtual_memory_bytes process_start_time_seconds
         process_threads""",

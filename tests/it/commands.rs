@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rustix::process::Signal;
 
+use crate::faults::service::{self, Service};
 use crate::healthomics::LONG;
 use crate::process::{Workspace, between, eventually, get, json, metric, serve_sts, sts_response};
 
@@ -108,6 +109,46 @@ fn the_exit_status_of_wait_reflects_the_ends_of_its_jobs() {
     assert!(error.contains("ResourceNotFoundException"), "{error}");
     let (status, _, error) = wait(&["12345".to_owned()], &[]);
     assert_eq!(status, 64, "{error}");
+}
+
+#[test]
+fn wait_prints_each_ended_job_once_and_at_the_timeout_how_many_have_not_ended() {
+    let service = Service::new(|request| {
+        let members = match request.head.split(['/', ' ']).nth(5) {
+            Some("1111111111") => serde_json::json!({"status": "COMPLETED"}),
+            Some("2222222222") => serde_json::json!({"status": "FAILED", "statusMessage": "no such\nfile"}),
+            _ => serde_json::json!({}),
+        };
+        service::job(request, &members)
+    });
+    let (workspace, endpoint) = (Workspace::new(), format!("http://{}", service.address));
+    let ids = ["1111111111", "2222222222", "3333333333", "4444444444"];
+    let jobs = ids.map(|job| format!("1234567890/{job}"));
+    let mut arguments = vec!["wait", "--region", "us-west-2", "--endpoint-url", &endpoint, "--timeout", "3s"];
+    arguments.extend(jobs.iter().map(String::as_str));
+    let (status, results, notes) = workspace.run(&arguments);
+    assert_eq!(status, 124, "{notes}");
+    let mut lines: Vec<&str> = results.lines().collect();
+    lines.sort_unstable();
+    let expected = ["1111111111 COMPLETED", r"2222222222 FAILED  no such\u000afile"];
+    let expected = [expected, ["3333333333 IN_PROGRESS", "4444444444 IN_PROGRESS"]].concat();
+    assert_eq!(lines, expected.iter().map(|line| format!("1234567890/{line}")).collect::<Vec<_>>());
+    assert!(!notes.contains(&jobs[0]) && !notes.contains(&jobs[1]), "{notes}");
+    assert_eq!(notes.lines().last(), Some("timed out after 3s: 2 of 4 jobs still IN_PROGRESS"), "{notes}");
+}
+
+#[test]
+fn the_help_of_every_command_fits_80_columns() {
+    let workspace = Workspace::new();
+    let commands = ["add", "check", "completions", "demo", "history", "man", "reload", "run", "schema", "simulate"];
+    for command in commands.into_iter().chain(["status", "wait", "--help"]) {
+        let mut help = workspace.refwatch(&[command, "--help"]);
+        help.env("COLUMNS", "80");
+        let mut process = workspace.spawn(help);
+        assert!(process.end().success(), "{command}");
+        let lines = process.rest();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+    }
 }
 
 #[test]

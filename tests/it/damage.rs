@@ -22,7 +22,6 @@ impl TestDatabase {
     /// A database with these files.
     fn with(files: &Files) -> Self {
         let db = Self::new();
-        fs::create_dir(db.path.parent().expect("a directory")).expect("a directory");
         for (name, bytes) in files {
             fs::write(db.path.with_file_name(name), bytes).expect("a file");
         }
@@ -98,7 +97,8 @@ async fn damaged_inputs() -> ([Files; 2], String) {
     for job in (0..JOBS).step_by(3) {
         database.append(&id(job), &transition(Some("IN_PROGRESS"), "FAILED", 1)).await.expect("a commit");
     }
-    assert_eq!(database.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 13);
+    // Without the watched job and the job with the last row.
+    assert_eq!(database.delete_ended_before(at(2), BTreeSet::from([id(0)])).await.expect("a commit"), 12);
     database.close().await;
     let database = db.open();
     for job in (0..JOBS).step_by(4) {
@@ -206,16 +206,24 @@ fn time_to_ready(files: &Files) -> Duration {
 }
 
 #[tokio::test]
-async fn fault_076_a_file_that_is_not_our_database_is_quarantined_unchanged() {
-    let other_database = TestDatabase::with(&Files::new());
-    other_database.shell().execute_batch("CREATE TABLE contacts (name TEXT)").expect("another application's table");
-    let other_database = other_database.files()["database.db"].clone();
-    for bytes in [b"short".to_vec(), b"long\n".repeat(5000), other_database] {
-        let db = TestDatabase::with(&Files::from([("database.db".to_owned(), bytes)]));
+async fn fault_076_a_file_without_a_readable_header_is_quarantined_if_it_has_a_lock_file() {
+    for bytes in [b"short".to_vec(), b"long\n".repeat(5000)] {
+        let lock = ("database.db.lock".to_owned(), Vec::new());
+        let db = TestDatabase::with(&Files::from([("database.db".to_owned(), bytes), lock]));
         db.open_damaged().await.close().await;
         db.open();
         assert_eq!(db.transitions(), [">SUBMITTED"], "the new database is kept");
     }
+}
+
+#[tokio::test]
+async fn fault_076_a_damaged_database_without_its_lock_file_is_quarantined() {
+    let ([_, mut closed], _) = damaged_inputs().await;
+    closed.remove("database.db.lock");
+    closed.get_mut("database.db").expect("the database")[4096..].fill(0xFF);
+    // The check of an unclean stop reads all pages; only the lock file or a write-ahead log reports that stop.
+    closed.insert("database.db-wal".to_owned(), Vec::new());
+    TestDatabase::with(&closed).open_damaged().await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
-use refwatch::database::{Database, DatabaseReader, Filter, OpenError, ReadError, Row, WriterError};
+use refwatch::database::{Database, DatabaseReader, Filter, Limit, OpenError, ReadError, Row, WriterError};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -31,6 +31,7 @@ impl TestDatabase {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("state #1?%/database.db");
+        fs::create_dir(path.parent().expect("a directory")).expect("a directory");
         Self { directory, path, instruments: Instruments::new().expect("names") }
     }
 
@@ -103,7 +104,7 @@ pub(crate) fn full_change(from: Option<&str>, to: &str, seconds: i64) -> Change 
     let source = |nth| SourceTransition {
         key: SourceKey { name: "GRCh38".into(), source_file: "s3://bucket/GRCh38.fa".into(), nth },
         from: None,
-        to: Source { status: SourceStatus::Failed, status_message: Some("not a FASTA file".into()) },
+        to: Some(Source { status: SourceStatus::Failed, status_message: Some("not a FASTA file".into()) }),
         observed_at: at(seconds),
     };
     let detail = |kind, value: Option<&str>| Detail { kind, value: value.map(str::to_owned), observed_at: at(seconds) };
@@ -138,16 +139,15 @@ async fn an_acknowledged_change_is_stored_in_the_documented_columns() {
     let sources = db.reader().rows::<SourceTransition>(&job).expect("rows");
     let sources: Vec<_> = sources
         .iter()
-        .map(|row| (row.id, row.value.key.nth, row.value.to.status.as_str(), row.value.to.status_message.as_deref()))
+        .filter_map(|row| Some((row.id, row.value.key.nth, row.value.to.as_ref()?)))
+        .map(|(id, nth, to)| (id, nth, to.status.as_str(), to.status_message.as_deref()))
         .collect();
     assert_eq!(sources, [(3, 0, "FAILED", Some("not a FASTA file")), (4, 1, "FAILED", Some("not a FASTA file"))]);
     let details = db.reader().rows::<Detail>(&job).expect("rows");
     let details: Vec<_> =
         details.iter().map(|row| (row.id, row.value.kind.as_str(), row.value.value.as_deref())).collect();
     assert_eq!(details, [(5, "returned", None), (6, "status_message", Some("slow"))]);
-    for (path, mode) in [(&*db.path, 0o640), (db.path.parent().expect("a directory"), 0o750)] {
-        assert_eq!(fs::metadata(path).expect("metadata").permissions().mode() & 0o777 & !mode, 0, "{path:?}");
-    }
+    assert_eq!(fs::metadata(&db.path).expect("metadata").permissions().mode() & 0o777, 0o640);
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     let database = |db: &TestDatabase| db.files()["database.db"].clone();
     let before = database(&db);
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, known: 3, .. }), "{open_error}");
+    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, known: 4, .. }), "{open_error}");
     assert!(database(&db) == before);
     let open_error = db.reader().rows::<Transition>(&Filter::default()).expect_err("a rejection");
     assert!(matches!(open_error, ReadError::Open(OpenError::NewerSchema { .. })), "{open_error}");
@@ -189,7 +189,6 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     let shell = killed.shell();
     shell.pragma_update(None, "user_version", 99).expect("a later schema");
     let copy = TestDatabase::new();
-    fs::create_dir(copy.path.parent().expect("a directory")).expect("a directory");
     for (name, bytes) in killed.files().into_iter().filter(|(name, _)| !name.ends_with("-shm")) {
         fs::write(copy.path.with_file_name(name), bytes).expect("a copy");
     }
@@ -315,9 +314,15 @@ async fn readers_see_consistent_data_during_writes_and_leave_no_files() {
         rows.iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let key = id(1).key.clone();
-    assert_eq!(numbers(Filter { limit: Some(2), ..Filter::default() }), [199, 200], "the latest rows in order");
+    let numbers_with = |limit| numbers(Filter { limit: Some(limit), ..Filter::default() });
+    assert_eq!(numbers_with(Limit::Latest(2)), [199, 200], "the latest rows in order");
+    assert_eq!(numbers_with(Limit::First(2)), [1, 2]);
+    assert_eq!(numbers(Filter { after: Some(198), ..Filter::default() }), [199, 200]);
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
-    assert_eq!(numbers(Filter { store_id: Some(key.store), limit: Some(1), ..Filter::default() }), [200]);
+    assert_eq!(
+        numbers(Filter { store_id: Some(key.store), limit: Some(Limit::Latest(1)), ..Filter::default() }),
+        [200]
+    );
     assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);
     assert_eq!(db.files(), before);
 }
@@ -337,17 +342,17 @@ async fn only_jobs_that_ended_before_the_limit_are_deleted() {
     }
     for (job, from, to, seconds) in [
         (1, None, "IN_PROGRESS", 0),
-        (2, None, "FAILED", 0),
-        (2, Some("FAILED"), "IN_PROGRESS", 10),
         (3, None, "IN_PROGRESS", 10),
         (3, Some("IN_PROGRESS"), "CANCELLED", 100),
+        (2, None, "FAILED", 0),
+        (2, Some("FAILED"), "IN_PROGRESS", 10),
     ] {
         database.append(&id(job), &full_change(from, to, seconds)).await.expect("a commit");
     }
     assert_eq!(database.delete_ended_before(at(100), BTreeSet::new()).await.expect("a commit"), many.count());
     assert_eq!(
         db.transitions(),
-        [">IN_PROGRESS", ">FAILED", "FAILED>IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED"],
+        [">IN_PROGRESS", ">IN_PROGRESS", "IN_PROGRESS>CANCELLED", ">FAILED", "FAILED>IN_PROGRESS"],
         "live, reopened and recently ended jobs"
     );
     assert_eq!((db.count("item_transitions"), db.count("details")), (10, 10));
@@ -357,6 +362,23 @@ async fn only_jobs_that_ended_before_the_limit_are_deleted() {
         "watched jobs are kept"
     );
     assert_eq!(database.delete_ended_before(at(101), BTreeSet::new()).await.expect("a commit"), 1);
+}
+
+#[tokio::test]
+async fn fault_143_the_id_of_a_deleted_row_is_not_used_again() {
+    let db = TestDatabase::new();
+    let ids = || db.reader().rows::<Transition>(&Filter::default()).expect("rows").iter().map(|row| row.id).collect();
+    for round in 1..=3 {
+        let database = db.open();
+        database.append(&id(round), &full_change(None, "COMPLETED", 0)).await.expect("a commit");
+        let before: Vec<i64> = ids();
+        database.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit");
+        assert_eq!(ids(), before[before.len() - 1..], "only the job with the last row is kept");
+        database.append(&id(round + 10), &transition(None, "COMPLETED", 0)).await.expect("a commit");
+        let (last, after): (i64, Vec<i64>) = (before[before.len() - 1], ids());
+        assert!(after[after.len() - 1] > last, "{before:?} {after:?}");
+        database.close().await;
+    }
 }
 
 #[tokio::test]
@@ -370,7 +392,7 @@ async fn history_requires_a_database_and_creates_none() {
     let failure = history(&db.path).await.expect_err("no database");
     let expected = format!("error: {}: there is no database", db.path.display());
     assert_eq!((failure.exit, failure.message), (Exit::Failed, expected));
-    assert!(!db.path.parent().expect("a directory").exists());
+    assert!(db.files().is_empty());
     db.open().close().await;
     assert_eq!(history(&db.path).await.expect("an empty result"), Exit::Done);
 }

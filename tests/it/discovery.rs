@@ -252,7 +252,7 @@ fn rows_of_a_retained_job_are_kept_however_long_ago_it_ended() {
     transition.observed_at = Clock::system().now().wall - jiff::SignedDuration::from_hours(48);
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
         let made = Database::open(&database, &Instruments::new().expect("names")).expect("a database");
-        for job in [listed, "1000000001"] {
+        for job in ["1000000001", listed] {
             let key = format!("{store}/{job}").parse().expect("two ids");
             made.append(&WatchId { target: "default".into(), key }, &change).await.expect("a commit");
         }

@@ -6,7 +6,6 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::process::{Process, Workspace, eventually, get, metric};
+use crate::process::{Process, Workspace, eventually, get, metric, with_prefix};
 
 /// An entry's fields, by name.
 type Fields = BTreeMap<String, String>;
@@ -192,14 +191,6 @@ proptest! {
 
 /// Sets `JOURNAL_STREAM` to describe standard error, as systemd does.
 const WITH_JOURNAL_STREAM: &str = "JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec \"$@\"";
-
-/// Runs `command` with a prefix.
-fn with_prefix(prefix: &[&str], command: &Command) -> Command {
-    let mut shell = Command::new(prefix[0]);
-    shell.args(&prefix[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
-    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell
-}
 
 #[test]
 fn configuration_errors_have_error_priority_if_standard_error_is_the_journal() {

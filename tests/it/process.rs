@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// No wait takes this long unless something is broken.
-const DEADLINE: Duration = Duration::from_mins(2);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Interval between two checks of a state.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ pub(crate) fn eventually<T>(expected: &str, mut check: impl FnMut() -> Option<T>
 }
 
 #[expect(clippy::disallowed_methods, reason = "between two checks of a state")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(CHECK_INTERVAL);
 }
 
@@ -151,6 +151,14 @@ impl Process {
         self.child.id()
     }
 
+    /// A number from /proc/PID/status.
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("a line of this key");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("a running process");
     }
@@ -170,6 +178,14 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// `command` with a prefix, in its own environment.
+pub(crate) fn with_prefix(prefix: &[&str], command: &Command) -> Command {
+    let mut shell = Command::new(prefix[0]);
+    shell.args(&prefix[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
 }
 
 /// An STS stand-in that sends these responses in turn. Returns its URL and the requests.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use refwatch::config::{PollConfig, Quota};
 use refwatch::core::job::JobStatus;
+use refwatch::core::kind::JobKind;
 
 use crate::response::Faults;
 use crate::scenario::{Discovery, Event, Job, Listing, Outage, Scenario, as_f64};
@@ -109,7 +110,14 @@ fn draw_jobs(rng: &mut Rng, use_list: bool) -> Vec<Job> {
             }
             let created = LAST_FAULT_START.mul_f64(rng.f64());
             let length = Duration::from_secs_f64(longest * 3600.0 * (0.02 + 0.98 * rng.f64()));
-            Job::new(rng.usize(0..stores), nth, timeline(rng, created, length.min(RECOVERY.saturating_sub(created))))
+            let store = rng.usize(0..stores);
+            let mut job = Job::new(store, nth, timeline(rng, created, length.min(RECOVERY.saturating_sub(created))));
+            // The first store is a reference store, the others are sequence stores.
+            if store > 0 {
+                let [_, kinds @ ..] = JobKind::ALL;
+                job.key.kind = kinds[nth % kinds.len()];
+            }
+            job
         })
         .collect()
 }

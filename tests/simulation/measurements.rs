@@ -10,6 +10,7 @@ use fastrand::Rng;
 use refwatch::config::Quota;
 use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::JobStatus;
+use refwatch::core::kind::JobKind;
 
 use crate::run::{End, Report, run};
 use crate::scenario::{Discovery, Event, Job, Listing, Outage, Scenario, as_f64};

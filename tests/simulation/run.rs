@@ -266,7 +266,7 @@ impl DaemonHost {
             for Job { key, .. } in &self.scenario.jobs {
                 let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
                 let job_settings = JobEntry { remove_after: Some(remove_after), ..entry.job_settings };
-                let id = TargetStore { target: TargetConfig::DEFAULT.into(), store: key.store.clone() };
+                let id = TargetStore { target: TargetConfig::DEFAULT.into(), store: key.store.clone(), kind: key.kind };
                 watch_list.stores.insert(id, StoreEntry { created_within: since, job_settings });
             }
         }

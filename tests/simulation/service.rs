@@ -3,6 +3,7 @@
 //! Checks: no daemon exceeds its configured quota, and no watched job goes unpolled for too long. It records the expectations of
 //! each daemon from its responses.
 
+use std::array;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, Range};
@@ -13,7 +14,8 @@ use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, Operation, RequestFailure};
-use refwatch::core::job::{JobKey, JobStatus, StoreId, Snapshot, Source, SourceKey, Sources};
+use refwatch::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, Sources, StoreId};
+use refwatch::core::kind::JobKind;
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{
     BuildFuture, CallerIdentity, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetService,
@@ -27,6 +29,9 @@ use crate::response::{Response, corrupt_page, corrupt_snapshot, source_status};
 use crate::scenario::{Job, Listing, Scenario};
 
 const PAGE_JOBS: usize = 100;
+
+/// Get and List of each kind.
+const OPERATIONS: usize = 2 * JobKind::ALL.len();
 
 /// Seconds by which a waiting request may wake late and keep its permit.
 const WAKE_LATENCY: f64 = 0.005;
@@ -46,7 +51,7 @@ struct ServiceState {
     trace: DefaultHasher,
     violation: Option<String>,
     /// One per operation.
-    buckets: [Bucket; 2],
+    buckets: [Bucket; OPERATIONS],
     daemons: Vec<DaemonState>,
     listings: u64,
     calls: Vec<Call>,
@@ -56,7 +61,7 @@ struct ServiceState {
 #[derive(Debug)]
 struct DaemonState {
     /// The configured quota of each operation.
-    buckets: [Bucket; 2],
+    buckets: [Bucket; OPERATIONS],
     jobs: BTreeMap<JobKey, Expectation>,
 }
 
@@ -81,7 +86,7 @@ pub(crate) struct Access {
 impl Service {
     pub(crate) fn new(scenario: &Scenario, clock: Clock) -> Arc<Self> {
         let daemon_state = || DaemonState {
-            buckets: [Bucket::full(1.0), Bucket::full(1.0)],
+            buckets: array::from_fn(|_| Bucket::full(1.0)),
             jobs: scenario.jobs.iter().map(|job| (job.key.clone(), Expectation::default())).collect(),
         };
         let full = scenario.quota[0].1.max(1.0);
@@ -89,7 +94,7 @@ impl Service {
             rng: Rng::with_seed(scenario.seed),
             trace: DefaultHasher::new(),
             violation: None,
-            buckets: [Bucket::full(full), Bucket::full(full)],
+            buckets: array::from_fn(|_| Bucket::full(full)),
             daemons: (0..scenario.daemons).map(|_| daemon_state()).collect(),
             listings: 0,
             calls: Vec::new(),
@@ -150,7 +155,7 @@ impl Service {
     pub(crate) fn daemon_starts(&self, daemon: usize, recorded: &BTreeMap<JobKey, Vec<JobStatus>>) {
         let state = &mut *self.state();
         let daemon_state = &mut state.daemons[daemon];
-        daemon_state.buckets = [Bucket::full(1.0), Bucket::full(1.0)];
+        daemon_state.buckets = array::from_fn(|_| Bucket::full(1.0));
         for bucket in &mut daemon_state.buckets {
             bucket.filled_at = self.now();
         }
@@ -202,7 +207,7 @@ impl Service {
     async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, RequestFailure> {
         let sent = self.now();
         let configured = self.scenario.configured.configured_rate();
-        if !self.state().daemons[daemon].buckets[operation as usize].take(
+        if !self.state().daemons[daemon].buckets[index(operation)].take(
             sent,
             configured,
             1.0 + WAKE_LATENCY * configured,
@@ -213,7 +218,7 @@ impl Service {
         }
         let outcome = self.transmit(operation, sent).await;
         let failure = outcome.as_ref().err().map(|failure| failure.reason);
-        self.trace((daemon, operation as u8, sent, failure.map(FailureReason::label), outcome.as_ref().ok()));
+        self.trace((daemon, operation.as_str(), sent, failure.map(FailureReason::label), outcome.as_ref().ok()));
         let state = &mut *self.state();
         state.counters.requests += 1;
         if self.scenario.records_calls {
@@ -236,7 +241,7 @@ impl Service {
         let (throttled, response, retry_after) = {
             let (now, state) = (self.now(), &mut *self.state());
             let quota = self.quota(now);
-            let bucket = if self.scenario.shared_quota { 0 } else { operation as usize };
+            let bucket = if self.scenario.shared_quota { 0 } else { index(operation) };
             let throttled = !state.buckets[bucket].take(now, quota, quota.max(1.0));
             let faults = self.scenario.faults;
             (throttled, faults.response(&mut state.rng, now), faults.wait(&mut state.rng))
@@ -301,6 +306,7 @@ impl Service {
             created_at: Some(self.timestamp(job.timeline[0].0)),
             completed_at: self.ended_at(job, now),
             sources: Sources::from_iter([(source_key, source)]),
+            exceeded: Vec::new(),
         };
         if incorrect {
             self.count(|counters| &mut counters.incorrect);
@@ -310,13 +316,19 @@ impl Service {
         Ok(snapshot)
     }
 
-    fn page(&self, store: &StoreId, after: Option<Timestamp>, token: Option<&str>, lag: Duration) -> ListPage {
+    fn page(
+        &self,
+        (kind, store): (JobKind, &StoreId),
+        after: Option<Timestamp>,
+        token: Option<&str>,
+        lag: Duration,
+    ) -> ListPage {
         let then = self.now().saturating_sub(lag);
         let created = |job: &Job| self.timestamp(job.timeline[0].0);
-        let first = JobKey { store: store.clone(), job: token.unwrap_or("0000000000").parse().expect("an id") };
+        let first = JobKey { kind, store: store.clone(), job: token.unwrap_or("0000000000").parse().expect("an id") };
         let jobs = self.jobs.range((Bound::Excluded(first), Bound::Unbounded)).map(|(_, job)| job);
         let mut rest = jobs
-            .take_while(|job| job.key.store == *store)
+            .take_while(|job| (job.key.kind, &job.key.store) == (kind, store))
             .filter(|job| job.timeline[0].0 <= then && after.is_none_or(|after| created(job) > after));
         let listed = |job: &Job| ListedJob {
             job: job.key.job.clone(),
@@ -325,7 +337,7 @@ impl Service {
         };
         let jobs: Vec<ListedJob> = rest.by_ref().take(PAGE_JOBS).map(listed).collect();
         let next_token = jobs.last().filter(|_| rest.next().is_some()).map(|last| last.job.to_string());
-        ListPage { jobs, next_token }
+        ListPage { jobs, next_token, ..ListPage::default() }
     }
 }
 
@@ -345,12 +357,12 @@ impl TargetService for Access {
         Box::pin(async { Ok(None) })
     }
 
-    fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
+    fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
         Box::pin(async move {
             let service = &*self.service;
             let sent = service.now();
             service.update_expectation(self.daemon, key, |expectation| expectation.request_sent(sent));
-            let response = service.request(self.daemon, Operation::Get(JobKind::ReferenceImport), Some(key)).await;
+            let response = service.request(self.daemon, Operation::Get(key.kind), Some(key)).await;
             let response = response.and_then(|incorrect| service.response(key, incorrect));
             let now = service.clock.now().wall;
             service.update_expectation(self.daemon, key, |expectation| match &response {
@@ -361,21 +373,22 @@ impl TargetService for Access {
         })
     }
 
-    fn list_reference_import_jobs<'a>(
+    fn list_jobs<'a>(
         &'a self,
+        kind: JobKind,
         store: &'a StoreId,
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage> {
         Box::pin(async move {
-            let incorrect = self.service.request(self.daemon, Operation::List(JobKind::ReferenceImport), None).await?;
+            let incorrect = self.service.request(self.daemon, Operation::List(kind), None).await?;
             self.service.state().listings += 1;
             let nth = self.service.state().listings;
             match self.service.scenario.listing {
                 Listing::Throttles(each) if nth.is_multiple_of(each) => Err(failed(FailureReason::Throttled)),
                 Listing::Lags(_) | Listing::Throttles(_) => {
                     let lag = if let Listing::Lags(lag) = self.service.scenario.listing { lag } else { Duration::ZERO };
-                    let mut page = self.service.page(store, created_after, token.as_deref(), lag);
+                    let mut page = self.service.page((kind, store), created_after, token.as_deref(), lag);
                     if incorrect {
                         self.service.count(|counters| &mut counters.incorrect);
                         corrupt_page(&mut page.jobs, &mut self.service.state().rng);
@@ -389,6 +402,11 @@ impl TargetService for Access {
             }
         })
     }
+}
+
+/// The position of the operation's bucket.
+fn index(operation: Operation) -> usize {
+    Operation::all().position(|other| other == operation).expect("one of all")
 }
 
 fn failed(reason: FailureReason) -> RequestFailure {

@@ -127,11 +127,7 @@ async fn check_store(
     };
     [
         Permission { operation: Operation::Get(kind), outcome: got, is_needed: true },
-        Permission {
-            operation: Operation::List(kind),
-            outcome: listed.map(drop),
-            is_needed: store.needs_listing,
-        },
+        Permission { operation: Operation::List(kind), outcome: listed.map(drop), is_needed: store.needs_listing },
     ]
 }
 

@@ -1,16 +1,14 @@
 //! The SDK's client of one target, and its settings.
 //!
-//! Credentials come from AWS's own chain, or from the profile or role that the configuration names. A client caches them. If a
-//! HealthOmics request fails because of its credentials, the next request builds a new client, which reads them again from their
-//! source.
+//! A client caches the credentials. If a HealthOmics request fails because of its credentials, or panics, the next request builds a
+//! new client, which reads them again from their source (`credentials`).
 
 use std::error::Error;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::retry::RetryConfig;
-use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_omics::Client;
@@ -18,31 +16,31 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeSerializationInterceptorContextMut,
 };
-use aws_sdk_omics::config::{ConfigBag, Credentials, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
+use aws_sdk_omics::config::{ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig};
 use aws_sdk_omics::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_omics::primitives::{DateTime, SdkBody};
 use aws_sdk_omics::types::{ActivateReadSetFilter, ExportReadSetFilter, ImportReadSetFilter, ImportReferenceFilter};
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_types::endpoint_config::EndpointUrl;
+use futures_util::FutureExt as _;
 use http_body_util::Limited;
 use tokio::sync::Mutex;
 
+use super::credentials::CredentialFetcher;
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
-use super::{errors, responses};
+use super::{environment, errors, responses, sdk_files};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, Snapshot, StoreId};
 use crate::core::kind::JobKind;
+use crate::core::limits::Limit;
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{
     BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
 };
-
-/// Jobs on a page of a listing: the API's maximum.
-const LIST_PAGE_JOBS: i32 = 100;
 
 /// Builds target services that use AWS's SDK.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +52,7 @@ pub struct AwsFactory {
 struct AwsService {
     config: TargetConfig,
     aws_region: Arc<str>,
+    credentials: CredentialFetcher,
     current: Mutex<SdkClient>,
     clock: Clock,
 }
@@ -62,8 +61,8 @@ struct AwsService {
 struct SdkClient {
     sdk: SdkConfig,
     omics: Client,
-    /// True once a HealthOmics request of this client has failed because of its credentials.
-    credentials_failed: Arc<AtomicBool>,
+    /// True once a request of this client has failed because of its credentials, or has panicked.
+    is_unusable: Arc<AtomicBool>,
 }
 
 /// An SDK interceptor that changes two defaults. A configured endpoint, including `AWS_ENDPOINT_URL`, is used verbatim: the SDK
@@ -90,13 +89,17 @@ impl ServiceFactory for AwsFactory {
     /// Credentials are fetched at the first request, not here.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
-            let sdk = sdk_config(config).await;
-            let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
-            let aws_region = region.as_ref().into();
+            environment::check_variables(config)?;
+            sdk_files::check().await?;
+            let credentials = CredentialFetcher::new(config, self.clock);
+            let sdk = sdk_config(config, &credentials).await;
+            let region = environment::check_sdk_config(config, &sdk)?;
+            let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
-            let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
+            let config = TargetConfig { region: Some(region), ..config.clone() };
             let current = Mutex::new(SdkClient::new(&config, sdk));
-            Ok(Arc::new(AwsService { config, aws_region, current, clock: self.clock }) as Arc<dyn TargetService>)
+            Ok(Arc::new(AwsService { config, aws_region, credentials, current, clock: self.clock })
+                as Arc<dyn TargetService>)
         })
     }
 }
@@ -108,17 +111,36 @@ impl SdkClient {
         if config.endpoint_url.is_some() {
             settings.set_endpoint_url(config.endpoint_url.clone());
         }
-        Self { omics: Client::from_conf(settings.build()), sdk, credentials_failed: Arc::default() }
+        Self { omics: Client::from_conf(settings.build()), sdk, is_unusable: Arc::default() }
     }
 }
 
 impl AwsService {
-    async fn current_client(&self) -> SdkClient {
+    async fn current_client(&self) -> Result<SdkClient, RequestFailure> {
         let mut current = self.current.lock().await;
-        if current.credentials_failed.load(Ordering::Relaxed) {
-            *current = SdkClient::new(&self.config, sdk_config(&self.config).await);
+        if current.is_unusable.load(Ordering::Relaxed) {
+            let reason = FailureReason::Credentials;
+            let unusable =
+                |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
+            sdk_files::check().await.map_err(unusable)?;
+            *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }
-        current.clone()
+        Ok(current.clone())
+    }
+
+    /// Runs a request. A panic in the SDK becomes a failure: signing panics at a control character in an access key. The next request
+    /// uses a new client.
+    async fn catch_panic<T>(
+        &self,
+        request: impl Future<Output = Result<T, RequestFailure>>,
+    ) -> Result<T, RequestFailure> {
+        // Unwind safe: the request is dropped with its data, and its client is replaced.
+        let Ok(outcome) = AssertUnwindSafe(request).catch_unwind().await else {
+            // The panic hook has logged the panic.
+            self.current.lock().await.is_unusable.store(true, Ordering::Relaxed);
+            return Err(errors::panicked());
+        };
+        outcome
     }
 
     /// Classifies the error. If it is about credentials, the next request uses a new client.
@@ -129,8 +151,8 @@ impl AwsService {
         error: &SdkError<E, HttpResponse>,
     ) -> RequestFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
-        if failure.reason == FailureReason::Credentials {
-            client.credentials_failed.store(true, Ordering::Relaxed);
+        if matches!(failure.reason, FailureReason::Credentials | FailureReason::CredentialsUnavailable) {
+            client.is_unusable.store(true, Ordering::Relaxed);
         }
         failure
     }
@@ -142,7 +164,8 @@ impl TargetService for AwsService {
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
+        let request = async { caller_identity(&self.current_client().await?.sdk, &self.config, self.clock).await };
+        Box::pin(self.catch_panic(request))
     }
 
     fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
@@ -154,8 +177,8 @@ impl TargetService for AwsService {
                 outcome.map_err(|error| self.handle_error(Operation::Get(key.kind), &$client, &error)).map($read)
             }};
         }
-        Box::pin(async move {
-            let client = self.current_client().await;
+        Box::pin(self.catch_panic(async move {
+            let client = self.current_client().await?;
             let response = match key.kind {
                 JobKind::ReferenceImport => {
                     get!(client, get_reference_import_job, reference_store_id, responses::reference_import)
@@ -171,7 +194,7 @@ impl TargetService for AwsService {
                 }
             };
             responses::snapshot(key, response?)
-        })
+        }))
     }
 
     fn list_jobs<'a>(
@@ -186,34 +209,59 @@ impl TargetService for AwsService {
         /// Sends the `List` request of one kind and reads the response.
         macro_rules! list {
             ($client:ident, $operation:ident, $store_id:ident, $filter:ident, $read:path) => {{
-                let request = $client.omics.$operation().$store_id(store.as_str()).max_results(LIST_PAGE_JOBS);
+                let request = $client.omics.$operation().$store_id(store.as_str());
+                let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok()).set_next_token(token);
                 let filter = $filter::builder().set_created_after(after).build();
-                let outcome = request.set_next_token(token).filter(filter).send().await;
-                outcome.map_err(|error| self.handle_error(Operation::List(kind), &$client, &error)).map($read)
+                request.filter(filter).send().await.map($read).or_else(|error| {
+                    let response = error.raw_response().filter(|response| response.status().is_success());
+                    let body = response.and_then(|response| response.body().bytes());
+                    let page = body.and_then(|body| responses::rejected_page(kind, body));
+                    page.ok_or_else(|| self.handle_error(Operation::List(kind), &$client, &error))
+                })
             }};
         }
-        Box::pin(async move {
-            let client = self.current_client().await;
+        Box::pin(self.catch_panic(async move {
+            let client = self.current_client().await?;
             let page = match kind {
                 JobKind::ReferenceImport => {
-                    list!(client, list_reference_import_jobs, reference_store_id, ImportReferenceFilter,
-                        responses::reference_imports)
+                    list!(
+                        client,
+                        list_reference_import_jobs,
+                        reference_store_id,
+                        ImportReferenceFilter,
+                        responses::reference_imports
+                    )
                 }
                 JobKind::ReadSetImport => {
-                    list!(client, list_read_set_import_jobs, sequence_store_id, ImportReadSetFilter,
-                        responses::read_set_imports)
+                    list!(
+                        client,
+                        list_read_set_import_jobs,
+                        sequence_store_id,
+                        ImportReadSetFilter,
+                        responses::read_set_imports
+                    )
                 }
                 JobKind::ReadSetExport => {
-                    list!(client, list_read_set_export_jobs, sequence_store_id, ExportReadSetFilter,
-                        responses::read_set_exports)
+                    list!(
+                        client,
+                        list_read_set_export_jobs,
+                        sequence_store_id,
+                        ExportReadSetFilter,
+                        responses::read_set_exports
+                    )
                 }
                 JobKind::ReadSetActivation => {
-                    list!(client, list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter,
-                        responses::read_set_activations)
+                    list!(
+                        client,
+                        list_read_set_activation_jobs,
+                        sequence_store_id,
+                        ActivateReadSetFilter,
+                        responses::read_set_activations
+                    )
                 }
             }?;
             responses::list_page(store, page)
-        })
+        }))
     }
 }
 
@@ -249,7 +297,7 @@ impl Intercept for EndpointAndSizeInterceptor {
     }
 }
 
-async fn sdk_config(config: &TargetConfig) -> SdkConfig {
+async fn sdk_config(config: &TargetConfig, credentials: &CredentialFetcher) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())
@@ -259,19 +307,8 @@ async fn sdk_config(config: &TargetConfig) -> SdkConfig {
         loader = loader.region(Region::new(region.clone()));
     }
     if let Some(profile) = &config.profile {
-        // With AWS's own chain, keys in the environment would override the profile.
-        let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
-        loader = loader.profile_name(profile).credentials_provider(credentials);
-    }
-    if config.simulated {
-        loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulated"));
+        loader = loader.profile_name(profile);
     }
     let sdk = loader.load().await;
-    let Some(role_arn) = &config.role_arn else { return sdk };
-    let mut role = AssumeRoleProvider::builder(role_arn).configure(&sdk).session_name("refwatch");
-    if let Some(external_id) = &config.external_id {
-        role = role.external_id(external_id);
-    }
-    let provider = aws_sdk_omics::config::SharedCredentialsProvider::new(role.build().await);
-    sdk.into_builder().credentials_provider(provider).build()
+    credentials.add_credentials(config, sdk).await
 }

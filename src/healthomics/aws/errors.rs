@@ -6,11 +6,11 @@
 use std::error::Error;
 use std::time::Duration;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
+use super::credentials::SourceFailure;
 use super::redact::redacted;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
@@ -36,11 +36,15 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
 ) -> RequestFailure {
+    let source_failure = causes(error).find_map(|cause| cause.downcast_ref::<SourceFailure>());
     let (reason, message) = match error {
+        _ if let Some(SourceFailure { reason, message }) = source_failure => (*reason, message.clone()),
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
-        SdkError::TimeoutError(_) => (FailureReason::Timeout, "no complete response within poll.timeout".to_owned()),
-        _ if contains::<CredentialsError>(error) => (FailureReason::Credentials, credentials_message(target, error)),
+        SdkError::TimeoutError(_) => {
+            let timeout = humantime::format_duration(target.timeout);
+            (FailureReason::Timeout, format!("no complete response within {timeout}"))
+        }
         SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, target, error)),
         _ => (FailureReason::Other, chain(error)),
     };
@@ -48,9 +52,16 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     RequestFailure { reason, message, retry_after }
 }
 
+/// The failure of a request that panicked.
+pub(super) fn panicked() -> RequestFailure {
+    let message = "internal error: the request could not be sent or its response could not be read, see the event `panic` in the \
+        log; check that the access key and the session token contain no control characters";
+    RequestFailure { reason: FailureReason::Internal, message: message.to_owned(), retry_after: None }
+}
+
 // Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
 const PERMISSION: &str = "allow this identity {action}";
-const ACCESS_KEY: &str = "check the access key and the target's region";
+const ACCESS_KEY: &str = "check the access key and the region";
 const SIGNING: &str = "check the secret key and this machine's clock{skew}";
 const EXPIRED: &str = "renew the credentials; check this machine's clock{skew}";
 
@@ -77,9 +88,13 @@ fn reason_and_advice(code: &str) -> Option<(FailureReason, Option<&'static str>)
     })
 }
 
+pub(super) fn reason_of_code(code: &str) -> Option<FailureReason> {
+    reason_and_advice(code).map(|(reason, _)| reason)
+}
+
 /// The reason for a response without a known error code. It may be from a proxy or a load balancer, so a 404 does not mean that the
 /// job does not exist.
-fn reason_of_status(response: &HttpResponse) -> FailureReason {
+pub(super) fn reason_of_status(response: &HttpResponse) -> FailureReason {
     match response.status().as_u16() {
         429 => FailureReason::Throttled,
         408 => FailureReason::Timeout,
@@ -99,18 +114,24 @@ fn service_error(
 ) -> (FailureReason, String) {
     let Some(code) = error.code() else { return (reason_of_status(response), unexpected_body_message(response)) };
     let (reason, advice) = reason_and_advice(code).unwrap_or_else(|| (reason_of_status(response), None));
-    let quote = |text: &str| excerpt(&redacted(text), EXCERPT_MAX);
-    let mut message = quote(code);
-    if let Some(text) = error.message().filter(|text| !text.is_empty()) {
-        message = format!("{message}: {}", quote(text));
-    }
+    let mut message = code_and_message(code, error);
     if let Some(advice) = advice {
-        let omics_action = |operation: Operation| format!("omics:{} on the {}", operation.as_str(), operation.kind().info().store.noun());
+        let omics_action = |operation: Operation| {
+            format!("omics:{} on the {}", operation.as_str(), operation.kind().info().store.noun())
+        };
         let action = operation.map_or_else(|| "sts:GetCallerIdentity".to_owned(), omics_action);
         let skew = clock_skew_note(response, wall).unwrap_or_default();
         message = format!("{message} ({})", advice.replace("{action}", &action).replace("{skew}", &skew));
     }
     (reason, message)
+}
+
+pub(super) fn code_and_message(code: &str, error: &impl ProvideErrorMetadata) -> String {
+    let quote = |text: &str| excerpt(&redacted(text), EXCERPT_MAX);
+    match error.message().filter(|text| !text.is_empty()) {
+        Some(text) => format!("{}: {}", quote(code), quote(text)),
+        None => quote(code),
+    }
 }
 
 /// The text for `{skew}`: how far this machine's clock is from the response's `Date`, if at least `SKEW_MIN`.
@@ -132,7 +153,7 @@ fn unreadable_response(error: &(dyn Error + 'static), response: &HttpResponse) -
     (reason_of_status(response), unexpected_body_message(response))
 }
 
-fn unexpected_body_message(response: &HttpResponse) -> String {
+pub(super) fn unexpected_body_message(response: &HttpResponse) -> String {
     let status = response.status().as_u16();
     let hint = match status {
         407 => "the proxy asks for credentials: ",
@@ -145,17 +166,6 @@ fn unexpected_body_message(response: &HttpResponse) -> String {
     let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
     let more = if quoted.len() < shown.len() || body.len() > QUOTED_BYTES_MAX { "…" } else { "" };
     format!("{hint}HTTP {status} with an unexpected body: \"{quoted}{more}\"")
-}
-
-fn credentials_message(target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
-    let chain = chain(error);
-    // The SSO portal returns `UnauthorizedException` for a session that has ended.
-    let mut words = chain.split(|c: char| !c.is_ascii_alphanumeric());
-    if words.any(|word| ["SSO", "sso", "UnauthorizedException"].contains(&word)) {
-        let profile = target.profile.as_ref().map(|profile| format!(" --profile {profile}")).unwrap_or_default();
-        return format!("{chain} (run `aws sso login{profile}`)");
-    }
-    format!("no AWS credentials; give refwatch an instance role, a profile, or environment variables ({chain})")
 }
 
 fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
@@ -188,12 +198,12 @@ fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     number("x-amz-retry-after").map(Duration::from_millis).or_else(seconds).or_else(until_date)
 }
 
-fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+pub(super) fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn std::error::Error>::is::<T>)
 }
 
 /// Texts of errors that only wrap their cause.
-const WRAPPERS: [&str; 8] = [
+const WRAPPERS: [&str; 11] = [
     "dispatch failure",
     "response error",
     "service error",
@@ -202,10 +212,13 @@ const WRAPPERS: [&str; 8] = [
     "io error",
     "client error (Connect)",
     "client error (SendRequest)",
+    "an error occurred while loading credentials",
+    "the credential provider was not enabled",
+    "the credentials provider was not properly configured",
 ];
 
 /// The error and its causes on one line, without wrappers and repetitions.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut links: Vec<String> = Vec::new();
     for cause in causes(error) {
         let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -216,6 +229,6 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_MAX)
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }

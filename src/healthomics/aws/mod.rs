@@ -3,9 +3,12 @@
 //! The SDK's types stay in this module. [`EndpointAndSizeInterceptor`] is public for the benchmarks.
 
 mod client;
+mod credentials;
+mod environment;
 mod errors;
 mod identity;
 mod redact;
 mod responses;
+mod sdk_files;
 
 pub use client::{AwsFactory, EndpointAndSizeInterceptor};

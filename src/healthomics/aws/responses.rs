@@ -1,10 +1,10 @@
-//! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`].
+//! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], within the limits of `core::limits`.
 //!
 //! Each kind has a reader for its `Get` response and one for its `List` response. The rest is the same for all kinds.
 //!
 //! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). A missing id, a job without a status, and
 //! another job or store than the requested one are errors here. A missing creation time is `None`. An item without a status keeps
-//! the SDK's substitute.
+//! the SDK's substitute. In a listing, an error concerns only its job.
 
 use std::collections::BTreeMap;
 
@@ -16,23 +16,30 @@ use aws_sdk_omics::operation::list_read_set_activation_jobs::ListReadSetActivati
 use aws_sdk_omics::operation::list_read_set_export_jobs::ListReadSetExportJobsOutput;
 use aws_sdk_omics::operation::list_read_set_import_jobs::ListReadSetImportJobsOutput;
 use aws_sdk_omics::operation::list_reference_import_jobs::ListReferenceImportJobsOutput;
-use aws_sdk_omics::primitives::DateTime;
+use aws_sdk_omics::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_omics::types::SourceFiles;
+use serde_json::Value;
 
 use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
 use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus, Sources, StoreId};
+use crate::core::kind::JobKind;
+use crate::core::limits::{Limit, PAGE_TOKEN_BYTES_MAX};
+use crate::core::sanitize::excerpt;
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{ListPage, ListedJob};
 
 /// The SDK's substitute for a missing status.
 const SDK_NO_VALUE: &str = "no value was set";
 
-/// A job in a response of any kind.
+/// The longest quote of an id in an error, in characters.
+const QUOTED_ID_MAX: usize = 50;
+
+/// The members that a job of any kind has in `Get` and `List` responses.
 pub(super) struct Job {
     store: String,
     id: String,
     status: String,
-    created: DateTime,
+    created: Option<DateTime>,
 }
 
 /// The response of a `Get` operation.
@@ -44,11 +51,17 @@ pub(super) struct JobDetail {
 }
 
 struct Item {
-    /// What the requester gave to identify the item.
+    /// Name and file identify the item: they are what its requester gave.
     name: String,
     source_file: String,
     status: String,
     status_message: Option<String>,
+}
+
+/// The response of a `List` operation. The error of a job says why it is unreadable.
+pub(super) struct Page {
+    jobs: Vec<Result<Job, String>>,
+    next_token: Option<String>,
 }
 
 macro_rules! job {
@@ -57,7 +70,7 @@ macro_rules! job {
             store: $job.$store_id,
             id: $job.id,
             status: $job.status.as_str().to_owned(),
-            created: $job.creation_time,
+            created: Some($job.creation_time),
         }
     };
 }
@@ -74,12 +87,21 @@ macro_rules! job_detail {
 }
 
 macro_rules! item {
-    ($item:expr, $name:expr, $source_file:expr) => {
+    ($item:ident, $name:expr, $source_file:expr) => {
         Item {
             name: $name,
             source_file: $source_file,
             status: $item.status.as_str().to_owned(),
             status_message: $item.status_message.clone(),
+        }
+    };
+}
+
+macro_rules! page {
+    ($response:ident, $jobs:ident, $store_id:ident) => {
+        Page {
+            jobs: $response.$jobs.into_iter().flatten().map(|job| Ok(job!(job, $store_id))).collect(),
+            next_token: $response.next_token,
         }
     };
 }
@@ -111,66 +133,117 @@ pub(super) fn read_set_activation(response: GetReadSetActivationJobOutput) -> Jo
 }
 
 fn file_names(files: &SourceFiles) -> String {
-    [Some(&files.source1), files.source2.as_ref()].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ")
+    let files = [Some(&*files.source1), files.source2.as_deref()];
+    files.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// The jobs on a page and the token of the next page.
-type Page = (Vec<Job>, Option<String>);
-
 pub(super) fn reference_imports(response: ListReferenceImportJobsOutput) -> Page {
-    let jobs = response.import_jobs.into_iter().flatten().map(|job| job!(job, reference_store_id));
-    (jobs.collect(), response.next_token)
+    page!(response, import_jobs, reference_store_id)
 }
 
 pub(super) fn read_set_imports(response: ListReadSetImportJobsOutput) -> Page {
-    let jobs = response.import_jobs.into_iter().flatten().map(|job| job!(job, sequence_store_id));
-    (jobs.collect(), response.next_token)
+    page!(response, import_jobs, sequence_store_id)
 }
 
 pub(super) fn read_set_exports(response: ListReadSetExportJobsOutput) -> Page {
-    let jobs = response.export_jobs.into_iter().flatten().map(|job| job!(job, sequence_store_id));
-    (jobs.collect(), response.next_token)
+    page!(response, export_jobs, sequence_store_id)
 }
 
 pub(super) fn read_set_activations(response: ListReadSetActivationJobsOutput) -> Page {
-    let jobs = response.activation_jobs.into_iter().flatten().map(|job| job!(job, sequence_store_id));
-    (jobs.collect(), response.next_token)
+    page!(response, activation_jobs, sequence_store_id)
 }
 
-pub(super) fn snapshot(requested: &JobKey, JobDetail { job, status_message, completed, items }: JobDetail) -> PollOutcome {
-    if job.store != requested.store.as_str() || job.id != requested.job.as_str() {
-        let (store, id) = (job.store, job.id);
-        return Err(protocol(format!("the response is about job {store:?}/{id:?}, the request was about {requested}")));
-    }
-    Ok(Snapshot {
-        status: job_status(&job.status)?,
-        status_message,
-        created_at: timestamp(&job.created),
-        completed_at: completed.as_ref().and_then(timestamp),
-        sources: sources(items),
-    })
-}
-
-pub(super) fn list_page(requested: &StoreId, (jobs, next_token): Page) -> Result<ListPage, RequestFailure> {
-    let listed = jobs.into_iter().map(|Job { store, id, status, created }| {
-        let (true, Ok(job)) = (store == requested.as_str(), id.parse()) else {
-            return Err(protocol(format!("the listing of store {requested} contains job {store:?}/{id:?}")));
-        };
-        Ok(ListedJob { job, status: job_status(&status)?, created_at: timestamp(&created) })
+/// Parses a page that the SDK rejects, job by job: the SDK rejects the whole page if one member of one job has a wrong type.
+/// `None` if the body is not a page.
+pub(super) fn rejected_page(kind: JobKind, body: &[u8]) -> Option<Page> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let next_token = match &body["nextToken"] {
+        Value::Null => None,
+        token => Some(token.as_str()?.to_owned()),
+    };
+    let store_member = kind.info().store.id_member();
+    let jobs = body[kind.info().list_member].as_array()?.iter().map(|job| {
+        let text = |member: &str| job[member].as_str().unwrap_or_default().to_owned();
+        let (store, id) = (text(store_member), text("id"));
+        let created = DateTime::from_str(&text("creationTime"), DateTimeFormat::DateTime).ok();
+        if created.is_none() && !job["creationTime"].is_null() {
+            return Err(format!("{} has an unreadable creation time", describe(&store, &id)));
+        }
+        Ok(Job { store, id, status: text("status"), created })
     });
-    Ok(ListPage {
-        jobs: listed.collect::<Result<_, _>>()?,
-        next_token: next_token.filter(|token| !token.is_empty()),
+    Some(Page { jobs: jobs.collect(), next_token })
+}
+
+pub(super) fn snapshot(
+    requested: &JobKey,
+    JobDetail { job, status_message, completed, items }: JobDetail,
+) -> PollOutcome {
+    if job.store != requested.store.as_str() || job.id != requested.job.as_str() {
+        let response = describe(&job.store, &job.id);
+        return Err(protocol(format!("the response is about {response}, the request was about {requested}")));
+    }
+    let mut exceeded = Vec::new();
+    let status = job_status(&job.status, &mut exceeded);
+    Ok(Snapshot {
+        status: status.ok_or_else(|| protocol("the response has no status".to_owned()))?,
+        status_message: status_message.map(|text| cut(&text, &mut exceeded).to_owned()),
+        created_at: job.created.as_ref().and_then(timestamp),
+        completed_at: completed.as_ref().and_then(timestamp),
+        sources: sources(&items, &mut exceeded),
+        exceeded,
     })
+}
+
+pub(super) fn list_page(requested: &StoreId, Page { jobs, next_token }: Page) -> Result<ListPage, RequestFailure> {
+    let next_token = next_token.filter(|token| !token.is_empty());
+    if let Some(length) = next_token.as_ref().map(String::len).filter(|length| *length > PAGE_TOKEN_BYTES_MAX) {
+        let message = format!("the nextToken of a listing has {length} bytes, more than {PAGE_TOKEN_BYTES_MAX}");
+        return Err(protocol(message));
+    }
+    let mut page = ListPage { next_token, is_cut: jobs.len() > Limit::PageJobs.max(), ..ListPage::default() };
+    for job in jobs.into_iter().take(Limit::PageJobs.max()) {
+        match job.and_then(|job| listed_job(requested, job)) {
+            Ok(job) => page.jobs.push(job),
+            Err(reason) => page.skipped.push(reason),
+        }
+    }
+    Ok(page)
+}
+
+/// The error says why the job is unreadable.
+fn listed_job(requested: &StoreId, Job { store, id, status, created }: Job) -> Result<ListedJob, String> {
+    let (true, Ok(job)) = (store == requested.as_str(), id.parse()) else {
+        return Err(format!("{} is not a job of store {requested}", describe(&store, &id)));
+    };
+    let status = job_status(&status, &mut Vec::new());
+    let status = status.ok_or_else(|| format!("{} has no status", describe(&store, &id)))?;
+    Ok(ListedJob { job, status, created_at: created.as_ref().and_then(timestamp) })
+}
+
+fn describe(store: &str, job: &str) -> String {
+    format!("job {:?}/{:?}", excerpt(store, QUOTED_ID_MAX), excerpt(job, QUOTED_ID_MAX))
 }
 
 fn protocol(message: String) -> RequestFailure {
     RequestFailure { reason: FailureReason::Protocol, message, retry_after: None }
 }
 
-fn job_status(status: &str) -> Result<JobStatus, RequestFailure> {
-    let status = Some(status).filter(|&status| status != SDK_NO_VALUE);
-    status.map(JobStatus::from).ok_or_else(|| protocol("the response has no status".to_owned()))
+/// `None` for a missing status.
+fn job_status(status: &str, exceeded: &mut Vec<Limit>) -> Option<JobStatus> {
+    (!status.is_empty() && status != SDK_NO_VALUE).then(|| JobStatus::from(cut(status, exceeded)))
+}
+
+/// The start of a text, within its limit.
+fn cut<'a>(text: &'a str, exceeded: &mut Vec<Limit>) -> &'a str {
+    let end = text.floor_char_boundary(Limit::TextBytes.max());
+    note(Limit::TextBytes, end < text.len(), exceeded);
+    &text[..end]
+}
+
+fn note(limit: Limit, is_exceeded: bool, exceeded: &mut Vec<Limit>) {
+    if is_exceeded && !exceeded.contains(&limit) {
+        exceeded.push(limit);
+    }
 }
 
 /// `None` for the epoch, the SDK's substitute for a missing time, and for a time that [`Timestamp`] cannot represent.
@@ -179,14 +252,17 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     (time != Timestamp::UNIX_EPOCH).then_some(time)
 }
 
-fn sources(items: Vec<Item>) -> Sources {
+fn sources<'a>(items: &'a [Item], exceeded: &mut Vec<Limit>) -> Sources {
+    note(Limit::Items, items.len() > Limit::Items.max(), exceeded);
     // Items may share name and file; `nth` distinguishes them.
-    let mut counts: BTreeMap<(String, String), u32> = BTreeMap::new();
-    let source = |Item { name, source_file, status, status_message }| {
-        let count = counts.entry((name.clone(), source_file.clone())).or_default();
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let source = |item: &'a Item| {
+        let (name, source_file) = (cut(&item.name, exceeded), cut(&item.source_file, exceeded));
+        let count = counts.entry((name, source_file)).or_default();
         let key = SourceKey { name: name.into(), source_file: source_file.into(), nth: *count };
         *count += 1;
-        (key, Source { status: SourceStatus::from(&*status), status_message: status_message.map(Into::into) })
+        let status = SourceStatus::from(cut(&item.status, exceeded));
+        (key, Source { status, status_message: item.status_message.as_deref().map(|text| cut(text, exceeded).into()) })
     };
-    items.into_iter().map(source).collect()
+    items.iter().take(Limit::Items.max()).map(source).collect()
 }

@@ -1,66 +1,102 @@
-//! `/api/v1/transitions`: the latest saved transitions that match the query, as JSON.
+//! `/api/v1/transitions`: the saved transitions that match the query, as JSON, in the order in which they were saved.
+//!
+//! With `after` or `since` the first ones that match, with a link to the next page. Otherwise the latest ones.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::Response;
-use serde::Deserialize;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
 
 use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
-use crate::database::Filter;
+use crate::database::{Filter, Limit, ReadError, Row};
 use crate::http::app_state::AppState;
-use crate::http::response::{json, json_error, render_blocking};
+use crate::http::parameters::Parameters;
+use crate::http::response::{json, json_error};
 
-const LIMIT_DEFAULT: u32 = 1_000;
+const LIMIT_DEFAULT: usize = 1_000;
 
 /// 10,000 transitions are about 4 MB of JSON.
-const LIMIT_MAX: u32 = 10_000;
+const LIMIT_MAX: usize = 10_000;
 
-/// An unknown parameter is an error: a misspelled filter would otherwise be ignored.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::http) struct Parameters {
+pub(in crate::http) struct Query {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     store_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
-    limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
 }
 
-pub(in crate::http) async fn list(
-    State(state): State<AppState>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
-) -> Response {
-    let parameters = parameters.map_err(|rejection| rejection.body_text());
-    let filter = match parameters.and_then(|Query(parameters)| parameters.filter()) {
+pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(query): Parameters<Query>) -> Response {
+    let filter = match query.filter() {
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
-    render_blocking(move || match state.database.rows::<Transition>(&filter) {
-        Ok(rows) => json(StatusCode::OK, &rows),
+    let renderer = state.renderer.clone();
+    renderer.page(move || match state.database.rows::<Transition>(&filter) {
+        Ok(mut rows) => {
+            let link = query.link_to_next(&mut rows).map(|next| (header::LINK, format!("<{next}>; rel=\"next\"")));
+            (AppendHeaders(link), json(StatusCode::OK, &rows)).into_response()
+        }
+        Err(ReadError::UnknownRow { after, last }) => {
+            let error = format!(
+                "after={after}: no transition has this id, because the database was replaced; the last id is {last}: \
+                 begin again with after=0"
+            );
+            json_error(StatusCode::GONE, error)
+        }
         Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })
     .await
 }
 
-impl Parameters {
-    fn filter(self) -> Result<Filter, String> {
-        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+impl Query {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(LIMIT_DEFAULT)
+    }
+
+    fn filter(&self) -> Result<Filter, String> {
+        let limit = self.limit();
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
+        // One row more than the page shows whether there is a next page.
+        let limit = if self.is_ascending() { Limit::First(limit + 1) } else { Limit::Latest(limit) };
         Ok(Filter {
+            after: self.after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),
             since: self.since,
-            kind: parsed::<JobKind>("kind", self.kind)?,
-            store_id: parsed("store_id", self.store_id)?,
-            job_id: parsed("job_id", self.job_id)?,
+            kind: parsed::<JobKind>("kind", self.kind.as_deref())?,
+            store_id: parsed("store_id", self.store_id.as_deref())?,
+            job_id: parsed("job_id", self.job_id.as_deref())?,
             limit: Some(limit),
         })
     }
+
+    fn is_ascending(&self) -> bool {
+        self.after.is_some() || self.since.is_some()
+    }
+
+    /// Cuts the rows to one page. Returns the link to the next page, if there is one, relative to the path of the request.
+    fn link_to_next(&self, rows: &mut Vec<Row<Transition>>) -> Option<String> {
+        let is_last = rows.len() <= self.limit();
+        rows.truncate(self.limit());
+        let last = rows.last().filter(|_| !is_last)?;
+        let next = Self { after: u64::try_from(last.id).ok(), ..self.clone() };
+        // Strings and numbers always serialize.
+        Some(format!("?{}", serde_urlencoded::to_string(next).ok()?))
+    }
 }
 
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: Option<String>) -> Result<Option<T>, String> {
-    text.map(|text| text.parse()).transpose().map_err(|error| format!("{name}: {error}"))
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: Option<&str>) -> Result<Option<T>, String> {
+    text.map(str::parse).transpose().map_err(|error| format!("{name}: {error}"))
 }

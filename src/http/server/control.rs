@@ -2,6 +2,7 @@
 //!
 //! It serves every route of the listener and the reload, which the listener never accepts.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -34,17 +35,28 @@ pub fn socket_path(database: &Path) -> PathBuf {
 /// Listens at `path` and replaces an existing socket. The caller holds the lock of the database, so no other daemon uses it.
 ///
 /// # Errors
-/// The error of the system, for example because the path is longer than 107 bytes.
+/// There is a file that is not a socket, or the error of the system, for example because the path is longer than 107 bytes.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove(path)?;
     let socket = UnixSocket::new_stream()?;
     // Linux creates the file with this mode, so no other user can connect even for a moment.
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     socket.bind(path)?;
     socket.listen(BACKLOG_MAX)
+}
+
+/// Removes the socket, if there is one.
+///
+/// # Errors
+/// There is another file at `path`, or it cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file is there: move it away"))
+        }
+        found => found.and_then(|_| fs::remove_file(path)),
+    }
 }
 
 /// Serves until `stop`. Connections still open at that time live until the process exits.

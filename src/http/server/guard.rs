@@ -53,7 +53,9 @@ fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Respons
         None => return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is required\n").into_response()),
         Some(host) if host_names.is_some_and(|names| !is_allowed(host.host(), names)) => {
             let shown = Sanitized(host.host());
-            let message = format!("host {shown} is not allowed: use the IP address of the server\n");
+            let message = format!(
+                "host {shown} is not allowed: use the IP address of the server, or add the name to allowed_hosts in [http]\n"
+            );
             return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
         }
         Some(_) => {}
@@ -73,6 +75,7 @@ fn host(request: &Request) -> Option<Authority> {
 
 fn is_allowed(host: &str, host_names: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let host = host.to_ascii_lowercase();
+    // A fully qualified name may end with a dot.
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     address.parse::<IpAddr>().is_ok() || host == "localhost" || host_names.contains(&host)
 }

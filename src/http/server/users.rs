@@ -5,8 +5,11 @@
 //! scrapes need. A digest of each user's last correct password is cached, because Prometheus sends it with every scrape.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -15,18 +18,37 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use tracing::error;
+use tracing::{error, warn};
 
+use crate::clock::Clock;
 use crate::config::PasswordHash;
+use crate::core::sanitize::{Sanitized, excerpt};
+use crate::core::time::Monotonic;
+use crate::instruments::Instruments;
 
 /// Requests that wait for a password check or are being checked.
 const PENDING_CHECKS_MAX: usize = 8;
 
 const CHALLENGE: &str = r#"Basic realm="refwatch", charset="UTF-8""#;
 
+/// At most one failed login is logged in this time: clients can cause them at will.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Characters logged of a user name.
+const USER_CHARS_MAX: usize = 64;
+
+/// The address of the client's end of the connection, possibly that of a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientAddress(pub Option<SocketAddr>);
+
 #[derive(Debug)]
 pub(super) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
+    /// The hash with the highest cost. `None` without users.
+    dearest: Option<PasswordHash>,
+    clock: Clock,
+    instruments: Instruments,
+    failures: Mutex<Failures>,
     last_correct_digests: Mutex<BTreeMap<String, [u8; 32]>>,
     /// Permits of the requests that wait or are being checked.
     pending: Arc<Semaphore>,
@@ -42,10 +64,21 @@ enum Login {
     Busy,
 }
 
+/// The failed logins since the last log line.
+#[derive(Debug, Default)]
+struct Failures {
+    logged_at: Option<Monotonic>,
+    count: u64,
+}
+
 impl Users {
     #[must_use]
-    pub(super) fn new(hashes: BTreeMap<String, PasswordHash>) -> Self {
+    pub(super) fn new(hashes: BTreeMap<String, PasswordHash>, clock: Clock, instruments: Instruments) -> Self {
         Self {
+            dearest: hashes.values().max_by_key(|hash| hash.cost()).cloned(),
+            clock,
+            instruments,
+            failures: Mutex::default(),
             hashes,
             last_correct_digests: Mutex::default(),
             pending: Arc::new(Semaphore::new(PENDING_CHECKS_MAX)),
@@ -53,20 +86,19 @@ impl Users {
         }
     }
 
-    async fn check(&self, user: String, password: String) -> Login {
+    async fn check(&self, user: &str, password: String) -> Login {
         let digest = Sha256::digest(&password).into();
-        if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(&user) == Some(&digest) {
+        if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(user) == Some(&digest) {
             return Login::Accepted;
         }
-        // An unknown user is checked against the hash of another user: a quick rejection would reveal that the user is unknown.
-        let Some(hash) = self.hashes.get(&user).or_else(|| self.hashes.values().next()).cloned() else {
-            return Login::Rejected;
-        };
+        let Some(dearest) = &self.dearest else { return Login::Rejected };
+        // An unknown user is checked against the dearest hash: a quick rejection would reveal that the user is unknown.
+        let (hash, cost_max) = (self.hashes.get(user).unwrap_or(dearest).clone(), dearest.cost());
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return Login::Busy };
         let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
         // The thread holds both permits until bcrypt has finished, even if the client disconnects.
         let checked = tokio::task::spawn_blocking(move || {
-            let is_correct = hash.verify(&password);
+            let is_correct = hash.verify(&password, cost_max);
             drop((checking, pending));
             is_correct
         });
@@ -74,18 +106,51 @@ impl Users {
             error!(%error, "the password check failed");
             false
         });
-        if !(is_correct && self.hashes.contains_key(&user)) {
+        if !(is_correct && self.hashes.contains_key(user)) {
             return Login::Rejected;
         }
-        self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).insert(user, digest);
+        self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned(), digest);
         Login::Accepted
+    }
+
+    fn report_failure(&self, user: &str, client: Option<SocketAddr>) {
+        self.instruments.http_login_failures.inc();
+        let now = self.clock.now().monotonic;
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        if failures.logged_at.is_some_and(|at| now < at + LOG_INTERVAL) {
+            return;
+        }
+        let count = std::mem::take(&mut failures.count);
+        failures.logged_at = Some(now);
+        let client = client.map_or("unknown".to_owned(), |client| client.ip().to_string());
+        let user = Sanitized(&excerpt(user, USER_CHARS_MAX)).to_string();
+        warn!(
+            event = "login_failed",
+            client,
+            user,
+            failures = count,
+            "wrong user or password; at most one line in 10 s is logged"
+        );
     }
 }
 
-pub(super) async fn authenticate(State(users): State<Arc<Users>>, request: Request, next: Next) -> Response {
+pub(super) async fn authenticate(
+    State(users): State<Arc<Users>>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
+    request: Request,
+    next: Next,
+) -> Response {
     let login = match credentials(request.headers()) {
         _ if users.hashes.is_empty() => Login::Accepted,
-        Some((user, password)) => users.check(user, password).await,
+        Some((user, password)) => {
+            let login = users.check(&user, password).await;
+            if login == Login::Rejected {
+                users.report_failure(&user, client);
+            }
+            login
+        }
+        // Browsers send the first request without a password: this is not a failed login.
         None => Login::Rejected,
     };
     match login {

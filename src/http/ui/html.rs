@@ -20,8 +20,20 @@ pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
-/// A complete page. The browser reloads it every 10 s if `auto_refresh`. `footer` is added to the page footer.
-pub(super) fn page(title: &str, now: Timestamp, auto_refresh: bool, footer: &Markup, content: &Markup) -> Response {
+/// A page. Its links are relative, because a reverse proxy may serve it below a path.
+pub(super) struct Page<'a> {
+    pub title: &'a str,
+    /// The relative path to the status page.
+    pub root: &'static str,
+    pub now: Timestamp,
+    /// The browser reloads the page every 10 s.
+    pub auto_refresh: bool,
+    /// Added to the page footer.
+    pub footer: Markup,
+    pub content: Markup,
+}
+
+pub(super) fn page(Page { title, root, now, auto_refresh, footer, content }: Page<'_>) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -31,18 +43,18 @@ pub(super) fn page(title: &str, now: Timestamp, auto_refresh: bool, footer: &Mar
                 meta name="color-scheme" content="light dark";
                 @if auto_refresh { meta http-equiv="refresh" content="10"; }
                 title { (Sanitized(title)) " · refwatch" }
-                link rel="stylesheet" href="/style.css";
+                link rel="stylesheet" href={ (root) "style.css" };
             }
             body {
                 a.skip href="#content" { "Skip to the content" }
-                header { a.brand href="/" { "refwatch" } span.muted { "HealthOmics reference imports" } }
+                header { a.brand href=(root) { "refwatch" } span.muted { "HealthOmics reference imports" } }
                 main id="content" { (content) }
                 footer {
                     nav aria-label="More" {
-                        a href="/metrics" { "Metrics" }
-                        a href="/api/v1/jobs" { "Jobs as JSON" }
-                        a href="/api/v1/transitions" { "Transitions as JSON" }
-                        a href="/config" { "Configuration" }
+                        a href={ (root) "metrics" } { "Metrics" }
+                        a href={ (root) "api/v1/jobs" } { "Jobs as JSON" }
+                        a href={ (root) "api/v1/transitions" } { "Transitions as JSON" }
+                        a href={ (root) "config" } { "Configuration" }
                     }
                     p { "As of " (absolute_time(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
                 }

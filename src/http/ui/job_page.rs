@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
+use super::html::{Page, absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
 use super::presentation;
 use super::status_page::{next_poll, status};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
@@ -16,17 +16,17 @@ use crate::core::job::{JobKey, SourceKey, Sources};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Detail, SourceTransition, Transition};
-use crate::database::{Filter, ReadError, Row};
+use crate::database::{Filter, Limit, ReadError, Row};
 use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed_sources};
 use crate::http::app_state::AppState;
-use crate::http::response::{duration_between, render_blocking};
+use crate::http::response::duration_between;
 use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
 
 /// Limits each of two queries, for transitions and for details, over all targets. A normal job has fewer than ten rows.
-const ROWS_MAX: u32 = 200;
+const ROWS_MAX: usize = 200;
 
 /// Limits the query for the transitions of sources, over all targets: on average eight for each of 100 sources.
-const SOURCE_ROWS_MAX: u32 = 8 * 100;
+const SOURCE_ROWS_MAX: usize = 8 * 100;
 
 /// The database rows of one job in every target.
 #[derive(Default)]
@@ -39,7 +39,7 @@ struct History {
 impl History {
     /// Reads the latest rows, the oldest first.
     fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
-        let latest = |limit| Filter { limit: Some(limit), ..Filter::of_job(key.clone()) };
+        let latest = |limit| Filter { limit: Some(Limit::Latest(limit)), ..Filter::of_job(key.clone()) };
         Ok(Self {
             transitions: state.database.rows(&latest(ROWS_MAX))?,
             source_transitions: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
@@ -59,21 +59,23 @@ pub(in crate::http) async fn show(
     let unknown = || (StatusCode::NOT_FOUND, "this job is not watched\n").into_response();
     let (Ok(kind), Ok(store), Ok(job)) = (kind.parse(), store.parse(), job.parse()) else { return unknown() };
     let key = JobKey { kind, store, job };
-    render_blocking(move || {
-        let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
-        let Some(first) = watches.first() else { return unknown() };
-        let now = state.clock.now().wall;
-        let history = History::read(&state, &key);
-        let content = html! {
-            (alerts(&state.shared.daemon()))
-            h1 { (Sanitized(&first.name)) }
-            p.summary { (key.kind) " " code { (key.store) "/" wbr; (key.job) } }
-            @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
-            @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
-        };
-        page(&first.name, now, false, &html! {}, &content)
-    })
-    .await
+    let renderer = state.renderer.clone();
+    renderer
+        .page(move || {
+            let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
+            let Some(first) = watches.first() else { return unknown() };
+            let now = state.clock.now().wall;
+            let history = History::read(&state, &key);
+            let content = html! {
+                (alerts(&state.shared.daemon()))
+                h1 { (Sanitized(&first.name)) }
+                p.summary { (key.kind) " " code { (key.store) "/" wbr; (key.job) } }
+                @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
+                @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
+            };
+            page(Page { title: &first.name, root: "../../../", now, auto_refresh: false, footer: html! {}, content })
+        })
+        .await
 }
 
 fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Markup {
@@ -128,8 +130,12 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
 
 fn sources_table(sources: &Sources, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
     let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
-    for transition in transitions {
-        spans.entry(&transition.key).or_default().push(StatusSpan::of_source(transition));
+    for SourceTransition { key, to, observed_at, .. } in transitions {
+        match to {
+            Some(to) => spans.entry(key).or_default().push(StatusSpan::of_source(&to.status, *observed_at)),
+            // The number of a source that is gone may be used again.
+            None => drop(spans.remove(key)),
+        }
     }
     let caption = html! {
         "Sources"

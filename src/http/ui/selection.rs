@@ -102,12 +102,12 @@ impl Selection {
         !(self.status.is_empty() && self.state.is_empty() && self.q.is_empty())
     }
 
-    /// The link to the changed selection. It leads to the first page unless `change` sets one.
+    /// The relative link to the changed selection. It leads to the first page unless `change` sets one.
     pub(super) fn link_with(&self, change: impl FnOnce(&mut Self)) -> String {
         let mut changed = Self { page: 0, ..self.clone() };
         change(&mut changed);
         let query = changed.query();
-        if query.is_empty() { "/".to_owned() } else { format!("/?{query}") }
+        if query.is_empty() { "./".to_owned() } else { format!("./?{query}") }
     }
 
     /// The parameters that differ from their defaults.
@@ -131,9 +131,9 @@ mod tests {
             let selection: Selection = serde_urlencoded::from_str(query).expect("a selection");
             let page = selection.page;
             let link = selection.link_with(|changed| changed.page = page);
-            assert_eq!(link.trim_start_matches(['/', '?']), query);
+            assert_eq!(link.trim_start_matches(['.', '/', '?']), query);
         }
         let odd = Selection { q: "ä &<#".to_owned(), ..Selection::default() };
-        assert_eq!(odd.link_with(|_| {}), "/?q=%C3%A4+%26%3C%23");
+        assert_eq!(odd.link_with(|_| {}), "./?q=%C3%A4+%26%3C%23");
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::html::{alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
+use super::html::{Page, alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
 use super::presentation::{Severity, WAITING, severity};
 use super::quota;
 use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
@@ -19,24 +19,26 @@ use crate::core::time::Timestamp;
 use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
-use crate::http::response::{self, render_blocking};
+use crate::http::parameters::{InvalidParameters, Parameters};
+use crate::http::response;
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
 /// Characters shown of a message or of a source's name. The job page shows both completely.
 const MESSAGE_CHARS_MAX: usize = 160;
 
 /// Transitions that each timeline shows, the latest ones. The job page shows more.
-const TRANSITIONS_DRAWN_MAX: u32 = 12;
+const TRANSITIONS_DRAWN_MAX: usize = 12;
 
 pub(in crate::http) async fn show(
     State(state): State<AppState>,
-    query: Result<Query<Selection>, QueryRejection>,
+    parameters: Result<Parameters<Selection>, InvalidParameters>,
 ) -> Response {
-    let (selection, error) = match query {
-        Ok(Query(selection)) => (selection, None),
-        Err(rejection) => (Selection::default(), Some(rejection.body_text())),
+    let (status, selection, error) = match parameters {
+        Ok(Parameters(selection)) => (StatusCode::OK, selection, None),
+        Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error.to_string())),
     };
-    render_blocking(move || {
+    let renderer = state.renderer.clone();
+    renderer.page(move || {
         let now = state.clock.now().wall;
         let (stores, watches) = (state.shared.stores(), state.shared.watches());
         let content = html! {
@@ -58,7 +60,8 @@ pub(in crate::http) async fn show(
         let auto_refresh = selection.refresh == Refresh::On;
         let (other, text) = if auto_refresh { (Refresh::Off, "Stop refreshing.") } else { (Refresh::On, "Refresh every 10 s.") };
         let link = selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, other));
-        page("Watches", now, auto_refresh, &html! { a href=(link) { (text) } }, &content)
+        let footer = html! { a href=(link) { (text) } };
+        (status, page(Page { title: "Watches", root: "./", now, auto_refresh, footer, content }))
     })
     .await
 }
@@ -124,7 +127,7 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
                 ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for state in states { (state) } }
                 ul { @for status in statuses { (status) } }
             }
-            form role="search" method="get" action="/" {
+            form role="search" method="get" action="./" {
                 input type="search" name="q" value=(Sanitized(&selection.q)) aria-label="Name, id, target or status" placeholder="Name, id, target";
                 @for (name, value) in selection.parameters() {
                     @if name != "q" && name != "page" { input type="hidden" name=(name) value=(Sanitized(&value)); }
@@ -156,7 +159,7 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
     html! {
         @if let Err(error) = &timelines { p.note role="status" { "Timelines are unavailable: " (Sanitized(&error.to_string())) } }
         @if shown.is_empty() {
-            p { "No watch matches. " a href="/" { "Show all" } }
+            p { "No watch matches. " a href="./" { "Show all" } }
         } @else {
             table.cards.watches {
                 caption.visually-hidden[!selection.is_filtered() && pages == 1] {
@@ -208,8 +211,9 @@ fn heading(column: &str, selection: &Selection) -> Markup {
     html! { th scope="col" aria-sort=[order] { a href=(link) { (column) span aria-hidden="true" { (mark) } } } }
 }
 
+/// Relative to the status page.
 fn job_path(JobKey { kind, store, job }: &JobKey) -> String {
-    format!("/jobs/{kind}/{store}/{job}")
+    format!("jobs/{kind}/{store}/{job}")
 }
 
 fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {

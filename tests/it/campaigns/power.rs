@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::{env, fs};
 
-use refwatch::database::Database;
+use refwatch::database::{Database, create_directory};
 use refwatch::instruments::Instruments;
 use rusqlite::{Connection, OpenFlags};
 use tokio::runtime;
@@ -146,6 +146,7 @@ fn traced_writer() {
 /// Executes the steps, beginning after those that the database contains.
 async fn write(path: &Path, steps: &[Step]) {
     let instruments = Instruments::new().expect("names");
+    create_directory(path.parent().expect("a directory")).expect("a directory");
     let states = states(steps);
     let mut next = 0;
     while next < steps.len() {
@@ -325,6 +326,7 @@ async fn check_state(
         fs::write(path, bytes).expect("a file");
     }
     let (path, aside) = (directory.path().join(RECORD), instruments.database_quarantined.get());
+    create_directory(path.parent().expect("a directory")).map_err(|error| error.to_string())?;
     let (database, writing) = Database::open_without_thread(&path, instruments).map_err(|error| error.to_string())?;
     if instruments.database_quarantined.get() > aside {
         return Err("corrupt".to_owned());

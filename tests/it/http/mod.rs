@@ -8,6 +8,7 @@ mod transitions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use refwatch::core::transition::{Change, Transition};
 use refwatch::database::{Database, DatabaseReader};
 use refwatch::http::jobs::JobInfo;
 use refwatch::http::server::{Access, Limits, serve};
-use refwatch::http::{AppState, client};
+use refwatch::http::{AppState, Renderer, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
 use refwatch::state::{ConfigError, FailedPoll, SharedState, StoreStatus, WatchState, WatchStatus};
@@ -48,7 +49,7 @@ struct Server {
     instruments: Instruments,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    /// Contains the database.
+    database: PathBuf,
     _directory: TempDir,
 }
 
@@ -90,13 +91,15 @@ impl Server {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, Timestamp::UNIX_EPOCH)),
             instruments: instruments.clone(),
+            renderer: Renderer::default(),
             database: DatabaseReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),
+            external_path: "/refwatch".into(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, Access { tls: None, users }, state, limits, stop.clone()));
-        Self { address, shared, instruments, stop, tasks, _directory: directory }
+        Self { address, shared, instruments, stop, tasks, database: path, _directory: directory }
     }
 
     /// Sends the bytes and reads until the server closes the connection.
@@ -166,6 +169,7 @@ fn known(status: JobStatus) -> JobState {
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
         sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]),
+        changes: 0,
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
         vanished_at: None,

@@ -50,10 +50,10 @@ async fn the_table_is_sorted_and_filtered_by_links() {
     }
     let page = server.get("/?sort=name&status=FAILED&q=b").await.body;
     assert!(
-        page.contains(r#"<th scope="col" aria-sort="ascending"><a href="/?sort=-name&amp;status=FAILED&amp;q=b">"#),
+        page.contains(r#"<th scope="col" aria-sort="ascending"><a href="./?sort=-name&amp;status=FAILED&amp;q=b">"#),
         "{page}"
     );
-    assert!(page.contains(r#"<a href="/?sort=name&amp;q=b" aria-current="true">FAILED"#), "{page}");
+    assert!(page.contains(r#"<a href="./?sort=name&amp;q=b" aria-current="true">FAILED"#), "{page}");
     assert!(page.contains(r#"<input type="hidden" name="status" value="FAILED">"#), "{page}");
     assert!(server.get("/?refresh=off").await.body.find("http-equiv").is_none());
 }
@@ -62,7 +62,7 @@ async fn the_table_is_sorted_and_filtered_by_links() {
 async fn an_invalid_query_shows_its_error_and_all_watches() {
     let server = server_with_four_watches().await;
     let response = server.get("/?sort=%3Cscript%3E%E2%80%AE&status=FAILED&page=99").await;
-    assert_eq!(response.status, 200);
+    assert_eq!(response.status, 400);
     assert!(
         response.body.contains("sort: unknown variant `&lt;script&gt;\\u202e`, expected one of `attention`, `name`"),
         "{}",
@@ -86,8 +86,8 @@ async fn ten_thousand_watches_are_shown_in_pages() {
     let page = server.get("/?sort=name&page=2").await.body;
     assert!(page.contains("101–200 of 10000") && page.contains("Page 2 of 100"), "{page}");
     assert!(
-        page.contains(r#"href="/?sort=name&amp;page=3">Next"#)
-            && page.contains(r#"href="/?sort=name&amp;page=1">Previous"#),
+        page.contains(r#"href="./?sort=name&amp;page=3">Next"#)
+            && page.contains(r#"href="./?sort=name&amp;page=1">Previous"#),
         "{page}"
     );
     assert!(page.len() < 200_000, "{} bytes", page.len());
@@ -170,7 +170,7 @@ async fn the_job_page_shows_errors_and_advice() {
     transition.not_before = Some(at("2026-03-01T08:00:55Z"));
     transition.anomaly = Some(refwatch::core::transition::Anomaly::NoCompletionTime);
     let key = SourceKey { name: "chr2".into(), source_file: "s3://refs/chr2.fa".into(), nth: 0 };
-    let to = Source { status: SourceStatus::Failed, status_message: None };
+    let to = Some(Source { status: SourceStatus::Failed, status_message: None });
     change.sources.push(SourceTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });
     change.details.push(Detail {
         kind: DetailKind::StatusMessage,
@@ -220,4 +220,67 @@ async fn the_status_page_shows_the_allowed_request_rates() {
     assert!(page.contains("reduced after throttling by AWS"), "{page}");
     server.instruments.remove_target("default");
     assert!(!server.get("/").await.body.contains("Allowed request rates"));
+}
+
+/// The path of a relative link on the page at `base`.
+fn resolve(base: &str, link: &str) -> String {
+    let base = base.split('?').next().unwrap();
+    let mut segments: Vec<&str> = base.split('/').collect();
+    segments.pop();
+    let (path, query) = link.split_once('?').map_or((link, None), |(path, query)| (path, Some(query)));
+    for segment in path.split('/') {
+        match segment {
+            ".." => drop(segments.pop()),
+            "." => {}
+            segment => segments.push(segment),
+        }
+    }
+    let query = query.map(|query| format!("?{}", query.replace("&amp;", "&"))).unwrap_or_default();
+    segments.join("/") + &query
+}
+
+#[tokio::test]
+async fn fault_144_every_page_and_link_works_with_and_without_the_path_of_the_external_url() {
+    let server = server_with_four_watches().await;
+    for prefix in ["", "/refwatch"] {
+        let mut paths = vec![format!("{prefix}/"), format!("{prefix}/?q=none")];
+        let mut seen = 0;
+        while seen < paths.len() {
+            let path = paths[seen].clone();
+            let response = server.get(&path).await;
+            assert_eq!(
+                response.status,
+                if path.ends_with("/-/ready") { 503 } else { 200 },
+                "{path}: {}",
+                response.body
+            );
+            let body = response.body.replace(" action=", " href=");
+            for link in body.split(" href=\"").skip(1) {
+                let link = link.split('"').next().unwrap();
+                if link.starts_with('#') {
+                    continue;
+                }
+                let linked = resolve(&path, link);
+                assert!(linked.starts_with(prefix) && !linked.starts_with("//"), "{path} {link} {linked}");
+                if !paths.contains(&linked) {
+                    paths.push(linked);
+                }
+            }
+            seen += 1;
+        }
+        for expected in ["/style.css", "/metrics", "/config", "/?sort=name", "/api/v1/jobs"] {
+            assert!(paths.contains(&format!("{prefix}{expected}")), "{expected} in {paths:?}");
+        }
+        assert!(paths.iter().filter(|path| path.contains("/jobs/reference_import/")).count() == 4, "{paths:?}");
+    }
+    for (path, location) in [("/refwatch", "/refwatch/"), ("/refwatch?state=live", "/refwatch/?state=live")] {
+        let response = server.get(path).await;
+        assert_eq!((response.status, response.headers["location"].as_str()), (308, location));
+    }
+    for path in
+        ["/refwatchs/metrics", "/refwatch/none", "/refwatch/refwatch/metrics", "/refwatch//evil.example/metrics"]
+    {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(server.get("/refwatch/api/v1/jobs?limt=1").await.status, 400);
 }

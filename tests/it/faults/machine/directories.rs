@@ -28,7 +28,6 @@ fn fault_079_a_state_directory_of_another_user_is_rejected_with_its_path_and_own
     for (database, path, owned) in [
         ("state/refwatch.db", "state/refwatch.db.lock", "state"),
         ("closed/state/refwatch.db", "closed/state", "closed"),
-        ("state/missing/refwatch.db", "state/missing", "state"),
     ] {
         let config = with_database(&config, &workspace.path(database));
         let config = workspace.write("refwatch.toml", &config);
@@ -94,8 +93,10 @@ fn fault_080_an_unwritable_log_directory_is_reported_and_used_once_writable() {
     let logs = workspace.write("logs", "no directory");
     let config = format!("{config}\n[log]\nrotation = \"never\"\ndirectory = \"{}\"\n", logs.display());
     let (daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &config));
-    let log = daemon.stderr();
-    let line = log.lines().find(|line| line.contains("event=\"log_files_failed\"")).expect("a line");
+    let line = eventually("an error", || {
+        let log = daemon.stderr();
+        log.lines().find(|line| line.contains("event=\"log_files_failed\"")).map(str::to_owned)
+    });
     assert!(line.contains("ERROR") && line.contains(logs.to_str().expect("text")), "{line}");
     let dropped = || metric(address, "refwatch_log_lines_dropped_total", &[]).expect("a counter");
     eventually("dropped lines", || (dropped() > 0.0).then_some(()));

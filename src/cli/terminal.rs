@@ -1,0 +1,25 @@
+//! Properties of the terminal that standard output or standard error is connected to.
+
+use std::io::{IsTerminal, stdout};
+
+/// Without a terminal, lines are not cut.
+const UNLIMITED_WIDTH: usize = usize::MAX;
+
+/// A terminal that reports fewer columns, such as a serial console that reports 0, does not know its width.
+const WIDTH_MIN: usize = 20;
+
+/// The width of standard output, in columns.
+pub(super) fn width() -> usize {
+    let columns = rustix::termios::tcgetwinsize(stdout()).map(|size| usize::from(size.ws_col));
+    columns.ok().filter(|columns| *columns >= WIDTH_MIN).unwrap_or(UNLIMITED_WIDTH)
+}
+
+/// Whether `stream` is a terminal that understands escape sequences. One without a type does not.
+pub(super) fn understands_escapes(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && has_type()
+}
+
+/// Whether `TERM` names a type of terminal other than `dumb`.
+pub(super) fn has_type() -> bool {
+    std::env::var_os("TERM").is_some_and(|kind| !kind.is_empty() && kind != "dumb")
+}

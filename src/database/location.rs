@@ -1,0 +1,114 @@
+//! The path of the database: resolves symbolic links, and rejects every file that refwatch has not made.
+//!
+//! Opens files for reading only, and before SQLite does: SQLite would change a file of another program.
+
+use std::fs::{self, File, FileType};
+use std::io::{self, Read as _};
+use std::ops::Range;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{self, Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::errors::{OpenError, with_suffix};
+use super::schema;
+
+/// Symbolic links that are followed, as in Linux.
+const LINKS_MAX: usize = 40;
+
+/// The header of an SQLite file, and its parts.
+const HEADER_LENGTH: usize = 100;
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const SCHEMA_COOKIE: Range<usize> = 40..44;
+const APPLICATION_ID: Range<usize> = 68..72;
+
+/// A lock file contains nothing, or a process id with padding and a line end.
+pub(super) const LOCK_LENGTH_MAX: usize = 20;
+
+/// Opens no link, and does not wait for the other side of a FIFO.
+pub(super) fn open_flags() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
+}
+
+/// Checks that a database can be at `path`: its directory exists, and the file is missing, empty or made by refwatch. Changes nothing.
+///
+/// # Errors
+/// The directory is missing, the file is of another program, or it cannot be read.
+pub fn inspect(path: &Path) -> Result<(), OpenError> {
+    inspect_files(&resolve(path)?)
+}
+
+/// Makes the path absolute and resolves symbolic links, also one whose target does not exist yet: every link leads to one lock file.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+    let mut path = path::absolute(path).map_err(OpenError::of_system(path, "resolve the path"))?;
+    for _ in 0..LINKS_MAX {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path) };
+        let directory = fs::canonicalize(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::missing_directory(directory),
+            _ => OpenError::of_system(directory, "enter the directory")(error),
+        })?;
+        let file = directory.join(name);
+        match fs::read_link(&file) {
+            Ok(target) => path = directory.join(target),
+            // Not a link, or missing.
+            Err(_) => return Ok(file),
+        }
+    }
+    Err(OpenError::of_system(&path, "resolve the path")(rustix::io::Errno::LOOP.into()))
+}
+
+/// [`inspect`] for a resolved path.
+pub(super) fn inspect_files(path: &Path) -> Result<(), OpenError> {
+    let lock_path = with_suffix(path, ".lock");
+    let lock = read_start(&lock_path, LOCK_LENGTH_MAX + 1)?;
+    // After a power cut the file may contain zeros.
+    let is_of_lock = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'\n' | 0);
+    if lock.as_ref().is_some_and(|lock| lock.len() > LOCK_LENGTH_MAX || !lock.iter().all(is_of_lock)) {
+        return Err(OpenError::foreign(&lock_path, "not a lock file of refwatch"));
+    }
+    let Some(header) = read_start(path, HEADER_LENGTH)? else {
+        let wal = with_suffix(path, "-wal");
+        let has_foreign_wal = lock.is_none() && read_start(&wal, 1)?.is_some_and(|wal| !wal.is_empty());
+        return if has_foreign_wal { Err(OpenError::foreign(&wal, "a log without its database")) } else { Ok(()) };
+    };
+    // A damaged database goes to quarantine. Its header may be lost, but it has a lock file.
+    let is_known = lock.is_some() || header.get(APPLICATION_ID) == Some(&schema::APPLICATION_ID.to_be_bytes());
+    if header.is_empty() || is_known || is_new(path, &header) {
+        return Ok(());
+    }
+    let found = if header.starts_with(MAGIC) { "the database of another program" } else { "not a database" };
+    Err(OpenError::foreign(path, found))
+}
+
+/// Whether the creation of a database was interrupted: the header has no schema yet, or a power cut has left zeros.
+fn is_new(path: &Path, header: &[u8]) -> bool {
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let has = |range| header.get(range).is_some_and(is_zero);
+    header.starts_with(MAGIC) && has(SCHEMA_COOKIE) && has(APPLICATION_ID)
+        || is_zero(header) && with_suffix(path, "-journal").exists()
+}
+
+/// Reads at most `length` bytes of a regular file. `None` if there is no file.
+fn read_start(path: &Path, length: usize) -> Result<Option<Vec<u8>>, OpenError> {
+    let failed = OpenError::of_system(path, "read the file");
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+        Ok(metadata) if !metadata.is_file() => return Err(OpenError::foreign(path, name_of(metadata.file_type()))),
+        Ok(_) => {}
+    }
+    let mut bytes = Vec::new();
+    let file = File::options().read(true).custom_flags(open_flags()).open(path).map_err(&failed)?;
+    file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+fn name_of(file_type: FileType) -> &'static str {
+    match file_type {
+        _ if file_type.is_dir() => "a directory",
+        _ if file_type.is_symlink() => "a symbolic link",
+        _ if file_type.is_fifo() => "a FIFO",
+        _ if file_type.is_socket() => "a socket",
+        _ => "a device",
+    }
+}

@@ -1,0 +1,102 @@
+//! Why a source returned no credentials, in one table.
+//!
+//! A source is STS, SSO, a metadata service, a credential process, a file or the environment. `classify` finds the cause of an
+//! error. A cause's reason says whether refwatch retries or waits for a person.
+
+use crate::core::failure::FailureReason;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum SourceCause {
+    /// No source is configured.
+    NotFound,
+    /// The identity may not assume the role.
+    Denied,
+    /// The source rejects the credentials, the token or the session that it received.
+    Rejected,
+    /// A file, a variable or a command is unusable.
+    Misconfigured,
+    Throttled,
+    /// The source responded with an error of its own.
+    Unavailable,
+    Unreachable,
+    TimedOut,
+    /// A credential process failed, or printed no usable credentials.
+    ProcessFailed,
+}
+
+struct SourceClass {
+    reason: FailureReason,
+    summary: &'static str,
+    advice: &'static str,
+}
+
+/// A source returned no credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(in super::super) struct SourceFailure {
+    pub(in super::super) reason: FailureReason,
+    /// The source, the problem and its remedy. Contains no output of a process.
+    pub(in super::super) message: String,
+}
+
+impl SourceCause {
+    const fn class(self) -> SourceClass {
+        let (reason, summary, advice) = match self {
+            Self::NotFound => (
+                FailureReason::Credentials,
+                "no AWS credentials",
+                "give refwatch an instance role, a profile, or environment variables",
+            ),
+            Self::Denied => (
+                FailureReason::Credentials,
+                "access denied",
+                "allow it in the policy of the calling identity and in the role's trust policy",
+            ),
+            Self::Rejected => (
+                FailureReason::Credentials,
+                "rejected",
+                "renew the credentials that it uses; check this machine's clock",
+            ),
+            Self::Misconfigured => (
+                FailureReason::Credentials,
+                "wrong configuration",
+                "correct AWS's configuration files and environment variables",
+            ),
+            Self::Throttled => (FailureReason::CredentialsUnavailable, "too many requests", "refwatch retries"),
+            Self::Unavailable => (FailureReason::CredentialsUnavailable, "error of the source", "refwatch retries"),
+            Self::Unreachable => (
+                FailureReason::CredentialsUnavailable,
+                "no connection",
+                "refwatch retries; check name resolution, route and proxy",
+            ),
+            Self::TimedOut => (
+                FailureReason::CredentialsUnavailable,
+                "no response in time",
+                "refwatch retries; check the source of the credentials",
+            ),
+            Self::ProcessFailed => (
+                FailureReason::CredentialsUnavailable,
+                "the process failed",
+                "refwatch retries; the log has the standard error of the process",
+            ),
+        };
+        SourceClass { reason, summary, advice }
+    }
+}
+
+impl SourceFailure {
+    /// `source` names the source, such as `sts:AssumeRole on ROLE`.
+    pub(super) fn new(cause: SourceCause, source: &str, detail: &str) -> Self {
+        Self::with_advice(cause, source, detail, cause.class().advice)
+    }
+
+    pub(super) fn with_advice(cause: SourceCause, source: &str, detail: &str, advice: &str) -> Self {
+        let SourceClass { reason, summary, .. } = cause.class();
+        let message = if cause == SourceCause::NotFound {
+            format!("{summary}; {advice} ({detail})")
+        } else {
+            format!("cannot get credentials: {source}: {summary}: {detail} ({advice})")
+        };
+        Self { reason, message }
+    }
+}

@@ -1,0 +1,274 @@
+//! The credentials of a target: from AWS's own chain, or from the profile or role that the configuration names.
+//!
+//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch has a deadline below that of the
+//! request, so that the failure names the source. The SDK caches the credentials; this module does not.
+
+mod classify;
+mod failure;
+mod process;
+mod profiles;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use self::classify::{SourceName, classify};
+use self::failure::SourceCause;
+pub(super) use self::failure::SourceFailure;
+use self::profiles::{Base, ProfileSource, Role};
+use crate::clock::Clock;
+use crate::config::TargetConfig;
+use crate::core::time::Monotonic;
+use crate::healthomics::aws::sdk_files;
+use crate::healthomics::service::TargetError;
+
+/// The session name of an assumed role, unless the profile sets one.
+const SESSION_NAME: &str = "refwatch";
+
+/// The part of `poll.timeout` after which a fetch fails.
+const DEADLINE_FRACTION: f64 = 0.9;
+
+/// Requests that wait for a fetch get its failure, instead of a fetch of their own each. They ask within this time after it.
+const FAILURE_SHARED: Duration = Duration::from_millis(100);
+
+/// The name of a source whose files are unusable.
+const AWS_FILES: &str = "AWS's configuration files";
+
+/// The fetches of one target.
+#[derive(Clone, Debug)]
+pub(super) struct CredentialFetcher {
+    clock: Clock,
+    deadline: Duration,
+    /// Locked during a fetch.
+    last_failure: Arc<Mutex<Option<(Monotonic, SourceFailure)>>>,
+}
+
+/// Provides the credentials of a client.
+#[derive(Debug)]
+struct TargetProvider {
+    fetcher: CredentialFetcher,
+    source: Source,
+}
+
+/// A provider whose errors are [`SourceFailure`]s.
+#[derive(Debug)]
+struct Source {
+    name: SourceName,
+    provider: SharedCredentialsProvider,
+}
+
+impl CredentialFetcher {
+    pub(super) fn new(config: &TargetConfig, clock: Clock) -> Self {
+        Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
+    }
+
+    /// `sdk` with the credentials that `config` asks for. They are fetched at the first request.
+    pub(super) async fn add_credentials(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
+        let mut source = target_source(config, &sdk).await;
+        if let Some(arn) = config.role_arn.clone() {
+            source =
+                assume(source, Role { arn, external_id: config.external_id.clone(), session_name: None }, &sdk).await;
+        }
+        let provider = SharedCredentialsProvider::new(TargetProvider { fetcher: self.clone(), source });
+        sdk.into_builder().credentials_provider(provider).build()
+    }
+
+    async fn fetch(&self, source: &Source) -> Result<Credentials, SourceFailure> {
+        let called_at = self.clock.now().monotonic;
+        let deadline = format!("none within {:?}", self.deadline);
+        let timed_out = || SourceFailure::new(SourceCause::TimedOut, &source.name.name, &deadline);
+        let Ok(mut last_failure) = timeout(self.deadline, self.last_failure.lock()).await else {
+            return Err(timed_out());
+        };
+        if let Some((failed_at, failure)) = &*last_failure
+            && called_at.since(*failed_at) < FAILURE_SHARED
+        {
+            return Err(failure.clone());
+        }
+        let remaining = self.deadline.saturating_sub(self.clock.now().monotonic.since(called_at));
+        let fetch = async {
+            // The SDK reads its files with blocking calls.
+            let unusable =
+                |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
+            sdk_files::check().await.map_err(unusable)?;
+            source.fetch().await
+        };
+        let result = timeout(remaining, fetch).await.unwrap_or_else(|_| Err(timed_out()));
+        *last_failure = result.as_ref().err().map(|failure| (self.clock.now().monotonic, failure.clone()));
+        result
+    }
+}
+
+async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
+    if config.simulated {
+        let keys = Credentials::new("simulated", "simulated", None, None, "simulated");
+        return Source::new("the simulator".to_owned(), keys);
+    }
+    // As in AWS's chain, keys in the environment override the profile, unless the target names one.
+    if config.profile.is_none()
+        && let Ok(keys) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await
+    {
+        return Source::new("the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned(), keys);
+    }
+    let (mut source, roles) = match profiles::resolve(config.profile.as_deref()).await {
+        Ok(Some(ProfileSource { base: Base::Process(process), roles })) => {
+            (Source::new(process.name(), process), roles)
+        }
+        Ok(Some(ProfileSource { base: Base::Keys { profile, keys }, roles })) => {
+            (Source::new(format!("profile \"{profile}\""), keys), roles)
+        }
+        Ok(Some(ProfileSource { base: Base::Sdk { profile, name }, roles })) => {
+            (Source { name, provider: profile_provider(&profile, sdk) }, roles)
+        }
+        Ok(None) => (sdk_source(config, sdk), Vec::new()),
+        Err(problem) => {
+            let failing = move || {
+                let error = CredentialsError::invalid_configuration(problem.clone());
+                async { Err(error) }
+            };
+            (Source::new(AWS_FILES.to_owned(), provide_credentials_fn(failing)), Vec::new())
+        }
+    };
+    for role in roles {
+        source = assume(source, role, sdk).await;
+    }
+    source
+}
+
+/// The source if no profile contains credentials: the rest of AWS's chain, or the SDK's error for a profile.
+fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
+    match (&config.profile, sdk.credentials_provider()) {
+        (None, Some(provider)) => {
+            let role_arn = std::env::var("AWS_ROLE_ARN").ok();
+            let name = SourceName { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
+            Source { name, provider }
+        }
+        (profile, _) => {
+            let profile = profile.as_deref().unwrap_or("default");
+            Source { name: SourceName::new(format!("profile \"{profile}\"")), provider: profile_provider(profile, sdk) }
+        }
+    }
+}
+
+/// The SDK's provider, with the settings of `sdk`.
+fn profile_provider(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider {
+    let mut config = ProviderConfig::without_region()
+        .with_region(sdk.region().cloned())
+        .with_retry_config(RetryConfig::disabled())
+        .with_use_fips(sdk.use_fips())
+        .with_use_dual_stack(sdk.use_dual_stack());
+    if let Some(timeouts) = sdk.timeout_config() {
+        config = config.with_timeout_config(timeouts.clone());
+    }
+    let provider = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
+    SharedCredentialsProvider::new(provider)
+}
+
+/// `role`, assumed with the credentials of `source`.
+async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
+    let mut name = source.name.clone();
+    name.name = format!("sts:AssumeRole on {} with {}", role.arn, name.name);
+    (name.role_arn, name.sso_profile) = (Some(role.arn.clone()), None);
+    let session_name = role.session_name.unwrap_or_else(|| SESSION_NAME.to_owned());
+    let mut assumed = AssumeRoleProvider::builder(role.arn).configure(sdk).session_name(session_name);
+    if let Some(external_id) = role.external_id {
+        assumed = assumed.external_id(external_id.expose());
+    }
+    Source { name, provider: SharedCredentialsProvider::new(assumed.build_from_provider(source).await) }
+}
+
+impl Source {
+    fn new(name: String, provider: impl ProvideCredentials + 'static) -> Self {
+        Self { name: SourceName::new(name), provider: SharedCredentialsProvider::new(provider) }
+    }
+
+    async fn fetch(&self) -> Result<Credentials, SourceFailure> {
+        let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.name, &error))?;
+        self.trimmed(&credentials)
+    }
+
+    /// Removes the white space around each part: files and secrets often end with a line end. Any other character that is not
+    /// printable ASCII cannot be sent.
+    fn trimmed(&self, credentials: &Credentials) -> Result<Credentials, SourceFailure> {
+        let key = credentials.access_key_id().trim();
+        let secret = credentials.secret_access_key().trim();
+        let token = credentials.session_token().map(str::trim).filter(|token| !token.is_empty());
+        for (part, text) in
+            [("access key id", key), ("secret access key", secret), ("session token", token.unwrap_or("-"))]
+        {
+            if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
+                let detail = format!("the {part} is empty, or contains a character that is not printable ASCII");
+                return Err(SourceFailure::new(SourceCause::Misconfigured, &self.name.name, &detail));
+            }
+        }
+        let mut trimmed = Credentials::builder().access_key_id(key).secret_access_key(secret).provider_name("refwatch");
+        trimmed.set_session_token(token.map(str::to_owned));
+        trimmed.set_expiry(credentials.expiry());
+        trimmed.set_account_id(credentials.account_id().cloned());
+        Ok(trimmed.build())
+    }
+}
+
+impl SourceName {
+    fn new(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
+
+impl ProvideCredentials for Source {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { self.fetch().await.map_err(CredentialsError::provider_error) })
+    }
+}
+
+impl ProvideCredentials for TargetProvider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let fetch = self.fetcher.fetch(&self.source);
+        future::ProvideCredentials::new(async { fetch.await.map_err(CredentialsError::provider_error) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_around_keys_is_removed_and_other_invalid_characters_are_reported() {
+        let source = Source::new("profile \"a\"".to_owned(), Credentials::new("AKID", "secret", None, None, "test"));
+        let trimmed = |key: &str, secret: &str, token: &str| -> Result<String, String> {
+            let keys = Credentials::new(key, secret, Some(token.to_owned()), None, "test");
+            let trimmed = source.trimmed(&keys).map_err(|failure| failure.message)?;
+            Ok([trimmed.access_key_id(), trimmed.secret_access_key(), trimmed.session_token().unwrap_or("none")]
+                .join(" "))
+        };
+        assert_eq!(trimmed("AKID\r\n", "\tsecret\n", " "), Ok("AKID secret none".to_owned()));
+        for (keys, part) in [
+            (["", "secret", "token"], "access key id"),
+            (["AKID\nAKID", "secret", "token"], "access key id"),
+            (["AKID", "sec ret", "token"], "secret access key"),
+            (["AKID", "secret", "tökèn"], "session token"),
+        ] {
+            let message = trimmed(keys[0], keys[1], keys[2]).expect_err("an error");
+            let expected = format!("cannot get credentials: profile \"a\": wrong configuration: the {part} is empty");
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Runs the `credential_process` of a profile.
+//!
+//! The process has a process group of its own. If it is not awaited to its end, the whole group is killed. Its standard error
+//! goes to the log only, because it may contain secrets. The command may contain secrets too, so only its program is shown.
+
+use std::fmt::{self, Debug};
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::attributes::AccountId;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _, sink};
+use tokio::process::Command;
+use tracing::{debug, warn};
+
+use super::failure::{SourceCause, SourceFailure};
+use crate::clock::Clock;
+use crate::healthomics::aws::redact::redacted_output;
+
+/// The longest output that is read. Credentials with a large session token have 4 KiB.
+const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
+
+/// The longest standard error that is logged. Most tracebacks are shorter.
+const LOGGED_BYTES_MAX: u64 = 4 * 1024;
+
+/// The shell's exit statuses for a command that cannot be executed or does not exist.
+const NOT_EXECUTED: [i32; 2] = [126, 127];
+
+#[derive(Clone)]
+pub(super) struct CredentialProcess {
+    profile: String,
+    command: String,
+    account_id: Option<String>,
+}
+
+/// The documented output, version 1.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Output {
+    version: Option<u32>,
+    access_key_id: Option<String>,
+    secret_access_key: Option<String>,
+    session_token: Option<String>,
+    expiration: Option<String>,
+    account_id: Option<String>,
+}
+
+/// Kills the process group when it is dropped, unless the process has been awaited.
+struct ProcessGroup(Option<Pid>);
+
+impl CredentialProcess {
+    pub(super) fn new(profile: &str, command: &str, account_id: Option<&str>) -> Self {
+        Self { profile: profile.to_owned(), command: command.to_owned(), account_id: account_id.map(str::to_owned) }
+    }
+
+    /// The program, without its arguments and variables, and the profile.
+    pub(super) fn name(&self) -> String {
+        let program = self.command.split_whitespace().next().filter(|word| !word.contains('=')).unwrap_or_default();
+        let program = program.trim_matches(['"', '\'']);
+        format!("credential_process {program} of profile \"{}\"", self.profile)
+    }
+
+    /// Dropping the future kills the process group.
+    async fn run(&self) -> Result<Credentials, SourceFailure> {
+        let failed = |cause, detail: &str| SourceFailure::new(cause, &self.name(), detail);
+        let (status, output, errors) = self
+            .output()
+            .await
+            .map_err(|error| failed(SourceCause::ProcessFailed, &format!("cannot run it: {error}")))?;
+        if !status.success() {
+            let errors = redacted_output(String::from_utf8_lossy(&errors).trim_end());
+            warn!(event = "credential_process_failed", profile = self.profile, "{}: {status}: {errors}", self.name());
+            let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
+            let cause = if is_executed { SourceCause::ProcessFailed } else { SourceCause::Misconfigured };
+            return Err(failed(cause, &status.to_string()));
+        }
+        self.credentials(&output).map_err(|problem| failed(SourceCause::ProcessFailed, &problem))
+    }
+
+    async fn output(&self) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(&self.command).process_group(0).kill_on_drop(true);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        // Its id cannot be another group's before `wait` has returned.
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let mut group = ProcessGroup(pid);
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else { unreachable!("piped") };
+        let (output, errors) = tokio::try_join!(read_output(stdout), read_errors(stderr))?;
+        let status = child.wait().await?;
+        group.0 = None;
+        Ok((status, output, errors))
+    }
+
+    /// The error says what is wrong, and quotes nothing.
+    fn credentials(&self, output: &[u8]) -> Result<Credentials, String> {
+        let output: Output = serde_json::from_slice(output).map_err(|error| {
+            format!("its output is not the documented JSON: line {}, column {}", error.line(), error.column())
+        })?;
+        if output.version != Some(1) {
+            return Err("its output has no \"Version\": 1".to_owned());
+        }
+        let access_key_id = output.access_key_id.ok_or("its output has no `AccessKeyId`")?;
+        let secret_access_key = output.secret_access_key.ok_or("its output has no `SecretAccessKey`")?;
+        let expiration = output.expiration.map(|text| text.parse::<Timestamp>()).transpose();
+        let expiration = expiration.map_err(|_| "the `Expiration` in its output is no RFC 3339 time")?;
+        if let Some(time) = expiration.filter(|&time| time <= Clock::system().now().wall) {
+            return Err(format!("its credentials expired at {time}"));
+        }
+        let mut credentials = Credentials::builder()
+            .access_key_id(access_key_id)
+            .secret_access_key(secret_access_key)
+            .provider_name("CredentialProcess");
+        credentials.set_session_token(output.session_token);
+        credentials.set_expiry(expiration.map(SystemTime::try_from).transpose().map_err(|error| error.to_string())?);
+        credentials.set_account_id(output.account_id.or_else(|| self.account_id.clone()).map(AccountId::from));
+        Ok(credentials.build())
+    }
+}
+
+async fn read_output(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+    let mut output = Vec::new();
+    (&mut pipe).take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut output).await?;
+    if output.len() as u64 > OUTPUT_BYTES_MAX {
+        return Err(io::Error::other(format!("it printed more than {OUTPUT_BYTES_MAX} bytes")));
+    }
+    Ok(output)
+}
+
+/// Reads to the end, so that the process does not wait for a reader.
+async fn read_errors(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+    let mut errors = Vec::new();
+    (&mut pipe).take(LOGGED_BYTES_MAX).read_to_end(&mut errors).await?;
+    tokio::io::copy(&mut pipe, &mut sink()).await?;
+    Ok(errors)
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0
+            && let Err(error) = kill_process_group(group, Signal::KILL)
+        {
+            debug!("the credential process has ended already: {error}");
+        }
+    }
+}
+
+impl Debug for CredentialProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl ProvideCredentials for CredentialProcess {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { self.run().await.map_err(CredentialsError::provider_error) })
+    }
+}

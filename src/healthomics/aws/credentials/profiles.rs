@@ -1,0 +1,125 @@
+//! Where the credentials of a profile come from: the profiles of AWS's configuration files, followed along `source_profile`.
+//!
+//! The rules are the SDK's. The SDK does not run credential processes here: `process` does, also for the source of a role.
+
+use aws_config::profile::{Profile, ProfileSet};
+use aws_credential_types::Credentials;
+use aws_types::os_shim_internal::{Env, Fs};
+
+use super::classify::SourceName;
+use super::process::CredentialProcess;
+use crate::core::secret::Secret;
+use crate::healthomics::aws::errors::chain;
+
+#[derive(Debug)]
+pub(super) struct ProfileSource {
+    pub(super) base: Base,
+    /// The first is assumed with the credentials of `base`, each other with those of the role before it.
+    pub(super) roles: Vec<Role>,
+}
+
+#[derive(Debug)]
+pub(super) enum Base {
+    Process(CredentialProcess),
+    Keys {
+        profile: String,
+        keys: Credentials,
+    },
+    /// Any other source: the SDK handles this profile.
+    Sdk {
+        profile: String,
+        name: SourceName,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) external_id: Option<Secret>,
+    pub(super) session_name: Option<String>,
+}
+
+/// The source of a profile; `None` for the profile that the environment selects. Returns `Ok(None)` if the profile does not exist or
+/// contains no credentials. The error is for people.
+#[expect(clippy::default_trait_access, reason = "the type is in a crate that is not a direct dependency")]
+pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
+    let selected = profile.map(|profile| profile.to_owned().into());
+    let profiles = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), selected).await;
+    let profiles = profiles.map_err(|error| chain(&error))?;
+    follow(&profiles)
+}
+
+fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
+    let Some(mut profile) = profiles.get_profile(profiles.selected_profile()) else { return Ok(None) };
+    let (mut roles, mut visited) = (Vec::new(), Vec::new());
+    loop {
+        if visited.contains(&profile.name()) {
+            return Err(format!("the `source_profile` of profile \"{}\" leads back to it", profile.name()));
+        }
+        visited.push(profile.name());
+        // The keys of a source profile override its role.
+        if let (true, Some(keys)) = (visited.len() > 1, keys(profile)) {
+            return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
+        }
+        let source = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
+        match role(profile).zip(source) {
+            Some((role, source)) if source != profile.name() => {
+                roles.insert(0, role);
+                profile = profiles.get_profile(source).ok_or_else(|| {
+                    format!("profile \"{source}\" does not exist; it is the `source_profile` of \"{}\"", profile.name())
+                })?;
+            }
+            own => {
+                let Some(base) = base(profile) else { return Ok(None) };
+                // The SDK assumes the role of a profile that it handles.
+                let own = own.filter(|_| matches!(base, Base::Process(_)));
+                roles.splice(0..0, own.map(|(role, _)| role));
+                return Ok(Some(ProfileSource { base, roles }));
+            }
+        }
+    }
+}
+
+/// `None` if the profile contains no credentials.
+fn base(profile: &Profile) -> Option<Base> {
+    const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
+    const SSO_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
+    const HANDLED_BY_SDK: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
+    const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+    let has = |keys: &[&str]| keys.iter().any(|key| profile.get(key).is_some());
+    let (is_sso, is_role) = (has(&SSO) || has(&SSO_ROLE), has(&["role_arn"]));
+    // Without an account and a role, the session is for services other than AWS's.
+    if is_sso && !has(&SSO_ROLE) && !has(&HANDLED_BY_SDK) {
+        return None;
+    }
+    if let (Some(command), false) = (profile.get("credential_process"), is_sso || has(&HANDLED_BY_SDK)) {
+        return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
+    }
+    let name = SourceName {
+        name: format!("profile \"{}\"", profile.name()),
+        role_arn: profile.get("role_arn").map(str::to_owned),
+        sso_profile: is_sso.then(|| profile.name().to_owned()),
+    };
+    let is_source = is_sso || is_role || has(&HANDLED_BY_SDK) || has(&KEYS);
+    is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), name })
+}
+
+fn role(profile: &Profile) -> Option<Role> {
+    let text = |key| profile.get(key).map(str::to_owned);
+    let arn = text("role_arn").filter(|_| profile.get("web_identity_token_file").is_none())?;
+    Some(Role {
+        arn,
+        external_id: text("external_id").map(|id| Secret::new(&id)),
+        session_name: text("role_session_name"),
+    })
+}
+
+fn keys(profile: &Profile) -> Option<Credentials> {
+    let mut keys = Credentials::builder()
+        .access_key_id(profile.get("aws_access_key_id")?)
+        .secret_access_key(profile.get("aws_secret_access_key")?)
+        .provider_name("ProfileFile");
+    keys.set_session_token(profile.get("aws_session_token").map(str::to_owned));
+    keys.set_account_id(profile.get("aws_account_id").map(Into::into));
+    Some(keys.build())
+}
