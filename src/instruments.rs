@@ -13,6 +13,7 @@ use prometheus::{
 
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::{JobStatus, KIND};
+use crate::core::limits::Limit;
 
 /// Seconds, from a response over loopback to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -27,6 +28,11 @@ const LABELS: [&str; 2] = ["target", "operation"];
 
 const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
 
+/// The statuses of HTTP responses that refwatch sends. Any other status is counted as [`OTHER_CODE`].
+const HTTP_CODES: [u16; 12] = [200, 308, 400, 401, 404, 405, 410, 413, 421, 431, 500, 503];
+
+const OTHER_CODE: &str = "other";
+
 /// Every instrument of the daemon. Clones share the same values.
 #[derive(Clone, Debug)]
 pub struct Instruments {
@@ -40,6 +46,9 @@ pub struct Instruments {
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
     pub http_login_failures: IntCounter,
+    http_requests: IntCounterVec,
+    pub listed_jobs_skipped: IntCounter,
+    limit_exceeded: IntCounterVec,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -113,6 +122,12 @@ impl Instruments {
         );
         let transitions =
             Opts::new("refwatch_transitions_total", "Transitions committed since the start of the process.");
+        let limit_exceeded =
+            Opts::new("refwatch_limit_exceeded_total", "How often AWS HealthOmics exceeded a limit of refwatch.");
+        let limit_exceeded = register(&registry, IntCounterVec::new(limit_exceeded, &["limit"]))?;
+        for limit in Limit::ALL {
+            drop(limit_exceeded.with_label_values(&[limit.label()]));
+        }
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
         let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
@@ -138,6 +153,12 @@ impl Instruments {
                 "refwatch_http_login_failures_total",
                 "Logins with a wrong user or password.",
             )?,
+            http_requests: http_requests(&registry)?,
+            listed_jobs_skipped: counter(
+                "refwatch_listed_jobs_skipped_total",
+                "Listed jobs that were skipped because they are unreadable.",
+            )?,
+            limit_exceeded,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
@@ -148,6 +169,16 @@ impl Instruments {
             registry: registry.clone(),
             operations: Arc::default(),
         })
+    }
+
+    /// Counts a response of the listener.
+    pub fn count_http_response(&self, status: u16) {
+        let code = if HTTP_CODES.contains(&status) { &*status.to_string() } else { OTHER_CODE };
+        self.http_requests.with_label_values(&[code]).inc();
+    }
+
+    pub fn count_exceeded(&self, limit: Limit) {
+        self.limit_exceeded.with_label_values(&[limit.label()]).inc();
     }
 
     pub fn count_transition(&self, target: &str, to: &JobStatus) {
@@ -204,6 +235,16 @@ impl Instruments {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.retain(|(name, _), _| name != target);
     }
+}
+
+fn http_requests(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let options =
+        Opts::new("refwatch_http_requests_total", "Responses of the listener by status, rejected requests included.");
+    let requests = register(registry, IntCounterVec::new(options, &["code"]))?;
+    for code in HTTP_CODES.map(|code| code.to_string()).iter().map(String::as_str).chain([OTHER_CODE]) {
+        drop(requests.with_label_values(&[code]));
+    }
+    Ok(requests)
 }
 
 fn register<C: Collector + Clone + 'static>(

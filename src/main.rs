@@ -1,6 +1,7 @@
 //! The process: parses the command line, runs one command and returns its exit status.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use refwatch::cli::{CommandLine, Exit, Failure, log_fatal};
@@ -10,6 +11,9 @@ use tracing::Level;
 
 /// Threads for blocking work: name resolution, files, rendering. tokio's default of 512 exceeds the unit's `TasksMax=`.
 const BLOCKING_THREADS_MAX: usize = 64;
+
+/// Threads for blocking work never end, because the system may refuse to start others. tokio's default is to end them after 10 s.
+const BLOCKING_THREAD_LIFETIME: Duration = Duration::MAX;
 
 fn main() -> ExitCode {
     if let Err(error) = disable_core_dumps() {
@@ -48,7 +52,8 @@ fn disable_core_dumps() -> std::io::Result<()> {
 fn run(command_line: CommandLine) -> Result<Exit, Failure> {
     // One thread runs all async tasks. It is enough for any quota: a poll takes less than 0.1 ms of CPU time.
     let mut builder = Builder::new_current_thread();
-    let runtime = builder.max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build().map_err(Failure::running)?;
+    builder.max_blocking_threads(BLOCKING_THREADS_MAX).thread_keep_alive(BLOCKING_THREAD_LIFETIME);
+    let runtime = builder.enable_all().build().map_err(Failure::running)?;
     let exit = runtime.block_on(command_line.run());
     // This interrupts no database commit: each command waits for its commits.
     runtime.shutdown_background();

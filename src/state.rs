@@ -224,14 +224,6 @@ impl SharedState {
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
     }
 
-    /// Marks a watch as parked and removes its next poll.
-    pub fn park(&self, id: &WatchId, reason: String) {
-        if let Some(watch) = self.write().watches.get_mut(id) {
-            let watch = Arc::make_mut(watch);
-            (watch.state, watch.next_poll) = (WatchState::Parked(reason), None);
-        }
-    }
-
     pub fn remove_store(&self, id: &TargetStore) {
         self.write().stores.remove(id);
     }

@@ -11,6 +11,7 @@ use tracing::Level;
 use super::terminal::understands_escapes;
 use crate::config::{self, Loaded, Problems};
 use crate::core::sanitize::Sanitized;
+use crate::daemon::PreflightError;
 use crate::logging::journal;
 
 /// The exit statuses. Scripts and the systemd unit depend on them.
@@ -64,6 +65,20 @@ impl Failure {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colours = !no_colour && understands_escapes(&io::stderr());
         Self { exit: Exit::Config, message: problems.render(colours) }
+    }
+
+    /// One line per problem of the configuration.
+    #[must_use]
+    pub fn preflight(error: &PreflightError) -> Self {
+        match error {
+            PreflightError::Config(errors) => {
+                let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
+                Self { exit: Exit::Config, message: lines.join("\n") }
+            }
+            // A restart may help.
+            PreflightError::FilesTimeout { .. } | PreflightError::Target(_) => Self::running(error),
+            PreflightError::Panicked(_) => Self::new(Exit::InternalError, error),
+        }
     }
 
     pub fn new(exit: Exit, error: impl Display) -> Self {

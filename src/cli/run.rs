@@ -1,12 +1,14 @@
 //! `refwatch run`: runs the daemon in the foreground, as a systemd service requires.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::exit::{Exit, Failure, load};
+use super::exit::{Exit, Failure};
 use crate::config;
+use crate::daemon::config_watcher::Loader;
 use crate::daemon::signals::{SignalAction, Signals};
-use crate::daemon::{Daemon, DaemonError};
+use crate::daemon::{Daemon, DaemonError, PreflightError, read_at_start, start_blocking_threads};
 use crate::database::WriterError;
 use crate::logging;
 use crate::tasks::supervisor::SupervisorError;
@@ -15,15 +17,22 @@ use crate::tasks::supervisor::SupervisorError;
 /// Returns an error if the daemon cannot start or continue.
 pub async fn run(path: &Path) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::running)?;
-    let loaded = load(path)?;
-    let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
-    let main = path.to_owned();
-    let load_config = Arc::new(move || config::load(&main));
     let daemon = tokio::select! {
-        daemon = Daemon::start(loaded, load_config, log) => daemon?,
+        daemon = Box::pin(start(path)) => daemon?,
         () = wait_for_stop(&mut signals) => return Ok(()),
     };
     Ok(Box::pin(daemon.run(async || signals.next().await)).await?)
+}
+
+async fn start(path: &Path) -> Result<Daemon, Failure> {
+    start_blocking_threads().map_err(DaemonError::Threads)?;
+    let main = path.to_owned();
+    let load_config: Loader = Arc::new(move || config::load(&main));
+    let first_load = Arc::clone(&load_config);
+    let loaded = read_at_start("configuration files", move || first_load()).await?;
+    let loaded = loaded.map_err(|problems| Failure::problems(&problems))?;
+    let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
+    Ok(Daemon::start(loaded, load_config, log).await?)
 }
 
 /// Ignores reloads during the start: the configuration has just been read.
@@ -31,18 +40,29 @@ async fn wait_for_stop(signals: &mut Signals) {
     while signals.next().await == SignalAction::Reload {}
 }
 
+impl From<PreflightError> for Failure {
+    fn from(error: PreflightError) -> Self {
+        Self::preflight(&error)
+    }
+}
+
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
-            DaemonError::Tls(_) => Exit::Config,
+            DaemonError::Preflight(error) => return Self::preflight(error),
             // A directory that is missing counts: systemd would give up after 20 restarts, long before somebody mounts its disk.
             DaemonError::Open(error) if error.is_permanent() => Exit::Config,
+            DaemonError::Apply(SupervisorError::Target(_)) => Exit::Config,
+            // Only root may use the port; an address may still be assigned, and a port in use be freed.
+            DaemonError::Listen { error, .. } if error.kind() == ErrorKind::PermissionDenied => Exit::Config,
             DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
-            // A restart may help, even without a region: the metadata service that has it may not be up yet.
-            DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => Exit::Failed,
+            // A restart may help.
+            DaemonError::Threads(_) | DaemonError::Open(_) | DaemonError::Listen { .. } | DaemonError::Apply(_) => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error)
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::exit::{Exit, Failure, print, print_note};
 use super::terminal;
 use crate::clock::Clock;
-use crate::config::{PollConfig, TargetConfig, parse_endpoint_url};
+use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
@@ -37,13 +37,14 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
     timeout: Duration,
     /// The AWS region [default: as in AWS's configuration files and environment]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_region)]
     region: Option<String>,
     /// A profile of the AWS configuration files
-    #[arg(long)]
+    #[arg(long, value_parser = parse_profile_name)]
     profile: Option<String>,
     /// Send requests to this URL instead of AWS's endpoint
-    #[arg(long, value_name = "URL", value_parser = parse_endpoint_url)]
+    // Parsed later: an error of clap quotes the value, which may contain a password.
+    #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
 }
 
@@ -61,10 +62,12 @@ enum End {
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
+    let endpoint_url = args.endpoint_url.map(|url| parse_endpoint_url(&url)).transpose();
+    let endpoint_url = endpoint_url.map_err(|rule| Failure::new(Exit::Usage, format_args!("--endpoint-url {rule}")))?;
     let target = TargetConfig {
         region: args.region,
         profile: args.profile,
-        endpoint_url: args.endpoint_url,
+        endpoint_url,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
     let target =
@@ -72,6 +75,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
             TargetError::NoRegion(_) => {
                 Failure::config("no AWS region: set --region, AWS_REGION, or a region in the AWS profile")
             }
+            error @ TargetError::Invalid(_) => Failure::config(error),
+            error @ TargetError::FilesTimeout(_) => Failure::running(error),
         })?;
     let target = Arc::new(target);
     let deadline = clock.now().monotonic + args.timeout;

@@ -1,11 +1,16 @@
-//! TLS files and password hashes of the listener. Logs, `Debug` and `/config` omit hashes, because passwords can be guessed from them.
+//! TLS files and password hashes of the listener, and warnings if every user can read them. A hash is a secret, because passwords
+//! can be guessed from it.
 
-use std::fmt;
+use std::fs;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bcrypt::HashParts;
+
+use super::HttpConfig;
+use crate::core::secret::Secret;
 
 /// The TLS files of the listener, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +22,9 @@ pub struct TlsConfig {
 }
 
 /// A bcrypt hash of a password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordHash {
-    text: String,
+    text: Secret,
     cost: u32,
 }
 
@@ -27,6 +32,28 @@ pub struct PasswordHash {
 const PASSWORD_COSTS: RangeInclusive<u32> = 10..=16;
 
 const PASSWORD_BYTES_MAX: usize = 72;
+
+/// The permission of users who are neither the owner nor in the group.
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+impl HttpConfig {
+    /// Returns a warning for each secret in a file that every user can read: the private key, and the password hashes in `main_file`.
+    #[must_use]
+    pub fn readable_secrets(&self, main_file: &Path) -> Vec<String> {
+        let key = self.tls.as_ref().map(|tls| (&*tls.key, "the private key of http.tls"));
+        let hashes = (!self.users.is_empty()).then_some((main_file, "the password hashes of http.users"));
+        // A file that cannot be read is reported elsewhere.
+        let is_readable = |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
+        let readable = [key, hashes].into_iter().flatten().filter(|(path, _)| is_readable(path));
+        let warning = |(path, secret): (&Path, _)| {
+            let path = path.display();
+            format!(
+                "every user can read {path}, which has {secret}: make the daemon's group its group, and run `chmod o-rwx {path}`"
+            )
+        };
+        readable.map(warning).collect()
+    }
+}
 
 impl FromStr for PasswordHash {
     type Err = &'static str;
@@ -38,7 +65,7 @@ impl FromStr for PasswordHash {
         if !PASSWORD_COSTS.contains(&cost) {
             return Err("must be a bcrypt hash with a cost from 10 to 16: run `htpasswd -nBC 10 NAME`");
         }
-        Ok(Self { text: text.to_owned(), cost })
+        Ok(Self { text: Secret::new(text), cost })
     }
 }
 
@@ -56,7 +83,7 @@ impl PasswordHash {
         if password.len() > PASSWORD_BYTES_MAX {
             return false;
         }
-        let is_correct = bcrypt::verify(password, &self.text).unwrap_or(false);
+        let is_correct = bcrypt::verify(password, self.text.expose()).unwrap_or(false);
         if !is_correct {
             for cost in self.cost..cost_max {
                 // The result is not needed: the sum of all rounds is 2^cost_max.
@@ -64,12 +91,6 @@ impl PasswordHash {
             }
         }
         is_correct
-    }
-}
-
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordHash")
     }
 }
 

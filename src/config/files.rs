@@ -1,20 +1,18 @@
 //! Reads the files of a configuration, and lists the files that match a pattern of `include`.
 //!
-//! Diagnostics quote the text that was read here, so a later change of the file does not affect them. Pipes and devices are rejected,
-//! and opening a pipe does not wait for its other end.
+//! Diagnostics quote the text that was read here, so a later change of the file does not affect them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
-
 use super::diagnostics::{Location, Problem, SourceText};
+use crate::files;
 
 /// The maximum size of a file in bytes: enough for 10,000 jobs of 100 bytes each.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -35,7 +33,7 @@ pub(super) type Stamp = (u64, u64, u64, [i64; 2]);
 /// Returns the stamps of the files that match `patterns` now. The stamp is `None` if the metadata of a file cannot be read.
 #[must_use]
 pub fn stamps(patterns: &[PathBuf]) -> Stamps {
-    // A directory that cannot be read has no stamps. The load reports the error.
+    // A directory that cannot be listed has no stamps. The load reports the error.
     let files = patterns.iter().flat_map(|pattern| matching_files(pattern).unwrap_or_default());
     files.map(|path| (path.clone(), stamp(&path))).collect()
 }
@@ -70,26 +68,19 @@ impl SourceText {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: io::Error| format!("this file cannot be read: {error}");
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(cannot)?;
-    // Checks the open file, because the path may be replaced at any time.
-    if !file.metadata().map_err(cannot)?.is_file() {
-        return Err("this is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > FILE_SIZE_MAX {
-        return Err(format!("this file is larger than {} KiB: split it with `include`", FILE_SIZE_MAX / 1024));
-    }
-    Ok(bytes)
+    files::read(path, FILE_SIZE_MAX).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            format!("this file is larger than {} KiB: split it with `include`", FILE_SIZE_MAX / 1024)
+        }
+        _ => format!("this file cannot be read: {error}"),
+    })
 }
 
 /// Returns the files that match `pattern`, ordered by name. A pattern without `*` is returned as it is, even if the file does not
 /// exist. A hidden file matches only if the pattern's last part begins with a dot. If the directory does not exist, nothing matches.
 ///
 /// # Errors
-/// The directory cannot be read.
+/// The directory cannot be listed.
 pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     if !file_name(pattern).contains('*') {
         return Ok(vec![pattern.to_owned()]);

@@ -1,8 +1,10 @@
 //! Loads a [`Config`] from the main file and the included files, and collects the problems of all files.
 //!
-//! An included file with a problem is left out as a whole, and the other files apply. A problem in the main file rejects the
-//! configuration.
+//! An included file with a problem is left out as a whole, and the other files apply. So do they if a directory of `include` cannot
+//! be listed. A problem in the main file rejects the configuration.
 
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -10,7 +12,7 @@ use toml::de::DeTable;
 
 use super::Config;
 use super::cross_check::cross_check;
-use super::diagnostics::{Problem, Problems, SourceText};
+use super::diagnostics::{Location, Problem, Problems, SourceText};
 use super::files::{LoadedFiles, Stamps, matching_files, stamp};
 use super::raw::{IncludedRootTable, ParsedFile, RootTable};
 use super::reader::Reader;
@@ -21,12 +23,12 @@ const PROBLEMS_MAX: usize = 100;
 
 const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
 
-/// A configuration, and the problems of the files that were left out of it.
+/// A configuration, and the problems of the files and directories that were left out of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// The main file and every included file without a problem.
     pub config: Config,
-    /// The problems of the included files that were left out.
+    /// The problems of the included files that were left out, and of directories that cannot be listed.
     pub problems: Problems,
     pub files: LoadedFiles,
     /// The main file has no key.
@@ -65,7 +67,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
-    let (patterns, included) = included_files(&mut main);
+    let Included { patterns, files: included, problems: unlisted } = included_files(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
     stamps.extend(included.iter().map(|path| (path.clone(), stamp(path))));
     let mut files = vec![main];
@@ -74,7 +76,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     cross_check(&mut files, &config);
 
     let main_is_good = files[0].problems.is_empty();
-    let problems = Problems(files.iter().flat_map(sorted_problems).collect());
+    let problems = Problems(unlisted.into_iter().chain(files.iter().flat_map(sorted_problems)).collect());
     if !main_is_good {
         return Err(problems);
     }
@@ -113,26 +115,43 @@ fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bo
     ParsedFile { source, root, problems }
 }
 
-/// Returns the patterns of `include` and the matching files, each once, by pattern and then by name.
-fn included_files(main: &mut ParsedFile) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    // The span of the default is used only if the directory `conf.d` cannot be read.
+/// What `include` of the main file names.
+#[derive(Default)]
+struct Included {
+    patterns: Vec<PathBuf>,
+    /// The matching files, each once, by pattern and then by name.
+    files: Vec<PathBuf>,
+    /// The directories that cannot be listed.
+    problems: Vec<Problem>,
+}
+
+fn included_files(main: &mut ParsedFile) -> Included {
+    // The default is not in the file, so it has no span.
     let default = || vec![Some(Spanned::new(0..0, INCLUDE_DEFAULT.into()))];
-    let includes = main.root.include.take().unwrap_or_else(default);
+    let configured = main.root.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();
-    let (mut patterns, mut files) = (Vec::new(), Vec::new());
-    for include in includes.into_iter().flatten() {
+    let mut included = Included::default();
+    for include in configured.into_iter().flatten() {
         let pattern = directory.join(include.get_ref());
         match matching_files(&pattern) {
             Ok(found) => {
                 for file in found {
-                    if *file != *main.source.path && !files.contains(&file) {
-                        files.push(file);
+                    if *file != *main.source.path && !included.files.contains(&file) {
+                        included.files.push(file);
                     }
                 }
             }
-            Err(error) => main.report(include.span(), &format!("this directory cannot be read: {error}"), None),
+            Err(error) => included.problems.push(unlisted_problem(&main.source, include.span(), &pattern, &error)),
         }
-        patterns.push(pattern);
+        included.patterns.push(pattern);
     }
-    (patterns, files)
+    included
+}
+
+fn unlisted_problem(main: &SourceText, span: Range<usize>, pattern: &Path, error: &io::Error) -> Problem {
+    let location = if span.is_empty() { Location::whole_file(&main.path) } else { Location::new(main, span) };
+    let directory = pattern.parent().unwrap_or(Path::new("")).display();
+    let help = (error.kind() == io::ErrorKind::PermissionDenied)
+        .then(|| format!("the daemon's user must be able to list it: run `chmod 0755 {directory}`"));
+    Problem::new(location, &format!("the directory {directory} cannot be listed: {error}"), help)
 }

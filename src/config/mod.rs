@@ -36,10 +36,11 @@ pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
-pub use values::parse_endpoint_url;
+pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;
+use crate::core::secret::Secret;
 use crate::core::tracker::PollPolicy;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +82,7 @@ pub struct TargetConfig {
     pub profile: Option<String>,
     pub role_arn: Option<String>,
     /// The external id that the role requires.
-    pub external_id: Option<String>,
+    pub external_id: Option<Secret>,
     pub endpoint_url: Option<String>,
     pub quota: Quota,
     /// The timeout of one request: credentials, connect, headers and body.
@@ -234,7 +235,7 @@ pub struct LogConfig {
     /// The directory of log files. `None`: standard error only.
     pub directory: Option<PathBuf>,
     pub rotation: LogRotation,
-    /// The number of log files that are kept.
+    /// The number of earlier log files that are kept beside the current one.
     pub keep_files: usize,
 }
 

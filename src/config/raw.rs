@@ -100,11 +100,11 @@ tables! {
         level: LogLevelWord,
         /// The format of a line.
         format: LogFormatWord,
-        /// The directory of rolling log files. Without `directory`, refwatch logs to standard error only.
+        /// The directory of the log files. Its parent must exist. Without `directory`, refwatch logs to standard error only.
         directory: FilePath,
         /// How often a new file is started.
         rotation: LogRotationWord,
-        /// The number of files that are kept.
+        /// The number of earlier files that are kept beside the current one.
         keep_files: KeepFiles,
     }
 

@@ -21,6 +21,7 @@ use super::suggest::nearest;
 use super::{LogFormat, LogRotation, PasswordHash};
 use crate::core::job::{ImportJobId, ReferenceStoreId};
 use crate::core::sanitize::is_unsafe_to_display;
+use crate::core::secret::Secret;
 use crate::core::time::parse_duration;
 
 /// A kind of value, such as a duration within limits.
@@ -74,10 +75,13 @@ macro_rules! duration {
 /// Declares a kind of string that matches a regular expression, which is also in the schema.
 macro_rules! pattern {
     ($name:ident, $pattern:literal, $rule:literal) => {
-        kind!($name, String, pattern_schema($pattern), |value| {
+        pattern!($name, String, str::to_owned, $pattern, $rule);
+    };
+    ($name:ident, $value:ty, $new:expr, $pattern:literal, $rule:literal) => {
+        kind!($name, $value, pattern_schema($pattern), |value| {
             static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
             let matches = |text: &str| REGEX.as_ref().is_some_and(|regex| regex.is_match(text));
-            read_text(value, |text| check(matches(text), $rule).map(|()| text.to_owned()), no_candidates)
+            read_text(value, |text| check(matches(text), $rule).map(|()| $new(text)), no_candidates)
         });
     };
 }
@@ -107,7 +111,13 @@ pattern!(
     "must be an ARN such as arn:aws:iam::123456789012:role/NAME"
 );
 // The limits are from the API reference of AssumeRole.
-pattern!(ExternalId, "^[A-Za-z0-9_+=,.@:/-]{2,1224}$", "must be 2 to 1224 letters, digits or characters of =,.@:/-_+");
+pattern!(
+    ExternalId,
+    Secret,
+    Secret::new,
+    "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
+    "must be 2 to 1224 letters, digits or characters of =,.@:/-_+"
+);
 pattern!(
     HostName,
     "^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$",
@@ -270,6 +280,34 @@ fn interval(text: &str) -> Result<Option<Duration>, String> {
         return Ok(None);
     }
     duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
+}
+
+/// Checks the name of an AWS region.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_region(text: &str) -> Result<String, String> {
+    parse_as::<Region>(text)
+}
+
+/// Checks the ARN of a role.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_role_arn(text: &str) -> Result<String, String> {
+    parse_as::<RoleArn>(text)
+}
+
+/// Checks the name of an AWS profile.
+///
+/// # Errors
+/// The rule that the text violates.
+pub fn parse_profile_name(text: &str) -> Result<String, String> {
+    parse_as::<Name>(text)
+}
+
+fn parse_as<K: Kind>(text: &str) -> Result<K::Value, String> {
+    K::convert(&DeValue::String(text.into())).map_err(|invalid| invalid.rule)
 }
 
 /// Parses the name of a watch or of an AWS profile.

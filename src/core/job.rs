@@ -7,6 +7,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::limits::Limit;
 use super::time::Timestamp;
 
 /// The kind of every watched job, as metrics, the database and paths show it.
@@ -119,7 +120,7 @@ impl TargetStore {
 macro_rules! status {
     ($(#[$doc:meta])* $name:ident [$count:literal] { $($status:ident = $word:literal),+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
             $($status,)+
             /// A status that the API page does not list, unchanged. AWS may add statuses.
@@ -214,7 +215,8 @@ impl JobStatus {
 pub struct SourceKey {
     pub name: Box<str>,
     pub source_file: Box<str>,
-    /// The position among the sources with the same name and file, from 0.
+    /// A number among the sources with the same name and file. In a response it is the position. `core::sources` matches it with
+    /// the known numbers.
     pub nth: u32,
 }
 
@@ -234,8 +236,10 @@ pub struct Snapshot {
     pub created_at: Option<Timestamp>,
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// Empty if the response has no sources, which the API page does not allow.
+    /// Empty if the response names no sources, which the API page does not allow.
     pub sources: Sources,
+    /// The limits that the response exceeded. What is over a limit is left out.
+    pub exceeded: Vec<Limit>,
 }
 
 #[cfg(test)]

@@ -152,6 +152,12 @@ impl DiscoveryWindow {
         self.handed_over.insert(job, (created_at, status));
     }
 
+    /// The number of jobs that were handed over and may still be listed.
+    #[must_use]
+    pub fn handed_over(&self) -> usize {
+        self.handed_over.len()
+    }
+
     /// The listed status of a job when it was handed over.
     #[must_use]
     pub fn status_at_hand_over(&self, job: &ImportJobId) -> Option<&JobStatus> {
@@ -307,6 +313,7 @@ mod tests {
             created_at: Some(at(-60 * hours)),
             completed_at: None,
             sources: BTreeMap::new(),
+            changes: 0,
             since: at(0),
             last_seen: at(0),
             vanished_at,

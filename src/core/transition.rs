@@ -26,7 +26,8 @@ pub struct SourceTransition {
     pub key: SourceKey,
     /// `None` at the first observation of the source.
     pub from: Option<SourceStatus>,
-    pub to: Source,
+    /// `None` if the service no longer names the source.
+    pub to: Option<Source>,
     pub observed_at: Timestamp,
 }
 
@@ -125,7 +126,7 @@ mod tests {
         let at = Timestamp::UNIX_EPOCH;
         let detail = Detail { kind: DetailKind::StatusMessage, value: None, observed_at: at };
         let key = SourceKey { name: "".into(), source_file: "".into(), nth: 0 };
-        let to = Source { status: SourceStatus::Finished, status_message: None };
+        let to = Some(Source { status: SourceStatus::Finished, status_message: None });
         let source = SourceTransition { key, from: None, to, observed_at: at };
         let transition = Transition {
             from: None,

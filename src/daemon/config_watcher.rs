@@ -2,7 +2,7 @@
 //!
 //! Twice a second it compares names, inodes, sizes and times of the files. Unlike inotify, this also works on network
 //! file systems and for symbolic links that Kubernetes replaces. A change must be stable for one check, so that a half-written file
-//! is not loaded. A failed load is repeated every 30 s, because its cause may be outside of the files.
+//! is not loaded. A load with a problem is repeated every 30 s, because its cause may be outside of the files, such as a permission.
 //!
 //! Checks and loads run on a blocking thread, one at a time, because file systems can hang.
 
@@ -125,12 +125,12 @@ impl ConfigWatcher {
         let mut outcome = outcome?;
         self.next_requested_load = now + REQUEST_PAUSE;
         (self.loaded, self.retry_at) = (Some(stamps), None);
-        match &mut outcome {
-            Ok(Loaded { files, .. }) => {
-                let LoadedFiles { patterns, stamps } = mem::take(files);
-                (self.patterns, self.loaded) = (patterns, Some(stamps));
-            }
-            Err(_) => self.retry(),
+        if let Ok(Loaded { files, .. }) = &mut outcome {
+            let LoadedFiles { patterns, stamps } = mem::take(files);
+            (self.patterns, self.loaded) = (patterns, Some(stamps));
+        }
+        if !outcome.as_ref().is_ok_and(|loaded| loaded.problems.is_empty()) {
+            self.retry();
         }
         Some(ConfigLoad { outcome, requests })
     }
@@ -189,12 +189,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_load_is_repeated() {
+    async fn a_load_with_a_problem_is_repeated() {
         let folder = tempfile::tempdir().expect("a directory");
-        let (mut watcher, _requests) = watcher(&folder.path().join("missing.toml"));
-        for _ in 0..2 {
-            let load = timeout(Duration::from_secs(31), watcher.next()).await.expect("in time").expect("a load");
-            assert!(load.outcome.is_err());
+        fs::write(folder.path().join("refwatch.toml"), "database.path = \"refwatch.db\"\n").expect("a file");
+        fs::write(folder.path().join("conf.d"), "no directory").expect("a file");
+        for (name, is_rejected) in [("missing.toml", true), ("refwatch.toml", false)] {
+            let (mut watcher, _requests) = watcher(&folder.path().join(name));
+            for _ in 0..2 {
+                let load = timeout(Duration::from_secs(31), watcher.next()).await.expect("in time").expect("a load");
+                assert_eq!(load.outcome.is_err(), is_rejected, "{name}");
+            }
         }
     }
 

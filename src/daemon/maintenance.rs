@@ -1,12 +1,13 @@
 //! Periodic maintenance: the status line, the systemd watchdog, the count of dropped log lines, TLS files, and deletion of old rows.
 //!
 //! A watchdog ping is sent only after the main loop, a task and the database have made progress. Disk access runs in separate tasks,
-//! so that it never delays the main loop. No new tasks start while the tasks of the previous round still run.
+//! so that it never delays the main loop. A task is started again only after it has ended. The TLS files may be on a file system that
+//! hangs, so the watchdog does not wait for them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tracing::warn;
 
 use super::systemd::{self, status_line};
@@ -30,6 +31,7 @@ pub(super) struct Maintenance {
     next_round: Monotonic,
     next_prune: Monotonic,
     tasks: JoinSet<Result<(), WriterError>>,
+    tls_refresh: Option<JoinHandle<()>>,
 }
 
 impl Maintenance {
@@ -37,7 +39,17 @@ impl Maintenance {
         let now = context.clock.now().monotonic;
         let interval = systemd::watchdog_interval().map_or(INTERVAL, |interval| interval.min(INTERVAL));
         let tasks = JoinSet::new();
-        Self { context, log, tls, retention, interval, next_round: now + interval, next_prune: now, tasks }
+        Self {
+            context,
+            log,
+            tls,
+            retention,
+            interval,
+            next_round: now + interval,
+            next_prune: now,
+            tasks,
+            tls_refresh: None,
+        }
     }
 
     /// Runs until the database's writer has stopped. Cancel safe. The main loop must poll it, because the watchdog supervises the
@@ -67,14 +79,15 @@ impl Maintenance {
         let dropped = &context.instruments.log_lines_dropped;
         dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
         systemd::status(&status_line(&context.shared, now));
+        if let Some(tls) = self.tls.clone() {
+            if self.tls_refresh.as_ref().is_none_or(JoinHandle::is_finished) {
+                self.tls_refresh = Some(spawn_blocking(move || tls.refresh()));
+            } else {
+                tls.report_stuck_refresh();
+            }
+        }
         if !self.tasks.is_empty() {
             return;
-        }
-        if let Some(tls) = self.tls.clone() {
-            self.tasks.spawn_blocking(move || {
-                tls.refresh();
-                Ok(())
-            });
         }
         let prune_before = (now.monotonic >= self.next_prune).then(|| {
             self.next_prune = now.monotonic + PRUNE_INTERVAL;

@@ -6,28 +6,32 @@
 pub mod config_watcher;
 mod host_names;
 mod maintenance;
+mod preflight;
 mod reload;
 pub mod signals;
 pub mod systemd;
 
+pub use preflight::{Checked, PreflightError, preflight, read_at_start};
+
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{io, thread};
 
 use tokio::net::TcpListener;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{DatabaseConfig, Loaded, LoadedFiles, Problems};
+use crate::config::{DatabaseConfig, HttpConfig, Loaded, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
-use crate::http::tls::{Tls, TlsError};
-use crate::http::{self, AppState, control};
+use crate::http::{self, AppState, Renderer, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
@@ -50,6 +54,10 @@ const OPEN_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The extension of systemd's start timeout after each attempt. It covers the delay and the next attempt.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Threads for blocking work that are started with the daemon, because the system may refuse to start others later. With these alone,
+/// four pages, a scrape, a name look-up, a password check and the check of the configuration files can run at the same time.
+const BLOCKING_THREADS_MIN: usize = 8;
+
 pub struct Daemon {
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
@@ -66,27 +74,30 @@ pub struct Daemon {
 /// Why the daemon cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    #[error("cannot start a thread: {0}: raise the limit of tasks (TasksMax= of the unit, or ulimit -u)")]
+    Threads(io::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot listen on {address} (http.listen): {error}")]
-    Listen { address: SocketAddr, error: std::io::Error },
+    Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Preflight(#[from] PreflightError),
     /// The configuration cannot be applied, or the writer of the database has stopped.
     #[error(transparent)]
     Apply(#[from] SupervisorError),
     /// An internal error, such as two metrics with the same name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    #[error("internal error while loading the configuration: {0}")]
-    LoaderPanicked(#[from] tokio::task::JoinError),
+    #[error("internal error while reading files: {0}")]
+    LoaderPanicked(#[from] JoinError),
     #[error("internal error: the HTTP server has stopped")]
     ServerStopped,
 }
 
 impl Daemon {
-    /// Starts the listener, then the database, then the watches. AWS need not be reachable. If opening the database fails with a
-    /// transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with the error.
+    /// Runs [`preflight`], then starts the listener, the database and the watches, in this order. AWS need not be reachable. If
+    /// opening the database fails with a transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with
+    /// the error.
     ///
     /// # Errors
     /// See [`DaemonError`].
@@ -94,35 +105,30 @@ impl Daemon {
         let files = std::mem::take(&mut loaded.files);
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
-        publish_files(&shared, &files, &config.database);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
+        let main_file = files.patterns.first().cloned().unwrap_or_default();
+        publish_files(&shared, &main_file, &config.database);
+        let Checked { tls, readable_secrets } = preflight(&config, main_file).await?;
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let tls = config.http.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
-        if let Some(warning) = config.http.exposure_warning() {
-            warn!(event = "listener_exposed", "{warning}");
-        }
+        log_access_warnings(&config.http, readable_secrets);
         let state = AppState {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
             instruments: instruments.clone(),
             database: DatabaseReader::new(&config.database.path),
+            renderer: Renderer::default(),
             clock,
             host_names: tls.is_none().then(|| host_names::allowed(&config.http, address)),
             external_path: host_names::external_path(&config.http),
         };
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
-        let database = loop {
-            match open_database(&config.database, &instruments) {
-                Err(error) if error.is_transient() => wait_for_database(&error, &shared, &instruments, clock).await,
-                opened => break opened?,
-            }
-        };
+        let database = open_database(&config.database, &shared, &instruments, clock).await?;
         let (control, (requests, queue)) = (control::socket_path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
@@ -145,7 +151,10 @@ impl Daemon {
             shared.update_daemon(|daemon| daemon.database_error = None);
         }
         publish_config(&context, &config, &problems);
-        let config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
+        let mut config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
+        if !problems.is_empty() {
+            config_watcher.retry();
+        }
         let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
             last_load: Some(Ok(loaded)),
@@ -223,19 +232,58 @@ impl Daemon {
     }
 }
 
-/// Opens the database. Creates its directory only if it is the default one of the user.
-fn open_database(config: &DatabaseConfig, instruments: &Instruments) -> Result<Database, OpenError> {
-    if let Some(directory) = config.path.parent().filter(|_| config.is_in_user_directory()) {
-        database::create_directory(directory)?;
+/// Opens the database, again and again after transient errors. Creates its directory only if it is the default one of the user.
+async fn open_database(
+    config: &DatabaseConfig,
+    shared: &SharedState,
+    instruments: &Instruments,
+    clock: Clock,
+) -> Result<Database, DaemonError> {
+    loop {
+        let (config, counters) = (config.clone(), instruments.clone());
+        let open = move || {
+            if let Some(directory) = config.path.parent().filter(|_| config.is_in_user_directory()) {
+                database::create_directory(directory)?;
+            }
+            Database::open(&config.path, &counters)
+        };
+        match spawn_blocking(open).await? {
+            Err(error) if error.is_transient() => wait_for_database(&error, shared, instruments, clock).await,
+            opened => return Ok(opened?),
+        }
     }
-    Database::open(&config.path, instruments)
+}
+
+/// Starts [`BLOCKING_THREADS_MIN`] threads, or fewer if the system refuses. The runtime keeps them, so later tasks find a thread.
+///
+/// # Errors
+/// The system starts no thread.
+pub fn start_blocking_threads() -> io::Result<()> {
+    // tokio panics if it cannot start its first thread. An error of `join` is a panic, and this thread has none.
+    drop(thread::Builder::new().spawn(|| ())?.join());
+    let lock = Arc::new(Mutex::new(()));
+    // As long as all threads wait for this lock, none is idle, and each task starts another thread.
+    let _held = lock.lock();
+    for _ in 0..BLOCKING_THREADS_MIN {
+        let lock = Arc::clone(&lock);
+        drop(spawn_blocking(move || drop(lock.lock())));
+    }
+    Ok(())
+}
+
+fn log_access_warnings(http: &HttpConfig, readable_secrets: Vec<String>) {
+    if let Some(warning) = http.exposure_warning() {
+        warn!(event = "listener_exposed", "{warning}");
+    }
+    for warning in readable_secrets {
+        warn!(event = "secret_readable", "{warning}");
+    }
 }
 
 /// Commands identify the daemon of their configuration by these paths.
-fn publish_files(shared: &SharedState, files: &LoadedFiles, database: &DatabaseConfig) {
-    let file = files.patterns.first().cloned().unwrap_or_default();
+fn publish_files(shared: &SharedState, main_file: &Path, database: &DatabaseConfig) {
     // An error means that the working directory is gone.
-    let config_file = std::path::absolute(&file).unwrap_or(file);
+    let config_file = std::path::absolute(main_file).unwrap_or_else(|_| main_file.to_owned());
     shared.update_daemon(|daemon| (daemon.config_file, daemon.database) = (config_file, database.path.clone()));
 }
 

@@ -15,7 +15,7 @@ use crate::state::ConfigError;
 use crate::tasks::job_watcher::TaskContext;
 use crate::tasks::supervisor::SupervisorError;
 
-/// Published if included files have errors.
+/// Published if included files have errors, or directories of them cannot be listed.
 const FILES_LEFT_OUT: &str =
     "files with errors were left out and the rest is applied; previously watched jobs and stores are still watched";
 /// Published if the main file has errors, or if applying failed.

@@ -118,7 +118,11 @@ impl OpenError {
             Self::System { error, .. } => {
                 matches!(
                     error.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+                    io::ErrorKind::StorageFull
+                        | io::ErrorKind::QuotaExceeded
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        // The writer's thread cannot be started.
+                        | io::ErrorKind::WouldBlock
                 ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
             }
             _ => false,

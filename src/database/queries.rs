@@ -168,7 +168,11 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
             (Entry::Transition(transition), _) => state = Some(replay_transition(transition, state)),
             (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
-                state.sources.insert(key, to);
+                state.changes += 1;
+                match to {
+                    Some(source) => state.sources.insert(key, source),
+                    None => state.sources.remove(&key),
+                };
             }
             (Entry::Detail(detail), Some(state)) => replay_detail(detail, state),
             // A job's first row is a transition. Here it is missing or unreadable.
@@ -188,13 +192,15 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 /// A job in a response has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, sources) = before.map(|before| (before.created_at, before.sources)).unwrap_or_default();
+    let (earlier_created_at, sources, changes) =
+        before.map(|before| (before.created_at, before.sources, before.changes)).unwrap_or_default();
     JobState {
         status: to,
         status_message,
         created_at: created_at.or(earlier_created_at),
         completed_at,
         sources,
+        changes,
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,
@@ -212,6 +218,9 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobSta
         DetailKind::StillSeen => {}
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
         DetailKind::Returned => state.vanished_at = None,
+    }
+    if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged) {
+        state.changes += 1;
     }
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;

@@ -13,8 +13,12 @@ pub(super) const APPLICATION_ID: i32 = 0x7266_7774;
 
 /// The migrations from an empty database to the present schema. `PRAGMA user_version` is the number of applied migrations. Append
 /// only: existing databases have applied the old migrations.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
@@ -105,17 +109,17 @@ mod tests {
             store_id TEXT NOT NULL, job_id TEXT NOT NULL, from_status TEXT, to_status TEXT NOT NULL,
             observed_at TEXT NOT NULL, not_before TEXT, status_message TEXT, created_at TEXT, completed_at TEXT,
             anomaly TEXT ) STRICT;
-        CREATE TABLE item_transitions ( id INTEGER PRIMARY KEY, target TEXT NOT NULL, kind TEXT NOT NULL,
-            store_id TEXT NOT NULL, job_id TEXT NOT NULL, name TEXT NOT NULL, source_file TEXT NOT NULL,
-            nth INTEGER NOT NULL, from_status TEXT, to_status TEXT NOT NULL, status_message TEXT,
-            observed_at TEXT NOT NULL ) STRICT;
         CREATE TABLE \"details\" ( id INTEGER PRIMARY KEY, target TEXT NOT NULL, kind TEXT NOT NULL,
             store_id TEXT NOT NULL, job_id TEXT NOT NULL, detail TEXT NOT NULL, value TEXT,
             observed_at TEXT NOT NULL ) STRICT;
+        CREATE TABLE \"item_transitions\" ( id INTEGER PRIMARY KEY, target TEXT NOT NULL, kind TEXT NOT NULL,
+            store_id TEXT NOT NULL, job_id TEXT NOT NULL, name TEXT NOT NULL, source_file TEXT NOT NULL,
+            nth INTEGER NOT NULL, from_status TEXT, to_status TEXT, status_message TEXT,
+            observed_at TEXT NOT NULL ) STRICT;
         CREATE INDEX transitions_of_job ON transitions (store_id, job_id, kind, target);
         CREATE INDEX transitions_by_time ON transitions (observed_at);
-        CREATE INDEX item_transitions_of_job ON item_transitions (store_id, job_id, kind, target);
-        CREATE INDEX details_of_job ON details (store_id, job_id, kind, target);";
+        CREATE INDEX details_of_job ON details (store_id, job_id, kind, target);
+        CREATE INDEX item_transitions_of_job ON item_transitions (store_id, job_id, kind, target);";
 
     #[test]
     fn the_migrations_produce_the_present_schema() {
@@ -130,6 +134,6 @@ mod tests {
             .expect("its text");
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(words(&schema), words(PINNED));
-        assert_eq!(version(&connection, Path::new("")).expect("a version"), 3);
+        assert_eq!(version(&connection, Path::new("")).expect("a version"), 4);
     }
 }

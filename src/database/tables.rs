@@ -100,18 +100,17 @@ impl Stored for SourceTransition {
             text(&key.source_file),
             i64::from(key.nth).into(),
             from.as_ref().map(|from| from.as_str().to_owned()).into(),
-            text(to.status.as_str()),
-            to.status_message.as_deref().map(str::to_owned).into(),
+            to.as_ref().map(|to| to.status.as_str().to_owned()).into(),
+            to.as_ref().and_then(|to| to.status_message.as_deref()).map(str::to_owned).into(),
             millisecond_text(*observed_at).into(),
         ]
     }
 
     fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
         let status = |text: &str| SourceStatus::from(text);
-        let to = Source {
-            status: status(&row.get::<_, Box<str>>("to_status")?),
-            status_message: row.get("status_message")?,
-        };
+        let status_message = row.get("status_message")?;
+        let to = row.get::<_, Option<Box<str>>>("to_status")?;
+        let to = to.map(|to| Source { status: status(&to), status_message });
         Ok(Self {
             key: SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? },
             from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),

@@ -73,6 +73,7 @@ fn outcome() -> impl Strategy<Value = PollOutcome> {
         completed_at: status.is_terminal().then(|| time(50, 123_456_789)),
         created_at: Some(time(-60, 987_654_000 + created)),
         sources: sources.into_iter().collect(),
+        exceeded: Vec::new(),
         status,
         status_message,
     });
@@ -175,6 +176,13 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
             VALUES (2, 'default', '1234567890', '9876543210', 'GRCh38', 's3://a/b', 0, 'FINISHED', '2023-11-14T22:13:20.000Z');
             INSERT INTO details (id, target, reference_store_id, import_job_id, kind, observed_at)
             VALUES (3, 'default', '1234567890', '9876543210', 'vanished', '2023-11-14T22:13:21.000Z');";
+        // The names of version 3. In the third table, `kind` became `detail`.
+        let renamed = insert
+            .replace("source_transitions", "item_transitions")
+            .replace("import_job_id, kind", "import_job_id, detail");
+        let renamed = renamed.replace("reference_store_id, import_job_id", "kind, store_id, job_id");
+        let renamed = renamed.replace("'default'", "'default', 'reference_import'");
+        let insert = if version < 3 { insert } else { &renamed };
         rusqlite::Connection::open(&path).expect("a connection").execute_batch(insert).expect("a row");
         let older = DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
         assert!(matches!(older, ReadError::Open(OpenError::OlderSchema { .. })), "{older}");

@@ -104,14 +104,17 @@ impl Writer {
     /// Starts a thread for [`Self::run`].
     ///
     /// # Errors
-    /// The runtime or the thread cannot be created.
+    /// The thread cannot be created.
     pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
         let path = self.file.path.clone();
-        let run = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-            thread::Builder::new().name("database".to_owned()).spawn(move || runtime.block_on(self.run(queue)))
-        };
-        run().map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
+        let started = thread::Builder::new().name("database".to_owned()).spawn(move || {
+            // Built on this thread: a failed start would drop it in the daemon's runtime, which panics.
+            match tokio::runtime::Builder::new_current_thread().build() {
+                Ok(runtime) => runtime.block_on(self.run(queue)),
+                Err(error) => error!(%error, "the thread that writes the database cannot run"),
+            }
+        });
+        started.map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
         Ok(())
     }
 

@@ -47,9 +47,13 @@ pub struct CallerIdentity {
     pub account: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     pub jobs: Vec<ListedJob>,
+    /// Why jobs of the page are unreadable, one reason a job.
+    pub skipped: Vec<String>,
+    /// Whether the page had more jobs than `Limit::PageJobs`. The others are ignored.
+    pub is_cut: bool,
     /// The token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }
@@ -66,7 +70,14 @@ pub struct ListedJob {
 pub enum TargetError {
     /// Neither the configuration nor AWS's own chain names a region.
     #[error(
-        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile"
+        "target \"{0}\" has no AWS region: set `region` in [target.{0}], AWS_REGION, or a region in the AWS profile; \
+         the instance metadata service names none"
     )]
     NoRegion(Arc<str>),
+    /// A variable of the environment or a value of the AWS profile violates its rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// The file system of the AWS SDK's files does not respond.
+    #[error("{0}")]
+    FilesTimeout(String),
 }

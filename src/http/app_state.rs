@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::database::DatabaseReader;
+use crate::http::renderer::Renderer;
 use crate::instruments::Instruments;
 use crate::metrics::Metrics;
 use crate::state::SharedState;
@@ -15,6 +16,7 @@ pub struct AppState {
     /// The source of the request rates on the status page.
     pub instruments: Instruments,
     pub database: DatabaseReader,
+    pub renderer: Renderer,
     pub clock: Clock,
     /// Allowed host names in lower case. `localhost` and IP addresses are always allowed.
     /// `None` allows every name: with TLS the certificate proves the name.

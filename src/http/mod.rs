@@ -15,6 +15,7 @@ mod api;
 mod app_state;
 pub mod client;
 mod parameters;
+mod renderer;
 mod response;
 mod router;
 pub mod server;
@@ -22,5 +23,6 @@ mod ui;
 
 pub use api::{daemon, jobs, stores};
 pub use app_state::AppState;
+pub use renderer::Renderer;
 pub use response::{duration_between, sanitized_lines};
 pub use server::{control, tls};

@@ -1,49 +1,33 @@
-//! Helpers of the endpoints: rendering, JSON, times and untrusted text.
+//! Helpers of the endpoints: JSON, times and untrusted text.
 
 use std::time::Duration;
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tracing::error;
 
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-
-/// Limits simultaneous calls of [`render_blocking`]. Each may open the database, which takes three descriptors.
-static RENDER_PERMITS: Semaphore = Semaphore::const_new(8);
-
-/// Runs `render` on a blocking thread, because 10,000 watches take up to 1 s and must not delay polls.
-pub(super) async fn render_blocking<R: IntoResponse + Send + 'static>(
-    render: impl FnOnce() -> R + Send + 'static,
-) -> Response {
-    // The semaphore is never closed, so there is no error.
-    let permit = RENDER_PERMITS.acquire().await.ok();
-    let render = move || {
-        let response = render();
-        drop(permit);
-        response
-    };
-    match tokio::task::spawn_blocking(render).await {
-        Ok(response) => response.into_response(),
-        Err(error) => internal_error(&error),
-    }
-}
 
 pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     error!(%error, "cannot render an HTTP response");
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// A JSON response. `Sanitized` uses JSON escapes, so a parser returns the original text.
+/// The headers of a JSON response.
+pub(super) const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    match serde_json::to_string(value) {
-        Ok(json) => {
-            (status, [(header::CONTENT_TYPE, "application/json")], Sanitized(&json).to_string()).into_response()
-        }
+    match sanitized_json(value) {
+        Ok(json) => (status, JSON, json).into_response(),
         Err(error) => internal_error(&error),
     }
+}
+
+/// `Sanitized` uses JSON escapes, so a parser returns the original text.
+pub(super) fn sanitized_json(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(Sanitized(&serde_json::to_string(value)?).to_string())
 }
 
 pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Response {

@@ -15,8 +15,6 @@ use super::parameters::{NoParameters, ScrapeParameters};
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
-    let current = Arc::<api::metrics::CurrentRenderings>::default();
-    let scrape = get(move |State(state), headers| api::metrics::show(Arc::clone(&current), state, headers));
     let without_parameters = Router::new()
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
         .route("/style.css", get(ui::html::style))
@@ -30,7 +28,7 @@ pub(super) fn router(state: AppState) -> Router {
     let external_path = Arc::clone(&state.external_path);
     let routes = Router::new()
         .route("/", get(ui::status_page::show))
-        .route("/metrics", scrape.route_layer(from_extractor::<ScrapeParameters>()))
+        .route("/metrics", get(api::metrics::show).route_layer(from_extractor::<ScrapeParameters>()))
         .route("/api/v1/transitions", get(api::transitions::list))
         .merge(without_parameters)
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })

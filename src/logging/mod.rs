@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{Level, Subscriber, error};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_appender::rolling::{self, RollingFileAppender, Rotation};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+use self::files::LogFiles;
 use self::journal::{Journal, JournalFormat};
-use crate::config::{LogConfig, LogFormat, LogRotation};
+use crate::clock::Clock;
+use crate::config::{LogConfig, LogFormat};
 use crate::core::sanitize::Sanitized;
 
+mod files;
 pub mod journal;
 
 /// Lines queued for the log files or the journal. Further lines are dropped and counted, so a poll never waits for the log.
@@ -77,69 +79,23 @@ impl<W: Write> Write for CountingWriter<W> {
 /// # Errors
 /// Returns an error if the log has already been started.
 pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
-    let (mut log, mut to_files, mut open_error) = (Log::default(), None, None);
+    let mut log = Log::default();
     let to_stderr = match Journal::new(journal::SOCKET.as_ref(), io::stderr()) {
         Ok(journal) if journal::is_standard_error() => journal_layer(config.format, log.queue(journal)),
         // Without a socket, systemd still forwards standard error to the journal.
         Ok(_) | Err(_) => layer(config.format, io::stderr),
     };
-    if let Some(directory) = &config.directory {
-        let mut files = LogFiles { config: config.clone(), file: None, torn: false };
-        // The daemon starts without the files: standard error has every line.
-        open_error = files.open().err().map(|error| (directory, error));
-        to_files = Some(layer(config.format, log.queue(files)));
-    }
+    // A file is opened at the first line, on the thread of the queue, because a file system can hang. Without files, the daemon runs, too:
+    // standard error has every line.
+    let to_files = config.directory.clone().map(|directory| {
+        let (rotation, keep, clock) = (config.rotation, config.keep_files, Clock::system());
+        let files = LogFiles { directory, rotation, keep, clock, open_file: None, failing: false };
+        layer(config.format, log.queue(files))
+    });
     let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
     tracing_subscriber::registry().with(to_stderr).with(to_files).with(filter).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
-    if let Some((directory, error)) = open_error {
-        error!(event = "log_files_failed", directory = %directory.display(), %error,
-            "cannot write to log.directory; its lines are dropped until it is writable");
-    }
     Ok(log)
-}
-
-/// Writes the log files. At each line it opens them if they are not open yet.
-struct LogFiles {
-    config: LogConfig,
-    file: Option<RollingFileAppender>,
-    /// True if the last line may be incomplete. Then the next one starts on a new line.
-    torn: bool,
-}
-
-impl LogFiles {
-    fn open(&mut self) -> io::Result<&mut RollingFileAppender> {
-        if self.file.is_none()
-            && let Some(directory) = &self.config.directory
-        {
-            std::fs::create_dir_all(directory)?;
-            let rotation = match self.config.rotation {
-                LogRotation::Hourly => Rotation::HOURLY,
-                LogRotation::Daily => Rotation::DAILY,
-                LogRotation::Never => Rotation::NEVER,
-            };
-            let rolling = rolling::Builder::new()
-                .rotation(rotation)
-                .max_log_files(self.config.keep_files)
-                .filename_prefix("refwatch")
-                .filename_suffix("log");
-            self.file = Some(rolling.build(directory).map_err(io::Error::other)?);
-        }
-        self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-impl Write for LogFiles {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let start: &[u8] = if self.torn { b"\n" } else { b"" };
-        let done = self.open()?.write_all(&[start, line].concat());
-        self.torn = done.is_err();
-        done.map(|()| line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), Write::flush)
-    }
 }
 
 /// Writes each event as one sanitized line.

@@ -7,7 +7,7 @@
 //!   ended. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry.
 //! - A job has *ended* if its last known status is terminal: its next action is `NextAction::Finished`, or a poll after a hint.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
-//! - A *parked* job is not polled until its entry or target changes: no retry can succeed, or its task panicked too often.
+//! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
 //! - A *hint* asks a job watcher to poll now. A *listable* job has a next poll that a listing can replace.
 //! - While listings of a store succeed, its listable jobs are polled only once in a *safety interval*, in case listings are wrong.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished or, if it was never

@@ -39,7 +39,7 @@ struct JobSlot {
 struct SlotData {
     hinted: bool,
     safety_interval: Option<Duration>,
-    /// The last report of the job watcher or of `park`; `None` before the first report.
+    /// The last report of the job watcher; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
 
@@ -62,6 +62,10 @@ impl StoreRegistry {
 
     pub(crate) fn is_watched(&self, job: &ImportJobId) -> bool {
         lock(&self.inner).jobs.contains_key(job)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.inner).jobs.len()
     }
 
     pub(crate) fn watched(&self) -> Vec<ImportJobId> {
@@ -105,11 +109,6 @@ impl StoreRegistry {
             lock(&slot.data).safety_interval = interval;
             slot.wake.notify_one();
         }
-    }
-
-    /// Reports that `job` is parked, because its task panicked too often. `add` returns the existing slot.
-    pub(crate) fn park(&self, job: &ImportJobId, reason: String) {
-        self.add(job).report(NextAction::Parked(reason), None);
     }
 
     fn collect<T>(

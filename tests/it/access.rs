@@ -112,19 +112,67 @@ fn fault_119_check_and_run_report_unusable_tls_files_with_their_names() {
     write_certificate(&workspace, &CertificateAuthority::new("first"), "server");
     write_certificate(&workspace, &CertificateAuthority::new("first"), "other");
     workspace.write("empty.crt", "");
-    for (cert, key, expected) in [
-        ("missing.crt", "server.key", "missing.crt: No such file"),
-        ("empty.crt", "server.key", "empty.crt: the file contains no certificate"),
-        ("server.crt", "server.crt", "server.crt: not a PEM file with a private key"),
-        ("server.crt", "other.key", "server.crt: the certificate or its key cannot be used"),
+    // As `openssl pkey -aes256` writes them, without and with `-traditional`.
+    let pem = |label: &str, text: &str| format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+    workspace.write("encrypted.key", &pem("ENCRYPTED PRIVATE KEY", "MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAc"));
+    let header = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,0F4C8A2B\n\nMIHsMFcGCSqGSIb3DQEFDTBK";
+    workspace.write("old.key", &pem("EC PRIVATE KEY", header));
+    for (files, expected) in [
+        ("cert = \"missing.crt\", key = \"server.key\"", "missing.crt: No such file"),
+        ("cert = \"server.crt\", key = \"missing.key\"", "missing.key: No such file"),
+        ("cert = \"empty.crt\", key = \"server.key\"", "empty.crt: the file contains no certificate"),
+        ("cert = \"server.key\", key = \"server.crt\"", "server.key: this is a private key, not a certificate"),
+        ("cert = \"server.crt\", key = \"server.crt\"", "server.crt: this is a certificate, not a private key"),
+        ("cert = \"server.crt\", key = \"other.key\"", "server.crt: the certificate or its key cannot be used"),
+        ("cert = \"server.crt\", key = \"encrypted.key\"", "encrypted.key: the private key is encrypted"),
+        ("cert = \"server.crt\", key = \"old.key\"", "old.key: the private key is encrypted"),
+        ("cert = \"server.crt\", key = \"server.key\", client_ca = \"missing.crt\"", "missing.crt: No such file"),
+        ("cert = \"server.crt\", key = \"server.key\", client_ca = \"empty.crt\"", "empty.crt: the file contains no"),
+        (
+            "cert = \"server.crt\", key = \"server.key\", client_ca = \"server.key\"",
+            "server.key: this is a private key",
+        ),
     ] {
-        let file = configuration(&format!("tls = {{ cert = \"{cert}\", key = \"{key}\" }}"));
-        let file = workspace.write("refwatch.toml", &file);
+        let file = workspace.write("refwatch.toml", &configuration(&format!("tls = {{ {files} }}")));
         for command in ["check", "run"] {
             let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), command]);
             assert!(status == 78 && error.contains("http.tls: ") && error.contains(expected), "{command}: {error}");
+            if expected.contains("encrypted") {
+                assert!(error.contains("decrypt it with `openssl pkey -in "), "{error}");
+            }
         }
+        assert!(!workspace.path("refwatch.db").exists(), "{expected}");
     }
+}
+
+#[test]
+fn fault_119_check_reports_every_problem_that_the_start_would_find() {
+    let workspace = Workspace::new();
+    let logs = workspace.write("logs", "no directory");
+    let text =
+        configuration("tls = { cert = \"missing.crt\", key = \"missing.key\" }").replace("region = \"us-west-2\"", "");
+    let text = format!(
+        "{text}[log]\ndirectory = \"{}\"\n[[job]]\nreference_store_id = \"1234567890\"\nid = \"9876543210\"\n",
+        logs.display()
+    );
+    let file = workspace.write("refwatch.toml", &text);
+    let errors = ["check", "run"].map(|command| {
+        let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), command]);
+        assert_eq!(status, 78, "{command}: {error}");
+        error.lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert!(errors[0][0].contains("missing.crt") && errors[0][1].contains("no AWS region"), "{errors:?}");
+    assert_eq!(errors[0], errors[1]);
+
+    // Neither ends the daemon, because it uses them once they are there.
+    for (listen, expected) in [("192.0.2.1:10210", "192.0.2.1 is no address of this machine"), ("127.0.0.1:0", "logs")]
+    {
+        let text = configuration("").replace("127.0.0.1:0", listen);
+        let file = workspace.write("refwatch.toml", &format!("{text}[log]\ndirectory = \"{}\"\n", logs.display()));
+        let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), "check"]);
+        assert!(status == 0 && error.contains("warning: ") && error.contains(expected), "{listen}: {error}");
+    }
+    assert_eq!(fs::read_to_string(&logs).expect("the file"), "no directory", "check writes nothing");
 }
 
 #[test]

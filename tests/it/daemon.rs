@@ -319,7 +319,7 @@ fn fault_078_a_failed_start_reports_the_reason_and_the_exit_status() {
     let no_region =
         workspace.write("nowhere.toml", &config.replace("refwatch.db", "third.db").replace("region = ", "# region = "));
     let (status, _, error) = workspace.run(&["--config", no_region.to_str().expect("text"), "run"]);
-    assert_eq!(status, 1, "{error}");
+    assert_eq!(status, 78, "{error}");
     assert!(error.contains("has no AWS region"), "{error}");
 
     for (arguments, expected) in [(["--config", "/nonexistent", "run"], 78), (["--config", path, "fly"], 64)] {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// No wait takes this long unless something is broken.
-const DEADLINE: Duration = Duration::from_mins(2);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Interval between two checks of a state.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ pub(crate) fn eventually<T>(expected: &str, mut check: impl FnMut() -> Option<T>
 }
 
 #[expect(clippy::disallowed_methods, reason = "between two checks of a state")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(CHECK_INTERVAL);
 }
 
@@ -149,6 +149,14 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A number from /proc/PID/status.
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("a line of this key");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -21,7 +21,7 @@ use refwatch::database::{DatabaseReader, Row};
 use refwatch::healthomics::{AwsFactory, Priority, Target};
 use refwatch::http::jobs::JobInfo;
 use refwatch::http::server::{Access, Limits, serve};
-use refwatch::http::{AppState, client};
+use refwatch::http::{AppState, Renderer, client};
 use refwatch::instruments::Instruments;
 use refwatch::logging;
 use refwatch::metrics::Metrics;
@@ -67,6 +67,7 @@ fn fixture() -> &'static Fixture {
             shared: shared.clone(),
             metrics: Arc::new(metrics),
             instruments: instruments.clone(),
+            renderer: Renderer::default(),
             database: DatabaseReader::new("/nonexistent/database".as_ref()),
             clock,
             host_names: Some([].into()),
@@ -241,6 +242,7 @@ fn view(text: &str) -> WatchStatus {
         created_at: None,
         completed_at: None,
         sources: Sources::from_iter([(SourceKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
+        changes: 0,
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         vanished_at: None,

@@ -301,6 +301,7 @@ impl Service {
             created_at: Some(self.timestamp(job.timeline[0].0)),
             completed_at: self.ended_at(job, now),
             sources: Sources::from_iter([(source_key, source)]),
+            exceeded: Vec::new(),
         };
         if incorrect {
             self.count(|counters| &mut counters.incorrect);
@@ -325,7 +326,7 @@ impl Service {
         };
         let jobs: Vec<ListedJob> = rest.by_ref().take(PAGE_JOBS).map(listed).collect();
         let next_token = jobs.last().filter(|_| rest.next().is_some()).map(|last| last.job.to_string());
-        ListPage { jobs, next_token }
+        ListPage { jobs, next_token, ..ListPage::default() }
     }
 }
 

@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::backoff::{Backoff, BackoffPolicy};
 use super::failure::{FailureReason, PollOutcome, RequestFailure, RetryClass};
 use super::job::{JobStatus, Snapshot, Sources};
+use super::limits::Limit;
+use super::sources::{match_sources, source_transitions};
 use super::time::{Monotonic, Now, Timestamp};
-use super::transition::{Anomaly, Change, Detail, DetailKind, SourceTransition, Transition};
+use super::transition::{Anomaly, Change, Detail, DetailKind, Transition};
 
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
@@ -34,6 +36,8 @@ pub struct JobState {
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
     pub sources: Sources,
+    /// The number of saved changes of sources, messages and creation times: see `Limit::Changes`.
+    pub changes: usize,
     /// The `observed_at` of the transition to this status.
     pub since: Timestamp,
     /// When the status was last observed.
@@ -66,6 +70,8 @@ pub struct Decision {
     /// It must be committed before anything is published.
     pub change: Change,
     pub next: NextAction,
+    /// The limits that the response exceeded.
+    pub exceeded: Vec<Limit>,
 }
 
 impl Decision {
@@ -133,17 +139,18 @@ impl JobTracker {
     /// Handles the outcome of a poll. The caller commits the change.
     pub fn handle(&mut self, outcome: PollOutcome, at: Now) -> Decision {
         match outcome {
-            Ok(snapshot) => {
+            Ok(mut snapshot) => {
                 self.backoff.reset();
-                let change = self.apply_snapshot(snapshot, at.wall);
+                let mut exceeded = std::mem::take(&mut snapshot.exceeded);
+                let change = self.apply_snapshot(snapshot, at.wall, &mut exceeded);
                 let next = self.finished().filter(|_| !self.reopening);
                 let next = next.unwrap_or(NextAction::PollAt(at.monotonic + self.policy.interval));
-                Decision { at, failure: None, change, next }
+                Decision { at, failure: None, change, next, exceeded }
             }
             Err(failure) => {
                 let change = self.apply_failure(&failure, at.wall);
                 let next = self.retry(&failure, at);
-                Decision { at, failure: Some(failure), change, next }
+                Decision { at, failure: Some(failure), change, next, exceeded: Vec::new() }
             }
         }
     }
@@ -176,7 +183,7 @@ impl JobTracker {
         change
     }
 
-    fn apply_snapshot(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
+    fn apply_snapshot(&mut self, mut snapshot: Snapshot, observed_at: Timestamp, exceeded: &mut Vec<Limit>) -> Change {
         let Some(state) = &mut self.state else {
             return self.first_observation(snapshot, observed_at);
         };
@@ -191,8 +198,25 @@ impl JobTracker {
             return change;
         }
         self.reopening = false;
-        change.sources = source_transitions(&state.sources, &snapshot.sources, observed_at);
-        change.details.extend(details(state, &snapshot, observed_at));
+        // A response without sources keeps the known ones.
+        let named = if snapshot.sources.is_empty() { &state.sources } else { &snapshot.sources };
+        let sources = match_sources(&state.sources, named.clone());
+        let changed_sources = source_transitions(&state.sources, &sources, observed_at);
+        let changed_details: Vec<_> = details(state, &snapshot, observed_at).collect();
+        let changes = state.changes + changed_sources.len() + changed_details.len();
+        if changes <= Limit::Changes.max() {
+            state.changes = changes;
+            state.sources = sources;
+            change.sources = changed_sources;
+            change.details.extend(changed_details);
+        } else {
+            // What is not saved is not shown either.
+            exceeded.push(Limit::Changes);
+            snapshot.created_at = state.created_at;
+            if state.status == snapshot.status {
+                snapshot.status_message.clone_from(&state.status_message);
+            }
+        }
         if state.status != snapshot.status {
             // The wall clock may have been set back: the change must not end before it began.
             let not_before = Some(state.last_seen.min(observed_at));
@@ -206,16 +230,15 @@ impl JobTracker {
         state.completed_at = snapshot.completed_at;
         state.status = snapshot.status;
         state.status_message = snapshot.status_message;
-        // Sources that the response leaves out keep their last status.
-        state.sources.extend(snapshot.sources);
         change
     }
 
     fn first_observation(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let anomaly = anomaly(None, &snapshot);
+        let sources = match_sources(&Sources::default(), snapshot.sources.clone());
         let change = Change {
             transition: Some(transition(None, &snapshot, observed_at, None, anomaly)),
-            sources: source_transitions(&Sources::default(), &snapshot.sources, observed_at),
+            sources: source_transitions(&Sources::default(), &sources, observed_at),
             details: Vec::new(),
         };
         let state = JobState {
@@ -223,7 +246,8 @@ impl JobTracker {
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
-            sources: snapshot.sources,
+            changes: change.sources.len(),
+            sources,
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,
@@ -250,17 +274,6 @@ fn transition(
         completed_at: snapshot.completed_at,
         anomaly,
     }
-}
-
-/// Sources that are new or have another status.
-fn source_transitions(known: &Sources, seen: &Sources, observed_at: Timestamp) -> Vec<SourceTransition> {
-    seen.iter()
-        .filter_map(|(key, source)| {
-            let from = known.get(key).map(|known| known.status.clone());
-            let changed = from.as_ref() != Some(&source.status);
-            changed.then(|| SourceTransition { key: key.clone(), from, to: source.clone(), observed_at })
-        })
-        .collect()
 }
 
 fn details(state: &JobState, snapshot: &Snapshot, observed_at: Timestamp) -> impl Iterator<Item = Detail> {

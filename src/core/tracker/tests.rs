@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::job::{Source, SourceKey, SourceStatus};
+use crate::core::transition::SourceTransition;
 
 const POLICY: PollPolicy = PollPolicy {
     interval: Duration::from_secs(10),
@@ -20,7 +21,14 @@ fn now(seconds: u64) -> Now {
 fn snapshot(status: &str) -> Snapshot {
     let status = JobStatus::from(status);
     let completed_at = status.is_terminal().then(|| now(0).wall);
-    Snapshot { status, status_message: None, created_at: Some(now(0).wall), completed_at, sources: Sources::default() }
+    Snapshot {
+        status,
+        status_message: None,
+        created_at: Some(now(0).wall),
+        completed_at,
+        sources: Sources::default(),
+        exceeded: Vec::new(),
+    }
 }
 
 fn failure(reason: FailureReason) -> RequestFailure {
@@ -48,7 +56,8 @@ fn describe(decision: &Decision, now: Now) -> String {
     words.extend(decision.change.details.iter().map(|detail| format!("+{}", detail.kind.as_str())));
     for SourceTransition { key, from, to, .. } in &decision.change.sources {
         let from = from.as_ref().map_or("", SourceStatus::as_str);
-        words.push(format!("{}#{} {from}>{}", key.name, key.nth, to.status));
+        let to = to.as_ref().map_or("", |to| to.status.as_str());
+        words.push(format!("{}#{} {from}>{to}", key.name, key.nth));
     }
     words.push(match &decision.next {
         NextAction::PollAt(at) => format!("{} s", at.since(now.monotonic).as_secs_f64().round()),
@@ -181,7 +190,7 @@ fn a_new_message_or_creation_time_is_a_detail_and_no_transition() {
 }
 
 #[test]
-fn name_file_and_count_identify_a_source() {
+fn name_and_file_identify_a_source_and_named_sources_replace_the_known_ones() {
     let with = |sources: &[(&str, u32, &str)]| {
         let source = |&(name, nth, status): &(&str, u32, &str)| {
             let key = SourceKey { name: name.into(), source_file: format!("s3://b/{name}").into(), nth };
@@ -192,15 +201,17 @@ fn name_file_and_count_identify_a_source() {
     assert_eq!(
         play([
             with(&[("b", 0, "NOT_STARTED"), ("a", 0, "NOT_STARTED"), ("a", 1, "IN_PROGRESS")]),
-            with(&[("a", 1, "IN_PROGRESS"), ("a", 0, "NOT_STARTED"), ("b", 0, "FAILED")]),
+            with(&[("a", 0, "IN_PROGRESS"), ("a", 1, "NOT_STARTED"), ("b", 0, "FAILED")]),
             with(&[]),
             with(&[("b", 0, "FAILED"), ("a", 0, "FINISHED")]),
+            with(&[("b", 0, "FAILED"), ("a", 0, "FINISHED"), ("a", 1, "FINISHED")]),
         ]),
         [
             ">IN_PROGRESS a#0 >NOT_STARTED a#1 >IN_PROGRESS b#0 >NOT_STARTED 10 s",
             "b#0 NOT_STARTED>FAILED 10 s",
             "10 s",
-            "a#0 NOT_STARTED>FINISHED 10 s",
+            "a#0 NOT_STARTED>FINISHED a#1 IN_PROGRESS> 10 s",
+            "a#1 >FINISHED 10 s",
         ]
     );
 }

@@ -1,9 +1,10 @@
 //! The SDK's client of one target, and its settings.
 //!
-//! A client caches the credentials. If a HealthOmics request fails because of its credentials, the next request builds a new client,
-//! which reads them again from their source (`credentials`).
+//! A client caches the credentials. If a HealthOmics request fails because of its credentials, or panics, the next request builds a
+//! new client, which reads them again from their source (`credentials`).
 
 use std::error::Error;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,24 +23,23 @@ use aws_sdk_omics::types::ImportReferenceFilter;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_types::endpoint_config::EndpointUrl;
+use futures_util::FutureExt as _;
 use http_body_util::Limited;
 use tokio::sync::Mutex;
 
 use super::credentials::CredentialFetcher;
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
-use super::{errors, responses};
+use super::{environment, errors, responses, sdk_files};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobKey, ReferenceStoreId, Snapshot};
+use crate::core::limits::Limit;
 use crate::core::time::Timestamp;
 use crate::healthomics::service::{
     BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
 };
-
-/// Jobs on a page of a listing: the API's maximum.
-const LIST_PAGE_JOBS: i32 = 100;
 
 /// Builds target services that use AWS's SDK.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +60,8 @@ struct AwsService {
 struct SdkClient {
     sdk: SdkConfig,
     omics: Client,
-    /// True once a HealthOmics request of this client has failed because of its credentials.
-    credentials_failed: Arc<AtomicBool>,
+    /// True once a request of this client has failed because of its credentials, or has panicked.
+    is_unusable: Arc<AtomicBool>,
 }
 
 /// An SDK interceptor that changes two defaults. A configured endpoint, including `AWS_ENDPOINT_URL`, is used verbatim: the SDK
@@ -88,12 +88,14 @@ impl ServiceFactory for AwsFactory {
     /// Credentials are fetched at the first request, not here.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
+            environment::check_variables(config)?;
+            sdk_files::check().await?;
             let credentials = CredentialFetcher::new(config, self.clock);
             let sdk = sdk_config(config, &credentials).await;
-            let region = sdk.region().ok_or_else(|| TargetError::NoRegion(Arc::clone(&config.name)))?;
-            let aws_region = region.as_ref().into();
+            let region = environment::check_sdk_config(config, &sdk)?;
+            let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
-            let config = TargetConfig { region: Some(region.to_string()), ..config.clone() };
+            let config = TargetConfig { region: Some(region), ..config.clone() };
             let current = Mutex::new(SdkClient::new(&config, sdk));
             Ok(Arc::new(AwsService { config, aws_region, credentials, current, clock: self.clock })
                 as Arc<dyn TargetService>)
@@ -108,17 +110,36 @@ impl SdkClient {
         if config.endpoint_url.is_some() {
             settings.set_endpoint_url(config.endpoint_url.clone());
         }
-        Self { omics: Client::from_conf(settings.build()), sdk, credentials_failed: Arc::default() }
+        Self { omics: Client::from_conf(settings.build()), sdk, is_unusable: Arc::default() }
     }
 }
 
 impl AwsService {
-    async fn current_client(&self) -> SdkClient {
+    async fn current_client(&self) -> Result<SdkClient, RequestFailure> {
         let mut current = self.current.lock().await;
-        if current.credentials_failed.load(Ordering::Relaxed) {
+        if current.is_unusable.load(Ordering::Relaxed) {
+            let reason = FailureReason::Credentials;
+            let unusable =
+                |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
+            sdk_files::check().await.map_err(unusable)?;
             *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }
-        current.clone()
+        Ok(current.clone())
+    }
+
+    /// Runs a request. A panic in the SDK becomes a failure: signing panics at a control character in an access key. The next request
+    /// uses a new client.
+    async fn catch_panic<T>(
+        &self,
+        request: impl Future<Output = Result<T, RequestFailure>>,
+    ) -> Result<T, RequestFailure> {
+        // Unwind safe: the request is dropped with its data, and its client is replaced.
+        let Ok(outcome) = AssertUnwindSafe(request).catch_unwind().await else {
+            // The panic hook has logged the panic.
+            self.current.lock().await.is_unusable.store(true, Ordering::Relaxed);
+            return Err(errors::panicked());
+        };
+        outcome
     }
 
     /// Classifies the error. If it is about credentials, the next request uses a new client.
@@ -130,7 +151,7 @@ impl AwsService {
     ) -> RequestFailure {
         let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
         if matches!(failure.reason, FailureReason::Credentials | FailureReason::CredentialsUnavailable) {
-            client.credentials_failed.store(true, Ordering::Relaxed);
+            client.is_unusable.store(true, Ordering::Relaxed);
         }
         failure
     }
@@ -142,18 +163,19 @@ impl TargetService for AwsService {
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        Box::pin(async move { caller_identity(&self.current_client().await.sdk, &self.config, self.clock).await })
+        let request = async { caller_identity(&self.current_client().await?.sdk, &self.config, self.clock).await };
+        Box::pin(self.catch_panic(request))
     }
 
     fn get_reference_import_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
-        Box::pin(async move {
-            let client = self.current_client().await;
+        Box::pin(self.catch_panic(async move {
+            let client = self.current_client().await?;
             let request = client.omics.get_reference_import_job();
             match request.reference_store_id(key.store.as_str()).id(key.job.as_str()).send().await {
                 Ok(response) => responses::snapshot(key, &response),
                 Err(error) => Err(self.handle_error(Operation::GetReferenceImportJob, &client, &error)),
             }
-        })
+        }))
     }
 
     fn list_reference_import_jobs<'a>(
@@ -162,18 +184,23 @@ impl TargetService for AwsService {
         created_after: Option<Timestamp>,
         token: Option<String>,
     ) -> RequestFuture<'a, ListPage> {
-        Box::pin(async move {
+        Box::pin(self.catch_panic(async move {
             // Rounded down to a second, so the page may contain older jobs.
             let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-            let client = self.current_client().await;
+            let client = self.current_client().await?;
             let request = client.omics.list_reference_import_jobs().reference_store_id(store.as_str());
-            let request = request.max_results(LIST_PAGE_JOBS).set_next_token(token);
+            let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok()).set_next_token(token);
             let request = request.filter(ImportReferenceFilter::builder().set_created_after(after).build());
             match request.send().await {
-                Ok(response) => responses::list_page(store, response),
-                Err(error) => Err(self.handle_error(Operation::ListReferenceImportJobs, &client, &error)),
+                Ok(response) => responses::list_page(store, &response),
+                Err(error) => {
+                    let response = error.raw_response().filter(|response| response.status().is_success());
+                    let body = response.and_then(|response| response.body().bytes());
+                    let page = body.and_then(|body| responses::rejected_list_page(store, body));
+                    page.unwrap_or_else(|| Err(self.handle_error(Operation::ListReferenceImportJobs, &client, &error)))
+                }
             }
-        })
+        }))
     }
 }
 

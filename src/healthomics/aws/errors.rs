@@ -52,6 +52,13 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     RequestFailure { reason, message, retry_after }
 }
 
+/// The failure of a request that panicked.
+pub(super) fn panicked() -> RequestFailure {
+    let message = "internal error: the request could not be sent or its response could not be read, see the event `panic` in the \
+        log; check that the access key and the session token contain no control characters";
+    RequestFailure { reason: FailureReason::Internal, message: message.to_owned(), retry_after: None }
+}
+
 // Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
 const PERMISSION: &str = "allow this identity {action}";
 const ACCESS_KEY: &str = "check the access key and the region";

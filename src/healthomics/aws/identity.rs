@@ -30,7 +30,7 @@ pub(super) async fn caller_identity(
 }
 
 /// The endpoint that the environment or the AWS profile sets for a service, or for all services.
-fn configured_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
+pub(super) fn configured_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     sdk.service_config()?.load_config(key.ok()?)
 }

@@ -4,9 +4,11 @@
 
 mod client;
 mod credentials;
+mod environment;
 mod errors;
 mod identity;
 mod redact;
 mod responses;
+mod sdk_files;
 
 pub use client::{AwsFactory, EndpointAndSizeInterceptor};

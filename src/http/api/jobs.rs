@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::core::job::{KIND, Source, SourceKey, SourceStatus, Sources};
 use crate::http::app_state::AppState;
-use crate::http::response::{json, render_blocking, rfc3339};
+use crate::http::renderer::Document;
+use crate::http::response::{JSON, rfc3339, sanitized_json};
 use crate::state::{WatchState, WatchStatus};
 
 /// Sources listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100. The counts include all sources.
@@ -68,11 +68,11 @@ pub struct PollFailure {
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
-    render_blocking(move || {
+    let render = move || {
         let jobs: Vec<JobInfo> = state.shared.watches().iter().map(|watch| JobInfo::from(&**watch)).collect();
-        json(StatusCode::OK, &jobs)
-    })
-    .await
+        Ok(sanitized_json(&jobs)?.into())
+    };
+    state.renderer.document(Document::Jobs, JSON, render).await
 }
 
 /// The first [`SOURCES_LISTED_MAX`] sources, failed sources first.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::sanitize::Sanitized;
 use crate::http::app_state::AppState;
-use crate::http::response::{json, render_blocking, rfc3339};
+use crate::http::response::{json, rfc3339};
 
 /// One `[[store]]` entry. `watch` is its configured name, which its jobs share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,18 +20,20 @@ pub struct StoreInfo {
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
-    render_blocking(move || {
-        let stores = state.shared.stores();
-        let stores = stores.iter().map(|store| StoreInfo {
-            watch: store.name.to_string(),
-            target: store.id.target.to_string(),
-            store_id: store.id.store.to_string(),
-            last_listed_at: store.listed_at.map(rfc3339),
-            error: store.error.clone(),
-        });
-        json(StatusCode::OK, &stores.collect::<Vec<_>>())
-    })
-    .await
+    let renderer = state.renderer.clone();
+    renderer
+        .page(move || {
+            let stores = state.shared.stores();
+            let stores = stores.iter().map(|store| StoreInfo {
+                watch: store.name.to_string(),
+                target: store.id.target.to_string(),
+                store_id: store.id.store.to_string(),
+                last_listed_at: store.listed_at.map(rfc3339),
+                error: store.error.clone(),
+            });
+            json(StatusCode::OK, &stores.collect::<Vec<_>>())
+        })
+        .await
 }
 
 /// The sanitized name and id of a store: "shared references (1234567890)". Only the id if it is also the name.

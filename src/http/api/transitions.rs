@@ -13,7 +13,7 @@ use crate::core::transition::Transition;
 use crate::database::{Filter, Limit, ReadError, Row};
 use crate::http::app_state::AppState;
 use crate::http::parameters::Parameters;
-use crate::http::response::{json, json_error, render_blocking};
+use crate::http::response::{json, json_error};
 
 const LIMIT_DEFAULT: usize = 1_000;
 
@@ -42,7 +42,8 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
         Ok(filter) => filter,
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
-    render_blocking(move || match state.database.rows::<Transition>(&filter) {
+    let renderer = state.renderer.clone();
+    renderer.page(move || match state.database.rows::<Transition>(&filter) {
         Ok(mut rows) => {
             let link = query.link_to_next(&mut rows).map(|next| (header::LINK, format!("<{next}>; rel=\"next\"")));
             (AppendHeaders(link), json(StatusCode::OK, &rows)).into_response()

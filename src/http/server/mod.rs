@@ -16,11 +16,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,6 +41,7 @@ use crate::clock::Clock;
 use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
 use crate::http::router::router;
+use crate::instruments::Instruments;
 
 /// Limits the head of a request and the read buffer of each connection. The head of a browser's request has less than 2 KiB.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -57,6 +62,9 @@ pub struct Limits {
     pub connections: usize,
     /// Time for the TLS handshake. Also the time from the end of a response to the end of the next request's headers.
     pub header_read: Duration,
+    /// Time without an acknowledgement of sent bytes, or with a full receive buffer of the client, after which the kernel closes the
+    /// connection (`TCP_USER_TIMEOUT`). A client that stops reading holds a response in memory.
+    pub unread: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
     /// Time to finish the current request after that age or a stop. A shutdown takes at most 5 s, this time included.
@@ -78,6 +86,7 @@ impl Default for Limits {
             // Polls, the database and the log need the other descriptors.
             connections: descriptors.map_or(CONNECTIONS_MAX, |limit| (limit / 4).clamp(1, CONNECTIONS_MAX)),
             header_read: Duration::from_secs(5),
+            unread: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
             drain: Duration::from_secs(3),
         }
@@ -103,22 +112,24 @@ pub async fn serve(
     let clock = state.clock;
     let users = Users::new(users, clock, state.instruments.clone());
     let authentication = from_fn_with_state(Arc::new(users), authenticate);
-    let router = guarded(router(state.clone()).layer(authentication), state.host_names);
+    let instruments = state.instruments.clone();
+    let counting = from_fn_with_state(instruments.clone(), count_response);
+    let router = guarded(router(state.clone()).layer(authentication), state.host_names).layer(counting);
+    let server = Server { router, instruments, clock, stop: stop.clone() };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
-            stream = accept(&listener, clock), if connections.len() < limits.connections => {
-                let limits = limits.under_load(connections.len());
+            stream = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
+                let (server, limits) = (server.clone(), limits.under_load(connections.len()));
                 let client = Extension(ClientAddress(stream.peer_addr().ok()));
-                let service = TowerToHyperService::new(router.clone().layer(client));
-                let stop = stop.clone();
+                let server = Server { router: server.router.clone().layer(client), ..server };
                 match tls.as_ref().map(|tls| tls.acceptor()) {
-                    None => connections.spawn(serve_connection(stream, service, limits, clock, stop)),
+                    None => connections.spawn(server.serve_connection(stream, limits)),
                     Some(acceptor) => connections.spawn(async move {
-                        if let Some(stream) = accept_tls(acceptor, stream, limits, clock, &stop).await {
-                            serve_connection(stream, service, limits, clock, stop).await;
+                        if let Some(stream) = server.accept_tls(acceptor, stream, limits).await {
+                            server.serve_connection(stream, limits).await;
                         }
                     }),
                 };
@@ -132,10 +143,14 @@ pub async fn serve(
 }
 
 /// Returns the next connection. Logs and retries failed accepts.
-async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
+async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> TcpStream {
+    let unread = u32::try_from(unread.as_millis()).unwrap_or(u32::MAX);
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
+        let accepted = listener.accept().await;
+        match accepted
+            .and_then(|(stream, _)| set_tcp_user_timeout(&stream, unread).map(|()| stream).map_err(Into::into))
+        {
+            Ok(stream) => return stream,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 clock.sleep(ACCEPT_RETRY_DELAY).await;
@@ -144,52 +159,72 @@ async fn accept(listener: &TcpListener, clock: Clock) -> TcpStream {
     }
 }
 
-/// Returns `None` if the handshake fails or takes longer than [`Limits::header_read`], or when the daemon stops.
-async fn accept_tls(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    limits: Limits,
+/// The parts that every connection uses.
+#[derive(Clone)]
+struct Server {
+    router: Router,
+    instruments: Instruments,
     clock: Clock,
-    stop: &CancellationToken,
-) -> Option<TlsStream<TcpStream>> {
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        () = clock.sleep(limits.header_read) => None,
-        accepted = acceptor.accept(stream) => accepted.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok(),
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Returns `None` if the handshake fails or takes longer than [`Limits::header_read`], or when the daemon stops.
+    async fn accept_tls(
+        &self,
+        acceptor: TlsAcceptor,
+        stream: TcpStream,
+        limits: Limits,
+    ) -> Option<TlsStream<TcpStream>> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = self.clock.sleep(limits.header_read) => None,
+            accepted = acceptor.accept(stream) => {
+                accepted.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok()
+            }
+        }
+    }
+
+    async fn serve_connection(self, stream: impl AsyncRead + AsyncWrite + Unpin, limits: Limits) {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router)));
+        let expired_or_stopped = self.stop.run_until_cancelled(self.clock.sleep(limits.connection_age));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            _ = expired_or_stopped => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => Some(ended),
+                    () = self.clock.sleep(limits.drain) => None,
+                }
+            }
+        };
+        // Debug level, because clients can cause these errors at will.
+        match ended {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                // hyper has rejected a request that it could not parse.
+                if error.is_parse() {
+                    let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    let status = if error.is_parse_too_large() { too_large } else { StatusCode::BAD_REQUEST };
+                    self.instruments.count_http_response(status.as_u16());
+                }
+                debug!(%error, "an HTTP connection failed");
+            }
+            None => debug!("an HTTP connection was closed at its deadline"),
+        }
     }
 }
 
-async fn serve_connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    service: TowerToHyperService<Router>,
-    limits: Limits,
-    clock: Clock,
-    stop: CancellationToken,
-) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let expired_or_stopped = stop.run_until_cancelled(clock.sleep(limits.connection_age));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        _ = expired_or_stopped => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => Some(ended),
-                () = clock.sleep(limits.drain) => None,
-            }
-        }
-    };
-    // Debug level, because clients can cause these errors at will.
-    match ended {
-        Some(Ok(())) => {}
-        Some(Err(error)) => debug!(%error, "an HTTP connection failed"),
-        None => debug!("an HTTP connection was closed at its deadline"),
-    }
+async fn count_response(State(instruments): State<Instruments>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    instruments.count_http_response(response.status().as_u16());
+    response
 }
 
 fn report(ended: Result<(), JoinError>) {

@@ -4,7 +4,7 @@
 //! use. Open connections are never affected.
 
 use std::fmt::Display;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,6 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::config::TlsConfig;
+use crate::files;
+
+/// A bundle of all public authorities has 0.3 MB.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 pub struct Tls {
@@ -72,12 +76,14 @@ impl Tls {
                 *current = Current { contents, server_config, rejected: false };
                 info!(event = "certificate_reloaded", "certificate reloaded; new connections use it");
             }
-            Err(error) if !current.rejected => {
-                current.rejected = true;
-                warn!(event = "certificate_rejected", "certificate rejected; the previous one stays in use: {error}");
-            }
-            Err(_) => {}
+            Err(error) => current.reject(error),
         }
+    }
+
+    /// Reports that a refresh has not ended: the file system does not respond.
+    pub fn report_stuck_refresh(&self) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.reject("http.tls: the file system does not respond");
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -85,16 +91,30 @@ impl Tls {
     }
 }
 
+impl Current {
+    fn reject(&mut self, error: impl Display) {
+        if !std::mem::replace(&mut self.rejected, true) {
+            warn!(event = "certificate_rejected", "certificate rejected; the previous one stays in use: {error}");
+        }
+    }
+}
+
 impl Contents {
     fn read(TlsConfig { cert, key, client_ca }: &TlsConfig) -> Result<Self, TlsError> {
-        let read = |path: &Path| fs::read(path).map_err(|error| TlsError::new(path, error));
+        let read = |path: &Path| {
+            files::read(path, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge => {
+                    TlsError::new(path, format_args!("larger than {} KiB", FILE_BYTES_MAX / 1024))
+                }
+                _ => TlsError::new(path, error),
+            })
+        };
         Ok(Self { cert: read(cert)?, key: read(key)?, client_ca: client_ca.as_deref().map(read).transpose()? })
     }
 
     fn server_config(&self, files: &TlsConfig) -> Result<ServerConfig, TlsError> {
         let chain = certificates(&files.cert, &self.cert)?;
-        let private_key =
-            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| not_pem(&files.key, "private key", error))?;
+        let private_key = private_key(&files.key, &self.key)?;
         let builder = ServerConfig::builder();
         let builder = match files.client_ca.as_ref().zip(self.client_ca.as_ref()) {
             None => builder.with_no_client_auth(),
@@ -116,7 +136,33 @@ impl Contents {
 fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let all = all.map_err(|error| not_pem(path, "certificate", error))?;
-    if all.is_empty() { Err(TlsError::new(path, "the file contains no certificate")) } else { Ok(all) }
+    if !all.is_empty() {
+        return Ok(all);
+    }
+    let is_key = contains(text, "PRIVATE KEY-----");
+    let reason = if is_key { "this is a private key, not a certificate" } else { "the file contains no certificate" };
+    Err(TlsError::new(path, reason))
+}
+
+fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        // The label of PKCS #8, or the header `Proc-Type: 4,ENCRYPTED`.
+        if contains(text, "ENCRYPTED") {
+            let file = path.display();
+            return TlsError::new(
+                path,
+                format_args!("the private key is encrypted: decrypt it with `openssl pkey -in {file}`"),
+            );
+        }
+        if contains(text, "BEGIN CERTIFICATE-----") {
+            return TlsError::new(path, "this is a certificate, not a private key");
+        }
+        not_pem(path, "private key", error)
+    })
+}
+
+fn contains(text: &[u8], part: &str) -> bool {
+    text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
 fn not_pem(path: &Path, expected: &str, error: impl Display) -> TlsError {

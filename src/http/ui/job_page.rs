@@ -19,7 +19,7 @@ use crate::core::transition::{Detail, SourceTransition, Transition};
 use crate::database::{Filter, Limit, ReadError, Row};
 use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed_sources};
 use crate::http::app_state::AppState;
-use crate::http::response::{duration_between, render_blocking};
+use crate::http::response::duration_between;
 use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
 
 /// Limits each of two queries, for transitions and for details, over all targets. A normal job has fewer than ten rows.
@@ -61,21 +61,23 @@ pub(in crate::http) async fn show(
         (Ok(store), Ok(job)) if kind == KIND => JobKey { store, job },
         _ => return unknown(),
     };
-    render_blocking(move || {
-        let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
-        let Some(first) = watches.first() else { return unknown() };
-        let now = state.clock.now().wall;
-        let history = History::read(&state, &key);
-        let content = html! {
-            (alerts(&state.shared.daemon()))
-            h1 { (Sanitized(&first.name)) }
-            p.summary { code { (key.store) "/" wbr; (key.job) } }
-            @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
-            @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
-        };
-        page(Page { title: &first.name, root: "../../../", now, auto_refresh: false, footer: html! {}, content })
-    })
-    .await
+    let renderer = state.renderer.clone();
+    renderer
+        .page(move || {
+            let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
+            let Some(first) = watches.first() else { return unknown() };
+            let now = state.clock.now().wall;
+            let history = History::read(&state, &key);
+            let content = html! {
+                (alerts(&state.shared.daemon()))
+                h1 { (Sanitized(&first.name)) }
+                p.summary { code { (key.store) "/" wbr; (key.job) } }
+                @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
+                @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
+            };
+            page(Page { title: &first.name, root: "../../../", now, auto_refresh: false, footer: html! {}, content })
+        })
+        .await
 }
 
 fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Markup {
@@ -130,8 +132,12 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
 
 fn sources_table(sources: &Sources, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
     let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
-    for transition in transitions {
-        spans.entry(&transition.key).or_default().push(StatusSpan::of_source(transition));
+    for SourceTransition { key, to, observed_at, .. } in transitions {
+        match to {
+            Some(to) => spans.entry(key).or_default().push(StatusSpan::of_source(&to.status, *observed_at)),
+            // The number of a source that is gone may be used again.
+            None => drop(spans.remove(key)),
+        }
     }
     let caption = html! {
         "Sources"

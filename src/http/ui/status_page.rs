@@ -20,7 +20,7 @@ use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
 use crate::http::parameters::{InvalidParameters, Parameters};
-use crate::http::response::{self, render_blocking};
+use crate::http::response;
 use crate::state::{StoreStatus, WatchState, WatchStatus};
 
 /// Characters shown of a message or of a source's name. The job page shows both completely.
@@ -37,7 +37,8 @@ pub(in crate::http) async fn show(
         Ok(Parameters(selection)) => (StatusCode::OK, selection, None),
         Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error.to_string())),
     };
-    render_blocking(move || {
+    let renderer = state.renderer.clone();
+    renderer.page(move || {
         let now = state.clock.now().wall;
         let (stores, watches) = (state.shared.stores(), state.shared.watches());
         let content = html! {

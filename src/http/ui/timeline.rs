@@ -11,7 +11,7 @@ use crate::core::job::SourceStatus;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
-use crate::core::transition::{SourceTransition, Transition};
+use crate::core::transition::Transition;
 use crate::http::response::duration_between;
 
 const END_MARK_WIDTH: u32 = 5;
@@ -32,9 +32,9 @@ impl StatusSpan {
         Self::new(job_tone(to), to.as_str(), to.is_terminal(), *observed_at)
     }
 
-    pub(super) fn of_source(SourceTransition { to, observed_at, .. }: &SourceTransition) -> Self {
-        let is_terminal = [SourceStatus::Finished, SourceStatus::Failed].contains(&to.status);
-        Self::new(source_tone(&to.status), to.status.as_str(), is_terminal, *observed_at)
+    pub(super) fn of_source(status: &SourceStatus, since: Timestamp) -> Self {
+        let is_terminal = [SourceStatus::Finished, SourceStatus::Failed].contains(status);
+        Self::new(source_tone(status), status.as_str(), is_terminal, since)
     }
 
     fn new(tone: &'static str, status: &str, is_terminal: bool, since: Timestamp) -> Self {

@@ -4,6 +4,7 @@
 
 mod poller;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::core::failure::RequestFailure;
 use crate::core::job::{KIND, WatchId};
+use crate::core::limits::Limit;
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
 use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition};
@@ -49,6 +51,8 @@ pub(crate) struct JobWatcher {
     started: Monotonic,
     /// `None`: the job has its own entry.
     retention: Option<Duration>,
+    /// The exceeded limits that were logged.
+    logged_limits: BTreeSet<Limit>,
 }
 
 impl JobWatcher {
@@ -62,7 +66,8 @@ impl JobWatcher {
     ) -> Self {
         let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
         let now = context.clock.now();
-        let mut watcher = Self { context, poller, view, started: now.monotonic, retention };
+        let mut watcher =
+            Self { context, poller, view, started: now.monotonic, retention, logged_limits: BTreeSet::new() };
         watcher.publish_view_and_report(now);
         watcher
     }
@@ -156,7 +161,10 @@ impl JobWatcher {
 
     /// Updates and publishes the view, metrics and log after the commit of `decision`.
     fn record_and_publish(&mut self, decision: Decision) {
-        let Decision { at, failure, change, .. } = decision;
+        let Decision { at, failure, change, exceeded, next: _ } = decision;
+        for limit in exceeded {
+            self.on_limit(limit);
+        }
         match failure {
             None => {
                 if self.view.up == Some(false) {
@@ -176,6 +184,17 @@ impl JobWatcher {
         self.publish_view_and_report(at);
         if let Some(transition) = change.transition {
             self.publish_transition(transition);
+        }
+    }
+
+    /// Counts an exceeded limit, and logs it once.
+    fn on_limit(&mut self, limit: Limit) {
+        self.context.instruments.count_exceeded(limit);
+        if self.logged_limits.insert(limit) {
+            let WatchStatus { id, name, .. } = &self.view;
+            warn!(event = "limit_exceeded", watch = &**name, target = %id.target, store_id = %id.key.store,
+                job_id = %id.key.job, limit = limit.label(), "the service returned more than {} {}; the rest is ignored",
+                limit.max(), limit.text());
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::config::Config;
 use crate::config::watch_list::{JobEntry, WatchList};
@@ -24,8 +24,8 @@ use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
 use crate::tasks::lister::{DiscoveredBatch, Lister, ListingPolicy};
 use crate::tasks::plan::{Plan, RunningSet, listers, plan};
 use crate::tasks::registry::StoreRegistry;
-use task_set::{RESTARTS_MAX, TaskSet};
 pub use task_set::{TaskEnd, TaskKey};
+use task_set::{TaskSet, restart_delay};
 
 /// How long tasks may take to stop. The systemd unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
@@ -81,6 +81,7 @@ impl Supervisor {
     #[must_use]
     pub fn new(context: TaskContext, service_factory: Arc<dyn ServiceFactory>, seed: u64) -> Self {
         let (discovered_sender, discovered_receiver) = mpsc::channel(DISCOVERED_BATCHES_MAX);
+        let tasks = TaskSet::new(context.clock);
         Self {
             context: Arc::new(context),
             service_factory,
@@ -88,7 +89,7 @@ impl Supervisor {
             targets: BTreeMap::new(),
             config: Config::new(PathBuf::new()),
             registries: BTreeMap::new(),
-            tasks: TaskSet::new(),
+            tasks,
             discovered_sender,
             discovered_receiver,
         }
@@ -236,19 +237,30 @@ impl Supervisor {
             TaskEnd::Failed(WriterStopped) => return Err(SupervisorError::Lost(WriterError::Stopped)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
+                warn!(event = "task_panicked", target = %store.target, store_id = %store.store,
+                    "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
+                // Until the lister runs again, the jobs are polled one by one.
+                if let Some(registry) = self.registries.get(&store) {
+                    registry.set_safety_interval(None);
+                }
+                if self.config.watch_list.stores.contains_key(&store) {
+                    let error = "internal error: the task that lists it failed and restarts".to_owned();
+                    self.context.shared.update_store(&store, |view| view.error = Some(error));
+                }
                 if let Some(policy) = listers(&self.config).remove(&store) {
                     self.start_lister(store, policy, restarts);
                 }
             }
             TaskEnd::Panicked { key: TaskKey::JobWatcher(id), restarts } => {
                 self.context.instruments.task_restarts.inc();
+                warn!(event = "task_panicked", target = %id.target, store_id = %id.key.store, job_id = %id.key.job,
+                    "internal error: the task that polls this job failed and restarts in {:?}", restart_delay(restarts));
                 // The panic may have come between a commit and its publication, so the task starts from the database.
                 let restored = self.restore(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
                     self.start_job_watcher(id, &entry, restored, restarts);
                 }
             }
-            TaskEnd::PanickedTooOften(key) => self.on_panicked_too_often(&key),
         }
         Ok(())
     }
@@ -321,7 +333,11 @@ impl Supervisor {
         let poller = Poller::new(target, Arc::clone(&id), entry.policy, known.map(Arc::new), slot, seed);
         let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
         let mut watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
-        self.tasks.start(TaskKey::JobWatcher(id), restarts, |mut stop| async move { watcher.run(&mut stop).await });
+        self.tasks.start(
+            TaskKey::JobWatcher(id),
+            restarts,
+            move |mut stop| async move { watcher.run(&mut stop).await },
+        );
     }
 
     fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restarts: u32) {
@@ -330,35 +346,10 @@ impl Supervisor {
         let (context, discovered_sender) = (Arc::clone(&self.context), self.discovered_sender.clone());
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let lister = Lister::new(context, discovered_sender, target, store.clone(), registry, policy, seed);
-        self.tasks.start(TaskKey::Lister(store), restarts, |stop| async {
+        self.tasks.start(TaskKey::Lister(store), restarts, |stop| async move {
             lister.run(stop).await;
             Ok(())
         });
-    }
-
-    fn on_panicked_too_often(&self, key: &TaskKey) {
-        let reason = format!("internal error: its task failed more than {RESTARTS_MAX} times");
-        match key {
-            TaskKey::Lister(store) => {
-                error!(event = "lister_failed", target = %store.target, store_id = %store.store,
-                    restarts = RESTARTS_MAX, "internal error: the lister of this store failed too often; its jobs are polled \
-                    one by one and new jobs are not discovered until the next reload");
-                if let Some(registry) = self.registries.get(store) {
-                    registry.set_safety_interval(None);
-                }
-                if self.config.watch_list.stores.contains_key(store) {
-                    self.context.shared.update_store(store, |view| view.error = Some(reason));
-                }
-            }
-            TaskKey::JobWatcher(id) => {
-                error!(event = "watch_failed", target = %id.target, job = %id.key, restarts = RESTARTS_MAX,
-                    "internal error: the task of this watch failed too often; it is parked until its entry changes");
-                if let Some(registry) = self.registries.get(&id.target_store()) {
-                    registry.park(&id.key.job, reason.clone());
-                }
-                self.context.shared.park(id, reason);
-            }
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The running tasks by key. [`TaskSet`] starts and stops tasks and returns how they end. It decides when a task has panicked too
-//! often; the supervisor does the restarts.
+//! The running tasks by key. [`TaskSet`] starts and stops tasks and returns how they end. It delays the start of a task that has
+//! panicked; the supervisor does the restarts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -11,10 +11,24 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio_util::task::JoinMap;
 
+use crate::clock::Clock;
 use crate::core::job::{TargetStore, WatchId};
+use crate::core::time::Monotonic;
 
-/// How often one task is restarted after panics.
-pub(super) const RESTARTS_MAX: u32 = 5;
+/// The delay of the first restart after a panic. It doubles with each further panic.
+const RESTART_DELAY_INITIAL: Duration = Duration::from_secs(1);
+
+/// The longest delay of a restart: a panic may last as long as its cause, such as a response of the service.
+const RESTART_DELAY_MAX: Duration = Duration::from_mins(5);
+
+/// A task that has run this long works: its earlier restarts no longer count.
+const HEALTHY_AFTER: Duration = Duration::from_mins(10);
+
+/// The delay before a task starts that was restarted `restarts` times.
+pub(super) fn restart_delay(restarts: u32) -> Duration {
+    let Some(doublings) = restarts.checked_sub(1) else { return Duration::ZERO };
+    RESTART_DELAY_INITIAL.saturating_mul(2_u32.saturating_pow(doublings)).min(RESTART_DELAY_MAX)
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskKey {
@@ -24,6 +38,7 @@ pub enum TaskKey {
 
 #[derive(Debug)]
 pub(super) struct TaskSet<K, E> {
+    clock: Clock,
     join_map: JoinMap<K, Result<(), E>>,
     /// The tasks that were neither stopped nor joined.
     handles: BTreeMap<K, TaskHandle>,
@@ -35,6 +50,8 @@ pub(super) struct TaskSet<K, E> {
 struct TaskHandle {
     stop: oneshot::Sender<()>,
     restarts: u32,
+    /// After the delay of a restart.
+    started_at: Monotonic,
 }
 
 /// How a task ended. The end of a stopped task is returned only if it is `Failed`.
@@ -47,36 +64,49 @@ pub enum TaskEnd<K, E> {
         key: K,
         restarts: u32,
     },
-    /// The task panicked more than `RESTARTS_MAX` times.
-    PanickedTooOften(K),
 }
 
 impl<K, E> TaskEnd<K, E> {
     fn key(&self) -> Option<&K> {
         match self {
-            Self::Done(key) | Self::Panicked { key, .. } | Self::PanickedTooOften(key) => Some(key),
+            Self::Done(key) | Self::Panicked { key, .. } => Some(key),
             Self::Failed(_) => None,
         }
     }
 }
 
 impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
-    pub(super) fn new() -> Self {
-        Self { join_map: JoinMap::new(), handles: BTreeMap::new(), pending_ends: VecDeque::new() }
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, join_map: JoinMap::new(), handles: BTreeMap::new(), pending_ends: VecDeque::new() }
     }
 
     pub(super) fn runs(&self, key: &K) -> bool {
         self.handles.contains_key(key)
     }
 
-    /// Starts the task of `key`. `restarts` is the number of its restarts so far.
-    pub(super) fn start<F>(&mut self, key: K, restarts: u32, task: impl FnOnce(oneshot::Receiver<()>) -> F)
-    where
+    /// Starts the task of `key` after [`restart_delay`]. `restarts` is the number of its restarts so far.
+    pub(super) fn start<F>(
+        &mut self,
+        key: K,
+        restarts: u32,
+        task: impl FnOnce(oneshot::Receiver<()>) -> F + Send + 'static,
+    ) where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let (stop, stopped) = oneshot::channel();
-        self.join_map.spawn(key.clone(), task(stopped));
-        self.handles.insert(key, TaskHandle { stop, restarts });
+        let (stop, mut stopped) = oneshot::channel();
+        let started_at = self.clock.now().monotonic + restart_delay(restarts);
+        let delay = self.clock.sleep_until(started_at);
+        self.join_map.spawn(key.clone(), async move {
+            if restarts > 0 {
+                tokio::select! {
+                    biased;
+                    _ = &mut stopped => return Ok(()),
+                    () = delay => {}
+                }
+            }
+            task(stopped).await
+        });
+        self.handles.insert(key, TaskHandle { stop, restarts, started_at });
     }
 
     /// Waits for the next task to end. Skips stopped tasks that returned no error. Cancel safe.
@@ -123,12 +153,15 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
 
     fn record_end(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
         // A stopped task is not in `handles` any more. Only its error still counts.
-        let restarts = self.handles.remove(&key).map(|task| task.restarts);
-        match (end, restarts) {
+        let handle = self.handles.remove(&key);
+        match (end, handle) {
             (Ok(Err(error)), _) => self.pending_ends.push_back(TaskEnd::Failed(error)),
             (Ok(Ok(())), Some(_)) => self.pending_ends.push_back(TaskEnd::Done(key)),
-            (Err(_), Some(RESTARTS_MAX..)) => self.pending_ends.push_back(TaskEnd::PanickedTooOften(key)),
-            (Err(_), Some(restarts)) => self.pending_ends.push_back(TaskEnd::Panicked { key, restarts: restarts + 1 }),
+            (Err(_), Some(TaskHandle { restarts, started_at, .. })) => {
+                let was_healthy = self.clock.now().monotonic.since(started_at) >= HEALTHY_AFTER;
+                let restarts = if was_healthy { 1 } else { restarts.saturating_add(1) };
+                self.pending_ends.push_back(TaskEnd::Panicked { key, restarts });
+            }
             (Ok(Ok(())) | Err(_), None) => {}
         }
     }
@@ -141,20 +174,38 @@ mod tests {
     /// Longer than any stop should take.
     const LONG: Duration = Duration::from_mins(10);
 
-    #[tokio::test]
-    async fn a_task_that_panics_is_restarted_until_it_has_panicked_too_often() {
-        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
-        tasks.start("a", 0, |_| async { panic!("a fault") });
-        for restarts in 1..=RESTARTS_MAX {
-            assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts });
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_restarted_for_ever_after_growing_delays() {
+        let clock = Clock::system();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new(clock);
+        let mut delays = Vec::new();
+        for restarts in 0..12 {
+            let before = clock.now().monotonic;
             tasks.start("a", restarts, |_| async { panic!("a fault") });
+            assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts: restarts + 1 });
+            delays.push(clock.now().monotonic.since(before).as_secs());
         }
-        assert_eq!(tasks.next_end().await, TaskEnd::PanickedTooOften("a"));
+        assert_eq!(delays, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        tasks.start("a", 12, move |_| async move {
+            clock.sleep(HEALTHY_AFTER).await;
+            panic!("a fault")
+        });
+        assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts: 1 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_waits_for_its_restart_stops_at_once() {
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
+        tasks.start("a", 12, |_| std::future::pending());
+        let before = tasks.clock.now().monotonic;
+        tasks.stop_all(LONG).await;
+        assert!(tasks.join_map.is_empty());
+        assert!(tasks.clock.now().monotonic.since(before) < RESTART_DELAY_INITIAL);
     }
 
     #[tokio::test]
     async fn an_end_during_the_stop_of_other_tasks_is_not_lost() {
-        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("stopped", 0, |stop| async move {
             let _ = stop.await;
             Ok(())
@@ -176,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pending_end_of_a_stopped_task_is_dropped() {
-        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("runs", 0, |stop| async move {
             let _ = stop.await;
@@ -190,7 +241,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_does_not_stop_within_the_timeout_is_aborted() {
-        let mut tasks: TaskSet<&str, &str> = TaskSet::new();
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("deaf", 0, |_| std::future::pending());
         tasks.stop_all(LONG).await;
         assert!(tasks.join_map.join_next().await.is_some_and(|(_, end)| end.is_err_and(|error| error.is_cancelled())));

@@ -15,7 +15,7 @@ use crate::core::transition::{Change, Transition};
 use crate::database::Database;
 use crate::healthomics::AwsFactory;
 use crate::instruments::Instruments;
-use crate::state::{SharedState, WatchState};
+use crate::state::SharedState;
 
 /// A supervisor of one job whose endpoint does not listen, and the directory of its database.
 async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
@@ -72,15 +72,6 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
     assert_eq!(instruments.task_restarts.get(), 1);
     assert!(supervisor.tasks.runs(&TaskKey::JobWatcher(id)));
-}
-
-#[tokio::test]
-async fn a_job_whose_watcher_panicked_too_often_is_parked_and_stays_visible() {
-    let (mut supervisor, id, _directory) = supervisor().await;
-    let end = TaskEnd::PanickedTooOften(TaskKey::JobWatcher(id.clone()));
-    supervisor.handle_end(end).await.expect("the daemon continues");
-    let view = supervisor.context.shared.watch(&id).expect("a watch");
-    assert!(matches!(&view.state, WatchState::Parked(reason) if reason.contains("internal error")), "{:?}", view.state);
 }
 
 #[tokio::test]

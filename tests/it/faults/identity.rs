@@ -170,8 +170,8 @@ fn fault_042_a_missing_or_invalid_region_is_rejected() {
     for (region, command, expected, message) in [
         ("region = \"us west\"", "check", 78, "region"),
         ("region = \"\"", "check", 78, "region"),
-        // The region may come from the metadata service, so a file without one is valid.
-        ("", "run", 1, "has no AWS region"),
+        ("", "check", 78, "has no AWS region"),
+        ("", "run", 78, "has no AWS region"),
     ] {
         let file = workspace.write("refwatch.toml", &text.replace("region = \"us-west-2\"", region));
         let (status, out, error) = workspace.run(&["--config", file.to_str().expect("text"), command]);

@@ -126,8 +126,19 @@ async fn fault_102_oversized_headers_are_rejected() {
 async fn fault_103_a_client_that_does_not_read_is_disconnected() {
     let limits =
         Limits { connection_age: Duration::from_millis(100), drain: Duration::from_millis(100), ..Limits::default() };
+    expect_disconnection(limits).await;
+}
+
+#[tokio::test]
+async fn fault_129_a_client_that_stops_reading_is_disconnected() {
+    assert_eq!(Limits::default().unread, Duration::from_secs(5));
+    expect_disconnection(Limits { unread: Duration::from_secs(1), connection_age: DEADLINE * 3, ..Limits::default() })
+        .await;
+}
+
+/// Requests more than the socket buffers hold, and waits until the server has closed the connection.
+async fn expect_disconnection(limits: Limits) {
     let server = Server::with(limits, []).await;
-    // More than the socket buffers hold.
     let config = "# a line of the running configuration\n".repeat(300_000);
     let shown = config.clone();
     server.shared.update_daemon(|daemon| daemon.effective_config = shown.into());
@@ -142,6 +153,32 @@ async fn fault_103_a_client_that_does_not_read_is_disconnected() {
     tokio::time::timeout(DEADLINE, cut).await.expect("the server cuts the connection");
     assert!(read_to_end(&mut stream).await.len() < config.len());
     assert_eq!(server.get("/-/healthy").await.status, 200);
+}
+
+#[tokio::test]
+async fn responses_are_counted_by_status_and_rejected_requests_too() {
+    let hash = bcrypt::hash("open sesame", 4).unwrap().parse().unwrap();
+    let server = Server::with_users(Limits::default(), [], BTreeMap::from([("prometheus".to_owned(), hash)])).await;
+    let login = BASE64_STANDARD.encode("prometheus:open sesame");
+    let login = format!("Host: localhost\r\nAuthorization: Basic {login}\r\n");
+    let large = format!("X: {}\r\n", "x".repeat(20_000));
+    for (method, path, headers, status) in [
+        ("GET", "/-/healthy", &*login, 200),
+        ("GET", "/-/healthy", "", 400),
+        ("GET", "/-/healthy", "Host: localhost\r\n", 401),
+        ("GET", "/none", &login, 404),
+        ("POST", "/", &login, 405),
+        ("GET", "/", "Host: attacker.example\r\n", 421),
+        ("GET", "/", &large, 431),
+        ("GET", "/-/ready", &login, 503),
+    ] {
+        let response = server.raw(&format!("{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")).await;
+        assert_eq!(Response::parse(&response).status, status, "{path} {headers}");
+        // The scrapes themselves are counted after their rendering.
+        let scrape = server.raw(&format!("GET /metrics HTTP/1.1\r\n{login}Connection: close\r\n\r\n")).await;
+        let series = format!("\nrefwatch_http_requests_total{{code=\"{status}\"}} 1\n");
+        assert!(scrape.contains(&series), "{series} in {scrape}");
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use refwatch::core::transition::{Change, Transition};
 use refwatch::database::{Database, DatabaseReader};
 use refwatch::http::jobs::JobInfo;
 use refwatch::http::server::{Access, Limits, serve};
-use refwatch::http::{AppState, client};
+use refwatch::http::{AppState, Renderer, client};
 use refwatch::instruments::Instruments;
 use refwatch::metrics::Metrics;
 use refwatch::state::{ConfigError, FailedPoll, SharedState, StoreStatus, WatchState, WatchStatus};
@@ -90,6 +90,7 @@ impl Server {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, Timestamp::UNIX_EPOCH)),
             instruments: instruments.clone(),
+            renderer: Renderer::default(),
             database: DatabaseReader::new(&path),
             clock: Clock::system(),
             host_names: Some(["refwatch.example".to_owned()].into()),
@@ -167,6 +168,7 @@ fn known(status: JobStatus) -> JobState {
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
         sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]),
+        changes: 0,
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
         vanished_at: None,

@@ -170,7 +170,7 @@ async fn the_job_page_shows_errors_and_advice() {
     transition.not_before = Some(at("2026-03-01T08:00:55Z"));
     transition.anomaly = Some(refwatch::core::transition::Anomaly::NoCompletionTime);
     let key = SourceKey { name: "chr2".into(), source_file: "s3://refs/chr2.fa".into(), nth: 0 };
-    let to = Source { status: SourceStatus::Failed, status_message: None };
+    let to = Some(Source { status: SourceStatus::Failed, status_message: None });
     change.sources.push(SourceTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });
     change.details.push(Detail {
         kind: DetailKind::StatusMessage,

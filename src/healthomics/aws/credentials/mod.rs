@@ -31,6 +31,8 @@ use self::profiles::{Base, ProfileSource, Role};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::time::Monotonic;
+use crate::healthomics::aws::sdk_files;
+use crate::healthomics::service::TargetError;
 
 /// The session name of an assumed role, unless the profile sets one.
 const SESSION_NAME: &str = "refwatch";
@@ -40,6 +42,9 @@ const DEADLINE_FRACTION: f64 = 0.9;
 
 /// Requests that wait for a fetch get its failure, instead of a fetch of their own each. They ask within this time after it.
 const FAILURE_SHARED: Duration = Duration::from_millis(100);
+
+/// The name of a source whose files are unusable.
+const AWS_FILES: &str = "AWS's configuration files";
 
 /// The fetches of one target.
 #[derive(Clone, Debug)]
@@ -93,7 +98,14 @@ impl CredentialFetcher {
             return Err(failure.clone());
         }
         let remaining = self.deadline.saturating_sub(self.clock.now().monotonic.since(called_at));
-        let result = timeout(remaining, source.fetch()).await.unwrap_or_else(|_| Err(timed_out()));
+        let fetch = async {
+            // The SDK reads its files with blocking calls.
+            let unusable =
+                |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
+            sdk_files::check().await.map_err(unusable)?;
+            source.fetch().await
+        };
+        let result = timeout(remaining, fetch).await.unwrap_or_else(|_| Err(timed_out()));
         *last_failure = result.as_ref().err().map(|failure| (self.clock.now().monotonic, failure.clone()));
         result
     }
@@ -126,7 +138,7 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
                 let error = CredentialsError::invalid_configuration(problem.clone());
                 async { Err(error) }
             };
-            (Source::new("AWS's configuration files".to_owned(), provide_credentials_fn(failing)), Vec::new())
+            (Source::new(AWS_FILES.to_owned(), provide_credentials_fn(failing)), Vec::new())
         }
     };
     for role in roles {
@@ -172,7 +184,7 @@ async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
     let session_name = role.session_name.unwrap_or_else(|| SESSION_NAME.to_owned());
     let mut assumed = AssumeRoleProvider::builder(role.arn).configure(sdk).session_name(session_name);
     if let Some(external_id) = role.external_id {
-        assumed = assumed.external_id(external_id);
+        assumed = assumed.external_id(external_id.expose());
     }
     Source { name, provider: SharedCredentialsProvider::new(assumed.build_from_provider(source).await) }
 }

@@ -8,6 +8,7 @@ use aws_types::os_shim_internal::{Env, Fs};
 
 use super::classify::SourceName;
 use super::process::CredentialProcess;
+use crate::core::secret::Secret;
 use crate::healthomics::aws::errors::chain;
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) enum Base {
 #[derive(Debug)]
 pub(super) struct Role {
     pub(super) arn: String,
-    pub(super) external_id: Option<String>,
+    pub(super) external_id: Option<Secret>,
     pub(super) session_name: Option<String>,
 }
 
@@ -106,7 +107,11 @@ fn base(profile: &Profile) -> Option<Base> {
 fn role(profile: &Profile) -> Option<Role> {
     let text = |key| profile.get(key).map(str::to_owned);
     let arn = text("role_arn").filter(|_| profile.get("web_identity_token_file").is_none())?;
-    Some(Role { arn, external_id: text("external_id"), session_name: text("role_session_name") })
+    Some(Role {
+        arn,
+        external_id: text("external_id").map(|id| Secret::new(&id)),
+        session_name: text("role_session_name"),
+    })
 }
 
 fn keys(profile: &Profile) -> Option<Credentials> {

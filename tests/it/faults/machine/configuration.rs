@@ -23,8 +23,8 @@ fn fault_087_088_reloading_an_unreadable_configuration_keeps_the_old_one_and_rep
     let failed_reloads = || daemon.stderr().matches("event=\"reload_failed\"").count();
     let table: [(&str, Put); 6] = [
         ("No such file or directory", |_| {}),
-        ("this is not a regular file", |path| fs::create_dir(path).expect("a directory")),
-        ("this is not a regular file", |path| {
+        ("not a regular file", |path| fs::create_dir(path).expect("a directory")),
+        ("not a regular file", |path| {
             assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
         }),
         // Even root cannot read this file.
@@ -114,7 +114,7 @@ fn fault_086_a_configuration_replaced_during_a_read_is_read_as_one_file() {
                 }
                 Err(problems) => {
                     let summary = problems.summary();
-                    assert!(summary.contains("jop") || summary.contains("this is not a regular file"), "{summary}");
+                    assert!(summary.contains("jop") || summary.contains("not a regular file"), "{summary}");
                     loads[2] += 1;
                 }
             }

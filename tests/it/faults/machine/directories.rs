@@ -93,8 +93,10 @@ fn fault_080_an_unwritable_log_directory_is_reported_and_used_once_writable() {
     let logs = workspace.write("logs", "no directory");
     let config = format!("{config}\n[log]\nrotation = \"never\"\ndirectory = \"{}\"\n", logs.display());
     let (daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &config));
-    let log = daemon.stderr();
-    let line = log.lines().find(|line| line.contains("event=\"log_files_failed\"")).expect("a line");
+    let line = eventually("an error", || {
+        let log = daemon.stderr();
+        log.lines().find(|line| line.contains("event=\"log_files_failed\"")).map(str::to_owned)
+    });
     assert!(line.contains("ERROR") && line.contains(logs.to_str().expect("text")), "{line}");
     let dropped = || metric(address, "refwatch_log_lines_dropped_total", &[]).expect("a counter");
     eventually("dropped lines", || (dropped() > 0.0).then_some(()));

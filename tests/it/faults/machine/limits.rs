@@ -1,13 +1,15 @@
-//! Faults 81 and 82: no file descriptors and no memory left.
+//! Faults 81, 82 and 130: no file descriptors, no memory and no threads left.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{polls, with_short_backoff};
+use rustix::process::Signal;
+
+use super::{Tracer, polls, with_short_backoff};
 use crate::disk_faults::skipped;
-use crate::process::{Process, Workspace, eventually, get};
+use crate::process::{Process, Workspace, eventually, get, pause};
 use crate::transition_rows::{assert_matches_simulator, ended, transitions};
 
 /// Sets the soft limit of a process. Descriptors above it stay open.
@@ -134,4 +136,59 @@ fn fault_082_after_an_out_of_memory_kill_the_next_daemon_continues() {
     let after = transitions(&database);
     assert_eq!(after[..before.len()], before);
     assert_matches_simulator(after, simulator);
+}
+
+/// Checks that take longer than tokio keeps an idle thread by default (10 s).
+const CHECKS_OF_IDLENESS: u32 = 240;
+
+/// No new process or thread can be made.
+const NO_THREADS: [&str; 4] = ["-e", "trace=clone,clone3", "-e", "inject=clone,clone3:error=EAGAIN"];
+
+#[test]
+fn fault_130_without_new_threads_the_daemon_responds_and_reloads() {
+    let workspace = Workspace::new();
+    let (_simulator, _, config) = workspace.simulate(&["--jobs", "4", "--mean-seconds", "600"]);
+    // The port is chosen here: a daemon that waits for its database logs no address.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let address = free.expect("a free port");
+    let config = workspace.write("refwatch.toml", &config.replace("127.0.0.1:0", &address.to_string()));
+    drop(workspace.daemon(&config));
+    let shell = rusqlite::Connection::open(workspace.path("refwatch.db")).expect("a connection");
+    shell.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE").expect("a lock");
+    let mut daemon = workspace.start(&["--config", config.to_str().expect("text"), "run"]);
+    eventually("a listener", || TcpStream::connect(address).ok());
+    let Some(tracer) = Tracer::on(&daemon, &NO_THREADS) else { return };
+    // The configuration is not checked until the database is open, so all threads become idle.
+    for _ in 0..CHECKS_OF_IDLENESS {
+        pause();
+    }
+    for path in ["/", "/metrics", "/config", "/api/v1/jobs", "/api/v1/transitions"] {
+        let (status, body) = get(address, path);
+        assert!(status == 200 || (status == 503 && path == "/api/v1/transitions"), "{path}: {status} {body}");
+    }
+    drop(shell);
+    eventually("the reason", || get(address, "/-/ready").1.contains("start the writer thread").then_some(()));
+    drop(tracer);
+    eventually("ready", || (get(address, "/-/ready").0 == 200).then_some(()));
+    let Some(_tracer) = Tracer::on(&daemon, &NO_THREADS) else { return };
+    daemon.signal(Signal::HUP);
+    eventually("a reload", || daemon.stderr().contains("event=\"reloaded\"").then_some(()));
+    assert!(!daemon.has_ended());
+}
+
+#[test]
+fn fault_130_a_start_without_threads_reports_the_limit() {
+    let workspace = Workspace::new();
+    let config = workspace.write("refwatch.toml", "database.path = \"refwatch.db\"\nhttp.listen = \"127.0.0.1:0\"\n");
+    let daemon = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-o", "/dev/null", "-f"]).args(NO_THREADS).arg(daemon.get_program()).args(daemon.get_args());
+    command.env_clear().envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if Command::new("strace").arg("true").output().is_err() {
+        let _ = skipped::<()>("no strace");
+        return;
+    }
+    let mut daemon = workspace.spawn(command);
+    assert_eq!(daemon.end().code(), Some(1), "{}", daemon.stderr());
+    assert!(daemon.stderr().contains("cannot start a thread: Resource temporarily unavailable"), "{}", daemon.stderr());
 }

@@ -1,11 +1,13 @@
-//! Faults 71 to 98: disks, clocks, files, signals and limits of this machine.
+//! Faults 71 to 98, and later ones of the same kind: disks, clocks, files, signals and limits of this machine.
 //!
 //! `disk_faults` and `damage` test more faults of the database.
 
 mod clocks;
 mod configuration;
 mod directories;
+mod files;
 mod limits;
+mod log_files;
 mod signals;
 mod watchdog;
 

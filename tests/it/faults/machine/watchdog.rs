@@ -1,34 +1,46 @@
-//! Faults 96 to 98: watchdog pings to systemd. They depend on progress of the main loop and the database only.
+//! Faults 96 to 98 and 127: watchdog pings to systemd. They depend on progress of the main loop and the database only.
 
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustix::process::Signal;
 
-use super::{Tracer, with_short_backoff};
-use crate::process::{Process, Workspace, eventually, get, metric, metric_sum};
+use super::{Tracer, polls, with_short_backoff};
+use crate::process::{Process, Workspace, eventually, get, metric, metric_sum, pause};
 
 /// Checks without a ping that count as silence: more than twice the watchdog's timeout in these tests.
 const CHECKS_OF_SILENCE: u32 = 44;
 
 /// A daemon with a watchdog timeout of one second, and the socket that receives its pings.
-struct Watched {
-    workspace: Workspace,
+pub(super) struct Watched {
+    pub(super) workspace: Workspace,
     simulator: Process,
-    daemon: Process,
+    /// The address of the simulator.
+    service: SocketAddr,
+    pub(super) daemon: Process,
     systemd: UnixDatagram,
 }
 
 impl Watched {
     fn start(mean_seconds: &str) -> Self {
+        Self::start_with(&["--mean-seconds", mean_seconds], |_, config| config)
+    }
+
+    /// Starts the daemon with the configuration that `configure` returns.
+    pub(super) fn start_with(simulation: &[&str], configure: impl FnOnce(&Workspace, String) -> String) -> Self {
         let workspace = Workspace::new();
-        let (simulator, _, config) = workspace.simulate(&["--jobs", "8", "--mean-seconds", mean_seconds]);
-        let config = workspace.write("refwatch.toml", &with_short_backoff(&config));
+        let (simulator, service, config) = workspace.simulate(&[&["--jobs", "8"], simulation].concat());
+        let config = configure(&workspace, with_short_backoff(&config));
+        let config = workspace.write("refwatch.toml", &config);
         let systemd = UnixDatagram::bind(workspace.path("notify")).expect("a socket");
         systemd.set_nonblocking(true).expect("a socket");
         let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
         command.env("NOTIFY_SOCKET", workspace.path("notify")).env("WATCHDOG_USEC", "1000000");
         let daemon = workspace.spawn(command);
-        let watched = Self { workspace, simulator, daemon, systemd };
+        let watched = Self { workspace, simulator, service, daemon, systemd };
         watched.expect_pings(1);
         watched
     }
@@ -43,7 +55,7 @@ impl Watched {
     }
 
     /// Waits for this many further pings.
-    fn expect_pings(&self, wanted: usize) {
+    pub(super) fn expect_pings(&self, wanted: usize) {
         self.pings();
         let mut received = 0;
         eventually("pings", || {
@@ -93,6 +105,35 @@ fn fault_096_watchdog_pings_stop_while_a_commit_is_stuck() {
     assert_eq!(get(watched.daemon.address(), "/-/healthy").0, 200, "only the database is stuck");
     drop(tracer);
     watched.expect_pings(2);
+}
+
+#[test]
+fn fault_127_clients_that_send_wrong_passwords_and_hang_up_occupy_one_thread() {
+    let hash = bcrypt::hash("open sesame", 10).expect("a hash");
+    // Each new connection to this host name needs a look-up on a thread.
+    let watched = Watched::start_with(&["--mean-seconds", "600", "--fault", "reset=0.2"], |_, config| {
+        let with_users = format!("[http]\nusers = {{ prometheus = \"{hash}\" }}\n");
+        config.replace("[http]\n", &with_users).replace("http://127.0.0.1", "http://localhost")
+    });
+    let address = watched.daemon.address();
+    eventually("polls", || (polls(watched.service) > 0).then_some(()));
+    let threads = || watched.daemon.status("Threads");
+    let before = threads();
+    let mut most = before;
+    for nth in 0..40 {
+        let credentials = BASE64_STANDARD.encode(format!("prometheus:guess {nth}"));
+        let mut stream = TcpStream::connect(address).expect("a listener");
+        write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {credentials}\r\n\r\n")
+            .expect("a reader");
+        // The check begins, and takes longer than this.
+        pause();
+        drop(stream);
+        most = most.max(threads());
+    }
+    assert!(most <= before + 4, "{before} threads, then {most}");
+    let polled = polls(watched.service);
+    watched.expect_pings(4);
+    eventually("polls", || (polls(watched.service) >= polled + 8).then_some(()));
 }
 
 #[test]

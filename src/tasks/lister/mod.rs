@@ -5,19 +5,21 @@
 //! lister never saves a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled
 //! one by one. The rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
 
+mod outcomes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
 
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::failure::{FailureReason, RequestFailure, Scope};
+use crate::core::failure::{FailureReason, RequestFailure};
 use crate::core::job::{ImportJobId, TargetStore};
+use crate::core::limits::{Limit, PAGES_AT_ONCE_MAX};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
 use crate::core::time::{Monotonic, Timestamp};
-use crate::core::tracker::{JobState, RETRY_AFTER_MAX};
+use crate::core::tracker::JobState;
 use crate::healthomics::{ListPage, ListedJob, Target};
 use crate::tasks::job_watcher::TaskContext;
 use crate::tasks::registry::StoreRegistry;
@@ -28,14 +30,8 @@ const MIN_JOBS_FOR_LISTING: usize = 2;
 /// The shortest interval of successful listings, start to start. Listings of one page then use a fifth of AWS's default quota.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// The pause after a failure of one store that a person must fix, such as a denied listing. Not used with discovery.
-const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
-
 /// The pause after any other failed listing or hand-over.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
-
-/// The most pages of one listing: 10,000 jobs.
-const PAGES_MAX: u32 = 100;
 
 /// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
@@ -89,8 +85,22 @@ pub(crate) struct Lister {
     retry_on_recovery: bool,
     /// Why the last successful listing could not hand over all new jobs.
     not_watched_because: Option<String>,
-    /// Whether it was logged that a listing was cut short at [`PAGES_MAX`].
-    cut_short_logged: bool,
+    /// Where the next listing continues the last one.
+    continuation: Option<Continuation>,
+    /// The exceeded limits that were logged.
+    logged_limits: BTreeSet<Limit>,
+    /// Whether an unreadable job was logged.
+    skipped_logged: bool,
+}
+
+/// A listing with more pages than [`PAGES_AT_ONCE_MAX`]. It continues with its next page and not at its newest job, because AWS does
+/// not document the order of a listing: so every page is read once before the listing starts again.
+#[derive(Debug)]
+struct Continuation {
+    created_after: Option<Timestamp>,
+    token: String,
+    pages: usize,
+    newest: Option<Timestamp>,
 }
 
 /// With their last known states, `None` before the first successful poll.
@@ -126,7 +136,9 @@ impl Lister {
             logged_failure: None,
             retry_on_recovery: false,
             not_watched_because: None,
-            cut_short_logged: false,
+            continuation: None,
+            logged_limits: BTreeSet::new(),
+            skipped_logged: false,
         }
     }
 
@@ -162,7 +174,10 @@ impl Lister {
         let mut interval = LISTING_INTERVAL_MIN;
         if !replaces_now {
             self.registry.set_safety_interval(None);
-            let Some(discovery) = &self.policy.discovery else { return interval };
+            let Some(discovery) = &self.policy.discovery else {
+                self.continuation = None;
+                return interval;
+            };
             interval = interval.max(discovery.interval);
         }
         match self.list(&listable).await {
@@ -181,18 +196,30 @@ impl Lister {
         }
     }
 
-    /// Lists up to [`PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason why new
-    /// jobs are not watched, if there is one.
+    /// Lists up to [`PAGES_AT_ONCE_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason why
+    /// new jobs are not watched, if there is one.
     async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
-        let created_after = self.created_after(listable);
+        let continues = self.continuation.take();
+        let is_first_part = continues.is_none();
+        let Continuation { created_after, token, mut pages, mut newest } = continues.unwrap_or_else(|| Continuation {
+            created_after: self.created_after(listable),
+            token: String::new(),
+            pages: 0,
+            newest: None,
+        });
         // Ended jobs are hinted too, because they may be reopened. Without discovery no ended job has a task to hint.
         let ended = if self.policy.discovery.is_some() { self.registry.ended() } else { BTreeMap::new() };
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
         self.differences.retain(|job| listable.contains_key(job) || ended.contains_key(job));
-        let (mut newest, mut not_watched_because, mut new_ended) = (None, None, Vec::new());
-        let (mut token, mut seen_tokens) = (None, BTreeSet::new());
-        for _ in 0..PAGES_MAX {
-            let ListPage { jobs, next_token } = self.list_page(created_after, token).await?;
+        let (mut not_watched_because, mut new_ended) = (None, Vec::new());
+        let (mut token, mut seen_tokens) = (Some(token).filter(|token| !token.is_empty()), BTreeSet::new());
+        for _ in 0..PAGES_AT_ONCE_MAX {
+            let ListPage { jobs, next_token, skipped, is_cut } = self.list_page(created_after, token).await?;
+            pages += 1;
+            self.on_unreadable(&skipped);
+            if is_cut {
+                self.on_limit(Limit::PageJobs);
+            }
             let mut new_not_ended = Vec::new();
             for listed in jobs {
                 newest = newest.max(listed.created_at);
@@ -202,7 +229,7 @@ impl Lister {
                     if self.differences.record_ended(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
-                } else if self.is_new(&listed) {
+                } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
@@ -210,11 +237,15 @@ impl Lister {
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
             // A repeated token would list the same pages again.
             token = next_token.filter(|token| seen_tokens.insert(token.clone()));
-            if token.is_none() || (unlisted.is_empty() && self.policy.discovery.is_none()) {
+            if unlisted.is_empty() && self.policy.discovery.is_none() {
+                token = None;
+            }
+            if token.is_none() {
                 break;
             }
         }
-        for (job, known) in unlisted {
+        // A part of a listing does not show that a job is not listed.
+        for (job, known) in unlisted.into_iter().filter(|_| is_first_part && token.is_none()) {
             // `None`, not listed, differs from every known status.
             if self.differences.record_live(job, known.as_ref().map(|known| &known.status), None) {
                 self.registry.hint(job);
@@ -224,16 +255,11 @@ impl Lister {
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
             not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
-        let now = self.context.clock.now().wall;
-        if let Some(window) = &mut self.window {
-            // Also after a listing that was cut short: the next listing begins at the newest job of this one.
-            if not_watched_because.is_none() {
-                window.record_listing(created_after.unwrap_or(Timestamp::MIN), newest, now);
+        match token {
+            Some(token) if pages < Limit::ListingPages.max() => {
+                self.continuation = Some(Continuation { created_after, token, pages, newest });
             }
-            self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
-            if token.is_some() {
-                self.on_cut_short();
-            }
+            Some(_) | None => self.on_listed(created_after, newest, token.is_some(), not_watched_because.is_none()),
         }
         Ok(not_watched_because)
     }
@@ -303,72 +329,26 @@ impl Lister {
         Ok(())
     }
 
-    /// Logs and publishes once that the store has more pages than are listed.
-    fn on_cut_short(&mut self) {
-        if !self.cut_short_logged {
-            self.cut_short_logged = true;
-            let TargetStore { target, store } = &self.store;
-            let missed = format!(
-                "only the first {PAGES_MAX} pages of its jobs are read, so later jobs are not discovered: set a shorter `created_within`"
-            );
-            warn!(event = "listing_cut_short", %target, store_id = %store, "{missed}");
-            self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));
+    /// Records the end of a listing: the last page, or the limit of pages. Then the next listing begins at the newest job of this one.
+    fn on_listed(&mut self, after: Option<Timestamp>, newest: Option<Timestamp>, has_more: bool, handed_over: bool) {
+        let now = self.context.clock.now().wall;
+        let Some(window) = &mut self.window else { return };
+        if handed_over {
+            window.record_listing(after.unwrap_or(Timestamp::MIN), newest, now);
+        }
+        self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
+        if has_more {
+            self.on_limit(Limit::ListingPages);
         }
     }
 
-    /// Returns whether all new jobs are watched.
-    fn on_success(&mut self, not_watched_because: Option<String>) -> bool {
-        self.retry_on_recovery = false;
-        let TargetStore { target, store } = &self.store;
-        if self.logged_failure.take().is_some() {
-            info!(event = "listing_recovered", %target, store_id = %store, "listing works again");
+    /// Whether another job may be discovered, after `more` that are not handed over yet.
+    fn has_room(&mut self, more: usize) -> bool {
+        let handed_over = self.window.as_ref().map_or(0, DiscoveryWindow::handed_over);
+        let has_room = self.registry.len().max(handed_over) + more < Limit::DiscoveredJobs.max();
+        if !has_room {
+            self.on_limit(Limit::DiscoveredJobs);
         }
-        if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
-            if let (Some(reason), None) = (&not_watched_because, &self.not_watched_because) {
-                warn!(event = "discovery_failed", %target, store_id = %store, watch = &**name,
-                    "new jobs of this store cannot be watched: {reason}");
-            }
-            self.not_watched_because.clone_from(&not_watched_because);
-            self.context.shared.update_store(&self.store, |view| view.error = not_watched_because);
-        }
-        self.not_watched_because.is_none()
-    }
-
-    /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
-    fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
-        let (class, retry_after) = (failure.reason.class(), failure.retry_after);
-        if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
-            self.fall_back_to_polls(failure);
-        }
-        let is_target_wide = class.scope == Scope::Target;
-        // `wait_for_breaker_close` watches the breakers of polls, not of listings: a denied listing waits for the whole pause.
-        self.retry_on_recovery = is_target_wide && retry_after.is_none();
-        // Without listings no job is discovered, so a store with discovery is retried more often.
-        let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
-        let delay = if recheck_rarely { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
-        delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
-    }
-
-    /// Ends the safety interval, so the jobs are polled one by one. Logs the failure if its reason is new.
-    fn fall_back_to_polls(&mut self, RequestFailure { reason, message, .. }: &RequestFailure) {
-        self.registry.set_safety_interval(None);
-        let not_found = *reason == FailureReason::NotFound;
-        let advice =
-            if not_found { " (check reference_store_id, and the region and account of the target)" } else { "" };
-        let discovery = self.policy.discovery.as_ref();
-        if self.logged_failure.replace(*reason) != Some(*reason) {
-            let follows = if discovery.is_some() {
-                "its jobs cannot be discovered, and its watched jobs are polled one by one"
-            } else {
-                "its jobs are polled one by one"
-            };
-            warn!(event = "listing_failed", target = %self.store.target, store_id = %self.store.store,
-                watch = discovery.map(|discovery| &*discovery.name), reason = reason.label(),
-                "this store cannot be listed: {follows}: {message}{advice}");
-        }
-        if discovery.is_some() {
-            let error = format!("it cannot be listed: {message}{advice}");
-            self.context.shared.update_store(&self.store, |view| view.error = Some(error));
-        }
+        has_room
     }
 }

@@ -1,0 +1,39 @@
+//! What `refwatch check` warns about: the daemon starts or is restarted despite it, or only this user or this machine is affected.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::TcpListener;
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use crate::config::Config;
+
+pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    [config.http.exposure_warning(), listen_warning(config), log_warning(config)].into_iter().flatten()
+}
+
+/// With any port, because the daemon may use the configured one already.
+fn listen_warning(config: &Config) -> Option<String> {
+    let ip = config.http.listen.ip();
+    let error = TcpListener::bind((ip, 0)).err().filter(|error| error.kind() == ErrorKind::AddrNotAvailable)?;
+    Some(format!("http.listen: {ip} is no address of this machine, so the daemon cannot start: {error}"))
+}
+
+fn log_warning(config: &Config) -> Option<String> {
+    let directory = config.log.directory.as_deref()?;
+    let error = writable(directory).err()?;
+    Some(format!(
+        "log.directory: {} cannot be written by this user, so its lines would be dropped: {error}",
+        directory.display()
+    ))
+}
+
+/// Creates nothing. The daemon creates a missing directory, in the nearest one that exists.
+fn writable(directory: &Path) -> io::Result<()> {
+    let existing = directory.ancestors().find(|path| fs::symlink_metadata(path).is_ok()).unwrap_or(directory);
+    if !fs::metadata(existing)?.is_dir() {
+        return Err(ErrorKind::NotADirectory.into());
+    }
+    Ok(access(existing, Access::WRITE_OK | Access::EXEC_OK)?)
+}

@@ -1,0 +1,74 @@
+//! Checks the files of the AWS SDK before the SDK reads them.
+//!
+//! The SDK reads files with blocking calls on the runtime thread, where a FIFO or a file system that hangs would stop all polls and
+//! the watchdog. Here they are read on a blocking thread. The SDK itself reports files that are missing or unreadable.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::files;
+use crate::healthomics::service::TargetError;
+
+/// The variables that name files, and the default below the home directory.
+const FILES: [(&str, Option<&str>); 5] = [
+    ("AWS_CONFIG_FILE", Some(".aws/config")),
+    ("AWS_SHARED_CREDENTIALS_FILE", Some(".aws/credentials")),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", None),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", None),
+    ("SSL_CERT_FILE", None),
+];
+
+/// Scripts set a variable to this device if the file shall not be used.
+const NO_FILE: &str = "/dev/null";
+
+/// Only so much of a file is read. The other bytes come from the same file system.
+const READ_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Shorter than the SDK's timeout for credentials, which is 5 s and whose error names no file.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One check at a time, also if it hangs, because all targets use the same files.
+static CHECKS: Semaphore = Semaphore::const_new(1);
+
+/// # Errors
+/// A path is something else than a regular file, or its file system does not respond.
+pub(super) async fn check() -> Result<(), TargetError> {
+    let check = async {
+        let permit = CHECKS.acquire().await;
+        let check = spawn_blocking(move || {
+            let _permit = permit;
+            FILES.into_iter().try_for_each(|(variable, default)| check_file(variable, default))
+        });
+        check.await.unwrap_or_else(|panic| Err(panic.to_string())).map_err(TargetError::Invalid)
+    };
+    let timed_out = |_| {
+        let seconds = TIMEOUT.as_secs();
+        TargetError::FilesTimeout(format!("the file system of the AWS SDK's files does not respond within {seconds} s"))
+    };
+    tokio::time::timeout(TIMEOUT, check).await.map_err(timed_out)?
+}
+
+fn check_file(variable: &str, default: Option<&str>) -> Result<(), String> {
+    let Some(path) = path(variable, default).filter(|path| path != Path::new(NO_FILE)) else { return Ok(()) };
+    match files::read(&path, READ_BYTES_MAX) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            Err(format!("{} ({variable}): {error}", path.display()))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The SDK replaces a `~` at the start, too.
+fn path(variable: &str, default: Option<&str>) -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    match std::env::var_os(variable).map(PathBuf::from) {
+        None => Some(home()?.join(default?)),
+        Some(path) => match path.strip_prefix("~") {
+            Ok(below_home) => Some(home()?.join(below_home)),
+            Err(_) => Some(path),
+        },
+    }
+}

@@ -1,0 +1,100 @@
+//! The outcomes of listings: what the lister logs, counts and publishes, and how long it pauses.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{DiscoveryPolicy, Lister};
+use crate::core::failure::{FailureReason, RequestFailure, Scope};
+use crate::core::job::TargetStore;
+use crate::core::limits::Limit;
+use crate::core::listing::{ListingFailure, after_failure};
+use crate::core::tracker::RETRY_AFTER_MAX;
+
+/// The pause after a failure of one store that a person must fix, such as a denied listing. Not used with discovery.
+const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
+
+impl Lister {
+    /// Returns whether all new jobs are watched.
+    pub(super) fn on_success(&mut self, not_watched_because: Option<String>) -> bool {
+        self.retry_on_recovery = false;
+        let TargetStore { target, store } = &self.store;
+        if self.logged_failure.take().is_some() {
+            info!(event = "listing_recovered", %target, store_id = %store, "listing works again");
+        }
+        if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
+            if let (Some(reason), None) = (&not_watched_because, &self.not_watched_because) {
+                warn!(event = "discovery_failed", %target, store_id = %store, watch = &**name,
+                    "new jobs of this store cannot be watched: {reason}");
+            }
+            self.not_watched_because.clone_from(&not_watched_because);
+            self.context.shared.update_store(&self.store, |view| view.error = not_watched_because);
+        }
+        self.not_watched_because.is_none()
+    }
+
+    /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
+    pub(super) fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
+        let (class, retry_after) = (failure.reason.class(), failure.retry_after);
+        if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
+            self.fall_back_to_polls(failure);
+        }
+        let is_target_wide = class.scope == Scope::Target;
+        // `wait_for_breaker_close` watches the breakers of polls, not of listings: a denied listing waits for the whole pause.
+        self.retry_on_recovery = is_target_wide && retry_after.is_none();
+        // Without listings no job is discovered, so a store with discovery is retried more often.
+        let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
+        let delay = if recheck_rarely { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
+        delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// Ends the safety interval, so the jobs are polled one by one. Logs the failure if its reason is new.
+    fn fall_back_to_polls(&mut self, RequestFailure { reason, message, .. }: &RequestFailure) {
+        self.registry.set_safety_interval(None);
+        let not_found = *reason == FailureReason::NotFound;
+        let advice =
+            if not_found { " (check reference_store_id, and the region and account of the target)" } else { "" };
+        let discovery = self.policy.discovery.as_ref();
+        if self.logged_failure.replace(*reason) != Some(*reason) {
+            let follows = if discovery.is_some() {
+                "its jobs cannot be discovered, and its watched jobs are polled one by one"
+            } else {
+                "its jobs are polled one by one"
+            };
+            warn!(event = "listing_failed", target = %self.store.target, store_id = %self.store.store,
+                watch = discovery.map(|discovery| &*discovery.name), reason = reason.label(),
+                "this store cannot be listed: {follows}: {message}{advice}");
+        }
+        if discovery.is_some() {
+            let error = format!("it cannot be listed: {message}{advice}");
+            self.context.shared.update_store(&self.store, |view| view.error = Some(error));
+        }
+    }
+
+    /// Counts an exceeded limit. Logs and publishes it once.
+    pub(super) fn on_limit(&mut self, limit: Limit) {
+        self.context.instruments.count_exceeded(limit);
+        if self.logged_limits.insert(limit) {
+            let TargetStore { target, store } = &self.store;
+            let missed = format!(
+                "more than {} {}; the rest is ignored: check `endpoint_url`, or set a shorter `created_within`",
+                limit.max(),
+                limit.text()
+            );
+            warn!(event = "limit_exceeded", %target, store_id = %store, limit = limit.label(), "{missed}");
+            if self.window.is_some() {
+                self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));
+            }
+        }
+    }
+
+    /// Counts unreadable listed jobs. Logs the first.
+    pub(super) fn on_unreadable(&mut self, skipped: &[String]) {
+        self.context.instruments.listed_jobs_skipped.inc_by(skipped.len() as u64);
+        if let Some(reason) = skipped.first().filter(|_| !self.skipped_logged) {
+            self.skipped_logged = true;
+            let TargetStore { target, store } = &self.store;
+            warn!(event = "listed_job_skipped", %target, store_id = %store, "a listed job is unreadable and skipped: {reason}");
+        }
+    }
+}
