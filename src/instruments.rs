@@ -122,12 +122,6 @@ impl Instruments {
         );
         let transitions =
             Opts::new("refwatch_transitions_total", "Transitions committed since the start of the process.");
-        let limit_exceeded =
-            Opts::new("refwatch_limit_exceeded_total", "How often AWS HealthOmics exceeded a limit of refwatch.");
-        let limit_exceeded = register(&registry, IntCounterVec::new(limit_exceeded, &["limit"]))?;
-        for limit in Limit::ALL {
-            drop(limit_exceeded.with_label_values(&[limit.label()]));
-        }
         let requests =
             Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
         let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
@@ -158,7 +152,7 @@ impl Instruments {
                 "refwatch_listed_jobs_skipped_total",
                 "Listed jobs that were skipped because they are unreadable.",
             )?,
-            limit_exceeded,
+            limit_exceeded: limit_exceeded(&registry)?,
             transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
             api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
             api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
@@ -235,6 +229,15 @@ impl Instruments {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.retain(|(name, _), _| name != target);
     }
+}
+
+fn limit_exceeded(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let options = Opts::new("refwatch_limit_exceeded_total", "How often AWS HealthOmics exceeded a limit of refwatch.");
+    let exceeded = register(registry, IntCounterVec::new(options, &["limit"]))?;
+    for limit in Limit::ALL {
+        drop(exceeded.with_label_values(&[limit.label()]));
+    }
+    Ok(exceeded)
 }
 
 fn http_requests(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {

@@ -37,12 +37,12 @@ pub struct Filter {
     pub store_id: Option<ReferenceStoreId>,
     pub job_id: Option<ImportJobId>,
     /// `None`: all.
-    pub limit: Option<Limit>,
+    pub limit: Option<RowLimit>,
 }
 
 /// The maximum number of rows. Rows that cannot be read do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum RowLimit {
     First(usize),
     Latest(usize),
 }
@@ -82,8 +82,8 @@ impl DatabaseReader {
         let conditions = conditions.join(" AND ");
         let (order, limit) = match limit {
             None => ("ASC", usize::MAX),
-            Some(Limit::First(limit)) => ("ASC", *limit),
-            Some(Limit::Latest(limit)) => ("DESC", *limit),
+            Some(RowLimit::First(limit)) => ("ASC", *limit),
+            Some(RowLimit::Latest(limit)) => ("DESC", *limit),
         };
         let clauses = format!("WHERE {conditions} ORDER BY id {order}");
         let (mut rows, last) = self.in_transaction(|connection| {

@@ -157,7 +157,7 @@ async fn expect_disconnection(limits: Limits) {
 
 #[tokio::test]
 async fn responses_are_counted_by_status_and_rejected_requests_too() {
-    let hash = bcrypt::hash("open sesame", 4).unwrap().parse().unwrap();
+    let hash = bcrypt::hash("open sesame", 10).unwrap().parse().unwrap();
     let server = Server::with_users(Limits::default(), [], BTreeMap::from([("prometheus".to_owned(), hash)])).await;
     let login = BASE64_STANDARD.encode("prometheus:open sesame");
     let login = format!("Host: localhost\r\nAuthorization: Basic {login}\r\n");

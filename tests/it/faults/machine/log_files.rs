@@ -151,7 +151,7 @@ fn fault_138_keys_and_password_hashes_that_every_user_can_read_cause_warnings() 
     let (certificate, key) = CertificateAuthority::new("a").certificate("refwatch.example", 2999);
     workspace.write("server.crt", &certificate.pem());
     let key = workspace.write("server.key", &key.serialize_pem());
-    let hash = bcrypt::hash("a", 4).expect("a hash");
+    let hash = bcrypt::hash("a", 10).expect("a hash");
     let http = "[http]\ntls = { cert = \"server.crt\", key = \"server.key\" }\nusers = { a = \"HASH\" }\n";
     let config = workspace.write("refwatch.toml", &IDLE.replace("[http]\n", &http.replace("HASH", &hash)));
     for (mode, warned) in [(0o644, true), (0o640, false)] {
