@@ -45,10 +45,10 @@ pub struct Instruments {
     /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
     pub log_lines_dropped: IntCounter,
-    pub http_login_failures: IntCounter,
     http_requests: IntCounterVec,
     pub listed_jobs_skipped: IntCounter,
     limit_exceeded: IntCounterVec,
+    pub http_login_failures: IntCounter,
     transitions: IntCounterVec,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
@@ -97,6 +97,7 @@ impl OperationInstruments {
 impl Instruments {
     /// # Errors
     /// Returns an error only if the code below has an invalid or duplicate metric name.
+    #[expect(clippy::too_many_lines, reason = "a few lines for each metric")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help));
@@ -120,12 +121,10 @@ impl Instruments {
             "Time from when a request is due to its permit.",
             QUOTA_WAIT_BUCKETS,
         );
-        let transitions =
-            Opts::new("refwatch_transitions_total", "Transitions committed since the start of the process.");
-        let requests =
-            Opts::new("refwatch_api_requests_total", "Requests sent to AWS HealthOmics, failed ones included.");
-        let failures = Opts::new("refwatch_api_request_failures_total", "Failed requests to AWS HealthOmics.");
-        Ok(Self {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let instruments = Self {
             database_commits: counter("refwatch_database_commits_total", "Successful commits to the database.")?,
             database_failures: counter("refwatch_database_failures_total", "Failed commits to the database.")?,
             database_quarantined: counter(
@@ -143,26 +142,58 @@ impl Instruments {
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
             log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
-            http_login_failures: counter(
-                "refwatch_http_login_failures_total",
-                "Logins with a wrong user or password.",
+            http_requests: counters(
+                "refwatch_http_requests_total",
+                "Responses of the listener by status, rejected requests included.",
+                &["code"],
             )?,
-            http_requests: http_requests(&registry)?,
             listed_jobs_skipped: counter(
                 "refwatch_listed_jobs_skipped_total",
                 "Listed jobs that were skipped because they are unreadable.",
             )?,
-            limit_exceeded: limit_exceeded(&registry)?,
-            transitions: register(&registry, IntCounterVec::new(transitions, &["target", "kind", "to"]))?,
-            api_requests: register(&registry, IntCounterVec::new(requests, &LABELS))?,
-            api_request_failures: register(&registry, IntCounterVec::new(failures, &FAILURE_LABELS))?,
+            limit_exceeded: counters(
+                "refwatch_limit_exceeded_total",
+                "How often AWS HealthOmics exceeded a limit of refwatch.",
+                &["limit"],
+            )?,
+            http_login_failures: counter(
+                "refwatch_http_login_failures_total",
+                "Logins with a wrong user or password.",
+            )?,
+            transitions: counters(
+                "refwatch_transitions_total",
+                "Transitions committed since the start of the process.",
+                &["target", "kind", "to"],
+            )?,
+            api_requests: counters(
+                "refwatch_api_requests_total",
+                "Requests sent to AWS HealthOmics, failed ones included.",
+                &LABELS,
+            )?,
+            api_request_failures: counters(
+                "refwatch_api_request_failures_total",
+                "Failed requests to AWS HealthOmics.",
+                &FAILURE_LABELS,
+            )?,
             api_request_duration: histograms(request_duration)?,
             quota_wait: histograms(quota_wait)?,
             quota_allowed: gauges("refwatch_quota_allowed_requests_per_second", "The present request rate.")?,
             quota_configured: gauges("refwatch_quota_configured_requests_per_second", "The configured request rate.")?,
             registry: registry.clone(),
             operations: Arc::default(),
-        })
+        };
+        instruments.create_closed_sets();
+        Ok(instruments)
+    }
+
+    /// Creates the series whose labels are known, so that they exist before their first event.
+    fn create_closed_sets(&self) {
+        for limit in Limit::ALL {
+            drop(self.limit_exceeded.with_label_values(&[limit.label()]));
+        }
+        for code in HTTP_CODES.map(|code| code.to_string()).iter().map(String::as_str).chain([OTHER_CODE]) {
+            drop(self.http_requests.with_label_values(&[code]));
+        }
     }
 
     /// Counts a response of the listener.

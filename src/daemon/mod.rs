@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{DatabaseConfig, HttpConfig, Loaded, Problems};
+use crate::config::{DatabaseConfig, HttpConfig, Loaded, LoadedFiles, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
@@ -115,7 +115,7 @@ impl Daemon {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
-        log_access_warnings(&config.http, readable_secrets);
+        warn_about_access(&config.http, &readable_secrets);
         let state = AppState {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
@@ -229,6 +229,15 @@ impl Daemon {
         if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {
             warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }
+    }
+}
+
+fn warn_about_access(http: &HttpConfig, readable_secrets: &[String]) {
+    if let Some(warning) = http.exposure_warning() {
+        warn!(event = "listener_exposed", "{warning}");
+    }
+    for warning in readable_secrets {
+        warn!(event = "secret_readable", "{warning}");
     }
 }
 

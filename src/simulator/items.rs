@@ -1,9 +1,10 @@
 //! Generates the items of simulated jobs: sources and read sets with the members that a client requested.
 
+use std::collections::BTreeSet;
+
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
-use super::jobs::Ids;
 use super::kinds::Kind;
 use super::lifecycle::Outcome;
 
@@ -40,6 +41,27 @@ const SAMPLES: [&str; 12] = [
     "HG001", "HG002", "HG003", "HG004", "HG005", "HG006", "HG007", "HG00514", "HG00733", "NA19240", "NA12891",
     "NA12892",
 ];
+
+/// Generates unique ids of ten digits.
+pub(super) struct Ids {
+    rng: Rng,
+    used: BTreeSet<u64>,
+}
+
+impl Ids {
+    pub(super) fn new(rng: Rng) -> Self {
+        Self { rng, used: BTreeSet::new() }
+    }
+
+    pub(super) fn next(&mut self) -> String {
+        loop {
+            let id = self.rng.u64(1_000_000_000..10_000_000_000);
+            if self.used.insert(id) {
+                return id.to_string();
+            }
+        }
+    }
+}
 
 /// A name for the `nth` job of its kind. Consecutive jobs have different names.
 pub(super) fn job_name(kind: Kind, nth: usize) -> String {

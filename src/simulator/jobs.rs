@@ -1,13 +1,13 @@
 //! Generates the simulated jobs from a seed: ids, names, items and timelines.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::SignedDuration;
 
 use super::Options;
-use super::items::{self, SimulatedItem};
+use super::items::{self, Ids, SimulatedItem};
 use super::kinds::Kind;
 use super::lifecycle::{self, Outcome, Timeline};
 
@@ -44,27 +44,10 @@ const AGE_AT_START_MAX: f64 = 0.05;
 /// Jobs created after the simulator's start. All are generated in advance; at 100 jobs per hour they last four days.
 pub(super) const ARRIVALS_MAX: u32 = 10_000;
 
-/// Generates unique ids of ten digits.
-pub(super) struct Ids {
-    rng: Rng,
-    used: BTreeSet<u64>,
-}
-
-impl Ids {
-    pub(super) fn next(&mut self) -> String {
-        loop {
-            let id = self.rng.u64(1_000_000_000..10_000_000_000);
-            if self.used.insert(id) {
-                return id.to_string();
-            }
-        }
-    }
-}
-
 /// Generates every job, ordered by store, kind and id.
 pub(super) fn generate(options: &Options) -> Vec<Job> {
     let mut rng = Rng::with_seed(options.seed);
-    let mut ids = Ids { rng: rng.fork(), used: BTreeSet::new() };
+    let mut ids = Ids::new(rng.fork());
     let mut stores: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for kind in &options.kinds {
         let new = || (0..options.stores.max(1)).map(|_| ids.next()).collect();
@@ -148,6 +131,8 @@ fn durations(options: &Options, rng: &mut Rng) -> Vec<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

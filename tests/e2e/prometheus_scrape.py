@@ -40,8 +40,8 @@ FAMILIES = {
     "counter": """
         refwatch_transitions_total refwatch_api_requests_total refwatch_api_request_failures_total
         refwatch_database_commits_total refwatch_database_failures_total refwatch_database_quarantined_total refwatch_task_restarts_total
-        refwatch_http_requests_total refwatch_listed_jobs_skipped_total refwatch_limit_exceeded_total
-        refwatch_log_lines_dropped_total refwatch_http_login_failures_total process_cpu_seconds_total""",
+        refwatch_http_requests_total refwatch_http_login_failures_total refwatch_listed_jobs_skipped_total
+        refwatch_limit_exceeded_total refwatch_log_lines_dropped_total process_cpu_seconds_total""",
     "gauge": """
         refwatch_job_info refwatch_job_status refwatch_job_items refwatch_job_up
         refwatch_job_created_timestamp_seconds refwatch_job_completed_timestamp_seconds

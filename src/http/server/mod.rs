@@ -110,9 +110,9 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let clock = state.clock;
-    let users = Users::new(users, clock, state.instruments.clone());
-    let authentication = from_fn_with_state(Arc::new(users), authenticate);
     let instruments = state.instruments.clone();
+    let users = Users::new(users, clock, instruments.clone());
+    let authentication = from_fn_with_state(Arc::new(users), authenticate);
     let counting = from_fn_with_state(instruments.clone(), count_response);
     let router = guarded(router(state.clone()).layer(authentication), state.host_names).layer(counting);
     let server = Server { router, instruments, clock, stop: stop.clone() };
@@ -122,9 +122,9 @@ pub async fn serve(
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             stream = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
-                let (server, limits) = (server.clone(), limits.under_load(connections.len()));
                 let client = Extension(ClientAddress(stream.peer_addr().ok()));
-                let server = Server { router: server.router.clone().layer(client), ..server };
+                let server = Server { router: server.router.clone().layer(client), ..server.clone() };
+                let limits = limits.under_load(connections.len());
                 match tls.as_ref().map(|tls| tls.acceptor()) {
                     None => connections.spawn(server.serve_connection(stream, limits)),
                     Some(acceptor) => connections.spawn(async move {
