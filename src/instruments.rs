@@ -262,25 +262,6 @@ impl Instruments {
     }
 }
 
-fn limit_exceeded(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let options = Opts::new("refwatch_limit_exceeded_total", "How often AWS HealthOmics exceeded a limit of refwatch.");
-    let exceeded = register(registry, IntCounterVec::new(options, &["limit"]))?;
-    for limit in Limit::ALL {
-        drop(exceeded.with_label_values(&[limit.label()]));
-    }
-    Ok(exceeded)
-}
-
-fn http_requests(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let options =
-        Opts::new("refwatch_http_requests_total", "Responses of the listener by status, rejected requests included.");
-    let requests = register(registry, IntCounterVec::new(options, &["code"]))?;
-    for code in HTTP_CODES.map(|code| code.to_string()).iter().map(String::as_str).chain([OTHER_CODE]) {
-        drop(requests.with_label_values(&[code]));
-    }
-    Ok(requests)
-}
-
 fn register<C: Collector + Clone + 'static>(
     registry: &Registry,
     family: Result<C, prometheus::Error>,

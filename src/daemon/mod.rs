@@ -15,7 +15,6 @@ pub use preflight::{Checked, PreflightError, preflight, read_at_start};
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, thread};
@@ -105,10 +104,10 @@ impl Daemon {
         let files = std::mem::take(&mut loaded.files);
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
+        publish_files(&shared, &files, &config.database);
         // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
         drop(spawn_blocking(AwsFactory::preload_certificates));
         let main_file = files.patterns.first().cloned().unwrap_or_default();
-        publish_files(&shared, &main_file, &config.database);
         let Checked { tls, readable_secrets } = preflight(&config, main_file).await?;
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
@@ -280,19 +279,11 @@ pub fn start_blocking_threads() -> io::Result<()> {
     Ok(())
 }
 
-fn log_access_warnings(http: &HttpConfig, readable_secrets: Vec<String>) {
-    if let Some(warning) = http.exposure_warning() {
-        warn!(event = "listener_exposed", "{warning}");
-    }
-    for warning in readable_secrets {
-        warn!(event = "secret_readable", "{warning}");
-    }
-}
-
 /// Commands identify the daemon of their configuration by these paths.
-fn publish_files(shared: &SharedState, main_file: &Path, database: &DatabaseConfig) {
+fn publish_files(shared: &SharedState, files: &LoadedFiles, database: &DatabaseConfig) {
+    let file = files.patterns.first().cloned().unwrap_or_default();
     // An error means that the working directory is gone.
-    let config_file = std::path::absolute(main_file).unwrap_or_else(|_| main_file.to_owned());
+    let config_file = std::path::absolute(&file).unwrap_or(file);
     shared.update_daemon(|daemon| (daemon.config_file, daemon.database) = (config_file, database.path.clone()));
 }
 
