@@ -30,7 +30,7 @@ const LABELS: [&str; 2] = ["target", "operation"];
 const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
 
 /// The statuses of HTTP responses that refwatch sends. Any other status is counted as [`OTHER_CODE`].
-const HTTP_CODES: [u16; 10] = [200, 400, 401, 404, 405, 413, 421, 431, 500, 503];
+const HTTP_CODES: [u16; 12] = [200, 308, 400, 401, 404, 405, 410, 413, 421, 431, 500, 503];
 
 const OTHER_CODE: &str = "other";
 

@@ -31,7 +31,7 @@ use crate::instruments::Instruments;
 pub use errors::{OpenError, ReadError, WriterError};
 pub use file::create_directory;
 pub use location::inspect;
-pub use queries::{DatabaseReader, Filter, Limit};
+pub use queries::{DatabaseReader, Filter, RowLimit};
 pub use tables::Row;
 
 use writer::{QueuedChange, Reply, Request, Writer};

@@ -39,12 +39,12 @@ pub struct Filter {
     pub store_id: Option<StoreId>,
     pub job_id: Option<JobId>,
     /// `None`: all.
-    pub limit: Option<Limit>,
+    pub limit: Option<RowLimit>,
 }
 
 /// The maximum number of rows. Rows that cannot be read do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum RowLimit {
     First(usize),
     Latest(usize),
 }
@@ -85,8 +85,8 @@ impl DatabaseReader {
         let conditions = conditions.join(" AND ");
         let (order, limit) = match limit {
             None => ("ASC", usize::MAX),
-            Some(Limit::First(limit)) => ("ASC", *limit),
-            Some(Limit::Latest(limit)) => ("DESC", *limit),
+            Some(RowLimit::First(limit)) => ("ASC", *limit),
+            Some(RowLimit::Latest(limit)) => ("DESC", *limit),
         };
         let clauses = format!("WHERE {conditions} ORDER BY id {order}");
         let (mut rows, last) = self.in_transaction(|connection| {

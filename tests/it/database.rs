@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
-use refwatch::database::{Database, DatabaseReader, Filter, Limit, OpenError, ReadError, Row, WriterError};
+use refwatch::database::{Database, DatabaseReader, Filter, OpenError, ReadError, Row, RowLimit, WriterError};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -315,12 +315,12 @@ async fn readers_see_consistent_data_during_writes_and_leave_no_files() {
     };
     let key = id(1).key.clone();
     let numbers_with = |limit| numbers(Filter { limit: Some(limit), ..Filter::default() });
-    assert_eq!(numbers_with(Limit::Latest(2)), [199, 200], "the latest rows in order");
-    assert_eq!(numbers_with(Limit::First(2)), [1, 2]);
+    assert_eq!(numbers_with(RowLimit::Latest(2)), [199, 200], "the latest rows in order");
+    assert_eq!(numbers_with(RowLimit::First(2)), [1, 2]);
     assert_eq!(numbers(Filter { after: Some(198), ..Filter::default() }), [199, 200]);
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
     assert_eq!(
-        numbers(Filter { store_id: Some(key.store), limit: Some(Limit::Latest(1)), ..Filter::default() }),
+        numbers(Filter { store_id: Some(key.store), limit: Some(RowLimit::Latest(1)), ..Filter::default() }),
         [200]
     );
     assert_eq!(numbers(Filter::of_job(id(2).key.clone())), [0; 0]);

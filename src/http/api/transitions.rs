@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
-use crate::database::{Filter, Limit, ReadError, Row};
+use crate::database::{Filter, ReadError, Row, RowLimit};
 use crate::http::app_state::AppState;
 use crate::http::parameters::Parameters;
 use crate::http::response::{json, json_error};
@@ -71,7 +71,7 @@ impl Query {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
         // One row more than the page shows whether there is a next page.
-        let limit = if self.is_ascending() { Limit::First(limit + 1) } else { Limit::Latest(limit) };
+        let limit = if self.is_ascending() { RowLimit::First(limit + 1) } else { RowLimit::Latest(limit) };
         Ok(Filter {
             after: self.after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),
             since: self.since,

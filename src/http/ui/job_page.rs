@@ -16,7 +16,7 @@ use crate::core::job::{JobKey, SourceKey, Sources};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Detail, SourceTransition, Transition};
-use crate::database::{Filter, Limit, ReadError, Row};
+use crate::database::{Filter, ReadError, Row, RowLimit};
 use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed_sources};
 use crate::http::app_state::AppState;
 use crate::http::response::duration_between;
@@ -39,7 +39,7 @@ struct History {
 impl History {
     /// Reads the latest rows, the oldest first.
     fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
-        let latest = |limit| Filter { limit: Some(Limit::Latest(limit)), ..Filter::of_job(key.clone()) };
+        let latest = |limit| Filter { limit: Some(RowLimit::Latest(limit)), ..Filter::of_job(key.clone()) };
         Ok(Self {
             transitions: state.database.rows(&latest(ROWS_MAX))?,
             source_transitions: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
