@@ -111,7 +111,8 @@ fn watch_table(watches: &[JobInfo], stores: &[StoreInfo], now: Timestamp, width:
     };
     let unlisted = stores.iter().filter_map(|store| {
         let name = stores::display_name(&store.watch, &store.store_id);
-        Some(format!("New jobs of the store {name} cannot be discovered: {}\n", Sanitized(store.error.as_ref()?)))
+        let error = Sanitized(store.error.as_ref()?);
+        Some(format!("New {} jobs of the store {name} cannot be discovered: {error}\n", Sanitized(&store.kind)))
     });
     iter::once(watches).chain(unlisted).collect()
 }
@@ -204,7 +205,7 @@ mod tests {
         let denied = StoreInfo { error: Some("\u{1b}[2Jdenied".to_owned()), ..store };
         assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
         assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No job was discovered yet.\n");
-        let expected = "New jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
+        let expected = "New reference_import jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
         assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No job was discovered yet.\n{expected}"));
         assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + expected);
     }

@@ -124,7 +124,7 @@ fn a_store_that_cannot_be_listed_is_logged_once_and_shown_first_on_the_page() {
     let (config, store, jobs) = with_store(&config, "name = \"shared references\"\n");
     let config = workspace.write("refwatch.toml", &format!("{config}{}", jobs[0]));
     let (daemon, address) = workspace.daemon(&config);
-    let error = format!("New jobs of the store shared references ({store}) cannot be discovered");
+    let error = format!("New reference_import jobs of the store shared references ({store}) cannot be discovered");
     eventually("the alert", || get(address, "/").1.contains(&error).then_some(()));
     eventually("the job with an entry of its own", || {
         (json(address, "/api/v1/transitions").as_array()?.len() == 1).then_some(())
@@ -144,7 +144,8 @@ fn a_store_that_cannot_be_listed_is_logged_once_and_shown_first_on_the_page() {
     assert_eq!((&stores[0]["watch"], &stores[0]["last_listed_at"]), (&"shared references".into(), &().into()));
     assert_eq!(metric(address, LAST_LISTED, &[&store]), None, "never");
     let (_, shown, _) = workspace.run(&["status", "--address", &address.to_string()]);
-    let last = format!("New jobs of the store shared references ({store}) cannot be discovered: {reason}");
+    let last =
+        format!("New reference_import jobs of the store shared references ({store}) cannot be discovered: {reason}");
     assert_eq!(shown.lines().last(), Some(&*last), "{shown}");
 }
 

@@ -19,6 +19,7 @@ mod faults;
 mod healthomics;
 mod http;
 mod journal;
+mod kinds;
 mod listing;
 mod messages;
 mod module_deps;

@@ -1,7 +1,10 @@
 //! A token bucket. The simulated service enforces its quota with one; the checks hold each daemon to its configured quota with
 //! another.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use refwatch::core::failure::Operation;
 
 /// Tolerance in tokens: clocks count whole milliseconds.
 const ROUNDING: f64 = 0.01;
@@ -9,14 +12,18 @@ const ROUNDING: f64 = 0.01;
 #[derive(Debug)]
 pub(crate) struct Bucket {
     tokens: f64,
-    pub filled_at: Duration,
+    filled_at: Duration,
+}
+
+/// One bucket for each operation.
+pub(crate) type Buckets = BTreeMap<Operation, Bucket>;
+
+/// Full buckets at `now`.
+pub(crate) fn full_buckets(tokens: f64, now: Duration) -> Buckets {
+    Operation::all().map(|operation| (operation, Bucket { tokens, filled_at: now })).collect()
 }
 
 impl Bucket {
-    pub(crate) fn full(tokens: f64) -> Self {
-        Self { tokens, filled_at: Duration::ZERO }
-    }
-
     /// Takes one token if there is one. The bucket `holds` at most so many and refills at `rate` per second.
     pub(crate) fn take(&mut self, now: Duration, rate: f64, holds: f64) -> bool {
         let filled = now.saturating_sub(self.filled_at).as_secs_f64() * rate;

@@ -3,7 +3,6 @@
 //! Checks: no daemon exceeds its configured quota, and no watched job goes unpolled for too long. It records the expectations of
 //! each daemon from its responses.
 
-use std::array;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, Range};
@@ -22,16 +21,13 @@ use refwatch::healthomics::{
 };
 use tokio::sync::Notify;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Buckets, full_buckets};
 use crate::counters::Counters;
 use crate::expectations::{Expectation, Watch};
 use crate::response::{Response, corrupt_page, corrupt_snapshot, source_status};
 use crate::scenario::{Job, Listing, Scenario};
 
 const PAGE_JOBS: usize = 100;
-
-/// Get and List of each kind.
-const OPERATIONS: usize = 2 * JobKind::ALL.len();
 
 /// Seconds by which a waiting request may wake late and keep its permit.
 const WAKE_LATENCY: f64 = 0.005;
@@ -50,8 +46,7 @@ struct ServiceState {
     rng: Rng,
     trace: DefaultHasher,
     violation: Option<String>,
-    /// One per operation.
-    buckets: [Bucket; OPERATIONS],
+    buckets: Buckets,
     daemons: Vec<DaemonState>,
     listings: u64,
     calls: Vec<Call>,
@@ -61,7 +56,7 @@ struct ServiceState {
 #[derive(Debug)]
 struct DaemonState {
     /// The configured quota of each operation.
-    buckets: [Bucket; OPERATIONS],
+    buckets: Buckets,
     jobs: BTreeMap<JobKey, Expectation>,
 }
 
@@ -86,7 +81,7 @@ pub(crate) struct Access {
 impl Service {
     pub(crate) fn new(scenario: &Scenario, clock: Clock) -> Arc<Self> {
         let daemon_state = || DaemonState {
-            buckets: array::from_fn(|_| Bucket::full(1.0)),
+            buckets: full_buckets(1.0, Duration::ZERO),
             jobs: scenario.jobs.iter().map(|job| (job.key.clone(), Expectation::default())).collect(),
         };
         let full = scenario.quota[0].1.max(1.0);
@@ -94,7 +89,7 @@ impl Service {
             rng: Rng::with_seed(scenario.seed),
             trace: DefaultHasher::new(),
             violation: None,
-            buckets: array::from_fn(|_| Bucket::full(full)),
+            buckets: full_buckets(full, Duration::ZERO),
             daemons: (0..scenario.daemons).map(|_| daemon_state()).collect(),
             listings: 0,
             calls: Vec::new(),
@@ -155,10 +150,7 @@ impl Service {
     pub(crate) fn daemon_starts(&self, daemon: usize, recorded: &BTreeMap<JobKey, Vec<JobStatus>>) {
         let state = &mut *self.state();
         let daemon_state = &mut state.daemons[daemon];
-        daemon_state.buckets = array::from_fn(|_| Bucket::full(1.0));
-        for bucket in &mut daemon_state.buckets {
-            bucket.filled_at = self.now();
-        }
+        daemon_state.buckets = full_buckets(1.0, self.now());
         for (job, expectation) in &mut daemon_state.jobs {
             expectation.daemon_started(recorded.get(job).map_or(&[], Vec::as_slice));
         }
@@ -207,11 +199,9 @@ impl Service {
     async fn request(&self, daemon: usize, operation: Operation, job: Option<&JobKey>) -> Result<bool, RequestFailure> {
         let sent = self.now();
         let configured = self.scenario.configured.configured_rate();
-        if !self.state().daemons[daemon].buckets[index(operation)].take(
-            sent,
-            configured,
-            1.0 + WAKE_LATENCY * configured,
-        ) {
+        let holds = 1.0 + WAKE_LATENCY * configured;
+        let is_within = |bucket: &mut Bucket| bucket.take(sent, configured, holds);
+        if !self.state().daemons[daemon].buckets.get_mut(&operation).is_some_and(is_within) {
             self.violate(&format!(
                 "daemon {daemon} exceeds its quota: {operation:?} faster than {configured} a second"
             ));
@@ -241,8 +231,9 @@ impl Service {
         let (throttled, response, retry_after) = {
             let (now, state) = (self.now(), &mut *self.state());
             let quota = self.quota(now);
-            let bucket = if self.scenario.shared_quota { 0 } else { index(operation) };
-            let throttled = !state.buckets[bucket].take(now, quota, quota.max(1.0));
+            let shared = self.scenario.shared_quota.then_some(Operation::Get(JobKind::ReferenceImport));
+            let bucket = state.buckets.get_mut(&shared.unwrap_or(operation)).expect("one of all");
+            let throttled = !bucket.take(now, quota, quota.max(1.0));
             let faults = self.scenario.faults;
             (throttled, faults.response(&mut state.rng, now), faults.wait(&mut state.rng))
         };
@@ -402,11 +393,6 @@ impl TargetService for Access {
             }
         })
     }
-}
-
-/// The position of the operation's bucket.
-fn index(operation: Operation) -> usize {
-    Operation::all().position(|other| other == operation).expect("one of all")
 }
 
 fn failed(reason: FailureReason) -> RequestFailure {

@@ -72,10 +72,10 @@ fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
     });
     html! {
         @if let Some(error) = &store.error {
-            (alert(&format!("New jobs of the store {} cannot be discovered", store_name(store)), &format!("{error}\n{last}")))
+            (alert(&format!("New {} jobs of the store {} cannot be discovered", store.id.kind, store_name(store)), &format!("{error}\n{last}")))
         }
         @if let Some(missed) = &store.missed {
-            (alert(&format!("Some jobs of the store {} were not discovered", store_name(store)), missed))
+            (alert(&format!("Some {} jobs of the store {} were not discovered", store.id.kind, store_name(store)), missed))
         }
     }
 }

@@ -191,18 +191,31 @@ fn a_full_file_is_loaded_as_written() {
         .collect();
     assert_eq!(
         entries,
-        ["default 1234567890/9876543210 1234567890/9876543210 30s", "eu 1234567890/9876543211 GRCh38 2s"]
+        [
+            "default 1234567890/9876543210 1234567890/9876543210 30s",
+            "default read_set_activation/3234567890/4234567890 read_set_activation/3234567890/4234567890 30s",
+            "eu 1234567890/9876543211 GRCh38 2s",
+        ]
     );
     let stores: Vec<String> = config
         .watch_list
         .stores
         .iter()
         .map(|(id, StoreEntry { created_within, job_settings: JobEntry { name, policy, remove_after } })| {
-            format!("{} {} {name} {created_within:?} {remove_after:?} {:?}", id.target, id.store, policy.interval)
+            format!(
+                "{} {} {} {name} {created_within:?} {remove_after:?} {:?}",
+                id.target, id.kind, id.store, policy.interval
+            )
         })
         .collect();
-    let default = "default 1234567890 1234567890 604800s Some(86400s) 30s";
-    assert_eq!(stores, [default, "eu 1234567890 shared references 3600s Some(60s) 5s"]);
+    let default = |kind, id| format!("default {kind} {id} {id} 604800s Some(86400s) 30s");
+    let expected = [
+        default("reference_import", "1234567890"),
+        default("read_set_import", "3234567890"),
+        default("read_set_export", "3234567890"),
+        "eu reference_import 1234567890 shared references 3600s Some(60s) 5s".to_owned(),
+    ];
+    assert_eq!(stores, expected);
     let eu = &config.targets["eu"];
     assert_eq!((eu.quota.requests_per_second, eu.quota.share), (10.0, 0.5));
     assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
@@ -211,42 +224,7 @@ fn a_full_file_is_loaded_as_written() {
     assert!(config.database.path.is_absolute() && config.database.path.ends_with("data/refwatch.db"));
 }
 
-const FULL: &str = r#"
-poll = { interval = "30s", min_interval = "2s", timeout = "10s", backoff_initial = "100ms", backoff_max = "90s", use_list = false }
-quota = { share = 0.5 }
-database = { path = "data/refwatch.db", retention = "7d" }
-http = { listen = "[::1]:80" }
-log = { level = "warn", format = "json", rotation = "never", keep_files = 2, directory = "/var/log/refwatch" }
-
-[target.eu]
-region = "us-gov-west-1"
-role_arn = "arn:aws:iam::123456789012:role/lab/refwatch"
-external_id = "not-for-all-eyes"
-endpoint_url = "http://127.0.0.1:4566"
-quota.requests_per_second = 10
-
-[[job]]
-reference_store_id = "1234567890"
-id = "9876543210"
-
-[[job]]
-reference_store_id = "1234567890"
-id = "9876543211"
-name = "GRCh38"
-target = "eu"
-interval = "auto"
-
-[[store]]
-reference_store_id = "1234567890"
-
-[[store]]
-reference_store_id = "1234567890"
-name = "shared references"
-created_within = "1h"
-remove_after = "1m"
-target = "eu"
-interval = "5s"
-"#;
+const FULL: &str = include_str!("full.toml");
 
 #[test]
 fn the_effective_configuration_can_be_loaded_and_hides_secrets() {
@@ -276,7 +254,7 @@ fn the_examples_in_the_shipped_file_are_valid_and_cover_every_key() {
     let example = |line: &'static str| line.strip_prefix("# ").filter(|line| is_key(line)).unwrap_or(line);
     let text: Vec<&str> = SHIPPED.lines().map(example).collect();
     let config = good(&text.join("\n"));
-    assert_eq!((config.targets.len(), config.watch_list.jobs.len()), (2, 1));
+    assert_eq!((config.targets.len(), config.watch_list.jobs.len()), (2, 2));
     let store = config.watch_list.stores.first_key_value().expect("a store");
     assert_eq!(*store.1, StoreEntry::new("shared references".into(), config.poll.policy()));
 

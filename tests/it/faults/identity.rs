@@ -123,7 +123,8 @@ fn fault_036_a_denied_store_slows_only_its_own_jobs() {
     assert_eq!(get(address, "/-/ready").0, 200);
     let log = daemon.stderr();
     assert!(
-        log.contains("access denied to every job of this store") && log.contains("omics:GetReferenceImportJob"),
+        log.contains("access denied to every job of this kind in this store")
+            && log.contains("omics:GetReferenceImportJob"),
         "{log}"
     );
 }

@@ -22,9 +22,9 @@ async fn the_api_shows_which_stores_are_listed_and_which_cannot_be() {
     server.shared.publish_store(never);
     server.shared.publish_store(store_view(STORE, None));
     let expected = serde_json::json!([
-        {"watch": "store 1234567890", "target": "default", "store_id": STORE,
+        {"watch": "store 1234567890", "target": "default", "kind": "reference_import", "store_id": STORE,
          "last_listed_at": "2026-03-01T08:06:00.000Z", "error": null},
-        {"watch": "store 1234567890", "target": "other", "store_id": STORE,
+        {"watch": "store 1234567890", "target": "other", "kind": "reference_import", "store_id": STORE,
          "last_listed_at": null, "error": "denied"},
     ]);
     assert_eq!(server.get("/api/v1/stores").await.json(), expected);
