@@ -86,6 +86,8 @@ pub struct TargetConfig {
     pub external_id: Option<Secret>,
     pub endpoint_url: Option<String>,
     pub quota: Quota,
+    /// The quotas of operations that differ from `quota`.
+    pub operation_quotas: BTreeMap<Operation, Quota>,
     /// The timeout of one request: credentials, connect, headers and body.
     pub timeout: Duration,
     /// The delay between attempts while all requests of this target fail.
@@ -100,8 +102,8 @@ impl TargetConfig {
 
     /// The quota of an operation.
     #[must_use]
-    pub fn quota_of(&self, _operation: Operation) -> Quota {
-        self.quota
+    pub fn quota_of(&self, operation: Operation) -> Quota {
+        self.operation_quotas.get(&operation).copied().unwrap_or(self.quota)
     }
 
     /// A target whose region and credentials the AWS SDK determines.
@@ -115,6 +117,7 @@ impl TargetConfig {
             external_id: None,
             endpoint_url: None,
             quota: Quota::default(),
+            operation_quotas: BTreeMap::new(),
             timeout: Duration::from_secs(20),
             backoff: PollConfig::default().backoff,
             simulated: false,

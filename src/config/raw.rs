@@ -15,8 +15,9 @@ use super::values::{
     MinInterval, Name, Password, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId,
     TargetName, Timeout, UserName,
 };
+use crate::core::failure::Operation;
 use crate::core::job::StoreId as StoreIdValue;
-use crate::core::kind::StoreType;
+use crate::core::kind::{JobKind, StoreType};
 
 tables! {
     RootTable, "the top level of the main file" requires [] {
@@ -66,6 +67,29 @@ tables! {
         /// The account's quota for the region. AWS's default is 5. Service Quotas shows yours.
         requests_per_second: RequestsPerSecond,
         /// The fraction of the quota that refwatch may use. The rest is for other callers of the account.
+        share: Share,
+        /// The quota of this operation, if it differs.
+        GetReferenceImportJob: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        ListReferenceImportJobs: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        GetReadSetImportJob: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        ListReadSetImportJobs: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        GetReadSetExportJob: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        ListReadSetExportJobs: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        GetReadSetActivationJob: Nested<OperationQuota>,
+        /// The quota of this operation, if it differs.
+        ListReadSetActivationJobs: Nested<OperationQuota>,
+    }
+
+    OperationQuota, "[quota.OPERATION] or [target.NAME.quota.OPERATION]" requires [] {
+        /// The account's quota for this operation in the region.
+        requests_per_second: RequestsPerSecond,
+        /// The fraction of this quota that refwatch may use.
         share: Share,
     }
 
@@ -160,6 +184,23 @@ tables! {
         target: TargetName,
         /// The interval of the store's jobs. It overrides `interval` in `[poll]`.
         interval: Interval,
+    }
+}
+
+impl Quota {
+    /// The tables of single operations.
+    pub(super) fn operations(self) -> [(Operation, OperationQuota); 8] {
+        use JobKind::{ReadSetActivation, ReadSetExport, ReadSetImport, ReferenceImport};
+        [
+            (Operation::Get(ReferenceImport), self.GetReferenceImportJob),
+            (Operation::List(ReferenceImport), self.ListReferenceImportJobs),
+            (Operation::Get(ReadSetImport), self.GetReadSetImportJob),
+            (Operation::List(ReadSetImport), self.ListReadSetImportJobs),
+            (Operation::Get(ReadSetExport), self.GetReadSetExportJob),
+            (Operation::List(ReadSetExport), self.ListReadSetExportJobs),
+            (Operation::Get(ReadSetActivation), self.GetReadSetActivationJob),
+            (Operation::List(ReadSetActivation), self.ListReadSetActivationJobs),
+        ]
     }
 }
 

@@ -38,6 +38,7 @@ macro_rules! tables {
     })*) => {
         $(
             #[derive(Debug, Default)]
+            #[allow(non_snake_case, reason = "keys may be names of AWS")]
             pub(super) struct $name {
                 $($(#[doc = $doc])* pub $key: <$field as Field>::Parsed,)*
             }

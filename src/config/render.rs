@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::duration_text::DurationText;
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
-use super::{Config, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
+use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::job::{TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
@@ -87,16 +87,28 @@ fn poll_table(poll: &PollConfig, timeout: Option<Value>) -> Value {
 }
 
 fn target_table(target: &TargetConfig) -> Value {
-    let TargetConfig { name: _, region, profile, role_arn, external_id, endpoint_url, quota, .. } = target;
+    let TargetConfig { name: _, region, profile, role_arn, external_id, endpoint_url, quota, operation_quotas, .. } =
+        target;
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
-    let quota = [("requests_per_second", Some(quota.requests_per_second.into())), ("share", Some(quota.share.into()))];
+    let quota_keys = |quota: &Quota| {
+        present_keys([
+            ("requests_per_second", Some(quota.requests_per_second.into())),
+            ("share", Some(quota.share.into())),
+        ])
+    };
+    let mut quota = quota_keys(quota);
+    quota.extend(
+        operation_quotas
+            .iter()
+            .map(|(operation, quota)| (operation.as_str().to_owned(), Value::Table(quota_keys(quota)))),
+    );
     table([
         ("region", text(region)),
         ("profile", text(profile)),
         ("role_arn", text(role_arn)),
         ("external_id", external_id.as_ref().map(|_| HIDDEN.into())),
         ("endpoint_url", text(endpoint_url)),
-        ("quota", Some(table(quota))),
+        ("quota", Some(Value::Table(quota))),
     ])
 }
 

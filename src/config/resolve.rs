@@ -13,9 +13,9 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::{Http, Job, Log, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target};
+use super::raw::{Http, Job, Log, OperationQuota, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target};
 use super::watch_list::{JobEntry, StoreEntry};
-use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
+use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
 use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
@@ -38,7 +38,7 @@ pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
     set_http(&mut config.http, take(&mut main.root.http), base);
     set_log(&mut config.log, take(&mut main.root.log), base);
     let mut target = TargetConfig { backoff: config.poll.backoff, ..TargetConfig::new(TargetConfig::DEFAULT) };
-    set_quota(&mut target.quota, take(&mut main.root.quota));
+    set_quotas(&mut target, take(&mut main.root.quota));
     set(&mut target.timeout, timeout);
     config.targets.insert(target.name.clone(), target);
     config
@@ -96,9 +96,19 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
     set(&mut poll.use_list, raw.use_list);
 }
 
-fn set_quota(quota: &mut Quota, raw: RawQuota) {
-    set(&mut quota.requests_per_second, raw.requests_per_second);
-    set(&mut quota.share, raw.share);
+/// The target's `quota` also overrides the `[quota.OPERATION]` tables of the main file.
+fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
+    for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
+        set(&mut quota.requests_per_second, raw.requests_per_second.clone());
+        set(&mut quota.share, raw.share.clone());
+    }
+    for (operation, OperationQuota { requests_per_second, share }) in raw.operations() {
+        if requests_per_second.is_some() || share.is_some() {
+            let quota = target.operation_quotas.entry(operation).or_insert(target.quota);
+            set(&mut quota.requests_per_second, requests_per_second);
+            set(&mut quota.share, share);
+        }
+    }
 }
 
 fn set_http(http: &mut HttpConfig, raw: Http, base: &Path) {
@@ -134,7 +144,7 @@ fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<s
         endpoint_url: value(raw.endpoint_url),
         ..default.clone()
     };
-    set_quota(&mut target.quota, raw.quota);
+    set_quotas(&mut target, raw.quota);
     (Arc::clone(&target.name), target)
 }
 
