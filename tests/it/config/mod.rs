@@ -222,8 +222,9 @@ fn a_full_file_is_loaded_as_written() {
     assert_eq!((eu.quota.requests_per_second, eu.quota.share), (10.0, 0.5));
     // The target's quota overrides that of the operation for all targets.
     let quota = |target: &str, kind| config.targets[target].quota_of(Operation::Get(kind)).requests_per_second;
-    assert_eq!([quota("default", JobKind::ReadSetImport), quota("eu", JobKind::ReadSetImport)], [20.0, 10.0]);
-    assert_eq!([quota("default", JobKind::ReadSetExport)], [5.0]);
+    let import = JobKind::ReadSetImport;
+    let quotas = (quota("default", import), quota("eu", import), quota("default", JobKind::ReadSetExport));
+    assert_eq!(quotas, (20.0, 10.0, 5.0));
     assert_eq!((eu.timeout, eu.region.as_deref()), (Duration::from_secs(10), Some("us-gov-west-1")));
     assert!(config.targets["default"].quota.configured_rate() - 2.5 < 1e-9);
     assert_eq!(config.log.level, tracing::Level::WARN);
