@@ -1,9 +1,11 @@
 //! Compares the documents with the program: `docs/operation.md` lists every logged warning and error, `docs/configuration.md` every
-//! key.
+//! key, and the policies in `config/iam/` allow exactly the operations of each kind.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use refwatch::core::kind::{JobKind, StoreType};
 
 /// The events of all warnings and errors in a source.
 fn warning_events(source: &str) -> impl Iterator<Item = &str> {
@@ -95,4 +97,61 @@ fn the_examples_of_the_configuration_guide_are_valid() {
             panic!("{example}\n{problems}");
         }
     }
+}
+
+/// The IAM actions that the daemon needs for a kind.
+fn actions(kind: JobKind) -> BTreeSet<String> {
+    let info = kind.info();
+    [info.get_operation, info.list_operation].map(|operation| format!("omics:{operation}")).into()
+}
+
+/// The type of an IAM resource and the parameter with the store's id.
+fn iam_store(store: StoreType) -> &'static str {
+    match store {
+        StoreType::Reference => "referenceStore/${ReferenceStoreId}",
+        StoreType::Sequence => "sequenceStore/${SequenceStoreId}",
+    }
+}
+
+#[test]
+fn the_policy_of_each_kind_allows_its_two_operations_on_one_store() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/iam");
+    let entries = fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let policies = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    assert_eq!(policies.count(), JobKind::ALL.len());
+    for kind in JobKind::ALL {
+        let text = fs::read_to_string(directory.join(format!("{kind}.json"))).expect("a policy");
+        let policy: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let [statement] = policy["Statement"].as_array().expect("statements").as_slice() else {
+            panic!("{kind}: {policy}");
+        };
+        let allowed = statement["Action"].as_array().expect("actions").iter();
+        let allowed: Vec<&str> = allowed.map(|action| action.as_str().expect("an action")).collect();
+        assert_eq!(allowed.len(), 2, "{kind}: {allowed:?}");
+        assert_eq!(allowed.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), actions(kind), "{kind}");
+        assert_eq!(statement["Effect"], "Allow", "{kind}");
+        let resource = format!("arn:${{Partition}}:omics:${{Region}}:${{Account}}:{}", iam_store(kind.info().store));
+        assert_eq!(statement["Resource"], resource, "{kind}");
+    }
+}
+
+#[test]
+fn the_cloudformation_template_allows_the_operations_of_all_kinds_on_their_stores() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/iam/cloudformation.yaml");
+    let template = fs::read_to_string(path).expect("the template");
+    // The trust policy has its action on the same line.
+    let mut statements = BTreeSet::new();
+    for statement in template.split(" Action:\n").skip(1) {
+        let (allowed, rest) = statement.split_once(" Resource: ").expect("a resource");
+        let allowed: BTreeSet<String> =
+            allowed.lines().filter_map(|line| line.trim().strip_prefix("- ")).map(str::to_owned).collect();
+        statements.insert((rest.lines().next().unwrap_or_default().to_owned(), allowed));
+    }
+    let expected = [StoreType::Reference, StoreType::Sequence].map(|store| {
+        let arn = "!Sub arn:${AWS::Partition}:omics:${AWS::Region}:${AWS::AccountId}";
+        (format!("{arn}:{}", iam_store(store)), JobKind::of_store(store).flat_map(actions).collect())
+    });
+    assert_eq!(statements, BTreeSet::from(expected));
+    let trust = template.lines().filter_map(|line| line.trim().strip_prefix("Action: "));
+    assert!(trust.eq(["sts:AssumeRole"; 2]), "only the trust policy has an action on one line");
 }
