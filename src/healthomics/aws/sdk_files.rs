@@ -36,11 +36,24 @@ static CHECKS: Semaphore = Semaphore::const_new(1);
 /// # Errors
 /// A path is something else than a regular file, or its file system does not respond.
 pub(super) async fn check() -> Result<(), TargetError> {
+    let check_file = |(variable, default)| path(variable, default).map_or(Ok(()), |path| check_file(&path, variable));
+    on_blocking_thread(move || FILES.into_iter().try_for_each(check_file)).await
+}
+
+/// Checks a file that a profile names.
+///
+/// # Errors
+/// As for [`check`].
+pub(super) async fn check_token_file(path: PathBuf) -> Result<(), TargetError> {
+    on_blocking_thread(move || check_file(&path, "web_identity_token_file of the profile")).await
+}
+
+async fn on_blocking_thread(check: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), TargetError> {
     let check = async {
         let permit = CHECKS.acquire().await;
         let check = spawn_blocking(move || {
             let _permit = permit;
-            FILES.into_iter().try_for_each(|(variable, default)| check_file(variable, default))
+            check()
         });
         check.await.unwrap_or_else(|panic| Err(panic.to_string())).map_err(TargetError::Invalid)
     };
@@ -51,11 +64,14 @@ pub(super) async fn check() -> Result<(), TargetError> {
     tokio::time::timeout(TIMEOUT, check).await.map_err(timed_out)?
 }
 
-fn check_file(variable: &str, default: Option<&str>) -> Result<(), String> {
-    let Some(path) = path(variable, default).filter(|path| path != Path::new(NO_FILE)) else { return Ok(()) };
-    match files::read(&path, READ_BYTES_MAX) {
+/// `setting` names the file.
+fn check_file(path: &Path, setting: &str) -> Result<(), String> {
+    if path == Path::new(NO_FILE) {
+        return Ok(());
+    }
+    match files::read(path, READ_BYTES_MAX) {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            Err(format!("{} ({variable}): {error}", path.display()))
+            Err(format!("{} ({setting}): {error}", path.display()))
         }
         Ok(_) | Err(_) => Ok(()),
     }

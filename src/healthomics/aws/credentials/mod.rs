@@ -8,6 +8,7 @@ mod failure;
 mod process;
 mod profiles;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ struct TargetProvider {
 struct Source {
     name: SourceName,
     provider: SharedCredentialsProvider,
+    /// The file that the SDK reads with a blocking call.
+    token_file: Option<PathBuf>,
 }
 
 impl CredentialFetcher {
@@ -129,8 +132,8 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
         Ok(Some(ProfileSource { base: Base::Keys { profile, keys }, roles })) => {
             (Source::new(format!("profile \"{profile}\""), keys), roles)
         }
-        Ok(Some(ProfileSource { base: Base::Sdk { profile, name }, roles })) => {
-            (Source { name, provider: profile_provider(&profile, sdk) }, roles)
+        Ok(Some(ProfileSource { base: Base::Sdk { profile, name, token_file }, roles })) => {
+            (Source { name, provider: profile_provider(&profile, sdk), token_file }, roles)
         }
         Ok(None) => (sdk_source(config, sdk), Vec::new()),
         Err(problem) => {
@@ -153,11 +156,12 @@ fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
         (None, Some(provider)) => {
             let role_arn = std::env::var("AWS_ROLE_ARN").ok();
             let name = SourceName { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
-            Source { name, provider }
+            Source { name, provider, token_file: None }
         }
         (profile, _) => {
             let profile = profile.as_deref().unwrap_or("default");
-            Source { name: SourceName::new(format!("profile \"{profile}\"")), provider: profile_provider(profile, sdk) }
+            let name = SourceName::new(format!("profile \"{profile}\""));
+            Source { name, provider: profile_provider(profile, sdk), token_file: None }
         }
     }
 }
@@ -186,15 +190,23 @@ async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
     if let Some(external_id) = role.external_id {
         assumed = assumed.external_id(external_id.expose());
     }
-    Source { name, provider: SharedCredentialsProvider::new(assumed.build_from_provider(source).await) }
+    let provider = SharedCredentialsProvider::new(assumed.build_from_provider(source).await);
+    Source { name, provider, token_file: None }
 }
 
 impl Source {
     fn new(name: String, provider: impl ProvideCredentials + 'static) -> Self {
-        Self { name: SourceName::new(name), provider: SharedCredentialsProvider::new(provider) }
+        let provider = SharedCredentialsProvider::new(provider);
+        Self { name: SourceName::new(name), provider, token_file: None }
     }
 
     async fn fetch(&self) -> Result<Credentials, SourceFailure> {
+        if let Some(path) = self.token_file.clone() {
+            let unusable = |error: TargetError| {
+                SourceFailure::new(SourceCause::Misconfigured, &self.name.name, &error.to_string())
+            };
+            sdk_files::check_token_file(path).await.map_err(unusable)?;
+        }
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.name, &error))?;
         self.trimmed(&credentials)
     }

@@ -2,6 +2,8 @@
 //!
 //! The rules are the SDK's. The SDK does not run credential processes here: `process` does, also for the source of a role.
 
+use std::path::PathBuf;
+
 use aws_config::profile::{Profile, ProfileSet};
 use aws_credential_types::Credentials;
 use aws_types::os_shim_internal::{Env, Fs};
@@ -29,6 +31,7 @@ pub(super) enum Base {
     Sdk {
         profile: String,
         name: SourceName,
+        token_file: Option<PathBuf>,
     },
 }
 
@@ -101,7 +104,8 @@ fn base(profile: &Profile) -> Option<Base> {
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
     let is_source = is_sso || is_role || has(&HANDLED_BY_SDK) || has(&KEYS);
-    is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), name })
+    let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
+    is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), name, token_file })
 }
 
 fn role(profile: &Profile) -> Option<Role> {

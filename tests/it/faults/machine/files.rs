@@ -192,6 +192,31 @@ fn fault_132_a_fifo_among_the_files_of_the_aws_sdk_is_named_and_blocks_nothing()
 }
 
 #[test]
+fn fault_132_a_fifo_as_the_token_file_of_a_profile_fails_polls_and_blocks_nothing() {
+    let workspace = Workspace::new();
+    let service = Service::new(|request| job(request, &json!({})));
+    let fifo = workspace.path("fifo");
+    make_fifo(&fifo);
+    let role = "role_arn = arn:aws:iam::123456789012:role/lab";
+    let profile = format!("[profile lab]\n{role}\nweb_identity_token_file = {}\n", fifo.display());
+    let profiles = workspace.write("aws", &profile);
+    let config = config(&[("default", service.address, "profile = \"lab\"")], &[("default", STORE, JOB)]);
+    let config = workspace.write("refwatch.toml", &config);
+    let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    command.env("AWS_CONFIG_FILE", &profiles);
+    let mut daemon = workspace.spawn(command);
+    let address = daemon.address();
+    eventually("the failure", || {
+        let (status, body) = get(address, "/-/ready");
+        let expected = format!("{} (web_identity_token_file of the profile): not a regular file", fifo.display());
+        (status == 503 && body.contains(&expected)).then_some(())
+    });
+    assert_eq!(get(address, "/-/healthy").0, 200);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+}
+
+#[test]
 fn fault_132_a_start_ends_if_the_file_system_of_the_aws_files_does_not_respond() {
     let (workspace, config) = idle();
     let entry = format!("[[job]]\nreference_store_id = \"{STORE}\"\nid = \"{JOB}\"\n");
