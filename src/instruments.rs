@@ -25,6 +25,10 @@ const QUOTA_WAIT_BUCKETS: &[f64] = &[0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
 /// Seconds, from the shortest delay with listings to an outage of one hour.
 const DETECTION_DELAY_BUCKETS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 
+/// Seconds, from 1 minute to 4 days.
+const JOB_DURATION_BUCKETS: &[f64] =
+    &[60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0, 43_200.0, 86_400.0, 172_800.0, 345_600.0];
+
 const LABELS: [&str; 2] = ["target", "operation"];
 
 const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
@@ -45,6 +49,7 @@ pub struct Instruments {
     pub task_restarts: IntCounter,
     /// From AWS's `completionTime` of a job to the commit of its end.
     pub detection_delay: Histogram,
+    job_duration: HistogramVec,
     pub log_lines_dropped: IntCounter,
     http_requests: IntCounterVec,
     pub listed_jobs_skipped: IntCounter,
@@ -106,11 +111,17 @@ impl Instruments {
         let gauges = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &LABELS));
         let options =
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let histograms = |options: HistogramOpts| register(&registry, HistogramVec::new(options, &LABELS));
+        let histograms =
+            |options: HistogramOpts, labels: &[&str]| register(&registry, HistogramVec::new(options, labels));
         let detection_delay = options(
             "refwatch_detection_delay_seconds",
             "Time from a job's completion, by AWS's clock, to the commit of its end.",
             DETECTION_DELAY_BUCKETS,
+        );
+        let job_duration = options(
+            "refwatch_job_duration_seconds",
+            "Time from a job's creation to its completion, by AWS's clock.",
+            JOB_DURATION_BUCKETS,
         );
         let request_duration = options(
             "refwatch_api_request_duration_seconds",
@@ -142,6 +153,7 @@ impl Instruments {
             )?,
             task_restarts: counter("refwatch_task_restarts_total", "Tasks restarted after an internal error.")?,
             detection_delay: register(&registry, Histogram::with_opts(detection_delay))?,
+            job_duration: histograms(job_duration, &["kind", "status"])?,
             log_lines_dropped: counter("refwatch_log_lines_dropped_total", "Log lines that could not be written.")?,
             http_requests: counters(
                 "refwatch_http_requests_total",
@@ -176,8 +188,8 @@ impl Instruments {
                 "Failed requests to AWS HealthOmics.",
                 &FAILURE_LABELS,
             )?,
-            api_request_duration: histograms(request_duration)?,
-            quota_wait: histograms(quota_wait)?,
+            api_request_duration: histograms(request_duration, &LABELS)?,
+            quota_wait: histograms(quota_wait, &LABELS)?,
             quota_allowed: gauges("refwatch_quota_allowed_requests_per_second", "The present request rate.")?,
             quota_configured: gauges("refwatch_quota_configured_requests_per_second", "The configured request rate.")?,
             registry: registry.clone(),
@@ -211,7 +223,12 @@ impl Instruments {
         self.transitions.with_label_values(&[target, kind.as_str(), to.label()]).inc();
     }
 
-    /// Creates the instruments of one operation on one target, and the transition counters of its kind. All their series exist from now on.
+    pub fn observe_job_duration(&self, kind: JobKind, status: &JobStatus, duration: Duration) {
+        self.job_duration.with_label_values(&[kind.as_str(), status.label()]).observe(duration.as_secs_f64());
+    }
+
+    /// Creates the instruments of one operation on one target, and those of its kind: transitions and durations of jobs. All their series
+    /// exist from now on.
     #[must_use]
     pub fn operation(&self, target: &str, operation: Operation) -> OperationInstruments {
         let labels = [target, operation.as_str()];
@@ -227,6 +244,9 @@ impl Instruments {
         };
         for to in JobStatus::labels() {
             drop(self.transitions.with_label_values(&[target, operation.kind().as_str(), to]));
+        }
+        for end in JobStatus::DOCUMENTED.iter().filter(|status| status.is_terminal()) {
+            drop(self.job_duration.with_label_values(&[operation.kind().as_str(), end.label()]));
         }
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         operations.insert(labels.map(str::to_owned).into(), instruments.clone());

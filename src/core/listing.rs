@@ -317,6 +317,7 @@ mod tests {
             since: at(0),
             last_seen: at(0),
             vanished_at,
+            has_ended: false,
         };
         assert!(listings_replace_polls(None, at(0)) && listings_replace_polls(Some(&state(24, None)), at(0)));
         assert!(!listings_replace_polls(Some(&state(25, None)), at(0)), "old");

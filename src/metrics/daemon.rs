@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::exposition::{Exposition, labels};
 use super::{number, seconds};
 use crate::core::job::JobStatus;
+use crate::core::kind::JobKind;
 use crate::state::{DaemonStatus, StoreStatus, WatchState, WatchStatus};
 
 pub(super) fn write(
@@ -16,11 +17,10 @@ pub(super) fn write(
 ) {
     let states = watches.iter().map(|watch| watch.state.label());
     exposition.family("refwatch_watches", "Watches by state.", count_by("state", WatchState::LABELS, states));
-    let statuses = watches.iter().filter_map(|watch| Some(watch.known.as_ref()?.status.label()));
     exposition.family(
         "refwatch_jobs",
-        "Watched jobs by last known status. Jobs without a successful poll are not counted.",
-        count_by("status", JobStatus::labels(), statuses),
+        "Watched jobs by kind and last known status. Jobs without a successful poll are not counted.",
+        count_jobs(watches, stores),
     );
     let targets: BTreeSet<_> =
         watches.iter().map(|watch| &watch.id.target).chain(stores.iter().map(|store| &store.id.target)).collect();
@@ -66,6 +66,22 @@ fn store_labels(store: &StoreStatus) -> String {
         ("kind", store.id.kind.as_str()),
         ("store_id", store.id.store.as_str()),
     ])
+}
+
+/// One series for each status of each kind that a job or a store is watched for.
+fn count_jobs(watches: &[Arc<WatchStatus>], stores: &[Arc<StoreStatus>]) -> Vec<(String, f64)> {
+    let kinds = watches.iter().map(|watch| watch.id.key.kind).chain(stores.iter().map(|store| store.id.kind));
+    let mut counts: BTreeMap<(JobKind, &str), u64> =
+        kinds.flat_map(|kind| JobStatus::labels().map(move |status| ((kind, status), 0))).collect();
+    for watch in watches {
+        if let Some(known) = &watch.known {
+            *counts.entry((watch.id.key.kind, known.status.label())).or_default() += 1;
+        }
+    }
+    let series = |((kind, status), count): ((JobKind, &str), u64)| {
+        (labels(&[("kind", kind.as_str()), ("status", status)]), number(count))
+    };
+    counts.into_iter().map(series).collect()
 }
 
 /// One series for each of `values`: the number of `items` with this value.

@@ -54,7 +54,8 @@ FAMILIES = {
         process_open_fds process_max_fds process_resident_memory_bytes process_virtual_memory_bytes process_start_time_seconds
         process_threads""",
     "histogram": """
-        refwatch_api_request_duration_seconds refwatch_quota_wait_seconds refwatch_detection_delay_seconds""",
+        refwatch_api_request_duration_seconds refwatch_quota_wait_seconds refwatch_detection_delay_seconds
+        refwatch_job_duration_seconds""",
 }
 
 # Queries without a result in normal operation.

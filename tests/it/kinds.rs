@@ -62,6 +62,14 @@ fn jobs_of_every_kind_are_watched_to_their_end_and_shown_by_kind() {
                 saved(address).iter().filter(|(key, _)| key[0] == kind).map(|(_, all)| all.len()).sum::<usize>();
             let transitions = metric_sum(address, "refwatch_transitions_total", &label);
             assert_eq!(transitions.to_string(), count.to_string(), "{kind}");
+            let jobs = ends.keys().filter(of_kind).count().to_string();
+            assert_eq!(metric_sum(address, "refwatch_jobs", &label).to_string(), jobs, "{kind}");
+            eventually("the duration of every job", || {
+                let durations = metric_sum(address, "refwatch_job_duration_seconds_count", &label);
+                (durations.to_string() == jobs).then_some(())
+            });
+            let seconds = metric_sum(address, "refwatch_job_duration_seconds_sum", &label);
+            assert!(seconds > 0.0 && seconds < 600.0, "{kind}: {seconds}");
         }
     }
 }
@@ -84,7 +92,9 @@ fn a_listing_that_is_denied_for_one_kind_leaves_the_other_kinds_alone() {
         let listed = || metric(address, "refwatch_store_last_listed_timestamp_seconds", &[&format!("kind=\"{kind}\"")]);
         eventually("a listing", listed);
         assert_eq!(up(kind), Some(1.0), "{kind}");
+        assert_eq!(metric(address, "refwatch_jobs", &[&format!("kind=\"{kind}\"")]), Some(0.0), "{kind}");
     }
+    assert_eq!(metric(address, "refwatch_jobs", &["kind=\"reference_import\""]), None, "not watched");
     let page = get(address, "/").1;
     assert!(page.contains("New read_set_export jobs of the store runs (1234567890) cannot be discovered"), "{page}");
 }

@@ -44,6 +44,8 @@ pub struct JobState {
     pub last_seen: Timestamp,
     /// When the service first returned 404 for the job. `None` once it returns the job again.
     pub vanished_at: Option<Timestamp>,
+    /// True from the first terminal status on, also after the job was reopened.
+    pub has_ended: bool,
 }
 
 impl JobState {
@@ -225,6 +227,7 @@ impl JobTracker {
                 Some(transition(Some(state.status.clone()), &snapshot, observed_at, not_before, anomaly));
             state.since = observed_at;
         }
+        state.has_ended |= snapshot.status.is_terminal();
         state.last_seen = observed_at;
         state.created_at = snapshot.created_at.or(state.created_at);
         state.completed_at = snapshot.completed_at;
@@ -242,6 +245,7 @@ impl JobTracker {
             details: Vec::new(),
         };
         let state = JobState {
+            has_ended: snapshot.status.is_terminal(),
             status: snapshot.status,
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,

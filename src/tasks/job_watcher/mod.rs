@@ -180,9 +180,14 @@ impl JobWatcher {
         if let Some(transition) = &change.transition {
             self.context.instruments.count_transition(&self.view.id.target, self.view.id.key.kind, &transition.to);
         }
+        // The view still has the state before this poll.
+        let ended_before = self.view.known.as_ref().is_some_and(|known| known.has_ended);
         // First the view: subscribers of transitions read it.
         self.publish_view_and_report(at);
         if let Some(transition) = change.transition {
+            if transition.to.is_terminal() {
+                self.observe_end(&transition, ended_before);
+            }
             self.publish_transition(transition);
         }
     }
@@ -224,6 +229,27 @@ impl JobWatcher {
         self.context.shared.publish(self.view.clone());
     }
 
+    /// Observes the detection delay and the duration of an ended job. Negative times are not observed.
+    fn observe_end(&self, transition: &Transition, ended_before: bool) {
+        let (instruments, Some(completed_at)) = (&self.context.instruments, transition.completed_at) else {
+            return;
+        };
+        // A first observation has no detection delay: the job may have ended long before.
+        if transition.from.is_some()
+            && let Ok(delay) = Duration::try_from(self.context.clock.now().wall.duration_since(completed_at))
+        {
+            instruments.detection_delay.observe(delay.as_secs_f64());
+        }
+        // The duration of a job is observed at its first end, also if that is the first observation: both times are AWS's. A later
+        // end of a reopened job is not observed. `ended_before` comes from the database, so a restart observes nothing again.
+        let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
+        if let (false, Some(created_at)) = (ended_before, created_at)
+            && let Ok(duration) = Duration::try_from(completed_at.duration_since(created_at))
+        {
+            instruments.observe_job_duration(self.view.id.key.kind, &transition.to, duration);
+        }
+    }
+
     fn publish_transition(&self, transition: Transition) {
         let WatchStatus { name, id, .. } = &self.view;
         let WatchId { target, key } = &**id;
@@ -248,12 +274,6 @@ impl JobWatcher {
             anomaly = anomaly.map(Anomaly::as_str),
             "{title}: {}{to}", from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         );
-        // A first observation has no detection delay: the job may have ended long before.
-        if let (Some(_), true, Some(completed_at)) = (from, to.is_terminal(), completed_at)
-            && let Ok(delay) = Duration::try_from(self.context.clock.now().wall.duration_since(*completed_at))
-        {
-            self.context.instruments.detection_delay.observe(delay.as_secs_f64());
-        }
         self.context.shared.broadcast(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
     }
 }

@@ -134,6 +134,11 @@ fn responses_after_an_end(listed: &'static str, later: [Value; 3], expected: &[&
             .filter(|rows| rows.len() >= expected.len() && finished() == Some(1.0))
     });
     assert_eq!(rows.iter().map(describe).collect::<Vec<_>>(), expected, "{}", daemon.stderr());
+    let logged = || (daemon.stderr().matches("event=\"transition\"").count() == expected.len()).then_some(());
+    eventually("the log", logged);
+    // Only the first end, which is also the first observation, has a duration.
+    let durations = |status| metric(address, "refwatch_job_duration_seconds_count", &[status]);
+    assert_eq!((durations("\"FAILED\""), durations("\"COMPLETED\"")), (Some(1.0), Some(0.0)));
 }
 
 #[test]

@@ -26,7 +26,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_job_last_successful_poll_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
     ("refwatch_job_next_poll_timestamp_seconds", "gauge", "job_id,kind,store_id,target,watch"),
     ("refwatch_watches", "gauge", "state"),
-    ("refwatch_jobs", "gauge", "status"),
+    ("refwatch_jobs", "gauge", "kind,status"),
     ("refwatch_target_up", "gauge", "target"),
     ("refwatch_store_up", "gauge", "kind,store_id,target,watch"),
     ("refwatch_store_last_listed_timestamp_seconds", "gauge", "kind,store_id,target,watch"),
@@ -36,6 +36,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_quota_allowed_requests_per_second", "gauge", "operation,target"),
     ("refwatch_quota_configured_requests_per_second", "gauge", "operation,target"),
     ("refwatch_quota_wait_seconds", "histogram", "operation,target"),
+    ("refwatch_job_duration_seconds", "histogram", "kind,status"),
     ("refwatch_detection_delay_seconds", "histogram", ""),
     ("refwatch_database_commits_total", "counter", ""),
     ("refwatch_database_failures_total", "counter", ""),
@@ -161,6 +162,28 @@ async fn the_metrics_are_the_documented_ones() {
         text.contains("\nrefwatch_target_up{target=\"default\"} 0\n") && text.contains("\nrefwatch_database_up 0\n")
     );
     assert!(text.contains("\nrefwatch_config_last_reload_successful 0\n"));
+}
+
+#[tokio::test]
+async fn jobs_are_counted_by_kind_and_only_watched_kinds_have_series() {
+    let server = Server::start().await;
+    server.shared.publish(view("2222222222", JobStatus::Completed));
+    let mut export = view("2222222222", JobStatus::Completed);
+    let key = JobKey { kind: JobKind::ReadSetExport, ..export.id.key.clone() };
+    export.id = WatchId { key, ..WatchId::clone(&export.id) }.into();
+    server.shared.publish(export);
+    let mut store = store_view("1234567891", None);
+    store.id.kind = JobKind::ReadSetImport;
+    server.shared.publish_store(store);
+    let text = server.get("/metrics").await.body;
+    let mut counts: BTreeMap<_, Vec<f64>> = BTreeMap::new();
+    for (_, labels, count) in series(&text).into_iter().filter(|(name, ..)| name == "refwatch_jobs") {
+        counts.entry((labels["kind"].clone(), labels["status"] == "COMPLETED")).or_default().push(count);
+    }
+    let expected = [("read_set_export", 1.0), ("read_set_import", 0.0), ("reference_import", 1.0)]
+        .into_iter()
+        .flat_map(|(kind, completed)| [((kind.into(), false), vec![0.0; 7]), ((kind.into(), true), vec![completed])]);
+    assert_eq!(counts, expected.collect());
 }
 
 #[tokio::test]
@@ -311,8 +334,8 @@ async fn fault_107_concurrent_scrapes_share_one_rendering() {
         streams.push(send_scrape(&server, if scrape % 2 == 0 { "" } else { PROMETHEUS }).await);
     }
     let mut moments = BTreeSet::new();
-    for stream in streams {
-        let (_, text) = read_response(stream).await;
+    // Read at the same time: a client that does not read for long is disconnected.
+    for (_, text) in join_all(streams.into_iter().map(read_response)).await {
         let line = text.lines().find(|line| line.starts_with("refwatch_config_last_reload_success_timestamp_seconds "));
         moments.insert(line.unwrap().to_owned());
     }
