@@ -1,4 +1,4 @@
-//! refwatch: a daemon that watches AWS HealthOmics reference import jobs until they end.
+//! refwatch: a daemon that watches AWS HealthOmics import, export and activation jobs until they end.
 //!
 //! ARCHITECTURE.md explains the terms, the data flow and the decisions. Read the modules in this order:
 //!

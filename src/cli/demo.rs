@@ -20,15 +20,15 @@ use crate::core::time::Monotonic;
 use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
-use crate::simulator::{Options, Simulator};
+use crate::simulator::{Kind, Options, Simulator};
 use crate::state::{SharedState, TransitionEvent, WatchState, WatchStatus};
 
-/// The mean duration of a simulated job. Real imports take minutes, too long for a demo.
+/// The mean duration of a simulated job. Real jobs take minutes, too long for a demo.
 const MEAN_DURATION: Duration = Duration::from_secs(16);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The number of import jobs
+    /// The number of jobs; the four kinds in turn
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     jobs: u32,
     /// End after this many seconds, once all jobs have ended; 0 runs until Ctrl-C
@@ -43,7 +43,7 @@ pub struct Args {
 /// Returns an error if the simulator or the daemon cannot start, or if the daemon fails.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
-    let options = Options { jobs: args.jobs, mean: MEAN_DURATION, ..Options::default() };
+    let options = Options { jobs: args.jobs, kinds: Kind::ALL.to_vec(), mean: MEAN_DURATION, ..Options::default() };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
     let directory = DemoDirectory::create().map_err(Failure::running)?;
@@ -60,9 +60,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     })?;
     let page = daemon.address();
     print(format_args!(
-        "{jobs} import jobs on a simulated HealthOmics at http://{endpoint}\n\n  \
+        "{jobs} on a simulated HealthOmics at http://{endpoint}\n\n  \
          status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n\n",
-        jobs = args.jobs,
+        jobs = jobs(args.jobs),
         endpoint = simulator.address(),
     ))?;
     let (shared, clock) = (daemon.shared().clone(), Clock::system());
@@ -82,6 +82,15 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     ended?;
     print(summary(&shared))?;
     directory.remove().map_err(Failure::running)
+}
+
+fn jobs(count: u32) -> String {
+    match count {
+        1 => "1 job".to_owned(),
+        // The kinds are assigned in turn.
+        2 | 3 => format!("{count} jobs"),
+        _ => format!("{count} jobs of four kinds"),
+    }
 }
 
 /// Prints published transitions until the daemon has stopped or standard output cannot be written. Cancel safe.

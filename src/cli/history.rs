@@ -16,8 +16,8 @@ const CELL_LENGTH_MAX: usize = 200;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this job
-    #[arg(value_name = "STORE/JOB")]
+    /// Only this job; KIND/STORE/JOB if it is not a reference import
+    #[arg(value_name = "[KIND/]STORE/JOB")]
     job: Option<JobKey>,
     /// A JSON array of objects, with the database's column names
     #[arg(long)]

@@ -30,7 +30,7 @@ pub use exit::{Exit, Failure, log_fatal};
 /// The commands that read no configuration. They reject `--config`, and their help does not show it.
 const WITHOUT_CONFIGURATION: [&str; 6] = ["completions", "demo", "man", "schema", "simulate", "wait"];
 
-/// Watches AWS HealthOmics reference import jobs until they end.
+/// Watches AWS HealthOmics import, export and activation jobs until they end.
 #[derive(Debug, Parser)]
 #[command(
     version,

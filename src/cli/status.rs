@@ -12,6 +12,7 @@ use super::exit::{Failure, print_note, print_to_reader};
 use super::{own_daemon, table, terminal};
 use crate::clock::Clock;
 use crate::config;
+use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::client::DaemonAddress;
@@ -135,12 +136,18 @@ fn row(watch: &JobInfo, now: Timestamp) -> [String; 6] {
     });
     [
         Sanitized(&watch.watch).to_string(),
-        Sanitized(&format!("{}/{}", watch.store_id, watch.job_id)).to_string(),
+        Sanitized(&job(watch)).to_string(),
         Sanitized(watch.status.as_deref().unwrap_or("not seen yet")).to_string(),
         watch.since.as_deref().map(|since| distance(since, now)).unwrap_or_default(),
         items.unwrap_or_default(),
         next_poll.unwrap_or_default(),
     ]
+}
+
+/// The job as the commands accept it.
+fn job(JobInfo { kind, store_id, job_id, .. }: &JobInfo) -> String {
+    let job = format!("{store_id}/{job_id}");
+    if kind == JobKind::ReferenceImport.as_str() { job } else { format!("{kind}/{job}") }
 }
 
 /// In this order: why the watch is parked, why polls fail, that AWS does not find the job, AWS's message.
@@ -240,6 +247,7 @@ mod tests {
             let failure = PollFailure { at: text.clone(), reason: text.clone(), message: text.clone() };
             let of_text = JobInfo {
                 watch: text.clone(),
+                kind: text.clone(),
                 store_id: text.clone(),
                 job_id: text.clone(),
                 status: Some(text.clone()),

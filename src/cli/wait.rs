@@ -30,8 +30,8 @@ use crate::tasks::registry::WatcherSlot;
                   timed out. Standard output has one line per job: its last status, and AWS's message unless it is COMPLETED."
 )]
 pub struct Args {
-    /// The jobs, each as `REFERENCE_STORE_ID/IMPORT_JOB_ID`
-    #[arg(required = true, value_name = "STORE/JOB")]
+    /// The jobs; KIND/STORE/JOB for a job that is not a reference import
+    #[arg(required = true, value_name = "[KIND/]STORE/JOB")]
     jobs: Vec<JobKey>,
     /// The longest time to wait (such as 90s or 2h)
     #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
@@ -209,5 +209,6 @@ fn show(bar: &ProgressBar, text: &str, is_new: bool) {
 fn status_line(key: &JobKey, known: &JobState) -> String {
     let finished = known.sources.values().filter(|source| source.status == SourceStatus::Finished).count();
     let message = known.status_message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-    format!("{key} {}, {finished} of {} sources finished{message}", known.status, known.sources.len())
+    let (status, total, item) = (&known.status, known.sources.len(), key.kind.info().item);
+    format!("{key} {status}, {finished} of {total} {item}s finished{message}")
 }

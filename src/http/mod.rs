@@ -9,11 +9,12 @@
 //! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
 //!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`.
 //! - A job has vanished if AWS returned it before and now returns 404.
-//! - `kind` is the kind of job. The only kind is `reference_import`.
+//! - `kind` is the kind of job (`core::kind`), such as `reference_import`.
 
 mod api;
 mod app_state;
 pub mod client;
+mod filter;
 mod parameters;
 mod renderer;
 mod response;

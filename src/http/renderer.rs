@@ -117,6 +117,19 @@ impl Renderer {
         receiver
     }
 
+    /// Like [`Self::page`], for a page that may be as large as a document: one at a time is rendered.
+    pub(super) async fn large_page<R: IntoResponse + Send + 'static>(
+        &self,
+        render: impl FnOnce() -> R + Send + 'static,
+    ) -> Response {
+        let lock = Arc::clone(&self.document_lock);
+        let render = move || {
+            let _lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            render()
+        };
+        self.page(render).await
+    }
+
     pub(super) async fn page<R: IntoResponse + Send + 'static>(
         &self,
         render: impl FnOnce() -> R + Send + 'static,

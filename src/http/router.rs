@@ -21,7 +21,6 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))
-        .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/stores", get(api::stores::list))
         .route("/config", get(api::daemon::config))
         .route_layer(from_extractor::<NoParameters>());
@@ -29,6 +28,7 @@ pub(super) fn router(state: AppState) -> Router {
     let routes = Router::new()
         .route("/", get(ui::status_page::show))
         .route("/metrics", get(api::metrics::show).route_layer(from_extractor::<ScrapeParameters>()))
+        .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/transitions", get(api::transitions::list))
         .merge(without_parameters)
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })

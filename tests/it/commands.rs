@@ -6,13 +6,15 @@ use rustix::process::Signal;
 
 use crate::faults::service::{self, Service};
 use crate::healthomics::LONG;
+use crate::kinds::KINDS;
 use crate::process::{Workspace, between, eventually, get, json, metric, serve_sts, sts_response};
 
 #[test]
 fn the_demo_shows_each_job_to_its_end_and_leaves_no_files() {
     let workspace = Workspace::new();
     let mut demo = workspace.start(&["demo", "--jobs", "8", "--seconds", "1", "--listen", "127.0.0.1:0"]);
-    let mut shown = Vec::new();
+    let mut shown = vec![demo.line()];
+    assert!(shown[0].starts_with("8 jobs of four kinds on a simulated HealthOmics at http://"), "{shown:?}");
     let address = loop {
         let line = demo.line();
         if line.contains("status page") {
@@ -39,6 +41,9 @@ fn the_demo_shows_each_job_to_its_end_and_leaves_no_files() {
         });
         (latest.len() == 8 && agree).then_some(())
     });
+    for kind in KINDS {
+        assert_eq!(json(address, &format!("/api/v1/jobs?kind={kind}")).as_array().map(Vec::len), Some(2), "{kind}");
+    }
 
     assert!(demo.end().success(), "{}", demo.stderr());
     shown.extend(demo.rest());

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::faults::service::{Service, config, refusal, response};
 use crate::process::{Workspace, eventually, get, json, metric, metric_sum};
 
-const KINDS: [&str; 4] = ["reference_import", "read_set_import", "read_set_export", "read_set_activation"];
+pub(crate) const KINDS: [&str; 4] = ["reference_import", "read_set_import", "read_set_export", "read_set_activation"];
 
 fn simulation(arguments: &[&'static str]) -> Vec<&'static str> {
     let kinds = KINDS.iter().flat_map(|kind| ["--kind", kind]);
@@ -97,4 +97,32 @@ fn a_listing_that_is_denied_for_one_kind_leaves_the_other_kinds_alone() {
     assert_eq!(metric(address, "refwatch_jobs", &["kind=\"reference_import\""]), None, "not watched");
     let page = get(address, "/").1;
     assert!(page.contains("New read_set_export jobs of the store runs (1234567890) cannot be discovered"), "{page}");
+}
+
+#[test]
+fn wait_and_history_accept_a_job_of_each_kind() {
+    let workspace = Workspace::new();
+    let arguments = KINDS.iter().flat_map(|kind| ["--kind", kind]).chain(["--jobs", "8", "--mean-seconds", "2"]);
+    let (_simulator, simulator, config) = workspace.simulate(&arguments.collect::<Vec<_>>());
+    let config = workspace.write("refwatch.toml", &config);
+    let (_daemon, address) = workspace.daemon(&config);
+    let (ends, endpoint) = (ends(simulator), format!("http://{simulator}"));
+    for kind in KINDS {
+        let (key, end) = ends.iter().find(|(key, _)| key[0] == kind).expect("a job of each kind");
+        let job = key.join("/");
+        let (status, results, error) =
+            workspace.run(&["wait", "--region", "us-west-2", "--endpoint-url", &endpoint, &job]);
+        assert_eq!(status, if end == "COMPLETED" { 0 } else { 3 }, "{job}: {error}");
+        // A reference import is printed without its kind.
+        let shown = job.trim_start_matches("reference_import/");
+        assert!(results.starts_with(&format!("{shown} {end}")), "{end}: {results}");
+
+        eventually("the end in the database", || (saved(address).get(key)?.last() == Some(end)).then_some(()));
+        let config = config.to_str().expect("text");
+        let (status, results, error) = workspace.run(&["--config", config, "history", &job]);
+        assert_eq!(status, 0, "{error}");
+        assert_eq!(results.matches(shown).count(), saved(address)[key].len(), "{results}");
+        let (status, results, error) = workspace.run(&["--config", config, "status"]);
+        assert!(status == 0 && results.contains(&format!(" {shown} ")), "{results}{error}");
+    }
 }

@@ -1,15 +1,19 @@
-//! `/api/v1/jobs`: every watch, as JSON. A job that is polled through two targets appears twice.
+//! `/api/v1/jobs`: the watches that match the query, as JSON. A job that is polled through two targets appears twice.
 
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources};
+use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
+use crate::http::filter::{ATTENTION, NOT_SEEN, WatchFilter, deserialize_kind};
+use crate::http::parameters::Parameters;
 use crate::http::renderer::Document;
-use crate::http::response::{JSON, rfc3339, sanitized_json};
+use crate::http::response::{JSON, json, json_error, rfc3339, sanitized_json};
 use crate::state::{WatchState, WatchStatus};
 
 /// Sources listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100. The counts include all sources.
@@ -67,12 +71,52 @@ pub struct PollFailure {
     pub message: String,
 }
 
-pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
-    let render = move || {
-        let jobs: Vec<JobInfo> = state.shared.watches().iter().map(|watch| JobInfo::from(&**watch)).collect();
-        Ok(sanitized_json(&jobs)?.into())
+/// The filters. An empty value selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::http) struct Query {
+    #[serde(deserialize_with = "deserialize_kind")]
+    kind: Option<JobKind>,
+    status: String,
+    state: String,
+    /// The whole name.
+    watch: String,
+}
+
+pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(query): Parameters<Query>) -> Response {
+    if let Err(error) = query.check() {
+        return json_error(StatusCode::BAD_REQUEST, error);
+    }
+    let renderer = state.renderer.clone();
+    let is_filtered = query != Query::default();
+    let jobs = move || -> Vec<JobInfo> {
+        let watches = state.shared.watches();
+        let selected = watches.iter().filter(|watch| query.matches(watch));
+        selected.map(|watch| JobInfo::from(&**watch)).collect()
     };
-    state.renderer.document(Document::Jobs, JSON, render).await
+    if is_filtered {
+        return renderer.large_page(move || json(StatusCode::OK, &jobs())).await;
+    }
+    renderer.document(Document::Jobs, JSON, move || Ok(sanitized_json(&jobs())?.into())).await
+}
+
+impl Query {
+    /// Rejects values that no watch can have: a misspelled status would otherwise look like an empty watch list.
+    fn check(&self) -> Result<(), String> {
+        let statuses: Vec<&str> = JobStatus::labels().chain([NOT_SEEN]).collect();
+        let states = [&WatchState::LABELS[..], &[ATTENTION]].concat();
+        for (name, value, known) in [("status", &*self.status, statuses), ("state", &*self.state, states)] {
+            if !value.is_empty() && !known.contains(&value) {
+                return Err(format!("{name} must be one of {}", known.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    fn matches(&self, watch: &WatchStatus) -> bool {
+        let filter = WatchFilter { kind: self.kind, status: &self.status, state: &self.state };
+        filter.matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
+    }
 }
 
 /// The first [`SOURCES_LISTED_MAX`] sources, failed sources first.

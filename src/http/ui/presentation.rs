@@ -75,27 +75,3 @@ pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
         SourceStatus::Unknown(_) => "mixed",
     }
 }
-
-/// Sorts the table of watches: the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
-    /// An operator should look at the watch.
-    Attention,
-    Normal,
-    /// The job completed without failures or was cancelled.
-    Done,
-}
-
-pub(super) fn severity(watch: &WatchStatus) -> Severity {
-    let parked = matches!(watch.state, WatchState::Parked(_));
-    match &watch.known {
-        _ if parked || watch.up == Some(false) => Severity::Attention,
-        Some(job) if job.vanished_at.is_some() => Severity::Attention,
-        Some(job) => match job.status {
-            JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Severity::Attention,
-            JobStatus::Completed | JobStatus::Cancelled => Severity::Done,
-            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::Normal,
-        },
-        None => Severity::Normal,
-    }
-}

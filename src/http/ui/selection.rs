@@ -6,20 +6,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::presentation::{Severity, severity};
+use crate::core::kind::JobKind;
+use crate::http::filter::{WatchFilter, deserialize_kind, serialize_kind, severity, status_label};
 use crate::state::WatchStatus;
 
 pub(super) const ROWS_PER_PAGE: usize = 100;
 
-/// The value of `status` that selects watches without a status.
-pub(super) const NOT_SEEN: &str = "not_seen";
-
-/// The value of `state` that selects watches of [`Severity::Attention`].
-pub(super) const ATTENTION: &str = "attention";
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Sort {
-    /// By [`Severity`], then the latest change first.
+    /// By [`severity`], then the latest change first.
     #[default]
     #[serde(rename = "attention")]
     Attention,
@@ -48,10 +43,15 @@ pub(super) enum Refresh {
 pub(in crate::http) struct Selection {
     #[serde(skip_serializing_if = "is_default")]
     pub(super) sort: Sort,
-    /// A status's label, or [`NOT_SEEN`]; empty selects all.
+    #[serde(
+        skip_serializing_if = "is_default",
+        deserialize_with = "deserialize_kind",
+        serialize_with = "serialize_kind"
+    )]
+    pub(super) kind: Option<JobKind>,
+    /// See [`WatchFilter`], as for `state`.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) status: String,
-    /// A state's label, or [`ATTENTION`]; empty selects all.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) state: String,
     /// A part of the name, the ids, the target, the status or the AWS region.
@@ -87,19 +87,14 @@ impl Selection {
     }
 
     fn matches(&self, watch: &WatchStatus, text: &str) -> bool {
-        let status = watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.label());
-        let has_state = match &*self.state {
-            ATTENTION => severity(watch) == Severity::Attention,
-            state => state.is_empty() || watch.state.label() == state,
-        };
+        let filter = WatchFilter { kind: self.kind, status: &self.status, state: &self.state };
+        let status = status_label(watch);
         let searched = || format!("{} {} {} {status} {}", watch.name, watch.id.key, watch.id.target, watch.aws_region);
-        (self.status.is_empty() || status == self.status)
-            && has_state
-            && (text.is_empty() || searched().to_lowercase().contains(text))
+        filter.matches(watch) && (text.is_empty() || searched().to_lowercase().contains(text))
     }
 
     pub(super) fn is_filtered(&self) -> bool {
-        !(self.status.is_empty() && self.state.is_empty() && self.q.is_empty())
+        !(self.kind.is_none() && self.status.is_empty() && self.state.is_empty() && self.q.is_empty())
     }
 
     /// The relative link to the changed selection. It leads to the first page unless `change` sets one.
@@ -127,7 +122,12 @@ mod tests {
 
     #[test]
     fn a_link_repeats_the_query() {
-        for query in ["", "sort=-name", "sort=-duration", "status=FAILED&state=live&q=GRCh38&page=2&refresh=off"] {
+        for query in [
+            "",
+            "sort=-name",
+            "sort=-duration",
+            "kind=read_set_export&status=FAILED&state=live&q=GRCh38&page=2&refresh=off",
+        ] {
             let selection: Selection = serde_urlencoded::from_str(query).expect("a selection");
             let page = selection.page;
             let link = selection.link_with(|changed| changed.page = page);

@@ -9,16 +9,18 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::html::{Page, alert, alerts, badge, job_badge, page, progress, relative_time, shortened};
-use super::presentation::{Severity, WAITING, severity};
+use super::presentation::WAITING;
 use super::quota;
-use super::selection::{ATTENTION, NOT_SEEN, ROWS_PER_PAGE, Refresh, Selection, Sort};
+use super::selection::{ROWS_PER_PAGE, Refresh, Selection, Sort};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
+use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::database::ReadError;
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
+use crate::http::filter::{ATTENTION, NOT_SEEN, Severity, severity, status_label};
 use crate::http::parameters::{InvalidParameters, Parameters};
 use crate::http::response;
 use crate::state::{StoreStatus, WatchState, WatchStatus};
@@ -95,14 +97,14 @@ fn summary(watches: &[Arc<WatchStatus>]) -> Markup {
     }
 }
 
-/// A link for each state and status, with the number of watches, and a search form.
+/// A link for each state, status and kind, with the number of watches, and a search form. Without several kinds there are no links by kind.
 fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
-    // Statuses, states and `ATTENTION` share one map: their labels differ.
+    // Statuses, states, kinds and `ATTENTION` share one map: their labels differ.
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for watch in watches {
-        let status = watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.label());
         let attention = (severity(watch) == Severity::Attention).then_some(ATTENTION);
-        for label in [status, watch.state.label()].into_iter().chain(attention) {
+        for label in [status_label(watch), watch.state.label(), watch.id.key.kind.as_str()].into_iter().chain(attention)
+        {
             *counts.entry(label).or_default() += 1;
         }
     }
@@ -118,6 +120,11 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
         let chosen = selection.status == label;
         filter(text, count(label), &selection.link_with(|changed| changed.status = next_value(label, chosen)), chosen)
     });
+    let kinds = JobKind::ALL.into_iter().map(|kind| {
+        let chosen = selection.kind == Some(kind);
+        let link = selection.link_with(|changed| changed.kind = Some(kind).filter(|_| !chosen));
+        filter(kind.as_str(), count(kind.as_str()), &link, chosen)
+    });
     let all = selection.link_with(|changed| {
         *changed = Selection { sort: changed.sort, refresh: changed.refresh, ..Selection::default() };
     });
@@ -126,6 +133,7 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
             nav aria-label="Filters" {
                 ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for state in states { (state) } }
                 ul { @for status in statuses { (status) } }
+                @if selection.kind.is_some() || has_several(watches, |id| id.key.kind) { ul { @for kind in kinds { (kind) } } }
             }
             form role="search" method="get" action="./" {
                 input type="search" name="q" value=(Sanitized(&selection.q)) aria-label="Name, id, target or status" placeholder="Name, id, target";
@@ -136,6 +144,11 @@ fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
             }
         }
     }
+}
+
+/// True if not all watches have the same `part`.
+fn has_several<'a, T: PartialEq>(watches: &'a [Arc<WatchStatus>], part: impl Fn(&'a WatchId) -> T) -> bool {
+    watches.iter().any(|watch| part(&watch.id) != part(&watches[0].id))
 }
 
 /// A link that applies a filter or, if it is chosen, removes it. A filter without watches is hidden unless it is chosen.
@@ -153,7 +166,8 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
     let current = selection.page.clamp(1, pages);
     let first = (current - 1) * ROWS_PER_PAGE;
     let shown = &selected[first..selected.len().min(first + ROWS_PER_PAGE)];
-    let several_targets = watches.iter().any(|watch| watch.id.target != watches[0].id.target);
+    let parts =
+        RowParts { kind: has_several(watches, |id| id.key.kind), target: has_several(watches, |id| &id.target) };
     let timelines = read_spans(state, shown);
     let link_to = |number| selection.link_with(|changed| changed.page = number);
     html! {
@@ -169,7 +183,7 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
                 tbody {
                     @for watch in shown {
                         @let spans = timelines.as_ref().ok().and_then(|timelines| timelines.get(&watch.id)).map_or(&[][..], Vec::as_slice);
-                        (row(watch, spans, several_targets, now))
+                        (row(watch, spans, parts, now))
                     }
                 }
             }
@@ -216,15 +230,22 @@ fn job_path(JobKey { kind, store, job }: &JobKey) -> String {
     format!("jobs/{kind}/{store}/{job}")
 }
 
-fn row(watch: &WatchStatus, spans: &[StatusSpan], several_targets: bool, now: Timestamp) -> Markup {
+/// The parts of a row that only some tables show.
+#[derive(Clone, Copy, Debug)]
+struct RowParts {
+    kind: bool,
+    target: bool,
+}
+
+fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, now: Timestamp) -> Markup {
     let job = watch.known.as_ref();
     let axis = job.and_then(|job| TimeAxis::of_job(spans, job, now));
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
                 a href=(job_path(&watch.id.key)) { (Sanitized(&watch.name)) }
-                small { code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
-                @if several_targets {
+                small { @if parts.kind { (watch.id.key.kind) " " } code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
+                @if parts.target {
                     small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
                 }
             }

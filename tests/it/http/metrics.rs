@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use flate2::read::GzDecoder;
+use futures_util::future::join_all;
 use refwatch::state::ConfigError;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

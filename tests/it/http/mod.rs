@@ -1,5 +1,6 @@
 //! The HTTP server over real sockets with a state that the test publishes: endpoints, headers, pages, metrics and limits.
 
+mod filters;
 mod limits;
 mod metrics;
 mod pages;

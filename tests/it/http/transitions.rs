@@ -124,6 +124,7 @@ async fn fault_143_an_unknown_parameter_is_an_error_on_every_endpoint() {
         assert!(error.contains("sinse"), "{path}: {error}");
         let known = match path {
             "/" => "refresh",
+            "/api/v1/jobs" => "`kind`",
             "/api/v1/transitions" => "after",
             _ => "no parameters",
         };

@@ -1,0 +1,74 @@
+//! The filters by kind, status and state that the status page and `/api/v1/jobs` share, and the severity of a watch.
+
+use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+use crate::core::job::JobStatus;
+use crate::core::kind::JobKind;
+use crate::state::{WatchState, WatchStatus};
+
+/// The value of `status` that selects watches without a status.
+pub(super) const NOT_SEEN: &str = "not_seen";
+
+/// The value of `state` that selects watches of [`Severity::Attention`].
+pub(super) const ATTENTION: &str = "attention";
+
+/// Selects watches. Every part must match.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WatchFilter<'a> {
+    /// `None` selects all.
+    pub(super) kind: Option<JobKind>,
+    /// A status's label, or [`NOT_SEEN`]; empty selects all.
+    pub(super) status: &'a str,
+    /// A state's label, or [`ATTENTION`]; empty selects all.
+    pub(super) state: &'a str,
+}
+
+impl WatchFilter<'_> {
+    pub(super) fn matches(&self, watch: &WatchStatus) -> bool {
+        let has_state = match self.state {
+            ATTENTION => severity(watch) == Severity::Attention,
+            state => state.is_empty() || watch.state.label() == state,
+        };
+        let has_status = self.status.is_empty() || status_label(watch) == self.status;
+        has_state && has_status && self.kind.is_none_or(|kind| watch.id.key.kind == kind)
+    }
+}
+
+pub(super) fn status_label(watch: &WatchStatus) -> &'static str {
+    watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.label())
+}
+
+/// Sorts the table of watches: the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    /// An operator should look at the watch.
+    Attention,
+    Normal,
+    /// The job completed without failures or was cancelled.
+    Done,
+}
+
+pub(super) fn severity(watch: &WatchStatus) -> Severity {
+    let parked = matches!(watch.state, WatchState::Parked(_));
+    match &watch.known {
+        _ if parked || watch.up == Some(false) => Severity::Attention,
+        Some(job) if job.vanished_at.is_some() => Severity::Attention,
+        Some(job) => match job.status {
+            JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Severity::Attention,
+            JobStatus::Completed | JobStatus::Cancelled => Severity::Done,
+            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::Normal,
+        },
+        None => Severity::Normal,
+    }
+}
+
+/// An empty value selects all kinds.
+pub(super) fn deserialize_kind<'de, D: Deserializer<'de>>(value: D) -> Result<Option<JobKind>, D::Error> {
+    let text = String::deserialize(value)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(de::Error::custom) }
+}
+
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+pub(super) fn serialize_kind<S: Serializer>(kind: &Option<JobKind>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.map_or("", JobKind::as_str))
+}
