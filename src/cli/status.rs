@@ -121,7 +121,7 @@ fn watch_table(watches: &[JobInfo], stores: &[StoreInfo], now: Timestamp, width:
 /// One line per watch, and its most urgent note under it.
 #[must_use]
 pub fn table(watches: &[JobInfo], now: Timestamp, width: usize) -> String {
-    let header = ["WATCH", "JOB", "STATUS", "FOR", "SOURCES", "NEXT POLL"];
+    let header = ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"];
     table::lines(header, watches.iter().map(|watch| (row(watch, now), note(watch))), width)
 }
 

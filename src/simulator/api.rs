@@ -109,7 +109,7 @@ impl Api {
         let jobs = self.jobs_in_store(kind, store)?;
         let job = jobs.binary_search_by(|job| job.identity.id.as_str().cmp(id)).ok().map(|index| &jobs[index]);
         let job = job.and_then(|job| Some((job, job.timeline.at(job.age(now)?))));
-        let no_job = || not_found(format!("There is no job {id} of this kind in {} {store}.", api.store_path));
+        let no_job = || not_found(format!("There is no job {id} of this kind in {} {store}.", store_noun(kind)));
         let (job, step) = job.ok_or_else(no_job)?;
         let items = job.items.iter().zip(&step.items).map(|(item, state)| {
             let mut item_json = item.requested.clone();
@@ -193,7 +193,7 @@ impl Api {
         let is_in_store =
             |job: &Job| job.identity.store_id == store && job.identity.kind.api().store_path == kind.api().store_path;
         if !self.jobs.iter().any(is_in_store) {
-            return Err(not_found(format!("There is no {} {store}.", kind.api().store_path)));
+            return Err(not_found(format!("There is no {} {store}.", store_noun(kind))));
         }
         Ok(&self.jobs[begin..end])
     }
@@ -297,6 +297,10 @@ impl From<ApiError> for ApiResponse {
 
 fn insert_some(members: &mut Map<String, Value>, name: &str, value: Option<impl Serialize>) {
     members.extend(value.map(|value| (name.to_owned(), json!(value))));
+}
+
+fn store_noun(kind: Kind) -> String {
+    kind.api().store_path.replace("store", " store")
 }
 
 fn not_found(message: String) -> ApiError {

@@ -47,7 +47,7 @@ pub(super) fn page(Page { title, root, now, auto_refresh, footer, content }: Pag
             }
             body {
                 a.skip href="#content" { "Skip to the content" }
-                header { a.brand href=(root) { "refwatch" } span.muted { "HealthOmics reference imports" } }
+                header { a.brand href=(root) { "refwatch" } span.muted { "AWS HealthOmics jobs" } }
                 main id="content" { (content) }
                 footer {
                     nav aria-label="More" {
@@ -139,7 +139,7 @@ pub(super) fn progress(sources: &Sources) -> Markup {
                 span.nowrap { (finished) " of " (all) @if failed > 0 { "," } }
                 @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
             }
-            progress class=(tone) max=(all) value=(finished + failed) aria-label="Sources done" {}
+            progress class=(tone) max=(all) value=(finished + failed) aria-label="Items done" {}
         }
     }
 }

@@ -138,8 +138,8 @@ fn sources_table(sources: &Sources, transitions: &[&SourceTransition], axis: Opt
         }
     }
     let caption = html! {
-        "Sources"
-        @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", failed sources first)" }
+        "Items"
+        @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", failed items first)" }
     };
     let rows = listed_sources(sources).map(|(key, source)| {
         let image = spans.get(key).zip(axis).map(|(spans, axis)| timeline(&key.name, spans, axis));

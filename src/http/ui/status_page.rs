@@ -179,7 +179,7 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
                 caption.visually-hidden[!selection.is_filtered() && pages == 1] {
                     (first + 1) "–" (first + shown.len()) " of " (selected.len()) @if selection.is_filtered() { " selected" }
                 }
-                thead { tr { @for column in ["Watch", "Status", "For", "Timeline", "Sources", "Next poll"] { (heading(column, selection)) } } }
+                thead { tr { @for column in ["Watch", "Status", "For", "Timeline", "Items", "Next poll"] { (heading(column, selection)) } } }
                 tbody {
                     @for watch in shown {
                         @let spans = timelines.as_ref().ok().and_then(|timelines| timelines.get(&watch.id)).map_or(&[][..], Vec::as_slice);
@@ -252,7 +252,7 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, now: Timestam
             td data-label="Status" { (status(watch, MESSAGE_CHARS_MAX)) (poll_failure(watch, now)) }
             td data-label="For" { @if let Some(job) = job { (relative_time(job.since, now)) } }
             td data-label="Timeline" { @if let Some(axis) = axis { (timeline(&watch.name, spans, axis)) } }
-            td data-label="Sources" { @if let Some(job) = job { (progress(&job.sources)) (failed_source(watch)) } }
+            td data-label="Items" { @if let Some(job) = job { (progress(&job.sources)) (failed_source(watch)) } }
             td data-label="Next poll" { (next_poll(watch, now)) }
         }
     }

@@ -78,9 +78,8 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (shared, stop) = (SharedState::default(), CancellationToken::new());
         let instruments = Instruments::new().unwrap();
-        for operation in [Operation::Get(JobKind::ReferenceImport), Operation::List(JobKind::ReferenceImport)] {
-            let _ = instruments.operation("default", operation);
-        }
+        let _ =
+            [Operation::Get, Operation::List].map(|of| instruments.operation("default", of(JobKind::ReferenceImport)));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("refwatch.db");
         let database = Database::open(&path, &instruments).unwrap();
