@@ -36,7 +36,7 @@ macro_rules! limits {
                 }
             }
 
-            /// What is limited, for people.
+            /// Names the limited things for people.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {

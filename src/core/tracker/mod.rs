@@ -212,7 +212,7 @@ impl JobTracker {
             change.sources = changed_sources;
             change.details.extend(changed_details);
         } else {
-            // What is not saved is not shown either.
+            // An unsaved change is not shown either.
             exceeded.push(Limit::Changes);
             snapshot.created_at = state.created_at;
             if state.status == snapshot.status {

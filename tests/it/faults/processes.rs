@@ -14,9 +14,14 @@ use crate::process::{Process, Workspace, between, eventually, with_prefix};
 const SIMULATE: [&str; 5] = ["simulate", "--listen", "127.0.0.1:0", "--mean-seconds", "600"];
 const DEMO: [&str; 3] = ["demo", "--listen", "127.0.0.1:0"];
 
+/// `refwatch` with the default action of each signal. The shell that runs the tests may ignore some: in the background, under nohup.
+fn with_default_signals(workspace: &Workspace, arguments: &[&str]) -> Command {
+    with_prefix(&["env", "--default-signal"], &workspace.refwatch(arguments))
+}
+
 /// Starts a command as process 1 of a PID namespace. `None` if this user may not create one.
 fn start_as_pid_1(workspace: &Workspace, arguments: &[&str]) -> Option<(Process, Pid)> {
-    let command = workspace.refwatch(arguments);
+    let command = with_default_signals(workspace, arguments);
     let mut unshare =
         workspace.spawn(with_prefix(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"], &command));
     let children = format!("/proc/{0}/task/{0}/children", unshare.pid());
@@ -72,7 +77,8 @@ fn fault_147_outside_of_a_container_a_signal_ends_a_command_as_usual() {
     let (workspace, silent) = (Workspace::new(), Service::silent());
     let endpoint = format!("http://{}", silent.address);
     let job = format!("{STORE}/{JOB}");
-    let mut wait = workspace.start(&["wait", "--region", "us-west-2", "--endpoint-url", &endpoint, &job]);
+    let arguments = ["wait", "--region", "us-west-2", "--endpoint-url", &endpoint, &job];
+    let mut wait = workspace.spawn(with_default_signals(&workspace, &arguments));
     silent.wait_for(1);
     wait.signal(Signal::INT);
     assert_eq!(wait.end().signal(), Some(Signal::INT.as_raw()), "a shell script that runs it ends, too");
@@ -107,7 +113,7 @@ fn fault_147_a_command_that_prints_repeatedly_ends_when_its_reader_has_gone() {
 fn fault_147_demo_and_simulate_end_with_their_terminal() {
     let workspace = Workspace::new();
     for (arguments, start) in [(&SIMULATE[..], " at http://"), (&DEMO, "status page  http://")] {
-        let terminal = Terminal::default().start(&workspace, &workspace.refwatch(arguments));
+        let terminal = Terminal::default().start(&workspace, &with_default_signals(&workspace, arguments));
         let address = address_after(&terminal, start);
         assert!(TcpStream::connect(address).is_ok());
         // This closes the terminal.
