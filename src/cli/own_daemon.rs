@@ -20,7 +20,7 @@ pub(super) const DAEMON_PATH: &str = "/api/v1/daemon";
 /// or `[::]`.
 ///
 /// # Errors
-/// What responded, or failed, at both addresses.
+/// The responses or errors at both addresses.
 pub(super) async fn find(config: &Path) -> Result<DaemonAddress, Failure> {
     let settings = config::main_settings(config);
     let socket = DaemonAddress::Socket(control::socket_path(&settings.database.path));

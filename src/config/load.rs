@@ -115,7 +115,7 @@ fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bo
     ParsedFile { source, root, problems }
 }
 
-/// What `include` of the main file names.
+/// The files and directories that `include` of the main file names.
 #[derive(Default)]
 struct Included {
     patterns: Vec<PathBuf>,

@@ -199,4 +199,12 @@ mod tests {
              other";
         assert_eq!(FailureReason::ALL.map(FailureReason::label).join(" "), reasons);
     }
+
+    #[test]
+    fn advice_names_the_operation_and_the_store_of_the_kind() {
+        let denied = FailureReason::AccessDenied.advice(JobKind::ReadSetExport);
+        assert!(denied.starts_with("Allow omics:GetReadSetExportJob on this sequence store"), "{denied}");
+        let missing = FailureReason::NotFound.advice(JobKind::ReferenceImport);
+        assert!(missing.starts_with("Check the entry's reference_store_id and id"), "{missing}");
+    }
 }

@@ -25,7 +25,7 @@ pub struct KindInfo {
     /// The member of a `List` response with the jobs.
     pub list_member: &'static str,
     pub store: StoreType,
-    /// What a job does, and what one item and a finished item are called: "import", "source", "imported".
+    /// The words for the work, for one item and for a finished item: "import", "source", "imported".
     pub work: &'static str,
     pub item: &'static str,
     pub finished: &'static str,
@@ -142,5 +142,28 @@ impl FromStr for JobKind {
 
     fn from_str(text: &str) -> Result<Self, InvalidKind> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(InvalidKind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_each_kind_follow_its_store() {
+        let rows = JobKind::ALL.map(|kind| {
+            let KindInfo { store, work, item, finished, .. } = kind.info();
+            [kind.as_str(), store.id_key(), store.id_member(), store.noun(), work, item, finished].join(", ")
+        });
+        let expected = [
+            "reference_import, reference_store_id, referenceStoreId, reference store, import, source, imported",
+            "read_set_import, sequence_store_id, sequenceStoreId, sequence store, import, source, imported",
+            "read_set_export, sequence_store_id, sequenceStoreId, sequence store, export, read set, exported",
+            "read_set_activation, sequence_store_id, sequenceStoreId, sequence store, activation, read set, activated",
+        ];
+        assert_eq!(rows, expected);
+        let [first, sequence @ ..] = JobKind::ALL;
+        assert_eq!(JobKind::of_store(StoreType::Reference).collect::<Vec<_>>(), [first]);
+        assert_eq!(JobKind::of_store(StoreType::Sequence).collect::<Vec<_>>(), sequence);
     }
 }

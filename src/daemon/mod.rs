@@ -94,7 +94,7 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Runs [`preflight`], then starts the listener, the database and the watches, in this order. AWS need not be reachable. If
+    /// Runs [`preflight()`], then starts the listener, the database and the watches, in this order. AWS need not be reachable. If
     /// opening the database fails with a transient error, such as a full disk, the daemon retries, and `/-/ready` returns 503 with
     /// the error.
     ///
@@ -262,7 +262,7 @@ async fn open_database(
     }
 }
 
-/// Starts [`BLOCKING_THREADS_MIN`] threads, or fewer if the system refuses. The runtime keeps them, so later tasks find a thread.
+/// Starts `BLOCKING_THREADS_MIN` threads, or fewer if the system refuses. The runtime keeps them, so later tasks find a thread.
 ///
 /// # Errors
 /// The system starts no thread.

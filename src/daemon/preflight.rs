@@ -19,7 +19,7 @@ use crate::http::tls::Tls;
 /// that hangs.
 const FILES_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What the checks found.
+/// The results of the checks.
 #[derive(Debug)]
 pub struct Checked {
     pub tls: Option<Arc<Tls>>,

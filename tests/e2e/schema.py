@@ -7,7 +7,7 @@ import tomllib
 
 import jsonschema
 
-# Errors that a schema cannot express: the length of durations, and relations between entries and files.
+# Errors that a schema cannot express: the length of durations, and relations between keys, entries and files.
 NOT_IN_SCHEMA = re.compile(
     r"""error:\ (?:
       .*\ must\ be\ between\ \d+(?:ms|s|m|h|d)\ and
@@ -18,7 +18,10 @@ NOT_IN_SCHEMA = re.compile(
     | this\ target\ is\ defined\ twice
     | two\ watches\ have\ the\ name
     | `external_id`\ needs\ `role_arn`
-    | this\ is\ the\ id\ of\ a\ reference\ store
+    | this\ is\ the\ id\ of\ a\ store
+    | the\ key\ `kind`\ is\ missing
+    | a\ (?:reference|sequence)\ store\ has\ no\ jobs\ of\ the\ kind
+    | `kinds`\ of\ this\ store\ names\ no\ kind
     | unknown\ key\ `\w+`\ \(the\ valid\ keys\ are\ `target`,\ `job`,\ `store`\)  # In an included file.
     | `listen`\ must\ be\ an\ IP\ address\ and\ a\ port
     | `retention`\ must\ be\ a\ duration  # One that overflows.

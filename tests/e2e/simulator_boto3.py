@@ -26,7 +26,7 @@ JOB_STATUSES = {
 ITEM_STATUSES = {"NOT_STARTED", "IN_PROGRESS", "FINISHED", "FAILED"}
 ENDS = {"CANCELLED", "FAILED", "COMPLETED", "COMPLETED_WITH_FAILURES"}
 
-# What boto3 calls each kind: operations, the store's id, the list of jobs, the list of items and its model.
+# The names of each kind in boto3: operations, the store's id, the list of jobs, the list of items and its model.
 KINDS = {
     "reference_import": ("reference_import_job", "referenceStoreId", "importJobs", "ReferenceImportJobItemStatus"),
     "read_set_import": ("read_set_import_job", "sequenceStoreId", "importJobs", "ReadSetImportJobItemStatus"),

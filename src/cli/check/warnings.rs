@@ -1,4 +1,4 @@
-//! What `refwatch check` warns about: the daemon starts or is restarted despite it, or only this user or this machine is affected.
+//! The warnings of `refwatch check`: the daemon starts or is restarted despite them, or only this user or this machine is affected.
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -85,7 +85,7 @@ pub(crate) struct Lister {
     retry_on_recovery: bool,
     /// Why the last successful listing could not hand over all new jobs.
     not_watched_because: Option<String>,
-    /// Where the next listing continues the last one.
+    /// The place at which the next listing continues the last one.
     continuation: Option<Continuation>,
     /// The exceeded limits that were logged.
     logged_limits: BTreeSet<Limit>,

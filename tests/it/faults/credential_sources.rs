@@ -22,7 +22,7 @@ const ROLE: &str = "arn:aws:iam::123456789012:role/lab";
 const PROFILES: &str = "[profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = secret\n\
     [profile lab]\nrole_arn = arn:aws:iam::123456789012:role/lab\nsource_profile = base\nregion = eu-west-1\n";
 
-/// What STS returns for an assumed role.
+/// The response of STS for an assumed role.
 fn assumed_role() -> String {
     let xml = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><AssumedRoleUser>\
         <AssumedRoleId>AROA:refwatch</AssumedRoleId><Arn>arn:aws:sts::123456789012:assumed-role/lab/refwatch</Arn>\

@@ -16,7 +16,7 @@ use crate::healthomics::aws::errors::{
     causes, chain, code_and_message, contains, reason_of_code, reason_of_status, unexpected_body_message,
 };
 
-/// What an error message needs to know about a source.
+/// The parts of an error message that depend on the source.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SourceName {
     /// Such as `profile "lab"`.
@@ -110,7 +110,7 @@ fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> SourceCause
     match code {
         Some("IDPCommunicationError") => return SourceCause::Unavailable,
         Some("IDPRejectedClaim") => return SourceCause::Denied,
-        // Of STS, and of SSO for a session that has ended.
+        // Codes of STS, and of SSO for a session that has ended.
         Some("InvalidIdentityToken" | "UnauthorizedException") => return SourceCause::Rejected,
         Some("RegionDisabledException") => return SourceCause::Misconfigured,
         _ => {}

@@ -1,4 +1,4 @@
-//! Where the credentials of a profile come from: the profiles of AWS's configuration files, followed along `source_profile`.
+//! Finds the source of a profile's credentials in the profiles of AWS's configuration files, followed along `source_profile`.
 //!
 //! The rules are the SDK's. The SDK does not run credential processes here: `process` does, also for the source of a role.
 
