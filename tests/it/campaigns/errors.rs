@@ -178,6 +178,8 @@ impl ErrorRun {
                 strace::detach(traced.daemon.pid());
                 summary.permanent = 1;
             } else {
+                // strace counts the calls of each thread, and every attempt to open the database may use another thread.
+                strace::detach(traced.daemon.pid());
                 summary.once = 1;
             }
             // The next transition may be late, or none may be left: below, every end is in the database.
