@@ -97,6 +97,7 @@ mod tests {
             created_at: None,
             completed_at: None,
             anomaly: None,
+            watch: None,
         }
     }
 

@@ -129,6 +129,9 @@ impl TargetStore {
     }
 }
 
+/// Labels of a job or store in the configuration, by name.
+pub type Labels = BTreeMap<String, String>;
+
 macro_rules! status {
     ($(#[$doc:meta])* $name:ident [$count:literal] { $($status:ident = $word:literal),+ }) => {
         $(#[$doc])*

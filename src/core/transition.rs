@@ -2,7 +2,9 @@
 //!
 //! Plain data. `JobTracker` computes almost all of it; the job's task adds [`DetailKind::StillSeen`] when it stops.
 
-use super::job::{JobStatus, Source, SourceKey, SourceStatus};
+use std::sync::Arc;
+
+use super::job::{JobStatus, Labels, Source, SourceKey, SourceStatus};
 use super::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,18 @@ pub struct Transition {
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
     pub anomaly: Option<Anomaly>,
+    /// `None` until the job's task adds it, and for transitions saved before version 5 of the database.
+    pub watch: Option<Arc<WatchInfo>>,
+}
+
+/// How a job was watched when its transition was observed. Saved, so that a notification can be sent again with the same text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchInfo {
+    /// The target's AWS region; empty if the target has an endpoint and no region.
+    pub region: Arc<str>,
+    /// The name of the watch.
+    pub name: Arc<str>,
+    pub labels: Arc<Labels>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +151,7 @@ mod tests {
             created_at: None,
             completed_at: None,
             anomaly: None,
+            watch: None,
         };
         assert!(Change::default().is_empty());
         assert!(!Change { transition: Some(transition), ..Change::default() }.is_empty());

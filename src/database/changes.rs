@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Result, Transaction, params, params_from_iter};
@@ -19,6 +20,14 @@ const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::T
 
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
+
+/// Condition of the query for jobs to delete, which names the job's last transition `ended`: no sink waits for an event of the job.
+const NOTHING_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id)
+    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE store_id = ended.store_id AND job_id = ended.job_id
+        AND kind = ended.kind AND target = ended.target AND next_attempt_at IS NOT NULL)";
+
+/// How long the rows of a job outlive their retention while a sink has not received an event of the job.
+const UNDELIVERED_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 pub(super) fn job_values(watch_id: &WatchId) -> [&str; 4] {
     let WatchId { target, key: JobKey { kind, store, job } } = watch_id;
@@ -91,7 +100,7 @@ pub(super) fn delete_ended(
          WHERE observed_at < ?1 AND to_status IN ('{}') AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
                  AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
-             AND (store_id, job_id, kind, target) NOT IN ({})
+             AND (store_id, job_id, kind, target) NOT IN ({}) AND (observed_at < ?3 OR {NOTHING_WAITS})
          ORDER BY observed_at",
         terminal_statuses.join("', '"),
         TABLES
@@ -99,12 +108,13 @@ pub(super) fn delete_ended(
             .join(" UNION ALL "),
     ))?;
     let last_id = last_row_id(transaction)?;
+    let undelivered_cutoff = cutoff.checked_sub(UNDELIVERED_RETENTION).unwrap_or(Timestamp::MIN);
     let columns = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
-    let ended = query.query_map(params![millisecond_text(cutoff), last_id], columns)?.collect::<Result<Vec<_>>>()?;
+    let ended = query.query_map(params![millisecond_text(cutoff), last_id, millisecond_text(undelivered_cutoff)], columns)?.collect::<Result<Vec<_>>>()?;
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
-    for table in TABLES {
+    for table in TABLES.into_iter().chain(["deliveries"]) {
         let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE {OF_JOB}"))?;
         for job in &jobs {
             delete.execute(job.each_ref())?;

@@ -8,7 +8,9 @@
 //! reached the disk. The caller may repeat it: the writer skips a change that it finds stored.
 
 mod changes;
+mod deliveries;
 mod errors;
+mod events;
 mod file;
 mod location;
 mod queries;
@@ -20,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::job::{TargetStore, WatchId};
@@ -28,13 +31,15 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
+pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, EventFilter, ReplayFilter, SinkQueue};
 pub use errors::{OpenError, ReadError, WriterError};
+pub use events::Event;
 pub use file::create_directory;
 pub use location::inspect;
 pub use queries::{DatabaseReader, Filter, RowLimit};
 pub use tables::Row;
 
-use writer::{QueuedChange, Reply, Request, Writer};
+use writer::{QueuedChange, Reply, Request, TransactionWork, Writer};
 
 /// Longest queue of requests to the writer. It bounds memory while the disk stalls; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
@@ -44,6 +49,7 @@ const QUEUE_LENGTH: usize = 1024;
 pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
+    commits: watch::Receiver<u64>,
 }
 
 /// Selects the jobs to restore.
@@ -67,9 +73,9 @@ impl Database {
     pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
-        let health = writer.health();
+        let (health, commits) = (writer.health(), writer.commits());
         writer.start(queue)?;
-        Ok(Self { requests, health })
+        Ok(Self { requests, health, commits })
     }
 
     /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run: for simulations, where
@@ -83,14 +89,20 @@ impl Database {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
-        let health = writer.health();
-        Ok((Self { requests, health }, writer.run(queue)))
+        let (health, commits) = (writer.health(), writer.commits());
+        Ok((Self { requests, health, commits }, writer.run(queue)))
     }
 
     /// The error of the last commit or [`Self::probe`]. `None` if it succeeded, and before the first one.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.clone()
+    }
+
+    /// Changes after each commit of changes of jobs.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::NotEndedBefore`],
@@ -133,7 +145,8 @@ impl Database {
         let mut jobs = 0;
         loop {
             let watched = Arc::clone(&watched);
-            let deleted = self.request(|reply| Request::DeleteEnded { cutoff, watched, reply }).await?;
+            let delete = move |transaction: &Transaction<'_>| changes::delete_ended(transaction, cutoff, &watched);
+            let deleted = self.transaction(delete).await?;
             jobs += deleted;
             if deleted < changes::DELETED_JOBS_MAX {
                 return Ok(jobs);
@@ -158,6 +171,14 @@ impl Database {
             // An error means that the writer has stopped without a reply.
             drop(closed.await);
         }
+    }
+
+    /// Runs `work` in a transaction of its own and commits it. Dropping the future does not cancel it.
+    async fn transaction<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, WriterError> {
+        self.request(|reply| Request::Transaction(TransactionWork::new(work, reply))).await
     }
 
     async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, WriterError> {

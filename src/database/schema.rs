@@ -13,11 +13,12 @@ pub(super) const APPLICATION_ID: i32 = 0x7266_7774;
 
 /// The migrations from an empty database to the present schema. `PRAGMA user_version` is the number of applied migrations. Append
 /// only: existing databases have applied the old migrations.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
 ];
 
 pub(super) const VERSION: usize = MIGRATIONS.len();
@@ -134,6 +135,6 @@ mod tests {
             .expect("its text");
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(words(&schema), words(PINNED));
-        assert_eq!(version(&connection, Path::new("")).expect("a version"), 4);
+        assert_eq!(version(&connection, Path::new("")).expect("a version"), 5);
     }
 }

@@ -5,14 +5,15 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rusqlite::Result;
 use rusqlite::types::{Type, Value};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
-use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use crate::core::job::{JobKey, JobStatus, Labels, Source, SourceKey, SourceStatus, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition};
+use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition, WatchInfo};
 
 /// A type whose values are stored in a table, one value a row.
 pub trait Stored: Sized {
@@ -56,10 +57,14 @@ impl Stored for Transition {
         "created_at",
         "completed_at",
         "anomaly",
+        "region",
+        "watch",
+        "labels",
     ];
 
     fn values(&self) -> Vec<Value> {
-        let Self { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } = self;
+        let Self { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly, watch } = self;
+        let watch = watch.as_deref();
         vec![
             from.as_ref().map(|from| from.as_str().to_owned()).into(),
             text(to.as_str()),
@@ -69,6 +74,9 @@ impl Stored for Transition {
             created_at.as_ref().map(Timestamp::to_string).into(),
             completed_at.as_ref().map(Timestamp::to_string).into(),
             anomaly.map(|anomaly| anomaly.as_str().to_owned()).into(),
+            watch.map(|watch| watch.region.to_string()).into(),
+            watch.map(|watch| watch.name.to_string()).into(),
+            watch.map(|watch| serde_json::json!(*watch.labels).to_string()).into(),
         ]
     }
 
@@ -83,8 +91,18 @@ impl Stored for Transition {
             created_at: parsed_if_set(row, "created_at")?,
             completed_at: parsed_if_set(row, "completed_at")?,
             anomaly: row.get::<_, Option<Box<str>>>("anomaly")?.and_then(|text| Anomaly::from_name(&text)),
+            watch: watch_info(row)?.map(Arc::new),
         })
     }
+}
+
+/// `None` in rows that were written before version 5 of the schema.
+fn watch_info(row: &rusqlite::Row<'_>) -> Result<Option<WatchInfo>> {
+    let Some(name) = row.get::<_, Option<Box<str>>>("watch")? else { return Ok(None) };
+    let labels = row.get::<_, Option<String>>("labels")?.unwrap_or_else(|| "{}".to_owned());
+    let labels: Labels = serde_json::from_str(&labels).map_err(|error| unreadable(row, "labels", &error))?;
+    let region = row.get::<_, Option<Box<str>>>("region")?.unwrap_or_default();
+    Ok(Some(WatchInfo { region: region.into(), name: name.into(), labels: labels.into() }))
 }
 
 impl Stored for SourceTransition {
@@ -149,6 +167,10 @@ impl<T: Stored> Serialize for Row<T> {
         columns.serialize_entry("job_id", self.watch_id.key.job.as_str())?;
         for (column, value) in T::COLUMNS.iter().zip(self.value.values()) {
             match value {
+                Value::Text(text) if *column == "labels" => {
+                    let labels: Labels = serde_json::from_str(&text).map_err(S::Error::custom)?;
+                    columns.serialize_entry(column, &labels)?;
+                }
                 Value::Integer(number) => columns.serialize_entry(column, &number)?,
                 Value::Text(text) => columns.serialize_entry(column, &text)?,
                 Value::Null | Value::Real(_) | Value::Blob(_) => columns.serialize_entry(column, &())?,

@@ -3,7 +3,8 @@
 //! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens the
 //! file again, with SQLite's check. The caller decides whether to repeat a request. Health is the result of the last commit or probe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use super::file::DatabaseFile;
 use super::{JobQuery, changes, queries};
 use crate::clock::Clock;
 use crate::core::job::WatchId;
-use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
@@ -39,16 +39,30 @@ pub(super) enum Request {
         jobs: JobQuery,
         reply: Reply<BTreeMap<Arc<WatchId>, JobState>>,
     },
-    /// Deletes the rows of at most [`changes::DELETED_JOBS_MAX`] jobs, and returns their number.
-    DeleteEnded {
-        cutoff: Timestamp,
-        watched: Arc<BTreeSet<Arc<WatchId>>>,
-        reply: Reply<usize>,
-    },
+    /// Work of its own transaction. It sends its own reply.
+    Transaction(TransactionWork),
     /// Tests whether the write lock can be taken, and frees SQLite's page cache.
     Probe(Reply<()>),
     /// Stops the writer after all queued requests.
     Close(oneshot::Sender<()>),
+}
+
+/// Calls [`Writer::commit`] and sends the result.
+pub(super) struct TransactionWork(Box<dyn FnOnce(&mut Writer) + Send>);
+
+impl TransactionWork {
+    pub(super) fn new<T: Send + 'static>(
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        reply: Reply<T>,
+    ) -> Self {
+        Self(Box::new(move |writer| drop(reply.send(writer.commit(work)))))
+    }
+}
+
+impl fmt::Debug for TransactionWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TransactionWork")
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +81,8 @@ pub(super) struct Writer {
     is_stalled: bool,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,
+    /// The number of committed groups of changes.
+    commits: watch::Sender<u64>,
 }
 
 impl Writer {
@@ -92,13 +108,18 @@ impl Writer {
             connection = connect_and_require_columns(&mut file);
         }
         let (connection, instruments) = (Some(connection?), instruments.clone());
-        let mut writer = Self { connection, file, is_stalled: false, instruments, health: watch::Sender::new(None) };
+        let (health, commits) = (watch::Sender::new(None), watch::Sender::new(0));
+        let mut writer = Self { connection, file, is_stalled: false, instruments, health, commits };
         writer.measure();
         Ok(writer)
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.subscribe()
+    }
+
+    pub(super) fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
     }
 
     /// Starts a thread for [`Self::run`].
@@ -134,10 +155,9 @@ impl Writer {
                         let read = self.execute(|connection| queries::restore(&*connection.transaction()?, jobs));
                         drop(reply.send(read));
                     }
-                    Request::DeleteEnded { cutoff, watched, reply } => {
-                        // The group need not be committed first: a job with a queued change is watched, so its rows stay.
-                        let deleted = self.commit(|transaction| changes::delete_ended(transaction, cutoff, &watched));
-                        drop(reply.send(deleted));
+                    Request::Transaction(TransactionWork(work)) => {
+                        self.commit_group(mem::take(&mut group));
+                        work(&mut self);
                     }
                     Request::Probe(reply) => {
                         // Commit first: the probe also frees SQLite's page cache, including the pages of this commit.
@@ -188,6 +208,9 @@ impl Writer {
         });
         for queued in group {
             drop(queued.reply.send(result.clone().map(|_| ())));
+        }
+        if result.is_ok() {
+            self.commits.send_modify(|commits| *commits += 1);
         }
     }
 

@@ -95,6 +95,7 @@ pub(crate) fn transition(from: Option<&str>, to: &str, seconds: i64) -> Change {
         created_at: Some(at(-60)),
         completed_at: None,
         anomaly: None,
+        watch: None,
     };
     Change { transition: Some(transition), ..Change::default() }
 }

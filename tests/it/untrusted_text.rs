@@ -193,6 +193,7 @@ pub(crate) fn check_logs(text: &str) {
         created_at: None,
         completed_at: None,
         anomaly: None,
+        watch: None,
     };
     let key = "1234567890/9876543210".parse().expect("two ids");
     let row = Row { id: 1, watch_id: WatchId { target: own().into(), key }, value };

@@ -277,6 +277,7 @@ fn transition(
         created_at: snapshot.created_at,
         completed_at: snapshot.completed_at,
         anomaly,
+        watch: None,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::core::job::WatchId;
 use crate::core::limits::Limit;
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
-use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition};
+use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition, WatchInfo};
 use crate::database::{Database, WriterError};
 use crate::instruments::Instruments;
 use crate::state::{FailedPoll, RECENT_FAILURES_MAX, SharedState, TransitionEvent, WatchState, WatchStatus};
@@ -48,6 +48,7 @@ pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
     view: WatchStatus,
+    watch_info: Arc<WatchInfo>,
     started: Monotonic,
     /// `None`: the job has its own entry.
     retention: Option<Duration>,
@@ -65,9 +66,14 @@ impl JobWatcher {
         retention: Option<Duration>,
     ) -> Self {
         let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
-        let now = context.clock.now();
+        let watch_info = Arc::new(WatchInfo {
+            region: Arc::clone(&view.aws_region),
+            name: Arc::clone(&view.name),
+            labels: Arc::default(),
+        });
+        let (now, logged_limits) = (context.clock.now(), BTreeSet::new());
         let mut watcher =
-            Self { context, poller, view, started: now.monotonic, retention, logged_limits: BTreeSet::new() };
+            Self { context, poller, view, watch_info, started: now.monotonic, retention, logged_limits };
         watcher.publish_view_and_report(now);
         watcher
     }
@@ -89,10 +95,13 @@ impl JobWatcher {
                 _ = &mut *stop => return self.save_last_seen().await,
                 decision = self.poller.poll() => decision,
             };
-            let Some(decision) = decision else {
+            let Some(mut decision) = decision else {
                 self.publish_view_and_report(self.context.clock.now());
                 continue;
             };
+            if let Some(transition) = &mut decision.change.transition {
+                transition.watch = Some(Arc::clone(&self.watch_info));
+            }
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
@@ -253,7 +262,7 @@ impl JobWatcher {
     fn publish_transition(&self, transition: Transition) {
         let WatchStatus { name, id, .. } = &self.view;
         let WatchId { target, key } = &**id;
-        let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly } =
+        let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly, watch: _ } =
             &transition;
         // Discovered jobs share the name of their store.
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };

@@ -54,6 +54,7 @@ fn first_observation(status: JobStatus) -> Change {
         created_at: None,
         completed_at: None,
         anomaly: None,
+        watch: None,
     };
     Change { transition: Some(transition), ..Change::default() }
 }

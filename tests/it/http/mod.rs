@@ -221,6 +221,7 @@ fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, 
         created_at: None,
         completed_at: None,
         anomaly: None,
+        watch: None,
     };
     (watch_id(job), Change { transition: Some(transition), ..Change::default() })
 }
