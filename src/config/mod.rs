@@ -16,6 +16,7 @@ mod reload;
 mod render;
 mod resolve;
 mod schema;
+mod sinks;
 mod suggest;
 mod syntax;
 mod values;
@@ -36,6 +37,7 @@ pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
+pub use sinks::{SinkConfig, SinkFormat, SinkUrl, parse_sink_url, pattern_matches, redacted_url};
 pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
+    /// In the order of the file. Their names differ.
+    pub sinks: Vec<SinkConfig>,
 }
 
 impl Config {
@@ -68,6 +72,7 @@ impl Config {
             database: DatabaseConfig::new(database),
             http: HttpConfig::default(),
             log: LogConfig::default(),
+            sinks: Vec::new(),
         }
     }
 }

@@ -9,6 +9,9 @@ use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, SourceText};
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
+use super::sinks::{
+    EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText, WatchPattern,
+};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
     IncludePattern, Interval, JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
@@ -39,6 +42,8 @@ tables! {
         job: List<Nested<Job>>,
         /// The stores to watch, with all their jobs that are not older than `created_within`.
         store: List<Nested<Store>>,
+        /// The receivers of notifications, called sinks.
+        notify: List<Nested<Notify>>,
     }
 
     // Its keys need no descriptions: the schema describes the main file, which has the same keys and more.
@@ -184,6 +189,29 @@ tables! {
         target: TargetName,
         /// The interval of the store's jobs. It overrides `interval` in `[poll]`.
         interval: Interval,
+    }
+
+    Notify, "[[notify]]" requires [&["name"], &["url", "url_file"]] {
+        /// The `sink` label in the metrics. refwatch remembers by this name what it has delivered.
+        name: SinkName,
+        /// The URL that receives a POST request for each event. It begins with https://, or with http:// if the host is this machine.
+        url: SinkUrlText,
+        /// A file with the URL, for a URL that contains a token.
+        url_file: FilePath,
+        /// A file with the secrets that sign events, one `whsec_…` on each line. During a rotation it has the new and the old one.
+        secret_file: FilePath,
+        /// A file with a token for the header `Authorization: Bearer`.
+        bearer_token_file: FilePath,
+        /// More headers of each request. `/config` hides their values.
+        headers: Map<HeaderNameText, HeaderText>,
+        /// The statuses to notify of. `vanished` means that AWS no longer knows the job.
+        on: List<EventName>,
+        /// The names of the watches to notify of. A `*` matches any text. The default is all watches.
+        watches: List<WatchPattern>,
+        /// The body of a request: a CloudEvents object, or a line of text as Slack, Mattermost and Teams accept it.
+        format: SinkFormatWord,
+        /// The timeout of one request.
+        timeout: SinkTimeout,
     }
 }
 

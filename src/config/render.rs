@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::duration_text::DurationText;
+use super::sinks::{SinkConfig, SinkUrl, parse_sink_url, redacted_url};
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::job::{TargetStore, WatchId};
@@ -17,7 +18,7 @@ impl Config {
     /// This configuration as TOML without secrets, as `/config` shows it.
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {
-        let Self { targets, watch_list: WatchList { jobs, stores }, poll, database, http, log } = self;
+        let Self { targets, watch_list: WatchList { jobs, stores }, poll, database, http, log, sinks } = self;
         // `timeout` is a key of [poll], but each target holds its value.
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
@@ -39,6 +40,7 @@ impl Config {
             ("target", Some(Value::Table(targets.collect()))),
             ("job", Some(Value::Array(jobs.collect()))),
             ("store", Some(Value::Array(stores.collect()))),
+            ("notify", Some(Value::Array(sinks.iter().map(sink_table).collect()))),
         ])
         .to_string()
     }
@@ -138,6 +140,28 @@ fn store_table(entries: &[(&TargetStore, &StoreEntry)], poll: &PollConfig) -> Va
         ("remove_after", remove_after.map(duration)),
         ("target", Some((**target).into())),
         ("interval", own_interval(policy, poll)),
+    ])
+}
+
+fn sink_table(sink: &SinkConfig) -> Value {
+    let SinkConfig { name, url, secret_file, bearer_token_file, headers, on, watches, format, timeout } = sink;
+    let (url, url_file) = match url {
+        // The path may contain a token.
+        SinkUrl::Text(url) => (parse_sink_url(url.expose()).ok().map(|url| redacted_url(&url).into()), None),
+        SinkUrl::File(file) => (None, Some(path(file))),
+    };
+    let headers = (!headers.is_empty()).then(|| headers.keys().map(|name| (name.clone(), HIDDEN.into())).collect());
+    table([
+        ("name", Some((**name).into())),
+        ("url", url),
+        ("url_file", url_file),
+        ("secret_file", secret_file.as_deref().map(path)),
+        ("bearer_token_file", bearer_token_file.as_deref().map(path)),
+        ("headers", headers.map(Value::Table)),
+        ("on", Some(on.iter().map(|event| Value::from(event.as_str())).collect::<Vec<_>>().into())),
+        ("watches", (!watches.is_empty()).then(|| watches.clone().into())),
+        ("format", Value::try_from(format).ok()),
+        ("timeout", Some(duration(*timeout))),
     ])
 }
 

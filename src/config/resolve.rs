@@ -2,10 +2,10 @@
 //!
 //! It also reports a missing database path, and settings of the main file that contradict one another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,13 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::{Http, Job, Log, OperationQuota, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target};
+use super::raw::{
+    Http, Job, Log, Notify, OperationQuota, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target,
+};
+use super::sinks::{SinkConfig, SinkUrl};
 use super::watch_list::{JobEntry, StoreEntry};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
+use crate::core::event::EventType;
 use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
@@ -41,6 +45,9 @@ pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
     set_quotas(&mut target, take(&mut main.root.quota));
     set(&mut target.timeout, timeout);
     config.targets.insert(target.name.clone(), target);
+    let sinks = take(&mut main.root.notify).unwrap_or_default();
+    check_sinks(&sinks, main);
+    config.sinks = sinks.into_iter().filter_map(|raw| sink(raw, base)).collect();
     config
 }
 
@@ -132,6 +139,61 @@ fn set_log(log: &mut LogConfig, raw: Log, base: &Path) {
     log.directory = value(raw.directory).map(|directory| base.join(directory));
     set(&mut log.rotation, raw.rotation);
     set(&mut log.keep_files, raw.keep_files);
+}
+
+fn check_sinks(sinks: &[Notify], main: &mut ParsedFile) {
+    let mut names = BTreeMap::new();
+    for sink in sinks {
+        let name = sink.name.as_ref().map(|name| (name.get_ref().as_str(), name.span()));
+        if let Some((name, span)) = name
+            && let Some(other) = names.insert(name, span.clone())
+        {
+            let message = format!("two sinks have the name \"{name}\"");
+            let problem =
+                Problem::new(Location::new(&main.source, span), &message, Some("rename one of them".to_owned()));
+            main.problems.push(problem.with_other(Location::new(&main.source, other)));
+        }
+        if let (Some(_), Some(file)) = (&sink.url, &sink.url_file) {
+            main.report(file.span(), "the sink also has a `url`", Some("remove one of the keys".to_owned()));
+        }
+        for (key, is_empty) in [
+            ("on", sink.on.as_ref().is_some_and(Vec::is_empty)),
+            ("watches", sink.watches.as_ref().is_some_and(Vec::is_empty)),
+        ] {
+            if let (Some(name), true) = (&sink.name, is_empty) {
+                main.report(
+                    name.span(),
+                    &format!("`{key}` of this sink is empty"),
+                    Some("remove the key for its default".to_owned()),
+                );
+            }
+        }
+        let mut headers = BTreeSet::new();
+        for (header, _) in &sink.headers {
+            if !headers.insert(header.get_ref().to_ascii_lowercase()) {
+                main.report(header.span(), "the sink sets this header twice", Some("remove one of them".to_owned()));
+            }
+        }
+    }
+}
+
+/// `None` if a required key is missing or invalid, which is already reported.
+fn sink(raw: Notify, base: &Path) -> Option<SinkConfig> {
+    let file = |path: Option<Spanned<PathBuf>>| value(path).map(|path| base.join(path));
+    let mut sink = SinkConfig {
+        name: value(raw.name)?.into(),
+        url: value(raw.url).map(SinkUrl::Text).or_else(|| Some(SinkUrl::File(file(raw.url_file)?)))?,
+        secret_file: file(raw.secret_file),
+        bearer_token_file: file(raw.bearer_token_file),
+        headers: raw.headers.into_iter().filter_map(|(name, text)| Some((name.into_inner(), value(text)?))).collect(),
+        on: raw.on.map_or_else(|| EventType::DEFAULT.into(), |on| on.into_iter().filter_map(value).collect()),
+        watches: raw.watches.into_iter().flatten().filter_map(value).collect(),
+        format: SinkConfig::FORMAT,
+        timeout: SinkConfig::TIMEOUT,
+    };
+    set(&mut sink.format, raw.format);
+    set(&mut sink.timeout, raw.timeout);
+    Some(sink)
 }
 
 fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<str>, TargetConfig) {

@@ -7,8 +7,10 @@ use serde_json::{Value as Json, json};
 use super::duration_text::DurationText;
 use super::raw::RootTable;
 use super::reader::table_schema;
+use super::sinks::SinkConfig;
 use super::watch_list::StoreEntry;
 use super::{Config, Quota, TargetConfig};
+use crate::core::event::EventType;
 
 #[must_use]
 pub fn schema() -> Json {
@@ -34,6 +36,9 @@ pub fn schema() -> Json {
         ("store/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN)),
         ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER)),
+        ("notify/items/properties/on", EventType::DEFAULT.iter().map(EventType::as_str).collect()),
+        ("notify/items/properties/format", json!(SinkConfig::FORMAT)),
+        ("notify/items/properties/timeout", duration(SinkConfig::TIMEOUT)),
     ];
     defaults.extend(other_defaults.map(|(pointer, value)| (pointer.to_owned(), value)));
     // The default of `database.path` depends on the environment, so the schema has none: its value here is "".

@@ -87,6 +87,8 @@ macro_rules! pattern {
     };
 }
 
+pub(super) use {duration, kind, pattern};
+
 /// More than ten polls of one job in a second are a mistake.
 const SHORTEST_DELAY: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
@@ -127,7 +129,9 @@ pattern!(
 // HTTP basic authentication separates name and password by a colon.
 pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
-kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| read_text(value, name, no_candidates));
+kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
+    read_text(value, |text| name(text, 128), no_candidates)
+});
 kind!(StoreId, job::StoreId, pattern_schema(ID_PATTERN), |value| {
     read_text(value, |text| parse(text, "must be 10 to 36 digits, not a name or an ARN"), id_candidates)
 });
@@ -190,7 +194,7 @@ const ROTATIONS: [(&str, LogRotation); 3] =
 
 /// Reads a string. For an invalid one, the first of `candidates` that parses becomes the suggestion. A number without quotes is invalid,
 /// too: it gets the help "write it in quotes" if that makes it valid, and the rule and suggestion of the string otherwise.
-fn read_text<T>(
+pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
     candidates: fn(&str) -> Vec<String>,
@@ -209,13 +213,13 @@ fn read_text<T>(
     value.is_str().then_some(parsed).ok_or_else(quoted)
 }
 
-fn no_candidates(_: &str) -> Vec<String> {
+pub(super) fn no_candidates(_: &str) -> Vec<String> {
     Vec::new()
 }
 
-fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Invalid> {
+pub(super) fn word<T: Clone>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Invalid> {
     let text = value.as_str().ok_or_else(|| Invalid::wrong_type("a string", value, None))?;
-    let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+    let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
     found.ok_or_else(|| {
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let help = nearest(text, words.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
@@ -223,7 +227,7 @@ fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Invalid>
     })
 }
 
-fn words_schema<T>(words: &[(&str, T)]) -> Json {
+pub(super) fn words_schema<T>(words: &[(&str, T)]) -> Json {
     json!({"type": "string", "enum": words.iter().map(|(word, _)| *word).collect::<Vec<_>>()})
 }
 
@@ -246,11 +250,11 @@ fn parse<T: FromStr>(text: &str, rule: &str) -> Result<T, String> {
     text.parse().map_err(|_| rule.to_owned())
 }
 
-fn check(holds: bool, rule: &str) -> Result<(), String> {
+pub(super) fn check(holds: bool, rule: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(rule.to_owned()) }
 }
 
-fn pattern_schema(pattern: &str) -> Json {
+pub(super) fn pattern_schema(pattern: &str) -> Json {
     json!({"type": "string", "pattern": pattern})
 }
 
@@ -259,12 +263,12 @@ const DURATION_PATTERN: &str = "( *[0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µ
                                 wks?|w|months?|M|years?|yrs?|y))+ *";
 
 /// JSON Schema cannot limit a duration, so the description has the limits.
-fn duration_schema(limits: &RangeInclusive<Duration>) -> Json {
+pub(super) fn duration_schema(limits: &RangeInclusive<Duration>) -> Json {
     let limits = format!("From {} to {}.", DurationText(*limits.start()), DurationText(*limits.end()));
     json!({"type": "string", "pattern": format!("^{DURATION_PATTERN}$"), "description": limits})
 }
 
-fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
+pub(super) fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let rule = "must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"";
     let duration = parse_duration(text).map_err(|_| rule.to_owned())?;
     let (min, max) = (DurationText(*limits.start()), DurationText(*limits.end()));
@@ -272,7 +276,7 @@ fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Dur
 }
 
 /// Suggestions for a number without a unit.
-fn duration_candidates(text: &str) -> Vec<String> {
+pub(super) fn duration_candidates(text: &str) -> Vec<String> {
     let number = text.trim_end_matches(".0");
     vec![format!("{number}s"), format!("{number}d")]
 }
@@ -318,10 +322,11 @@ fn parse_as<K: Kind>(text: &str) -> Result<K::Value, String> {
     K::convert(&DeValue::String(text.into())).map_err(|invalid| invalid.rule)
 }
 
-/// Parses the name of a watch or of an AWS profile.
-fn name(text: &str) -> Result<String, String> {
-    let is_name = text.chars().count() <= 128 && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
-    check(is_name, "must be 1 to 128 visible characters").map(|()| text.to_owned())
+/// Parses the name of a watch, an AWS profile or a sink.
+pub(super) fn name(text: &str, length_max: usize) -> Result<String, String> {
+    let is_name =
+        text.chars().count() <= length_max && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
+    check(is_name, &format!("must be 1 to {length_max} visible characters")).map(|()| text.to_owned())
 }
 
 /// Returns all numbers of ten or more digits, such as the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.

@@ -23,6 +23,10 @@ NOT_IN_SCHEMA = re.compile(
     | a\ (?:reference|sequence)\ store\ has\ no\ jobs\ of\ the\ kind
     | `kinds`\ of\ this\ store\ names\ no\ kind
     | unknown\ key\ `\w+`\ \(the\ valid\ keys\ are\ `target`,\ `job`,\ `store`\)  # In an included file.
+    | two\ sinks\ have\ the\ name
+    | `(?:on|watches)`\ of\ this\ sink\ is\ empty
+    | a\ name\ in\ `headers`\ must\ not\ be
+    | the\ sink\ sets\ this\ header\ twice
     | `listen`\ must\ be\ an\ IP\ address\ and\ a\ port
     | `retention`\ must\ be\ a\ duration  # One that overflows.
     )""",

@@ -2,6 +2,7 @@
 
 mod online;
 mod secrets;
+mod sinks;
 
 use std::fs;
 use std::iter;
@@ -17,6 +18,7 @@ use refwatch::config::watch_list::{JobEntry, StoreEntry};
 use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load, schema};
 use refwatch::core::failure::Operation;
 use refwatch::core::kind::JobKind;
+use refwatch::core::secret::Secret;
 use tempfile::TempDir;
 
 const SHIPPED: &str = include_str!("../../../config/refwatch.toml");
@@ -171,6 +173,7 @@ fn the_schema_describes_every_key_and_has_the_right_defaults() {
         let (header, ids) = match table {
             "job" => ("[[job]]", "reference_store_id = \"1234567890\"\nid = \"9876543210\""),
             "store" => ("[[store]]", "reference_store_id = \"1234567890\""),
+            "notify" => ("[[notify]]", "name = \"a\"\nurl = \"https://a.example\""),
             table => (&*format!("[{table}]"), ""),
         };
         let text = |line: &str| match table {
@@ -240,6 +243,9 @@ fn the_effective_configuration_can_be_loaded_and_hides_secrets() {
     assert!(config.to_redacted_toml().contains("external_id = \"(hidden)\""));
     for target in config.targets.values_mut() {
         target.external_id = None;
+    }
+    for sink in &mut config.sinks {
+        sink.headers.values_mut().for_each(|value| *value = Secret::new("(hidden)"));
     }
     assert_eq!(good(&config.to_redacted_toml()), config);
     let default = Config::new("/var/lib/refwatch/refwatch.db".into());

@@ -1,0 +1,235 @@
+//! The receivers of notifications, and the kinds of values in `[[notify]]`.
+//!
+//! A URL and the values of headers may contain tokens, so they are secrets. This module reads no files: see `notify::secrets`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+use regex_lite::Regex;
+use rustls::pki_types::ServerName;
+use serde_json::Value as Json;
+use toml::de::DeValue;
+
+use super::values::{
+    Invalid, Kind, check, duration, duration_between, duration_candidates, duration_schema, kind, name, no_candidates,
+    pattern, pattern_schema, read_text, word, words_schema,
+};
+use crate::core::event::EventType;
+use crate::core::secret::Secret;
+
+/// A receiver of notifications: a `[[notify]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// The value of the metric label `sink`.
+    pub name: Arc<str>,
+    pub url: SinkUrl,
+    /// Standard Webhooks secrets (`whsec_…`), one a line. The first signs; all are sent during a rotation.
+    pub secret_file: Option<PathBuf>,
+    pub bearer_token_file: Option<PathBuf>,
+    /// By name. Names differ in more than the case.
+    pub headers: BTreeMap<String, Secret>,
+    pub on: BTreeSet<EventType>,
+    /// Patterns of watch names. Empty: all watches.
+    pub watches: Vec<String>,
+    pub format: SinkFormat,
+    /// The timeout of one request.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkUrl {
+    Text(Secret),
+    /// A file with the URL.
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkFormat {
+    CloudEvents,
+    /// The body of Slack's incoming webhooks.
+    Slack,
+}
+
+impl SinkConfig {
+    pub(super) const FORMAT: SinkFormat = SinkFormat::CloudEvents;
+    pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+
+    /// Returns whether `watches` selects the watch with this name.
+    #[must_use]
+    pub fn selects_watch(&self, watch: &str) -> bool {
+        self.watches.is_empty() || self.watches.iter().any(|pattern| pattern_matches(pattern, watch))
+    }
+}
+
+/// A `*` of the pattern matches any text.
+#[must_use]
+pub fn pattern_matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let head = parts.next().unwrap_or_default();
+    let Some(tail) = parts.next_back() else { return name == pattern };
+    let Some(mut rest) = name.strip_prefix(head) else { return false };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(tail)
+}
+
+/// Checks the URL of a sink, from `url` or from the file of `url_file`. The error never quotes the URL.
+///
+/// # Errors
+/// The rule that the URL violates.
+pub fn parse_sink_url(text: &str) -> Result<Uri, String> {
+    let rule = "must be a URL such as \"https://hooks.lab.example/refwatch\"";
+    let url: Uri = text.parse().map_err(|_| rule.to_owned())?;
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    check(
+        !authority.contains('@'),
+        "must not contain a user name and password: write a token to the file of `bearer_token_file`",
+    )?;
+    check(!text.contains('#'), "must not contain a fragment, which begins with `#`")?;
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let has_port = authority != host;
+    check(ServerName::try_from(address).is_ok() && (!has_port || url.port_u16().is_some()), rule)?;
+    let is_loopback =
+        || address.parse::<IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
+    match url.scheme_str() {
+        Some("https") => Ok(url),
+        Some("http") if is_loopback() => Ok(url),
+        Some("http") => {
+            Err("must begin with https://. Plain http is allowed only to localhost, 127.0.0.1 and [::1]".to_owned())
+        }
+        _ => Err(rule.to_owned()),
+    }
+}
+
+/// The scheme, host and port of a URL. Its path and query may contain a token.
+#[must_use]
+pub fn redacted_url(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or_default();
+    format!("{scheme}://{}", url.authority().map(http::uri::Authority::as_str).unwrap_or_default())
+}
+
+/// The headers that refwatch sets itself. So are those with the prefix `webhook-`.
+const RESERVED_HEADERS: [&str; 6] =
+    ["connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"];
+
+// The name is a metric label, and an argument of commands.
+kind!(SinkName, String, pattern_schema("^(?=.*\\S).{1,64}$"), |value| {
+    read_text(value, |text| name(text, 64), no_candidates)
+});
+kind!(SinkUrlText, Secret, pattern_schema(URL_PATTERN), |value| {
+    read_text(value, |text| parse_sink_url(text).map(|_| Secret::new(text)), no_candidates)
+});
+kind!(HeaderNameText, String, pattern_schema("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"), |value| {
+    read_text(value, header_name, no_candidates)
+});
+pattern!(HeaderText, Secret, Secret::new, "^[ -~]{1,1024}$", "must be 1 to 1024 printable ASCII characters");
+kind!(EventName, EventType, words_schema(&words(&events())), |value| word(value, &words(&events())));
+kind!(WatchPattern, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
+    read_text(value, |text| name(text, 128), no_candidates)
+});
+kind!(SinkFormatWord, SinkFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
+duration!(SinkTimeout, Duration::from_secs(1), Duration::from_mins(1));
+
+const URL_PATTERN: &str = "^([Hh][Tt][Tt][Pp][Ss]://[^/?#@ ]+|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\\.[0-9.]+|\\[[0:]*:0*1\\])\
+                           (:[0-9]+)?)([/?][^# ]*)?$";
+const FORMATS: [(&str, SinkFormat); 2] = [("cloudevents", SinkFormat::CloudEvents), ("slack", SinkFormat::Slack)];
+
+fn events() -> Vec<EventType> {
+    EventType::documented().collect()
+}
+
+fn words(events: &[EventType]) -> Vec<(&str, EventType)> {
+    events.iter().map(|event| (event.as_str(), event.clone())).collect()
+}
+
+fn header_name(text: &str) -> Result<String, String> {
+    let header = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| text.len() <= 128);
+    let header = header.ok_or("must be 1 to 128 letters, digits, hyphens or other characters of a header's name")?;
+    let name = header.as_str();
+    if name == "authorization" {
+        return Err("must not be `authorization`: write the token to the file of `bearer_token_file`".to_owned());
+    }
+    let is_reserved = name.starts_with("webhook-") || RESERVED_HEADERS.contains(&name);
+    let rule = format!("must not be a header that refwatch sets: `webhook-*`, `{}`", RESERVED_HEADERS.join("`, `"));
+    check(!is_reserved, &rule).map(|()| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_https_or_http_to_this_machine() {
+        for text in [
+            "https://hooks.lab.example",
+            "https://hooks.lab.example:8443/refwatch?token=a@b",
+            "HTTPS://192.0.2.1/",
+            "http://localhost:8080/",
+            "http://LOCALHOST/",
+            "http://127.8.9.10/x",
+            "http://[::1]:80/x",
+            "https://[2001:db8::1]/x",
+        ] {
+            assert!(parse_sink_url(text).is_ok(), "{text}");
+            let schema = SinkUrlText::schema();
+            let pattern = Regex::new(schema["pattern"].as_str().expect("a pattern")).expect("a valid pattern");
+            assert!(pattern.is_match(text), "{text}");
+        }
+        for (text, rule) in [
+            ("", "must be a URL"),
+            ("hooks.lab.example", "must be a URL"),
+            ("/refwatch", "must be a URL"),
+            ("ftp://hooks.lab.example/", "must be a URL"),
+            ("https://", "must be a URL"),
+            ("https://hooks lab.example/", "must be a URL"),
+            ("https://hooks.lab.example:99999/", "must be a URL"),
+            ("https://hooks.lab.example:/", "must be a URL"),
+            ("https://h$ooks.lab.example/", "must be a URL"),
+            ("https://hooks.lab.example/ä", "must be a URL"),
+            ("https://ada:hunter2@hooks.lab.example/", "must not contain a user name"),
+            ("https://ada@hooks.lab.example/", "must not contain a user name"),
+            ("https://hooks.lab.example/#x", "must not contain a fragment"),
+            ("http://hooks.lab.example/", "must begin with https://"),
+            ("http://192.0.2.1/", "must begin with https://"),
+            ("http://localhost.lab.example/", "must begin with https://"),
+            ("http://[2001:db8::1]/", "must begin with https://"),
+        ] {
+            let error = parse_sink_url(text).expect_err(text);
+            assert!(error.starts_with(rule), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_redacted_url_has_neither_path_nor_query() {
+        let url = parse_sink_url("https://hooks.lab.example:8443/services/T0/B0?token=secret").expect("a URL");
+        assert_eq!(redacted_url(&url), "https://hooks.lab.example:8443");
+    }
+
+    #[test]
+    fn a_star_of_a_pattern_matches_any_text() {
+        let table = [
+            ("GRCh38", "GRCh38", true),
+            ("GRCh38", "GRCh37", false),
+            ("*", "", true),
+            ("shared *", "shared references", true),
+            ("shared *", "shared", false),
+            ("*38", "GRCh38", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("*b*b*", "b", false),
+        ];
+        for (pattern, name, expected) in table {
+            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}
