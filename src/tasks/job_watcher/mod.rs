@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::config::watch_list::JobEntry;
 use crate::core::failure::RequestFailure;
 use crate::core::job::WatchId;
 use crate::core::limits::Limit;
@@ -61,10 +62,9 @@ impl JobWatcher {
         context: Arc<TaskContext>,
         poller: Poller,
         id: Arc<WatchId>,
-        name: Arc<str>,
-        retention: Option<Duration>,
+        JobEntry { name, labels, remove_after: retention, .. }: JobEntry,
     ) -> Self {
-        let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
+        let view = WatchStatus::new(id, name, labels, Arc::clone(poller.aws_region()));
         let now = context.clock.now();
         let mut watcher =
             Self { context, poller, view, started: now.monotonic, retention, logged_limits: BTreeSet::new() };
