@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{broadcast, watch};
 
 use crate::core::failure::FailureReason;
-use crate::core::job::{TargetStore, WatchId};
+use crate::core::job::{Labels, TargetStore, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Transition;
@@ -59,6 +59,8 @@ pub struct WatchStatus {
     pub id: Arc<WatchId>,
     /// The `watch` label.
     pub name: Arc<str>,
+    /// The labels in the configuration.
+    pub labels: Arc<Labels>,
     /// The target's AWS region; empty if the target has an endpoint and no region.
     pub aws_region: Arc<str>,
     pub state: WatchState,
@@ -74,10 +76,11 @@ pub struct WatchStatus {
 
 impl WatchStatus {
     #[must_use]
-    pub fn new(id: Arc<WatchId>, name: Arc<str>, aws_region: Arc<str>) -> Self {
+    pub fn new(id: Arc<WatchId>, name: Arc<str>, labels: Arc<Labels>, aws_region: Arc<str>) -> Self {
         Self {
             id,
             name,
+            labels,
             aws_region,
             state: WatchState::Live,
             known: None,

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, SourceText};
+use super::labels::LabelTable;
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::sinks::{
     EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText, WatchPattern,
@@ -170,6 +171,8 @@ tables! {
         target: TargetName,
         /// The interval of this job. It overrides `interval` in `[poll]`.
         interval: Interval,
+        /// Your own labels, such as a project or team. At most 16. They appear in `refwatch_job_labels`, on the job's page and in the API.
+        labels: LabelTable,
     }
 
     Store, "[[store]]" requires [&["reference_store_id", "sequence_store_id"]] {
@@ -189,6 +192,8 @@ tables! {
         target: TargetName,
         /// The interval of the store's jobs. It overrides `interval` in `[poll]`.
         interval: Interval,
+        /// The labels of the store's jobs, as for `[[job]]`. A job with its own entry has the labels of that entry only.
+        labels: LabelTable,
     }
 
     Notify, "[[notify]]" requires [&["name"], &["url", "url_file"]] {

@@ -9,7 +9,7 @@ use super::duration_text::DurationText;
 use super::sinks::{SinkConfig, SinkUrl, parse_sink_url, redacted_url};
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
-use crate::core::job::{TargetStore, WatchId};
+use crate::core::job::{Labels, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
 const HIDDEN: &str = "(hidden)";
@@ -116,7 +116,7 @@ fn target_table(target: &TargetConfig) -> Value {
 
 fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
     let WatchId { target, key } = id;
-    let JobEntry { name, policy, remove_after: _ } = entry;
+    let JobEntry { name, labels, policy, remove_after: _ } = entry;
     table([
         ("name", Some((**name).into())),
         ("kind", Some(key.kind.as_str().into())),
@@ -124,6 +124,7 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
         ("id", Some(key.job.as_str().into())),
         ("target", Some((**target).into())),
         ("interval", own_interval(policy, poll)),
+        ("labels", label_table(labels)),
     ])
 }
 
@@ -131,7 +132,7 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
 fn store_table(entries: &[(&TargetStore, &StoreEntry)], poll: &PollConfig) -> Value {
     let kinds = entries.iter().map(|(id, _)| Value::from(id.kind.as_str())).collect();
     let (TargetStore { target, kind, store }, entry) = entries[0];
-    let StoreEntry { created_within, job_settings: JobEntry { name, policy, remove_after } } = entry;
+    let StoreEntry { created_within, job_settings: JobEntry { name, labels, policy, remove_after } } = entry;
     table([
         ("name", Some((**name).into())),
         (kind.info().store.id_key(), Some(store.as_str().into())),
@@ -140,6 +141,7 @@ fn store_table(entries: &[(&TargetStore, &StoreEntry)], poll: &PollConfig) -> Va
         ("remove_after", remove_after.map(duration)),
         ("target", Some((**target).into())),
         ("interval", own_interval(policy, poll)),
+        ("labels", label_table(labels)),
     ])
 }
 
@@ -163,6 +165,11 @@ fn sink_table(sink: &SinkConfig) -> Value {
         ("format", Value::try_from(format).ok()),
         ("timeout", Some(duration(*timeout))),
     ])
+}
+
+fn label_table(labels: &Labels) -> Option<Value> {
+    let entries = labels.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    (!labels.is_empty()).then(|| Value::Table(entries.collect()))
 }
 
 fn own_interval(policy: &PollPolicy, poll: &PollConfig) -> Option<Value> {

@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
+use super::labels::labels;
 use super::raw::{
     Http, Job, Log, Notify, OperationQuota, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target,
 };
@@ -215,7 +216,8 @@ fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let store = raw.store()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };
     let name = value(raw.name).unwrap_or_else(|| key.to_string()).into();
-    let entry = JobEntry { name, policy: policy(raw.interval, poll), remove_after: None };
+    let labels = Arc::new(labels(raw.labels));
+    let entry = JobEntry { name, labels, policy: policy(raw.interval, poll), remove_after: None };
     Some((Arc::new(WatchId { target: target_name(raw.target), key }), entry))
 }
 
@@ -230,6 +232,7 @@ fn store(raw: Store, poll: &PollConfig) -> Vec<(TargetStore, StoreEntry)> {
     };
     let name = value(raw.name).unwrap_or_else(|| store.to_string()).into();
     let mut entry = StoreEntry::new(name, policy(raw.interval, poll));
+    entry.job_settings.labels = Arc::new(labels(raw.labels));
     set(&mut entry.created_within, raw.created_within);
     entry.job_settings.remove_after = value(raw.remove_after).or(entry.job_settings.remove_after);
     let target = target_name(raw.target);

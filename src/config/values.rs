@@ -132,6 +132,14 @@ pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon
 kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
     read_text(value, |text| name(text, 128), no_candidates)
 });
+pattern!(
+    LabelName,
+    "^(_|([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]{0,126})$",
+    "must be 1 to 128 letters, digits or underscores, and must not begin with a digit or `__`"
+);
+kind!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
+    read_text(value, label_value, no_candidates)
+});
 kind!(StoreId, job::StoreId, pattern_schema(ID_PATTERN), |value| {
     read_text(value, |text| parse(text, "must be 10 to 36 digits, not a name or an ARN"), id_candidates)
 });
@@ -329,6 +337,11 @@ pub(super) fn name(text: &str, length_max: usize) -> Result<String, String> {
     check(is_name, &format!("must be 1 to {length_max} visible characters")).map(|()| text.to_owned())
 }
 
+fn label_value(text: &str) -> Result<String, String> {
+    let is_value = text.chars().count() <= 128 && !text.chars().any(is_unsafe_to_display);
+    check(is_value, "must be at most 128 visible characters").map(|()| text.to_owned())
+}
+
 /// Returns all numbers of ten or more digits, such as the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.
 fn id_candidates(text: &str) -> Vec<String> {
     // Skips the account id of an ARN.
@@ -387,5 +400,6 @@ mod tests {
         assert!(ExternalId::convert(&string("lab:42")).is_ok());
         assert!(HostName::convert(&string("refwatch.lab.example")).is_ok());
         assert!(UserName::convert(&string("prometheus")).is_ok());
+        assert!(LabelName::convert(&string("cost_center")).is_ok());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::TargetConfig;
-use crate::core::job::{JobKey, TargetStore, WatchId};
+use crate::core::job::{JobKey, Labels, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
 /// The jobs and stores to watch, without duplicates.
@@ -22,6 +22,7 @@ pub struct WatchList {
 pub struct JobEntry {
     /// The value of the metric label `watch`.
     pub name: Arc<str>,
+    pub labels: Arc<Labels>,
     pub policy: PollPolicy,
     /// How long the job stays on the page and in the metrics after its end. `None`: as long as it is in the watch list.
     pub remove_after: Option<Duration>,
@@ -44,7 +45,7 @@ impl StoreEntry {
     pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
         Self {
             created_within: Self::CREATED_WITHIN,
-            job_settings: JobEntry { name, policy, remove_after: Some(Self::REMOVE_AFTER) },
+            job_settings: JobEntry { name, labels: Arc::default(), policy, remove_after: Some(Self::REMOVE_AFTER) },
         }
     }
 }
@@ -67,7 +68,7 @@ impl WatchList {
         let entry = |key: JobKey| {
             let name = key.to_string().into();
             let id = WatchId { target: Arc::clone(&target), key };
-            (Arc::new(id), JobEntry { name, policy, remove_after: None })
+            (Arc::new(id), JobEntry { name, labels: Arc::default(), policy, remove_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }

@@ -55,6 +55,9 @@ macro_rules! id {
 id!(StoreId, "a store id");
 id!(JobId, "a job id");
 
+/// The labels of a job in the configuration, by name.
+pub type Labels = BTreeMap<String, String>;
+
 /// A job's kind, store and id. Its text form is `KIND/STORE/JOB`, or `STORE/JOB` for a reference import. It is unique within one
 /// target only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,9 +131,6 @@ impl TargetStore {
         Arc::new(WatchId { target: Arc::clone(&self.target), key })
     }
 }
-
-/// Labels of a job or store in the configuration, by name.
-pub type Labels = BTreeMap<String, String>;
 
 macro_rules! status {
     ($(#[$doc:meta])* $name:ident [$count:literal] { $($status:ident = $word:literal),+ }) => {

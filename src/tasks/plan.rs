@@ -85,6 +85,7 @@ mod tests {
 
     use super::*;
     use crate::config::{PollConfig, Quota, TargetConfig};
+    use crate::core::job::Labels;
     use crate::core::kind::JobKind;
 
     /// Jobs with their own entries, as `STORE/JOB`, and stores whose jobs are discovered.
@@ -157,6 +158,12 @@ mod tests {
         let mut renamed = old.clone();
         Arc::make_mut(&mut renamed.watch_list.jobs).get_mut(&id("1/1")).expect("a job").name = "renamed".into();
         assert_eq!(planned(&old, &["3/9"], &renamed), "-1/1 +1/1");
+
+        let mut labelled = old.clone();
+        let labels: Arc<Labels> = Arc::new([("project".to_owned(), "atlas".to_owned())].into());
+        Arc::make_mut(&mut labelled.watch_list.jobs).get_mut(&id("1/1")).expect("a job").labels = Arc::clone(&labels);
+        labelled.watch_list.stores.get_mut(&store_id("3")).expect("a store").job_settings.labels = labels;
+        assert_eq!(planned(&old, &["3/9"], &labelled), "-1/1 -3/9 -[3] +1/1 +[3]");
 
         let mut longer = old.clone();
         longer.watch_list.stores.get_mut(&store_id("3")).expect("a store").created_within = Duration::from_hours(1);

@@ -253,6 +253,7 @@ fn view(text: &str) -> WatchStatus {
     WatchStatus {
         id: Arc::new(WatchId { target: "default".into(), key }),
         name: text.into(),
+        labels: Arc::new([("project".to_owned(), own())].into()),
         aws_region: text.into(),
         state: WatchState::Parked(own()),
         known: Some(known.into()),

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::config::watch_list::JobEntry;
 use crate::core::failure::RequestFailure;
 use crate::core::job::WatchId;
 use crate::core::limits::Limit;
@@ -62,14 +63,13 @@ impl JobWatcher {
         context: Arc<TaskContext>,
         poller: Poller,
         id: Arc<WatchId>,
-        name: Arc<str>,
-        retention: Option<Duration>,
+        JobEntry { name, labels, remove_after: retention, .. }: JobEntry,
     ) -> Self {
-        let view = WatchStatus::new(id, name, Arc::clone(poller.aws_region()));
+        let view = WatchStatus::new(id, name, labels, Arc::clone(poller.aws_region()));
         let watch_info = Arc::new(WatchInfo {
             region: Arc::clone(&view.aws_region),
             name: Arc::clone(&view.name),
-            labels: Arc::default(),
+            labels: Arc::clone(&view.labels),
         });
         let (now, logged_limits) = (context.clock.now(), BTreeSet::new());
         let mut watcher =

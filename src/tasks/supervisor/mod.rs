@@ -331,8 +331,8 @@ impl Supervisor {
         let slot = self.registries.entry(id.target_store()).or_default().add(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), entry.policy, known.map(Arc::new), slot, seed);
-        let (context, name) = (Arc::clone(&self.context), Arc::clone(&entry.name));
-        let mut watcher = JobWatcher::new(context, poller, Arc::clone(&id), name, entry.remove_after);
+        let context = Arc::clone(&self.context);
+        let mut watcher = JobWatcher::new(context, poller, Arc::clone(&id), entry.clone());
         self.tasks.start(
             TaskKey::JobWatcher(id),
             restarts,

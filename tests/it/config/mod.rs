@@ -192,33 +192,36 @@ fn a_full_file_is_loaded_as_written() {
         .watch_list
         .jobs
         .iter()
-        .map(|(id, entry)| format!("{} {} {} {:?}", id.target, id.key, entry.name, entry.policy.interval))
+        .map(|(id, JobEntry { name, labels, policy, .. })| {
+            format!("{} {} {name} {:?} {labels:?}", id.target, id.key, policy.interval)
+        })
         .collect();
     assert_eq!(
         entries,
         [
-            "default 1234567890/9876543210 1234567890/9876543210 30s",
-            "default read_set_activation/3234567890/4234567890 read_set_activation/3234567890/4234567890 30s",
-            "eu 1234567890/9876543211 GRCh38 2s",
+            "default 1234567890/9876543210 1234567890/9876543210 30s {}",
+            "default read_set_activation/3234567890/4234567890 read_set_activation/3234567890/4234567890 30s {}",
+            r#"eu 1234567890/9876543211 GRCh38 2s {"project": ""}"#,
         ]
     );
     let stores: Vec<String> = config
         .watch_list
         .stores
         .iter()
-        .map(|(id, StoreEntry { created_within, job_settings: JobEntry { name, policy, remove_after } })| {
+        .map(|(id, StoreEntry { created_within, job_settings: JobEntry { name, labels, policy, remove_after } })| {
             format!(
-                "{} {} {} {name} {created_within:?} {remove_after:?} {:?}",
+                "{} {} {} {name} {created_within:?} {remove_after:?} {:?} {labels:?}",
                 id.target, id.kind, id.store, policy.interval
             )
         })
         .collect();
-    let default = |kind, id| format!("default {kind} {id} {id} 604800s Some(86400s) 30s");
+    let default = |kind, id, labels| format!("default {kind} {id} {id} 604800s Some(86400s) 30s {labels}");
+    let labels = r#"{"project": "sequencing \"core\""}"#;
     let expected = [
-        default("reference_import", "1234567890"),
-        default("read_set_import", "3234567890"),
-        default("read_set_export", "3234567890"),
-        "eu reference_import 1234567890 shared references 3600s Some(60s) 5s".to_owned(),
+        default("reference_import", "1234567890", "{}"),
+        default("read_set_import", "3234567890", labels),
+        default("read_set_export", "3234567890", labels),
+        "eu reference_import 1234567890 shared references 3600s Some(60s) 5s {}".to_owned(),
     ];
     assert_eq!(stores, expected);
     let eu = &config.targets["eu"];

@@ -181,6 +181,7 @@ fn view(job: &str, status: JobStatus) -> WatchStatus {
     WatchStatus {
         id: watch_id(job).into(),
         name: format!("watch {job}").into(),
+        labels: Arc::default(),
         aws_region: "us-west-2".into(),
         state: if status.is_terminal() { WatchState::Finished } else { WatchState::Live },
         known: Some(known(status).into()),
