@@ -11,6 +11,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use crate::core::delivery::AttemptResult;
 use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
@@ -62,6 +63,10 @@ pub struct Instruments {
     quota_wait: HistogramVec,
     quota_allowed: GaugeVec,
     quota_configured: GaugeVec,
+    notify_delivered: IntCounterVec,
+    notify_attempts: IntCounterVec,
+    notify_failed: IntCounterVec,
+    notify_delay: HistogramVec,
     pub registry: Registry,
     /// The key is target and operation.
     operations: Arc<Mutex<BTreeMap<(String, String), OperationInstruments>>>,
@@ -133,6 +138,11 @@ impl Instruments {
             "Time from when a request is due to its permit.",
             QUOTA_WAIT_BUCKETS,
         );
+        let notify_delay = options(
+            "refwatch_notify_delay_seconds",
+            "Time from the observation of an event to its delivery.",
+            DETECTION_DELAY_BUCKETS,
+        );
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
@@ -192,6 +202,18 @@ impl Instruments {
             quota_wait: histograms(quota_wait, &LABELS)?,
             quota_allowed: gauges("refwatch_quota_allowed_requests_per_second", "The present request rate.")?,
             quota_configured: gauges("refwatch_quota_configured_requests_per_second", "The configured request rate.")?,
+            notify_delivered: counters("refwatch_notify_delivered_total", "Delivered notifications.", &["sink"])?,
+            notify_attempts: counters(
+                "refwatch_notify_attempts_total",
+                "Requests to a sink by result.",
+                &["sink", "result"],
+            )?,
+            notify_failed: counters(
+                "refwatch_notify_failed_total",
+                "Notifications that were rejected over three days and are not sent again.",
+                &["sink"],
+            )?,
+            notify_delay: histograms(notify_delay, &["sink"])?,
             registry: registry.clone(),
             operations: Arc::default(),
         };
@@ -221,6 +243,41 @@ impl Instruments {
 
     pub fn count_transition(&self, target: &str, kind: JobKind, to: &JobStatus) {
         self.transitions.with_label_values(&[target, kind.as_str(), to.label()]).inc();
+    }
+
+    /// Creates the series of a sink, so that they exist before its first event.
+    pub fn add_sink(&self, sink: &str) {
+        drop(self.notify_delivered.with_label_values(&[sink]));
+        drop(self.notify_failed.with_label_values(&[sink]));
+        drop(self.notify_delay.with_label_values(&[sink]));
+        for result in AttemptResult::ALL {
+            drop(self.notify_attempts.with_label_values(&[sink, result.label()]));
+        }
+    }
+
+    /// Removes the series of a sink that is no longer configured.
+    pub fn remove_sink(&self, sink: &str) {
+        // An error means that the series does not exist.
+        drop(self.notify_delivered.remove_label_values(&[sink]));
+        drop(self.notify_failed.remove_label_values(&[sink]));
+        drop(self.notify_delay.remove_label_values(&[sink]));
+        for result in AttemptResult::ALL {
+            drop(self.notify_attempts.remove_label_values(&[sink, result.label()]));
+        }
+    }
+
+    pub fn count_attempt(&self, sink: &str, result: AttemptResult) {
+        self.notify_attempts.with_label_values(&[sink, result.label()]).inc();
+    }
+
+    /// `delay` is the time since the event was observed.
+    pub fn count_delivery(&self, sink: &str, delay: Duration) {
+        self.notify_delivered.with_label_values(&[sink]).inc();
+        self.notify_delay.with_label_values(&[sink]).observe(delay.as_secs_f64());
+    }
+
+    pub fn count_failed_delivery(&self, sink: &str) {
+        self.notify_failed.with_label_values(&[sink]).inc();
     }
 
     pub fn observe_job_duration(&self, kind: JobKind, status: &JobStatus, duration: Duration) {

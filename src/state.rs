@@ -48,6 +48,7 @@ impl Default for SharedState {
 struct Inner {
     watches: BTreeMap<Arc<WatchId>, Arc<WatchStatus>>,
     stores: BTreeMap<TargetStore, Arc<StoreStatus>>,
+    sinks: BTreeMap<Arc<str>, Arc<SinkStatus>>,
     daemon: DaemonStatus,
     database_health: Option<Health>,
     target_health: BTreeMap<Arc<str>, Health>,
@@ -110,6 +111,65 @@ impl WatchState {
             Self::Live => "live",
             Self::Finished => "finished",
             Self::Parked(_) => "parked",
+        }
+    }
+}
+
+/// The latest published status of a sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkStatus {
+    pub name: Arc<str>,
+    /// Scheme, host and port only, or the file that contains the URL.
+    pub url: String,
+    /// Events that wait for delivery.
+    pub waiting: u32,
+    /// Events whose delivery has failed.
+    pub failed: u32,
+    /// When the oldest waiting event was observed.
+    pub oldest: Option<Timestamp>,
+    /// `None` while the sink accepts notifications.
+    pub paused: Option<PausedSink>,
+    /// When the sink responded with 410. It receives nothing until its configuration changes.
+    pub disabled_at: Option<Timestamp>,
+    pub last_delivered_at: Option<Timestamp>,
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PausedSink {
+    pub since: Timestamp,
+    pub next_attempt_at: Timestamp,
+}
+
+impl SinkStatus {
+    #[must_use]
+    pub fn new(name: Arc<str>, url: String) -> Self {
+        Self {
+            name,
+            url,
+            waiting: 0,
+            failed: 0,
+            oldest: None,
+            paused: None,
+            disabled_at: None,
+            last_delivered_at: None,
+            last_error: None,
+        }
+    }
+
+    /// Whether the sink accepts notifications.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.paused.is_none() && self.disabled_at.is_none()
+    }
+
+    /// `up`, `paused` or `disabled`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self {
+            Self { disabled_at: Some(_), .. } => "disabled",
+            Self { paused: Some(_), .. } => "paused",
+            _ => "up",
         }
     }
 }
@@ -235,6 +295,20 @@ impl SharedState {
     #[must_use]
     pub fn stores(&self) -> Vec<Arc<StoreStatus>> {
         self.read().stores.values().cloned().collect()
+    }
+
+    pub fn publish_sink(&self, sink: SinkStatus) {
+        self.write().sinks.insert(Arc::clone(&sink.name), Arc::new(sink));
+    }
+
+    pub fn remove_sink(&self, name: &str) {
+        self.write().sinks.remove(name);
+    }
+
+    /// A snapshot of every sink, ordered by name.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<Arc<SinkStatus>> {
+        self.read().sinks.values().cloned().collect()
     }
 
     #[must_use]

@@ -45,6 +45,10 @@ impl Failure {
         Self::new(Exit::Failed, error)
     }
 
+    pub fn usage(error: impl Display) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+
     pub fn config(error: impl Display) -> Self {
         Self::new(Exit::Config, error)
     }

@@ -7,6 +7,7 @@ mod demo_directory;
 mod exit;
 pub mod generate;
 pub mod history;
+pub mod notify;
 mod own_daemon;
 pub mod reload;
 pub mod run;
@@ -70,6 +71,9 @@ pub enum Command {
     Add(add::Args),
     /// Make the running daemon read its configuration again, and wait for the result
     Reload,
+    /// Test sinks, show what they have received, and send past events again
+    #[command(subcommand)]
+    Notify(notify::NotifyCommand),
     /// Show the transitions in the database, whether the daemon runs or not
     History(history::Args),
     /// Wait until jobs have ended; needs no daemon and no configuration
@@ -134,6 +138,7 @@ impl CommandLine {
             Command::Status(args) => status::run(&self.config, args).await,
             Command::Add(args) => add::run(&self.config, &args),
             Command::Reload => reload::run(&self.config).await,
+            Command::Notify(command) => notify::run(&self.config, command).await,
             Command::History(args) => history::run(&self.config, args).await,
             Command::Schema => generate::schema(),
             Command::Completions { shell } => generate::completions(shell),

@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::{HeaderName, Uri};
 use regex_lite::Regex;
 use rustls::pki_types::ServerName;
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 use toml::de::DeValue;
 
 use super::values::{
@@ -58,6 +61,26 @@ pub enum SinkFormat {
 impl SinkConfig {
     pub(super) const FORMAT: SinkFormat = SinkFormat::CloudEvents;
     pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+
+    /// A hash of the entry. It changes with every key.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let Self { url, headers, .. } = self;
+        // The text forms of secrets hide them.
+        let url = if let SinkUrl::Text(url) = url { url.expose() } else { "" };
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name, value.expose())).collect();
+        let hash = Sha256::digest(format!("{self:?} {url:?} {headers:?}"));
+        BASE64_STANDARD.encode(hash)
+    }
+
+    /// The scheme, host and port of the URL, or the file that contains the URL.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        match &self.url {
+            SinkUrl::Text(url) => parse_sink_url(url.expose()).map(|url| redacted_url(&url)).unwrap_or_default(),
+            SinkUrl::File(file) => file.display().to_string(),
+        }
+    }
 
     /// Returns whether `watches` selects the watch with this name.
     #[must_use]

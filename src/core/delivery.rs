@@ -20,6 +20,35 @@ pub enum Verdict {
     Retry,
 }
 
+/// The result of a request to a sink, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptResult {
+    Response(Verdict),
+    /// There was no response.
+    NoResponse,
+}
+
+impl AttemptResult {
+    pub const ALL: [Self; 5] = [
+        Self::Response(Verdict::Delivered),
+        Self::Response(Verdict::Pause),
+        Self::Response(Verdict::Disable),
+        Self::Response(Verdict::Retry),
+        Self::NoResponse,
+    ];
+
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Response(Verdict::Delivered) => "delivered",
+            Self::Response(Verdict::Pause) => "unavailable",
+            Self::Response(Verdict::Disable) => "gone",
+            Self::Response(Verdict::Retry) => "rejected",
+            Self::NoResponse => "no_response",
+        }
+    }
+}
+
 /// The backoff of a paused sink.
 pub const PAUSE: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_hours(1) };
 

@@ -34,6 +34,7 @@ use crate::http::{self, AppState, Renderer, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
+use crate::notify::{HttpTransports, SinkContext, Sinks};
 use crate::reload::ReloadRequests;
 use crate::state::SharedState;
 use crate::tasks::job_watcher::TaskContext;
@@ -65,6 +66,7 @@ pub struct Daemon {
     address: SocketAddr,
     context: TaskContext,
     supervisor: Supervisor,
+    sinks: Sinks,
     maintenance: Maintenance,
     server: JoinSet<()>,
     server_stop: CancellationToken,
@@ -128,9 +130,17 @@ impl Daemon {
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
         let database = open_database(&config.database, &shared, &instruments, clock).await?;
+        let sinks = SinkContext {
+            clock,
+            database: database.clone(),
+            shared: shared.clone(),
+            instruments: instruments.clone(),
+            external_url: config.http.external_url.clone(),
+        };
+        let mut sinks = Sinks::new(sinks, Arc::new(HttpTransports { clock }), fastrand::u64(..));
         let (control, (requests, queue)) = (control::socket_path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
-            Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), server_stop.clone()))),
+            Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), sinks.commands(), server_stop.clone()))),
             Err(error) => warn!(event = "control_socket_failed", %error,
                 "cannot listen on {}; `refwatch reload` will fail", control.display()),
         }
@@ -144,6 +154,12 @@ impl Daemon {
                 }
                 error => return Err(error.into()),
             }
+        }
+        while let Err(error) = sinks.apply(&config.sinks).await {
+            if matches!(error, WriterError::Stopped) {
+                return Err(SupervisorError::Lost(error).into());
+            }
+            wait_for_database(&error, &shared, &instruments, clock).await;
         }
         if shared.daemon().database_error.is_some() {
             info!(event = "database_recovered", "the database can be written again");
@@ -162,6 +178,7 @@ impl Daemon {
             address,
             context,
             supervisor,
+            sinks,
             maintenance,
             server,
             server_stop,
@@ -224,7 +241,7 @@ impl Daemon {
         // Errors are ignored, because a socket without a listener also rejects connections.
         drop(control::remove(&control::socket_path(&self.supervisor.config().database.path)));
         let server = async { while self.server.join_next().await.is_some() {} };
-        tokio::join!(self.supervisor.stop(), server);
+        tokio::join!(self.supervisor.stop(), self.sinks.stop(), server);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.context.database.close()).await.is_err() {
             warn!(event = "database_not_closed", "the next start checks the file; no published transition is lost");
         }

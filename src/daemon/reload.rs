@@ -10,6 +10,7 @@ use super::config_watcher::ConfigLoad;
 use super::systemd::{self, status_line};
 use crate::config::watch_list::WatchList;
 use crate::config::{Config, Loaded, Problems};
+use crate::database::WriterError;
 use crate::reload::ReloadResult;
 use crate::state::ConfigError;
 use crate::tasks::job_watcher::TaskContext;
@@ -80,6 +81,11 @@ impl Daemon {
         let restart = config.tables_needing_restart(running);
         let Config { database, http, log, .. } = running.clone();
         self.supervisor.apply(&Config { database, http, log, ..config }).await?;
+        let sinks = self.supervisor.config().sinks.clone();
+        self.sinks.apply(&sinks).await.map_err(|error| match error {
+            WriterError::Stopped => SupervisorError::Lost(error),
+            WriterError::Sqlite(_) | WriterError::Reopen(_) => SupervisorError::Database(error),
+        })?;
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
         if !restart.is_empty() {

@@ -2,7 +2,7 @@
 //! commands send their requests with `client`.
 //!
 //! Endpoints read the shared state (`state`) and the database. They never change anything, so only GET and HEAD are allowed.
-//! The control socket also accepts one POST: a reload.
+//! The control socket also accepts POST: a reload and commands to sinks.
 //!
 //! Terms of the other modules:
 //! - A watch is a job that is polled through one target. A target is an AWS region or endpoint with credentials.
@@ -22,7 +22,7 @@ mod router;
 pub mod server;
 mod ui;
 
-pub use api::{daemon, jobs, stores};
+pub use api::{daemon, jobs, sinks, stores};
 pub use app_state::AppState;
 pub use renderer::Renderer;
 pub use response::{duration_between, sanitized_lines};

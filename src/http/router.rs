@@ -21,6 +21,7 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))
+        .route("/api/v1/sinks", get(api::sinks::list))
         .route("/api/v1/stores", get(api::stores::list))
         .route("/config", get(api::daemon::config))
         .route_layer(from_extractor::<NoParameters>());

@@ -6,5 +6,6 @@ pub mod daemon;
 pub mod jobs;
 pub(super) mod metrics;
 mod negotiation;
+pub mod sinks;
 pub mod stores;
 pub(super) mod transitions;

@@ -1,6 +1,6 @@
 //! The control socket: a Unix socket that only its owner and root can use, next to the database.
 //!
-//! It serves every route of the listener and the reload, which the listener never accepts.
+//! It serves every route of the listener, the reload and the commands to sinks, which the listener never accepts.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,12 @@ use super::guard::guarded;
 use crate::http::app_state::AppState;
 use crate::http::response::sanitized_lines;
 use crate::http::router::router;
+use crate::notify::SinkCommands;
 use crate::reload::ReloadRequests;
+
+mod notify;
+
+pub use notify::{REPLAY_PATH, ReplayQuery, TEST_PATH, TestQuery};
 
 pub const RELOAD_PATH: &str = "/-/reload";
 
@@ -60,10 +65,16 @@ pub fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Serves until `stop`. Connections still open at that time live until the process exits.
-pub async fn serve(listener: UnixListener, state: AppState, requests: ReloadRequests, stop: CancellationToken) {
-    let router = Router::new()
-        .route(RELOAD_PATH, post(reload))
-        .with_state(requests)
+pub async fn serve(
+    listener: UnixListener,
+    state: AppState,
+    requests: ReloadRequests,
+    sinks: SinkCommands,
+    stop: CancellationToken,
+) {
+    let reload = Router::new().route(RELOAD_PATH, post(reload)).with_state(requests);
+    let router = reload
+        .merge(notify::router(sinks))
         .merge(guarded(router(state.clone()), state.host_names));
     // `axum::serve` never returns.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;

@@ -1,0 +1,112 @@
+//! `refwatch notify`: tests a sink, shows the sinks, and sends past events again. The running daemon does it.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use clap::Subcommand;
+use http::{Method, StatusCode};
+
+use super::exit::{Failure, load, print};
+use super::{own_daemon, table};
+use crate::clock::Clock;
+use crate::core::job::JobKey;
+use crate::core::sanitize::Sanitized;
+use crate::core::time::{Timestamp, parse_duration};
+use crate::http::client::{self, DaemonAddress, RequestError};
+use crate::http::control::{self, ReplayQuery, TestQuery};
+use crate::http::sanitized_lines;
+use crate::http::sinks::SinkInfo;
+
+const SINKS_PATH: &str = "/api/v1/sinks";
+
+#[derive(Debug, Subcommand)]
+pub enum NotifyCommand {
+    /// Send a test event to a sink and print its response
+    Test { sink: String },
+    /// Show each sink, with the events that wait and those that have failed
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send past events again, with the same event ids
+    Replay {
+        sink: String,
+        /// Only the events of these jobs: STORE/JOB or KIND/STORE/JOB
+        jobs: Vec<JobKey>,
+        /// Only events observed since then: a duration such as 2h, or an RFC 3339 time
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only events whose delivery has failed
+        #[arg(long)]
+        failed: bool,
+    },
+}
+
+/// # Errors
+/// The configuration has errors, the daemon does not respond, there is no such sink, or it did not accept the test event.
+pub async fn run(config: &Path, command: NotifyCommand) -> Result<(), Failure> {
+    match command {
+        NotifyCommand::Status { json } => show(config, json).await,
+        NotifyCommand::Test { sink } => post(config, control::TEST_PATH, &TestQuery { sink }).await,
+        NotifyCommand::Replay { sink, jobs, since, failed } => {
+            if jobs.is_empty() && since.is_none() && !failed {
+                return Err(Failure::usage("name jobs, or set --since or --failed"));
+            }
+            let since = since.map(|text| time(&text)).transpose()?;
+            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+            post(config, control::REPLAY_PATH, &ReplayQuery { sink, jobs: jobs.join(","), since, failed }).await
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Timestamp, Failure> {
+    let now = Clock::system().now().wall;
+    let before = parse_duration(text).ok().and_then(|duration| now.checked_sub(duration).ok());
+    before.or_else(|| text.parse().ok()).ok_or_else(|| {
+        Failure::usage(format_args!("--since {text:?}: this is neither a duration such as 2h nor an RFC 3339 time"))
+    })
+}
+
+async fn show(config: &Path, json: bool) -> Result<(), Failure> {
+    let address = own_daemon::find(config).await?;
+    let body = client::get(&address, SINKS_PATH).await;
+    let body = body.map_err(|error| Failure::running(format_args!("{address}: {error}")))?;
+    if json {
+        return print(format_args!("{}\n", sanitized_lines(&String::from_utf8_lossy(&body))));
+    }
+    let sinks: Vec<SinkInfo> = serde_json::from_slice(&body)
+        .map_err(|error| Failure::running(format_args!("{address}: unexpected response: {error}")))?;
+    let shown = |text: &str| Sanitized(text).to_string();
+    let rows = sinks.iter().map(|sink| {
+        let last = sink.last_delivered_at.clone().unwrap_or_else(|| "never".to_owned());
+        let (waiting, failed) = (sink.waiting.to_string(), sink.failed.to_string());
+        let row = [shown(&sink.name), sink.state.clone(), waiting, failed, last, shown(&sink.url)];
+        (row, sink.last_error.as_deref().filter(|_| sink.state != "up" || sink.failed > 0).map(shown))
+    });
+    let header = ["SINK", "STATE", "WAITING", "FAILED", "LAST DELIVERY", "URL"];
+    print(table::lines(header, rows, usize::MAX))
+}
+
+async fn post(config: &Path, path: &str, query: &impl serde::Serialize) -> Result<(), Failure> {
+    let socket = DaemonAddress::Socket(control::socket_path(&load(config)?.config.database.path));
+    let failure = |error: RequestError| {
+        let advice = match &error {
+            RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
+                "run as root: only root and the daemon's user may use this socket"
+            }
+            RequestError::Connect(_) => "check that it runs with this configuration: systemctl status refwatch",
+            RequestError::Http(_) | RequestError::Status(_) | RequestError::Timeout => "see the log of the daemon",
+        };
+        Failure::running(format_args!("no response from the daemon at {socket}: {error}: {advice}"))
+    };
+    let daemon = client::get(&socket, own_daemon::DAEMON_PATH).await.map_err(failure)?;
+    own_daemon::require_own(&daemon, &socket, config).map_err(Failure::running)?;
+    let query = serde_urlencoded::to_string(query).map_err(Failure::running)?;
+    let response = client::send(&socket, Method::POST, &format!("{path}?{query}")).await.map_err(failure)?;
+    let body = sanitized_lines(&String::from_utf8_lossy(response.body()));
+    match response.status() {
+        StatusCode::OK => print(format_args!("{body}\n")),
+        _ => Err(Failure::running(body)),
+    }
+}

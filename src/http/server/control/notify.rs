@@ -1,0 +1,64 @@
+//! Commands to sinks: a test event, and a replay of past events.
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use serde::{Deserialize, Serialize};
+
+use crate::core::job::JobKey;
+use crate::core::time::Timestamp;
+use crate::database::ReplayFilter;
+use crate::http::response::sanitized_lines;
+use crate::notify::{CommandError, SinkCommands};
+
+pub const TEST_PATH: &str = "/-/notify/test";
+pub const REPLAY_PATH: &str = "/-/notify/replay";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestQuery {
+    pub sink: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayQuery {
+    pub sink: String,
+    /// `KIND/STORE/JOB`, separated by commas. Empty: all jobs.
+    #[serde(default)]
+    pub jobs: String,
+    pub since: Option<Timestamp>,
+    #[serde(default)]
+    pub failed: bool,
+}
+
+pub(super) fn router(sinks: SinkCommands) -> Router {
+    Router::new().route(TEST_PATH, post(test)).route(REPLAY_PATH, post(replay)).with_state(sinks)
+}
+
+async fn test(State(sinks): State<SinkCommands>, Query(TestQuery { sink }): Query<TestQuery>) -> Response {
+    respond(sinks.test(&sink).await)
+}
+
+async fn replay(State(sinks): State<SinkCommands>, Query(query): Query<ReplayQuery>) -> Response {
+    let ReplayQuery { sink, jobs, since, failed } = query;
+    let jobs: Result<Vec<JobKey>, _> = jobs.split(',').filter(|job| !job.is_empty()).map(str::parse).collect();
+    let jobs = match jobs {
+        Ok(jobs) => jobs,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
+    let queued = sinks.replay(&sink, ReplayFilter { jobs, since, failed }).await;
+    respond(queued.map(|queued| format!("{sink}: {queued} {} sent again", if queued == 1 { "event is" } else { "events are" })))
+}
+
+fn respond(result: Result<String, CommandError>) -> Response {
+    let (status, text) = match result {
+        Ok(text) => (StatusCode::OK, text),
+        Err(error @ CommandError::UnknownSink { .. }) => (StatusCode::NOT_FOUND, error.to_string()),
+        Err(error @ CommandError::NotDelivered(_)) => (StatusCode::BAD_GATEWAY, error.to_string()),
+        Err(error @ CommandError::Database(_)) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    (status, sanitized_lines(&text) + "\n").into_response()
+}

@@ -1,0 +1,273 @@
+//! The body and the id of a notification: a CloudEvents 1.0 object, or one line of text for Slack.
+//!
+//! Pure. The same event always has the same body and id, also when it is sent again.
+
+use std::collections::BTreeMap;
+
+use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::core::event::EventType;
+use crate::core::job::{Source, SourceStatus};
+use crate::core::sanitize::{Sanitized, excerpt};
+use crate::core::transition::WatchInfo;
+use crate::database::{Event, Row};
+
+/// The largest body of the contract.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+const FAILED_ITEMS_MAX: usize = 20;
+
+/// The longest text from AWS in a body, in characters.
+const TEXT_CHARS_MAX: usize = 1000;
+
+/// The id has this many bytes of the hash. Two of a billion events have the same id with a probability below 1 to 10^20.
+const ID_BYTES: usize = 16;
+
+/// The characters of a path segment in `source` that are not percent-encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The id of an event. It is derived from the job and the nth time of its event type, so it is the same after a restart, a replay, or
+/// with another database, and for another daemon that watches the same job.
+#[must_use]
+pub(super) fn event_id(event: &Event) -> String {
+    let Event { watch_id, event_type, occurrence, .. } = event;
+    let (key, watch) = (&watch_id.key, watch_info(event));
+    let identity = format!(
+        "{}/{}/{}/{}/{}/{occurrence}",
+        watch.region,
+        key.kind,
+        key.store,
+        key.job,
+        event_type.as_str()
+    );
+    let hash = Sha256::digest(identity);
+    hash[..ID_BYTES].iter().fold("evt_".to_owned(), |id, byte| id + &format!("{byte:02x}"))
+}
+
+/// The body of a CloudEvents notification. `page` is the URL of the job's page.
+#[must_use]
+pub(super) fn cloud_event(event: &Event, page: Option<&str>) -> Vec<u8> {
+    let Event { row, watch_id, event_type, observed_at, transition, items, .. } = event;
+    let watch = watch_info(event);
+    let row = Row { id: *row, watch_id: watch_id.clone(), value: transition.clone() };
+    // Rows have texts, numbers and a map of texts. They are always serialized.
+    let mut data = serde_json::to_value(row).unwrap_or_default();
+    if let Some(message) = transition.status_message.as_deref() {
+        data["status_message"] = excerpt(message, TEXT_CHARS_MAX).into();
+    }
+    data["region"] = (*watch.region).into();
+    data["watch"] = (*watch.name).into();
+    data["labels"] = json!(*watch.labels);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for item in items.values() {
+        *counts.entry(item.status.label()).or_default() += 1;
+    }
+    data["items"] = json!(counts);
+    data["failed_items"] = failed_items(event).take(FAILED_ITEMS_MAX).collect();
+    if let Some(page) = page {
+        data["url"] = page.into();
+    }
+    let encoded = |text| utf8_percent_encode(text, ENCODED);
+    let key = &watch_id.key;
+    let mut body = json!({
+        "specversion": "1.0",
+        "id": event_id(event),
+        "source": format!("/refwatch/{}/{}", encoded(&watch_id.target), encoded(&watch.region)),
+        "type": format!("io.refwatch.job.{}.v1", event_type.as_str().to_lowercase()),
+        "subject": format!("{}/{}/{}", key.kind, key.store, key.job),
+        "time": format!("{observed_at:.3}"),
+        "datacontenttype": "application/json",
+        "data": data,
+    });
+    let mut text = body.to_string();
+    while text.len() > BODY_BYTES_MAX && drop_last_item(&mut body) {
+        text = body.to_string();
+    }
+    text.into_bytes()
+}
+
+/// Drops the last failed item. Returns whether there was one.
+fn drop_last_item(body: &mut Value) -> bool {
+    body["data"]["failed_items"].as_array_mut().is_some_and(|items| items.pop().is_some())
+}
+
+fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
+    let failed = event.items.iter().filter(|(_, item)| item.status == SourceStatus::Failed);
+    failed.map(|(key, Source { status_message, .. })| {
+        let message = status_message.as_deref().map(|message| excerpt(message, TEXT_CHARS_MAX));
+        json!({ "name": excerpt(&key.name, TEXT_CHARS_MAX), "status_message": message })
+    })
+}
+
+/// The body of a notification for Slack, and for Mattermost and Teams workflows, which accept the same: name, status, duration, what
+/// failed, and a link.
+#[must_use]
+pub(super) fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
+    let Event { watch_id, event_type, transition, items, .. } = event;
+    let watch = watch_info(event);
+    let name = if watch.name.is_empty() { watch_id.key.to_string() } else { format!("{} ({})", watch.name, watch_id.key) };
+    let mut text = format!("{}: *{}*", escaped(&name), escaped(event_type.as_str()));
+    if let (EventType::Status(_), Some(created), Some(completed)) =
+        (event_type, transition.created_at, transition.completed_at)
+        && let Ok(duration) = std::time::Duration::try_from(completed.duration_since(created))
+    {
+        text += &format!(" after {}", humantime::format_duration(std::time::Duration::from_secs(duration.as_secs())));
+    }
+    let failed = items.values().filter(|item| item.status == SourceStatus::Failed).count();
+    if failed > 0 {
+        text += &format!(", {failed} of {} items failed", items.len());
+    }
+    let first = items.values().find(|item| item.status == SourceStatus::Failed);
+    let message = transition.status_message.as_deref().or(first.and_then(|item| item.status_message.as_deref()));
+    if let Some(message) = message {
+        text += &format!(": {}", escaped(&excerpt(message, TEXT_CHARS_MAX)));
+    }
+    if let Some(page) = page {
+        text += &format!(" <{page}|details>");
+    }
+    json!({ "text": text }).to_string().into_bytes()
+}
+
+/// Slack's control characters are escaped. Invisible characters are shown.
+fn escaped(text: &str) -> String {
+    Sanitized(text).to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// The URL of the job's page below `http.external_url`.
+#[must_use]
+pub(super) fn job_page(external_url: &Uri, event: &Event) -> String {
+    let key = &event.watch_id.key;
+    let base = external_url.to_string();
+    format!("{}/jobs/{}/{}/{}", base.trim_end_matches('/'), key.kind, key.store, key.job)
+}
+
+/// Empty for transitions that were saved before version 5 of the database.
+fn watch_info(event: &Event) -> WatchInfo {
+    event.transition.watch.as_deref().cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::job::{JobStatus, SourceKey, Sources, WatchId};
+    use crate::core::transition::Transition;
+
+    fn event() -> Event {
+        let transition = Transition {
+            from: Some(JobStatus::InProgress),
+            to: JobStatus::CompletedWithFailures,
+            observed_at: "2026-01-31T12:00:01.5Z".parse().expect("a time"),
+            not_before: None,
+            status_message: Some("1 of 2 sources <failed> & more".to_owned()),
+            created_at: Some("2026-01-31T11:00:00Z".parse().expect("a time")),
+            completed_at: Some("2026-01-31T11:59:59Z".parse().expect("a time")),
+            anomaly: None,
+            watch: Some(Arc::new(WatchInfo {
+                region: "us-west-2".into(),
+                name: "GRCh38".into(),
+                labels: Arc::new([("project".to_owned(), "atlas".to_owned())].into()),
+            })),
+        };
+        let item = |name: &str, status, message: Option<&str>| {
+            let key = SourceKey { name: name.into(), source_file: "s3://a/b".into(), nth: 0 };
+            (key, Source { status, status_message: message.map(Into::into) })
+        };
+        let items = [
+            item("chr1", SourceStatus::Finished, None),
+            item("chr2", SourceStatus::Failed, Some("not a FASTA file")),
+        ];
+        Event {
+            row: 7,
+            watch_id: WatchId { target: "lab 1".into(), key: "1234567890/9876543210".parse().expect("a job") },
+            event_type: EventType::Status(JobStatus::CompletedWithFailures),
+            occurrence: 1,
+            observed_at: transition.observed_at,
+            transition,
+            items: items.into(),
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_has_the_row_the_labels_the_items_and_the_page() {
+        let external_url: Uri = "https://ops.lab.example/refwatch/".parse().expect("a URL");
+        let body = cloud_event(&event(), Some(&job_page(&external_url, &event())));
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = json!({
+            "specversion": "1.0",
+            "id": event_id(&event()),
+            "source": "/refwatch/lab%201/us-west-2",
+            "type": "io.refwatch.job.completed_with_failures.v1",
+            "subject": "reference_import/1234567890/9876543210",
+            "time": "2026-01-31T12:00:01.500Z",
+            "datacontenttype": "application/json",
+            "data": {
+                "id": 7, "target": "lab 1", "kind": "reference_import", "store_id": "1234567890", "job_id": "9876543210",
+                "from_status": "IN_PROGRESS", "to_status": "COMPLETED_WITH_FAILURES",
+                "observed_at": "2026-01-31T12:00:01.500Z", "not_before": null,
+                "status_message": "1 of 2 sources <failed> & more",
+                "created_at": "2026-01-31T11:00:00Z", "completed_at": "2026-01-31T11:59:59Z", "anomaly": null,
+                "region": "us-west-2", "watch": "GRCh38", "labels": { "project": "atlas" },
+                "items": { "FINISHED": 1, "FAILED": 1 },
+                "failed_items": [{ "name": "chr2", "status_message": "not a FASTA file" }],
+                "url": "https://ops.lab.example/refwatch/jobs/reference_import/1234567890/9876543210",
+            },
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn an_id_depends_on_region_job_event_type_and_occurrence_only() {
+        let id = event_id(&event());
+        assert_eq!(id.len(), "evt_".len() + 2 * ID_BYTES);
+        assert!(!id.contains('.'));
+        let mut same = event();
+        (same.row, same.watch_id.target, same.items) = (8, "other".into(), Sources::new());
+        same.transition.status_message = None;
+        assert_eq!(event_id(&same), id);
+        let mut again = event();
+        again.occurrence = 2;
+        let mut vanished = event();
+        vanished.event_type = EventType::Vanished;
+        let mut other_job = event();
+        other_job.watch_id.key = "1234567890/9876543211".parse().expect("a job");
+        let mut other_region = event();
+        other_region.transition.watch = None;
+        for other in [again, vanished, other_job, other_region] {
+            assert_ne!(event_id(&other), id, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_stays_below_16_kib_whatever_the_texts() {
+        let mut large = event();
+        let text = "\u{1f9ec}\"".repeat(10_000);
+        large.transition.status_message = Some(text.clone());
+        large.items = (0..1_000)
+            .map(|nth| {
+                let key = SourceKey { name: text.as_str().into(), source_file: "".into(), nth };
+                (key, Source { status: SourceStatus::Failed, status_message: Some(text.as_str().into()) })
+            })
+            .collect();
+        let labels: BTreeMap<_, _> = (0..16).map(|nth| (format!("{nth:0128}"), "\u{1f9ec}".repeat(128))).collect();
+        large.transition.watch = Some(Arc::new(WatchInfo { labels: labels.into(), ..WatchInfo::default() }));
+        let body = cloud_event(&large, None);
+        assert!(body.len() <= BODY_BYTES_MAX, "{}", body.len());
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["data"]["items"]["FAILED"], 1_000);
+        assert!(slack_message(&large, None).len() <= BODY_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_slack_message_is_one_line_with_escaped_text() {
+        let message = slack_message(&event(), Some("https://ops.lab.example/jobs/x"));
+        let message: Value = serde_json::from_slice(&message).expect("JSON");
+        let expected = "GRCh38 (1234567890/9876543210): *COMPLETED_WITH_FAILURES* after 59m 59s, 1 of 2 items failed: \
+                        1 of 2 sources &lt;failed&gt; &amp; more <https://ops.lab.example/jobs/x|details>";
+        assert_eq!(message, json!({ "text": expected }));
+    }
+}
