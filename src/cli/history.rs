@@ -135,7 +135,7 @@ OBSERVED AT               JOB                    STATUS
             r#"[{"id":2,"target":"default","kind":"reference_import","store_id":"1234567890","job_id":"9876543210","#,
             r#""from_status":"SUBMITTED","to_status":"FAILED","observed_at":"2026-01-31T12:00:05.250Z","#,
             r#""not_before":"2026-01-31T12:00:00.000Z","status_message":"no such\nfile \u001b[31m","created_at":null,"#,
-            r#""completed_at":null,"anomaly":"no_completion_time"}]"#,
+            r#""completed_at":null,"anomaly":"no_completion_time","region":null,"watch":null,"labels":null}]"#,
             "\n"
         );
         assert_eq!(shown, expected);

@@ -140,7 +140,13 @@ impl Daemon {
         let mut sinks = Sinks::new(sinks, Arc::new(HttpTransports { clock }), fastrand::u64(..));
         let (control, (requests, queue)) = (control::socket_path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
-            Ok(listener) => drop(server.spawn(control::serve(listener, state, requests.clone(), sinks.commands(), server_stop.clone()))),
+            Ok(listener) => drop(server.spawn(control::serve(
+                listener,
+                state,
+                requests.clone(),
+                sinks.commands(),
+                server_stop.clone(),
+            ))),
             Err(error) => warn!(event = "control_socket_failed", %error,
                 "cannot listen on {}; `refwatch reload` will fail", control.display()),
         }

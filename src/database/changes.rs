@@ -110,7 +110,9 @@ pub(super) fn delete_ended(
     let last_id = last_row_id(transaction)?;
     let undelivered_cutoff = cutoff.checked_sub(UNDELIVERED_RETENTION).unwrap_or(Timestamp::MIN);
     let columns = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
-    let ended = query.query_map(params![millisecond_text(cutoff), last_id, millisecond_text(undelivered_cutoff)], columns)?.collect::<Result<Vec<_>>>()?;
+    let ended = query
+        .query_map(params![millisecond_text(cutoff), last_id, millisecond_text(undelivered_cutoff)], columns)?
+        .collect::<Result<Vec<_>>>()?;
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();

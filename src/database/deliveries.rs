@@ -54,9 +54,14 @@ pub struct DeliveryStep {
 pub enum DeliveryOutcome {
     Delivered,
     /// The event is sent again at this time.
-    Retry { reason: String, next_attempt_at: Timestamp },
+    Retry {
+        reason: String,
+        next_attempt_at: Timestamp,
+    },
     /// The event is not sent again, unless a user replays it.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 /// The queue of a sink after a step.
@@ -337,9 +342,10 @@ fn requeue(
     }
     let is_selected = |head: &EventHead| {
         let [_, kind, store_id, job_id] = head.job.each_ref().map(String::as_str);
-        jobs.is_empty() || jobs.iter().any(|job| {
-            (job.kind.as_str(), job.store.as_str(), job.job.as_str()) == (kind, store_id, job_id)
-        })
+        jobs.is_empty()
+            || jobs
+                .iter()
+                .any(|job| (job.kind.as_str(), job.store.as_str(), job.job.as_str()) == (kind, store_id, job_id))
     };
     let mut queued = 0;
     for head in heads(transaction, &condition, &values, i64::MAX as usize)? {

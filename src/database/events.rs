@@ -52,7 +52,8 @@ pub(super) fn load(connection: &Connection, row: i64) -> Result<Option<Event>> {
 
 /// When the event was observed. `None` if there is no such row, or its time cannot be parsed.
 pub(super) fn observed_at(connection: &Connection, row: i64) -> Result<Option<Timestamp>> {
-    let sql = "SELECT observed_at FROM transitions WHERE id = ?1 UNION ALL SELECT observed_at FROM details WHERE id = ?1";
+    let sql =
+        "SELECT observed_at FROM transitions WHERE id = ?1 UNION ALL SELECT observed_at FROM details WHERE id = ?1";
     let text: Option<String> = connection.prepare_cached(sql)?.query_row([row], |row| row.get(0)).optional()?;
     Ok(text.and_then(|text| text.parse().ok()))
 }

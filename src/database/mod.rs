@@ -189,4 +189,6 @@ impl Database {
 }
 
 #[cfg(test)]
+mod delivery_tests;
+#[cfg(test)]
 mod tests;

@@ -240,7 +240,12 @@ pub(super) fn require_columns(connection: &Connection) -> Result<()> {
 }
 
 /// Returns at most `limit` rows. The SQL has no limit, because rows that cannot be read do not count.
-pub(super) fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params, limit: usize) -> Result<Vec<Row<T>>> {
+pub(super) fn select<T: Stored>(
+    connection: &Connection,
+    clauses: &str,
+    params: impl Params,
+    limit: usize,
+) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;

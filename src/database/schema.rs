@@ -106,10 +106,12 @@ mod tests {
 
     /// The schema after all migrations.
     const PINNED: &str = "
+        CREATE VIEW failed_deliveries AS
+            SELECT sink, transition_id, reason, attempts, at FROM deliveries WHERE next_attempt_at IS NULL;
         CREATE TABLE \"transitions\" ( id INTEGER PRIMARY KEY, target TEXT NOT NULL, kind TEXT NOT NULL,
             store_id TEXT NOT NULL, job_id TEXT NOT NULL, from_status TEXT, to_status TEXT NOT NULL,
             observed_at TEXT NOT NULL, not_before TEXT, status_message TEXT, created_at TEXT, completed_at TEXT,
-            anomaly TEXT ) STRICT;
+            anomaly TEXT , region TEXT, watch TEXT, labels TEXT) STRICT;
         CREATE TABLE \"details\" ( id INTEGER PRIMARY KEY, target TEXT NOT NULL, kind TEXT NOT NULL,
             store_id TEXT NOT NULL, job_id TEXT NOT NULL, detail TEXT NOT NULL, value TEXT,
             observed_at TEXT NOT NULL ) STRICT;
@@ -117,10 +119,17 @@ mod tests {
             store_id TEXT NOT NULL, job_id TEXT NOT NULL, name TEXT NOT NULL, source_file TEXT NOT NULL,
             nth INTEGER NOT NULL, from_status TEXT, to_status TEXT, status_message TEXT,
             observed_at TEXT NOT NULL ) STRICT;
+        CREATE TABLE sinks ( name TEXT PRIMARY KEY, cursor INTEGER NOT NULL, created_at TEXT NOT NULL,
+            config_hash TEXT NOT NULL, disabled_at TEXT ) STRICT;
+        CREATE TABLE deliveries ( sink TEXT NOT NULL, transition_id INTEGER NOT NULL, target TEXT NOT NULL,
+            kind TEXT NOT NULL, store_id TEXT NOT NULL, job_id TEXT NOT NULL, attempts INTEGER NOT NULL,
+            next_attempt_at TEXT, reason TEXT, at TEXT, PRIMARY KEY (sink, transition_id) ) STRICT;
         CREATE INDEX transitions_of_job ON transitions (store_id, job_id, kind, target);
         CREATE INDEX transitions_by_time ON transitions (observed_at);
         CREATE INDEX details_of_job ON details (store_id, job_id, kind, target);
-        CREATE INDEX item_transitions_of_job ON item_transitions (store_id, job_id, kind, target);";
+        CREATE INDEX item_transitions_of_job ON item_transitions (store_id, job_id, kind, target);
+        CREATE INDEX deliveries_waiting ON deliveries (sink, store_id, job_id, kind, target, transition_id)
+            WHERE next_attempt_at IS NOT NULL;";
 
     #[test]
     fn the_migrations_produce_the_present_schema() {

@@ -128,8 +128,16 @@ impl Sinks {
             if let Some(old) = old {
                 old.cancelled().await;
             }
-            let new_task =
-                || SinkTask::new(Arc::clone(&context), Arc::clone(&config), Arc::clone(&transport), Arc::clone(&replayed), disabled_at, seed);
+            let new_task = || {
+                SinkTask::new(
+                    Arc::clone(&context),
+                    Arc::clone(&config),
+                    Arc::clone(&transport),
+                    Arc::clone(&replayed),
+                    disabled_at,
+                    seed,
+                )
+            };
             run_with_restarts(&context, new_task, &stop, guard).await;
         });
         (running, handle)

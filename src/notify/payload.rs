@@ -35,14 +35,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(super) fn event_id(event: &Event) -> String {
     let Event { watch_id, event_type, occurrence, .. } = event;
     let (key, watch) = (&watch_id.key, watch_info(event));
-    let identity = format!(
-        "{}/{}/{}/{}/{}/{occurrence}",
-        watch.region,
-        key.kind,
-        key.store,
-        key.job,
-        event_type.as_str()
-    );
+    let identity =
+        format!("{}/{}/{}/{}/{}/{occurrence}", watch.region, key.kind, key.store, key.job, event_type.as_str());
     let hash = Sha256::digest(identity);
     hash[..ID_BYTES].iter().fold("evt_".to_owned(), |id, byte| id + &format!("{byte:02x}"))
 }
@@ -108,7 +102,8 @@ fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
 pub(super) fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
     let Event { watch_id, event_type, transition, items, .. } = event;
     let watch = watch_info(event);
-    let name = if watch.name.is_empty() { watch_id.key.to_string() } else { format!("{} ({})", watch.name, watch_id.key) };
+    let name =
+        if watch.name.is_empty() { watch_id.key.to_string() } else { format!("{} ({})", watch.name, watch_id.key) };
     let mut text = format!("{}: *{}*", escaped(&name), escaped(event_type.as_str()));
     if let (EventType::Status(_), Some(created), Some(completed)) =
         (event_type, transition.created_at, transition.completed_at)
@@ -177,10 +172,8 @@ mod tests {
             let key = SourceKey { name: name.into(), source_file: "s3://a/b".into(), nth: 0 };
             (key, Source { status, status_message: message.map(Into::into) })
         };
-        let items = [
-            item("chr1", SourceStatus::Finished, None),
-            item("chr2", SourceStatus::Failed, Some("not a FASTA file")),
-        ];
+        let items =
+            [item("chr1", SourceStatus::Finished, None), item("chr2", SourceStatus::Failed, Some("not a FASTA file"))];
         Event {
             row: 7,
             watch_id: WatchId { target: "lab 1".into(), key: "1234567890/9876543210".parse().expect("a job") },

@@ -21,9 +21,7 @@ use crate::config::{SinkConfig, SinkFormat};
 use crate::core::backoff::Backoff;
 use crate::core::delivery::{AttemptResult, PAUSE, Verdict, retry_delay, verdict};
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::database::{
-    Database, DeliveryOutcome, DeliveryStep, DueEvent, Event, EventFilter, SinkQueue, WriterError,
-};
+use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, Event, EventFilter, SinkQueue, WriterError};
 use crate::instruments::Instruments;
 use crate::state::{PausedSink, SharedState, SinkStatus};
 
@@ -204,7 +202,8 @@ impl SinkTask {
         if has_more {
             return Some(now.monotonic);
         }
-        let next_due = next_due.map(|due| now.monotonic + Duration::try_from(due.duration_since(now.wall)).unwrap_or_default());
+        let next_due =
+            next_due.map(|due| now.monotonic + Duration::try_from(due.duration_since(now.wall)).unwrap_or_default());
         // While the sink is paused, the pause decides. The end of a request is an event of its own.
         let pause_ends = self.pause.map(|pause| pause.until).filter(|_| self.requests.is_empty() && waiting > 0);
         pause_ends.or(next_due)
@@ -273,13 +272,21 @@ impl SinkTask {
         let next = retry_delay(attempts).and_then(|delay| wall.checked_add(delay).ok());
         let outcome = if let Some(next_attempt_at) = next {
             if attempts == 1 {
-                warn!(event = "delivery_rejected", sink, reason, "a sink rejected a notification; it is sent again over three days");
+                warn!(
+                    event = "delivery_rejected",
+                    sink, reason, "a sink rejected a notification; it is sent again over three days"
+                );
             }
             DeliveryOutcome::Retry { reason, next_attempt_at }
         } else {
             self.context.instruments.count_failed_delivery(sink);
-            warn!(event = "delivery_failed", sink, reason, attempts,
-                "a notification has failed: after the sink works again, run `refwatch notify replay --failed`");
+            warn!(
+                event = "delivery_failed",
+                sink,
+                reason,
+                attempts,
+                "a notification has failed: after the sink works again, run `refwatch notify replay --failed`"
+            );
             DeliveryOutcome::Failed { reason }
         };
         self.outcomes.push((row, outcome));
@@ -293,8 +300,13 @@ impl SinkTask {
             return;
         }
         if self.pause.is_none() {
-            warn!(event = "sink_paused", sink = &*self.config.name, url = self.status.url, reason,
-                "a sink does not accept notifications; they wait in the database");
+            warn!(
+                event = "sink_paused",
+                sink = &*self.config.name,
+                url = self.status.url,
+                reason,
+                "a sink does not accept notifications; they wait in the database"
+            );
         }
         let delay = self.backoff.next_delay(self.jitter.f64()).max(retry_after.unwrap_or_default());
         self.pause = Some(Pause { since: now.monotonic, until: now.monotonic + delay });
@@ -314,8 +326,12 @@ impl SinkTask {
     async fn disable(&mut self, now: Timestamp) {
         let sink = Arc::clone(&self.config.name);
         if self.status.disabled_at.replace(now).is_none() {
-            warn!(event = "sink_disabled", sink = &*sink, url = self.status.url,
-                "a sink responded with 410 Gone: it is disabled until its [[notify]] entry changes");
+            warn!(
+                event = "sink_disabled",
+                sink = &*sink,
+                url = self.status.url,
+                "a sink responded with 410 Gone: it is disabled until its [[notify]] entry changes"
+            );
         }
         self.status.last_error = Some("HTTP status 410".to_owned());
         // After an error the sink is disabled for this process only. The next start sends one more request.

@@ -72,8 +72,7 @@ impl JobWatcher {
             labels: Arc::clone(&view.labels),
         });
         let (now, logged_limits) = (context.clock.now(), BTreeSet::new());
-        let mut watcher =
-            Self { context, poller, view, watch_info, started: now.monotonic, retention, logged_limits };
+        let mut watcher = Self { context, poller, view, watch_info, started: now.monotonic, retention, logged_limits };
         watcher.publish_view_and_report(now);
         watcher
     }
@@ -262,9 +261,19 @@ impl JobWatcher {
     fn publish_transition(&self, transition: Transition) {
         let WatchStatus { name, id, .. } = &self.view;
         let WatchId { target, key } = &**id;
-        let Transition { from, to, observed_at, not_before, status_message, created_at, completed_at, anomaly, watch: _ } =
-            &transition;
+        let Transition {
+            from,
+            to,
+            observed_at,
+            not_before,
+            status_message,
+            created_at,
+            completed_at,
+            anomaly,
+            watch: _,
+        } = &transition;
         // Discovered jobs share the name of their store.
+        let labels = &*self.watch_info.labels;
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
         info!(
             event = "transition",
@@ -281,6 +290,8 @@ impl JobWatcher {
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),
             anomaly = anomaly.map(Anomaly::as_str),
+            region = &*self.watch_info.region,
+            labels = (!labels.is_empty()).then(|| tracing::field::debug(labels)),
             "{title}: {}{to}", from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         );
         self.context.shared.broadcast(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });

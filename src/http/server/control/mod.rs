@@ -73,9 +73,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let reload = Router::new().route(RELOAD_PATH, post(reload)).with_state(requests);
-    let router = reload
-        .merge(notify::router(sinks))
-        .merge(guarded(router(state.clone()), state.host_names));
+    let router = reload.merge(notify::router(sinks)).merge(guarded(router(state.clone()), state.host_names));
     // `axum::serve` never returns.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;
 }

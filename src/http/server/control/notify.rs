@@ -50,7 +50,11 @@ async fn replay(State(sinks): State<SinkCommands>, Query(query): Query<ReplayQue
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
     let queued = sinks.replay(&sink, ReplayFilter { jobs, since, failed }).await;
-    respond(queued.map(|queued| format!("{sink}: {queued} {} sent again", if queued == 1 { "event is" } else { "events are" })))
+    respond(
+        queued.map(|queued| {
+            format!("{sink}: {queued} {} sent again", if queued == 1 { "event is" } else { "events are" })
+        }),
+    )
 }
 
 fn respond(result: Result<String, CommandError>) -> Response {

@@ -1,0 +1,239 @@
+//! The queue of a sink: the cursor, order within a job, retries, replays, and the events that a new sink does not receive.
+
+use std::time::Duration;
+
+use super::*;
+use crate::core::event::EventType;
+use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus};
+use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition, WatchInfo};
+
+const NOW: i64 = 1_700_000_000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(NOW + seconds).expect("a time")
+}
+
+fn watch_id(job: u32) -> WatchId {
+    WatchId { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("a job") }
+}
+
+/// A database with the sink `hook`, which wants every event of the watch `GRCh38`.
+struct Queue {
+    database: Database,
+    _directory: tempfile::TempDir,
+}
+
+impl Queue {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let instruments = Instruments::new().expect("metrics");
+        let database = Database::open(&directory.path().join("database.db"), &instruments).expect("a database");
+        let queue = Self { database, _directory: directory };
+        queue.synchronize(&[("hook", "1")]).await;
+        queue
+    }
+
+    async fn synchronize(&self, sinks: &[(&str, &str)]) -> BTreeMap<Arc<str>, Timestamp> {
+        let sinks = sinks.iter().map(|(name, hash)| ((*name).into(), (*hash).to_owned())).collect();
+        self.database.synchronize_sinks(sinks, at(0)).await.expect("a commit")
+    }
+
+    async fn transition(&self, job: u32, from: Option<&str>, to: &str, seconds: i64) {
+        self.append(job, "GRCh38", from, to, at(seconds), None).await;
+    }
+
+    async fn append(
+        &self,
+        job: u32,
+        watch: &str,
+        from: Option<&str>,
+        to: &str,
+        observed_at: Timestamp,
+        completed_at: Option<Timestamp>,
+    ) {
+        let transition = Transition {
+            from: from.map(JobStatus::from),
+            to: to.into(),
+            observed_at,
+            not_before: None,
+            status_message: None,
+            created_at: None,
+            completed_at,
+            anomaly: None,
+            watch: Some(Arc::new(WatchInfo { name: watch.into(), ..WatchInfo::default() })),
+        };
+        let change = Change { transition: Some(transition), ..Change::default() };
+        self.database.append(&watch_id(job), &change).await.expect("a commit");
+    }
+
+    async fn step(&self, seconds: i64, outcomes: &[(i64, DeliveryOutcome)], in_flight: &[i64]) -> SinkQueue {
+        let step = DeliveryStep {
+            sink: "hook".into(),
+            filter: filter(),
+            now: at(seconds),
+            outcomes: outcomes.to_vec(),
+            in_flight: in_flight.iter().copied().collect(),
+            limit: 8,
+        };
+        self.database.step_deliveries(step).await.expect("a step")
+    }
+
+    async fn replay(&self, replay: ReplayFilter) -> usize {
+        self.database.replay_deliveries("hook".into(), filter(), replay, at(0)).await.expect("a commit")
+    }
+}
+
+fn filter() -> EventFilter {
+    EventFilter::new(|_, watch| watch == Some("GRCh38"))
+}
+
+fn rows(queue: &SinkQueue) -> Vec<i64> {
+    queue.due.iter().map(|due| due.event.row).collect()
+}
+
+fn retry(seconds: i64) -> DeliveryOutcome {
+    DeliveryOutcome::Retry { reason: "HTTP status 400".to_owned(), next_attempt_at: at(seconds) }
+}
+
+fn failed() -> DeliveryOutcome {
+    DeliveryOutcome::Failed { reason: "HTTP status 400".to_owned() }
+}
+
+#[tokio::test]
+async fn the_events_of_a_job_are_due_one_after_another_and_jobs_do_not_wait_for_each_other() {
+    let queue = Queue::new().await;
+    for (job, from, to) in [(1, None, "SUBMITTED"), (1, Some("SUBMITTED"), "FAILED"), (2, None, "SUBMITTED")] {
+        queue.transition(job, from, to, 0).await;
+    }
+    let first = queue.step(0, &[], &[]).await;
+    assert_eq!((rows(&first), first.waiting, first.oldest), (vec![1, 3], 3, Some(at(0))));
+    // Both are being sent.
+    assert_eq!(rows(&queue.step(0, &[], &[1, 3]).await), Vec::<i64>::new());
+    // The first is to be sent again later. The second event of its job waits for it.
+    let second = queue.step(1, &[(1, retry(6)), (3, DeliveryOutcome::Delivered)], &[]).await;
+    assert_eq!((rows(&second), second.waiting, second.next_due), (vec![], 2, Some(at(6))));
+    assert_eq!(rows(&queue.step(6, &[], &[]).await), [1]);
+    // After the first has failed, the second goes on.
+    let third = queue.step(7, &[(1, failed())], &[]).await;
+    assert_eq!((rows(&third), third.waiting, third.failed), (vec![2], 1, 1));
+    let last = queue.step(8, &[(2, DeliveryOutcome::Delivered)], &[]).await;
+    assert_eq!((rows(&last), last.waiting, last.failed, last.oldest), (vec![], 0, 1, None));
+}
+
+#[tokio::test]
+async fn an_event_has_its_occurrence_and_the_items_of_its_time() {
+    let queue = Queue::new().await;
+    let item = |status, seconds| SourceTransition {
+        key: SourceKey { name: "chr1".into(), source_file: "s3://a/b".into(), nth: 0 },
+        from: None,
+        to: Some(Source { status, status_message: None }),
+        observed_at: at(seconds),
+    };
+    for (from, to, status, seconds) in [
+        (None, "FAILED", SourceStatus::Failed, 0),
+        (Some("FAILED"), "IN_PROGRESS", SourceStatus::InProgress, 1),
+        (Some("IN_PROGRESS"), "FAILED", SourceStatus::Finished, 2),
+    ] {
+        let transition = Transition {
+            from: from.map(JobStatus::from),
+            to: to.into(),
+            observed_at: at(seconds),
+            not_before: None,
+            status_message: None,
+            created_at: None,
+            completed_at: None,
+            anomaly: None,
+            watch: Some(Arc::new(WatchInfo { name: "GRCh38".into(), ..WatchInfo::default() })),
+        };
+        let change = Change { transition: Some(transition), sources: vec![item(status, seconds)], details: vec![] };
+        queue.database.append(&watch_id(1), &change).await.expect("a commit");
+    }
+    let details = vec![Detail { kind: DetailKind::Vanished, value: None, observed_at: at(3) }];
+    queue.database.append(&watch_id(1), &Change { details, ..Change::default() }).await.expect("a commit");
+    let mut seen = Vec::new();
+    let mut outcomes = vec![];
+    while let Some(due) = queue.step(3, &outcomes, &[]).await.due.pop() {
+        let event = due.event;
+        let status = event.items.values().next().map(|item| item.status.label());
+        outcomes = vec![(event.row, DeliveryOutcome::Delivered)];
+        seen.push((event.event_type, event.occurrence, status));
+    }
+    let status = |status: &str| EventType::Status(status.into());
+    let expected = [
+        (status("FAILED"), 1, Some("FAILED")),
+        (status("IN_PROGRESS"), 1, Some("IN_PROGRESS")),
+        (status("FAILED"), 2, Some("FINISHED")),
+        (EventType::Vanished, 1, Some("FINISHED")),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_new_sink_starts_at_the_present_and_ignores_jobs_that_ended_before() {
+    let queue = Queue::new().await;
+    queue.synchronize(&[]).await;
+    queue.transition(1, None, "FAILED", 0).await;
+    queue.synchronize(&[("hook", "1")]).await;
+    queue.append(2, "GRCh38", None, "FAILED", at(9), Some(at(-1))).await;
+    queue.append(3, "GRCh38", None, "FAILED", at(9), Some(at(1))).await;
+    queue.append(4, "GRCh38", Some("IN_PROGRESS"), "FAILED", at(9), Some(at(-1))).await;
+    queue.append(5, "other", None, "FAILED", at(9), None).await;
+    assert_eq!(rows(&queue.step(9, &[], &[]).await), [3, 4]);
+}
+
+#[tokio::test]
+async fn a_replay_sends_delivered_or_failed_events_again() {
+    let queue = Queue::new().await;
+    queue.transition(1, None, "FAILED", 0).await;
+    queue.transition(2, None, "FAILED", 10).await;
+    queue.step(0, &[], &[]).await;
+    queue.step(0, &[(1, DeliveryOutcome::Delivered), (2, failed())], &[]).await;
+    assert_eq!(queue.replay(ReplayFilter { failed: true, ..ReplayFilter::default() }).await, 1);
+    assert_eq!(rows(&queue.step(0, &[], &[]).await), [2]);
+    let since = ReplayFilter { since: Some(at(10)), ..ReplayFilter::default() };
+    assert_eq!(queue.replay(since).await, 1);
+    let jobs = vec![watch_id(1).key];
+    assert_eq!(queue.replay(ReplayFilter { jobs, ..ReplayFilter::default() }).await, 1);
+    let all = queue.step(0, &[], &[]).await;
+    assert_eq!((rows(&all), all.failed), (vec![1, 2], 0));
+}
+
+#[tokio::test]
+async fn more_new_rows_than_one_step_moves_are_left_for_the_next() {
+    let queue = Queue::new().await;
+    for job in 0..300 {
+        queue.transition(job, None, "FAILED", 0).await;
+    }
+    let first = queue.step(0, &[], &[]).await;
+    assert_eq!((first.due.len(), first.has_more, first.waiting), (8, true, 256));
+    let second = queue.step(0, &[], &[]).await;
+    assert_eq!((second.has_more, second.waiting), (false, 300));
+}
+
+#[tokio::test]
+async fn a_disabled_sink_is_enabled_by_a_changed_configuration() {
+    let queue = Queue::new().await;
+    queue.database.disable_sink("hook".into(), at(5)).await.expect("a commit");
+    assert_eq!(queue.synchronize(&[("hook", "1")]).await, [("hook".into(), at(5))].into());
+    assert_eq!(queue.synchronize(&[("hook", "2")]).await, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn the_rows_of_a_job_outlive_their_retention_by_30_days_while_a_sink_waits() {
+    let queue = Queue::new().await;
+    queue.transition(1, None, "FAILED", 0).await;
+    // The last row is always kept.
+    queue.transition(2, None, "SUBMITTED", 0).await;
+    let delete = async |cutoff| queue.database.delete_ended_before(cutoff, BTreeSet::new()).await.expect("a commit");
+    assert_eq!(delete(at(1)).await, 0, "after the cursor");
+    queue.step(0, &[], &[]).await;
+    assert_eq!(delete(at(1)).await, 0, "waits for delivery");
+    assert_eq!(delete(at(1) + Duration::from_hours(30 * 24)).await, 1);
+    let left = queue.step(0, &[], &[]).await;
+    assert_eq!((rows(&left), left.failed), (vec![2], 0));
+    queue.transition(3, None, "FAILED", 0).await;
+    queue.transition(4, None, "SUBMITTED", 0).await;
+    queue.step(0, &[], &[]).await;
+    queue.step(0, &[(3, DeliveryOutcome::Delivered), (4, DeliveryOutcome::Delivered)], &[]).await;
+    assert_eq!(delete(at(1)).await, 1, "delivered");
+}
