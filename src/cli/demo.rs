@@ -48,7 +48,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
     let directory = DemoDirectory::create().map_err(Failure::running)?;
     let file = directory.configuration();
-    simulate::write_configuration(&file, &simulator, &options).map_err(Failure::running)?;
+    simulate::write_configuration(&file, &simulator, &options, "").map_err(Failure::running)?;
     let load_config = Arc::new(move || load(&file, args.listen));
     let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;

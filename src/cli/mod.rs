@@ -12,6 +12,7 @@ mod own_daemon;
 pub mod reload;
 pub mod run;
 pub mod simulate;
+mod simulate_sink;
 pub mod status;
 mod table;
 mod terminal;

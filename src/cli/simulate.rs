@@ -1,4 +1,4 @@
-//! `refwatch simulate`: runs a simulated HealthOmics until a signal stops it.
+//! `refwatch simulate`: runs a simulated HealthOmics, and a receiver of notifications if wanted, until a signal stops it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,8 +11,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::add::temporary_file;
 use super::exit::{Failure, print};
+use super::simulate_sink::{self, SinkArgs};
 use crate::daemon::signals::Signals;
-use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator};
+use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator, fault_names};
 
 /// Ten times the longest supported watch list.
 const JOBS_MAX: i64 = 100_000;
@@ -51,13 +52,15 @@ pub struct Args {
     mean_seconds: f64,
     #[arg(long, value_name = "NAME=RATE", help = fault_help())]
     fault: Vec<FaultRate>,
+    #[command(flatten)]
+    sink: SinkArgs,
     /// Write a configuration that watches the jobs or, with --arrivals-per-minute, their stores
     #[arg(long, value_name = "FILE")]
     config_out: Option<PathBuf>,
 }
 
 fn fault_help() -> String {
-    let names = Fault::ALL.map(Fault::name).join(", ");
+    let names = fault_names::<Fault>();
     format!("A fault and the fraction of requests, 0 to 1, that it affects; repeatable. Faults: {names}")
 }
 
@@ -86,22 +89,33 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Kind::ReferenceImport => format!("  {store_id}/{id}  {name}\n"),
         kind => format!("  {}/{store_id}/{id}  {name}\n", kind.name()),
     }));
+    let sink = args.sink.start(args.seed).await?;
+    if let Some(sink) = &sink {
+        text.extend([format!("Receives notifications at {}\n", sink.url())]);
+    }
     if let Some(path) = &args.config_out {
-        write_configuration(path, &simulator, &options)
+        let sink = sink.as_ref().map(|sink| args.sink.entry(sink)).transpose();
+        sink.and_then(|sink| write_configuration(path, &simulator, &options, &sink.unwrap_or_default()))
             .map_err(|error| Failure::running(format_args!("{}: {error}", path.display())))?;
         text.extend(["To watch them: ", CREDENTIALS, " refwatch --config ", &path.to_string_lossy(), " run\n"]);
     }
     print(text)?;
 
-    signals.next().await;
+    tokio::select! {
+        _ = signals.next() => {}
+        ended = simulate_sink::print_received(sink.as_ref()) => ended?,
+    }
+    if let Some(sink) = sink {
+        sink.stop().await;
+    }
     simulator.stop().await;
     Ok(())
 }
 
-/// Atomically writes a configuration that watches every present and future job of `simulator`.
-pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options) -> io::Result<()> {
+/// Atomically writes a configuration that watches every present and future job of `simulator`, and ends with `more`.
+pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options, more: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    temporary_file(directory, &configuration(simulator, options))?.persist(path)?;
+    temporary_file(directory, &(configuration(simulator, options) + more))?.persist(path)?;
     Ok(())
 }
 
@@ -171,7 +185,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("refwatch.toml");
         fs::write(&path, "old text").expect("a file");
-        write_configuration(&path, &simulator, &options).expect("a configuration");
+        write_configuration(&path, &simulator, &options, "").expect("a configuration");
         assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "no temporary file is left");
 
         let toml: toml::Table = fs::read_to_string(&path).expect("text").parse().expect("TOML");

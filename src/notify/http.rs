@@ -55,15 +55,15 @@ impl Transport for HttpTransport {
             let request = self.request(&secrets, notification)?;
             let stream = connect(&secrets.url).await?;
             let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
-            let response = async move { sender.send_request(request).await };
-            // The response arrives only while the connection is polled. Its body is not read.
+            let mut response = Box::pin(async move { sender.send_request(request).await });
+            // The response arrives only while the connection is polled. Its body is not read. A sink may close the connection right
+            // after the response, as HTTP/1.0 does.
             let response = tokio::select! {
                 biased;
-                response = response => response.map_err(|error| error.to_string())?,
-                ended = connection => {
-                    return Err(ended.err().map_or("the connection was closed".to_owned(), |error| error.to_string()));
-                }
+                response = &mut response => response,
+                _ = connection => response.await,
             };
+            let response = response.map_err(|error| error.to_string())?;
             let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = retry_after.and_then(|value| retry_after_of(value, self.clock));
             Ok(SinkResponse { status: response.status().as_u16(), retry_after })

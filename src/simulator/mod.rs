@@ -4,8 +4,9 @@
 //! paging, errors and quotas. It requires a signature but does not verify it. Jobs (`jobs`) and their timelines (`lifecycle`) are
 //! generated from a seed. Faults (`faults`) are injected at given rates.
 //!
-//! It imports only the clock from refwatch, so that it does not share a misreading of the API with the daemon. Two paths are not
-//! AWS's: `/-/jobs` returns the timeline of every job, and `/-/calls` the number of answered, throttled and faulted requests.
+//! It imports only clock, times and signatures from refwatch, so that it does not share a misreading of the API with the daemon.
+//! Two paths are not AWS's: `/-/jobs` returns the timeline of every job, and `/-/calls` the number of answered, throttled and
+//! faulted requests. A receiver of notifications (`sink`) has its own listener.
 
 mod api;
 mod faults;
@@ -13,38 +14,31 @@ mod items;
 mod jobs;
 mod kinds;
 mod lifecycle;
+mod server;
 mod service;
+mod sink;
 mod traffic;
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
 
 use crate::clock::Clock;
 use api::Api;
-use faults::ConnectionFault;
+use server::Server;
 use service::Service;
 use traffic::Traffic;
 
-pub use faults::{Fault, FaultRate, InvalidFaultRate};
+pub use faults::{Fault, FaultRate, InvalidFaultRate, NamedFault, fault_names};
 pub use jobs::SimulatedJob;
 pub use kinds::Kind;
-
-/// Further connections wait. The daemon opens at most 128 per operation.
-const CONNECTIONS_MAX: usize = 1024;
-
-/// The pause after a failed accept, such as without free file descriptors. It prevents a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub use sink::{
+    DOWNTIME, Received, SINK_PATH, SignatureCheck, SimulatedSink, SinkFault, SinkOptions, SinkReceiver, SinkReply,
+};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -91,10 +85,8 @@ impl Default for Options {
 /// A running simulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct Simulator {
-    address: SocketAddr,
     service: Arc<Service>,
-    stop: CancellationToken,
-    server: JoinSet<()>,
+    server: Server,
 }
 
 impl Simulator {
@@ -102,21 +94,23 @@ impl Simulator {
     /// Returns an error if it cannot listen on `listen`.
     pub async fn start(listen: SocketAddr, options: &Options) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
-        let address = listener.local_addr()?;
         let clock = Clock::system();
         let wall = clock.now().wall;
         let started = Timestamp::from_millisecond(wall.as_millisecond()).unwrap_or(wall);
         let api = Api { started, jobs: jobs::generate(options) };
         let service = Arc::new(Service::new(clock, api, Traffic::new(options)));
-        let stop = CancellationToken::new();
-        let mut server = JoinSet::new();
-        server.spawn(serve(listener, Arc::clone(&service), stop.clone(), clock));
-        Ok(Self { address, service, stop, server })
+        let served = Arc::clone(&service);
+        let respond = move |request| {
+            let service = Arc::clone(&served);
+            async move { service.respond(request).await }
+        };
+        let server = Server::start(listener, clock, respond)?;
+        Ok(Self { service, server })
     }
 
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// The jobs that exist at the start, ordered by store, kind and id.
@@ -125,52 +119,7 @@ impl Simulator {
     }
 
     /// Aborts requests in flight. Returns once every connection is closed.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        while let Some(ended) = self.server.join_next().await {
-            report(ended);
-        }
-    }
-}
-
-async fn serve(listener: TcpListener, service: Arc<Service>, stop: CancellationToken, clock: Clock) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => report(ended),
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, Arc::clone(&service), clock));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the simulator cannot accept a connection");
-                    clock.sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-    connections.shutdown().await;
-}
-
-/// Serves one connection until either side closes it. Errors of the client are ignored.
-async fn serve_connection(stream: TcpStream, service: Arc<Service>, clock: Clock) {
-    let respond = service_fn(move |request| {
-        let service = Arc::clone(&service);
-        async move { service.respond(request).await }
-    });
-    let mut connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), respond);
-    let Err(error) = (&mut connection).await else { return };
-    if let Some(fault) = error.source().and_then(<dyn Error>::downcast_ref::<ConnectionFault>) {
-        let stream = connection.into_parts().io.into_inner();
-        if let Err(error) = fault.inject(stream, clock).await {
-            tracing::debug!(%error, "the client of the simulator has disconnected");
-        }
-    }
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a task of the simulator failed");
+    pub async fn stop(self) {
+        self.server.stop().await;
     }
 }

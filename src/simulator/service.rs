@@ -4,22 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use super::api::{Api, ApiError, ApiResponse};
 use super::faults::{ConnectionFault, Fault};
 use super::kinds::Kind;
+use super::server::{BodyError, read_body};
 use super::traffic::{ApiOperation, Traffic, Verdict};
 use crate::clock::Clock;
-
-/// The longest request body. A filter has about 100 bytes.
-const REQUEST_BODY_MAX: usize = 64 << 10;
-
-const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 
@@ -69,7 +64,7 @@ impl Service {
             Verdict::Throttle => return Err(ApiError::throttled()),
             Verdict::Fault(fault) => Some(fault),
         };
-        let body = read(body).await?;
+        let body = read_body(body).await?;
         let result = match operation {
             ApiOperation::Get(kind) => self.api.get(kind, segments[1], segments[3], self.elapsed()),
             ApiOperation::List(kind) => self.api.list(kind, segments[1], &head.uri, &body, self.elapsed()),
@@ -105,10 +100,11 @@ fn operation(method: &Method, store_path: &str, rest: &[&str]) -> Option<ApiOper
     operations.next()
 }
 
-async fn read(body: Incoming) -> Result<Bytes, ApiError> {
-    match tokio::time::timeout(REQUEST_BODY_TIMEOUT, Limited::new(body, REQUEST_BODY_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(ApiError::Validation(format!("The request body cannot be read: {error}"))),
-        Err(_elapsed) => Err(ApiError::RequestTimeout("The request body did not arrive in time.")),
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Unreadable(error) => Self::Validation(format!("The request body cannot be read: {error}")),
+            BodyError::Timeout => Self::RequestTimeout("The request body did not arrive in time."),
+        }
     }
 }

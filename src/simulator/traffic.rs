@@ -7,7 +7,7 @@ use fastrand::Rng;
 use serde::Serialize;
 
 use super::Options;
-use super::faults::{Fault, FaultRate};
+use super::faults::{Fault, FaultRate, draw};
 use super::kinds::Kind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,11 +78,10 @@ impl Traffic {
             calls.throttled += 1;
             return Verdict::Throttle;
         }
-        let mut is_drawn = |rate: f64| self.rng.f64() < rate;
-        let mut faults = self.faults.iter().filter(|fault| applies_to(fault.fault, operation));
-        if let Some(drawn) = faults.find(|fault| is_drawn(fault.rate)) {
+        let faults = self.faults.iter().copied().filter(|fault| applies_to(fault.fault, operation));
+        if let Some(fault) = draw(faults, &mut self.rng) {
             calls.faulted += 1;
-            return Verdict::Fault(drawn.fault);
+            return Verdict::Fault(fault);
         }
         calls.answered += 1;
         Verdict::Respond

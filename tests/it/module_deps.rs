@@ -25,8 +25,11 @@ const MODULES: &[(&str, &str)] = &[
     ("metrics", "clock core instruments state"),
     ("http", "clock config core database files instruments metrics notify reload state"),
     ("daemon", "clock config core database healthomics http instruments logging metrics notify reload state tasks"),
-    ("simulator", "clock"),
-    ("cli", "clock config core daemon database healthomics http instruments logging reload simulator state tasks"),
+    ("simulator", "clock core notify"),
+    (
+        "cli",
+        "clock config core daemon database healthomics http instruments logging notify reload simulator state tasks",
+    ),
     ("main", "cli"),
 ];
 

@@ -5,17 +5,28 @@ mod trickle;
 
 use std::str::FromStr;
 
-pub(super) use inject::ConnectionFault;
+use fastrand::Rng;
 
-/// Defines the faults and their names on the command line.
+pub(super) use inject::ConnectionFault;
+pub(super) use trickle::Trickle;
+
+/// A kind of faults with names on the command line.
+pub trait NamedFault: Copy + 'static {
+    const FAULTS: &'static [Self];
+
+    fn as_str(self) -> &'static str;
+}
+
+/// Defines faults and their names on the command line.
 macro_rules! faults {
-    ($($(#[$doc:meta])* $fault:ident = $name:literal,)*) => {
+    ($(#[$enum_doc:meta])* $Fault:ident: $($(#[$doc:meta])* $fault:ident = $name:literal,)*) => {
+        $(#[$enum_doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Fault {
+        pub enum $Fault {
             $($(#[$doc])* $fault,)*
         }
 
-        impl Fault {
+        impl $Fault {
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$fault),*];
 
             /// The name on the command line.
@@ -26,10 +37,21 @@ macro_rules! faults {
                 }
             }
         }
+
+        impl $crate::simulator::faults::NamedFault for $Fault {
+            const FAULTS: &'static [Self] = &Self::ALL;
+
+            fn as_str(self) -> &'static str {
+                self.name()
+            }
+        }
     };
 }
+pub(super) use faults;
 
 faults! {
+    /// A fault of the simulated service.
+    Fault:
     /// 429 `ThrottlingException`, independent of the quota.
     Throttling = "throttling",
     /// 429 with HTML and no error name, as from a gateway.
@@ -104,8 +126,8 @@ faults! {
 
 /// A fault and the fraction of requests, from 0 to 1, that it affects. Written `NAME=RATE`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FaultRate {
-    pub fault: Fault,
+pub struct FaultRate<F = Fault> {
+    pub fault: F,
     pub rate: f64,
 }
 
@@ -115,19 +137,31 @@ pub enum InvalidFaultRate {
     NoRate,
     #[error("the rate must be a number from 0 to 1")]
     Rate,
-    #[error("unknown fault; use one of: {}", Fault::ALL.map(Fault::name).join(", "))]
-    Name,
+    #[error("unknown fault; use one of: {0}")]
+    Name(String),
 }
 
-impl FromStr for FaultRate {
+impl<F: NamedFault> FromStr for FaultRate<F> {
     type Err = InvalidFaultRate;
 
     fn from_str(text: &str) -> Result<Self, InvalidFaultRate> {
         let (name, rate) = text.split_once('=').ok_or(InvalidFaultRate::NoRate)?;
-        let fault = Fault::ALL.into_iter().find(|fault| fault.name() == name).ok_or(InvalidFaultRate::Name)?;
+        let fault = F::FAULTS.iter().find(|fault| fault.as_str() == name);
+        let fault = *fault.ok_or_else(|| InvalidFaultRate::Name(fault_names::<F>()))?;
         let rate = rate.parse().ok().filter(|rate| (0.0..=1.0).contains(rate)).ok_or(InvalidFaultRate::Rate)?;
         Ok(Self { fault, rate })
     }
+}
+
+/// The names of all faults of a kind, for messages.
+#[must_use]
+pub fn fault_names<F: NamedFault>() -> String {
+    F::FAULTS.iter().map(|fault| fault.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The fault of the next request, if any. At most one is drawn, in the order of `faults`.
+pub(super) fn draw<F: NamedFault>(faults: impl IntoIterator<Item = FaultRate<F>>, rng: &mut Rng) -> Option<F> {
+    faults.into_iter().find(|fault| rng.f64() < fault.rate).map(|drawn| drawn.fault)
 }
 
 #[cfg(test)]

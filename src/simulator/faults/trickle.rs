@@ -17,7 +17,7 @@ const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// Before the connection is reset, so that the client receives the first half of the body.
 const CUT_OFF_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) struct Trickle {
+pub(in crate::simulator) struct Trickle {
     rest: Bytes,
     /// In bytes.
     chunk_length: usize,
@@ -30,7 +30,7 @@ pub(super) struct Trickle {
 }
 
 impl Trickle {
-    pub(super) fn slow(body: Bytes, clock: Clock) -> Self {
+    pub(in crate::simulator) fn slow(body: Bytes, clock: Clock) -> Self {
         Self { rest: body, chunk_length: 1, pause: SLOW_PAUSE, withheld: 0, waiting: None, clock }
     }
 

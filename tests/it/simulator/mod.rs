@@ -1,6 +1,7 @@
 //! The simulator over real sockets, tested with a client that knows only HTTP and the API reference.
 
 mod faults;
+mod sink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,0 +1,103 @@
+//! The receiver of notifications of `refwatch simulate --sink`: its options, its `[[notify]]` entry, and a line for each event.
+
+use std::fs;
+use std::future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::exit::{Failure, print_to_reader};
+use crate::core::sanitize::Sanitized;
+use crate::notify::signature::SigningSecret;
+use crate::simulator::{
+    FaultRate, Received, SignatureCheck, SinkFault, SinkOptions, SinkReceiver, SinkReply, fault_names,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SinkArgs {
+    /// Also receive notifications at http://ADDR/sink, and print each
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "127.0.0.1:10212"
+    )]
+    sink: Option<SocketAddr>,
+    /// Verify signatures with the secrets in this file, one per line
+    #[arg(long, value_name = "FILE", requires = "sink")]
+    sink_secret_file: Option<PathBuf>,
+    #[arg(long, value_name = "NAME=RATE", requires = "sink", help = fault_help())]
+    sink_fault: Vec<FaultRate<SinkFault>>,
+}
+
+fn fault_help() -> String {
+    let names = fault_names::<SinkFault>();
+    format!("A fault of the receiver and the fraction of notifications that it affects; repeatable. Faults: {names}")
+}
+
+impl SinkArgs {
+    /// `None` without `--sink`.
+    pub(super) async fn start(&self, seed: u64) -> Result<Option<SinkReceiver>, Failure> {
+        let Some(listen) = self.sink else { return Ok(None) };
+        let options = SinkOptions { secrets: self.secrets()?, faults: self.sink_fault.clone(), seed };
+        let sink = SinkReceiver::start(listen, options).await;
+        sink.map(Some).map_err(|error| Failure::running(format_args!("cannot listen on {listen}: {error}")))
+    }
+
+    fn secrets(&self) -> Result<Vec<SigningSecret>, Failure> {
+        let Some(path) = &self.sink_secret_file else { return Ok(Vec::new()) };
+        let failure = |error: &str| Failure::running(format_args!("--sink-secret-file {}: {error}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| failure(&error.to_string()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let secrets: Result<Vec<SigningSecret>, String> = lines.map(SigningSecret::parse).collect();
+        let secrets = secrets.map_err(|error| failure(&error))?;
+        if secrets.is_empty() { Err(failure("the file is empty")) } else { Ok(secrets) }
+    }
+
+    /// The entry of the configuration that sends notifications to `sink`.
+    pub(super) fn entry(&self, sink: &SinkReceiver) -> io::Result<String> {
+        let mut entry = format!("\n[[notify]]\nname = \"simulator\"\nurl = \"{}\"\n", sink.url());
+        if let Some(path) = &self.sink_secret_file {
+            let path = std::path::absolute(path)?.display().to_string();
+            entry.push_str(&format!("secret_file = {}\n", toml::Value::String(path)));
+        }
+        Ok(entry)
+    }
+}
+
+/// Prints a line for each received event. Returns only if standard output cannot be written.
+pub(super) async fn print_received(sink: Option<&SinkReceiver>) -> Result<(), Failure> {
+    let Some(sink) = sink else { return future::pending().await };
+    loop {
+        let lines: String = sink.take_received().await.iter().map(line).collect();
+        // The simulator outlives the reader of its output.
+        if !print_to_reader(lines)? {
+            return future::pending().await;
+        }
+    }
+}
+
+fn line(event: &Received) -> String {
+    let attribute = |name| event.attribute(name).unwrap_or_else(|| "-".to_owned());
+    let signature = match event.signature {
+        SignatureCheck::Verified => "verified".to_owned(),
+        SignatureCheck::Rejected(reason) => format!("not verified: {reason}"),
+        SignatureCheck::Unchecked => "not verified: no secret".to_owned(),
+    };
+    let reply = match (event.reply, event.reply.status()) {
+        (SinkReply::Fault(SinkFault::Slow), Some(status)) => format!("{} slowly", status.as_u16()),
+        (_, Some(status)) => status.as_u16().to_string(),
+        (SinkReply::Fault(fault), None) => fault.name().to_owned(),
+        (SinkReply::Accepted | SinkReply::Unauthorized, None) => "-".to_owned(),
+    };
+    let line = format!(
+        "{time}  {kind}  {subject}  id {id}  attempt {attempt}  {signature}  → {reply}",
+        time = event.at.wall.strftime("%H:%M:%S"),
+        kind = attribute("type"),
+        subject = attribute("subject"),
+        id = event.id,
+        attempt = event.attempt,
+    );
+    format!("{}\n", Sanitized(&line))
+}
