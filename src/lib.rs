@@ -5,7 +5,7 @@
 //! 1. [`core`]: the rules, without I/O. [`core::job`] has AWS's terms; [`core::tracker::JobTracker`] decides after each poll.
 //! 2. [`healthomics`]: requests to AWS. [`database`]: the saved transitions. [`state`]: the published state. [`clock`]: time.
 //! 3. [`tasks`]: one task per job ([`tasks::job_watcher`]), one per store ([`tasks::lister`]), and their [`tasks::supervisor`].
-//! 4. [`http`]: pages and API. [`metrics`]: a scrape of `state` and of the counters in [`instruments`].
+//! 4. [`http`]: pages and API. [`metrics`]: a scrape of `state` and of the counters in [`instruments`]. [`notify`]: notifications.
 //! 5. [`config`]: the watch list and settings, from TOML. [`logging`]: the log. [`files`]: opening files. [`reload`]: requests for a reload.
 //! 6. [`daemon`]: starts, runs and stops all of the above. [`cli`]: the subcommands; [`cli::run`] is the one that runs the daemon.
 //! 7. [`simulator`]: a simulated HealthOmics for the demo, the tests and the benches.
@@ -22,6 +22,7 @@ pub mod http;
 pub mod instruments;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod reload;
 pub mod simulator;
 pub mod state;

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod breaker;
+pub mod delivery;
 pub mod event;
 pub mod failure;
 pub mod job;

@@ -1,4 +1,4 @@
-//! Clock readings as values, and the parser of durations. `crate::clock` takes the readings.
+//! Clock readings as values, and the parsers of durations. `crate::clock` takes the readings.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -52,6 +52,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     duration.ok_or(InvalidDuration)
 }
 
+/// Parses a `Retry-After` header: seconds, or an HTTP date. `None` for other text and for a date before `now`.
+#[must_use]
+pub fn parse_retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(header).ok()?.timestamp();
+    Duration::try_from(date.duration_since(now)).ok()
+}
+
 /// Readings of both clocks, taken together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -73,5 +84,24 @@ mod tests {
         assert_eq!(parse_duration("00000000000000000007d"), Err(InvalidDuration), "21 bytes");
         assert_eq!(parse_duration("0000000000000000007d"), Ok(seconds(7 * 86_400)), "20 bytes");
         assert_eq!(parse_duration("soon"), Err(InvalidDuration));
+    }
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now: Timestamp = "1994-11-06T08:49:37Z".parse().expect("a time");
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (header, expected) in [
+            ("0", seconds(0)),
+            (" 120 ", seconds(120)),
+            ("18446744073709551615", seconds(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", seconds(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(0)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", None),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("soon", None),
+        ] {
+            assert_eq!(parse_retry_after(header, now), expected, "{header}");
+        }
     }
 }

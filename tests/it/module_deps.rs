@@ -19,6 +19,7 @@ const MODULES: &[(&str, &str)] = &[
     ("state", "core"),
     ("logging", "clock config core files instruments"),
     ("database", "clock core instruments"),
+    ("notify", "clock config core database files instruments state"),
     ("healthomics", "clock config core files instruments"),
     ("tasks", "clock config core database healthomics instruments state"),
     ("metrics", "clock core instruments state"),

@@ -15,7 +15,7 @@ use super::redact::redacted;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::sanitize::{Sanitized, excerpt};
-use crate::core::time::Timestamp;
+use crate::core::time::{Timestamp, parse_retry_after};
 
 /// The longest response of HealthOmics that is read. A job has at most 100 sources of a few hundred bytes each.
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
@@ -191,11 +191,8 @@ fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &
 /// Unreadable values are ignored.
 fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     let headers = response.headers();
-    let number = |name| headers.get(name)?.trim().parse().ok();
-    let date = || jiff::fmt::rfc2822::parse(headers.get("retry-after")?.trim()).ok();
-    let until_date = || Duration::try_from(date()?.timestamp().duration_since(wall)).ok();
-    let seconds = || number("retry-after").map(Duration::from_secs);
-    number("x-amz-retry-after").map(Duration::from_millis).or_else(seconds).or_else(until_date)
+    let milliseconds = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse().ok());
+    milliseconds.map(Duration::from_millis).or_else(|| parse_retry_after(headers.get("retry-after")?, wall))
 }
 
 pub(super) fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {

@@ -1,0 +1,110 @@
+//! The delivery policy of notifications: what a sink's response means, and when an event is sent again.
+//!
+//! A temporary failure pauses the sink, because other events would fail too. Any other failure concerns its event only: that event
+//! is retried by a schedule and then counted as failed. This module sends nothing and reads no clock.
+
+use std::time::Duration;
+
+use super::backoff::BackoffPolicy;
+use super::time::{Timestamp, parse_retry_after};
+
+/// What the response to a delivery means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Delivered,
+    /// The sink is paused. One probe at a time is sent until a delivery succeeds. Connection errors mean the same.
+    Pause,
+    /// The sink is disabled until its configuration changes.
+    Disable,
+    /// This event is retried. Other events are sent.
+    Retry,
+}
+
+/// The backoff of a paused sink.
+pub const PAUSE: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_hours(1) };
+
+/// The longest `Retry-After` of a sink that is honoured.
+const SINK_RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+
+/// The schedule of Standard Webhooks: the delay after each failed attempt of one event. In total 3 days and 3.6 hours.
+const RETRY_DELAYS: [Duration; 9] = [
+    Duration::from_secs(5),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
+    Duration::from_hours(24),
+];
+
+/// The meaning of an HTTP status. Redirects are not followed, so they are failures.
+#[must_use]
+pub const fn verdict(status: u16) -> Verdict {
+    match status {
+        200..=299 => Verdict::Delivered,
+        408 | 425 | 429 | 500..=599 => Verdict::Pause,
+        410 => Verdict::Disable,
+        _ => Verdict::Retry,
+    }
+}
+
+/// The delay after the nth failed attempt of one event, from 1. `None`: the event has failed permanently.
+#[must_use]
+pub fn retry_delay(attempts: u32) -> Option<Duration> {
+    let nth = usize::try_from(attempts.saturating_sub(1)).ok()?;
+    RETRY_DELAYS.get(nth).copied()
+}
+
+/// The pause that a sink's `Retry-After` requests: seconds or an HTTP date, at most one day. Unreadable values are ignored.
+#[must_use]
+pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+    parse_retry_after(header, now).map(|pause| pause.min(SINK_RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_of_status_has_its_verdict() {
+        for (statuses, expected) in [
+            (&[200, 201, 202, 204, 299][..], Verdict::Delivered),
+            (&[408, 425, 429, 500, 502, 503, 504, 599], Verdict::Pause),
+            (&[410], Verdict::Disable),
+            (
+                &[100, 199, 300, 301, 304, 307, 308, 400, 401, 403, 404, 405, 409, 411, 422, 451, 499, 600],
+                Verdict::Retry,
+            ),
+        ] {
+            for status in statuses {
+                assert_eq!(verdict(*status), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_is_retried_over_three_days() {
+        let delays: Vec<u64> = (1..).map_while(retry_delay).map(|delay| delay.as_secs()).collect();
+        assert_eq!(delays, [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400]);
+        let days = delays.iter().sum::<u64>() / 86_400;
+        assert_eq!((days, retry_delay(u32::MAX)), (3, None));
+    }
+
+    #[test]
+    fn a_paused_sink_is_probed_after_5_seconds_to_1_hour() {
+        assert_eq!((PAUSE.initial.as_secs(), PAUSE.max.as_secs()), (5, 3_600));
+    }
+
+    #[test]
+    fn retry_after_is_honoured_up_to_one_day() {
+        let now: Timestamp = "1994-11-06T08:49:37Z".parse().expect("a time");
+        let requested = |header| retry_after(header, now).map(|pause| pause.as_secs());
+        assert_eq!(requested("86399"), Some(86_399));
+        assert_eq!(requested("86401"), Some(86_400));
+        assert_eq!(requested("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
+        assert_eq!(requested("Sun, 13 Nov 1994 08:49:37 GMT"), Some(86_400));
+        assert_eq!(requested("soon"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! Notifications of the transitions of jobs to sinks.
+
+pub mod signature;

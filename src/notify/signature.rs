@@ -1,0 +1,137 @@
+//! Signatures of notifications by the Standard Webhooks specification, version 1: HMAC-SHA256 over id, time stamp and body.
+//!
+//! A sink verifies them with any library of that specification. During a rotation a request is signed with each secret.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+const SECRET_PREFIX: &str = "whsec_";
+
+/// The version of the signature's scheme.
+const VERSION_PREFIX: &str = "v1,";
+
+/// The specification's bounds for a secret, in bytes.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A secret that signs. `Debug` hides it, and nothing returns it.
+#[derive(Clone)]
+pub struct SigningSecret(Hmac<Sha256>);
+
+impl SigningSecret {
+    /// Parses `whsec_` and base64.
+    ///
+    /// # Errors
+    /// The text says what is wrong. It does not contain the secret.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let encoded = text.strip_prefix(SECRET_PREFIX).ok_or("a secret must start with `whsec_`")?;
+        let bytes = BASE64_STANDARD.decode(encoded).map_err(|_| "the text after `whsec_` must be base64")?;
+        if !SECRET_BYTES.contains(&bytes.len()) {
+            let (min, max) = SECRET_BYTES.into_inner();
+            return Err(format!("a secret must have {min} to {max} bytes before base64, this one has {}", bytes.len()));
+        }
+        Hmac::new_from_slice(&bytes).map(Self).map_err(|error| error.to_string())
+    }
+
+    fn keyed(&self, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
+        self.0.clone().chain_update(format!("{id}.{timestamp}.")).chain_update(body)
+    }
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningSecret")
+    }
+}
+
+/// The value of `webhook-signature`: `v1,<base64>` for each secret, separated by spaces. `timestamp` is in seconds since 1970 and
+/// equals the header `webhook-timestamp`.
+#[must_use]
+pub fn sign(secrets: &[SigningSecret], id: &str, timestamp: i64, body: &[u8]) -> String {
+    let signature = |secret: &SigningSecret| {
+        let bytes = secret.keyed(id, timestamp, body).finalize().into_bytes();
+        format!("{VERSION_PREFIX}{}", BASE64_STANDARD.encode(bytes))
+    };
+    secrets.iter().map(signature).collect::<Vec<_>>().join(" ")
+}
+
+/// True if one of the signatures in `header` is by one of `secrets`. Signatures are compared in constant time. The caller checks the
+/// age of the time stamp.
+#[must_use]
+pub fn verify(secrets: &[SigningSecret], id: &str, timestamp: i64, body: &[u8], header: &str) -> bool {
+    let signatures = header.split(' ').filter_map(|signature| signature.strip_prefix(VERSION_PREFIX));
+    let mut signatures = signatures.filter_map(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    signatures.any(|bytes| secrets.iter().any(|secret| secret.keyed(id, timestamp, body).verify_slice(&bytes).is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The example of the specification's libraries.
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+    const TIMESTAMP: i64 = 1_614_265_330;
+    const BODY: &[u8] = br#"{"test": 2432232314}"#;
+    const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+
+    fn secret(text: &str) -> SigningSecret {
+        SigningSecret::parse(text).expect("a secret")
+    }
+
+    fn other_secret() -> SigningSecret {
+        secret(&format!("whsec_{}", BASE64_STANDARD.encode([7; 64])))
+    }
+
+    #[test]
+    fn the_published_example_has_the_published_signature() {
+        let secrets = [secret(SECRET)];
+        assert_eq!(sign(&secrets, ID, TIMESTAMP, BODY), SIGNATURE);
+        assert!(verify(&secrets, ID, TIMESTAMP, BODY, SIGNATURE));
+    }
+
+    #[test]
+    fn during_a_rotation_every_secret_signs_and_either_verifies() {
+        let (old, new) = (secret(SECRET), other_secret());
+        let header = sign(&[new.clone(), old.clone()], ID, TIMESTAMP, BODY);
+        assert!(header.starts_with("v1,") && header.ends_with(&format!(" {SIGNATURE}")), "{header}");
+        for secret in [old, new] {
+            assert!(verify(&[secret], ID, TIMESTAMP, BODY, &header));
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_signed_part_is_detected() {
+        let secrets = [secret(SECRET)];
+        let is_valid = |id, timestamp, body, header| verify(&secrets, id, timestamp, body, header);
+        let with_unknown_signatures = format!("v1a,AAAA v1,not base64 v2,x {SIGNATURE}");
+        assert!(is_valid(ID, TIMESTAMP, BODY, &with_unknown_signatures));
+        assert!(!is_valid("msg_other", TIMESTAMP, BODY, SIGNATURE));
+        assert!(!is_valid(ID, TIMESTAMP + 1, BODY, SIGNATURE));
+        assert!(!is_valid(ID, TIMESTAMP, br#"{"test": 2432232315}"#, SIGNATURE));
+        assert!(!verify(&[other_secret()], ID, TIMESTAMP, BODY, SIGNATURE));
+        assert!(!verify(&[], ID, TIMESTAMP, BODY, SIGNATURE));
+        for header in ["", "v1,", "v1,AAAA", &SIGNATURE.replace("v1,", "v2,"), &SIGNATURE[..20]] {
+            assert!(!is_valid(ID, TIMESTAMP, BODY, header), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_secret_has_a_prefix_and_24_to_64_bytes_and_is_never_shown() {
+        let of_length = |length| format!("whsec_{}", BASE64_STANDARD.encode(vec![7; length]));
+        let error = |text: &str| SigningSecret::parse(text).expect_err("a wrong secret");
+        for length in [24, 64] {
+            assert!(SigningSecret::parse(&of_length(length)).is_ok(), "{length} bytes");
+        }
+        for length in [0, 23, 65] {
+            let expected = format!("a secret must have 24 to 64 bytes before base64, this one has {length}");
+            assert_eq!(error(&of_length(length)), expected);
+        }
+        assert_eq!(error(&SECRET["whsec_".len()..]), "a secret must start with `whsec_`");
+        assert_eq!(error("whsec_!"), "the text after `whsec_` must be base64");
+        assert_eq!(format!("{:?}", [secret(SECRET)]), "[SigningSecret]");
+    }
+}
