@@ -4,12 +4,12 @@
 //! `http` sends them. The queue is in the database, so a crash between a request and its outcome sends the event again, with the
 //! same id.
 
+pub mod connection;
 mod http;
 mod payload;
 pub mod secrets;
 pub mod signature;
 mod sink;
-pub mod tls;
 mod transport;
 
 use std::collections::BTreeMap;
