@@ -204,8 +204,8 @@ impl SinkTask {
         }
         let next_due =
             next_due.map(|due| now.monotonic + Duration::try_from(due.duration_since(now.wall)).unwrap_or_default());
-        // While the sink is paused, the pause decides. The end of a request is an event of its own.
-        let pause_ends = self.pause.map(|pause| pause.until).filter(|_| self.requests.is_empty() && waiting > 0);
+        // An event that is due waits for the end of the pause. The end of a request is an event of its own.
+        let pause_ends = self.pause.map(|pause| pause.until).filter(|until| *until > now.monotonic && waiting > 0);
         pause_ends.or(next_due)
     }
 

@@ -16,6 +16,9 @@ pub(crate) struct Counters {
     pub restarts: u64,
     pub reloads: u64,
     pub suspensions: u64,
+    /// Events that each sink had to receive.
+    pub events: u64,
+    pub failed_events: u64,
 }
 
 impl Add for Counters {
@@ -33,18 +36,33 @@ impl Add for Counters {
             restarts: self.restarts + other.restarts,
             reloads: self.reloads + other.reloads,
             suspensions: self.suspensions + other.suspensions,
+            events: self.events + other.events,
+            failed_events: self.failed_events + other.failed_events,
         }
     }
 }
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, throttles, outages, hangs, failures, incorrect, kills, restarts, reloads, suspensions } =
-            self;
+        let Self {
+            requests,
+            throttles,
+            outages,
+            hangs,
+            failures,
+            incorrect,
+            kills,
+            restarts,
+            reloads,
+            suspensions,
+            ..
+        } = self;
+        let Self { events, failed_events, .. } = self;
         write!(
             f,
             "{requests} requests, of them {throttles} throttled, {outages} in outages, {hangs} hung, {failures} failed, \
-             {incorrect} answered incorrectly; {kills} kills, {restarts} restarts, {reloads} reloads, {suspensions} suspensions"
+             {incorrect} answered incorrectly; {kills} kills, {restarts} restarts, {reloads} reloads, {suspensions} suspensions; \
+             {events} events for sinks, {failed_events} of them counted as failed"
         )
     }
 }

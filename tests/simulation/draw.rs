@@ -44,7 +44,7 @@ impl Scenario {
         }
         let configured = Quota { requests_per_second, share };
         let quota = vec![(Duration::ZERO, requests_per_second)];
-        let without_faults = Self { records_calls: false, ..Self::without_faults(seed, jobs, DAY) };
+        let without_faults = Self { has_sinks: true, records_calls: false, ..Self::without_faults(seed, jobs, DAY) };
         let mut scenario = Self { discovery, configured, poll, quota, ..without_faults };
         if rng.u8(0..5) > 0 {
             scenario.add_faults(&mut rng);

@@ -9,11 +9,13 @@ mod bucket;
 mod counters;
 mod draw;
 mod expectations;
+mod instance;
 mod measurements;
 mod response;
 mod run;
 mod scenario;
 mod service;
+mod sinks;
 
 use std::env;
 use std::fmt;

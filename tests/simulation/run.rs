@@ -5,7 +5,7 @@
 //! the database holds each reported status once, in order, up to the true end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use refwatch::config::{Config, TargetConfig};
 use refwatch::core::job::{JobKey, JobStatus, TargetStore};
 use refwatch::core::time::{Monotonic, Timestamp};
-use refwatch::core::transition::Transition;
-use refwatch::database::{Database, DatabaseReader, Filter};
+use refwatch::database::Database;
 use refwatch::instruments::Instruments;
 use refwatch::state::{SharedState, TransitionEvent};
 use refwatch::tasks::job_watcher::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
 use tokio::runtime::Builder;
-use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
 
 use crate::counters::Counters;
 use crate::expectations::{Expectation, Watch};
+use crate::instance::{Instance, recorded};
 use crate::scenario::{Discovery, Event, Job, Scenario};
 use crate::service::{Call, Service};
+use crate::sinks::SinkHost;
 
 /// Arbitrary; a fixed date makes failures readable.
 const START: &str = "2030-01-01T00:00:00Z";
@@ -72,10 +72,20 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
             let path = directory.path().join(format!("{daemon}.db"));
             let (service, scenario) = (Arc::clone(&service), scenario.clone());
             let (ends, removed, configured_jobs, state_settled_at) = Default::default();
-            daemons.spawn(
-                DaemonHost { daemon, path, clock, service, scenario, ends, removed, configured_jobs, state_settled_at }
-                    .run(),
-            );
+            let sinks = SinkHost::new(&path, clock, Arc::clone(&service), scenario.seed);
+            let host = DaemonHost {
+                daemon,
+                path,
+                clock,
+                service,
+                scenario,
+                ends,
+                removed,
+                configured_jobs,
+                sinks,
+                state_settled_at,
+            };
+            daemons.spawn(host.run());
         }
         let (mut ends, mut retained) = (Vec::new(), 0);
         while let Some(own) = daemons.join_next().await {
@@ -107,18 +117,9 @@ struct DaemonHost {
     removed: Vec<usize>,
     /// Jobs with an entry in the applied watch list.
     configured_jobs: BTreeSet<JobKey>,
+    sinks: SinkHost,
     /// After a suspension all timers are late. The shared state is checked from this time on.
     state_settled_at: Duration,
-}
-
-/// One daemon from a start to its stop.
-struct Instance {
-    context: TaskContext,
-    supervisor: Supervisor,
-    announced: Receiver<Arc<TransitionEvent>>,
-    /// The number of transitions published for each job, restored ones included.
-    recorded: BTreeMap<JobKey, usize>,
-    writer: JoinSet<()>,
 }
 
 impl DaemonHost {
@@ -140,12 +141,13 @@ impl DaemonHost {
                 }
                 Event::Restart => {
                     self.service.count(|counters| &mut counters.restarts);
-                    instance.stop().await;
+                    instance.stop(None).await;
                     instance = self.start().await;
                 }
                 Event::Reload(without) => {
                     self.service.count(|counters| &mut counters.reloads);
                     self.removed = without;
+                    self.sinks.reload();
                     self.apply(&mut instance).await;
                 }
                 Event::Suspend(asleep) => {
@@ -158,7 +160,8 @@ impl DaemonHost {
         }
         self.check_pending(&mut instance);
         let retained = instance.context.shared.watches().len();
-        instance.stop().await;
+        let drained = self.scenario.has_sinks && self.service.violation().is_none();
+        instance.stop(drained.then_some(&self.sinks)).await;
         self.check_database();
         let ends = self.ends.iter().filter_map(|(key, detected)| {
             let job = self.scenario.jobs.iter().find(|job| job.key == *key)?;
@@ -243,7 +246,8 @@ impl DaemonHost {
         let supervisor = Supervisor::new(context.clone(), access, self.scenario.seed);
         let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
         let announced = context.shared.subscribe();
-        let mut instance = Instance { context, supervisor, announced, recorded, writer };
+        let sinks = self.sinks.start(Instance::sink_context(&context));
+        let mut instance = Instance { context, supervisor, announced, recorded, sinks, writer };
         self.apply(&mut instance).await;
         instance
     }
@@ -283,6 +287,9 @@ impl DaemonHost {
         };
         if let Err(error) = instance.supervisor.apply(&config).await {
             self.service.violate(&error.to_string());
+        }
+        if self.scenario.has_sinks {
+            self.sinks.apply(&mut instance.sinks).await;
         }
         self.service.set_watches(self.daemon, |job, expectation| match self.scenario.discovery {
             _ if self.configured_jobs.contains(job) => Watch::Configured,
@@ -348,32 +355,4 @@ impl DaemonHost {
             }
         }
     }
-}
-
-impl Instance {
-    /// Aborts all tasks.
-    async fn kill(mut self) {
-        self.writer.shutdown().await;
-        drop(self.supervisor);
-        // The supervisor's tasks end when they would next run.
-        tokio::task::yield_now().await;
-    }
-
-    async fn stop(mut self) {
-        self.supervisor.stop().await;
-        self.context.database.close().await;
-        while self.writer.join_next().await.is_some() {}
-    }
-}
-
-/// The statuses of each job in the database, in order.
-fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
-    let mut recorded: BTreeMap<JobKey, Vec<JobStatus>> = BTreeMap::new();
-    if !path.exists() {
-        return recorded;
-    }
-    for row in DatabaseReader::new(path).rows::<Transition>(&Filter::default()).expect("a database") {
-        recorded.entry(row.watch_id.key).or_default().push(row.value.to);
-    }
-    recorded
 }

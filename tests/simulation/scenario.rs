@@ -35,6 +35,8 @@ pub(crate) struct Scenario {
     pub events: Vec<(Duration, Event)>,
     /// The run ends here at the latest.
     pub end: Duration,
+    /// Whether each daemon has sinks.
+    pub has_sinks: bool,
     /// Whether the report contains each request.
     pub records_calls: bool,
 }
@@ -136,6 +138,7 @@ impl Scenario {
             outages: Vec::new(),
             listing: Listing::Lags(Duration::ZERO),
             get_allowed: true,
+            has_sinks: false,
             events: Vec::new(),
             end,
             records_calls: true,

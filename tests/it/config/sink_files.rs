@@ -152,7 +152,10 @@ fn check_online_does_the_handshake_and_sends_no_request() {
         let config = workspace.path("refwatch.toml");
         let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "check", "--online"]);
         // The target `default` is checked, too. It has no region, which is no matter here.
-        command.env("SSL_CERT_FILE", bundle).env("AWS_REGION", "us-west-2").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
+        command
+            .env("SSL_CERT_FILE", bundle)
+            .env("AWS_REGION", "us-west-2")
+            .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
         let mut process = workspace.spawn(command);
         let code = process.end().code();
         let output = process.rest().join("\n");
@@ -177,7 +180,10 @@ fn check_online_reports_a_sink_that_cannot_be_reached() {
         workspace.write("url", &url);
         let config = workspace.path("refwatch.toml");
         let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "check", "--online"]);
-        command.env("AWS_REGION", "us-west-2").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").envs(proxy.map(|proxy| ("HTTPS_PROXY", proxy)));
+        command
+            .env("AWS_REGION", "us-west-2")
+            .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            .envs(proxy.map(|proxy| ("HTTPS_PROXY", proxy)));
         let mut process = workspace.spawn(command);
         assert_eq!(process.end().code(), Some(1), "{url}");
         let output = process.rest().join("\n");
