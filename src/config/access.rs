@@ -1,4 +1,4 @@
-//! TLS files and password hashes of the listener, and warnings if every user can read them. A hash is a secret, because passwords
+//! TLS files and password hashes of the listener, and warnings if every user can read a secret. A hash is a secret, because passwords
 //! can be guessed from it.
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use bcrypt::HashParts;
 
-use super::HttpConfig;
+use super::Config;
 use crate::core::secret::Secret;
 
 /// The TLS files of the listener, in PEM.
@@ -36,15 +36,20 @@ const PASSWORD_BYTES_MAX: usize = 72;
 /// The permission of users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
-impl HttpConfig {
-    /// Returns a warning for each secret in a file that every user can read: the private key, and the password hashes in `main_file`.
+impl Config {
+    /// Returns a warning for each secret in a file that every user can read: the private key, the password hashes in `main_file`, and the
+    /// files of sinks.
     #[must_use]
     pub fn readable_secrets(&self, main_file: &Path) -> Vec<String> {
-        let key = self.tls.as_ref().map(|tls| (&*tls.key, "the private key of http.tls"));
-        let hashes = (!self.users.is_empty()).then_some((main_file, "the password hashes of http.users"));
+        let key = self.http.tls.as_ref().map(|tls| (&*tls.key, "the private key of http.tls".to_owned()));
+        let hashes = (!self.http.users.is_empty()).then(|| (main_file, "the password hashes of http.users".to_owned()));
+        let sinks = self.sinks.iter().flat_map(|sink| {
+            let of_sink = move |(key, path)| (path, format!("a secret of the sink \"{}\" (`{key}`)", sink.name));
+            sink.files().map(of_sink)
+        });
         // A file that cannot be read is reported elsewhere.
         let is_readable = |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
-        let readable = [key, hashes].into_iter().flatten().filter(|(path, _)| is_readable(path));
+        let readable = key.into_iter().chain(hashes).chain(sinks).filter(|(path, _)| is_readable(path));
         let warning = |(path, secret): (&Path, _)| {
             let path = path.display();
             format!(

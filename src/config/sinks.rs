@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -58,6 +58,20 @@ pub enum SinkFormat {
 impl SinkConfig {
     pub(super) const FORMAT: SinkFormat = SinkFormat::CloudEvents;
     pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+
+    /// The files that it names, each with its key.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let url = match &self.url {
+            SinkUrl::Text(_) => None,
+            SinkUrl::File(file) => Some(file),
+        };
+        let files = [
+            ("url_file", url),
+            ("secret_file", self.secret_file.as_ref()),
+            ("bearer_token_file", self.bearer_token_file.as_ref()),
+        ];
+        files.into_iter().filter_map(|(key, file)| Some((key, file?.as_path())))
+    }
 
     /// Returns whether `watches` selects the watch with this name.
     #[must_use]

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::database::{self, OpenError};
 use crate::healthomics::{AwsFactory, ServiceFactory as _, TargetError};
 use crate::http::tls::Tls;
+use crate::notify::secrets;
 
 /// The timeout for reading the configuration, or the files that it names. Without systemd, nothing else would report a file system
 /// that hangs.
@@ -40,20 +41,22 @@ pub enum PreflightError {
     Panicked(#[from] JoinError),
 }
 
-/// Loads the TLS files, inspects the file of the database, and builds each used target once. If nothing names the region of a
+/// Loads the TLS files, reads the files of the sinks, inspects the file of the database, and builds each used target once. If nothing names the region of a
 /// target, this requests it from the instance metadata service. No answer after the SDK's four attempts counts as none: the unit
 /// starts after the network is online, and systemd would otherwise restart a daemon outside of EC2 for ever.
 ///
 /// # Errors
 /// The configuration cannot be used, or files cannot be read in time.
 pub async fn preflight(config: &Config, main_file: PathBuf) -> Result<Checked, PreflightError> {
-    let (http, database) = (config.http.clone(), config.database.clone());
+    let files_of = config.clone();
     let read = move || {
-        let readable_secrets = http.readable_secrets(&main_file);
-        (readable_secrets, http.tls.map(Tls::load).transpose(), database::inspect(&database.path))
+        let Config { http, database, sinks, .. } = &files_of;
+        let tls = http.tls.clone().map(Tls::load).transpose();
+        let sinks: Vec<String> = sinks.iter().filter_map(|sink| secrets::read(sink).err()).collect();
+        (files_of.readable_secrets(&main_file), tls, database::inspect(&database.path), sinks)
     };
-    let (readable_secrets, tls, inspected) = read_at_start("files of http.tls and of the database", read).await?;
-    let mut errors = Vec::new();
+    let (readable_secrets, tls, inspected, mut errors) =
+        read_at_start("files of http.tls, of the database and of the sinks", read).await?;
     let tls = tls.unwrap_or_else(|error| {
         errors.push(error.to_string());
         None

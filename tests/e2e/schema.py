@@ -26,7 +26,7 @@ NOT_IN_SCHEMA = re.compile(
     | two\ sinks\ have\ the\ name
     | `(?:on|watches)`\ of\ this\ sink\ is\ empty
     | a\ name\ in\ `headers`\ must\ not\ be
-    | the\ sink\ sets\ this\ header\ twice
+    | the\ sink\ (?:sets\ this\ header\ twice|")
     | `listen`\ must\ be\ an\ IP\ address\ and\ a\ port
     | `retention`\ must\ be\ a\ duration  # One that overflows.
     )""",

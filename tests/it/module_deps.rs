@@ -24,9 +24,12 @@ const MODULES: &[(&str, &str)] = &[
     ("tasks", "clock config core database healthomics instruments state"),
     ("metrics", "clock core instruments state"),
     ("http", "clock config core database files instruments metrics reload state"),
-    ("daemon", "clock config core database healthomics http instruments logging metrics reload state tasks"),
+    ("daemon", "clock config core database healthomics http instruments logging metrics notify reload state tasks"),
     ("simulator", "clock"),
-    ("cli", "clock config core daemon database healthomics http instruments logging reload simulator state tasks"),
+    (
+        "cli",
+        "clock config core daemon database healthomics http instruments logging notify reload simulator state tasks",
+    ),
     ("main", "cli"),
 ];
 

@@ -1,6 +1,7 @@
 //! `refwatch check`: reports every problem of the configuration with its place, or that there are none.
 
 mod online;
+mod sinks;
 mod warnings;
 
 use std::path::Path;
@@ -12,11 +13,12 @@ use crate::daemon::preflight;
 
 #[derive(Debug, Default, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 no problems, and with --online no missing permissions; 1 with --online, a permission is missing; \
-                  78 the configuration has a problem."
+    after_help = "Exit status: 0 no problems, and with --online no missing permissions and no unreachable sinks; 1 with --online, a \
+                  permission is missing or a sink is unreachable; 78 the configuration has a problem."
 )]
 pub struct Args {
-    /// Also send requests to AWS: show each target's identity, and which operations it may call on each store
+    /// Also send requests to AWS: show each target's identity, and which operations it may call on each store. Connect to each sink, but
+    /// send it nothing
     #[arg(long)]
     online: bool,
 }
@@ -39,5 +41,10 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     for warning in warnings::warnings(&loaded).chain(checked.readable_secrets) {
         print_note(format_args!("warning: {warning}"));
     }
-    if args.online { Box::pin(online::run(&loaded)).await } else { Ok(Exit::Done) }
+    if !args.online {
+        return Ok(Exit::Done);
+    }
+    let targets = Box::pin(online::run(&loaded)).await?;
+    let sinks = sinks::run(&loaded).await?;
+    Ok(if targets == Exit::Done { sinks } else { targets })
 }

@@ -1,5 +1,6 @@
 //! The warnings of `refwatch check`: the daemon starts or is restarted despite them, or only this user or this machine is affected.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -7,10 +8,24 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use crate::config::Config;
+use crate::config::watch_list::WatchList;
+use crate::config::{Config, pattern_matches};
 
 pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
-    [config.http.exposure_warning(), listen_warning(config), log_warning(config)].into_iter().flatten()
+    let settings = [config.http.exposure_warning(), listen_warning(config), log_warning(config)].into_iter().flatten();
+    settings.chain(unmatched_patterns(config))
+}
+
+/// A pattern may be written before its job is, so this is no error.
+fn unmatched_patterns(config: &Config) -> impl Iterator<Item = String> {
+    let WatchList { jobs, stores } = &config.watch_list;
+    let names: BTreeSet<&str> =
+        jobs.values().chain(stores.values().map(|store| &store.job_settings)).map(|entry| &*entry.name).collect();
+    let patterns = config.sinks.iter().flat_map(|sink| sink.watches.iter().map(|pattern| (&sink.name, pattern)));
+    let unmatched = patterns.filter(move |(_, pattern)| !names.iter().any(|name| pattern_matches(pattern, name)));
+    unmatched.map(|(sink, pattern)| {
+        format!("the sink \"{sink}\": \"{pattern}\" in `watches` matches no name of a job or store")
+    })
 }
 
 /// With any port, because the daemon may use the configured one already.
