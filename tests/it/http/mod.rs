@@ -170,6 +170,7 @@ fn known(status: JobStatus) -> JobState {
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
         sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]),
+        transitions: 1,
         changes: 0,
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
