@@ -37,7 +37,11 @@ static CHECKS: Semaphore = Semaphore::const_new(1);
 /// A path is something else than a regular file, or its file system does not respond.
 pub(super) async fn check() -> Result<(), TargetError> {
     let check_file = |(variable, default)| path(variable, default).map_or(Ok(()), |path| check_file(&path, variable));
-    on_blocking_thread(move || FILES.into_iter().try_for_each(check_file)).await
+    on_blocking_thread(move || {
+        read_certificate_directories();
+        FILES.into_iter().try_for_each(check_file)
+    })
+    .await
 }
 
 /// Checks a file that a profile names.
@@ -74,6 +78,14 @@ fn check_file(path: &Path, setting: &str) -> Result<(), String> {
             Err(format!("{} ({setting}): {error}", path.display()))
         }
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Waits here if a file system does not respond. The SDK skips what is not a regular file, and ignores missing directories.
+fn read_certificate_directories() {
+    let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    for entry in std::env::split_paths(&directories).filter_map(|path| path.read_dir().ok()).flatten().flatten() {
+        drop(files::read(&entry.path(), READ_BYTES_MAX));
     }
 }
 
