@@ -243,18 +243,26 @@ fn fault_132_a_start_ends_if_the_file_system_of_the_aws_files_does_not_respond()
 }
 
 #[test]
-fn fault_132_a_fifo_among_the_certificates_of_a_directory_blocks_nothing() {
+fn fault_132_a_fifo_among_the_certificates_of_a_directory_is_skipped() {
     let workspace = Workspace::new();
     let service = Service::new(|request| job(request, &json!({})));
     let config = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
     let config = workspace.write("refwatch.toml", &config);
     fs::create_dir(workspace.path("certificates")).expect("a directory");
-    make_fifo(&workspace.path("certificates/lab.pem"));
-    let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
-    command.env("SSL_CERT_DIR", workspace.path("certificates"));
-    let daemon = workspace.spawn(command);
+    make_fifo(&workspace.path("certificates/fifo.pem"));
+    let start = || {
+        let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+        command.env("SSL_CERT_DIR", workspace.path("certificates"));
+        workspace.spawn(command)
+    };
+    let mut daemon = start();
+    assert_eq!(daemon.end().code(), Some(78), "{}", daemon.stderr());
+    let expected = "no valid certificate authority: install the package ca-certificates, or correct SSL_CERT_FILE";
+    assert!(daemon.stderr().contains(expected), "{}", daemon.stderr());
+    workspace.write("certificates/lab.pem", &CertificateAuthority::new("a").pem);
+    let daemon = start();
     daemon.address();
-    service.wait_for(2);
+    service.wait_for(1);
 }
 
 #[test]
