@@ -195,8 +195,7 @@ fn view(job: &str, status: JobStatus) -> WatchStatus {
 /// A watch with hostile text in each untrusted field.
 fn hostile_view() -> WatchStatus {
     let text = || HOSTILE.to_owned();
-    let mut known = known(JobStatus::from(HOSTILE));
-    known.status_message = Some(text());
+    let mut known = JobState { status_message: Some(text()), ..known(JobStatus::from(HOSTILE)) };
     let key = SourceKey { name: text().into(), source_file: text().into(), nth: 0 };
     let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
     known.sources = Sources::from_iter([(key, source)]);
