@@ -240,6 +240,7 @@ impl JobTracker {
             change.transition =
                 Some(transition(Some(state.status.clone()), &snapshot, observed_at, not_before, anomaly));
             state.transitions += 1;
+            // A transition shows a return that was over the limit.
             state.vanished_at = None;
             state.since = observed_at;
         }
