@@ -58,6 +58,8 @@ limits! {
     ListingPages: "listing_pages", 1_000, "pages of a listing";
     /// `StartReferenceImportJob` accepts 100 sources. So many take 4 MB of memory.
     Items: "items", 20_000, "sources of a job";
+    /// Saved transitions of a job. A job has at most four in its life; a service may repeat old ones for a while.
+    Transitions: "transitions", 100, "transitions of a job";
     /// Saved changes of a job other than transitions. A source has three in its life. So many take 10 MB of disk.
     Changes: "changes", 60_000, "saved changes of the sources and the message of a job";
     /// Bytes of a message, a name, a file or a status. AWS's messages are sentences; one may quote two keys of S3 with 1,024 bytes each.
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn limits_keep_their_labels() {
-        let labels = "discovered_jobs page_jobs listing_pages items changes text_bytes";
+        let labels = "discovered_jobs page_jobs listing_pages items transitions changes text_bytes";
         assert_eq!(Limit::ALL.map(Limit::label).join(" "), labels);
     }
 }

@@ -313,6 +313,7 @@ mod tests {
             created_at: Some(at(-60 * hours)),
             completed_at: None,
             sources: BTreeMap::new(),
+            transitions: 1,
             changes: 0,
             since: at(0),
             last_seen: at(0),

@@ -107,8 +107,6 @@ impl Daemon {
         let Loaded { config, problems, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         publish_files(&shared, &files, &config.database);
-        // Reading the CA certificates takes 0.1 s, so it starts before the first target needs them.
-        drop(spawn_blocking(AwsFactory::preload_certificates));
         let main_file = files.patterns.first().cloned().unwrap_or_default();
         let Checked { tls, readable_secrets } = preflight(&config, main_file).await?;
         let address = config.http.listen;

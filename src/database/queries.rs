@@ -195,8 +195,9 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 /// A job in a response has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, sources, changes, had_ended) =
-        before.map(|before| (before.created_at, before.sources, before.changes, before.has_ended)).unwrap_or_default();
+    let (earlier_created_at, sources, transitions, changes, had_ended) = before
+        .map(|before| (before.created_at, before.sources, before.transitions, before.changes, before.has_ended))
+        .unwrap_or_default();
     JobState {
         has_ended: had_ended || to.is_terminal(),
         status: to,
@@ -204,6 +205,7 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
         created_at: created_at.or(earlier_created_at),
         completed_at,
         sources,
+        transitions: transitions + 1,
         changes,
         since: observed_at,
         last_seen: observed_at,
@@ -223,7 +225,7 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobSta
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
         DetailKind::Returned => state.vanished_at = None,
     }
-    if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged) {
+    if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
         state.changes += 1;
     }
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {

@@ -243,6 +243,7 @@ fn view(text: &str) -> WatchStatus {
         created_at: None,
         completed_at: None,
         sources: Sources::from_iter([(SourceKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
+        transitions: 1,
         changes: 0,
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,

@@ -51,12 +51,6 @@ impl Pacer {
         Self { limit, rate: limit, tokens: BURST, filled_at: None, decreased_at: None }
     }
 
-    /// The configured rate, in requests per second.
-    #[must_use]
-    pub fn configured_rate(&self) -> f64 {
-        self.limit
-    }
-
     /// The current rate, in requests per second. Requests are sent at 98 % of it.
     #[must_use]
     pub fn current_rate(&self) -> f64 {

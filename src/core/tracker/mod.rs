@@ -36,7 +36,9 @@ pub struct JobState {
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
     pub sources: Sources,
-    /// The number of saved changes of sources, messages and creation times: see `Limit::Changes`.
+    /// The number of saved transitions: see `Limit::Transitions`.
+    pub transitions: usize,
+    /// The number of saved changes of sources, messages and creation times, and of returns: see `Limit::Changes`.
     pub changes: usize,
     /// The `observed_at` of the transition to this status.
     pub since: Timestamp,
@@ -191,8 +193,14 @@ impl JobTracker {
         };
         let state = Arc::make_mut(state);
         let mut change = Change::default();
-        if state.vanished_at.take().is_some() {
-            change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
+        if state.vanished_at.is_some() {
+            if state.changes < Limit::Changes.max() {
+                state.vanished_at = None;
+                state.changes += 1;
+                change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
+            } else {
+                exceeded.push(Limit::Changes);
+            }
         }
         let reopens = state.status.is_terminal() && !snapshot.status.is_terminal();
         if reopens && !self.reopening {
@@ -200,6 +208,12 @@ impl JobTracker {
             return change;
         }
         self.reopening = false;
+        let ends = snapshot.status.is_terminal() && !state.status.is_terminal();
+        if state.status != snapshot.status && state.transitions >= Limit::Transitions.max() && !ends {
+            // Past the limit a live job can still end. Nothing follows that end.
+            exceeded.push(Limit::Transitions);
+            return change;
+        }
         // A response without sources keeps the known ones.
         let named = if snapshot.sources.is_empty() { &state.sources } else { &snapshot.sources };
         let sources = match_sources(&state.sources, named.clone());
@@ -225,6 +239,9 @@ impl JobTracker {
             let anomaly = anomaly(Some(&state.status), &snapshot);
             change.transition =
                 Some(transition(Some(state.status.clone()), &snapshot, observed_at, not_before, anomaly));
+            state.transitions += 1;
+            // A transition shows a return that was over the limit.
+            state.vanished_at = None;
             state.since = observed_at;
         }
         state.has_ended |= snapshot.status.is_terminal();
@@ -250,6 +267,7 @@ impl JobTracker {
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
+            transitions: 1,
             changes: change.sources.len(),
             sources,
             since: observed_at,

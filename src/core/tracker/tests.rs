@@ -36,7 +36,7 @@ fn failure(reason: FailureReason) -> RequestFailure {
 }
 
 /// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
-/// `source from>to`, then the next action.
+/// `source from>to`, `!limit`, then the next action.
 fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
     let mut watch = JobTracker::new(POLICY, None, 1);
     let mut lines = Vec::new();
@@ -59,6 +59,7 @@ fn describe(decision: &Decision, now: Now) -> String {
         let to = to.as_ref().map_or("", |to| to.status.as_str());
         words.push(format!("{}#{} {from}>{to}", key.name, key.nth));
     }
+    words.extend(decision.exceeded.iter().map(|limit| format!("!{}", limit.label())));
     words.push(match &decision.next {
         NextAction::PollAt(at) => format!("{} s", at.since(now.monotonic).as_secs_f64().round()),
         NextAction::Finished(status) => format!("finished {status}"),
@@ -223,6 +224,46 @@ fn a_known_job_vanishes_once_and_may_return() {
         play([gone(), Ok(snapshot("SUBMITTED")), gone(), gone(), Ok(snapshot("SUBMITTED"))]),
         ["1 s", ">SUBMITTED 10 s", "+vanished 300 s", "300 s", "+returned 10 s"]
     );
+}
+
+#[test]
+fn past_the_limit_of_transitions_only_an_end_is_saved() {
+    let live = ["SUBMITTED", "IN_PROGRESS"].into_iter().cycle().take(Limit::Transitions.max());
+    let script: Vec<_> =
+        live.chain(["SUBMITTED", "IN_PROGRESS", "COMPLETED", "SUBMITTED", "SUBMITTED", "FAILED"]).collect();
+    let played = statuses(&script);
+    assert_eq!(played[Limit::Transitions.max() - 1], "SUBMITTED>IN_PROGRESS 10 s");
+    assert_eq!(
+        played[Limit::Transitions.max()..],
+        [
+            "!transitions 10 s",
+            "10 s",
+            "IN_PROGRESS>COMPLETED finished COMPLETED",
+            "10 s",
+            "!transitions finished COMPLETED",
+            "!transitions finished COMPLETED",
+        ]
+    );
+}
+
+#[test]
+fn past_the_limit_of_changes_a_vanished_job_returns_only_with_a_transition() {
+    let mut watch = JobTracker::new(POLICY, None, 1);
+    watch.handle(Ok(snapshot("SUBMITTED")), now(0));
+    let mut rows = 0;
+    let mut poll = |watch: &mut JobTracker, outcome| {
+        let decision = watch.handle(outcome, now(1));
+        rows += decision.change.details.len();
+        (describe(&decision, now(1)), rows)
+    };
+    let mut last = (String::new(), 0);
+    for _ in 0..=Limit::Changes.max() {
+        poll(&mut watch, Err(failure(FailureReason::NotFound)));
+        last = poll(&mut watch, Ok(snapshot("SUBMITTED")));
+    }
+    assert_eq!(last, ("!changes 10 s".to_owned(), 2 * Limit::Changes.max() + 1));
+    assert_eq!(poll(&mut watch, Ok(snapshot("IN_PROGRESS"))).0, "SUBMITTED>IN_PROGRESS !changes 10 s");
+    assert_eq!(watch.state().expect("a job").vanished_at, None);
 }
 
 #[test]

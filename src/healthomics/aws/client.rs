@@ -26,6 +26,7 @@ use aws_types::endpoint_config::EndpointUrl;
 use futures_util::FutureExt as _;
 use http_body_util::Limited;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::credentials::CredentialFetcher;
 use super::errors::RESPONSE_BYTES_MAX;
@@ -41,6 +42,9 @@ use crate::core::time::Timestamp;
 use crate::healthomics::service::{
     BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, TargetError, TargetService,
 };
+
+const NO_AUTHORITIES: &str = "this machine has no valid certificate authority: install the package ca-certificates, or correct \
+    SSL_CERT_FILE and SSL_CERT_DIR";
 
 /// Builds target services that use AWS's SDK.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +82,8 @@ impl AwsFactory {
     }
 
     /// Builds a client and drops it, so that the SDK caches the system's certificate authorities. Blocks: there may be hundreds of
-    /// files.
-    pub fn preload_certificates() {
+    /// files. Panics if none is valid.
+    fn load_certificates() {
         let settings = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
         drop(Client::from_conf(settings.region(Region::from_static("us-east-1")).build()));
     }
@@ -90,7 +94,9 @@ impl ServiceFactory for AwsFactory {
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
-            sdk_files::check().await?;
+            sdk_files::check(None).await?;
+            let loaded = spawn_blocking(Self::load_certificates).await;
+            loaded.map_err(|_| TargetError::Invalid(NO_AUTHORITIES.to_owned()))?;
             let credentials = CredentialFetcher::new(config, self.clock);
             let sdk = sdk_config(config, &credentials).await;
             let region = environment::check_sdk_config(config, &sdk)?;
@@ -122,7 +128,7 @@ impl AwsService {
             let reason = FailureReason::Credentials;
             let unusable =
                 |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
-            sdk_files::check().await.map_err(unusable)?;
+            sdk_files::check(None).await.map_err(unusable)?;
             *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }
         Ok(current.clone())
@@ -169,29 +175,21 @@ impl TargetService for AwsService {
     }
 
     fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
-        /// Sends the `Get` request of one kind and reads the response.
-        macro_rules! get {
-            ($client:ident, $operation:ident, $store_id:ident, $read:path) => {{
-                let request = $client.omics.$operation().$store_id(key.store.as_str()).id(key.job.as_str());
-                let outcome = request.send().await;
-                outcome.map_err(|error| self.handle_error(Operation::Get(key.kind), &$client, &error)).map($read)
-            }};
-        }
         Box::pin(self.catch_panic(async move {
             let client = self.current_client().await?;
+            /// Sends the `Get` request of one kind and reads the response.
+            macro_rules! get {
+                ($operation:ident, $store_id:ident, $read:ident) => {{
+                    let request = client.omics.$operation().$store_id(key.store.as_str()).id(key.job.as_str());
+                    let failure = |error| self.handle_error(Operation::Get(key.kind), &client, &error);
+                    request.send().await.map_err(failure).map(responses::$read)
+                }};
+            }
             let response = match key.kind {
-                JobKind::ReferenceImport => {
-                    get!(client, get_reference_import_job, reference_store_id, responses::reference_import)
-                }
-                JobKind::ReadSetImport => {
-                    get!(client, get_read_set_import_job, sequence_store_id, responses::read_set_import)
-                }
-                JobKind::ReadSetExport => {
-                    get!(client, get_read_set_export_job, sequence_store_id, responses::read_set_export)
-                }
-                JobKind::ReadSetActivation => {
-                    get!(client, get_read_set_activation_job, sequence_store_id, responses::read_set_activation)
-                }
+                JobKind::ReferenceImport => get!(get_reference_import_job, reference_store_id, reference_import),
+                JobKind::ReadSetImport => get!(get_read_set_import_job, sequence_store_id, read_set_import),
+                JobKind::ReadSetExport => get!(get_read_set_export_job, sequence_store_id, read_set_export),
+                JobKind::ReadSetActivation => get!(get_read_set_activation_job, sequence_store_id, read_set_activation),
             };
             responses::snapshot(key, response?)
         }))
@@ -206,59 +204,35 @@ impl TargetService for AwsService {
     ) -> RequestFuture<'a, ListPage> {
         // Rounded down to a second, so the page may contain older jobs.
         let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-        /// Sends the `List` request of one kind and reads the response.
-        macro_rules! list {
-            ($client:ident, $operation:ident, $store_id:ident, $filter:ident, $read:path) => {{
-                let request = $client.omics.$operation().$store_id(store.as_str());
-                let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok()).set_next_token(token);
-                let filter = $filter::builder().set_created_after(after).build();
-                request.filter(filter).send().await.map($read).or_else(|error| {
-                    let response = error.raw_response().filter(|response| response.status().is_success());
-                    let body = response.and_then(|response| response.body().bytes());
-                    let page = body.and_then(|body| responses::rejected_page(kind, body));
-                    page.ok_or_else(|| self.handle_error(Operation::List(kind), &$client, &error))
-                })
-            }};
-        }
         Box::pin(self.catch_panic(async move {
             let client = self.current_client().await?;
+            /// Sends the `List` request of one kind and reads the response.
+            macro_rules! list {
+                ($operation:ident, $store_id:ident, $filter:ident, $read:ident) => {{
+                    let request = client.omics.$operation().$store_id(store.as_str()).set_next_token(token);
+                    let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok());
+                    let filter = $filter::builder().set_created_after(after).build();
+                    request.filter(filter).send().await.map(responses::$read).or_else(|error| {
+                        let response = error.raw_response().filter(|response| response.status().is_success());
+                        let body = response.and_then(|response| response.body().bytes());
+                        let page = body.and_then(|body| responses::rejected_page(kind, body));
+                        page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
+                    })
+                }};
+            }
             let page = match kind {
-                JobKind::ReferenceImport => {
-                    list!(
-                        client,
-                        list_reference_import_jobs,
-                        reference_store_id,
-                        ImportReferenceFilter,
-                        responses::reference_imports
-                    )
-                }
-                JobKind::ReadSetImport => {
-                    list!(
-                        client,
-                        list_read_set_import_jobs,
-                        sequence_store_id,
-                        ImportReadSetFilter,
-                        responses::read_set_imports
-                    )
-                }
-                JobKind::ReadSetExport => {
-                    list!(
-                        client,
-                        list_read_set_export_jobs,
-                        sequence_store_id,
-                        ExportReadSetFilter,
-                        responses::read_set_exports
-                    )
-                }
-                JobKind::ReadSetActivation => {
-                    list!(
-                        client,
-                        list_read_set_activation_jobs,
-                        sequence_store_id,
-                        ActivateReadSetFilter,
-                        responses::read_set_activations
-                    )
-                }
+                JobKind::ReferenceImport => list! {
+                    list_reference_import_jobs, reference_store_id, ImportReferenceFilter, reference_imports
+                },
+                JobKind::ReadSetImport => list! {
+                    list_read_set_import_jobs, sequence_store_id, ImportReadSetFilter, read_set_imports
+                },
+                JobKind::ReadSetExport => list! {
+                    list_read_set_export_jobs, sequence_store_id, ExportReadSetFilter, read_set_exports
+                },
+                JobKind::ReadSetActivation => list! {
+                    list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter, read_set_activations
+                },
             }?;
             responses::list_page(store, page)
         }))

@@ -9,14 +9,11 @@ use regex_lite::{Captures, Regex};
 static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     let names =
         "signature|credential|(?:security|session)[_-]?token|secret[_-]?access[_-]?key|access[_-]?key[_-]?id|password";
-    Regex::new(&format!(r#"(?i)((?:{names})["' ]*[=:>]["' =:>]*)[^\s&,;"'<]*"#))
-        .unwrap_or_else(|_| unreachable!("a valid pattern"))
+    regex(&format!(r#"(?i)((?:{names})["' ]*[=:>]["' =:>]*)[^\s&,;"'<]*"#))
 });
 
 /// Matches the user and password of a URL. The first group is its scheme.
-static USER_INFO: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r#"(?i)([a-z][a-z0-9+.-]*://)[^/?#"'<>\s]*@"#).unwrap_or_else(|_| unreachable!("a valid pattern"))
-});
+static USER_INFO: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?i)([a-z][a-z0-9+.-]*://)[^/?#"'<>\s]*@"#));
 
 /// Replaces the value of each match of [`CREDENTIAL`] and of [`USER_INFO`] with `[redacted]`.
 pub(super) fn redacted(text: &str) -> String {
@@ -27,13 +24,11 @@ pub(super) fn redacted(text: &str) -> String {
 /// Matches an assignment to a name that may be a secret's. The first group is the name and the separator.
 static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
     let names = "secret|token|passw|passphrase|pwd|credential|signature|key|auth";
-    Regex::new(&format!(r#"(?i)((?:{names})[\w-]*["' ]*[=:]["' =:>]*(?:bearer |basic )?)[^\s&,;"'<]+"#))
-        .unwrap_or_else(|_| unreachable!("a valid pattern"))
+    regex(&format!(r#"(?i)((?:{names})[\w-]*["' ]*[=:]["' =:>]*(?:bearer |basic )?)[^\s&,;"'<]+"#))
 });
 
 /// Matches text that may be a key or a token.
-static TOKEN: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new("[A-Za-z0-9+/_-]{32,}=*").unwrap_or_else(|_| unreachable!("a valid pattern")));
+static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
 /// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too, but not a path in lower case.
 pub(super) fn redacted_output(text: &str) -> String {
@@ -42,6 +37,10 @@ pub(super) fn redacted_output(text: &str) -> String {
     let is_path = |text: &str| text.starts_with('/') && !text.contains(|c: char| c.is_ascii_uppercase());
     let token = |found: &Captures<'_>| if is_path(&found[0]) { found[0].to_owned() } else { "[redacted]".to_owned() };
     TOKEN.replace_all(&text, token).into_owned()
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).unwrap_or_else(|_| unreachable!("a valid pattern"))
 }
 
 #[cfg(test)]

@@ -33,27 +33,20 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// One check at a time, also if it hangs, because all targets use the same files.
 static CHECKS: Semaphore = Semaphore::const_new(1);
 
-/// # Errors
-/// A path is something else than a regular file, or its file system does not respond.
-pub(super) async fn check() -> Result<(), TargetError> {
-    let check_file = |(variable, default)| path(variable, default).map_or(Ok(()), |path| check_file(&path, variable));
-    on_blocking_thread(move || FILES.into_iter().try_for_each(check_file)).await
-}
-
-/// Checks a file that a profile names.
+/// Checks the files that the SDK reads for every target, and the token file that a profile names.
 ///
 /// # Errors
-/// As for [`check`].
-pub(super) async fn check_token_file(path: PathBuf) -> Result<(), TargetError> {
-    on_blocking_thread(move || check_file(&path, "web_identity_token_file of the profile")).await
-}
-
-async fn on_blocking_thread(check: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), TargetError> {
+/// A path is something else than a regular file, or its file system does not respond.
+pub(super) async fn check(token_file: Option<PathBuf>) -> Result<(), TargetError> {
+    let check_variable =
+        |(variable, default)| path(variable, default).map_or(Ok(()), |path| check_file(&path, variable));
     let check = async {
         let permit = CHECKS.acquire().await;
         let check = spawn_blocking(move || {
             let _permit = permit;
-            check()
+            read_certificate_directories();
+            token_file.map_or(Ok(()), |path| check_file(&path, "web_identity_token_file of the profile"))?;
+            FILES.into_iter().try_for_each(check_variable)
         });
         check.await.unwrap_or_else(|panic| Err(panic.to_string())).map_err(TargetError::Invalid)
     };
@@ -74,6 +67,14 @@ fn check_file(path: &Path, setting: &str) -> Result<(), String> {
             Err(format!("{} ({setting}): {error}", path.display()))
         }
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Waits here if a file system does not respond. The SDK skips what is not a regular file, and ignores missing directories.
+fn read_certificate_directories() {
+    let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    for entry in std::env::split_paths(&directories).filter_map(|path| path.read_dir().ok()).flatten().flatten() {
+        drop(files::read(&entry.path(), READ_BYTES_MAX));
     }
 }
 

@@ -149,17 +149,20 @@ fn fault_140_a_target_without_a_region_is_rejected_by_check_and_run() {
 }
 
 #[test]
-fn fault_140_a_reload_that_adds_a_target_without_a_region_is_rejected() {
+fn fault_140_a_reload_to_a_target_without_a_region_is_rejected_before_any_task_is_stopped() {
     let workspace = Workspace::new();
     let service = Service::new(|request| job(request, &json!({})));
-    let text = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
-    let file = workspace.write("refwatch.toml", &text);
+    let text = |jobs: &[_]| config(&[("default", service.address, "")], jobs);
+    let file = workspace.write("refwatch.toml", &text(&[("default", STORE, JOB)]));
     let (daemon, address) = workspace.daemon(&file);
-    let added = "[target.eu]\n[[job]]\ntarget = \"eu\"\nreference_store_id = \"1234567890\"\nid = \"1000000001\"\n";
-    workspace.write("refwatch.toml", &(text + added));
+    service.wait_for(1);
+    // The new file has another job, which cannot be watched.
+    let other = "[target.eu]\n[[job]]\ntarget = \"eu\"\nreference_store_id = \"1234567890\"\nid = \"1000000001\"\n";
+    workspace.write("refwatch.toml", &(text(&[]) + other));
     eventually("the failed reload", || daemon.stderr().contains("event=\"reload_failed\"").then_some(()));
     assert!(get(address, "/").1.contains("has no AWS region"));
     assert_eq!(metric(address, "refwatch_watches", &["live"]), Some(1.0));
+    service.wait_for(service.requests().len() + 2);
 }
 
 /// All that the daemon and its commands show.

@@ -1,10 +1,12 @@
 //! Faults of an endpoint whose responses grow without end.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use refwatch::clock::Clock;
 use rusqlite::Connection;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::service::{JOB, STORE, Service, config, job, response};
@@ -49,6 +51,40 @@ fn fault_131_sources_that_change_in_every_response_fill_the_database_only_to_a_l
     // 15,000 are new, then 15,000 are new and 15,000 gone.
     assert_eq!((&job["items"]["total"], rows, warnings), (&15_000.into(), 45_000, 1));
     assert_eq!(job["up"], true, "the job is still polled");
+}
+
+#[test]
+fn fault_131_a_status_that_alternates_is_saved_only_to_a_limit_and_the_end_is_saved_nevertheless() {
+    let (workspace, ends) = (Workspace::new(), Arc::new(AtomicBool::new(false)));
+    let has_ended = Arc::clone(&ends);
+    let service = Service::new(move |request| {
+        let live = ["SUBMITTED", "IN_PROGRESS"][request.nth % 2];
+        let status = if has_ended.load(Ordering::SeqCst) { "COMPLETED" } else { live };
+        job(request, &json!({"status": status, "completionTime": "2026-01-02T03:05:05.678Z"}))
+    });
+    let text = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
+    let text =
+        workspace.write("refwatch.toml", &text.replace("requests_per_second = 20.0", "requests_per_second = 100.0"));
+    let rows = || {
+        let database = Connection::open(workspace.path("refwatch.db")).expect("the database");
+        database.query_one("SELECT count(*) FROM transitions", [], |row| row.get::<_, i64>(0)).expect("a count")
+    };
+    let status = |address| api(address, "/api/v1/jobs")[0]["status"].clone();
+
+    let (mut daemon, address) = workspace.daemon(&text);
+    eventually("the limit", || (exceeded(address, "transitions") >= 2.0).then_some(()));
+    assert_eq!((rows(), status(address)), (100, "IN_PROGRESS".into()));
+    assert_eq!(daemon.stderr().matches("event=\"limit_exceeded\"").count(), 1);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+
+    // The limit holds after a restart.
+    let (_daemon, address) = workspace.daemon(&text);
+    eventually("the limit", || (exceeded(address, "transitions") >= 2.0).then_some(()));
+    assert_eq!(rows(), 100);
+    ends.store(true, Ordering::SeqCst);
+    eventually("the end", || (status(address) == "COMPLETED").then_some(()));
+    assert_eq!(rows(), 101);
 }
 
 #[test]

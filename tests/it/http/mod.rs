@@ -170,6 +170,7 @@ fn known(status: JobStatus) -> JobState {
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
         sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]),
+        transitions: 1,
         changes: 0,
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
@@ -195,8 +196,7 @@ fn view(job: &str, status: JobStatus) -> WatchStatus {
 /// A watch with hostile text in each untrusted field.
 fn hostile_view() -> WatchStatus {
     let text = || HOSTILE.to_owned();
-    let mut known = known(JobStatus::from(HOSTILE));
-    known.status_message = Some(text());
+    let mut known = JobState { status_message: Some(text()), ..known(JobStatus::from(HOSTILE)) };
     let key = SourceKey { name: text().into(), source_file: text().into(), nth: 0 };
     let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
     known.sources = Sources::from_iter([(key, source)]);

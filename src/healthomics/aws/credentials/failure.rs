@@ -24,12 +24,6 @@ pub(in super::super) enum SourceCause {
     ProcessFailed,
 }
 
-struct SourceClass {
-    reason: FailureReason,
-    summary: &'static str,
-    advice: &'static str,
-}
-
 /// A source returned no credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -40,58 +34,51 @@ pub(in super::super) struct SourceFailure {
 }
 
 impl SourceCause {
-    const fn class(self) -> SourceClass {
-        let (reason, summary, advice) = match self {
+    /// The reason, the problem and its remedy.
+    const fn row(self) -> (FailureReason, &'static str, &'static str) {
+        use FailureReason::{Credentials, CredentialsUnavailable};
+        match self {
             Self::NotFound => (
-                FailureReason::Credentials,
+                Credentials,
                 "no AWS credentials",
                 "give refwatch an instance role, a profile, or environment variables",
             ),
             Self::Denied => (
-                FailureReason::Credentials,
+                Credentials,
                 "access denied",
                 "allow it in the policy of the calling identity and in the role's trust policy",
             ),
-            Self::Rejected => (
-                FailureReason::Credentials,
-                "rejected",
-                "renew the credentials that it uses; check this machine's clock",
-            ),
-            Self::Misconfigured => (
-                FailureReason::Credentials,
-                "wrong configuration",
-                "correct AWS's configuration files and environment variables",
-            ),
-            Self::Throttled => (FailureReason::CredentialsUnavailable, "too many requests", "refwatch retries"),
-            Self::Unavailable => (FailureReason::CredentialsUnavailable, "error of the source", "refwatch retries"),
-            Self::Unreachable => (
-                FailureReason::CredentialsUnavailable,
-                "no connection",
-                "refwatch retries; check name resolution, route and proxy",
-            ),
-            Self::TimedOut => (
-                FailureReason::CredentialsUnavailable,
-                "no response in time",
-                "refwatch retries; check the source of the credentials",
-            ),
+            Self::Rejected => {
+                (Credentials, "rejected", "renew the credentials that it uses; check this machine's clock")
+            }
+            Self::Misconfigured => {
+                (Credentials, "wrong configuration", "correct AWS's configuration files and environment variables")
+            }
+            Self::Throttled => (CredentialsUnavailable, "too many requests", "refwatch retries"),
+            Self::Unavailable => (CredentialsUnavailable, "error of the source", "refwatch retries"),
+            Self::Unreachable => {
+                (CredentialsUnavailable, "no connection", "refwatch retries; check name resolution, route and proxy")
+            }
+            Self::TimedOut => {
+                (CredentialsUnavailable, "no response in time", "refwatch retries; check the source of the credentials")
+            }
             Self::ProcessFailed => (
-                FailureReason::CredentialsUnavailable,
+                CredentialsUnavailable,
                 "the process failed",
                 "refwatch retries; the log has the standard error of the process",
             ),
-        };
-        SourceClass { reason, summary, advice }
+        }
     }
 }
 
 impl SourceFailure {
     /// `source` names the source, such as `sts:AssumeRole on ROLE`.
     pub(super) fn new(cause: SourceCause, source: &str, detail: &str) -> Self {
-        Self::with_advice(cause, source, detail, cause.class().advice)
+        Self::with_advice(cause, source, detail, cause.row().2)
     }
 
     pub(super) fn with_advice(cause: SourceCause, source: &str, detail: &str, advice: &str) -> Self {
-        let SourceClass { reason, summary, .. } = cause.class();
+        let (reason, summary, _) = cause.row();
         let message = if cause == SourceCause::NotFound {
             format!("{summary}; {advice} ({detail})")
         } else {

@@ -101,14 +101,7 @@ impl CredentialFetcher {
             return Err(failure.clone());
         }
         let remaining = self.deadline.saturating_sub(self.clock.now().monotonic.since(called_at));
-        let fetch = async {
-            // The SDK reads its files with blocking calls.
-            let unusable =
-                |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
-            sdk_files::check().await.map_err(unusable)?;
-            source.fetch().await
-        };
-        let result = timeout(remaining, fetch).await.unwrap_or_else(|_| Err(timed_out()));
+        let result = timeout(remaining, source.fetch()).await.unwrap_or_else(|_| Err(timed_out()));
         *last_failure = result.as_ref().err().map(|failure| (self.clock.now().monotonic, failure.clone()));
         result
     }
@@ -126,14 +119,15 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
         return Source::new("the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned(), keys);
     }
     let (mut source, roles) = match profiles::resolve(config.profile.as_deref()).await {
-        Ok(Some(ProfileSource { base: Base::Process(process), roles })) => {
-            (Source::new(process.name(), process), roles)
-        }
-        Ok(Some(ProfileSource { base: Base::Keys { profile, keys }, roles })) => {
-            (Source::new(format!("profile \"{profile}\""), keys), roles)
-        }
-        Ok(Some(ProfileSource { base: Base::Sdk { profile, name, token_file }, roles })) => {
-            (Source { name, provider: profile_provider(&profile, sdk), token_file }, roles)
+        Ok(Some(ProfileSource { base, roles })) => {
+            let source = match base {
+                Base::Process(process) => Source::new(process.name(), process),
+                Base::Keys { profile, keys } => Source::new(format!("profile \"{profile}\""), keys),
+                Base::Sdk { profile, name, token_file } => {
+                    Source { name, provider: profile_provider(&profile, sdk), token_file }
+                }
+            };
+            (source, roles)
         }
         Ok(None) => (sdk_source(config, sdk), Vec::new()),
         Err(problem) => {
@@ -201,12 +195,10 @@ impl Source {
     }
 
     async fn fetch(&self) -> Result<Credentials, SourceFailure> {
-        if let Some(path) = self.token_file.clone() {
-            let unusable = |error: TargetError| {
-                SourceFailure::new(SourceCause::Misconfigured, &self.name.name, &error.to_string())
-            };
-            sdk_files::check_token_file(path).await.map_err(unusable)?;
-        }
+        // The SDK reads its files with blocking calls.
+        let unusable =
+            |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
+        sdk_files::check(self.token_file.clone()).await.map_err(unusable)?;
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.name, &error))?;
         self.trimmed(&credentials)
     }

@@ -89,7 +89,8 @@ fn fault_132_the_watchdog_survives_a_tls_file_on_a_file_system_that_does_not_res
 
 /// Starts the daemon stopped, so that a tracer can be attached before it opens a file.
 fn start_stopped(workspace: &Workspace, config: &Path) -> Process {
-    let run = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    let mut run = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+    run.env("SSL_CERT_DIR", workspace.path("certificates"));
     let mut command = Command::new("sh");
     command.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
     command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -140,26 +141,32 @@ fn fault_132_sigterm_ends_a_start_that_waits_for_a_file() {
 }
 
 #[test]
-fn fault_132_a_fifo_as_log_file_is_reported_and_a_regular_file_is_used_afterwards() {
-    for with_reader in [false, true] {
+fn fault_132_a_fifo_as_log_file_or_directory_is_reported_and_lines_are_written_once_it_is_removed() {
+    for (fifo, with_reader, error) in [
+        ("logs/refwatch.log", false, "refwatch.log: not a regular file"),
+        ("logs/refwatch.log", true, "refwatch.log: not a regular file"),
+        ("logs", false, "refwatch.log: Not a directory"),
+    ] {
         let (workspace, config) = idle();
-        let logs = workspace.path("logs");
-        fs::create_dir(&logs).expect("a directory");
+        let (logs, fifo) = (workspace.path("logs"), workspace.path(fifo));
         let file = logs.join("refwatch.log");
-        make_fifo(&file);
+        if fifo == file {
+            fs::create_dir(&logs).expect("a directory");
+        }
+        make_fifo(&fifo);
         let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
         let _reader = with_reader
-            .then(|| fs::File::options().read(true).custom_flags(nonblocking).open(&file).expect("a FIFO to read"));
+            .then(|| fs::File::options().read(true).custom_flags(nonblocking).open(&fifo).expect("a FIFO to read"));
         let config = format!("{config}[log]\nrotation = \"never\"\ndirectory = \"{}\"\n", logs.display());
         let (mut daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &config));
         let line = eventually("an error", || {
             let log = daemon.stderr();
             log.lines().find(|line| line.contains("event=\"log_files_failed\"")).map(str::to_owned)
         });
-        assert!(line.contains("refwatch.log: not a regular file"), "{line}");
+        assert!(line.contains(error), "{line}");
         let dropped = || metric(address, "refwatch_log_lines_dropped_total", &[]).expect("a counter");
         eventually("dropped lines", || (dropped() > 0.0).then_some(()));
-        fs::remove_file(&file).expect("the FIFO");
+        fs::remove_file(&fifo).expect("the FIFO");
         daemon.signal(Signal::HUP);
         eventually("a log", || fs::read_to_string(&file).ok().filter(|log| log.contains("reloaded")));
         daemon.signal(Signal::TERM);
@@ -221,15 +228,41 @@ fn fault_132_a_start_ends_if_the_file_system_of_the_aws_files_does_not_respond()
     let (workspace, config) = idle();
     let entry = format!("[[job]]\nreference_store_id = \"{STORE}\"\nid = \"{JOB}\"\n");
     let config = workspace.write("refwatch.toml", &(config + &entry));
-    fs::create_dir(workspace.path(".aws")).expect("a directory");
-    let file = workspace.write(".aws/config", "");
-    let mut daemon = start_stopped(&workspace, &config);
-    let arguments = [&["-P", file.to_str().expect("text")], STUCK_OPEN.as_slice()].concat();
-    let Some(tracer) = Tracer::on(&daemon, &arguments) else { return };
-    daemon.signal(Signal::CONT);
-    eventually("the reason", || daemon.stderr().contains("AWS SDK's files does not respond within 4 s").then_some(()));
-    drop(tracer);
-    assert_eq!(daemon.end().code(), Some(1));
+    for (directory, file) in [(".aws", "config"), ("certificates", "lab.pem")] {
+        fs::create_dir(workspace.path(directory)).expect("a directory");
+        let file = workspace.write(&format!("{directory}/{file}"), "");
+        let mut daemon = start_stopped(&workspace, &config);
+        let arguments = [&["-P", file.to_str().expect("text")], STUCK_OPEN.as_slice()].concat();
+        let Some(tracer) = Tracer::on(&daemon, &arguments) else { return };
+        daemon.signal(Signal::CONT);
+        let expected = "AWS SDK's files does not respond within 4 s";
+        eventually(directory, || daemon.stderr().contains(expected).then_some(()));
+        drop(tracer);
+        assert_eq!(daemon.end().code(), Some(1));
+    }
+}
+
+#[test]
+fn fault_132_a_fifo_among_the_certificates_of_a_directory_is_skipped() {
+    let workspace = Workspace::new();
+    let service = Service::new(|request| job(request, &json!({})));
+    let config = config(&[("default", service.address, "")], &[("default", STORE, JOB)]);
+    let config = workspace.write("refwatch.toml", &config);
+    fs::create_dir(workspace.path("certificates")).expect("a directory");
+    make_fifo(&workspace.path("certificates/fifo.pem"));
+    let start = || {
+        let mut command = workspace.refwatch(&["--config", config.to_str().expect("text"), "run"]);
+        command.env("SSL_CERT_DIR", workspace.path("certificates"));
+        workspace.spawn(command)
+    };
+    let mut daemon = start();
+    assert_eq!(daemon.end().code(), Some(78), "{}", daemon.stderr());
+    let expected = "no valid certificate authority: install the package ca-certificates, or correct SSL_CERT_FILE";
+    assert!(daemon.stderr().contains(expected), "{}", daemon.stderr());
+    workspace.write("certificates/lab.pem", &CertificateAuthority::new("a").pem);
+    let daemon = start();
+    daemon.address();
+    service.wait_for(1);
 }
 
 #[test]
