@@ -9,6 +9,7 @@ pub mod generate;
 pub mod history;
 mod own_daemon;
 pub mod reload;
+pub mod rules;
 pub mod run;
 pub mod simulate;
 pub mod status;
@@ -64,6 +65,8 @@ pub enum Command {
     Check(check::Args),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Print the rules for Prometheus: alerts that link to the runbook of this daemon
+    Rules(rules::Args),
     /// Show every watch of the running daemon
     Status(status::Args),
     /// Add one job to the watch list, in its own file; the daemon reads the file without a reload
@@ -135,6 +138,7 @@ impl CommandLine {
             Command::Add(args) => add::run(&self.config, &args),
             Command::Reload => reload::run(&self.config).await,
             Command::History(args) => history::run(&self.config, args).await,
+            Command::Rules(args) => rules::run(&self.config, &args),
             Command::Schema => generate::schema(),
             Command::Completions { shell } => generate::completions(shell),
             Command::Man { directory } => generate::man(directory.as_deref()),

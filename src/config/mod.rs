@@ -36,7 +36,7 @@ pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
-pub use values::{parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
+pub use values::{parse_endpoint_url, parse_external_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;

@@ -87,7 +87,7 @@ def main():
         check_alert_tests(alerts)
         check_runbook(prometheus, alerts, refwatch, daemon)
         stop_daemon()
-        eventually("RefwatchAbsent", lambda: "RefwatchAbsent" in prometheus.alerts("pending"))
+        eventually("RefwatchDown", lambda: "RefwatchDown" in prometheus.alerts("pending"))
 
 
 def ended(status):
@@ -172,12 +172,13 @@ def check_alert_tests(alerts):
 
 
 def check_runbook(prometheus, alerts, refwatch, daemon):
-    text = RUNBOOK.read_text()
+    text, served = RUNBOOK.read_text(), get(daemon, "/runbook")[1].decode()
     sections, names = re.findall(r"^## (\w+)$", text, re.MULTILINE), [alert["name"] for alert in alerts]
     check(sorted(sections) == sorted(names), f"{RUNBOOK}: sections and alerts differ: {set(sections) ^ set(names)}")
     for alert in alerts:
-        link = f"{RUNBOOK}#{alert['name'].lower()}"
-        check(alert["annotations"]["runbook"] == link, f"{alert['name']}: its runbook is not {link}")
+        link = f"http://127.0.0.1:10210/runbook#{alert['name'].lower()}"
+        check(alert["annotations"]["runbook_url"] == link, f"{alert['name']}: its runbook_url is not {link}")
+        check(f'id="{alert["name"].lower()}"' in served, f"{alert['name']}: /runbook has no such anchor")
         for needed in ("summary", "description"):
             check(alert["annotations"].get(needed), f"{alert['name']} has no {needed}")
         check(alert["labels"]["severity"] in {"critical", "warning", "info"}, f"{alert['name']}: its severity")
