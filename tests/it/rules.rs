@@ -69,6 +69,20 @@ fn wrong_settings_of_the_rules_are_rejected() {
     assert!(status == 64 && stderr.contains("must be a URL such as"), "{stderr}");
 }
 
+#[test]
+fn the_document_lists_each_threshold_with_its_default() {
+    let document = include_str!("../../docs/metrics.md");
+    let thresholds = SHIPPED.lines().filter_map(|line| line.rsplit_once(" # "));
+    let mut count = 0;
+    for (rule, name) in thresholds.filter(|(rule, _)| !rule.trim_start().starts_with('#')) {
+        let default = rule.rsplit(' ').next().expect("a number");
+        let row = document.lines().find(|line| line.starts_with(&format!("| `--set {name}=` |")));
+        assert!(row.is_some_and(|row| row.ends_with(&format!("| `{default}` |"))), "{name} {default}: {row:?}");
+        count += 1;
+    }
+    assert_eq!(count, document.matches("| `--set ").count());
+}
+
 /// `BLESS=1` writes the file.
 #[test]
 fn the_rules_for_kubernetes_are_current() {
