@@ -28,7 +28,7 @@ spec:
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The URL of the status page for people [default: http.external_url of the configuration]
+    /// The URL of the status page for people [default: that of the configuration]
     #[arg(long, value_name = "URL", value_parser = parse_external_url)]
     external_url: Option<Uri>,
     /// The job name of the scrape configuration
@@ -37,7 +37,7 @@ pub struct Args {
     /// A threshold. The comments of the rules have the names and the defaults
     #[arg(long = "set", value_name = "NAME=NUMBER", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
-    /// Print a `PrometheusRule` for the Prometheus operator
+    /// Print an object for the Prometheus operator on Kubernetes
     #[arg(long)]
     kubernetes: bool,
 }
