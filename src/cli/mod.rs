@@ -10,6 +10,7 @@ pub mod history;
 pub mod notify;
 mod own_daemon;
 pub mod reload;
+pub mod rules;
 pub mod run;
 pub mod simulate;
 mod simulate_sink;
@@ -66,6 +67,8 @@ pub enum Command {
     Check(check::Args),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Print the rules for Prometheus: alerts that link to the runbook of this daemon
+    Rules(rules::Args),
     /// Show every watch of the running daemon
     Status(status::Args),
     /// Add one job to the watch list, in its own file; the daemon reads the file without a reload
@@ -141,6 +144,7 @@ impl CommandLine {
             Command::Reload => reload::run(&self.config).await,
             Command::Notify(command) => notify::run(&self.config, command).await,
             Command::History(args) => history::run(&self.config, args).await,
+            Command::Rules(args) => rules::run(&self.config, &args),
             Command::Schema => generate::schema(),
             Command::Completions { shell } => generate::completions(shell),
             Command::Man { directory } => generate::man(directory.as_deref()),

@@ -159,11 +159,7 @@ kind!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
 kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
     read_text(value, parse_endpoint_url, no_candidates)
 });
-kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| {
-    let rule =
-        "must be a URL such as \"https://ops.lab.example/refwatch/\", without user name, password, query and fragment";
-    read_text(value, |text| http_url(text, rule), no_candidates)
-});
+kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| { read_text(value, parse_external_url, no_candidates) });
 kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
@@ -378,6 +374,16 @@ fn listen_candidates(text: &str) -> Vec<String> {
 pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
     let rule = "must be a URL such as \"http://127.0.0.1:4566\", without user name, password, query and fragment";
     http_url(text, rule).map(|_| text.to_owned())
+}
+
+/// Checks the URL at which people open the pages.
+///
+/// # Errors
+/// The rule that the URL violates.
+pub fn parse_external_url(text: &str) -> Result<Uri, String> {
+    let rule =
+        "must be a URL such as \"https://ops.lab.example/refwatch/\", without user name, password, query and fragment";
+    http_url(text, rule)
 }
 
 fn http_url(text: &str, rule: &str) -> Result<Uri, String> {

@@ -17,6 +17,7 @@ use super::{api, ui};
 pub(super) fn router(state: AppState) -> Router {
     let without_parameters = Router::new()
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
+        .route("/runbook", get(ui::runbook::show))
         .route("/style.css", get(ui::html::style))
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))

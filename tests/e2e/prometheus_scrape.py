@@ -26,6 +26,7 @@ import time
 import tomllib
 import urllib.parse
 
+import dashboard
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -59,7 +60,7 @@ FAMILIES = {
 }
 
 # Queries without a result in normal operation.
-EMPTY = {"changes(refwatch_config_last_reload_success_timestamp_seconds[1m]) > 0"}
+EMPTY = {'changes(refwatch_config_last_reload_success_timestamp_seconds{instance=~"$instance"}[1m]) > 0'}
 
 ENDS = {
     "COMPLETED": None,
@@ -83,11 +84,11 @@ def main():
         check_formats(daemon)
         check_families(prometheus, relay)
         alerts = check_rules(prometheus)
-        check_dashboard(prometheus)
+        check_dashboard(prometheus, daemon)
         check_alert_tests(alerts)
         check_runbook(prometheus, alerts, refwatch, daemon)
         stop_daemon()
-        eventually("RefwatchAbsent", lambda: "RefwatchAbsent" in prometheus.alerts("pending"))
+        eventually("RefwatchDown", lambda: "RefwatchDown" in prometheus.alerts("pending"))
 
 
 def ended(status):
@@ -141,13 +142,13 @@ def check_rules(prometheus):
     return [rule for rule in rules if rule["type"] == "alerting"]
 
 
-def check_dashboard(prometheus):
+def check_dashboard(prometheus, daemon):
     board = json.loads(BOARD.read_text())
     queries = [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel.get("targets", [])]
     queries += [(annotation["name"], annotation["expr"]) for annotation in board["annotations"]["list"]]
     for title, query in queries:
         filled = query.replace("$__rate_interval", "1m").replace("$__range", "5m")
-        filled = re.sub(r"\$(target|watch)", ".*", filled)
+        filled = re.sub(r"\$(instance|target|watch)", ".*", filled)
         check("$" not in filled, f"{title}: a variable that Grafana does not replace: {filled}")
         values = prometheus.values(filled)
         check(bool(values) != (query in EMPTY), f"{title}: {len(values)} series of {filled}")
@@ -156,11 +157,22 @@ def check_dashboard(prometheus):
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":
             selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()
-            values = prometheus.api(f"label/{label}/values", {"match[]": selector.replace("$target", ".*")})
+            values = prometheus.api(f"label/{label}/values", {"match[]": re.sub(r"\$\w+", ".*", selector)})
             check(values, f"the variable {variable['name']} has no value")
-    identities = [panel["id"] for panel in board["panels"]]
-    check(len(set(identities)) == len(identities), "two panels with one id")
+    [job, *_] = json.loads(get(daemon, "/api/v1/jobs")[1])
+    fields = {"${__data.fields.Kind}": job["kind"], "${__data.fields.Store}": job["store_id"], "${__data.fields.Job}": job["job_id"]}
+    statuses = {sample["metric"]["status"] for sample in prometheus.samples("refwatch_job_status")}
+    histograms = FAMILIES["histogram"].split()
+    problems = [*dashboard.problems(board, statuses, histograms, lambda path: fetch(daemon, path, fields))]
+    check(not problems, "\n".join(problems))
     print(f"{len(queries)} queries of the dashboard")
+
+
+def fetch(daemon, path, fields):
+    """The response to a link of the dashboard, in which Grafana replaces the fields."""
+    for field, value in fields.items():
+        path = path.replace(field, value)
+    return get(daemon, path)[1].decode()
 
 
 def check_alert_tests(alerts):
@@ -172,12 +184,13 @@ def check_alert_tests(alerts):
 
 
 def check_runbook(prometheus, alerts, refwatch, daemon):
-    text = RUNBOOK.read_text()
+    text, served = RUNBOOK.read_text(), get(daemon, "/runbook")[1].decode()
     sections, names = re.findall(r"^## (\w+)$", text, re.MULTILINE), [alert["name"] for alert in alerts]
     check(sorted(sections) == sorted(names), f"{RUNBOOK}: sections and alerts differ: {set(sections) ^ set(names)}")
     for alert in alerts:
-        link = f"{RUNBOOK}#{alert['name'].lower()}"
-        check(alert["annotations"]["runbook"] == link, f"{alert['name']}: its runbook is not {link}")
+        link = f"http://127.0.0.1:10210/runbook#{alert['name'].lower()}"
+        check(alert["annotations"]["runbook_url"] == link, f"{alert['name']}: its runbook_url is not {link}")
+        check(f'id="{alert["name"].lower()}"' in served, f"{alert['name']}: /runbook has no such anchor")
         for needed in ("summary", "description"):
             check(alert["annotations"].get(needed), f"{alert['name']} has no {needed}")
         check(alert["labels"]["severity"] in {"critical", "warning", "info"}, f"{alert['name']}: its severity")

@@ -55,6 +55,7 @@ pub(super) fn page(Page { title, root, now, auto_refresh, footer, content }: Pag
                         a href={ (root) "api/v1/jobs" } { "Jobs as JSON" }
                         a href={ (root) "api/v1/transitions" } { "Transitions as JSON" }
                         a href={ (root) "config" } { "Configuration" }
+                        a href={ (root) "runbook" } { "Runbook" }
                     }
                     p { "As of " (absolute_time(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
                 }

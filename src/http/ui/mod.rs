@@ -4,6 +4,7 @@ pub(super) mod html;
 pub(super) mod job_page;
 mod presentation;
 mod quota;
+pub(super) mod runbook;
 mod selection;
 pub(super) mod status_page;
 mod timeline;

@@ -284,3 +284,35 @@ async fn fault_144_every_page_and_link_works_with_and_without_the_path_of_the_ex
     }
     assert_eq!(server.get("/refwatch/api/v1/jobs?limt=1").await.status, 400);
 }
+
+#[tokio::test]
+async fn the_runbook_has_an_anchor_for_each_alert_and_links_only_to_itself() {
+    let server = Server::start().await;
+    let response = server.get("/runbook").await;
+    assert_eq!((response.status, response.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
+    let rules = include_str!("../../../config/prometheus/rules.yml");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 15, "{alerts:?}");
+    for alert in alerts {
+        let heading = format!("<h2 id=\"{}\">{alert}</h2>", alert.to_lowercase());
+        assert!(response.body.contains(&heading), "{heading} in {}", response.body);
+    }
+    let article =
+        response.body.split_once("<article").expect("an article").1.split_once("</article>").expect("its end").0;
+    for link in article.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        let anchor = link.strip_prefix('#').unwrap_or_else(|| panic!("{link} is not served"));
+        assert!(article.contains(&format!("id=\"{anchor}\"")), "{link}");
+    }
+    for shown in [
+        "permissions (operation.md#permissions)",
+        "<td><code>throttled</code></td>",
+        "<pre><code class=\"language-sh\">",
+    ] {
+        assert!(article.contains(shown), "{shown} in {article}");
+    }
+}
+
+#[tokio::test]
+async fn the_runbook_has_no_parameters() {
+    assert_eq!(Server::start().await.get("/runbook?alert=RefwatchDown").await.status, 400);
+}

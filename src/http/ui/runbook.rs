@@ -1,0 +1,55 @@
+//! The page `/runbook`: docs/runbook.md as HTML. Alerts link to its sections.
+//!
+//! A heading has the anchor that GitHub gives it. The daemon serves no other document, so a link to one becomes text with its name.
+
+use axum::extract::State;
+use axum::response::Response;
+use maud::{PreEscaped, html};
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+
+use super::html::{Page, page};
+use crate::http::app_state::AppState;
+
+const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
+
+pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
+    page(Page {
+        title: "Runbook",
+        root: "./",
+        now: state.clock.now().wall,
+        auto_refresh: false,
+        footer: html! { "Other documents are in docs/ of the sources and in /usr/share/doc/refwatch." },
+        content: html! { article.document { (PreEscaped(rendered(RUNBOOK))) } },
+    })
+}
+
+fn rendered(markdown: &str) -> String {
+    let mut parser = Parser::new_ext(markdown, Options::ENABLE_TABLES).peekable();
+    let mut events = Vec::new();
+    let mut document = None;
+    while let Some(event) = parser.next() {
+        match event {
+            Event::Start(Tag::Heading { level, classes, attrs, .. }) => {
+                let id = match parser.peek() {
+                    Some(Event::Text(text)) => Some(anchor(text).into()),
+                    _ => None,
+                };
+                events.push(Event::Start(Tag::Heading { level, id, classes, attrs }));
+            }
+            Event::Start(Tag::Link { dest_url, .. }) if !dest_url.starts_with('#') => document = Some(dest_url),
+            Event::End(TagEnd::Link) => events.push(match document.take() {
+                Some(path) => Event::Text(format!(" ({})", path.trim_start_matches("../")).into()),
+                None => event,
+            }),
+            event => events.push(event),
+        }
+    }
+    let mut html = String::new();
+    pulldown_cmark::html::push_html(&mut html, events.into_iter());
+    html
+}
+
+/// The anchor of a heading: lower case, with hyphens for spaces.
+fn anchor(heading: &str) -> String {
+    heading.to_lowercase().replace(' ', "-")
+}
