@@ -25,6 +25,7 @@ mod messages;
 mod module_deps;
 mod process;
 mod reload;
+mod service_database;
 mod simulator;
 mod transition_rows;
 mod untrusted_text;
