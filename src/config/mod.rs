@@ -25,8 +25,9 @@ pub mod watch_list;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,11 +170,12 @@ impl DatabaseConfig {
         Self { path, retention: Duration::from_hours(365 * 24) }
     }
 
-    /// The path of the database if the configuration does not set it. It is in systemd's state directory, or in the user's state
-    /// directory (XDG Base Directory Specification). `None` if the environment defines neither.
+    /// The path of the database if the main file, in the directory `configuration`, does not set it. It is in systemd's state
+    /// directory, else in that of the service with this configuration, else in the user's (XDG Base Directory Specification).
+    /// `None` if the environment defines none.
     #[must_use]
-    pub fn default_path() -> Option<PathBuf> {
-        Self::default_path_in(|name| std::env::var_os(name))
+    pub fn default_path(configuration: &Path) -> Option<PathBuf> {
+        Self::default_path_in(|name| std::env::var_os(name), configuration, may_exist)
     }
 
     /// Whether the database is in the default directory of the user, the only directory that the daemon creates.
@@ -184,8 +186,14 @@ impl DatabaseConfig {
             .is_some_and(|directory| Self::user_directory(|name| std::env::var_os(name)).as_deref() == Some(directory))
     }
 
-    fn default_path_in(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-        let directory = first_directory(&environment, "STATE_DIRECTORY").or_else(|| Self::user_directory(&environment));
+    fn default_path_in(
+        environment: impl Fn(&str) -> Option<OsString>,
+        configuration: &Path,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Option<PathBuf> {
+        let directory = first_directory(&environment, "STATE_DIRECTORY")
+            .or_else(|| service_directory(configuration).filter(|directory| exists(directory)))
+            .or_else(|| Self::user_directory(&environment));
         Some(directory?.join("refwatch.db"))
     }
 
@@ -194,6 +202,19 @@ impl DatabaseConfig {
             .or_else(|| Some(first_directory(&environment, "HOME")?.join(".local/state")))?;
         Some(state.join("refwatch"))
     }
+}
+
+/// The state directory of the service whose configuration is here. `refwatch@NAME` uses `/etc/refwatch/NAME` and
+/// `/var/lib/refwatch/NAME`.
+fn service_directory(configuration: &Path) -> Option<PathBuf> {
+    let configuration = configuration.strip_prefix("/etc").ok()?;
+    let instance = configuration.strip_prefix("refwatch").unwrap_or(Path::new(""));
+    Some(Path::new("/var/lib/refwatch").join(instance))
+}
+
+/// A directory that this user may not see may exist.
+fn may_exist(directory: &Path) -> bool {
+    !matches!(std::fs::metadata(directory), Err(error) if error.kind() == ErrorKind::NotFound)
 }
 
 /// The value of a variable, if it is an absolute path. systemd separates directories by colons; refwatch uses the first.
@@ -315,21 +336,41 @@ impl PollConfig {
 mod tests {
     use super::*;
 
+    fn default_path(variables: &[(&str, &str)], configuration: &str, existing: &[&str]) -> Option<String> {
+        let variables: BTreeMap<&str, OsString> = variables.iter().map(|(name, value)| (*name, value.into())).collect();
+        let exists = |directory: &Path| existing.iter().any(|existing| Path::new(existing) == directory);
+        let environment = |name: &str| variables.get(name).cloned();
+        let path = DatabaseConfig::default_path_in(environment, Path::new(configuration), exists);
+        path.map(|path| path.to_string_lossy().into_owned())
+    }
+
+    const HOME: (&str, &str) = ("HOME", "/home/ada");
+
     #[test]
     fn the_database_is_in_the_state_directory_of_systemd_or_of_the_user() {
-        let path = |variables: &[(&str, &str)]| {
-            let variables: BTreeMap<&str, OsString> =
-                variables.iter().map(|(name, value)| (*name, value.into())).collect();
-            let path = DatabaseConfig::default_path_in(|name| variables.get(name).cloned());
-            path.map(|path| path.to_string_lossy().into_owned())
-        };
-        let home = ("HOME", "/home/ada");
+        let path = |variables: &[(&str, &str)]| default_path(variables, "/home/ada", &["/var/lib/refwatch"]);
         let state = ("XDG_STATE_HOME", "/state");
         let systemd = ("STATE_DIRECTORY", "/var/lib/refwatch:/var/lib/other");
-        assert_eq!(path(&[home, state, systemd]).as_deref(), Some("/var/lib/refwatch/refwatch.db"));
-        assert_eq!(path(&[home, state]).as_deref(), Some("/state/refwatch/refwatch.db"));
-        assert_eq!(path(&[home]).as_deref(), Some("/home/ada/.local/state/refwatch/refwatch.db"));
-        assert_eq!(path(&[home, ("XDG_STATE_HOME", "relative")]), path(&[home]));
+        assert_eq!(path(&[HOME, state, systemd]).as_deref(), Some("/var/lib/refwatch/refwatch.db"));
+        assert_eq!(path(&[HOME, state]).as_deref(), Some("/state/refwatch/refwatch.db"));
+        assert_eq!(path(&[HOME]).as_deref(), Some("/home/ada/.local/state/refwatch/refwatch.db"));
+        assert_eq!(path(&[HOME, ("XDG_STATE_HOME", "relative")]), path(&[HOME]));
         assert_eq!(path(&[]), None);
+    }
+
+    #[test]
+    fn a_configuration_in_etc_uses_the_state_directory_of_its_service_if_that_exists() {
+        let existing = ["/var/lib/refwatch", "/var/lib/refwatch/second"];
+        let path = |configuration: &str| default_path(&[HOME], configuration, &existing).expect("a path");
+        assert_eq!(path("/etc/refwatch"), "/var/lib/refwatch/refwatch.db");
+        assert_eq!(path("/etc/genomics"), "/var/lib/refwatch/refwatch.db");
+        assert_eq!(path("/etc/refwatch/second"), "/var/lib/refwatch/second/refwatch.db");
+        let user = "/home/ada/.local/state/refwatch/refwatch.db";
+        assert_eq!(path("/etc/refwatch/third"), user);
+        assert_eq!(path("/home/ada/etc/refwatch"), user);
+        assert_eq!(default_path(&[HOME], "/etc/refwatch", &[]).as_deref(), Some(user));
+        let systemd = ("STATE_DIRECTORY", "/srv/state");
+        let path = default_path(&[HOME, systemd], "/etc/refwatch", &existing);
+        assert_eq!(path.as_deref(), Some("/srv/state/refwatch.db"));
     }
 }

@@ -100,7 +100,7 @@ tables! {
     }
 
     Database, "[database]" requires [] {
-        /// The file, in an existing directory. The default is `$STATE_DIRECTORY/refwatch.db`, or `refwatch/refwatch.db` in the user's state directory.
+        /// The file, in an existing directory. The default is `refwatch.db` in `$STATE_DIRECTORY`, else for a configuration in `/etc` in `/var/lib/refwatch` if that exists, else in `refwatch` in the user's state directory.
         path: FilePath,
         /// How long a job's rows are kept after its end.
         retention: Retention,

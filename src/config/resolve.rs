@@ -28,7 +28,7 @@ use crate::core::tracker::PollPolicy;
 /// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Relative paths start at `base`.
 pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
     let database = take(&mut main.root.database);
-    let path = value(database.path).map(|path| base.join(path)).or_else(DatabaseConfig::default_path);
+    let path = value(database.path).map(|path| base.join(path)).or_else(|| DatabaseConfig::default_path(base));
     // If the main file has a problem, it may be an invalid `path`, which is already reported.
     if path.is_none() && main.problems.is_empty() {
         let help = "set `path` in [database], or the variable STATE_DIRECTORY, XDG_STATE_HOME or HOME".to_owned();

@@ -1,4 +1,4 @@
-# Sourced by tests/e2e/systemd: boots Debian in a container (systemd-nspawn) and runs commands in it. It has a loopback device only,
+# Sourced by tests/e2e/systemd and tests/e2e/install: builds packages, boots Debian in a container (systemd-nspawn) and runs commands in it. It has a loopback device only,
 # and its changes are discarded.
 
 # SUITE=trixie boots a newer Debian. The unit supports bookworm's systemd and later.
@@ -9,11 +9,26 @@ stage=$(mktemp -d)
 container=
 init=
 
-# A minimal Debian with systemd.
+# A checkout with these packages. They have the release build of README's commands, or the development build if that is newer.
+build_packages() {
+    local clone=$E2E/clone/target tools=$E2E/tools
+    git clone --quiet . "$stage/checkout"
+    mkdir -p "$stage/checkout/target/release" "$tools"
+    [[ -e $tools/bin/cargo-deb || ! -e $clone/tools ]] || cp --archive "$clone/tools/." "$tools/"
+    ln -s "$tools" "$stage/checkout/target/tools"
+    if [[ $clone/release/refwatch -nt $REFWATCH ]]; then
+        cp "$clone/release/refwatch" "$stage/checkout/target/release/"
+    else
+        strip -o "$stage/checkout/target/release/refwatch" "$REFWATCH"
+    fi
+    BUILT=yes "$stage/checkout/systemd/package" "$@" >"$stage/package.log" 2>&1 || { cat "$stage/package.log" && return 1; }
+}
+
+# A minimal Debian with systemd, and with rpm.
 bootstrap() {
-    [[ -e $ROOT/etc/os-release ]] && return
+    [[ -e $ROOT/usr/bin/rpm ]] && return
     rm -rf "$ROOT"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,curl "$SUITE" "$ROOT.part" >"$stage/debootstrap.log" ||
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,curl,rpm "$SUITE" "$ROOT.part" >"$stage/debootstrap.log" ||
         { tail -n 20 "$stage/debootstrap.log" && return 1; }
     # Consoles and timers only slow the boot down.
     rm -f "$ROOT.part"/etc/systemd/system/{getty.target.wants,timers.target.wants}/*

@@ -26,6 +26,7 @@ mod module_deps;
 mod process;
 mod reload;
 mod rules;
+mod service_database;
 mod simulator;
 mod transition_rows;
 mod untrusted_text;
