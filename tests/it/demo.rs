@@ -20,7 +20,7 @@ fn jobs_of_each_kind_reach_every_end_and_page_metrics_api_and_history_agree() {
         }
     };
     let text = |value: &serde_json::Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let key = |row| ["kind", "store_id", "job_id"].map(|key| text(row, key));
+    let key = |row: &serde_json::Value| ["kind", "store_id", "job_id"].map(|key| text(row, key));
     let jobs = eventually("the end of every job", || {
         let jobs = json(address, "/api/v1/jobs?state=finished");
         let jobs: BTreeMap<_, _> = jobs.as_array()?.iter().map(|job| (key(job), text(job, "status"))).collect();
