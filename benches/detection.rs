@@ -14,6 +14,8 @@ mod counters;
 mod draw;
 #[path = "../tests/simulation/expectations.rs"]
 mod expectations;
+#[path = "../tests/simulation/kinds.rs"]
+mod kinds;
 #[path = "../tests/simulation/measurements.rs"]
 mod measurements;
 #[path = "../tests/simulation/response.rs"]
@@ -31,10 +33,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use kinds::delays_of_two_kinds;
 use measurements::{AfterOutage, ChangedQuota, Delays, bound, changed_quota, delays, of, outage, two_daemons};
 use refwatch::clock::Clock;
 use refwatch::config::watch_list::WatchList;
 use refwatch::config::{Config, PollConfig, Quota, TargetConfig};
+use refwatch::core::kind::JobKind;
 use refwatch::core::time::Timestamp;
 use refwatch::database::Database;
 use refwatch::healthomics::AwsFactory;
@@ -56,6 +60,9 @@ struct Args {
     /// Without the rows over real sockets, which take minutes
     #[arg(long)]
     simulation_only: bool,
+    /// Only the rows with two kinds of jobs
+    #[arg(long)]
+    kinds_only: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -63,6 +70,13 @@ struct Args {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
+    println!(
+        "Simulated, 1,000 read set imports in one store and 10 reference imports, polls and listings:\n\n{}\n",
+        two_kinds()
+    );
+    if args.kinds_only {
+        return Ok(());
+    }
     let mut table = rows_table();
     for (jobs, stores) in [(10, 1), (100, 1), (1_000, 1), (10_000, 10)] {
         for use_list in [false, true] {
@@ -80,12 +94,24 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+fn two_kinds() -> comfy_table::Table {
+    let mut table = table(&["kind", "mean", "p99", "worst", "throttled"]);
+    // A fifth of the jobs end in each run, so these have 20 ends of reference imports.
+    for (kind, Delays { mean, p99, worst, throttled }) in delays_of_two_kinds(10) {
+        table.add_row([kind.to_string(), seconds(mean), seconds(p99), seconds(worst), percent(throttled)]);
+    }
+    table
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
 fn rows_table() -> comfy_table::Table {
     table(&["live jobs", "stores", "polls", "mean", "p99", "worst", "mean if all stayed live", "throttled"])
 }
 
 fn row(jobs: usize, stores: usize, use_list: bool, delays_of_run: Delays) -> [String; 8] {
-    let seconds = |delay: Duration| format!("{:.2} s", delay.as_secs_f64());
     let polls = if use_list { "Get and List" } else { "Get" };
     [
         jobs.to_string(),
@@ -154,7 +180,11 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
     while ends.len() < jobs / 5 {
         let transition = announced.recv().await?.transition.clone();
         if let Some(ended) = transition.completed_at {
-            ends.push(End { ended: since_began(ended)?, detected: since_began(clock.now().wall)? });
+            ends.push(End {
+                kind: JobKind::ReferenceImport,
+                ended: since_began(ended)?,
+                detected: since_began(clock.now().wall)?,
+            });
         }
     }
     supervisor.stop().await;

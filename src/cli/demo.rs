@@ -28,7 +28,7 @@ const MEAN_DURATION: Duration = Duration::from_secs(16);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The number of jobs; the four kinds in turn
+    /// The number of jobs, the four kinds in turn; with 16 or more, jobs of each kind reach every terminal status
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     jobs: u32,
     /// End after this many seconds, once all jobs have ended; 0 runs until Ctrl-C

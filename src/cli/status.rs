@@ -121,7 +121,9 @@ fn watch_table(watches: &[JobInfo], stores: &[StoreInfo], now: Timestamp, width:
 /// One line per watch, and its most urgent note under it.
 #[must_use]
 pub fn table(watches: &[JobInfo], now: Timestamp, width: usize) -> String {
-    let header = ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"];
+    let kinds = watches.iter().filter_map(|watch| watch.kind.parse().ok());
+    let items = JobKind::items_heading(kinds).to_uppercase();
+    let header = ["WATCH", "JOB", "STATUS", "FOR", &*items, "NEXT POLL"];
     table::lines(header, watches.iter().map(|watch| (row(watch, now), note(watch))), width)
 }
 
@@ -168,6 +170,8 @@ fn distance(time: &str, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::http::jobs::{JobItems, PollFailure};
 
@@ -179,6 +183,7 @@ mod tests {
             kind: "reference_import".to_owned(),
             store_id: "1234567890".to_owned(),
             job_id: "2222222222".to_owned(),
+            labels: BTreeMap::new(),
             status: Some("IN_PROGRESS".to_owned()),
             state: "live".to_owned(),
             parked_reason: None,

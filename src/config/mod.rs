@@ -9,6 +9,7 @@ mod cross_check;
 mod diagnostics;
 mod duration_text;
 mod files;
+mod ids;
 mod labels;
 mod load;
 mod raw;

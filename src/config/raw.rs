@@ -16,8 +16,8 @@ use super::sinks::{
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
     IncludePattern, Interval, JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
-    MinInterval, Name, Password, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn, Share, StoreId,
-    TargetName, Timeout, UserName,
+    MinInterval, Name, Password, ReferenceStoreId, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn,
+    SequenceStoreId, Share, TargetName, Timeout, UserName,
 };
 use crate::core::failure::Operation;
 use crate::core::job::StoreId as StoreIdValue;
@@ -160,9 +160,9 @@ tables! {
         /// The `watch` label of the job's metrics. The default is `STORE/ID`, or `KIND/STORE/ID` in a sequence store.
         name: Name,
         /// The id of the reference store that the job imports into.
-        reference_store_id: StoreId,
+        reference_store_id: ReferenceStoreId,
         /// The id of the sequence store of a read set job.
-        sequence_store_id: StoreId,
+        sequence_store_id: SequenceStoreId,
         /// The kind of the job. Required with `sequence_store_id`.
         kind: JobKindWord,
         /// The id of the job, as AWS returned it when the job was started.
@@ -179,9 +179,9 @@ tables! {
         /// The `watch` label in the metrics of all its jobs. The default is the id of the store.
         name: Name,
         /// The id of a reference store.
-        reference_store_id: StoreId,
+        reference_store_id: ReferenceStoreId,
         /// The id of a sequence store.
-        sequence_store_id: StoreId,
+        sequence_store_id: SequenceStoreId,
         /// The kinds of jobs to watch. The default is all kinds of the store.
         kinds: List<JobKindWord>,
         /// The maximum age of a job when refwatch first lists the store.

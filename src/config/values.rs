@@ -17,10 +17,11 @@ use toml::de::DeValue;
 use tracing::Level;
 
 use super::duration_text::DurationText;
+use super::ids::{IdOf, id_candidates, id_rule};
 use super::suggest::nearest;
 use super::{LogFormat, LogRotation, PasswordHash};
 use crate::core::job;
-use crate::core::kind::JobKind;
+use crate::core::kind::{JobKind, StoreType};
 use crate::core::sanitize::is_unsafe_to_display;
 use crate::core::secret::Secret;
 use crate::core::time::parse_duration;
@@ -69,6 +70,15 @@ macro_rules! duration {
     ($name:ident, $min:expr, $max:expr) => {
         kind!($name, Duration, duration_schema(&($min..=$max)), |value| {
             read_text(value, |text| duration_between(text, &($min..=$max)), duration_candidates)
+        });
+    };
+}
+
+macro_rules! id {
+    ($name:ident, $value:ty, $wanted:expr) => {
+        kind!($name, $value, pattern_schema("^[0-9]{10,36}$"), |value| {
+            let parse = |text: &str| text.parse().map_err(|_| id_rule(text, $wanted));
+            read_text(value, parse, |text| id_candidates(text, $wanted))
         });
     };
 }
@@ -140,14 +150,9 @@ pattern!(
 kind!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
     read_text(value, label_value, no_candidates)
 });
-kind!(StoreId, job::StoreId, pattern_schema(ID_PATTERN), |value| {
-    read_text(value, |text| parse(text, "must be 10 to 36 digits, not a name or an ARN"), id_candidates)
-});
-kind!(JobId, job::JobId, pattern_schema(ID_PATTERN), |value| {
-    let rule = "must be 10 to 36 digits, as AWS returned them when the job was started";
-    // In text with both ids, the job's is the last.
-    read_text(value, |text| parse(text, rule), |text| id_candidates(text).into_iter().rev().collect())
-});
+id!(ReferenceStoreId, job::StoreId, IdOf::Store(StoreType::Reference));
+id!(SequenceStoreId, job::StoreId, IdOf::Store(StoreType::Sequence));
+id!(JobId, job::JobId, IdOf::Job);
 kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| read_text(value, path, no_candidates));
 kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
     read_text(value, include_pattern, no_candidates)
@@ -178,7 +183,6 @@ kind!(Boolean, bool, json!({"type": "boolean"}), |value| {
     value.as_bool().ok_or_else(|| Invalid::wrong_type("true or false", value, None))
 });
 
-const ID_PATTERN: &str = "^[0-9]{10,36}$";
 const KINDS: [(&str, JobKind); 4] = [
     (JobKind::ReferenceImport.as_str(), JobKind::ReferenceImport),
     (JobKind::ReadSetImport.as_str(), JobKind::ReadSetImport),
@@ -336,13 +340,6 @@ pub(super) fn name(text: &str, length_max: usize) -> Result<String, String> {
 fn label_value(text: &str) -> Result<String, String> {
     let is_value = text.chars().count() <= 128 && !text.chars().any(is_unsafe_to_display);
     check(is_value, "must be at most 128 visible characters").map(|()| text.to_owned())
-}
-
-/// Returns all numbers of ten or more digits, such as the ids in an ARN, in a URL of the AWS console, or in STORE/JOB.
-fn id_candidates(text: &str) -> Vec<String> {
-    // Skips the account id of an ARN.
-    let path = if text.starts_with("arn:") { text.rsplit(':').next().unwrap_or_default() } else { text };
-    path.split(|c: char| !c.is_ascii_digit()).filter(|part| part.len() >= 10).map(str::to_owned).collect()
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {

@@ -121,6 +121,16 @@ impl JobKind {
         self.info().name
     }
 
+    /// The heading of a list of items: "Sources" or "Read sets", or "Items" if jobs of these kinds have both.
+    #[must_use]
+    pub fn items_heading(kinds: impl IntoIterator<Item = Self>) -> String {
+        let mut kinds = kinds.into_iter().map(|kind| kind.info().item);
+        let item = kinds.next().filter(|item| kinds.all(|other| other == *item)).unwrap_or("item");
+        let mut heading = format!("{item}s");
+        heading[..1].make_ascii_uppercase();
+        heading
+    }
+
     /// The kinds whose jobs are in a store of this type.
     pub fn of_store(store: StoreType) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |kind| kind.info().store == store)
@@ -163,6 +173,9 @@ mod tests {
         ];
         assert_eq!(rows, expected);
         let [first, sequence @ ..] = JobKind::ALL;
+        assert_eq!(JobKind::items_heading([first, JobKind::ReadSetImport]), "Sources");
+        assert_eq!(JobKind::items_heading([JobKind::ReadSetExport, JobKind::ReadSetActivation]), "Read sets");
+        assert_eq!(JobKind::items_heading(JobKind::ALL), "Items");
         assert_eq!(JobKind::of_store(StoreType::Reference).collect::<Vec<_>>(), [first]);
         assert_eq!(JobKind::of_store(StoreType::Sequence).collect::<Vec<_>>(), sequence);
     }

@@ -24,6 +24,18 @@ pub(super) struct WatchFilter<'a> {
 }
 
 impl WatchFilter<'_> {
+    /// Rejects values that no watch can have: a misspelled status would otherwise look like an empty watch list.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let statuses: Vec<&str> = JobStatus::labels().chain([NOT_SEEN]).collect();
+        let states = [&WatchState::LABELS[..], &[ATTENTION]].concat();
+        for (name, value, known) in [("status", self.status, statuses), ("state", self.state, states)] {
+            if !value.is_empty() && !known.contains(&value) {
+                return Err(format!("{name} must be one of {}", known.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn matches(&self, watch: &WatchStatus) -> bool {
         let has_state = match self.state {
             ATTENTION => severity(watch) == Severity::Attention,

@@ -15,6 +15,7 @@ pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
     families.labelled("refwatch_job_info", "Always 1, for each watched job.", "aws_region", |watch| {
         vec![(&*watch.aws_region, 1.0)]
     });
+    families.configured_labels();
     families.labelled(
         "refwatch_job_status",
         "1 for the status of the job, 0 for the others. All are 0 before the first successful poll.",
@@ -66,6 +67,19 @@ impl<'a> JobFamilies<'a> {
     fn single(&mut self, name: &str, help: &str, value: fn(&WatchStatus) -> Option<f64>) {
         let series = self.watches.iter().filter_map(|(watch, labels)| Some((labels.clone(), value(watch)?)));
         self.exposition.family(name, help, series);
+    }
+
+    /// Writes one series for each watch that has labels. As in `kube_pod_labels`, names have a prefix, so that they collide with no other
+    /// label.
+    fn configured_labels(&mut self) {
+        let labelled = self.watches.iter().filter(|(watch, _)| !watch.labels.is_empty());
+        let series = labelled.map(|(watch, watch_labels)| {
+            let names = watch.labels.keys().map(|name| format!("label_{name}")).collect::<Vec<_>>();
+            let pairs = names.iter().map(String::as_str).zip(watch.labels.values().map(String::as_str));
+            (format!("{watch_labels},{}", labels(&pairs.collect::<Vec<_>>())), 1.0)
+        });
+        let help = "Always 1, for each job that has labels in the configuration.";
+        self.exposition.family("refwatch_job_labels", help, series);
     }
 
     /// Writes several series for each watch. `label` is their additional label.

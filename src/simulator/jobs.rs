@@ -53,7 +53,8 @@ pub(super) fn generate(options: &Options) -> Vec<Job> {
         let new = || (0..options.stores.max(1)).map(|_| ids.next()).collect();
         stores.entry(kind.api().store_path).or_insert_with(new);
     }
-    let outcomes = lifecycle::assign_outcomes(options.jobs as usize, options.stuck as usize, &mut rng);
+    let outcomes =
+        lifecycle::assign_outcomes(options.kinds.len(), options.jobs as usize, options.stuck as usize, &mut rng);
     let durations = durations(options, &mut rng);
     let kinds = &options.kinds;
     let mut generator = JobGenerator { kinds, stores, ids, rng, jobs: Vec::with_capacity(outcomes.len()) };
@@ -104,8 +105,8 @@ impl JobGenerator<'_> {
         if options.arrivals_per_minute <= 0.0 {
             return;
         }
-        for (nth, outcome) in (0..ARRIVALS_MAX).zip(lifecycle::assign_outcomes(ARRIVALS_MAX as usize, 0, &mut self.rng))
-        {
+        let outcomes = lifecycle::assign_outcomes(self.kinds.len(), ARRIVALS_MAX as usize, 0, &mut self.rng);
+        for (nth, outcome) in (0..ARRIVALS_MAX).zip(outcomes) {
             let duration = duration(options, self.rng.f64());
             let spans = |rng: &mut Rng| f64::from(nth) + rng.f64();
             self.job(outcome, duration, |rng| {

@@ -69,7 +69,7 @@ pub(super) struct ItemState {
     pub(super) message: Option<&'static str>,
 }
 
-/// The outcomes of eight jobs that end, repeated for more jobs. It contains every terminal status, and most jobs complete.
+/// The outcomes of eight jobs of one kind that end, repeated for more jobs. Half of them are the terminal statuses, and most jobs complete.
 const OUTCOME_CYCLE: [Outcome; 8] = [
     Outcome::Completed,
     Outcome::CompletedWithFailures,
@@ -85,12 +85,21 @@ const NOT_STARTED: ItemState = ItemState { status: ItemStatus::NotStarted, messa
 const IN_PROGRESS: ItemState = ItemState { status: ItemStatus::InProgress, message: None };
 const FINISHED: ItemState = ItemState { status: ItemStatus::Finished, message: None };
 
-/// The outcomes of `ending` jobs that end and `stuck` jobs that do not, shuffled.
-pub(super) fn assign_outcomes(ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Outcome> {
-    let ending = OUTCOME_CYCLE.into_iter().cycle().take(ending);
-    let mut outcomes: Vec<Outcome> = ending.chain(std::iter::repeat_n(Outcome::Stuck, stuck)).collect();
-    rng.shuffle(&mut outcomes);
-    outcomes
+/// The outcomes of `ending` jobs that end and `stuck` jobs that do not. The jobs have `kinds` kinds in turn. The outcomes of each kind are
+/// shuffled and begin with another terminal status: few jobs of several kinds reach each status too.
+pub(super) fn assign_outcomes(kinds: usize, ending: usize, stuck: usize, rng: &mut Rng) -> Vec<Outcome> {
+    let jobs = ending + stuck;
+    let of_kind = |kind: usize| {
+        let mut cycle = OUTCOME_CYCLE;
+        cycle[..4].rotate_left(kind % 4);
+        let numbers = (kind..jobs).step_by(kinds).zip(cycle.into_iter().cycle());
+        let mut outcomes: Vec<_> =
+            numbers.map(|(job, outcome)| if job < ending { outcome } else { Outcome::Stuck }).collect();
+        rng.shuffle(&mut outcomes);
+        outcomes.into_iter()
+    };
+    let mut by_kind: Vec<_> = (0..kinds).map(of_kind).collect();
+    (0..jobs).filter_map(|job| by_kind[job % kinds].next()).collect()
 }
 
 impl Timeline {
@@ -230,7 +239,7 @@ mod tests {
 
     fn timelines(jobs: usize, stuck: usize, seed: u64) -> Vec<Timeline> {
         let mut rng = Rng::with_seed(seed);
-        let outcomes = assign_outcomes(jobs, stuck, &mut rng);
+        let outcomes = assign_outcomes(1, jobs, stuck, &mut rng);
         let messages = &Kind::ReadSetImport.api().messages;
         let timeline = |outcome| Timeline::generate(outcome, rng.u8(2..=6), DURATION, messages, &mut rng);
         outcomes.into_iter().map(timeline).collect()

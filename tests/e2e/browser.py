@@ -177,7 +177,7 @@ def check_job_page(page, setup, watch):
     listed = watch["items"]["listed"]
     assert [name.split(":")[0] for name in names("image")] == [watch["watch"]] + [source["name"] for source in listed]
     text = page.evaluate("document.body.innerText")
-    for shown in ["What to do.", "Transitions", "Items", watch["status"], *(source["status_message"] or "" for source in listed)]:
+    for shown in ["What to do.", "Transitions", "Sources", watch["status"], *(source["status_message"] or "" for source in listed)]:
         assert shown in text, f"{shown} is missing"
 
 

@@ -44,7 +44,7 @@ FAMILIES = {
         refwatch_http_requests_total refwatch_http_login_failures_total refwatch_listed_jobs_skipped_total
         refwatch_limit_exceeded_total refwatch_log_lines_dropped_total process_cpu_seconds_total""",
     "gauge": """
-        refwatch_job_info refwatch_job_status refwatch_job_items refwatch_job_up
+        refwatch_job_info refwatch_job_labels refwatch_job_status refwatch_job_items refwatch_job_up
         refwatch_job_created_timestamp_seconds refwatch_job_completed_timestamp_seconds
         refwatch_job_last_transition_timestamp_seconds refwatch_job_last_successful_poll_timestamp_seconds
         refwatch_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
@@ -294,7 +294,7 @@ def start_daemon(stack, refwatch, directory):
     eventually("the simulator", config.exists)
     text = config.read_text()
     store = tomllib.loads(text)["job"][0]["reference_store_id"]
-    text = text.replace("127.0.0.1:10210", f"127.0.0.1:{port}")
+    text = text.replace("127.0.0.1:10210", f"127.0.0.1:{port}").replace("[[job]]\n", '[[job]]\nlabels = { project = "atlas" }\n', 1)
     config.write_text(f'{text}\n[[store]]\nname = "shared references"\nreference_store_id = "{store}"\n')
     process = start(stack, directory / "daemon.log", refwatch, "--config", config, "run")
     eventually("the daemon", lambda: is_ready(port, "/-/ready"))

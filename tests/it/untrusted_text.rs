@@ -161,9 +161,11 @@ pub(crate) fn check_pages(text: &str) {
     assert_well_formed(page);
     assert_well_formed(job);
     let printable = Sanitized(text).to_string();
-    let labels = metrics.lines().filter(|line| !line.starts_with('#')).flat_map(labels);
-    let names: Vec<String> = labels.filter(|(name, _)| name == "watch").map(|(_, value)| value).collect();
-    assert!(!names.is_empty() && names.iter().all(|name| *name == printable), "{printable:?} in {names:?}");
+    for label in ["watch", "label_project"] {
+        let labels = metrics.lines().filter(|line| !line.starts_with('#')).flat_map(labels);
+        let values: Vec<String> = labels.filter(|(name, _)| name == label).map(|(_, value)| value).collect();
+        assert!(!values.is_empty() && values.iter().all(|value| *value == printable), "{printable:?} in {values:?}");
+    }
     let watches: Vec<JobInfo> = serde_json::from_str(watches).expect("JSON");
     assert_eq!((watches[0].watch.as_str(), watches[0].status_message.as_deref()), (text, Some(text)));
 }

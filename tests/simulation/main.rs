@@ -10,6 +10,7 @@ mod counters;
 mod draw;
 mod expectations;
 mod instance;
+mod kinds;
 mod measurements;
 mod response;
 mod run;
@@ -24,10 +25,13 @@ use std::thread;
 use std::time::Duration;
 
 use counters::Counters;
+use kinds::{delays_beside_denied_exports, delays_of_two_kinds};
 use measurements::{
     AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, delays_with_shared_quota, outage,
     polls_with_throttled_listings, rounds, two_daemons,
 };
+use refwatch::core::failure::Operation;
+use refwatch::core::kind::JobKind;
 use run::run;
 use scenario::Scenario;
 
@@ -102,6 +106,29 @@ fn with_listings_an_end_is_detected_within_seconds() {
     for (jobs, mean, p99) in cases {
         let seen = delays(jobs, 1, true);
         assert!(seen.mean <= mean && seen.p99 <= p99 && seen.throttled < 0.01, "{jobs} jobs: {seen:?}");
+    }
+}
+
+#[test]
+fn many_read_set_imports_do_not_delay_reference_imports() {
+    for (kind, seen) in delays_of_two_kinds(3) {
+        assert!(seen.mean <= Duration::from_millis(1500) && seen.throttled <= 0.0, "{kind}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_denied_get_or_list_of_one_kind_leaves_the_delays_of_other_kinds_unchanged() {
+    let allowed = delays_beside_denied_exports(None);
+    for denied in [Operation::Get(JobKind::ReadSetExport), Operation::List(JobKind::ReadSetExport)] {
+        let seen = delays_beside_denied_exports(Some(denied));
+        for (seen, allowed) in seen.iter().zip(&allowed) {
+            let difference = seen.mean.abs_diff(allowed.mean);
+            assert!(difference <= allowed.mean.mul_f64(0.05), "{denied:?}: {seen:?}, allowed: {allowed:?}");
+            assert!(
+                seen.worst <= allowed.worst.mul_f64(1.2) && seen.throttled <= 0.0,
+                "{denied:?}: {seen:?}, allowed: {allowed:?}"
+            );
+        }
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) fn of(ends: Vec<End>, throttled: f64) -> Delays {
 }
 
 /// Live jobs, some of which end at random times after each was polled.
-fn live(seed: u64, jobs: usize, stores: usize) -> Scenario {
+pub(crate) fn live(seed: u64, jobs: usize, stores: usize) -> Scenario {
     let mut rng = Rng::with_seed(seed);
     let begin = 3 * bound(jobs);
     let end = begin + (10 * bound(jobs)).max(Duration::from_mins(10));
@@ -111,12 +111,12 @@ fn live(seed: u64, jobs: usize, stores: usize) -> Scenario {
     Scenario::without_faults(seed, jobs, end + wait)
 }
 
-fn run_of(scenario: &Scenario) -> Report {
+pub(crate) fn run_of(scenario: &Scenario) -> Report {
     run(scenario).unwrap_or_else(|violation| panic!("{violation}"))
 }
 
 /// The fraction of throttled requests.
-fn throttled<'a>(calls: impl IntoIterator<Item = &'a Call>) -> f64 {
+pub(crate) fn throttled<'a>(calls: impl IntoIterator<Item = &'a Call>) -> f64 {
     let (mut all, mut throttled) = (0, 0);
     for call in calls {
         all += 1;
@@ -267,7 +267,8 @@ pub(crate) fn pages_an_hour_with_a_hanging_job() -> usize {
 pub(crate) fn retained_with_get_denied() -> usize {
     let without_faults =
         Scenario::without_faults(1, finished(10, Duration::ZERO, Duration::from_mins(1)), Duration::from_hours(2));
-    run_of(&Scenario { discovery: Some(DISCOVERY), get_allowed: false, ..without_faults }).retained
+    let denied = vec![Operation::Get(JobKind::ReferenceImport)];
+    run_of(&Scenario { discovery: Some(DISCOVERY), denied, ..without_faults }).retained
 }
 
 /// Watches after a restart, shortly after the end of a job that is too old to be discovered again.

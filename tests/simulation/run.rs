@@ -12,7 +12,9 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
 use refwatch::config::{Config, TargetConfig};
+use refwatch::core::failure::Operation;
 use refwatch::core::job::{JobKey, JobStatus, TargetStore};
+use refwatch::core::kind::JobKind;
 use refwatch::core::time::{Monotonic, Timestamp};
 use refwatch::database::Database;
 use refwatch::instruments::Instruments;
@@ -54,6 +56,7 @@ pub(crate) struct Report {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
+    pub kind: JobKind,
     pub ended: Duration,
     /// When its transition was committed and published.
     pub detected: Duration,
@@ -165,7 +168,7 @@ impl DaemonHost {
         self.check_database();
         let ends = self.ends.iter().filter_map(|(key, detected)| {
             let job = self.scenario.jobs.iter().find(|job| job.key == *key)?;
-            Some(End { ended: job.end()?.0, detected: *detected })
+            Some(End { kind: key.kind, ended: job.end()?.0, detected: *detected })
         });
         (ends.collect(), retained)
     }
@@ -333,7 +336,10 @@ impl DaemonHost {
         self.compare(&recorded, false);
         for job in &self.scenario.jobs {
             let last = recorded.get(&job.key).and_then(|statuses| statuses.last());
-            let Some((_, end)) = job.end().filter(|_| self.scenario.get_allowed) else { continue };
+            let Some((_, end)) = job.end().filter(|_| !self.scenario.denied.contains(&Operation::Get(job.key.kind)))
+            else {
+                continue;
+            };
             // A daemon believes a wrong end and stops polling the job.
             let believed = self.scenario.faults.incorrect > 0.0 && last.is_some_and(JobStatus::is_terminal);
             let removed_after_404 = self.scenario.discovery.is_some()

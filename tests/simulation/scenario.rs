@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use refwatch::config::{PollConfig, Quota};
+use refwatch::core::failure::Operation;
 use refwatch::core::job::{JobKey, JobStatus};
 use refwatch::core::tracker::{PollPolicy, RETRY_AFTER_MAX};
 
@@ -29,8 +30,8 @@ pub(crate) struct Scenario {
     pub faults: Faults,
     pub outages: Vec<Outage>,
     pub listing: Listing,
-    /// Whether the role may call `GetReferenceImportJob`.
-    pub get_allowed: bool,
+    /// The operations that the role may not call.
+    pub denied: Vec<Operation>,
     /// Events in the order of time.
     pub events: Vec<(Duration, Event)>,
     /// The run ends here at the latest.
@@ -137,8 +138,8 @@ impl Scenario {
             faults: Faults::default(),
             outages: Vec::new(),
             listing: Listing::Lags(Duration::ZERO),
-            get_allowed: true,
             has_sinks: false,
+            denied: Vec::new(),
             events: Vec::new(),
             end,
             records_calls: true,
@@ -147,7 +148,7 @@ impl Scenario {
 
     /// The longest time that a watched job may go without a poll while the daemon runs.
     pub(crate) fn max_poll_gap(&self) -> Duration {
-        if !self.get_allowed {
+        if self.denied.iter().any(|operation| matches!(operation, Operation::Get(_))) {
             // Such jobs may be removed.
             return self.end;
         }

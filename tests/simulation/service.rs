@@ -206,7 +206,10 @@ impl Service {
                 "daemon {daemon} exceeds its quota: {operation:?} faster than {configured} a second"
             ));
         }
-        let outcome = self.transmit(operation, sent).await;
+        let outcome = match self.transmit(operation, sent).await {
+            Ok(_) if self.scenario.denied.contains(&operation) => Err(failed(FailureReason::AccessDenied)),
+            outcome => outcome,
+        };
         let failure = outcome.as_ref().err().map(|failure| failure.reason);
         self.trace((daemon, operation.as_str(), sent, failure.map(FailureReason::label), outcome.as_ref().ok()));
         let state = &mut *self.state();
@@ -281,9 +284,6 @@ impl Service {
     }
 
     fn response(&self, key: &JobKey, incorrect: bool) -> Result<Snapshot, RequestFailure> {
-        if !self.scenario.get_allowed {
-            return Err(failed(FailureReason::AccessDenied));
-        }
         let (job, now) = (&self.jobs[key], self.now());
         if now < job.timeline[0].0 {
             return Err(failed(FailureReason::NotFound));

@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{Labels, Source, SourceKey, SourceStatus, Sources};
 use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
-use crate::http::filter::{ATTENTION, NOT_SEEN, WatchFilter, deserialize_kind};
+use crate::http::filter::{WatchFilter, deserialize_kind};
 use crate::http::parameters::Parameters;
 use crate::http::renderer::Document;
 use crate::http::response::{JSON, json, json_error, rfc3339, sanitized_json};
@@ -28,6 +28,8 @@ pub struct JobInfo {
     pub kind: String,
     pub store_id: String,
     pub job_id: String,
+    /// The labels in the configuration.
+    pub labels: Labels,
     pub status: Option<String>,
     /// `live`, `finished` or `parked`.
     pub state: String,
@@ -84,7 +86,7 @@ pub(in crate::http) struct Query {
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(query): Parameters<Query>) -> Response {
-    if let Err(error) = query.check() {
+    if let Err(error) = query.filter().check() {
         return json_error(StatusCode::BAD_REQUEST, error);
     }
     let renderer = state.renderer.clone();
@@ -101,21 +103,12 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
 }
 
 impl Query {
-    /// Rejects values that no watch can have: a misspelled status would otherwise look like an empty watch list.
-    fn check(&self) -> Result<(), String> {
-        let statuses: Vec<&str> = JobStatus::labels().chain([NOT_SEEN]).collect();
-        let states = [&WatchState::LABELS[..], &[ATTENTION]].concat();
-        for (name, value, known) in [("status", &*self.status, statuses), ("state", &*self.state, states)] {
-            if !value.is_empty() && !known.contains(&value) {
-                return Err(format!("{name} must be one of {}", known.join(", ")));
-            }
-        }
-        Ok(())
+    fn filter(&self) -> WatchFilter<'_> {
+        WatchFilter { kind: self.kind, status: &self.status, state: &self.state }
     }
 
     fn matches(&self, watch: &WatchStatus) -> bool {
-        let filter = WatchFilter { kind: self.kind, status: &self.status, state: &self.state };
-        filter.matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
+        self.filter().matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
     }
 }
 
@@ -142,6 +135,7 @@ impl From<&WatchStatus> for JobInfo {
             kind: watch.id.key.kind.to_string(),
             store_id: watch.id.key.store.to_string(),
             job_id: watch.id.key.job.to_string(),
+            labels: Labels::clone(&watch.labels),
             status: job.map(|job| job.status.to_string()),
             state: watch.state.label().to_owned(),
             parked_reason: match &watch.state {

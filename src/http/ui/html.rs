@@ -125,7 +125,7 @@ pub(super) fn status_text(status: &str) -> String {
 }
 
 /// The numbers of finished, failed and all sources, as text and as a bar.
-pub(super) fn progress(sources: &Sources) -> Markup {
+pub(super) fn progress(sources: &Sources, heading: &str) -> Markup {
     let count = |status| sources.values().filter(|source| source.status == status).count();
     let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
     let tone = match (finished, failed) {
@@ -140,7 +140,7 @@ pub(super) fn progress(sources: &Sources) -> Markup {
                 span.nowrap { (finished) " of " (all) @if failed > 0 { "," } }
                 @if failed > 0 { " " span.nowrap.bad { (failed) " failed" } }
             }
-            progress class=(tone) max=(all) value=(finished + failed) aria-label="Items done" {}
+            progress class=(tone) max=(all) value=(finished + failed) aria-label={ (heading) " done" } {}
         }
     }
 }

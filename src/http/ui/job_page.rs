@@ -13,6 +13,7 @@ use super::presentation;
 use super::status_page::{next_poll, status};
 use super::timeline::{StatusSpan, TimeAxis, timeline};
 use crate::core::job::{JobKey, SourceKey, Sources};
+use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Detail, SourceTransition, Transition};
@@ -100,7 +101,7 @@ fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Mar
             }
             (facts(watch, now))
             @if let Some(job) = job && !job.sources.is_empty() {
-                (sources_table(&job.sources, &of_target(&history.source_transitions, &watch.id.target), axis))
+                (items_table(watch.id.key.kind, &job.sources, &of_target(&history.source_transitions, &watch.id.target), axis))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
@@ -124,11 +125,12 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
                 @if let Some(time) = time { div { dt { (name) } dd { (absolute_time(time)) small { (relative_time(time, now)) " ago" } } } }
             }
             @if watch.next_poll.is_some() { div { dt { "Next poll" } dd { (next_poll(watch, now)) } } }
+            @for (name, value) in &*watch.labels { div { dt { "Label " (Sanitized(name)) } dd { (Sanitized(value)) } } }
         }
     }
 }
 
-fn sources_table(sources: &Sources, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
+fn items_table(kind: JobKind, sources: &Sources, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
     let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
     for SourceTransition { key, to, observed_at, .. } in transitions {
         match to {
@@ -138,8 +140,10 @@ fn sources_table(sources: &Sources, transitions: &[&SourceTransition], axis: Opt
         }
     }
     let caption = html! {
-        "Items"
-        @if sources.len() > SOURCES_LISTED_MAX { " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", failed items first)" }
+        (JobKind::items_heading([kind]))
+        @if sources.len() > SOURCES_LISTED_MAX {
+            " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", failed " (kind.info().item) "s first)"
+        }
     };
     let rows = listed_sources(sources).map(|(key, source)| {
         let image = spans.get(key).zip(axis).map(|(spans, axis)| timeline(&key.name, spans, axis));

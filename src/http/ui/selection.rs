@@ -54,7 +54,7 @@ pub(in crate::http) struct Selection {
     pub(super) status: String,
     #[serde(skip_serializing_if = "is_default")]
     pub(super) state: String,
-    /// A part of the name, the ids, the target, the status or the AWS region.
+    /// A part of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) q: String,
     /// Counts from 1; 0 also selects the first page.
@@ -86,11 +86,18 @@ impl Selection {
         selected
     }
 
+    pub(super) fn filter(&self) -> WatchFilter<'_> {
+        WatchFilter { kind: self.kind, status: &self.status, state: &self.state }
+    }
+
     fn matches(&self, watch: &WatchStatus, text: &str) -> bool {
-        let filter = WatchFilter { kind: self.kind, status: &self.status, state: &self.state };
         let status = status_label(watch);
-        let searched = || format!("{} {} {} {status} {}", watch.name, watch.id.key, watch.id.target, watch.aws_region);
-        filter.matches(watch) && (text.is_empty() || searched().to_lowercase().contains(text))
+        let searched = || {
+            let labels =
+                watch.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+            format!("{} {} {} {status} {} {labels}", watch.name, watch.id.key, watch.id.target, watch.aws_region)
+        };
+        self.filter().matches(watch) && (text.is_empty() || searched().to_lowercase().contains(text))
     }
 
     pub(super) fn is_filtered(&self) -> bool {

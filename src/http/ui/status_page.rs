@@ -35,9 +35,13 @@ pub(in crate::http) async fn show(
     State(state): State<AppState>,
     parameters: Result<Parameters<Selection>, InvalidParameters>,
 ) -> Response {
-    let (status, selection, error) = match parameters {
-        Ok(Parameters(selection)) => (StatusCode::OK, selection, None),
-        Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error.to_string())),
+    let selected = parameters.map_err(|error| error.to_string()).and_then(|Parameters(selection)| {
+        let checked = selection.filter().check().map_err(|error| format!("invalid query: {error}"));
+        checked.map(|()| selection)
+    });
+    let (status, selection, error) = match selected {
+        Ok(selection) => (StatusCode::OK, selection, None),
+        Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error)),
     };
     let renderer = state.renderer.clone();
     renderer.page(move || {
@@ -168,6 +172,7 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
     let shown = &selected[first..selected.len().min(first + ROWS_PER_PAGE)];
     let parts =
         RowParts { kind: has_several(watches, |id| id.key.kind), target: has_several(watches, |id| &id.target) };
+    let items = JobKind::items_heading(shown.iter().map(|watch| watch.id.key.kind));
     let timelines = read_spans(state, shown);
     let link_to = |number| selection.link_with(|changed| changed.page = number);
     html! {
@@ -179,7 +184,7 @@ fn watch_table(state: &AppState, selection: &Selection, watches: &[Arc<WatchStat
                 caption.visually-hidden[!selection.is_filtered() && pages == 1] {
                     (first + 1) "–" (first + shown.len()) " of " (selected.len()) @if selection.is_filtered() { " selected" }
                 }
-                thead { tr { @for column in ["Watch", "Status", "For", "Timeline", "Items", "Next poll"] { (heading(column, selection)) } } }
+                thead { tr { @for column in ["Watch", "Status", "For", "Timeline", &*items, "Next poll"] { (heading(column, selection)) } } }
                 tbody {
                     @for watch in shown {
                         @let spans = timelines.as_ref().ok().and_then(|timelines| timelines.get(&watch.id)).map_or(&[][..], Vec::as_slice);
@@ -240,6 +245,7 @@ struct RowParts {
 fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, now: Timestamp) -> Markup {
     let job = watch.known.as_ref();
     let axis = job.and_then(|job| TimeAxis::of_job(spans, job, now));
+    let items = JobKind::items_heading([watch.id.key.kind]);
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
@@ -252,7 +258,7 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, now: Timestam
             td data-label="Status" { (status(watch, MESSAGE_CHARS_MAX)) (poll_failure(watch, now)) }
             td data-label="For" { @if let Some(job) = job { (relative_time(job.since, now)) } }
             td data-label="Timeline" { @if let Some(axis) = axis { (timeline(&watch.name, spans, axis)) } }
-            td data-label="Items" { @if let Some(job) = job { (progress(&job.sources)) (failed_source(watch)) } }
+            td data-label=(items) { @if let Some(job) = job { (progress(&job.sources, &items)) (failed_source(watch)) } }
             td data-label="Next poll" { (next_poll(watch, now)) }
         }
     }

@@ -37,11 +37,28 @@ async fn the_page_filters_by_kind_and_shows_the_kind_of_each_job_if_there_are_se
     assert_eq!(["2222222222", "3333333333", "4444444444", "5555555555"].map(shown), [false, false, true, true]);
     assert!(page.contains(r#"<a href="./?q=watch" aria-current="true">read_set_export"#), "{page}");
     assert!(page.contains(FORM), "{page}");
+}
 
-    let response = server.get("/?kind=read_set").await;
-    assert_eq!(response.status, 400);
-    let error = "kind: a kind must be one of reference_import, read_set_import, read_set_export, read_set_activation";
-    assert!(response.body.contains(error) && response.body.contains("2222222222"), "{}", response.body);
+#[tokio::test]
+async fn the_page_rejects_unknown_values_with_the_known_ones_and_shows_all_jobs() {
+    let server = server_with_three_kinds().await;
+    for (query, error) in [
+        (
+            "kind=read_set",
+            "kind: a kind must be one of reference_import, read_set_import, read_set_export, read_set_activation",
+        ),
+        (
+            "status=FALED",
+            "status must be one of SUBMITTED, IN_PROGRESS, CANCELLING, CANCELLED, FAILED, COMPLETED, \
+                          COMPLETED_WITH_FAILURES, UNKNOWN, not_seen",
+        ),
+        ("state=over", "state must be one of live, finished, parked, attention"),
+    ] {
+        let response = server.get(&format!("/?{query}")).await;
+        assert_eq!(response.status, 400, "{query}");
+        assert!(response.body.contains(&format!("invalid query: {error}")), "{}", response.body);
+        assert!(response.body.contains("2222222222") && response.body.contains("5555555555"), "{}", response.body);
+    }
 }
 
 #[tokio::test]

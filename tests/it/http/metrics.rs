@@ -17,6 +17,7 @@ const PROMETHEUS: &str = "Accept: application/openmetrics-text;version=1.0.0,app
 /// The documented families and the labels of their series.
 const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_job_info", "gauge", "aws_region,job_id,kind,store_id,target,watch"),
+    ("refwatch_job_labels", "gauge", "job_id,kind,label_project,store_id,target,watch"),
     ("refwatch_job_status", "gauge", "job_id,kind,status,store_id,target,watch"),
     ("refwatch_job_items", "gauge", "job_id,kind,status,store_id,target,watch"),
     ("refwatch_job_up", "gauge", "job_id,kind,store_id,target,watch"),
@@ -99,6 +100,7 @@ async fn the_metrics_are_the_documented_ones() {
     watch.known = known.map(|known| JobState { completed_at, ..known }.into());
     server.shared.publish(watch);
     server.shared.publish(WatchStatus {
+        labels: Arc::default(),
         known: None,
         up: None,
         last_successful_poll: None,
@@ -134,6 +136,8 @@ async fn the_metrics_are_the_documented_ones() {
             |name: &str, labels: &BTreeMap<String, String>| name == "refwatch_job_status" && labels["job_id"] == job;
         series.iter().filter(|(name, labels, _)| of_job(name, labels)).map(|(.., value)| *value).collect()
     };
+    assert_eq!(value("refwatch_job_labels", "label_project", "atlas"), Some(1.0));
+    assert_eq!(value("refwatch_job_labels", "job_id", "3333333333"), None, "a job without labels");
     assert_eq!(value("refwatch_job_status", "status", "COMPLETED"), Some(1.0));
     assert_eq!(statuses("2222222222"), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     assert_eq!(statuses("3333333333"), [0.0; 8]);

@@ -182,7 +182,7 @@ fn view(job: &str, status: JobStatus) -> WatchStatus {
     WatchStatus {
         id: watch_id(job).into(),
         name: format!("watch {job}").into(),
-        labels: Arc::default(),
+        labels: Arc::new([("project".to_owned(), "atlas".to_owned())].into()),
         aws_region: "us-west-2".into(),
         state: if status.is_terminal() { WatchState::Finished } else { WatchState::Live },
         known: Some(known(status).into()),
@@ -204,6 +204,7 @@ fn hostile_view() -> WatchStatus {
     WatchStatus {
         id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),
         name: HOSTILE.into(),
+        labels: Arc::new([("project".to_owned(), text())].into()),
         aws_region: HOSTILE.into(),
         state: WatchState::Parked(text()),
         known: Some(known.into()),
@@ -393,7 +394,8 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     }
     // A JSON parser returns the original text.
     let watch = &server.watches().await[0];
-    assert_eq!([&watch.watch, &watch.target, &watch.recent_failures[0].message], [HOSTILE; 3]);
+    let shown = [&watch.watch, &watch.target, &watch.labels["project"], &watch.recent_failures[0].message];
+    assert_eq!(shown, [HOSTILE; 4]);
     let store = &server.get("/api/v1/stores").await.json()[0];
     assert_eq!([&store["watch"], &store["target"], &store["error"]], [HOSTILE; 3]);
     let metrics = server.get("/metrics").await.body;
