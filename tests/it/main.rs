@@ -17,6 +17,7 @@ mod disk_faults;
 mod documents;
 mod faults;
 mod healthomics;
+mod history;
 mod http;
 mod journal;
 mod kinds;

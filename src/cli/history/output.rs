@@ -1,57 +1,13 @@
-//! `refwatch history`: prints the transitions in the database, whether the daemon runs or not.
+//! Formats transitions: a table for people, JSON for programs. Untrusted text is sanitized.
 
-use std::path::{Path, PathBuf};
-
-use super::exit::{Failure, load, print, print_note};
-use super::{table, terminal};
-use crate::clock::Clock;
-use crate::core::job::JobKey;
+use super::super::exit::Failure;
+use super::super::table;
 use crate::core::sanitize::{Sanitized, excerpt};
-use crate::core::time::{Timestamp, parse_duration};
 use crate::core::transition::{Anomaly, Transition};
-use crate::database::{DatabaseReader, Filter, Row};
+use crate::database::Row;
 
 /// In characters. Longer text is cut in the table; `--json` has all of it.
 const CELL_LENGTH_MAX: usize = 200;
-
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Only this job; KIND/STORE/JOB if it is not a reference import
-    #[arg(value_name = "[KIND/]STORE/JOB")]
-    job: Option<JobKey>,
-    /// A JSON array of objects, with the database's column names
-    #[arg(long)]
-    json: bool,
-    /// Only transitions observed since then: a duration ago (7d, 12h) or an RFC 3339 time
-    #[arg(long, value_name = "D", value_parser = |text: &str| parse_since(text, Clock::system().now().wall))]
-    since: Option<Timestamp>,
-    /// Read this database, not the one that the configuration names
-    #[arg(long, value_name = "FILE")]
-    database: Option<PathBuf>,
-}
-
-fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
-    if let Ok(ago) = parse_duration(text) {
-        return Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN));
-    }
-    text.parse().map_err(|_| "must be a duration (7d, 12h 30min) or an RFC 3339 time (2026-01-31T12:00:00Z)")
-}
-
-/// # Errors
-/// Returns an error if the database cannot be read or standard output cannot be written.
-pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
-    let database = match args.database {
-        Some(database) => database,
-        None => load(config)?.config.database.path,
-    };
-    let filter = Filter { since: args.since, ..args.job.map(Filter::of_job).unwrap_or_default() };
-    let read = tokio::task::spawn_blocking(move || DatabaseReader::new(&database).rows::<Transition>(&filter));
-    let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
-    if rows.is_empty() {
-        print_note("no transition matches");
-    }
-    print(if args.json { json(&rows)? } else { table(&rows, terminal::width()) })
-}
 
 /// One line per transition, and AWS's message under it. Untrusted text is sanitized.
 #[must_use]
@@ -60,6 +16,12 @@ pub fn table(rows: &[Row<Transition>], width: usize) -> String {
         return String::new();
     }
     table::lines(["OBSERVED AT", "JOB", "STATUS"], rows.iter().map(cells), width)
+}
+
+/// [`table`] without its header.
+pub(super) fn rows(rows: &[Row<Transition>], width: usize) -> String {
+    let table = table(rows, width);
+    table.split_once('\n').map(|(_, rows)| rows.to_owned()).unwrap_or_default()
 }
 
 /// The cells of a transition, and AWS's message.
@@ -72,15 +34,24 @@ fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
     (cells, status_message.as_deref().map(sanitized))
 }
 
-fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
+pub(super) fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
     let json = serde_json::to_string(rows).map_err(Failure::running)?;
     Ok(format!("{}\n", Sanitized(&json)))
+}
+
+pub(super) fn json_lines(rows: &[Row<Transition>]) -> Result<String, Failure> {
+    let line = |row| {
+        let json = serde_json::to_string(row).map_err(Failure::running)?;
+        Ok(format!("{}\n", Sanitized(&json)))
+    };
+    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::job::{JobStatus, WatchId};
+    use crate::core::time::Timestamp;
 
     fn row(id: i64, value: Transition) -> Row<Transition> {
         let key = "1234567890/9876543210".parse().expect("two ids");
@@ -139,19 +110,6 @@ OBSERVED AT               JOB                    STATUS
         );
         assert_eq!(shown, expected);
         assert_eq!(json(&[]).expect("JSON"), "[]\n");
-    }
-
-    #[test]
-    fn since_is_a_duration_ago_or_a_time() {
-        let now: Timestamp = "2026-01-31T12:00:00Z".parse().expect("a time");
-        let since = |text: &str| parse_since(text, now).map(|since| since.to_string());
-        assert_eq!(since("7d").as_deref(), Ok("2026-01-24T12:00:00Z"));
-        assert_eq!(since("1h 30min").as_deref(), Ok("2026-01-31T10:30:00Z"));
-        assert_eq!(since("2026-01-30T01:00:00+01:00").as_deref(), Ok("2026-01-30T00:00:00Z"));
-        assert_eq!(since("1000000 years"), Ok(Timestamp::MIN.to_string()));
-        for wrong in ["", "7", "yesterday", "2026-01-30"] {
-            assert!(since(wrong).expect_err(wrong).starts_with("must be a duration"), "{wrong}");
-        }
     }
 
     proptest::proptest! {
