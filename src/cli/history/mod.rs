@@ -4,6 +4,7 @@ mod cursor;
 mod output;
 mod pages;
 
+use std::io::stdout;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Failure, load, print_note, print_to_reader};
@@ -55,7 +56,8 @@ fn time(text: &str) -> Result<Timestamp, InvalidTime> {
 
 impl Args {
     fn filter(&self) -> Filter {
-        let labels = JobStatus::labels().filter(|label| self.status.iter().any(|text| text.eq_ignore_ascii_case(label)));
+        let labels =
+            JobStatus::labels().filter(|label| self.status.iter().any(|text| text.eq_ignore_ascii_case(label)));
         Filter {
             since: self.since,
             until: self.until,
@@ -95,7 +97,7 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
 
 /// Prints the transitions of the past, then with `--follow` those that are committed.
 async fn print_pages(mut pages: Pages, cursor: Option<Cursor<'_>>, args: &Args) -> Result<(), Failure> {
-    let (clock, width) = (Clock::system(), terminal::width());
+    let (clock, width, colours) = (Clock::system(), terminal::width(), terminal::shows_colours(&stdout()));
     let (mut is_first, mut error_shown) = (true, None);
     loop {
         match pages.next().await {
@@ -107,8 +109,9 @@ async fn print_pages(mut pages: Pages, cursor: Option<Cursor<'_>>, args: &Args) 
                 let text = match (args.json, args.follow) {
                     (true, true) => output::json_lines(&rows)?,
                     (true, false) => output::json(&rows)?,
-                    (false, _) if is_first => table(&rows, width),
-                    (false, _) => output::rows(&rows, width),
+                    (false, _) if rows.is_empty() => String::new(),
+                    (false, _) if is_first => output::lines(&rows, width, colours).text(),
+                    (false, _) => output::lines(&rows, width, colours).rows.concat().join("\n") + "\n",
                 };
                 is_first &= rows.is_empty();
                 if !print_to_reader(text)? {

@@ -9,29 +9,34 @@ use crate::database::Row;
 /// In characters. Longer text is cut in the table; `--json` has all of it.
 const CELL_LENGTH_MAX: usize = 200;
 
+const LAYOUT: table::Layout<4> =
+    table::Layout { header: ["OBSERVED AT", "JOB", "FROM", "STATUS"], cut: None, dropped: &[2], below: 1, status: 3 };
+
 /// One line per transition, and AWS's message under it. Untrusted text is sanitized.
 #[must_use]
 pub fn table(rows: &[Row<Transition>], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    table::lines(["OBSERVED AT", "JOB", "STATUS"], rows.iter().map(cells), width)
+    lines(rows, width, false).text()
 }
 
-/// [`table`] without its header.
-pub(super) fn rows(rows: &[Row<Transition>], width: usize) -> String {
-    let table = table(rows, width);
-    table.split_once('\n').map(|(_, rows)| rows.to_owned()).unwrap_or_default()
+pub(super) fn lines(rows: &[Row<Transition>], width: usize, colours: bool) -> table::Lines {
+    let cells: Vec<table::Row<4>> = rows.iter().map(cells).collect();
+    table::lines(&LAYOUT, &cells, width, colours)
 }
 
-/// The cells of a transition, and AWS's message.
-fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
+/// The cells of a transition, and AWS's message as the note.
+fn cells(row: &Row<Transition>) -> table::Row<4> {
     let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
-    let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
     let sanitized = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
-    let cells = [format!("{observed_at:.3}"), row.watch_id.key.to_string(), sanitized(&format!("{from}{to}{anomaly}"))];
-    (cells, status_message.as_deref().map(sanitized))
+    let from = from.as_ref().map(|from| sanitized(from.as_str())).unwrap_or_default();
+    let status = sanitized(&format!("{to}{anomaly}"));
+    table::Row {
+        cells: [format!("{observed_at:.3}"), row.watch_id.key.to_string(), from, status],
+        note: status_message.as_deref().map(sanitized),
+    }
 }
 
 pub(super) fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
@@ -51,7 +56,6 @@ pub(super) fn json_lines(rows: &[Row<Transition>]) -> Result<String, Failure> {
 mod tests {
     use super::*;
     use crate::core::job::{JobStatus, WatchId};
-    use crate::core::time::Timestamp;
 
     fn row(id: i64, value: Transition) -> Row<Transition> {
         let key = "1234567890/9876543210".parse().expect("two ids");
@@ -88,7 +92,7 @@ mod tests {
         let expected = r"
 OBSERVED AT               JOB                    STATUS
 2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
-2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)
+2026-01-31T12:00:05.250Z  1234567890/9876543210  FAILED (no_completion_time)
    no such\u000afile \u001b[31m
 ";
         assert_eq!(table(&rows(), 80), &expected[1..]);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources};
 use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
-use crate::http::filter::{ATTENTION, NOT_SEEN, WatchFilter, deserialize_kind};
+use crate::http::filter::{ATTENTION, NOT_SEEN, Severity, WatchFilter, deserialize_kind, severity_of};
 use crate::http::parameters::Parameters;
 use crate::http::renderer::Document;
 use crate::http::response::{JSON, json, json_error, rfc3339, sanitized_json};
@@ -116,6 +116,14 @@ impl Query {
     fn matches(&self, watch: &WatchStatus) -> bool {
         let filter = WatchFilter { kind: self.kind, status: &self.status, state: &self.state };
         filter.matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
+    }
+}
+
+impl JobInfo {
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let has_error = self.parked_reason.is_some() || self.up == Some(false) || self.vanished;
+        severity_of(has_error, self.status.as_deref().map(JobStatus::from).as_ref())
     }
 }
 

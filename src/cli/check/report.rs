@@ -1,0 +1,65 @@
+//! The result of `refwatch check`, as one JSON object or one summary line.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::super::exit::Failure;
+use super::online::TargetReport;
+use crate::config::Problems;
+use crate::core::sanitize::Sanitized;
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    file: String,
+    /// Such as "3 jobs on 1 target"; empty if there are problems.
+    pub(super) watched: String,
+    problems: Vec<serde_json::Value>,
+    pub(super) warnings: Vec<String>,
+    /// Empty without `--online`.
+    pub(super) targets: Vec<TargetReport>,
+}
+
+impl Report {
+    pub(super) fn new(file: &Path) -> Self {
+        let (problems, warnings, targets) = (Vec::new(), Vec::new(), Vec::new());
+        Self { file: file.to_string_lossy().into_owned(), watched: String::new(), problems, warnings, targets }
+    }
+
+    pub(super) fn add_problems(&mut self, problems: &Problems) {
+        self.problems.extend(problems.0.iter().map(|problem| serde_json::json!(problem)));
+    }
+
+    /// Errors without a place.
+    pub(super) fn add_errors(&mut self, errors: Vec<String>) {
+        self.problems.extend(errors.into_iter().map(|error| serde_json::json!({ "message": error })));
+    }
+
+    /// Whether every needed operation is allowed.
+    pub(super) fn is_permitted(&self) -> bool {
+        self.targets.iter().all(TargetReport::is_permitted)
+    }
+
+    pub(super) fn json(&self) -> Result<String, Failure> {
+        let json = serde_json::to_string(self).map_err(Failure::running)?;
+        Ok(format!("{}\n", Sanitized(&json)))
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let mut parts = vec![self.watched.clone()];
+        match self.problems.len() {
+            0 => parts.push("no problems".to_owned()),
+            problems => parts.push(count(problems, "problem")),
+        }
+        if !self.warnings.is_empty() {
+            parts.push(count(self.warnings.len(), "warning"));
+        }
+        let denied: usize = self.targets.iter().map(TargetReport::missing).sum();
+        if denied > 0 {
+            parts.push(count(denied, "missing permission"));
+        }
+        parts.retain(|part| !part.is_empty());
+        format!("{}: {}", Sanitized(&self.file), parts.join(", "))
+    }
+}
