@@ -36,17 +36,14 @@ fn without_escapes(line: &str) -> String {
 fn status_fits_the_terminal_and_shows_jobs_that_need_attention_first() {
     let (workspace, service) = (Workspace::new(), healthomics());
     let names = [1, 2, 3].map(|number| format!("{number}{}", "n".repeat(127)));
-    let jobs: String = names
-        .iter()
-        .zip(IDS)
-        .map(|(name, id)| format!("[[job]]\nname = \"{name}\"\nreference_store_id = \"{STORE}\"\nid = \"{id}\"\n"))
-        .collect();
-    let config = service::config(&[("default", service.address, "")], &[]) + &jobs;
+    let job = |(name, id)| format!("[[job]]\nname = \"{name}\"\nreference_store_id = \"{STORE}\"\nid = \"{id}\"\n");
+    let jobs: Vec<String> = names.iter().zip(IDS).map(job).collect();
+    let config = service::config(&[("default", service.address, "")], &[]) + &jobs.concat();
     let (_daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &config));
     eventually("three statuses", || {
-        (get(address, "/api/v1/jobs").1.matches("IN_PROGRESS").count() == 1
-            && get(address, "/api/v1/jobs").1.contains("no such file"))
-        .then_some(())
+        let jobs = get(address, "/api/v1/jobs").1;
+        let has = |status: &str| jobs.contains(&format!("\"status\":\"{status}\",\"state\""));
+        ["COMPLETED", "FAILED", "IN_PROGRESS"].into_iter().all(has).then_some(())
     });
     let address = address.to_string();
     for columns in [80, 100, 120] {
@@ -144,7 +141,7 @@ fn help_and_manual_pages_have_examples_and_the_configuration_page_has_every_key(
         }
         if command != "help" {
             let help = workspace.run(&[command, "--help"]).1;
-            assert!(help.contains(&format!("Examples:\n  ")) && help.contains("Exit status: 0 "), "{help}");
+            assert!(help.contains("Examples:\n  ") && help.contains("Exit status: 0 "), "{help}");
             assert!(help.contains(&format!("refwatch {command}")), "{help}");
         }
     }
