@@ -14,6 +14,8 @@ mod counters;
 mod draw;
 #[path = "../tests/simulation/expectations.rs"]
 mod expectations;
+#[path = "../tests/simulation/instance.rs"]
+mod instance;
 #[path = "../tests/simulation/kinds.rs"]
 mod kinds;
 #[path = "../tests/simulation/measurements.rs"]
@@ -26,6 +28,8 @@ mod run;
 mod scenario;
 #[path = "../tests/simulation/service.rs"]
 mod service;
+#[path = "../tests/simulation/sinks.rs"]
+mod sinks;
 mod support;
 
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use toml::{Table, Value};
 
 use super::exit::{Exit, Failure, load, print};
-use crate::config::{self, Loaded, TargetConfig};
+use crate::config::{self, JobLocation, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
@@ -41,6 +41,11 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
         let message = format!("there is no [target.{}]; use one of: {}", args.target, targets.join(", "));
         return Err(Failure::new(Exit::Usage, message));
     }
+    let locations = config::job_locations(main, &args.job);
+    if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| location.target == args.target) {
+        let message = format!("{} is already watched: {}:{line}", args.job, file.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let name = file_name(args);
     let directory = files
         .patterns
@@ -60,7 +65,15 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
         return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems) });
     }
     write(&file, &entry).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
-    print(format_args!("{}\n", Sanitized(&file.to_string_lossy())))
+    print(format_args!("added {} in {}\n", args.job, Sanitized(&file.to_string_lossy())))?;
+    print_watched(main)
+}
+
+/// Prints what the files of the configuration watch.
+pub(super) fn print_watched(main: &Path) -> Result<(), Failure> {
+    let watched = load(main)?.config.watch_list;
+    let targets = watched.targets().len();
+    print(format_args!("now watched: {watched} on {targets} target{}\n", if targets == 1 { "" } else { "s" }))
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tracing::Level;
 
-use super::terminal::understands_escapes;
+use super::terminal::shows_colours;
 use crate::config::{self, Loaded, Problems};
 use crate::core::sanitize::Sanitized;
 use crate::daemon::PreflightError;
@@ -66,9 +66,7 @@ impl Failure {
         if !io::stderr().is_terminal() {
             return Self::problems(problems);
         }
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colours = !no_colour && understands_escapes(&io::stderr());
-        Self { exit: Exit::Config, message: problems.render(colours) }
+        Self { exit: Exit::Config, message: problems.render(shows_colours(&io::stderr())) }
     }
 
     /// One line per problem of the configuration.

@@ -1,5 +1,6 @@
 //! `refwatch schema`, `completions` and `man`: files for editors, shells and man(1).
 
+use std::fs;
 use std::iter;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::exit::{Failure, print};
+use super::manual;
 use crate::config;
 
 /// # Errors
@@ -24,22 +26,23 @@ pub fn completions(shell: Shell) -> Result<(), Failure> {
     print(String::from_utf8_lossy(&script))
 }
 
-/// Prints the page of refwatch. With `directory`, writes it and one page per command there instead.
+/// Prints the page of refwatch. With `directory`, writes it, one page per command, and refwatch.toml(5) there instead.
 ///
 /// # Errors
 /// Returns an error if a page cannot be written.
 pub fn man(directory: Option<&Path>) -> Result<(), Failure> {
     let mut refwatch = super::definition();
     refwatch.build();
-    let page = |command: &Command| Man::new(command.clone()).source(concat!("refwatch ", env!("CARGO_PKG_VERSION")));
+    let page = |command: &Command| manual::command_page(command).map_err(Failure::running);
     let Some(directory) = directory else {
-        let mut text = Vec::new();
-        page(&refwatch).render(&mut text).map_err(Failure::running)?;
-        return print(String::from_utf8_lossy(&text));
+        return print(String::from_utf8_lossy(&page(&refwatch)?));
+    };
+    let write = |name: String, text: &[u8]| {
+        let file = directory.join(name);
+        fs::write(&file, text).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))
     };
     for command in iter::once(&refwatch).chain(refwatch.get_subcommands()) {
-        let written = page(command).generate_to(directory);
-        written.map_err(|error| Failure::running(format_args!("{}: {error}", directory.display())))?;
+        write(Man::new(command.clone()).get_filename(), &page(command)?)?;
     }
-    Ok(())
+    write("refwatch.toml.5".to_owned(), manual::configuration_page().as_bytes())
 }

@@ -6,10 +6,13 @@ pub mod demo;
 mod demo_directory;
 mod exit;
 pub mod generate;
+mod help;
 pub mod history;
+mod manual;
 pub mod notify;
 mod own_daemon;
 pub mod reload;
+pub mod remove;
 pub mod rules;
 pub mod run;
 pub mod simulate;
@@ -17,6 +20,7 @@ mod simulate_sink;
 pub mod status;
 mod table;
 mod terminal;
+mod version;
 pub mod wait;
 
 use std::path::PathBuf;
@@ -36,10 +40,10 @@ const WITHOUT_CONFIGURATION: [&str; 6] = ["completions", "demo", "man", "schema"
 /// Watches AWS HealthOmics import, export and activation jobs until they end.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    version = version::VERSION.as_str(),
     about,
     max_term_width = 100,
-    after_help = "Exit status: 0 done; 1 failed while running; 64 wrong use; 70 internal error; 78 wrong configuration."
+    after_help = format!("Exit status: {}", help::EXIT_STATUS)
 )]
 pub struct CommandLine {
     /// The configuration file
@@ -73,6 +77,8 @@ pub enum Command {
     Status(status::Args),
     /// Add one job to the watch list, in its own file; the daemon reads the file without a reload
     Add(add::Args),
+    /// Remove one job from the files of conf.d; the daemon reads them without a reload
+    Remove(remove::Args),
     /// Make the running daemon read its configuration again, and wait for the result
     Reload,
     /// Test sinks, show what they have received, and send past events again
@@ -86,7 +92,7 @@ pub enum Command {
     Completions { shell: Shell },
     /// Print the manual page, in roff
     Man {
-        /// Write this page and one page per command to a directory
+        /// Write this page, one page per command, and refwatch.toml(5) to a directory
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
     },
@@ -99,8 +105,9 @@ fn definition() -> clap::Command {
     let hidden = hidden.map(|config| config.hide(true));
     definition.mut_subcommands(|command| {
         let is_without = WITHOUT_CONFIGURATION.contains(&command.get_name());
+        let after_help = help::after_help(command.get_name());
         // clap adds a global argument to the commands that do not have it.
-        command.args(hidden.iter().filter(|_| is_without))
+        command.args(hidden.iter().filter(|_| is_without)).after_help(after_help)
     })
 }
 
@@ -141,6 +148,7 @@ impl CommandLine {
             Command::Simulate(args) => simulate::run(args).await,
             Command::Status(args) => status::run(&self.config, args).await,
             Command::Add(args) => add::run(&self.config, &args),
+            Command::Remove(args) => remove::run(&self.config, &args),
             Command::Reload => reload::run(&self.config).await,
             Command::Notify(command) => notify::run(&self.config, command).await,
             Command::History(args) => history::run(&self.config, args).await,

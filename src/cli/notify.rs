@@ -7,15 +7,23 @@ use clap::Subcommand;
 use http::{Method, StatusCode};
 
 use super::exit::{Failure, load, print};
-use super::{own_daemon, table};
+use super::{own_daemon, table, terminal};
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
-use crate::core::time::{Timestamp, parse_duration};
+use crate::core::time::parse_time;
 use crate::http::client::{self, DaemonAddress, RequestError};
 use crate::http::control::{self, ReplayQuery, TestQuery};
 use crate::http::sanitized_lines;
 use crate::http::sinks::SinkInfo;
+
+const LAYOUT: table::Layout<'static, 6> = table::Layout {
+    header: ["SINK", "STATE", "WAITING", "FAILED", "LAST DELIVERY", "URL"],
+    cut: Some(0),
+    dropped: &[5, 4],
+    below: 0,
+    status: 1,
+};
 
 const SINKS_PATH: &str = "/api/v1/sinks";
 
@@ -34,7 +42,7 @@ pub enum NotifyCommand {
         sink: String,
         /// Only the events of these jobs: STORE/JOB or KIND/STORE/JOB
         jobs: Vec<JobKey>,
-        /// Only events observed since then: a duration such as 2h, or an RFC 3339 time
+        /// Only events observed since then: a duration such as 2h, a date or an RFC 3339 time
         #[arg(long, value_name = "TIME")]
         since: Option<String>,
         /// Only events whose delivery has failed
@@ -53,19 +61,13 @@ pub async fn run(config: &Path, command: NotifyCommand) -> Result<(), Failure> {
             if jobs.is_empty() && since.is_none() && !failed {
                 return Err(Failure::usage("name jobs, or set --since or --failed"));
             }
-            let since = since.map(|text| time(&text)).transpose()?;
+            let now = Clock::system().now().wall;
+            let since = since.map(|text| parse_time(&text, now)).transpose();
+            let since = since.map_err(|error| Failure::usage(format_args!("--since: {error}")))?;
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             post(config, control::REPLAY_PATH, &ReplayQuery { sink, jobs: jobs.join(","), since, failed }).await
         }
     }
-}
-
-fn time(text: &str) -> Result<Timestamp, Failure> {
-    let now = Clock::system().now().wall;
-    let before = parse_duration(text).ok().and_then(|duration| now.checked_sub(duration).ok());
-    before.or_else(|| text.parse().ok()).ok_or_else(|| {
-        Failure::usage(format_args!("--since {text:?}: this is neither a duration such as 2h nor an RFC 3339 time"))
-    })
 }
 
 async fn show(config: &Path, json: bool) -> Result<(), Failure> {
@@ -78,14 +80,14 @@ async fn show(config: &Path, json: bool) -> Result<(), Failure> {
     let sinks: Vec<SinkInfo> = serde_json::from_slice(&body)
         .map_err(|error| Failure::running(format_args!("{address}: unexpected response: {error}")))?;
     let shown = |text: &str| Sanitized(text).to_string();
-    let rows = sinks.iter().map(|sink| {
+    let row = |sink: &SinkInfo| {
         let last = sink.last_delivered_at.clone().unwrap_or_else(|| "never".to_owned());
         let (waiting, failed) = (sink.waiting.to_string(), sink.failed.to_string());
-        let row = [shown(&sink.name), sink.state.clone(), waiting, failed, last, shown(&sink.url)];
-        (row, sink.last_error.as_deref().filter(|_| sink.state != "up" || sink.failed > 0).map(shown))
-    });
-    let header = ["SINK", "STATE", "WAITING", "FAILED", "LAST DELIVERY", "URL"];
-    print(table::lines(header, rows, usize::MAX))
+        let cells = [shown(&sink.name), sink.state.clone(), waiting, failed, last, shown(&sink.url)];
+        table::Row { cells, note: sink.last_error.as_deref().filter(|_| sink.state != "up" || sink.failed > 0).map(shown) }
+    };
+    let rows: Vec<_> = sinks.iter().map(row).collect();
+    print(table::lines(&LAYOUT, &rows, terminal::width(), false).text())
 }
 
 async fn post(config: &Path, path: &str, query: &impl serde::Serialize) -> Result<(), Failure> {

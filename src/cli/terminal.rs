@@ -14,6 +14,17 @@ pub(super) fn width() -> usize {
     columns.ok().filter(|columns| *columns >= WIDTH_MIN).unwrap_or(UNLIMITED_WIDTH)
 }
 
+/// The number of lines of standard output; `None` if it is unknown.
+pub(super) fn height() -> Option<usize> {
+    let rows = rustix::termios::tcgetwinsize(stdout()).map(|size| usize::from(size.ws_row));
+    rows.ok().filter(|rows| *rows > 0)
+}
+
+/// Whether text on `stream` may have colours.
+pub(super) fn shows_colours(stream: &impl IsTerminal) -> bool {
+    understands_escapes(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Whether `stream` is a terminal that understands escape sequences. One without a type does not.
 pub(super) fn understands_escapes(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && has_type()

@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 use super::exit::{Exit, Failure, print, print_note};
 use super::terminal;
 use crate::clock::Clock;
-use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region};
+use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
-use crate::core::time::{Monotonic, parse_duration};
+use crate::core::time::{Monotonic, Timestamp, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
 use crate::healthomics::{AwsFactory, Target, TargetError};
 use crate::instruments::Instruments;
@@ -25,10 +25,6 @@ use crate::tasks::job_watcher::Poller;
 use crate::tasks::registry::WatcherSlot;
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit status: 0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 124 \
-                  timed out. Standard output has one line per job: its last status, and AWS's message unless it is COMPLETED."
-)]
 pub struct Args {
     /// The jobs; KIND/STORE/JOB for a job that is not a reference import
     #[arg(required = true, value_name = "[KIND/]STORE/JOB")]
@@ -39,6 +35,15 @@ pub struct Args {
     /// The AWS region [default: as in AWS's configuration files and environment]
     #[arg(long, value_parser = parse_region)]
     region: Option<String>,
+    /// End when the first job has ended; its status is the exit status
+    #[arg(long)]
+    any: bool,
+    /// One JSON object a line for each job, in place of text
+    #[arg(long)]
+    json: bool,
+    /// A role to assume for the requests
+    #[arg(long, value_name = "ARN", value_parser = parse_role_arn)]
+    role_arn: Option<String>,
     /// A profile of the AWS configuration files
     #[arg(long, value_parser = parse_profile_name)]
     profile: Option<String>,
@@ -67,6 +72,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let target = TargetConfig {
         region: args.region,
         profile: args.profile,
+        role_arn: args.role_arn,
         endpoint_url,
         ..TargetConfig::new(TargetConfig::DEFAULT)
     };
@@ -101,13 +107,19 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let (mut exit, mut not_ended) = (Exit::Done, BTreeMap::new());
     while let Some(joined) = waits.join_next().await {
         let (end, key) = joined.map_err(Failure::running)?;
+        if let (true, End::Job(_)) = (args.any, &end) {
+            progress.suspend(|| end.print(&key, args.json))?;
+            // An error leaves the lines of the other jobs on the terminal.
+            drop(progress.clear());
+            return Ok(end.exit());
+        }
         exit = worse(exit, end.exit());
         if let End::TimedOut(known) = &end {
             let status = known.as_ref().map(|known| known.status.clone());
             *not_ended.entry(status.map_or("not seen".to_owned(), |status| format!("still {status}"))).or_default() +=
                 1;
         }
-        progress.suspend(|| end.print(&key))?;
+        progress.suspend(|| end.print(&key, args.json))?;
     }
     if !not_ended.is_empty() {
         let timeout = humantime::format_duration(args.timeout);
@@ -126,22 +138,45 @@ impl End {
         }
     }
 
+    /// The last known state of the job.
+    fn known(&self) -> Option<&JobState> {
+        match self {
+            Self::Job(known) | Self::TimedOut(Some(known)) => Some(known),
+            Self::TimedOut(None) | Self::Failed(_) => None,
+        }
+    }
+
     /// Prints the job's last status, or why there is none.
-    fn print(&self, key: &JobKey) -> Result<(), Failure> {
+    fn print(&self, key: &JobKey, json: bool) -> Result<(), Failure> {
+        if json {
+            return print(format_args!("{}\n", Sanitized(&self.json(key).to_string())));
+        }
         let status = match self {
-            Self::Job(known) if known.status == JobStatus::Completed => known.status.to_string(),
-            Self::Job(known) => {
+            Self::Job(known) if known.status != JobStatus::Completed => {
                 let message = known.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
                 format!("{}{message}", known.status)
             }
             Self::TimedOut(None) => "not seen".to_owned(),
-            Self::TimedOut(Some(known)) => known.status.to_string(),
+            Self::Job(known) | Self::TimedOut(Some(known)) => known.status.to_string(),
             Self::Failed(reason) => {
                 print_note(format_args!("error: {key}: {reason}"));
                 return Ok(());
             }
         };
         print(format_args!("{key} {}\n", Sanitized(&status)))
+    }
+
+    fn json(&self, key: &JobKey) -> serde_json::Value {
+        let error = if let Self::Failed(reason) = self { Some(reason) } else { None };
+        let known = self.known();
+        let time = |time: fn(&JobState) -> Option<Timestamp>| known.and_then(time).map(|time| time.to_string());
+        serde_json::json!({
+            "kind": key.kind.as_str(), "store_id": key.store.as_str(), "job_id": key.job.as_str(),
+            "status": known.map(|known| known.status.as_str()),
+            "status_message": known.and_then(|known| known.status_message.as_deref()),
+            "created_at": time(|known| known.created_at), "completed_at": time(|known| known.completed_at),
+            "ended": matches!(self, Self::Job(_)), "error": error,
+        })
     }
 }
 
@@ -173,11 +208,11 @@ async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock
                 (Some(failure), known) if is_final(&failure, known.is_some()) => return End::Failed(failure.message),
                 (Some(failure), _) => {
                     let text = format!("{key} {}, retrying: {}", failure.reason.label(), failure.message);
-                    show(bar, &text, true);
+                    show(bar, &text, true, clock);
                 }
                 // The end of a job is printed once, as its result.
                 (None, Some(known)) if !known.status.is_terminal() => {
-                    show(bar, &status_line(key, known), decision.change.transition.is_some());
+                    show(bar, &status_line(key, known), decision.change.transition.is_some(), clock);
                 }
                 (None, _) => {}
             }
@@ -197,12 +232,12 @@ fn is_final(failure: &RequestFailure, was_seen: bool) -> bool {
     is_invalid || (class.needs_operator && !was_seen)
 }
 
-/// Redraws the job's line on a terminal. Elsewhere prints `text` if it is new.
-fn show(bar: &ProgressBar, text: &str, is_new: bool) {
+/// Redraws the job's line on a terminal. Elsewhere prints `text` with the time if it is new.
+fn show(bar: &ProgressBar, text: &str, is_new: bool, clock: Clock) {
     if !bar.is_hidden() {
         bar.set_message(Sanitized(text).to_string());
     } else if is_new {
-        print_note(text);
+        print_note(format_args!("{:.0} {text}", clock.now().wall));
     }
 }
 

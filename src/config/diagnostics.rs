@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::core::sanitize::{Sanitized, excerpt, is_unsafe_to_display};
 
@@ -135,6 +136,21 @@ impl Problem {
         let other = self.other.as_ref().map(|location| location.add_to(note()));
         let report: Vec<Group<'_>> = [group].into_iter().chain(other).collect();
         renderer.render(&report)
+    }
+}
+
+/// For `refwatch check --json`. `line` and `column` are null if the problem concerns the whole file.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (line, column) = self.position().unzip();
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("file", &self.location.file.to_string_lossy())?;
+        fields.serialize_entry("line", &line)?;
+        fields.serialize_entry("column", &column)?;
+        fields.serialize_entry("message", &self.message)?;
+        fields.serialize_entry("suggestion", &self.help)?;
+        fields.serialize_entry("other", &self.other.as_ref().map(Location::to_string))?;
+        fields.end()
     }
 }
 

@@ -60,6 +60,19 @@ pub fn main_settings(path: &Path) -> Config {
     resolve::settings(&mut ParsedFile { source, root, problems: Vec::new() }, &directory_of(path))
 }
 
+/// The main file and the included files, each parsed by itself.
+pub(super) fn parse_files(path: &Path) -> Vec<ParsedFile> {
+    let mut main = parse_file(SourceText::read(path, None), true);
+    let included = included_files(&mut main).files;
+    let included = included.iter().map(|path| parse_file(SourceText::read(path, None), false));
+    [main].into_iter().chain(included).collect()
+}
+
+/// An included file with this text.
+pub(super) fn parse_text(source: SourceText) -> ParsedFile {
+    parse_file((source, None), false)
+}
+
 fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems> {
     let mut stamps = Stamps::from([(path.to_owned(), stamp(path))]);
     let mut main = parse_file(SourceText::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);

@@ -4,6 +4,8 @@ use std::ops::Add;
 use std::time::Duration;
 
 pub use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 /// A reading of the monotonic clock: the time since the clock was created. Schedules use it, so a jump of the wall clock moves
 /// no poll.
@@ -63,6 +65,29 @@ pub fn parse_retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     Duration::try_from(date.duration_since(now)).ok()
 }
 
+/// The length of a date, such as 2026-01-30. jiff would also read a time after it, and ignore the time.
+const DATE_BYTES: usize = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this must be a duration ago (7d, 12h 30min), a date (2026-01-30, in UTC) or an RFC 3339 time (2026-01-30T12:00:00Z)"
+)]
+pub struct InvalidTime;
+
+/// Parses a duration before `now`, a date (its start in UTC) or an RFC 3339 time.
+///
+/// # Errors
+/// The text is none of the three.
+pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, InvalidTime> {
+    if let Ok(ago) = parse_duration(text) {
+        return Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN));
+    }
+    if let (DATE_BYTES, Ok(date)) = (text.len(), text.parse::<Date>()) {
+        return TimeZone::UTC.to_timestamp(date.into()).map_err(|_| InvalidTime);
+    }
+    text.parse().map_err(|_| InvalidTime)
+}
+
 /// Readings of both clocks, taken together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -102,6 +127,20 @@ mod tests {
             ("soon", None),
         ] {
             assert_eq!(parse_retry_after(header, now), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_duration_ago_a_date_or_an_rfc_3339_time() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().expect("a time");
+        let time = |text: &str| parse_time(text, now).map(|time| time.to_string());
+        assert_eq!(time("7d").as_deref(), Ok("2026-01-24T12:00:00Z"));
+        assert_eq!(time("1h 30min").as_deref(), Ok("2026-01-31T10:30:00Z"));
+        assert_eq!(time("2026-01-30").as_deref(), Ok("2026-01-30T00:00:00Z"));
+        assert_eq!(time("2026-01-30T01:00:00+01:00").as_deref(), Ok("2026-01-30T00:00:00Z"));
+        assert_eq!(time("1000000 years"), Ok(Timestamp::MIN.to_string()));
+        for wrong in ["", "7", "yesterday", "2026-02-30", "2026-01", "2026-01-30T12", "2026-01-30 12:00"] {
+            assert_eq!(time(wrong), Err(InvalidTime), "{wrong}");
         }
     }
 }

@@ -88,6 +88,11 @@ pub enum OpenError {
 pub enum ReadError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// After a kill of the daemon, a reader must also write the directory.
+    #[error(
+        "permission denied opening {path}: run as root or join the group refwatch; if the daemon was killed, start it, or run as root"
+    )]
+    Denied { path: PathBuf },
     #[error("the database cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// The id is from a database that was replaced.

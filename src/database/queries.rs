@@ -16,7 +16,7 @@ use super::changes::{OF_JOB, job_values, last_row_id};
 use super::errors::{OpenError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
-use crate::core::job::{JobId, JobKey, StoreId, TargetStore, WatchId};
+use crate::core::job::{JobId, JobKey, JobStatus, StoreId, TargetStore, UNKNOWN_LABEL, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
@@ -35,6 +35,10 @@ pub struct Filter {
     pub after: Option<i64>,
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
+    /// Observed before this time.
+    pub until: Option<Timestamp>,
+    /// The labels of the new status, see [`JobStatus::label`]; empty: all. Only for transitions.
+    pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
     pub job_id: Option<JobId>,
@@ -68,11 +72,14 @@ impl DatabaseReader {
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read; or no row with the id `after` was ever written.
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
-        let Filter { after, since, kind, store_id, job_id, limit } = filter;
+        let Filter { after, since, until, statuses, kind, store_id, job_id, limit } = filter;
+        let has_status = has_status();
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
             ("id > ?", after.map(Value::Integer)),
             ("observed_at >= ?", since.map(|since| Value::Text(millisecond_text(since)))),
+            ("observed_at < ?", until.map(|until| Value::Text(millisecond_text(until)))),
+            (&*has_status, Some(Value::Text(statuses.join(" "))).filter(|_| !statuses.is_empty())),
             ("kind = ?", kind.map(|kind| Value::Text(kind.to_string()))),
             ("store_id = ?", store_id.as_ref().map(|id| Value::Text(id.to_string()))),
             ("job_id = ?", job_id.as_ref().map(|id| Value::Text(id.to_string()))),
@@ -118,16 +125,38 @@ impl DatabaseReader {
         })
     }
 
+    /// The id of the last row of all tables; 0 if there is none. Later rows have higher ids.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub fn last_id(&self) -> std::result::Result<i64, ReadError> {
+        self.in_transaction(last_row_id)
+    }
+
     fn in_transaction<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
-        file::read_only(&self.path, |connection, path| {
+        let result = file::read_only(&self.path, |connection, path| {
             let transaction = connection.unchecked_transaction()?;
             let version = schema::version(&transaction, path)?;
             if version < schema::VERSION {
                 return Err(OpenError::OlderSchema { path: path.into(), found: version, known: schema::VERSION }.into());
             }
             Ok(read(&transaction)?)
+        });
+        result.map_err(|error| match error {
+            ReadError::Open(OpenError::SystemDenied { path, .. } | OpenError::SqliteDenied { path }) => {
+                ReadError::Denied { path }
+            }
+            error => error,
         })
     }
+}
+
+/// The condition of rows whose new status has one of the labels in a text, which separates them by spaces.
+fn has_status() -> String {
+    let documented = JobStatus::DOCUMENTED.map(|status| format!("'{}'", status.as_str())).join(", ");
+    format!(
+        "instr(' ' || ? || ' ', ' ' || CASE WHEN to_status IN ({documented}) THEN to_status ELSE '{UNKNOWN_LABEL}' END || ' ') > 0"
+    )
 }
 
 /// Replays the rows of jobs in the order written. Returns the final state of each selected job with a readable transition.

@@ -7,7 +7,7 @@ use crate::core::kind::JobKind;
 use crate::state::{WatchState, WatchStatus};
 
 /// The value of `status` that selects watches without a status.
-pub(super) const NOT_SEEN: &str = "not_seen";
+pub const NOT_SEEN: &str = "not_seen";
 
 /// The value of `state` that selects watches of [`Severity::Attention`].
 pub(super) const ATTENTION: &str = "attention";
@@ -52,7 +52,7 @@ pub(super) fn status_label(watch: &WatchStatus) -> &'static str {
 
 /// Sorts the table of watches: the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
+pub enum Severity {
     /// An operator should look at the watch.
     Attention,
     Normal,
@@ -61,16 +61,19 @@ pub(super) enum Severity {
 }
 
 pub(super) fn severity(watch: &WatchStatus) -> Severity {
-    let parked = matches!(watch.state, WatchState::Parked(_));
-    match &watch.known {
-        _ if parked || watch.up == Some(false) => Severity::Attention,
-        Some(job) if job.vanished_at.is_some() => Severity::Attention,
-        Some(job) => match job.status {
-            JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_) => Severity::Attention,
-            JobStatus::Completed | JobStatus::Cancelled => Severity::Done,
-            JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling => Severity::Normal,
-        },
-        None => Severity::Normal,
+    let is_parked = matches!(watch.state, WatchState::Parked(_));
+    let job = watch.known.as_ref();
+    let is_vanished = job.is_some_and(|job| job.vanished_at.is_some());
+    severity_of(is_parked || watch.up == Some(false) || is_vanished, job.map(|job| &job.status))
+}
+
+/// `has_error`: the watch is parked, its last poll failed, or the job has vanished.
+pub(super) fn severity_of(has_error: bool, status: Option<&JobStatus>) -> Severity {
+    match status {
+        _ if has_error => Severity::Attention,
+        Some(JobStatus::Failed | JobStatus::CompletedWithFailures | JobStatus::Unknown(_)) => Severity::Attention,
+        Some(JobStatus::Completed | JobStatus::Cancelled) => Severity::Done,
+        Some(JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling) | None => Severity::Normal,
     }
 }
 

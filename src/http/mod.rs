@@ -24,6 +24,7 @@ mod ui;
 
 pub use api::{daemon, jobs, sinks, stores};
 pub use app_state::AppState;
+pub use filter::{NOT_SEEN, Severity};
 pub use renderer::Renderer;
 pub use response::{duration_between, sanitized_lines};
 pub use server::{control, tls};

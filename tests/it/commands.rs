@@ -145,7 +145,8 @@ fn wait_prints_each_ended_job_once_and_at_the_timeout_how_many_have_not_ended() 
 #[test]
 fn the_help_of_every_command_fits_80_columns() {
     let workspace = Workspace::new();
-    let commands = ["add", "check", "completions", "demo", "history", "man", "reload", "run", "schema", "simulate"];
+    let commands =
+        ["add", "check", "completions", "demo", "history", "man", "reload", "remove", "run", "schema", "simulate"];
     for command in commands.into_iter().chain(["status", "wait", "--help"]) {
         let mut help = workspace.refwatch(&[command, "--help"]);
         help.env("COLUMNS", "80");
@@ -191,7 +192,17 @@ target = "defalt"
         assert!(error.contains(place) && error.contains(word), "{place} {word} in {error}");
     }
     let (run_status, _, run_error) = workspace.run(&["--config", path, "run"]);
-    assert_eq!((run_status, run_error), (78, error), "run reports the same errors");
+    assert_eq!(
+        (run_status, format!("{}\n{path}: 5 problems", run_error.trim_end())),
+        (78, error.trim_end().to_owned()),
+        "run reports the same errors"
+    );
+    let (status, results, error) = workspace.run(&["--config", path, "check", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&results).expect("an object");
+    assert_eq!((status, error.as_str(), report["problems"].as_array().map(Vec::len)), (78, "", Some(5)));
+    let problem = &report["problems"][0];
+    assert_eq!((&problem["line"], &problem["column"]), (&2.into(), &1.into()));
+    assert!(problem["suggestion"].as_str().is_some_and(|text| text.contains("interval")), "{report}");
 }
 
 #[test]

@@ -9,8 +9,9 @@ use refwatch::core::kind::{JobKind, StoreType};
 
 /// The events of all warnings and errors in a source.
 fn warning_events(source: &str) -> impl Iterator<Item = &str> {
-    ["warn!(", "error!("].into_iter().flat_map(|level| source.split(level).skip(1)).filter_map(|rest| {
-        let name = rest.trim_start().strip_prefix("event = \"")?;
+    ["warn!(", "error!(", "event!("].into_iter().flat_map(|level| source.split(level).skip(1)).filter_map(|rest| {
+        let rest = rest.trim_start().trim_start_matches("$level,").trim_start();
+        let name = rest.strip_prefix("event = \"")?;
         name.split('"').next()
     })
 }

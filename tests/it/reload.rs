@@ -185,14 +185,16 @@ fn refwatch_add_writes_a_file_that_the_daemon_applies() {
     let add = |arguments: &[&str]| workspace.run(&[&["--config", path, "add"], arguments].concat());
     let (status, output, error) = add(&["1234567890/9876543210", "--name", "a \"quoted\" name"]);
     let written = workspace.path("conf.d/1234567890-9876543210.toml");
-    assert_eq!((status, output.as_str()), (0, written.to_str().expect("text")), "{error}");
+    let expected = format!("added 1234567890/9876543210 in {}\nnow watched: 1 job on 1 target", written.display());
+    assert_eq!((status, output.as_str()), (0, &*expected), "{error}");
     expect_watches(address, 1);
     assert_eq!(json(address, "/api/v1/jobs")[0]["watch"], "a \"quoted\" name");
     assert_eq!(fs::metadata(&written).expect("a file").permissions().mode() & 0o777, 0o644);
     let names = |directory: &Path| fs::read_dir(directory).expect("a directory").count();
 
     let (status, _, error) = add(&["1234567890/9876543210"]);
-    assert!(status == 64 && error.matches("1234567890-9876543210.toml").count() == 2, "both locations: {error}");
+    let place = format!("1234567890/9876543210 is already watched: {}:4", written.display());
+    assert!(status == 64 && error.contains(&place), "{error}");
     let (status, _, error) = add(&["1234567890/1111111111", "--target", "../../etc"]);
     assert!(status == 64 && error.contains("there is no [target.../../etc]; use one of: default"), "{error}");
     let (status, _, error) = add(&["1234567890/1111111111", "--name", "a \"quoted\" name"]);
@@ -201,7 +203,48 @@ fn refwatch_add_writes_a_file_that_the_daemon_applies() {
     assert!(status == 64 && error.contains("STORE/JOB"), "{error}");
     assert_eq!(names(&workspace.path("conf.d")), 1, "nothing is left behind");
 
+    let (status, output, error) = workspace.run(&["--config", path, "remove", "1234567890/9876543210"]);
+    let expected =
+        format!("removed 1234567890/9876543210 from {}\nnow watched: 0 jobs on 0 targets", written.display());
+    assert_eq!((status, output.as_str()), (0, &*expected), "{error}");
+    expect_watches(address, 0);
+    assert!(!written.exists(), "an empty file is deleted");
+
     fs::write(&file, format!("include = []\n{NO_WATCHES}")).expect("a file");
     let (status, _, error) = add(&["1234567890/1111111111"]);
     assert!(status == 78 && error.contains("include"), "{error}");
+}
+
+#[test]
+fn refwatch_remove_edits_only_files_of_conf_d_and_keeps_comments_and_modes() {
+    const ENTRY: &str = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"9876543210\"\n";
+    let workspace = Workspace::new();
+    let main = workspace.write("refwatch.toml", NO_WATCHES);
+    let remove = |job: &str| workspace.run(&["--config", main.to_str().expect("text"), "remove", job]);
+    fs::create_dir(workspace.path("conf.d")).expect("a directory");
+    let other = ENTRY.replace("9876543210", "1111111111");
+    let file = workspace.write("conf.d/jobs.toml", &format!("# of Ada\n{ENTRY}\n# of Bob\n{other}"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("our file");
+    let (status, output, error) = remove("1234567890/9876543210");
+    assert!(status == 0 && output.ends_with("now watched: 1 job on 1 target"), "{output}{error}");
+    assert_eq!(fs::read_to_string(&file).expect("a file"), format!("# of Ada\n# of Bob\n{other}"));
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o640);
+    let (status, _, error) = remove("1234567890/9876543210");
+    assert!(status == 64 && error.contains("is not in the watch list of"), "{error}");
+
+    // In the main file and in a layout that cannot be edited, nothing changes.
+    let inline = "job = [{ reference_store_id = \"1234567890\", id = \"2222222222\" }]\n";
+    let inline = workspace.write("conf.d/inline.toml", inline);
+    let text = format!("{NO_WATCHES}\n{ENTRY}");
+    fs::write(&main, &text).expect("a file");
+    let line = text.lines().position(|line| line.starts_with("id")).expect("an id") + 1;
+    for (job, place) in [
+        ("1234567890/9876543210", format!("{}:{line}: ", main.display())),
+        ("1234567890/2222222222", format!("{}:1: ", inline.display())),
+    ] {
+        let (status, output, error) = remove(job);
+        assert!(status == 64 && output.is_empty() && error.contains(&place), "{error}");
+        assert!(error.contains("remove the entry there with an editor"), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&main).expect("a file"), text);
 }

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::super::exit::{Exit, Failure, print};
 use super::super::table;
 use crate::clock::Clock;
 use crate::config::{Config, TargetConfig};
@@ -20,6 +20,9 @@ use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory, TargetError
 
 /// Requested in a store without known jobs. AWS reports a missing permission even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
+
+const LAYOUT: table::Layout<4> =
+    table::Layout { header: ["TARGET", "STORE", "OPERATION", "RESULT"], cut: None, dropped: &[], below: 1, status: 3 };
 
 #[derive(Clone, Debug, Default)]
 struct StoreToCheck {
@@ -42,36 +45,84 @@ struct CheckedTarget {
     stores: BTreeMap<(StoreId, JobKind), [Permission; 2]>,
 }
 
-pub(super) async fn run(config: &Config) -> Result<Exit, Failure> {
+/// The result for a target.
+#[derive(Serialize)]
+pub(super) struct TargetReport {
+    target: String,
+    /// "TARGET, REGION: ARN, account ACCOUNT", or why the identity is unknown.
+    identity: String,
+    /// Whether a client for the target can be built.
+    is_usable: bool,
+    permissions: Vec<PermissionReport>,
+}
+
+#[derive(Serialize)]
+struct PermissionReport {
+    kind: &'static str,
+    store_id: String,
+    operation: &'static str,
+    allowed: bool,
+    /// Whether the watch list depends on the operation.
+    needed: bool,
+    /// "allowed", or the failure.
+    result: String,
+}
+
+impl TargetReport {
+    /// The operations that are needed and fail, or 1 for an unusable target.
+    pub(super) fn missing(&self) -> usize {
+        let missing = self.permissions.iter().filter(|permission| permission.needed && !permission.allowed).count();
+        missing + usize::from(!self.is_usable)
+    }
+
+    pub(super) fn is_permitted(&self) -> bool {
+        self.missing() == 0
+    }
+}
+
+/// A line for each target and a table of permissions.
+pub(super) fn text(targets: &[TargetReport]) -> String {
+    let identities: Vec<String> = targets.iter().map(|target| Sanitized(&target.identity).to_string()).collect();
+    let identities = identities.join("\n") + "\n";
+    let permissions = targets.iter().flat_map(|target| target.permissions.iter().map(move |found| (target, found)));
+    let rows = permissions.map(|(target, PermissionReport { store_id, operation, result, .. })| table::Row {
+        cells: [target.target.clone(), store_id.clone(), (*operation).to_owned(), Sanitized(result).to_string()],
+        note: None,
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return identities;
+    }
+    // The advice is at the end of a result, so no column is cut or dropped.
+    format!("{identities}\n{}", table::lines(&LAYOUT, &rows, usize::MAX, false).text())
+}
+
+pub(super) async fn run(config: &Config) -> Vec<TargetReport> {
     let clock = Clock::system();
     let in_use = config.watch_list.targets();
     // The implicit target is checked only if it is used or is the only target.
     let is_checked =
         |name: &Arc<str>| in_use.contains(name) || **name != *TargetConfig::DEFAULT || config.targets.len() == 1;
-    let (mut rows, mut exit) = (Vec::new(), Exit::Done);
+    let mut reports = Vec::new();
     for (name, target) in config.targets.iter().filter(|(name, _)| is_checked(name)) {
         let checked = check_target(target, stores_to_check(config, name), clock).await;
-        print(format_args!("{}\n", Sanitized(&format!("{name}{}", identity(&checked)))))?;
-        let Ok(CheckedTarget { stores, .. }) = checked else {
-            exit = Exit::Failed;
-            continue;
-        };
-        for ((store, _), permissions) in stores {
-            for permission in permissions {
-                if permission.is_needed && permission.outcome.is_err() {
-                    exit = Exit::Failed;
-                }
-                let result = Sanitized(&permission.text()).to_string();
-                let operation = permission.operation.as_str().to_owned();
-                rows.push(([name.to_string(), store.to_string(), operation, result], None));
-            }
-        }
+        let identity = format!("{name}{}", identity(&checked));
+        let is_usable = checked.is_ok();
+        let stores = checked.map(|checked| checked.stores).unwrap_or_default();
+        let permissions = stores.into_iter().flat_map(|((store, kind), permissions)| {
+            permissions.map(|permission| PermissionReport {
+                kind: kind.as_str(),
+                store_id: store.to_string(),
+                operation: permission.operation.as_str(),
+                allowed: permission.outcome.is_ok(),
+                needed: permission.is_needed,
+                result: permission.text(),
+            })
+        });
+        let permissions = permissions.collect();
+        reports.push(TargetReport { target: name.to_string(), identity, is_usable, permissions });
     }
-    if !rows.is_empty() {
-        let table = table::lines(["TARGET", "STORE", "OPERATION", "RESULT"], rows, usize::MAX);
-        print(format_args!("\n{table}"))?;
-    }
-    Ok(exit)
+    reports
 }
 
 /// The stores of the watch list on a target.

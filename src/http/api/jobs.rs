@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{Labels, Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{JobStatus, Labels, Source, SourceKey, SourceStatus, Sources};
 use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
-use crate::http::filter::{WatchFilter, deserialize_kind};
+use crate::http::filter::{Severity, WatchFilter, deserialize_kind, severity_of};
 use crate::http::parameters::Parameters;
 use crate::http::renderer::Document;
 use crate::http::response::{JSON, json, json_error, rfc3339, sanitized_json};
@@ -109,6 +109,14 @@ impl Query {
 
     fn matches(&self, watch: &WatchStatus) -> bool {
         self.filter().matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
+    }
+}
+
+impl JobInfo {
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let has_error = self.parked_reason.is_some() || self.up == Some(false) || self.vanished;
+        severity_of(has_error, self.status.as_deref().map(JobStatus::from).as_ref())
     }
 }
 

@@ -79,6 +79,7 @@ impl Query {
             store_id: parsed("store_id", self.store_id.as_deref())?,
             job_id: parsed("job_id", self.job_id.as_deref())?,
             limit: Some(limit),
+            ..Filter::default()
         })
     }
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{Level, event, info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::JobEntry;
-use crate::core::failure::RequestFailure;
-use crate::core::job::WatchId;
+use crate::core::failure::{FailureReason, RequestFailure};
+use crate::core::job::{JobStatus, WatchId};
 use crate::core::limits::Limit;
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
@@ -26,6 +26,9 @@ pub(crate) use poller::Poller;
 
 /// The pause between a failed commit and the next attempt.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
+
+/// Failed polls in a row after which one warning is logged, as the next polls are backed off: single failures are usual.
+const LOGGED_FAILURES: u32 = 3;
 
 /// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
 const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
@@ -53,6 +56,7 @@ pub(crate) struct JobWatcher {
     started: Monotonic,
     /// `None`: the job has its own entry.
     retention: Option<Duration>,
+    failures: FailureLog,
     /// The exceeded limits that were logged.
     logged_limits: BTreeSet<Limit>,
 }
@@ -71,8 +75,9 @@ impl JobWatcher {
             name: Arc::clone(&view.name),
             labels: Arc::clone(&view.labels),
         });
-        let (now, logged_limits) = (context.clock.now(), BTreeSet::new());
-        let mut watcher = Self { context, poller, view, watch_info, started: now.monotonic, retention, logged_limits };
+        let (now, failures, logged_limits) = (context.clock.now(), FailureLog::default(), BTreeSet::new());
+        let started = now.monotonic;
+        let mut watcher = Self { context, poller, view, watch_info, started, retention, failures, logged_limits };
         watcher.publish_view_and_report(now);
         watcher
     }
@@ -175,7 +180,7 @@ impl JobWatcher {
         }
         match failure {
             None => {
-                if self.view.up == Some(false) {
+                if std::mem::take(&mut self.failures).logged_reason.is_some() {
                     info!(event = "poll_recovered", watch = &*self.view.name, target = %self.view.id.target,
                         kind = %self.view.id.key.kind, store_id = %self.view.id.key.store, job_id = %self.view.id.key.job,
                         "polls succeed again");
@@ -211,10 +216,12 @@ impl JobWatcher {
         }
     }
 
-    /// Adds the failure to the view. Logs it unless the previous poll failed for the same reason.
+    /// Adds the failure to the view, and logs it if it is to be logged.
     fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
+        let is_parked = matches!(self.poller.next_action(), NextAction::Parked(_));
+        let is_logged = self.failures.add(reason, is_parked || reason.class().needs_operator);
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
-        if *up != Some(false) || recent_failures.back().is_none_or(|last| last.reason != reason) {
+        if is_logged {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, kind = %id.key.kind,
                 store_id = %id.key.store, job_id = %id.key.job, reason = reason.label(), "{message}");
         }
@@ -275,7 +282,11 @@ impl JobWatcher {
         // Discovered jobs share the name of their store.
         let labels = &*self.watch_info.labels;
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
-        info!(
+        // The level of an event is constant, so the fields are in a macro.
+        macro_rules! log {
+            ($level:expr) => {
+                event!(
+            $level,
             event = "transition",
             watch = &**name,
             target = %target,
@@ -293,8 +304,37 @@ impl JobWatcher {
             region = &*self.watch_info.region,
             labels = (!labels.is_empty()).then(|| tracing::field::debug(labels)),
             "{title}: {}{to}", from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
-        );
+        )
+            };
+        }
+        if to.is_terminal() && *to != JobStatus::Completed {
+            log!(Level::WARN);
+        } else {
+            log!(Level::INFO);
+        }
         self.context.shared.broadcast(TransitionEvent { name: Arc::clone(name), id: Arc::clone(id), transition });
+    }
+}
+
+/// Which failed polls of a job are logged: one line per series and reason.
+#[derive(Debug, Default)]
+struct FailureLog {
+    /// Failed polls since the last success.
+    in_a_row: u32,
+    logged_reason: Option<FailureReason>,
+}
+
+impl FailureLog {
+    /// Whether this failure is logged: at once if it does not pass by itself, else if [`LOGGED_FAILURES`] polls in a row have failed. The
+    /// same reason is logged once.
+    fn add(&mut self, reason: FailureReason, needs_operator: bool) -> bool {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let is_new = self.logged_reason != Some(reason);
+        let is_logged = is_new && (needs_operator || self.in_a_row >= LOGGED_FAILURES);
+        if is_logged {
+            self.logged_reason = Some(reason);
+        }
+        is_logged
     }
 }
 

@@ -24,7 +24,7 @@ mod responses;
 mod secrets;
 pub(crate) mod service;
 mod start;
-mod terminals;
+pub(crate) mod terminals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -11,10 +11,10 @@ use crate::process::{Process, Workspace, eventually, get};
 
 /// A terminal of script(1). Standard output of the process is everything that the terminal receives.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     /// The value of `TERM`.
-    pub(super) kind: Option<&'static str>,
-    pub(super) columns: u16,
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) columns: u16,
 }
 
 impl Default for Terminal {
@@ -25,7 +25,7 @@ impl Default for Terminal {
 
 impl Terminal {
     /// Dropping the process closes the terminal.
-    pub(super) fn start(self, workspace: &Workspace, command: &Command) -> Process {
+    pub(crate) fn start(self, workspace: &Workspace, command: &Command) -> Process {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
         let line = format!("stty cols {} rows 24; exec {}", self.columns, words.join(" "));
@@ -40,7 +40,7 @@ impl Terminal {
     }
 
     /// Runs the command to its end. Returns its exit status and what the terminal received.
-    fn run(self, workspace: &Workspace, command: &Command) -> (Option<i32>, String) {
+    pub(crate) fn run(self, workspace: &Workspace, command: &Command) -> (Option<i32>, String) {
         let mut process = self.start(workspace, command);
         let status = process.end().code();
         (status, process.rest().join("\n"))

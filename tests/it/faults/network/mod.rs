@@ -158,10 +158,15 @@ fn failures(address: SocketAddr, target: &str, reason: &str) -> f64 {
     metric(address, "refwatch_api_request_failures_total", &labels).unwrap_or_default()
 }
 
-/// The `poll_failed` lines of a watch.
+/// The `poll_failed` lines of a watch, once there are any.
 fn poll_failures_in_log(daemon: &Process, watch: &str) -> String {
-    let (log, about) = (daemon.stderr(), format!("watch=\"{watch}\" "));
-    log.lines().filter(|line| line.contains(&about) && line.contains("poll_failed")).collect()
+    let about = format!("watch=\"{watch}\" ");
+    // The third failure in a row is logged.
+    eventually("a logged failure", || {
+        let log = daemon.stderr();
+        let lines: String = log.lines().filter(|line| line.contains(&about) && line.contains("poll_failed")).collect();
+        Some(lines).filter(|lines| !lines.is_empty())
+    })
 }
 
 /// Reads the head of a request; empty if the connection ends first.

@@ -1,57 +1,16 @@
-//! `refwatch history`: prints the transitions in the database, whether the daemon runs or not.
+//! Formats transitions: a table for people, JSON for programs. Untrusted text is sanitized.
 
-use std::path::{Path, PathBuf};
-
-use super::exit::{Failure, load, print, print_note};
-use super::{table, terminal};
-use crate::clock::Clock;
-use crate::core::job::JobKey;
+use super::super::exit::Failure;
+use super::super::table;
 use crate::core::sanitize::{Sanitized, excerpt};
-use crate::core::time::{Timestamp, parse_duration};
 use crate::core::transition::{Anomaly, Transition};
-use crate::database::{DatabaseReader, Filter, Row};
+use crate::database::Row;
 
 /// In characters. Longer text is cut in the table; `--json` has all of it.
 const CELL_LENGTH_MAX: usize = 200;
 
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Only this job; KIND/STORE/JOB if it is not a reference import
-    #[arg(value_name = "[KIND/]STORE/JOB")]
-    job: Option<JobKey>,
-    /// A JSON array of objects, with the database's column names
-    #[arg(long)]
-    json: bool,
-    /// Only transitions observed since then: a duration ago (7d, 12h) or an RFC 3339 time
-    #[arg(long, value_name = "D", value_parser = |text: &str| parse_since(text, Clock::system().now().wall))]
-    since: Option<Timestamp>,
-    /// Read this database, not the one that the configuration names
-    #[arg(long, value_name = "FILE")]
-    database: Option<PathBuf>,
-}
-
-fn parse_since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
-    if let Ok(ago) = parse_duration(text) {
-        return Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN));
-    }
-    text.parse().map_err(|_| "must be a duration (7d, 12h 30min) or an RFC 3339 time (2026-01-31T12:00:00Z)")
-}
-
-/// # Errors
-/// Returns an error if the database cannot be read or standard output cannot be written.
-pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
-    let database = match args.database {
-        Some(database) => database,
-        None => load(config)?.config.database.path,
-    };
-    let filter = Filter { since: args.since, ..args.job.map(Filter::of_job).unwrap_or_default() };
-    let read = tokio::task::spawn_blocking(move || DatabaseReader::new(&database).rows::<Transition>(&filter));
-    let rows = read.await.map_err(Failure::running)?.map_err(Failure::running)?;
-    if rows.is_empty() {
-        print_note("no transition matches");
-    }
-    print(if args.json { json(&rows)? } else { table(&rows, terminal::width()) })
-}
+const LAYOUT: table::Layout<4> =
+    table::Layout { header: ["OBSERVED AT", "JOB", "FROM", "STATUS"], cut: None, dropped: &[2], below: 1, status: 3 };
 
 /// One line per transition, and AWS's message under it. Untrusted text is sanitized.
 #[must_use]
@@ -59,22 +18,38 @@ pub fn table(rows: &[Row<Transition>], width: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    table::lines(["OBSERVED AT", "JOB", "STATUS"], rows.iter().map(cells), width)
+    lines(rows, width, false).text()
 }
 
-/// The cells of a transition, and AWS's message.
-fn cells(row: &Row<Transition>) -> ([String; 3], Option<String>) {
+pub(super) fn lines(rows: &[Row<Transition>], width: usize, colours: bool) -> table::Lines {
+    let cells: Vec<table::Row<4>> = rows.iter().map(cells).collect();
+    table::lines(&LAYOUT, &cells, width, colours)
+}
+
+/// The cells of a transition, and AWS's message as the note.
+fn cells(row: &Row<Transition>) -> table::Row<4> {
     let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
-    let from = from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
     let sanitized = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
-    let cells = [format!("{observed_at:.3}"), row.watch_id.key.to_string(), sanitized(&format!("{from}{to}{anomaly}"))];
-    (cells, status_message.as_deref().map(sanitized))
+    let from = from.as_ref().map(|from| sanitized(from.as_str())).unwrap_or_default();
+    let status = sanitized(&format!("{to}{anomaly}"));
+    table::Row {
+        cells: [format!("{observed_at:.3}"), row.watch_id.key.to_string(), from, status],
+        note: status_message.as_deref().map(sanitized),
+    }
 }
 
-fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
+pub(super) fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
     let json = serde_json::to_string(rows).map_err(Failure::running)?;
     Ok(format!("{}\n", Sanitized(&json)))
+}
+
+pub(super) fn json_lines(rows: &[Row<Transition>]) -> Result<String, Failure> {
+    let line = |row| {
+        let json = serde_json::to_string(row).map_err(Failure::running)?;
+        Ok(format!("{}\n", Sanitized(&json)))
+    };
+    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -118,7 +93,7 @@ mod tests {
         let expected = r"
 OBSERVED AT               JOB                    STATUS
 2026-01-31T12:00:00.000Z  1234567890/9876543210  SUBMITTED
-2026-01-31T12:00:05.250Z  1234567890/9876543210  SUBMITTED → FAILED (no_completion_time)
+2026-01-31T12:00:05.250Z  1234567890/9876543210  FAILED (no_completion_time)
    no such\u000afile \u001b[31m
 ";
         assert_eq!(table(&rows(), 80), &expected[1..]);
@@ -140,19 +115,6 @@ OBSERVED AT               JOB                    STATUS
         );
         assert_eq!(shown, expected);
         assert_eq!(json(&[]).expect("JSON"), "[]\n");
-    }
-
-    #[test]
-    fn since_is_a_duration_ago_or_a_time() {
-        let now: Timestamp = "2026-01-31T12:00:00Z".parse().expect("a time");
-        let since = |text: &str| parse_since(text, now).map(|since| since.to_string());
-        assert_eq!(since("7d").as_deref(), Ok("2026-01-24T12:00:00Z"));
-        assert_eq!(since("1h 30min").as_deref(), Ok("2026-01-31T10:30:00Z"));
-        assert_eq!(since("2026-01-30T01:00:00+01:00").as_deref(), Ok("2026-01-30T00:00:00Z"));
-        assert_eq!(since("1000000 years"), Ok(Timestamp::MIN.to_string()));
-        for wrong in ["", "7", "yesterday", "2026-01-30"] {
-            assert!(since(wrong).expect_err(wrong).starts_with("must be a duration"), "{wrong}");
-        }
     }
 
     proptest::proptest! {

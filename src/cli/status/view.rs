@@ -1,96 +1,60 @@
-//! `refwatch status`: shows every watch of the running daemon as a table. The data comes from the daemon's API.
+//! Formats the status: errors of the daemon, the table of watches, stores that cannot be listed, a summary.
 
-use std::fmt::Display;
-use std::io::stdout;
-use std::iter;
-use std::path::Path;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use serde_json::from_slice;
-
-use super::exit::{Failure, print_note, print_to_reader};
-use super::{own_daemon, table, terminal};
-use crate::clock::Clock;
-use crate::config;
+use super::super::table;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::http::client::DaemonAddress;
 use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
 use crate::http::jobs::JobInfo;
 use crate::http::stores::StoreInfo;
-use crate::http::{self, client, stores};
+use crate::http::{self, Severity, stores};
 
-const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
+const LAYOUT: table::Layout<6> = table::Layout {
+    header: ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"],
+    cut: Some(0),
+    dropped: &[5, 4, 3],
+    below: 1,
+    status: 2,
+};
 
-/// Cursor home, then erase to the end of the screen (ECMA-48 CUP, ED).
-const REDRAW: &str = "\x1b[H\x1b[J";
-
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Print the JSON of the daemon's API
-    #[arg(long)]
-    json: bool,
-    /// Repeat every 2 seconds until Ctrl-C
-    #[arg(long)]
-    follow: bool,
-    /// The address of a daemon, also of another configuration [default: the daemon of this configuration]
-    #[arg(long, value_name = "HOST:PORT")]
-    address: Option<String>,
+/// The responses of a daemon.
+pub(super) struct View {
+    pub(super) watches: Vec<JobInfo>,
+    pub(super) stores: Vec<StoreInfo>,
+    pub(super) daemon: DaemonInfo,
+    pub(super) now: Timestamp,
+    /// Whether other jobs may exist that do not match.
+    pub(super) is_filtered: bool,
 }
 
-/// # Errors
-/// Returns an error if the daemon does not respond to the first request.
-pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
-    let clock = Clock::system();
-    let address = match args.address {
-        Some(address) => DaemonAddress::Listener(address),
-        None => configured_address(config).await?,
-    };
-    let redraw = args.follow && !args.json && terminal::understands_escapes(&stdout());
-    let start = if redraw { REDRAW } else { "" };
-    let mut text = fetch(&address, args.json, clock.now().wall).await?;
-    while print_to_reader(format_args!("{start}{text}"))? && args.follow {
-        clock.sleep(FOLLOW_INTERVAL).await;
-        // The daemon may restart: an error is shown and the next request is sent as usual.
-        text = fetch(&address, args.json, clock.now().wall).await.unwrap_or_else(|failure| {
-            if args.json {
-                print_note(&failure.message);
-                String::new()
-            } else {
-                failure.message + "\n"
-            }
-        });
+impl View {
+    pub(super) fn text(&self, width: usize, colours: bool) -> String {
+        let Self { watches, stores, daemon, now, is_filtered: _ } = self;
+        let table = if watches.is_empty() { String::new() } else { lines(watches, *now, width, colours).text() + "\n" };
+        errors(daemon) + &table + &unlisted(stores) + &self.summary()
     }
-    Ok(())
-}
 
-/// The daemon of the configuration. It may still run if the file has errors by now.
-async fn configured_address(path: &Path) -> Result<DaemonAddress, Failure> {
-    if let Err(problems) = config::load(path) {
-        print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
+    /// The lines above the table, for a screen.
+    pub(super) fn head(&self) -> String {
+        errors(&self.daemon) + &unlisted(&self.stores) + &self.summary()
     }
-    own_daemon::find(path).await
-}
 
-async fn fetch(address: &DaemonAddress, json: bool, now: Timestamp) -> Result<String, Failure> {
-    let failure = |error: &dyn Display| {
-        Failure::running(format_args!(
-            "cannot read the status from {address}: {error}: check systemctl status refwatch, or set --address"
-        ))
-    };
-    let get = async |path| client::get(address, path).await.map_err(|error| failure(&error));
-    let (jobs, stores, daemon) =
-        (get("/api/v1/jobs").await?, get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
-    // All three are parsed in each format: another program may listen at this address.
-    let parsed = || Ok((from_slice(&jobs)?, from_slice(&stores)?, from_slice(&daemon)?));
-    let (watches, stores, daemon): (Vec<JobInfo>, Vec<StoreInfo>, DaemonInfo) =
-        parsed().map_err(|error: serde_json::Error| failure(&format_args!("not a response of refwatch: {error}")))?;
-    if json {
-        let json = serde_json::to_string(&watches).map_err(Failure::running)?;
-        return Ok(format!("{}\n", Sanitized(&json)));
+    fn summary(&self) -> String {
+        if self.watches.is_empty() && self.is_filtered {
+            return "No job matches.\n".to_owned();
+        }
+        summary(&self.watches, &self.stores)
     }
-    Ok(errors(&daemon) + &watch_table(&watches, &stores, now, terminal::width()))
+
+    pub(super) fn lines(&self, width: usize, colours: bool) -> table::Lines {
+        lines(&self.watches, self.now, width, colours)
+    }
+
+    pub(super) fn need_attention(&self) -> impl Iterator<Item = bool> {
+        self.watches.iter().map(|watch| watch.severity() == Severity::Attention)
+    }
 }
 
 /// The errors of the daemon and an empty line; nothing if there are none.
@@ -103,28 +67,50 @@ fn errors(daemon: &DaemonInfo) -> String {
     if errors.is_empty() { errors } else { errors + "\n" }
 }
 
-/// The watches, then one line per store that cannot be listed. The line is not cut: the advice is at its end.
-fn watch_table(watches: &[JobInfo], stores: &[StoreInfo], now: Timestamp, width: usize) -> String {
-    let watches = match (watches, stores) {
-        ([], []) => "Nothing is watched.\n".to_owned(),
-        ([], _) => "No job was discovered yet.\n".to_owned(),
-        (watches, _) => table(watches, now, width),
-    };
-    let unlisted = stores.iter().filter_map(|store| {
+/// The stores that cannot be listed, one line per store. The line is not cut: the advice is at its end.
+fn unlisted(stores: &[StoreInfo]) -> String {
+    let lines = stores.iter().filter_map(|store| {
         let name = stores::display_name(&store.watch, &store.store_id);
         let error = Sanitized(store.error.as_ref()?);
         Some(format!("New {} jobs of the store {name} cannot be discovered: {error}\n", Sanitized(&store.kind)))
     });
-    iter::once(watches).chain(unlisted).collect()
+    lines.collect()
+}
+
+/// Such as: 14 jobs: 1 FAILED, 13 COMPLETED; 1 needs attention.
+fn summary(watches: &[JobInfo], stores: &[StoreInfo]) -> String {
+    let jobs = match watches.len() {
+        0 if stores.is_empty() => return "Nothing is watched.\n".to_owned(),
+        0 => return "No job was discovered yet.\n".to_owned(),
+        1 => "job",
+        _ => "jobs",
+    };
+    let attention = watches.iter().filter(|watch| watch.severity() == Severity::Attention).count();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for watch in watches {
+        *counts.entry(watch.status.as_deref().unwrap_or("not seen yet")).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(status, count)| format!("{count} {}", Sanitized(status))).collect();
+    let need = match attention {
+        0 => String::new(),
+        1 => "; 1 needs attention".to_owned(),
+        _ => format!("; {attention} need attention"),
+    };
+    format!("{} {jobs}: {}{need}\n", watches.len(), counts.join(", "))
 }
 
 /// One line per watch, and its most urgent note under it.
 #[must_use]
 pub fn table(watches: &[JobInfo], now: Timestamp, width: usize) -> String {
+    lines(watches, now, width, false).text()
+}
+
+fn lines(watches: &[JobInfo], now: Timestamp, width: usize, colours: bool) -> table::Lines {
+    let rows: Vec<_> = watches.iter().map(|watch| table::Row { cells: row(watch, now), note: note(watch) }).collect();
     let kinds = watches.iter().filter_map(|watch| watch.kind.parse().ok());
     let items = JobKind::items_heading(kinds).to_uppercase();
     let header = ["WATCH", "JOB", "STATUS", "FOR", &*items, "NEXT POLL"];
-    table::lines(header, watches.iter().map(|watch| (row(watch, now), note(watch))), width)
+    table::lines(&table::Layout { header, ..LAYOUT }, &rows, width, colours)
 }
 
 fn row(watch: &JobInfo, now: Timestamp) -> [String; 6] {
@@ -203,8 +189,7 @@ mod tests {
 
     #[test]
     fn a_store_without_jobs_is_reported_and_a_store_that_cannot_be_listed_has_its_error() {
-        let now = "2026-03-01T10:05:00Z".parse().expect("a time");
-        let shown = |watches: &[JobInfo], stores: &[StoreInfo]| watch_table(watches, stores, now, 40);
+        let shown = |watches: &[JobInfo], stores: &[StoreInfo]| unlisted(stores) + &summary(watches, stores);
         let store = StoreInfo {
             kind: "reference_import".to_owned(),
             watch: "shared references".to_owned(),
@@ -218,12 +203,18 @@ mod tests {
         assert_eq!(shown(&[], &[]), "Nothing is watched.\n");
         assert_eq!(shown(&[], std::slice::from_ref(&listed)), "No job was discovered yet.\n");
         let expected = "New reference_import jobs of the store shared references (1234567890) cannot be discovered: \\u001b[2Jdenied\n";
-        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("No job was discovered yet.\n{expected}"));
-        assert_eq!(shown(&[watch()], &[denied, listed]), table(&[watch()], now, 40) + expected);
+        assert_eq!(shown(&[], &[denied.clone(), listed.clone()]), format!("{expected}No job was discovered yet.\n"));
+        assert_eq!(shown(&[watch()], &[denied, listed]), format!("{expected}1 job: 1 IN_PROGRESS\n"));
+        let failed = JobInfo { status: Some("FAILED".to_owned()), ..watch() };
+        let unseen = JobInfo { status: None, ..watch() };
+        assert_eq!(
+            shown(&[failed.clone(), watch(), unseen, failed], &[]),
+            "4 jobs: 2 FAILED, 1 IN_PROGRESS, 1 not seen yet; 2 need attention\n"
+        );
     }
 
     #[test]
-    fn rows_are_not_cut_notes_fit_the_terminal_and_text_is_sanitized() {
+    fn notes_fit_the_terminal_and_text_is_sanitized() {
         let failure = PollFailure {
             at: "2026-03-01T10:04:00.000Z".to_owned(),
             reason: "internal".to_owned(),
@@ -233,17 +224,17 @@ mod tests {
             JobInfo { watch: "\u{202e}name\n".to_owned(), up: Some(false), recent_failures: vec![failure], ..watch() };
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
         let watches = [watch(), hostile];
-        for width in [40, 80, 140] {
+        for width in [60, 80, 140] {
             let shown = table(&watches, now, width);
             let note = shown.lines().nth(3).expect("a note");
             assert_eq!(note.chars().count(), width, "{shown}");
             assert!(note.trim().starts_with("internal: a long"), "{shown}");
+            assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown}");
         }
-        let shown = table(&watches, now, 40);
+        let shown = table(&watches, now, usize::MAX);
         let row = shown.lines().nth(1).expect("a row");
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["GRCh38", "1234567890/2222222222", "IN_PROGRESS", "2h 5m", "2 of 3", "in 12s"], "{shown}");
-        assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown}");
     }
 
     proptest::proptest! {
@@ -265,8 +256,8 @@ mod tests {
             let parked = JobInfo { parked_reason: Some(text.clone()), ..of_text.clone() };
             let shown = table(&[of_text, failed, parked], Timestamp::UNIX_EPOCH, width);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
-            // A header, and a row and a note for each watch.
-            assert_eq!(shown.matches('\n').count(), 7, "{shown:?}");
+            // A header, and a row and a note for each watch. In a narrow terminal, jobs are on lines of their own.
+            assert!(shown.matches('\n').count() >= 7, "{shown:?}");
         }
     }
 }

@@ -1,0 +1,107 @@
+//! The examples and exit statuses that `--help` and the manual pages show, and the files and variables of the manual pages.
+
+pub(super) struct Example {
+    pub(super) command: &'static str,
+    /// Command lines.
+    pub(super) lines: &'static [&'static str],
+}
+
+pub(super) const EXAMPLES: [Example; 13] = [
+    Example { command: "run", lines: &["refwatch run", "refwatch --config /etc/refwatch/second/refwatch.toml run"] },
+    Example { command: "demo", lines: &["refwatch demo", "refwatch demo --jobs 20 --seconds 60 --listen 127.0.0.1:0"] },
+    Example {
+        command: "simulate",
+        lines: &[
+            "refwatch simulate --config-out simulated.toml",
+            "refwatch simulate --fault throttling=0.2 --fault internal=0.05",
+        ],
+    },
+    Example {
+        command: "check",
+        lines: &["refwatch check", "sudo -u refwatch refwatch check --online", "refwatch check --json | jq .problems"],
+    },
+    Example { command: "schema", lines: &["refwatch schema >refwatch.schema.json"] },
+    Example {
+        command: "status",
+        lines: &["refwatch status", "refwatch status --status FAILED", "refwatch status --follow --sort -duration"],
+    },
+    Example {
+        command: "add",
+        lines: &[
+            "refwatch add 1234567890/9876543210 --name GRCh38",
+            "refwatch add read_set_import/1234567890/9876543210",
+        ],
+    },
+    Example { command: "remove", lines: &["refwatch remove 1234567890/9876543210"] },
+    Example { command: "reload", lines: &["sudo refwatch reload"] },
+    Example {
+        command: "history",
+        lines: &[
+            "refwatch history 1234567890/9876543210",
+            "refwatch history --since 2026-01-30 --status FAILED,CANCELLED",
+            "refwatch history --follow --json --cursor /var/lib/hook/cursor",
+        ],
+    },
+    Example {
+        command: "wait",
+        lines: &[
+            "refwatch wait 1234567890/9876543210 --region us-west-2 --timeout 2h",
+            "refwatch wait --any --json 1234567890/9876543210 1234567890/9876543211",
+        ],
+    },
+    Example {
+        command: "completions",
+        lines: &["refwatch completions bash >~/.local/share/bash-completion/completions/refwatch"],
+    },
+    Example {
+        command: "man",
+        lines: &["refwatch man | man -l -", "refwatch man --directory /usr/local/share/man/man1"],
+    },
+];
+
+pub(super) const EXIT_STATUS: &str =
+    "0 done; 1 failed while running; 64 wrong use; 70 internal error; 78 wrong configuration.";
+
+/// The exit statuses of a command, if it has others than [`EXIT_STATUS`].
+pub(super) fn exit_status(command: &str) -> &'static str {
+    match command {
+        "check" => {
+            "0 no problems, and with --online no missing permissions; 1 with --online, a permission is missing; 64 wrong use; \
+             78 the configuration has a problem."
+        }
+        "wait" => {
+            "0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 64 wrong use; 78 AWS's \
+             configuration cannot be used; 124 timed out. With --any, that of the first job that ended."
+        }
+        _ => EXIT_STATUS,
+    }
+}
+
+/// The text after the options in `--help`.
+pub(super) fn after_help(command: &str) -> String {
+    let examples = EXAMPLES.iter().filter(|example| example.command == command).flat_map(|example| example.lines);
+    let examples: String = examples.flat_map(|line| ["  ", line, "\n"]).collect();
+    format!("Examples:\n{examples}\nExit status: {}", exit_status(command))
+}
+
+/// Sections of each manual page: names and meanings.
+pub(super) const FILES: [(&str, &str); 4] = [
+    ("/etc/refwatch/refwatch.toml", "The configuration, see refwatch.toml(5)."),
+    (
+        "/etc/refwatch/conf.d/*.toml",
+        "More jobs, stores and targets. refwatch add and refwatch remove edit these files.",
+    ),
+    ("/var/lib/refwatch/refwatch.db", "The database of the service."),
+    ("/var/lib/refwatch/refwatch.db.sock", "The control socket of the service."),
+];
+
+pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
+    ("REFWATCH_CONFIG", "The configuration file, if --config is not given."),
+    ("STATE_DIRECTORY", "The directory of the database, if the configuration names none. systemd sets it."),
+    ("NO_COLOR", "If it is set and not empty, output has no colours."),
+    (
+        "AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_CONFIG_FILE and other variables of the AWS SDK",
+        "Region and credentials, if the target or the option does not set them.",
+    ),
+    ("HTTPS_PROXY, NO_PROXY", "The proxy for requests to AWS."),
+];

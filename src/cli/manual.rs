@@ -1,0 +1,137 @@
+//! The manual pages, in roff: one page for each command, and refwatch.toml(5), which is made from the JSON Schema.
+
+use clap::Command;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use serde_json::Value;
+
+use super::help;
+use crate::config;
+
+const SOURCE: &str = concat!("refwatch ", env!("CARGO_PKG_VERSION"));
+
+/// The page of the program or of one of its commands.
+pub(super) fn command_page(command: &Command) -> std::io::Result<Vec<u8>> {
+    let name = command.get_name();
+    let man = Man::new(command.clone()).source(SOURCE);
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let mut roff = Roff::new();
+    section(&mut roff, "EXAMPLES");
+    let is_shown = |example: &&help::Example| command.has_subcommands() || name == example.command;
+    for line in help::EXAMPLES.iter().filter(is_shown).flat_map(|example| example.lines) {
+        roff.text([bold(*line)]);
+        roff.control("br", []);
+    }
+    section(&mut roff, "EXIT STATUS");
+    roff.text([roman(help::exit_status(name))]);
+    for (title, terms) in [("FILES", &help::FILES[..]), ("ENVIRONMENT", &help::ENVIRONMENT[..])] {
+        section(&mut roff, title);
+        for (term, meaning) in terms {
+            definition(&mut roff, term, meaning);
+        }
+    }
+    section(&mut roff, "SEE ALSO");
+    let others = if command.has_subcommands() { "refwatch.toml(5)" } else { "refwatch(1), refwatch.toml(5)" };
+    roff.text([roman(others)]);
+    roff.to_writer(&mut page)?;
+    Ok(page)
+}
+
+/// refwatch.toml(5): each table and key with its description, default and values.
+pub(super) fn configuration_page() -> String {
+    let schema = config::schema();
+    let mut roff = Roff::new();
+    roff.control("TH", ["refwatch.toml", "5", "", SOURCE, ""]);
+    section(&mut roff, "NAME");
+    roff.text([roman("refwatch.toml - configuration of refwatch")]);
+    section(&mut roff, "DESCRIPTION");
+    roff.text([roman(
+        "The file is TOML. An unknown key is an error. Durations are strings such as \"30s\", \"5m\" or \"7d\". Relative paths start \
+         at the directory of the file. refwatch check reports every problem with its place. The daemon applies a change of the file \
+         within two seconds.",
+    )]);
+    tables(&mut roff, "", &schema);
+    section(&mut roff, "EXAMPLES");
+    roff.control("nf", []);
+    for line in [
+        "[target.default]",
+        "region = \"us-west-2\"",
+        "",
+        "[[job]]",
+        "name = \"GRCh38\"",
+        "reference_store_id = \"1234567890\"",
+        "id = \"9876543210\"",
+    ] {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+    section(&mut roff, "FILES");
+    for (term, meaning) in &help::FILES[..2] {
+        definition(&mut roff, term, meaning);
+    }
+    section(&mut roff, "SEE ALSO");
+    roff.text([roman("refwatch(1), refwatch-check(1)")]);
+    roff.render()
+}
+
+/// A section for the keys of a table, then those for the tables in it.
+fn tables(roff: &mut Roff, name: &str, table: &Value) {
+    let properties = || table["properties"].as_object().into_iter().flatten();
+    let (nested, keys): (Vec<_>, Vec<_>) = properties().partition(|(_, value)| inner_table(value).is_some());
+    if !keys.is_empty() {
+        section(roff, if name.is_empty() { "TOP LEVEL" } else { name });
+        roff.text([roman(text_of(table, "description"))]);
+        for (key, value) in keys {
+            definition(roff, key, &meaning(value));
+        }
+    }
+    for (key, value) in nested {
+        let Some((table, is_array, is_map)) = inner_table(value) else { continue };
+        let parent = name.trim_matches(['[', ']']);
+        let start = if parent.is_empty() { String::new() } else { format!("{parent}.") };
+        let path = format!("{start}{key}{}", if is_map { ".NAME" } else { "" });
+        tables(roff, &if is_array { format!("[[{path}]]") } else { format!("[{path}]") }, table);
+    }
+}
+
+/// The table that a value holds, and whether the value is an array of tables or a map of them.
+fn inner_table(value: &Value) -> Option<(&Value, bool, bool)> {
+    let has_keys = |value: &Value| value["properties"].is_object();
+    let in_map = value["patternProperties"].as_object().and_then(|tables| tables.values().next());
+    match in_map.filter(|table| has_keys(table)) {
+        Some(table) => Some((table, false, true)),
+        None if has_keys(&value["items"]) => Some((&value["items"], true, false)),
+        None => has_keys(value).then_some((value, false, false)),
+    }
+}
+
+fn meaning(value: &Value) -> String {
+    let values = value["enum"].as_array().map(|values| {
+        let values: Vec<String> = values.iter().map(Value::to_string).collect();
+        format!(" One of {}.", values.join(", "))
+    });
+    let default =
+        Some(&value["default"]).filter(|default| !default.is_null()).map(|default| format!(" Default: {default}"));
+    [text_of(value, "description"), &values.unwrap_or_default(), &default.unwrap_or_default()].concat()
+}
+
+fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn section(roff: &mut Roff, title: &str) {
+    roff.control("SH", [title]);
+}
+
+fn definition(roff: &mut Roff, term: &str, meaning: &str) {
+    roff.control("TP", []).text([bold(term)]);
+    roff.text([roman(meaning)]);
+}

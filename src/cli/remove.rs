@@ -1,0 +1,82 @@
+//! `refwatch remove`: removes one job from the files of `conf.d`. The running daemon reads the files without a reload.
+//!
+//! It changes no other file: the main file belongs to the operator.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use super::add::print_watched;
+use super::exit::{Exit, Failure, load, print};
+use crate::config::{self, JobLocation};
+use crate::core::job::JobKey;
+use crate::core::sanitize::Sanitized;
+
+/// The directory whose files `add` writes.
+const EDITED_DIRECTORY: &str = "conf.d";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The job; KIND/STORE/JOB if it is not a reference import
+    #[arg(value_name = "[KIND/]STORE/JOB")]
+    job: JobKey,
+}
+
+/// # Errors
+/// Returns an error if the main file has errors, if the job has no entry or one outside of `conf.d`, or if a file cannot be written.
+pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
+    load(main)?;
+    let locations = config::job_locations(main, job);
+    if locations.is_empty() {
+        return Err(Failure::new(Exit::Usage, format_args!("{job} is not in the watch list of {}", main.display())));
+    }
+    if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| !is_edited(&location.file)) {
+        let place = format!("{}:{line}", file.display());
+        return Err(by_hand(&place, &format!("{job} is not in a file of {EDITED_DIRECTORY}")));
+    }
+    let mut edits = Vec::new();
+    for JobLocation { file, line, .. } in &locations {
+        let place = format!("{}:{line}", file.display());
+        let text = fs::read_to_string(file).map_err(|error| Failure::running(format_args!("{place}: {error}")))?;
+        let text = config::without_job(&text, job).ok_or_else(|| by_hand(&place, "the entry has an unusual layout"))?;
+        edits.push((file, text));
+    }
+    let mut edited = BTreeSet::new();
+    for (file, text) in edits.into_iter().filter(|(file, _)| edited.insert(*file)) {
+        replace(file, &text).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
+        print(format_args!("removed {job} from {}\n", Sanitized(&file.to_string_lossy())))?;
+    }
+    print_watched(main)
+}
+
+fn is_edited(file: &Path) -> bool {
+    file.parent().and_then(Path::file_name).is_some_and(|name| name == EDITED_DIRECTORY)
+}
+
+fn by_hand(place: &str, reason: &str) -> Failure {
+    Failure::new(Exit::Usage, format_args!("{place}: {reason}: remove the entry there with an editor"))
+}
+
+/// Replaces the text of a file atomically, and keeps its owner and mode. Deletes the file if nothing is left.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    // A symbolic link stays.
+    let file = &fs::canonicalize(file)?;
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    if text.trim().is_empty() {
+        fs::remove_file(file)?;
+    } else {
+        let metadata = fs::metadata(file)?;
+        // The name begins with a dot, so no pattern of `include` matches it.
+        let mut new = NamedTempFile::with_prefix_in(".", directory)?;
+        new.write_all(text.as_bytes())?;
+        fchown(new.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
+        new.as_file().set_permissions(metadata.permissions())?;
+        new.as_file().sync_all()?;
+        new.persist(file)?;
+    }
+    File::open(directory)?.sync_all()
+}
