@@ -8,6 +8,7 @@
 //! reached the disk. The caller may repeat it: the writer skips a change that it finds stored.
 
 mod changes;
+mod ended;
 mod errors;
 mod file;
 mod location;

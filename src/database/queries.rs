@@ -118,7 +118,10 @@ impl DatabaseReader {
         })
     }
 
-    fn in_transaction<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
+    pub(super) fn in_transaction<T>(
+        &self,
+        read: impl Fn(&Connection) -> Result<T>,
+    ) -> std::result::Result<T, ReadError> {
         file::read_only(&self.path, |connection, path| {
             let transaction = connection.unchecked_transaction()?;
             let version = schema::version(&transaction, path)?;
@@ -240,7 +243,12 @@ pub(super) fn require_columns(connection: &Connection) -> Result<()> {
 }
 
 /// Returns at most `limit` rows. The SQL has no limit, because rows that cannot be read do not count.
-fn select<T: Stored>(connection: &Connection, clauses: &str, params: impl Params, limit: usize) -> Result<Vec<Row<T>>> {
+pub(super) fn select<T: Stored>(
+    connection: &Connection,
+    clauses: &str,
+    params: impl Params,
+    limit: usize,
+) -> Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;

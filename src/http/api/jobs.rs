@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources};
 use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
 use crate::http::filter::{ATTENTION, NOT_SEEN, WatchFilter, deserialize_kind};
@@ -81,6 +81,8 @@ pub(in crate::http) struct Query {
     state: String,
     /// The whole name.
     watch: String,
+    store_id: String,
+    job_id: String,
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(query): Parameters<Query>) -> Response {
@@ -115,7 +117,9 @@ impl Query {
 
     fn matches(&self, watch: &WatchStatus) -> bool {
         let filter = WatchFilter { kind: self.kind, status: &self.status, state: &self.state };
-        filter.matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
+        let JobKey { store, job, .. } = &watch.id.key;
+        let values = [(&self.watch, &*watch.name), (&self.store_id, store.as_str()), (&self.job_id, job.as_str())];
+        filter.matches(watch) && values.iter().all(|(wanted, value)| wanted.is_empty() || *wanted == value)
     }
 }
 

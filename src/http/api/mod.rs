@@ -5,6 +5,6 @@
 pub mod daemon;
 pub mod jobs;
 pub(super) mod metrics;
-mod negotiation;
+pub(super) mod negotiation;
 pub mod stores;
 pub(super) mod transitions;
