@@ -155,7 +155,7 @@ pub(super) fn legend() -> Markup {
                     rect.active width="16" y="3" height="10" {}
                     rect.unsure width="16" y="3" height="10" fill="url(#hatch)" {}
                 }
-                "between two polls: the change is not known exactly"
+                "uncertain: between two polls"
             }
         }
     }

@@ -42,7 +42,8 @@ const show = (page) => {
   const [old, current] = [parts(document), parts(page)];
   if ([...current.keys()].some((name) => !old.has(name)) && !isTyping()) return location.reload();
   const focused = document.activeElement;
-  for (const [name, part] of old) part.replaceWith(current.get(name) ?? "");
+  // A screen reader would read an equal alert again.
+  for (const [name, part] of old) if (!part.isEqualNode(current.get(name) ?? null)) part.replaceWith(current.get(name) ?? "");
   if (!focused.isConnected) {
     // The focus stays on the link or the button in the new part.
     const key = (element) => element.getAttribute("href") ?? element.dataset.copy;
@@ -57,7 +58,7 @@ const show = (page) => {
 };
 
 const refresh = async () => {
-  const response = await fetch(location.href).catch(() => null);
+  const response = await fetch(location.href, { signal: AbortSignal.timeout(10 * SECONDS) }).catch(() => null);
   const page = new DOMParser().parseFromString((await response?.text().catch(() => "")) ?? "", "text/html");
   const isPage = page.querySelector("[data-part]") !== null;
   document.getElementById("stale").hidden = isPage;

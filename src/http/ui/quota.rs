@@ -24,10 +24,10 @@ pub(super) fn section(rates: &BTreeMap<(String, String), Rate>) -> Markup {
         };
         [html! { (operation) }, html! { (Sanitized(target)) }, rate, limit]
     });
-    let caption = html! { "Requests per second: the mean of the last 30 s, and the allowed rate" };
+    let caption = html! { "Requests per second, the mean of the last 30 s" };
     html! {
         @if !rates.is_empty() {
-            section aria-labelledby="quota" {
+            section.quota aria-labelledby="quota" {
                 h2 id="quota" { "Quota" }
                 (table(&caption, ["Operation", "Target", "Used of allowed", "Limit"], rows))
             }

@@ -75,7 +75,7 @@ fn store_name(store: &StoreStatus) -> String {
     stores::display_name(&store.name, store.id.store.as_str())
 }
 
-/// "12 watches, 2 failed" and "4 running, 6 completed. 3 need attention."
+/// "12 watches, 2 failed" and "4 not ended, 6 completed. 3 need attention."
 fn headline(watches: &[Arc<WatchStatus>]) -> Markup {
     let count = |matches: &dyn Fn(&JobStatus) -> bool| {
         watches.iter().filter(|watch| watch.known.as_ref().is_some_and(|job| matches(&job.status))).count()
