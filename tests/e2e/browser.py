@@ -152,7 +152,7 @@ def check_errors(page, setup):
     """Untrusted text is inert, and an error in the configuration is shown first."""
     setup.append(setup.job(HOSTILE, "2" * 36))
     eventually(lambda: any(watch["watch"] == HOSTILE and watch["recent_failures"] for watch in setup.watches()))
-    setup.append("\n[poll]\nintervall = \"5s\"\n")
+    setup.append("\n[log]\nlevell = \"info\"\n")
     eventually(lambda: "The configuration has an error" in setup.get("/"))
     for width in WIDTHS:
         page.set_window(width, "light")
@@ -162,7 +162,9 @@ def check_errors(page, setup):
         assert first.startswith("The configuration has an error"), first
         text = page.evaluate("document.querySelector('main').innerText")
         assert HOSTILE in text, text
-        assert "did you mean `interval`" in text, text
+        assert "did you mean `level`" in text, text
+        wrapped = "[...document.querySelectorAll('.alert .lines')].every((one) => one.scrollWidth <= one.clientWidth)"
+        assert page.evaluate(wrapped), "the text of the alert does not wrap"
 
 
 def main():
