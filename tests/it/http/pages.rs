@@ -275,7 +275,9 @@ async fn fault_144_every_page_and_link_works_with_and_without_the_path_of_the_ex
             }
             seen += 1;
         }
-        for expected in ["/style.css", "/icon-attention.svg", "/history", "/metrics", "/config", "/?sort=name", "/api/v1/jobs"] {
+        for expected in
+            ["/style.css", "/icon-attention.svg", "/history", "/metrics", "/config", "/?sort=name", "/api/v1/jobs"]
+        {
             assert!(paths.contains(&format!("{prefix}{expected}")), "{expected} in {paths:?}");
         }
         assert!(paths.iter().filter(|path| path.contains("/jobs/reference_import/")).count() == 4, "{paths:?}");
