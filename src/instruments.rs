@@ -2,8 +2,8 @@
 //!
 //! `metrics` renders them at a scrape. Values that a scrape can read from `state` have no instrument here.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -16,6 +16,7 @@ use crate::core::failure::{FailureReason, Operation};
 use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
 use crate::core::limits::Limit;
+use crate::core::time::Monotonic;
 
 /// Seconds, from a response over loopback to the longest usual `poll.timeout`.
 const REQUEST_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -33,6 +34,9 @@ const JOB_DURATION_BUCKETS: &[f64] =
 const LABELS: [&str; 2] = ["target", "operation"];
 
 const FAILURE_LABELS: [&str; 3] = ["target", "operation", "reason"];
+
+/// The used rate is the mean over this time. A job that is polled every 10 s then counts in each reading.
+const USED_RATE_WINDOW: Duration = Duration::from_secs(30);
 
 /// The statuses of HTTP responses that refwatch sends. Any other status is counted as [`OTHER_CODE`].
 const HTTP_CODES: [u16; 12] = [200, 308, 400, 401, 404, 405, 410, 413, 421, 431, 500, 503];
@@ -84,23 +88,46 @@ pub struct OperationInstruments {
     pub quota_allowed: Gauge,
     /// The configured rate, in requests per second.
     pub quota_configured: Gauge,
+    /// When the requests of the last [`USED_RATE_WINDOW`] ended, the oldest first. The quota bounds their number.
+    recent: Arc<Mutex<VecDeque<Monotonic>>>,
 }
 
-/// The rate of one operation on one target, in requests per second.
+/// The rates of one operation on one target, in requests per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
+    /// The mean of the last 30 s.
+    pub used: f64,
     /// The present rate; lower than `configured` after throttling.
     pub allowed: f64,
     pub configured: f64,
 }
 
 impl OperationInstruments {
-    /// Counts one request, which took `duration`.
-    pub fn request_ended(&self, duration: Duration, failure: Option<FailureReason>) {
+    /// Counts one request, which was sent at `sent`.
+    pub fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
         self.requests.inc();
-        self.duration.observe(duration.as_secs_f64());
+        self.duration.observe(now.since(sent).as_secs_f64());
+        let mut recent = self.recent(now);
+        recent.push_back(now);
+        drop(recent);
         if let Some(counter) = failure.and_then(|reason| self.failures.get(&reason)) {
             counter.inc();
+        }
+    }
+
+    /// The requests that ended within [`USED_RATE_WINDOW`] before `now`.
+    fn recent(&self, now: Monotonic) -> MutexGuard<'_, VecDeque<Monotonic>> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        while recent.pop_front_if(|ended| now.since(*ended) > USED_RATE_WINDOW).is_some() {}
+        recent
+    }
+
+    fn rate(&self, now: Monotonic) -> Rate {
+        let requests = u32::try_from(self.recent(now).len()).unwrap_or(u32::MAX);
+        Rate {
+            used: f64::from(requests) / USED_RATE_WINDOW.as_secs_f64(),
+            allowed: self.quota_allowed.get(),
+            configured: self.quota_configured.get(),
         }
     }
 }
@@ -298,6 +325,7 @@ impl Instruments {
             quota_wait: self.quota_wait.with_label_values(&labels),
             quota_allowed: self.quota_allowed.with_label_values(&labels),
             quota_configured: self.quota_configured.with_label_values(&labels),
+            recent: Arc::default(),
         };
         for to in JobStatus::labels() {
             drop(self.transitions.with_label_values(&[target, operation.kind().as_str(), to]));
@@ -310,13 +338,11 @@ impl Instruments {
         instruments
     }
 
-    /// The rate of each operation, by target and operation.
+    /// The rates of each operation, by target and operation.
     #[must_use]
-    pub fn rates(&self) -> BTreeMap<(String, String), Rate> {
+    pub fn rates(&self, now: Monotonic) -> BTreeMap<(String, String), Rate> {
         let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate =
-            |of: &OperationInstruments| Rate { allowed: of.quota_allowed.get(), configured: of.quota_configured.get() };
-        operations.iter().map(|(labels, instruments)| (labels.clone(), rate(instruments))).collect()
+        operations.iter().map(|(labels, instruments)| (labels.clone(), instruments.rate(now))).collect()
     }
 
     /// Removes the series of a target that is no longer configured.

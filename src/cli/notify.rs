@@ -84,7 +84,10 @@ async fn show(config: &Path, json: bool) -> Result<(), Failure> {
         let last = sink.last_delivered_at.clone().unwrap_or_else(|| "never".to_owned());
         let (waiting, failed) = (sink.waiting.to_string(), sink.failed.to_string());
         let cells = [shown(&sink.name), sink.state.clone(), waiting, failed, last, shown(&sink.url)];
-        table::Row { cells, note: sink.last_error.as_deref().filter(|_| sink.state != "up" || sink.failed > 0).map(shown) }
+        table::Row {
+            cells,
+            note: sink.last_error.as_deref().filter(|_| sink.state != "up" || sink.failed > 0).map(shown),
+        }
     };
     let rows: Vec<_> = sinks.iter().map(row).collect();
     print(table::lines(&LAYOUT, &rows, terminal::width(), false).text())

@@ -85,6 +85,12 @@ fn is_last<T: Stored>(transaction: &Transaction<'_>, watch_id: &WatchId, value: 
     Ok(last == Some(value.values()))
 }
 
+/// The terminal statuses as a list of SQL texts.
+pub(super) fn terminal_statuses() -> String {
+    let terminal = JobStatus::DOCUMENTED.iter().filter(|status| status.is_terminal());
+    terminal.map(|status| format!("'{status}'")).collect::<Vec<_>>().join(", ")
+}
+
 /// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `cutoff` and that are not `watched`. Keeps the job
 /// with the last row: its id would be used again, and clients that follow the rows by id would miss the new one. Returns the number
 /// of jobs.
@@ -93,16 +99,14 @@ pub(super) fn delete_ended(
     cutoff: Timestamp,
     watched: &BTreeSet<Arc<WatchId>>,
 ) -> Result<usize> {
-    let terminal_statuses: Vec<_> =
-        JobStatus::DOCUMENTED.iter().filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let mut query = transaction.prepare(&format!(
         "SELECT store_id, job_id, kind, target FROM transitions AS ended
-         WHERE observed_at < ?1 AND to_status IN ('{}') AND NOT EXISTS (
+         WHERE observed_at < ?1 AND to_status IN ({}) AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
                  AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
              AND (store_id, job_id, kind, target) NOT IN ({}) AND (observed_at < ?3 OR {NOTHING_WAITS})
          ORDER BY observed_at",
-        terminal_statuses.join("', '"),
+        terminal_statuses(),
         TABLES
             .map(|table| format!("SELECT store_id, job_id, kind, target FROM {table} WHERE id = ?2"))
             .join(" UNION ALL "),

@@ -9,6 +9,7 @@
 
 mod changes;
 mod deliveries;
+mod ended;
 mod errors;
 mod events;
 mod file;

@@ -133,7 +133,10 @@ impl DatabaseReader {
         self.in_transaction(last_row_id)
     }
 
-    fn in_transaction<T>(&self, read: impl Fn(&Connection) -> Result<T>) -> std::result::Result<T, ReadError> {
+    pub(super) fn in_transaction<T>(
+        &self,
+        read: impl Fn(&Connection) -> Result<T>,
+    ) -> std::result::Result<T, ReadError> {
         let result = file::read_only(&self.path, |connection, path| {
             let transaction = connection.unchecked_transaction()?;
             let version = schema::version(&transaction, path)?;

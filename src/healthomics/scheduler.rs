@@ -72,7 +72,7 @@ impl Scheduler {
 
     /// Counts a request that was sent at `sent`, and adapts the rate.
     pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
-        self.instruments.request_ended(now.since(sent), failure);
+        self.instruments.request_ended(sent, now, failure);
         self.with_pacer(|pacer| {
             match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.class().quota) {
                 QuotaEvidence::Exceeded => pacer.throttled(sent, now),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use jiff::SignedDuration;
 use serde::Serialize;
 use tracing::error;
 
@@ -42,7 +43,12 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
 /// The duration between two times, in any order, in its two largest units: "2h 5m", "3days 4h".
 #[must_use]
 pub fn duration_between(a: Timestamp, b: Timestamp) -> String {
-    let seconds = a.duration_until(b).unsigned_abs().as_secs();
+    duration_text(a.duration_until(b))
+}
+
+/// The absolute value of a duration, in its two largest units.
+pub(super) fn duration_text(duration: SignedDuration) -> String {
+    let seconds = duration.unsigned_abs().as_secs();
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

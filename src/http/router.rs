@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::uri::PathAndQuery;
 use axum::middleware::{from_extractor, map_request_with_state};
 use axum::response::Redirect;
@@ -19,21 +18,24 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
         .route("/runbook", get(ui::runbook::show))
         .route("/style.css", get(ui::html::style))
+        .route("/icon.svg", get(ui::html::icon))
+        .route("/icon-attention.svg", get(ui::html::icon_attention))
         .route("/-/healthy", get(api::daemon::healthy))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))
         .route("/api/v1/sinks", get(api::sinks::list))
         .route("/api/v1/stores", get(api::stores::list))
-        .route("/config", get(api::daemon::config))
+        .route("/config", get(ui::config_page::show))
         .route_layer(from_extractor::<NoParameters>());
     let external_path = Arc::clone(&state.external_path);
     let routes = Router::new()
         .route("/", get(ui::status_page::show))
+        .route("/history", get(ui::history_page::show))
         .route("/metrics", get(api::metrics::show).route_layer(from_extractor::<ScrapeParameters>()))
         .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/transitions", get(api::transitions::list))
         .merge(without_parameters)
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
+        .fallback(ui::not_found::show)
         .with_state(state);
     // The path is removed before the routes match.
     Router::new().fallback_service(routes).layer(map_request_with_state(external_path, remove_external_path))

@@ -2,7 +2,7 @@
 
 Usage: browser.py REFWATCH DIRECTORY
 
-Checks Chromium's errors, requests, layout, accessibility tree and contrasts, at two widths, in light and dark mode. Screenshots go
+Checks Chromium's errors, requests, layout, accessibility tree, contrasts and axe, at six widths, in light and dark mode. Screenshots go
 to DIRECTORY.
 """
 
@@ -20,54 +20,18 @@ import time
 import urllib.request
 
 from devtools import Page
+from page_checks import check
 
 # Seconds.
 DEADLINE = 60
 WIDTHS = {"": 1200, "-phone": 400}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&" + "W" * 90
-# Level AA of the Web Content Accessibility Guidelines, for text and for graphics.
-TEXT_CONTRAST, PICTURE_CONTRAST = 4.5, 3.0
-
-# The contrast of each visible text with its background, and of each part of a timeline.
-CONTRASTS = """(() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return canvas.getImageData(0, 0, 1, 1).data;
-  };
-  const luminance = (colour) => {
-    const [r, g, b] = [...rgba(colour)].map((part) => (part /= 255) <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const background = (element) => {
-    for (; element; element = element.parentElement) {
-      const colour = getComputedStyle(element).backgroundColor;
-      if (rgba(colour)[3] === 255) return colour;
-    }
-    return "white";
-  };
-  const contrast = (a, b) => { const [low, high] = [luminance(a), luminance(b)].sort((a, b) => a - b); return (high + 0.05) / (low + 0.05); };
-  const contrasts = [];
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (texts.nextNode()) {
-    const text = texts.currentNode, element = text.parentElement;
-    if (!text.data.trim() || element.closest("svg") || !element.getClientRects().length) continue;
-    contrasts.push(["text", text.data.trim(), contrast(getComputedStyle(element).color, background(element))]);
-  }
-  for (const part of document.querySelectorAll(".timeline rect:not(.track):not(.unsure)"))
-    contrasts.push(["picture", part.getAttribute("class"), contrast(getComputedStyle(part).fill, background(part.closest("svg")))]);
-  return contrasts;
-})()"""
-
-# Elements beyond the right edge of the window, except in scrolling boxes.
-TOO_WIDE = """[...document.querySelectorAll("body *")].filter((one) => !one.closest("pre, .skip, .visually-hidden")
-  && one.getBoundingClientRect().right > WIDTH + 0.5).map((one) => one.outerHTML.slice(0, 120))"""
-
-# Parts of timelines that are empty or outside of their picture.
-LOST_PARTS = """[...document.querySelectorAll(".timeline rect")].filter((part) => {
-  const [inner, outer] = [part, part.closest("svg")].map((one) => one.getBoundingClientRect());
-  return !(inner.width > 0 && inner.height > 0 && inner.left >= outer.left - 0.5 && inner.right <= outer.right + 0.5);
-}).map((part) => part.outerHTML)"""
+# Pages are checked at each width. Screenshots of some are in the documentation.
+WIDTHS = [320, 400, 768, 900, 1200, 1920]
+DOCUMENTED = {1200: "", 400: "-phone"}
+PHONES = [320, 400]
+# Jobs on the status page, and its height on a phone in pixels.
+JOBS, PHONE_HEIGHT_MAX = 14, 2000
 
 
 class Setup:
@@ -79,7 +43,7 @@ class Setup:
         self.processes = []
 
     def begin(self, refwatch):
-        simulated = ["--listen", "127.0.0.1:0", "--jobs", "8", "--stuck", "2", "--mean-seconds", "14", "--quota", "20"]
+        simulated = ["--listen", "127.0.0.1:0", "--jobs", "11", "--stuck", "2", "--mean-seconds", "14", "--quota", "20"]
         self.start(refwatch, "simulate", *simulated, "--fault", "internal=0.06", "--config-out", str(self.config))
         eventually(self.config.exists)
         text = self.config.read_text().replace("127.0.0.1:10210", self.address)
@@ -125,37 +89,8 @@ class Setup:
             process.wait(DEADLINE)
 
 
-def check(page, setup, path):
-    """Checks that apply to every page."""
-    url = f"http://{setup.address}"
-    assert page.errors == [], page.errors
-    assert sorted(page.requests) == sorted([url + path, url + "/style.css"]), page.requests
-    assert page.evaluate("document.querySelectorAll('script, [style], img, iframe').length") == 0
-    too_wide = page.evaluate(TOO_WIDE.replace("WIDTH", str(page.width)))
-    # A phone widens its window to wide content.
-    width = page.evaluate("Math.max(innerWidth, document.documentElement.scrollWidth)")
-    assert (width, too_wide) == (page.width, []), (width, too_wide)
-    assert page.evaluate(LOST_PARTS) == [], page.evaluate(LOST_PARTS)
-    contrasts = page.evaluate(CONTRASTS)
-    least = {"text": TEXT_CONTRAST, "picture": PICTURE_CONTRAST}
-    too_low = sorted({(kind, text, round(contrast, 2)) for kind, text, contrast in contrasts if contrast < least[kind]})
-    assert too_low == [] and len(contrasts) > 20, too_low
-
-    nodes = page.accessible()
-    names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
-    for landmark in ["banner", "main", "contentinfo"]:
-        assert len(names(landmark)) == 1, (landmark, nodes)
-    assert all(names("navigation")) and names("navigation"), names("navigation")
-    headings = [properties["level"] for role, _, properties in nodes if role == "heading"]
-    assert headings.count(1) == 1, headings
-    assert names("table") and all(names("table")), "a table without a name"
-    assert names("columnheader") and names("rowheader"), "a table without headers"
-    assert names("image") and all(names("image") + names("progressbar")), "a picture without a name"
-    return nodes
-
-
 def check_status_page(page, setup):
-    nodes = check(page, setup, "/")
+    nodes = check(page, f"http://{setup.address}/")
     names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
     watches = setup.watches()
     links = names("link")
@@ -166,13 +101,23 @@ def check_status_page(page, setup):
             assert len(of_watch) == 1 and watch["status"] in of_watch[0], (watch["watch"], of_watch)
     assert "search" in [role for role, _, _ in nodes], "no search"
     text = page.evaluate("document.body.innerText")
-    for shown in ["not found", "Allowed request rates", "GetReferenceImportJob", "of 16.0"]:
+    for shown in ["Quota", "GetReferenceImportJob", "16.0 requests per second, as configured", f"{JOBS} watches, "]:
         assert shown in text, f"{shown} is missing"
+    assert len(watches) == JOBS, len(watches)
+    if page.width in PHONES:
+        height = page.evaluate("document.documentElement.scrollHeight")
+        assert height <= PHONE_HEIGHT_MAX, (page.width, height)
+    # A bar of one status begins and ends at the same place in each row if it does at the same time.
+    widths = page.evaluate("[...document.querySelectorAll('.watches .timeline')].map((one) => one.getBoundingClientRect().width)")
+    axis = page.evaluate("document.querySelector('.axis').getBoundingClientRect().width")
+    assert max(widths) - min(widths) < 1 and abs(axis - widths[0]) < 1, (axis, widths)
+    assert page.evaluate("document.querySelectorAll('.axis text').length") > 0, "no ticks"
+    assert page.title().startswith("(") and "icon-attention.svg" in page.icon(), (page.title(), page.icon())
 
 
 def check_job_page(page, setup, watch):
     path = f"/jobs/reference_import/{watch['store_id']}/{watch['job_id']}"
-    nodes = check(page, setup, path)
+    nodes = check(page, f"http://{setup.address}{path}")
     names = lambda role: [name for node_role, name, _ in nodes if node_role == role]
     listed = watch["items"]["listed"]
     assert [name.split(":")[0] for name in names("image")] == [watch["watch"]] + [source["name"] for source in listed]
@@ -207,16 +152,19 @@ def check_errors(page, setup):
     """Untrusted text is inert, and an error in the configuration is shown first."""
     setup.append(setup.job(HOSTILE, "2" * 36))
     eventually(lambda: any(watch["watch"] == HOSTILE and watch["recent_failures"] for watch in setup.watches()))
-    setup.append("\n[poll]\nintervall = \"5s\"\n")
+    setup.append("\n[log]\nlevell = \"info\"\n")
     eventually(lambda: "The configuration has an error" in setup.get("/"))
-    for width in WIDTHS.values():
+    for width in WIDTHS:
         page.set_window(width, "light")
         page.go(f"http://{setup.address}/")
-        check(page, setup, "/")
+        check(page, f"http://{setup.address}/")
         first = page.evaluate("document.querySelector('h1, h2').innerText")
         assert first.startswith("The configuration has an error"), first
         text = page.evaluate("document.querySelector('main').innerText")
         assert HOSTILE in text, text
+        assert "did you mean `level`" in text, text
+        wrapped = "[...document.querySelectorAll('.alert .lines')].every((one) => one.scrollWidth <= one.clientWidth)"
+        assert page.evaluate(wrapped), "the text of the alert does not wrap"
 
 
 def main():
@@ -229,23 +177,89 @@ def main():
             setup.begin(refwatch)
             eventually(setup.settled)
             failed_sources = next(watch for watch in setup.watches() if watch["status"] == "COMPLETED_WITH_FAILURES")
+            job = f"/jobs/reference_import/{failed_sources['store_id']}/{failed_sources['job_id']}"
             for scheme in ["light", "dark"]:
-                for suffix, width in WIDTHS.items():
+                for width in WIDTHS:
                     page.set_window(width, scheme)
-                    dark = "-dark" if scheme == "dark" else ""
-                    page.go(f"http://{setup.address}/")
-                    check_status_page(page, setup)
-                    page.screenshot(directory / f"status-page{suffix}{dark}.png")
-                    page.go(f"http://{setup.address}/jobs/reference_import/{failed_sources['store_id']}/{failed_sources['job_id']}")
-                    check_job_page(page, setup, failed_sources)
-                    page.screenshot(directory / f"job-page{suffix}{dark}.png")
+                    visit(page, setup, directory, "status-page", "/", check_status_page)
+                    visit(page, setup, directory, "job-page", job, lambda *arguments: check_job_page(*arguments, failed_sources))
+                    for name, path in [("config", "/config"), ("not-found", "/none/here"), ("history", "/history")]:
+                        visit(page, setup, directory, name, path, lambda *arguments: check_other_page(*arguments, path))
                     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
+            check_typing(page, setup)
+            check_times(page, setup, job)
+            check_copy(page, setup, job)
             check_links(page, setup)
             check_errors(page, setup)
         finally:
             page.close()
             setup.stop()
     shrink(directory)
+
+
+def visit(page, setup, directory, name, path, check_page):
+    """Loads a page, checks it and saves a screenshot. The documentation has two pages at two widths."""
+    page.go(f"http://{setup.address}{path}")
+    check_page(page, setup)
+    is_documented = page.width in DOCUMENTED and name.endswith("-page")
+    if is_documented or directory.name != "docs":
+        suffix = DOCUMENTED.get(page.width, f"-{page.width}") + ("-dark" if page.scheme == "dark" else "")
+        page.screenshot(directory / f"{name}{suffix}.png")
+
+
+def check_other_page(page, setup, path):
+    if path == "/none/here":
+        page.errors = [error for error in page.errors if "404" not in error]
+    check(page, f"http://{setup.address}{path}", tables=path == "/history")
+    page.errors = []
+
+
+def check_typing(page, setup):
+    """A refresh shows new data. It keeps what a person types, and the focus. A daemon that does not respond is shown."""
+    page.set_window(1200, "light")
+    page.go(f"http://{setup.address}/")
+    page.evaluate("document.querySelector('[name=q]').value = 'GRC'; document.querySelector('.watches tbody a').focus()")
+    focused = page.evaluate("document.activeElement.href")
+    as_of = "document.querySelector('footer time').dateTime"
+    before = page.evaluate(as_of)
+    eventually(lambda: page.evaluate(as_of) != before)
+    assert page.evaluate("document.querySelector('[name=q]').value") == "GRC", "typed text is lost"
+    assert page.evaluate("document.activeElement.href") == focused, "the focus is lost"
+    page.evaluate("document.querySelector('[name=q]').focus()")
+    before = page.evaluate(as_of)
+    eventually(lambda: page.evaluate(as_of) != before)
+    assert page.evaluate("document.activeElement.name") == "q", "the focus is lost"
+    assert page.errors == [], page.errors
+    page.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    eventually(lambda: page.evaluate("!document.getElementById('stale').hidden"))
+    page.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    eventually(lambda: page.evaluate("document.getElementById('stale').hidden"))
+
+
+def check_times(page, setup, job):
+    """With the script, times are local and UTC. Without it, they are UTC."""
+    shown = "document.querySelector('figcaption time').innerText"
+    page.call("Emulation.setTimezoneOverride", timezoneId="Asia/Tokyo")
+    page.go(f"http://{setup.address}{job}")
+    assert "UTC" in page.evaluate(shown) and "GMT+9" in page.evaluate(shown), page.evaluate(shown)
+    page.go(f"http://{setup.address}/")
+    tokyo = page.evaluate("document.querySelector('.axis text').textContent")
+    page.call("Emulation.setTimezoneOverride", timezoneId="UTC")
+    page.go(f"http://{setup.address}/")
+    utc = page.evaluate("document.querySelector('.axis text').textContent")
+    assert (int(tokyo[:2]) - int(utc[:2])) % 24 in [9, 8, 10], (tokyo, utc)
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    page.go(f"http://{setup.address}{job}")
+    assert page.evaluate(shown).endswith("UTC"), page.evaluate(shown)
+    assert page.evaluate("[...document.querySelectorAll('.copy')].every((button) => button.hidden)")
+    page.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def check_copy(page, setup, job):
+    page.go(f"http://{setup.address}{job}")
+    page.evaluate("window.copied = null; document.addEventListener('copy', () => { window.copied = getSelection().toString(); })")
+    page.evaluate("document.querySelectorAll('button.copy')[1].click()")
+    assert page.evaluate("window.copied") == job.split("/")[-1], page.evaluate("window.copied")
 
 
 def shrink(directory):

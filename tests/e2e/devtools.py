@@ -28,7 +28,7 @@ class Page:
             pass_fds=(commands, responses), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(commands)
         os.close(responses)
-        self.buffer, self.number, self.session, self.width = b"", 0, None, None
+        self.buffer, self.number, self.session, self.width, self.scheme = b"", 0, None, None, None
         self.errors, self.requests, self.loaded = [], [], 0
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -85,7 +85,7 @@ class Page:
 
     def set_window(self, width, scheme):
         """Sets the width and the preferred colour scheme."""
-        self.width = width
+        self.width, self.scheme = width, scheme
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=860, deviceScaleFactor=1, mobile=width < 600)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
@@ -103,9 +103,15 @@ class Page:
 
     def evaluate(self, expression):
         """Evaluates JavaScript. The page's content security policy does not apply to it."""
-        response = self.call("Runtime.evaluate", expression=expression, returnByValue=True, userGesture=True)
+        response = self.call("Runtime.evaluate", expression=expression, returnByValue=True, userGesture=True, awaitPromise=True)
         assert "exceptionDetails" not in response, response["exceptionDetails"]
         return response["result"].get("value")
+
+    def title(self):
+        return self.evaluate("document.title")
+
+    def icon(self):
+        return self.evaluate("document.querySelector('link[rel=icon]').href")
 
     def accessible(self):
         """The accessibility tree: (role, name, properties) of each node that is not ignored."""

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{JobStatus, Labels, Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{JobKey, JobStatus, Labels, Source, SourceKey, SourceStatus, Sources};
 use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
 use crate::http::filter::{Severity, WatchFilter, deserialize_kind, severity_of};
@@ -83,6 +83,8 @@ pub(in crate::http) struct Query {
     state: String,
     /// The whole name.
     watch: String,
+    store_id: String,
+    job_id: String,
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(query): Parameters<Query>) -> Response {
@@ -108,7 +110,9 @@ impl Query {
     }
 
     fn matches(&self, watch: &WatchStatus) -> bool {
-        self.filter().matches(watch) && (self.watch.is_empty() || *watch.name == *self.watch)
+        let JobKey { store, job, .. } = &watch.id.key;
+        let values = [(&self.watch, &*watch.name), (&self.store_id, store.as_str()), (&self.job_id, job.as_str())];
+        self.filter().matches(watch) && values.iter().all(|(wanted, value)| wanted.is_empty() || *wanted == value)
     }
 }
 

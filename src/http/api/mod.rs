@@ -5,7 +5,7 @@
 pub mod daemon;
 pub mod jobs;
 pub(super) mod metrics;
-mod negotiation;
+pub(super) mod negotiation;
 pub mod sinks;
 pub mod stores;
 pub(super) mod transitions;

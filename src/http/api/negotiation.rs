@@ -1,4 +1,4 @@
-//! Content negotiation of `/metrics` (RFC 9110, 12.5.1 and 12.5.3). Malformed elements of `Accept` are ignored.
+//! Content negotiation of `/metrics` and of pages (RFC 9110, 12.5.1 and 12.5.3). Malformed elements of `Accept` are ignored.
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
@@ -11,6 +11,11 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
     let text = weight(headers, "text/plain", "0.0.4");
     if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
+}
+
+/// Whether the client names HTML, as browsers do. Ranges such as `*/*` are ignored.
+pub(in crate::http) fn accepts_html(headers: &HeaderMap) -> bool {
+    weight(headers, "text/html", "") > 0.0
 }
 
 /// The client's highest weight for a media type with this version or none, from 0 (not accepted) to 1.

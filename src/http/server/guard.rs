@@ -5,7 +5,7 @@
 //! addresses do not resolve, so every IP address is allowed.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::body::HttpBody as _;
@@ -14,12 +14,23 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use sha2::{Digest as _, Sha256};
 
 use crate::core::sanitize::Sanitized;
+use crate::http::ui::html::SCRIPT;
 
-/// A page may load a style sheet from this server and submit a form to it. Scripts, images and frames are forbidden.
-const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// A page may load its style sheet and its icon, submit a form to this server, and run one script, which may send requests to this server.
+/// Everything else is forbidden.
+static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let hash = BASE64_STANDARD.encode(Sha256::digest(SCRIPT));
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; script-src 'sha256-{hash}'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+         form-action 'self'; frame-ancestors 'none'"
+    );
+    // The text is a valid header. Otherwise nothing would be allowed.
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
 
 pub(super) fn guarded(router: Router, host_names: Option<Arc<[String]>>) -> Router {
     router.layer(from_fn_with_state(host_names, guard))
@@ -30,8 +41,8 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
         Some(rejection) => rejection,
         None => next.run(request).await,
     };
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.clone());
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),

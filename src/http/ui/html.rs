@@ -1,10 +1,10 @@
-//! The layout of every page, and its building blocks: tables, alerts, badges, progress bars and times.
+//! The layout of every page, and its building blocks: tables, alerts, badges, progress bars, times and copy buttons.
 //!
 //! Untrusted text passes through `Sanitized`, which escapes control characters. maud escapes HTML.
 
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::presentation::{job_tone, source_tone};
 use crate::core::job::{JobStatus, SourceStatus, Sources};
@@ -16,24 +16,46 @@ use crate::state::DaemonStatus;
 /// Characters shown of a status. Statuses that AWS documents are shorter.
 const STATUS_CHARS_MAX: usize = 40;
 
+/// The script in every page. It shows local times, copies ids and refreshes the page. Without it, pages show UTC and the browser reloads
+/// them. The content security policy allows this script only, by its hash.
+pub(in crate::http) const SCRIPT: &str = include_str!("page.js");
+
 pub(in crate::http) async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
 }
 
+pub(in crate::http) async fn icon() -> Response {
+    svg(include_str!("icon.svg"))
+}
+
+pub(in crate::http) async fn icon_attention() -> Response {
+    svg(include_str!("icon_attention.svg"))
+}
+
+fn svg(image: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, "image/svg+xml")], image).into_response()
+}
+
 /// A page. Its links are relative, because a reverse proxy may serve it below a path.
+///
+/// A refresh replaces each element with a `data-part` by the new element with the same value. Forms are outside of these elements, so that
+/// a refresh does not clear what a person types.
 pub(super) struct Page<'a> {
     pub title: &'a str,
     /// The relative path to the status page.
-    pub root: &'static str,
+    pub root: &'a str,
     pub now: Timestamp,
-    /// The browser reloads the page every 10 s.
+    /// The page is refreshed every 10 s.
     pub auto_refresh: bool,
+    /// The number of errors, and of watches that need attention. The title and the icon show it.
+    pub attention: usize,
     /// Added to the page footer.
     pub footer: Markup,
     pub content: Markup,
 }
 
-pub(super) fn page(Page { title, root, now, auto_refresh, footer, content }: Page<'_>) -> Response {
+pub(super) fn page(Page { title, root, now, auto_refresh, attention, footer, content }: Page<'_>) -> Response {
+    let icon = if attention > 0 { "icon-attention.svg" } else { "icon.svg" };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -41,24 +63,28 @@ pub(super) fn page(Page { title, root, now, auto_refresh, footer, content }: Pag
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if auto_refresh { meta http-equiv="refresh" content="10"; }
-                title { (Sanitized(title)) " · refwatch" }
+                @if auto_refresh { noscript { meta http-equiv="refresh" content="10"; } }
+                title { @if attention > 0 { "(" (attention) ") " } (Sanitized(title)) " · refwatch" }
+                link rel="icon" type="image/svg+xml" href={ (root) (icon) };
                 link rel="stylesheet" href={ (root) "style.css" };
             }
-            body {
+            body data-refresh=[auto_refresh.then_some("10")] {
                 a.skip href="#content" { "Skip to the content" }
                 header { a.brand href=(root) { "refwatch" } span.muted { "AWS HealthOmics jobs" } }
+                p.note.stale #stale role="status" hidden { "refwatch does not respond. This page is not up to date." }
                 main id="content" { (content) }
                 footer {
                     nav aria-label="More" {
+                        a href={ (root) "history" } { "Ended jobs" }
                         a href={ (root) "metrics" } { "Metrics" }
                         a href={ (root) "api/v1/jobs" } { "Jobs as JSON" }
                         a href={ (root) "api/v1/transitions" } { "Transitions as JSON" }
                         a href={ (root) "config" } { "Configuration" }
                         a href={ (root) "runbook" } { "Runbook" }
                     }
-                    p { "As of " (absolute_time(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
+                    p data-part="footer" { "As of " (absolute_time(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
                 }
+                script { (PreEscaped(SCRIPT)) }
             }
         }
     };
@@ -103,7 +129,7 @@ pub(super) fn alerts(daemon: &DaemonStatus) -> Markup {
 
 pub(super) fn alert(title: &str, text: &str) -> Markup {
     html! {
-        section.alert role="alert" { h2 { (Sanitized(title)) } pre { (sanitized_lines(text)) } }
+        section.alert role="alert" { h2 { (Sanitized(title)) } p.lines { (sanitized_lines(text)) } }
     }
 }
 
@@ -146,13 +172,24 @@ pub(super) fn progress(sources: &Sources, heading: &str) -> Markup {
 }
 
 pub(super) fn absolute_time(time: Timestamp) -> Markup {
-    html! { time datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+    html! { time.absolute datetime=(rfc3339(time)) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
 /// The duration between `time` and `now`. The tooltip is the absolute time.
 pub(super) fn relative_time(time: Timestamp, now: Timestamp) -> Markup {
     html! {
         time.nowrap datetime=(rfc3339(time)) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (response::duration_between(time, now)) }
+    }
+}
+
+/// A text in code style with a button that copies it. Only the script shows the button.
+pub(super) fn copyable(name: &str, text: &str) -> Markup {
+    let text = Sanitized(text).to_string();
+    html! {
+        span.copyable {
+            code { (text) }
+            button.copy type="button" data-copy=(text) aria-label={ "Copy " (name) } title={ "Copy " (name) } hidden { "⧉" }
+        }
     }
 }
 

@@ -1,27 +1,33 @@
 //! `/jobs/{kind}/{store_id}/{job_id}`: one job, with a section for each target that it is polled through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use jiff::SignedDuration;
 use maud::{Markup, html};
 
-use super::html::{Page, absolute_time, alerts, job_badge, page, relative_time, source_badge, table};
-use super::presentation;
-use super::status_page::{next_poll, status};
-use super::timeline::{StatusSpan, TimeAxis, timeline};
-use crate::core::job::{JobKey, SourceKey, Sources};
+use super::axis::{Lifetime, TimeAxis, legend};
+use super::html::{Page, absolute_time, alerts, copyable, job_badge, page, relative_time, source_badge, table};
+use super::not_found::not_found;
+use super::presentation::{self, ended_at, job_duration};
+use super::timeline::{StatusSpan, Timeline, lifetime};
+use super::watch_table::{next_poll, status};
+use crate::core::job::{JobKey, SourceKey};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
+use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, SourceTransition, Transition};
 use crate::database::{Filter, ReadError, Row, RowLimit};
 use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed_sources};
 use crate::http::app_state::AppState;
-use crate::http::response::duration_between;
-use crate::state::{RECENT_FAILURES_MAX, WatchStatus};
+use crate::http::response::{duration_between, duration_text};
+use crate::state::{RECENT_FAILURES_MAX, WatchState, WatchStatus};
+
+/// The relative path to the status page.
+const ROOT: &str = "../../../";
 
 /// Limits each of two queries, for transitions and for details, over all targets. A normal job has fewer than ten rows.
 const ROWS_MAX: usize = 200;
@@ -56,56 +62,130 @@ fn of_target<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
 pub(in crate::http) async fn show(
     State(state): State<AppState>,
     Path((kind, store, job)): Path<(String, String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
 ) -> Response {
-    let unknown = || (StatusCode::NOT_FOUND, "this job is not watched\n").into_response();
-    let (Ok(kind), Ok(store), Ok(job)) = (kind.parse(), store.parse(), job.parse()) else { return unknown() };
+    let unknown = "This job is neither watched nor in the database.";
+    let (Ok(kind), Ok(store), Ok(job)) = (kind.parse(), store.parse(), job.parse()) else {
+        return not_found(&state, &uri, &headers, unknown);
+    };
     let key = JobKey { kind, store, job };
     let renderer = state.renderer.clone();
     renderer
         .page(move || {
             let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
-            let Some(first) = watches.first() else { return unknown() };
             let now = state.clock.now().wall;
             let history = History::read(&state, &key);
+            let saved = history.as_ref().map_or(&[][..], |history| &history.transitions);
+            if watches.is_empty() && saved.is_empty() {
+                return not_found(&state, &uri, &headers, unknown);
+            }
+            let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
+            let none = History::default();
+            let history_or_none = history.as_ref().unwrap_or(&none);
             let content = html! {
-                (alerts(&state.shared.daemon()))
-                h1 { (Sanitized(&first.name)) }
-                p.summary { (key.kind) " " code { (key.store) "/" wbr; (key.job) } }
-                @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
-                @for watch in &watches { (target_section(watch, history.as_ref().unwrap_or(&History::default()), now)) }
+                div data-part="job" {
+                    (alerts(&state.shared.daemon()))
+                    h1 { (Sanitized(name)) }
+                    (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
+                    @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
+                    @for watch in &watches { (target_section(watch, history_or_none, now)) }
+                    @if watches.is_empty() { @for target in targets(saved) { (past_section(target, history_or_none, now)) } }
+                }
             };
-            page(Page { title: &first.name, root: "../../../", now, auto_refresh: false, footer: html! {}, content })
+            let auto_refresh = watches.iter().any(|watch| watch.state == WatchState::Live);
+            let attention = presentation::attention(&state.shared);
+            page(Page { title: name, root: ROOT, now, auto_refresh, attention, footer: html! {}, content })
         })
         .await
+}
+
+/// The kind and ids, the job as JSON, and the AWS console.
+fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
+    let JobKey { kind, store, job } = key;
+    let resource = if is_watched { "jobs" } else { "transitions" };
+    let query = format!("kind={kind}&store_id={store}&job_id={job}");
+    html! {
+        p.summary {
+            (kind) " in the " (kind.info().store.noun()) " " (copyable("the store's id", store.as_str()))
+            ", job " (copyable("the job's id", job.as_str()))
+        }
+        p.links {
+            a href={ (ROOT) "api/v1/" (resource) "?" (query) } { "This job as JSON" }
+            @if presentation::is_region(region) {
+                a href=(presentation::console_url(region, kind.info().store)) rel="external" { "The " (kind.info().store.noun()) "s in the AWS console" }
+            }
+        }
+    }
+}
+
+/// The targets of the rows, each once.
+fn targets(rows: &[Row<Transition>]) -> BTreeSet<&str> {
+    rows.iter().map(|row| &*row.watch_id.target).collect()
+}
+
+/// A job that is no longer watched, from the database.
+fn past_section(target: &str, history: &History, now: Timestamp) -> Markup {
+    let transitions = of_target(&history.transitions, target);
+    let details = of_target(&history.details, target);
+    let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
+    html! {
+        section {
+            h2 { "Target " (Sanitized(target)) }
+            p.note { "This job is not watched. The database has its transitions." }
+            @if let Some(last) = transitions.last() {
+                (figure(target, &spans, [last.created_at, last.completed_at, None], last.observed_at, now))
+            }
+            (transitions_table(&transitions))
+            @if !details.is_empty() { (details_table(&details)) }
+        }
+    }
 }
 
 fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Markup {
     let transitions = of_target(&history.transitions, &watch.id.target);
     let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
     let details = of_target(&history.details, &watch.id.target);
-    let job = watch.known.as_ref();
-    let axis = job.and_then(|job| TimeAxis::of_job(&spans, job, now));
+    let job = watch.known.as_deref();
+    let times = job.map(|job| [job.created_at, job.completed_at, job.vanished_at]);
+    // A finished job is not polled: its failures are over.
+    let has_failures = watch.state != WatchState::Finished && !watch.recent_failures.is_empty();
     html! {
         section {
             h2 { "Target " (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
             @if let Some(advice) = presentation::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
-            @if let Some(axis) = axis {
-                figure {
-                    (timeline(&watch.name, &spans, axis))
-                    figcaption {
-                        span { (absolute_time(axis.begin)) }
-                        span { (duration_between(axis.begin, axis.end)) " in total" }
-                        span { @if axis.end == now { "now" } @else { (absolute_time(axis.end)) } }
-                    }
-                }
-            }
+            @if let (Some(times), Some(job)) = (times, job) { (figure(&watch.name, &spans, times, job.last_seen, now)) }
             (facts(watch, now))
             @if let Some(job) = job && !job.sources.is_empty() {
-                (items_table(watch.id.key.kind, &job.sources, &of_target(&history.source_transitions, &watch.id.target), axis))
+                @let axis = times.and_then(|times| lifetime(&spans, times, now)).map(Lifetime::axis);
+                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, &watch.id.target), axis))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
-            @if !watch.recent_failures.is_empty() { (failures_table(watch, now)) }
+            @if has_failures { (failures_table(watch, now)) }
+        }
+    }
+}
+
+/// The timeline of the job, from its creation to its end, with both times.
+fn figure(
+    name: &str,
+    spans: &[StatusSpan],
+    times: [Option<Timestamp>; 3],
+    last_seen: Timestamp,
+    now: Timestamp,
+) -> Markup {
+    let Some(lifetime) = lifetime(spans, times, now) else { return html! {} };
+    let axis = lifetime.axis();
+    html! {
+        figure {
+            (Timeline { name, spans, lifetime, last_seen, axis }.image())
+            figcaption {
+                span { (absolute_time(axis.begin)) }
+                span { (duration_between(axis.begin, axis.end)) " in total" }
+                span { @if lifetime.is_live { "now" } @else { (absolute_time(axis.end)) } }
+            }
+            (legend())
         }
     }
 }
@@ -115,12 +195,13 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
     let times = [
         ("Status since", job.map(|job| job.since)),
         ("Created", job.and_then(|job| job.created_at)),
-        ("Ended", job.and_then(|job| job.completed_at)),
+        ("Ended", job.and_then(|job| ended_at(job))),
         ("Last successful poll", watch.last_successful_poll),
     ];
     html! {
         dl {
             div { dt { "Status" } dd { (status(watch, usize::MAX)) } }
+            @if let Some(job) = job { div { dt { "Duration" } dd { (duration_text(job_duration(job, now))) } } }
             @for (name, time) in times {
                 @if let Some(time) = time { div { dt { (name) } dd { (absolute_time(time)) small { (relative_time(time, now)) " ago" } } } }
             }
@@ -130,7 +211,8 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
     }
 }
 
-fn items_table(kind: JobKind, sources: &Sources, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
+fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
+    let sources = &job.sources;
     let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
     for SourceTransition { key, to, observed_at, .. } in transitions {
         match to {
@@ -146,7 +228,11 @@ fn items_table(kind: JobKind, sources: &Sources, transitions: &[&SourceTransitio
         }
     };
     let rows = listed_sources(sources).map(|(key, source)| {
-        let image = spans.get(key).zip(axis).map(|(spans, axis)| timeline(&key.name, spans, axis));
+        let image = spans.get(key).zip(axis).map(|(spans, axis)| {
+            let last_seen = if job.status.is_terminal() { axis.end } else { job.last_seen };
+            let lifetime = Lifetime { begin: axis.begin, end: axis.end, is_live: false };
+            Timeline { name: &key.name, spans, lifetime, last_seen, axis }.image()
+        });
         [
             html! { (Sanitized(&key.name)) small { code { (Sanitized(&key.source_file)) } } },
             source_badge(&source.status),

@@ -1,9 +1,38 @@
 //! The texts, tones (CSS classes) and severity of statuses and errors on the pages.
 
+use jiff::SignedDuration;
+
 use crate::core::job::{JobStatus, SourceStatus};
-use crate::core::kind::KindInfo;
+use crate::core::kind::{KindInfo, StoreType};
+use crate::core::time::Timestamp;
+use crate::core::tracker::JobState;
 use crate::core::transition::{Anomaly, DetailKind};
-use crate::state::{WatchState, WatchStatus};
+use crate::http::filter::{Severity, severity};
+use crate::state::{DaemonStatus, SharedState, StoreStatus, WatchState, WatchStatus};
+
+/// The number of errors, and of watches that need attention.
+pub(super) fn attention(shared: &SharedState) -> usize {
+    let DaemonStatus { config_error, database_error, targets_down, .. } = shared.daemon();
+    let stores = shared.stores();
+    let store_errors = |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.missed.is_some());
+    let watches = shared.watches().iter().filter(|watch| severity(watch) == Severity::Attention).count();
+    let errors = usize::from(config_error.is_some()) + usize::from(database_error.is_some()) + targets_down.len();
+    watches + errors + stores.iter().map(|store| store_errors(store)).sum::<usize>()
+}
+
+/// The page of the AWS console with the stores of this type. AWS documents no address of a single job.
+pub(super) fn console_url(region: &str, store: StoreType) -> String {
+    let stores = match store {
+        StoreType::Reference => "referenceStore",
+        StoreType::Sequence => "sequenceStore",
+    };
+    format!("https://{region}.console.aws.amazon.com/omics/home?region={region}#/{stores}")
+}
+
+/// Whether a text can be a part of the console's address. A target may have no region.
+pub(super) fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
 
 /// Advice to the operator; `None` if there is none.
 pub(super) fn advice(watch: &WatchStatus) -> Option<String> {
@@ -74,4 +103,16 @@ pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
         SourceStatus::Failed => "bad",
         SourceStatus::Unknown(_) => "mixed",
     }
+}
+
+/// From the creation, or from the first sighting of the status, to the end or to now.
+pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
+    let begin = job.created_at.unwrap_or(job.since).min(job.since);
+    begin.duration_until(ended_at(job).unwrap_or(now))
+}
+
+/// When the job ended or vanished. AWS's time counts, unless it is later than the sighting.
+pub(super) fn ended_at(job: &JobState) -> Option<Timestamp> {
+    let end = job.status.is_terminal().then(|| job.completed_at.map_or(job.since, |at| at.min(job.since)));
+    end.or(job.vanished_at)
 }

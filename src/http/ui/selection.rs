@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::presentation::job_duration;
 use crate::core::kind::JobKind;
+use crate::core::time::Timestamp;
 use crate::http::filter::{WatchFilter, deserialize_kind, serialize_kind, severity, status_label};
 use crate::state::WatchStatus;
 
@@ -22,7 +24,7 @@ pub(super) enum Sort {
     Name,
     #[serde(rename = "-name")]
     NameDescending,
-    /// By the time in the present status, the shortest first.
+    /// By the duration of the job so far, the shortest first.
     #[serde(rename = "duration")]
     Duration,
     #[serde(rename = "-duration")]
@@ -70,18 +72,19 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Selection {
     /// The selected watches of all pages, sorted.
-    pub(super) fn apply(&self, watches: &[Arc<WatchStatus>]) -> Vec<Arc<WatchStatus>> {
+    pub(super) fn apply(&self, watches: &[Arc<WatchStatus>], now: Timestamp) -> Vec<Arc<WatchStatus>> {
         let text = self.q.to_lowercase();
         let mut selected: Vec<_> = watches.iter().filter(|watch| self.matches(watch, &text)).cloned().collect();
         let since = |watch: &WatchStatus| watch.known.as_ref().map(|job| job.since);
+        let duration = |watch: &WatchStatus| watch.known.as_ref().map(|job| job_duration(job, now));
         let name = |watch: &WatchStatus| watch.name.to_lowercase();
         // Stable: equal watches stay ordered by target, store and job. Both duration orders put watches without a status last.
         match self.sort {
             Sort::Attention => selected.sort_by_key(|watch| (severity(watch), Reverse(since(watch)))),
             Sort::Name => selected.sort_by_cached_key(|watch| name(watch)),
             Sort::NameDescending => selected.sort_by_cached_key(|watch| Reverse(name(watch))),
-            Sort::Duration => selected.sort_by_key(|watch| Reverse(since(watch))),
-            Sort::DurationDescending => selected.sort_by_key(|watch| (since(watch).is_none(), since(watch))),
+            Sort::Duration => selected.sort_by_key(|watch| (watch.known.is_none(), duration(watch))),
+            Sort::DurationDescending => selected.sort_by_key(|watch| Reverse(duration(watch))),
         }
         selected
     }

@@ -1,0 +1,75 @@
+// Local times, copy buttons and the refresh. Every page works without this script.
+"use strict";
+
+const SECONDS = 1000;
+
+// "2026-03-01 09:00:00 CET": the Swedish format is that of ISO 8601.
+const local = (time) => new Date(time).toLocaleString("sv", {
+  year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
+const isUtc = new Date().getTimezoneOffset() === 0 && /UTC$/.test(local(Date.now()));
+
+// The label of a tick has the time, the time with seconds, or the date and the time.
+const tick = (time, length) => local(time).slice(...{ 5: [11, 16], 8: [11, 19], 11: [5, 16] }[length]);
+
+const improve = () => {
+  for (const button of document.querySelectorAll("button.copy")) button.hidden = false;
+  if (isUtc) return;
+  for (const time of document.querySelectorAll("time.absolute:not(:has(small))")) {
+    const utc = document.createElement("small");
+    utc.textContent = time.textContent;
+    time.replaceChildren(local(time.dateTime) + " ", utc);
+  }
+  for (const time of document.querySelectorAll("time[title]")) time.title = `${local(time.dateTime)}, ${time.dateTime}`;
+  for (const label of document.querySelectorAll("[data-time]")) label.textContent = tick(label.dataset.time, label.textContent.length);
+  for (const zone of document.querySelectorAll(".zone")) zone.textContent = "local time";
+};
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button.copy");
+  if (!button) return;
+  // `navigator.clipboard` is missing on pages without TLS.
+  getSelection().selectAllChildren(button.previousElementSibling);
+  document.execCommand("copy");
+  getSelection().removeAllRanges();
+  button.textContent = "✓";
+});
+
+const parts = (page) => new Map([...page.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
+
+const isTyping = () => [...document.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
+
+const show = (page) => {
+  const [old, current] = [parts(document), parts(page)];
+  if ([...current.keys()].some((name) => !old.has(name)) && !isTyping()) return location.reload();
+  const focused = document.activeElement;
+  // A screen reader would read an equal alert again.
+  for (const [name, part] of old) if (!part.isEqualNode(current.get(name) ?? null)) part.replaceWith(current.get(name) ?? "");
+  if (!focused.isConnected) {
+    // The focus stays on the link or the button in the new part.
+    const key = (element) => element.getAttribute("href") ?? element.dataset.copy;
+    const same = [...document.querySelectorAll("a, button.copy")].find((element) => key(element) === key(focused));
+    improve();
+    same?.focus({ preventScroll: true });
+  }
+  document.title = page.title;
+  document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").href;
+  document.body.dataset.refresh = page.body.dataset.refresh ?? "";
+  improve();
+};
+
+const refresh = async () => {
+  const response = await fetch(location.href, { signal: AbortSignal.timeout(10 * SECONDS) }).catch(() => null);
+  const page = new DOMParser().parseFromString((await response?.text().catch(() => "")) ?? "", "text/html");
+  const isPage = page.querySelector("[data-part]") !== null;
+  document.getElementById("stale").hidden = isPage;
+  if (isPage) show(page);
+  schedule();
+};
+
+const schedule = () => {
+  const seconds = Number(document.body.dataset.refresh);
+  if (seconds) setTimeout(refresh, seconds * SECONDS);
+};
+
+improve();
+schedule();
