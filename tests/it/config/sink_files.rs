@@ -33,7 +33,7 @@ fn workspace() -> Workspace {
 fn run(workspace: &Workspace, command: &str) -> (i32, String) {
     let config = workspace.path("refwatch.toml");
     let (status, output, error) = workspace.run(&["--config", config.to_str().expect("text"), command]);
-    (status, output + &error)
+    (status, format!("{output}\n{error}"))
 }
 
 fn assert_hides_secrets(shown: &str) {
