@@ -234,5 +234,7 @@ async fn a_job_of_several_targets_is_shown_for_each() {
     server.shared.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     let parts = ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"];
-    parts.iter().for_each(|part| assert!(page.contains(part), "{part} is missing in {page}"));
+    for part in parts {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
 }
