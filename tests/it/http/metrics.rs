@@ -319,7 +319,8 @@ async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
 async fn fault_107_concurrent_scrapes_share_one_rendering() {
     let server = Server::with(Limits { connections: 200, ..Limits::default() }, []).await;
     for job in 0..2_000_u32 {
-        server.shared.publish(view(&format!("{}", 1_000_000_000 + job), JobStatus::InProgress));
+        let view = view(&format!("{}", 1_000_000_000 + job), JobStatus::InProgress);
+        server.shared.publish(WatchStatus { labels: Arc::default(), ..view });
     }
     // Each rendering contains the current counter value, so equal values mean one rendering.
     let (shared, stop) = (server.shared.clone(), CancellationToken::new());
