@@ -131,7 +131,9 @@ async fn each_fault_of_the_sink_is_the_failure_that_its_name_says() {
     assert!(format!("{reset:?}").contains("ConnectionReset"), "{reset:?}");
     let hang = tokio::time::timeout(HANG, reply_to(SinkFault::Hang)).await;
     assert!(hang.is_err(), "a sink that hangs does not respond");
-    let slow = reply_to(SinkFault::Slow).await.expect("a response").response;
+    // The rest of `started` keeps the connection open.
+    let started = reply_to(SinkFault::Slow).await.expect("a response");
+    let slow = started.response;
     assert_eq!(slow.status(), 200);
     let body = tokio::time::timeout(HANG, slow.into_body().collect()).await;
     assert!(body.is_err(), "the body is not complete yet");
