@@ -6,7 +6,7 @@ pub(super) struct Example {
     pub(super) lines: &'static [&'static str],
 }
 
-pub(super) const EXAMPLES: [Example; 13] = [
+pub(super) const EXAMPLES: [Example; 15] = [
     Example { command: "run", lines: &["refwatch run", "refwatch --config /etc/refwatch/second/refwatch.toml run"] },
     Example { command: "demo", lines: &["refwatch demo", "refwatch demo --jobs 20 --seconds 60 --listen 127.0.0.1:0"] },
     Example {
@@ -35,6 +35,14 @@ pub(super) const EXAMPLES: [Example; 13] = [
     Example { command: "remove", lines: &["refwatch remove 1234567890/9876543210"] },
     Example { command: "reload", lines: &["sudo refwatch reload"] },
     Example {
+        command: "notify",
+        lines: &[
+            "refwatch notify status",
+            "sudo refwatch notify test pipeline",
+            "sudo refwatch notify replay pipeline --failed",
+        ],
+    },
+    Example {
         command: "history",
         lines: &[
             "refwatch history 1234567890/9876543210",
@@ -49,6 +57,7 @@ pub(super) const EXAMPLES: [Example; 13] = [
             "refwatch wait --any --json 1234567890/9876543210 1234567890/9876543211",
         ],
     },
+    Example { command: "rules", lines: &["refwatch rules --set listing_seconds=1800 >/etc/prometheus/refwatch.yml"] },
     Example {
         command: "completions",
         lines: &["refwatch completions bash >~/.local/share/bash-completion/completions/refwatch"],
@@ -66,8 +75,8 @@ pub(super) const EXIT_STATUS: &str =
 pub(super) fn exit_status(command: &str) -> &'static str {
     match command {
         "check" => {
-            "0 no problems, and with --online no missing permissions; 1 with --online, a permission is missing; 64 wrong use; \
-             78 the configuration has a problem."
+            "0 no problems, and with --online no missing permissions and no unreachable sinks; 1 with --online, a permission is \
+             missing or a sink is unreachable; 64 wrong use; 78 the configuration has a problem."
         }
         "wait" => {
             "0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 64 wrong use; 78 AWS's \
@@ -103,5 +112,5 @@ pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
         "AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_CONFIG_FILE and other variables of the AWS SDK",
         "Region and credentials, if the target or the option does not set them.",
     ),
-    ("HTTPS_PROXY, NO_PROXY", "The proxy for requests to AWS."),
+    ("HTTPS_PROXY, NO_PROXY", "The proxy for requests to AWS and to sinks."),
 ];

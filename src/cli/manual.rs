@@ -25,7 +25,8 @@ pub(super) fn command_page(command: &Command) -> std::io::Result<Vec<u8>> {
     }
     let mut roff = Roff::new();
     section(&mut roff, "EXAMPLES");
-    let is_shown = |example: &&help::Example| command.has_subcommands() || name == example.command;
+    let is_program = name == "refwatch";
+    let is_shown = |example: &&help::Example| is_program || name == example.command;
     for line in help::EXAMPLES.iter().filter(is_shown).flat_map(|example| example.lines) {
         roff.text([bold(*line)]);
         roff.control("br", []);
@@ -39,7 +40,7 @@ pub(super) fn command_page(command: &Command) -> std::io::Result<Vec<u8>> {
         }
     }
     section(&mut roff, "SEE ALSO");
-    let others = if command.has_subcommands() { "refwatch.toml(5)" } else { "refwatch(1), refwatch.toml(5)" };
+    let others = if is_program { "refwatch.toml(5)" } else { "refwatch(1), refwatch.toml(5)" };
     roff.text([roman(others)]);
     roff.to_writer(&mut page)?;
     Ok(page)

@@ -1,15 +1,28 @@
 //! The key `labels` of jobs and stores. It limits the number of labels: each one is in every series of `refwatch_job_labels`.
 
-use serde_json::Value as Json;
+use std::sync::LazyLock;
+
+use regex_lite::Regex;
+use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::{Field, Map, Reader};
-use super::values::{LabelName, LabelValue};
+use super::values::{Invalid, Kind, check, kind, no_candidates, pattern, pattern_schema, read_text};
 use crate::core::job::Labels;
+use crate::core::sanitize::is_unsafe_to_display;
 
 /// A job's series has five labels more. Prometheus has no default limit; hosted services commonly accept 30 labels.
 const LABELS_MAX: usize = 16;
+
+pattern!(
+    LabelName,
+    "^(_|([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]{0,126})$",
+    "must be 1 to 128 letters, digits or underscores, and must not begin with a digit or `__`"
+);
+kind!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
+    read_text(value, label_value, no_candidates)
+});
 
 /// A table of labels. Its values may be invalid.
 pub(super) struct LabelTable;
@@ -31,6 +44,11 @@ impl Field for LabelTable {
         schema["maxProperties"] = LABELS_MAX.into();
         schema
     }
+}
+
+fn label_value(text: &str) -> Result<String, String> {
+    let is_value = text.chars().count() <= 128 && !text.chars().any(is_unsafe_to_display);
+    check(is_value, "must be at most 128 visible characters").map(|()| text.to_owned())
 }
 
 /// The labels without invalid values, which are reported already.

@@ -130,6 +130,7 @@ pub fn parse_sink_url(text: &str) -> Result<Uri, String> {
         "must not contain a user name and password: write a token to the file of `bearer_token_file`",
     )?;
     check(!text.contains('#'), "must not contain a fragment, which begins with `#`")?;
+    check(text.is_ascii(), "must be ASCII, with percent-encoding of other characters")?;
     let host = url.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let has_port = authority != host;
@@ -230,7 +231,7 @@ mod tests {
             ("https://hooks.lab.example:99999/", "must be a URL"),
             ("https://hooks.lab.example:/", "must be a URL"),
             ("https://h$ooks.lab.example/", "must be a URL"),
-            ("https://hooks.lab.example/ä", "must be a URL"),
+            ("https://hooks.lab.example/ä", "must be ASCII"),
             ("https://ada:hunter2@hooks.lab.example/", "must not contain a user name"),
             ("https://ada@hooks.lab.example/", "must not contain a user name"),
             ("https://hooks.lab.example/#x", "must not contain a fragment"),

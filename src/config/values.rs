@@ -142,14 +142,6 @@ pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon
 kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
     read_text(value, |text| name(text, 128), no_candidates)
 });
-pattern!(
-    LabelName,
-    "^(_|([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]{0,126})$",
-    "must be 1 to 128 letters, digits or underscores, and must not begin with a digit or `__`"
-);
-kind!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
-    read_text(value, label_value, no_candidates)
-});
 id!(ReferenceStoreId, job::StoreId, IdOf::Store(StoreType::Reference));
 id!(SequenceStoreId, job::StoreId, IdOf::Store(StoreType::Sequence));
 id!(JobId, job::JobId, IdOf::Job);
@@ -337,11 +329,6 @@ pub(super) fn name(text: &str, length_max: usize) -> Result<String, String> {
     check(is_name, &format!("must be 1 to {length_max} visible characters")).map(|()| text.to_owned())
 }
 
-fn label_value(text: &str) -> Result<String, String> {
-    let is_value = text.chars().count() <= 128 && !text.chars().any(is_unsafe_to_display);
-    check(is_value, "must be at most 128 visible characters").map(|()| text.to_owned())
-}
-
 fn path(text: &str) -> Result<PathBuf, String> {
     check(!text.trim().is_empty(), "must not be empty")?;
     check(
@@ -403,6 +390,5 @@ mod tests {
         assert!(ExternalId::convert(&string("lab:42")).is_ok());
         assert!(HostName::convert(&string("refwatch.lab.example")).is_ok());
         assert!(UserName::convert(&string("prometheus")).is_ok());
-        assert!(LabelName::convert(&string("cost_center")).is_ok());
     }
 }

@@ -190,6 +190,4 @@ impl Database {
 }
 
 #[cfg(test)]
-mod delivery_tests;
-#[cfg(test)]
 mod tests;

@@ -56,7 +56,7 @@ async fn connect_tcp(url: &Uri) -> Result<TcpStream, String> {
     connector.enforce_http(false);
     let proxy = Matcher::from_env().intercept(url).filter(|_| url.scheme_str() == Some("https"));
     let stream = match proxy {
-        None => connector.call(url.clone()).await.map_err(|error| with_cause(&error))?,
+        None => connector.call(url.clone()).await.map_err(|error| format!("no connection: {}", with_cause(&error)))?,
         Some(proxy) => {
             let mut tunnel = Tunnel::new(proxy.uri().clone(), connector);
             if let Some(auth) = proxy.basic_auth() {

@@ -201,7 +201,7 @@ pub(crate) fn check_logs(text: &str) {
     let row = Row { id: 1, watch_id: WatchId { target: own().into(), key }, value };
     let watch: JobInfo = serde_json::from_value(serde_json::json!({
         "watch": text, "target": text, "aws_region": text, "kind": "reference_import", "store_id": text, "job_id": text, "status": text,
-        "state": text, "parked_reason": text, "vanished": false, "since": text, "next_poll": text, "recent_failures": [],
+        "state": text, "parked_reason": text, "vanished": false, "labels": {}, "since": text, "next_poll": text, "recent_failures": [],
     }))
     .expect("a watch");
     for width in [20, 80, usize::MAX] {

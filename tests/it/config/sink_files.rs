@@ -33,7 +33,7 @@ fn workspace() -> Workspace {
 fn run(workspace: &Workspace, command: &str) -> (i32, String) {
     let config = workspace.path("refwatch.toml");
     let (status, output, error) = workspace.run(&["--config", config.to_str().expect("text"), command]);
-    (status, output + &error)
+    (status, format!("{output}\n{error}"))
 }
 
 fn assert_hides_secrets(shown: &str) {
@@ -59,12 +59,11 @@ fn fault_150_check_and_run_reject_an_unusable_file_of_a_sink() {
     for (name, content, expected) in table {
         let workspace = workspace();
         let path = workspace.path(name);
-        match content {
-            Some(text) => drop(workspace.write(name, text)),
-            None => {
-                fs::remove_file(&path).expect("our file");
-                assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
-            }
+        if let Some(text) = content {
+            workspace.write(name, text);
+        } else {
+            fs::remove_file(&path).expect("our file");
+            assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
         }
         for command in ["check", "run"] {
             let (status, output) = run(&workspace, command);
@@ -172,7 +171,7 @@ fn check_online_reports_a_sink_that_cannot_be_reached() {
     let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let table = [
         (format!("http://{unused}/hunter2"), None, "no connection: "),
-        ("https://hooks.invalid/hunter2".to_owned(), None, "the host cannot be resolved: "),
+        ("https://hooks.invalid/hunter2".to_owned(), None, "no connection: dns error: "),
         ("https://hooks.invalid/hunter2".to_owned(), Some(format!("http://ada:hunter2@{unused}")), "the proxy "),
     ];
     for (url, proxy, expected) in table {

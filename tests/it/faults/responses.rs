@@ -288,7 +288,7 @@ fn fault_066_thousands_of_sources_are_counted_and_the_first_100_are_listed() {
     assert_eq!(listed.len(), 100);
     assert_eq!(listed.iter().filter(|source| source["status"] == "FAILED").count(), 12, "failed sources first");
     let page = get(script.address, &format!("/jobs/reference_import/{STORE}/{JOB}")).1;
-    assert!(page.contains("(100 of 11500, failed items first)") && page.len() < 100_000, "{}", page.len());
+    assert!(page.contains("(100 of 11500, failed sources first)") && page.len() < 100_000, "{}", page.len());
 }
 
 /// A service that holds all responses but the first until the flag is cleared.

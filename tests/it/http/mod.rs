@@ -306,18 +306,15 @@ async fn the_page_matches_the_api_and_shows_what_needs_attention_first() {
 #[tokio::test]
 async fn the_api_returns_all_fields_of_a_watch() {
     let server = Server::start().await;
-    let failure = FailedPoll {
-        at: at("2026-03-01T08:06:30Z"),
-        reason: FailureReason::Throttled,
-        message: "over the quota".to_owned(),
-    };
+    let (at, reason) = (at("2026-03-01T08:06:30Z"), FailureReason::Throttled);
+    let failure = FailedPoll { at, reason, message: "over the quota".to_owned() };
     let mut watch = view("2222222222", JobStatus::CompletedWithFailures);
     watch.recent_failures.push_back(failure);
     server.shared.publish(watch);
     let expected = serde_json::json!([{
         "watch": "watch 2222222222", "target": "default", "aws_region": "us-west-2",
         "kind": "reference_import", "store_id": "1234567890", "job_id": "2222222222",
-        "status": "COMPLETED_WITH_FAILURES", "state": "finished", "parked_reason": null, "vanished": false,
+        "labels": {"project": "atlas"}, "status": "COMPLETED_WITH_FAILURES", "state": "finished", "parked_reason": null, "vanished": false,
         "status_message": "as the service says",
         "created_at": "2026-03-01T08:00:00.000Z", "completed_at": null,
         "since": "2026-03-01T08:05:00.250Z", "last_seen": "2026-03-01T08:06:00.000Z",

@@ -52,7 +52,12 @@ async fn a_job_page_is_refreshed_while_the_job_runs() {
 async fn without_the_script_the_status_page_is_refreshed_only_on_request() {
     let server = Server::start().await;
     for (path, with_script, without, links) in [
-        ("/", true, false, ["<noscript><a href=\"./?refresh=on\">", "<a class=\"scripted\" href=\"./?refresh=off\" hidden>"]),
+        (
+            "/",
+            true,
+            false,
+            ["<noscript><a href=\"./?refresh=on\">", "<a class=\"scripted\" href=\"./?refresh=off\" hidden>"],
+        ),
         ("/?refresh=on", true, true, ["<a class=\"scripted\" href=\"./?refresh=off\">Stop refreshing.</a>"; 2]),
         ("/?refresh=off", false, false, ["<a href=\"./?refresh=on\">Refresh every 10 s.</a>"; 2]),
     ] {
@@ -250,5 +255,7 @@ async fn a_job_of_several_targets_is_shown_for_each() {
     server.shared.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     let parts = ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"];
-    parts.iter().for_each(|part| assert!(page.contains(part), "{part} is missing in {page}"));
+    for part in parts {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
 }

@@ -29,7 +29,7 @@ async fn fault_005_006_007_025_transient_errors_are_retried() {
     ];
     let run = FaultRun::run(LONG, &reasons.map(|(fault, _)| fault)).await;
     run.assert_all_jobs_seen(&reasons);
-    run.assert_logged(&["HTTP 408 with", "HTTP 502 with", "HTTP 503 with", "HTTP 504 with", "HTTP 599 with", "<h1>"]);
+    run.assert_reported(&["HTTP 408 with", "HTTP 502 with", "HTTP 503 with", "HTTP 504 with", "HTTP 599 with", "<h1>"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,7 @@ async fn fault_008_009_010_012_013_026_028_an_invalid_response_causes_no_transit
     let reasons = faults.map(|fault| (fault, "protocol"));
     let run = FaultRun::run(LONG, &faults).await;
     run.assert_all_jobs_seen(&reasons);
-    run.assert_logged(&["the response is longer than 1048576 bytes", "redirects are not followed", "Welcome to"]);
+    run.assert_reported(&["the response is longer than 1048576 bytes", "redirects are not followed", "Welcome to"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,5 +70,5 @@ async fn fault_014_015_016_029_a_stalled_or_broken_connection_fails_one_poll() {
     faults.push(Fault::Closed);
     let run = FaultRun::run(SHORT, &faults).await;
     run.assert_all_jobs_seen(&reasons);
-    run.assert_logged(&["no complete response within", "the response was cut off"]);
+    run.assert_reported(&["no complete response within", "the response was cut off"]);
 }

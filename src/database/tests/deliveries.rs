@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::*;
+use super::super::*;
 use crate::core::event::EventType;
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus};
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition, WatchInfo};

@@ -1,5 +1,7 @@
 //! Settings, indexes, migrations, detection of an unclean stop, unreadable rows, and a property test of restored states.
 
+mod deliveries;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
