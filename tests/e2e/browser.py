@@ -24,7 +24,6 @@ from page_checks import check
 
 # Seconds.
 DEADLINE = 60
-WIDTHS = {"": 1200, "-phone": 400}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&" + "W" * 90
 # Pages are checked at each width. Screenshots of some are in the documentation.
 WIDTHS = [320, 400, 768, 900, 1200, 1920]
@@ -183,7 +182,7 @@ def main():
                     page.set_window(width, scheme)
                     visit(page, setup, directory, "status-page", "/", check_status_page)
                     visit(page, setup, directory, "job-page", job, lambda *arguments: check_job_page(*arguments, failed_sources))
-                    for name, path in [("config", "/config"), ("not-found", "/none/here"), ("history", "/history")]:
+                    for name, path in [("config", "/config"), ("not-found", "/none/here"), ("history", "/history"), ("runbook", "/runbook")]:
                         visit(page, setup, directory, name, path, lambda *arguments: check_other_page(*arguments, path))
                     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
             check_typing(page, setup)
@@ -252,14 +251,19 @@ def check_times(page, setup, job):
     page.go(f"http://{setup.address}{job}")
     assert page.evaluate(shown).endswith("UTC"), page.evaluate(shown)
     assert page.evaluate("[...document.querySelectorAll('.copy')].every((button) => button.hidden)")
+    page.go(f"http://{setup.address}/")
+    footer = page.evaluate("document.querySelector('footer').innerText")
+    assert "Refresh every 10 s." in footer and "Stop refreshing." not in footer, footer
     page.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
 def check_copy(page, setup, job):
-    page.go(f"http://{setup.address}{job}")
-    page.evaluate("window.copied = null; document.addEventListener('copy', () => { window.copied = getSelection().toString(); })")
-    page.evaluate("document.querySelectorAll('button.copy')[1].click()")
-    assert page.evaluate("window.copied") == job.split("/")[-1], page.evaluate("window.copied")
+    store, number = job.split("/")[-2:]
+    for path, nth, expected in [(job, 1, number), (f"/?q={number}", 0, f"{store}/{number}")]:
+        page.go(f"http://{setup.address}{path}")
+        page.evaluate("window.copied = null; document.addEventListener('copy', () => { window.copied = getSelection().toString(); })")
+        page.evaluate(f"document.querySelectorAll('button.copy')[{nth}].click()")
+        assert page.evaluate("window.copied") == expected, (path, page.evaluate("window.copied"))
 
 
 def shrink(directory):

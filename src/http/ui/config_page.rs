@@ -7,6 +7,7 @@ use maud::html;
 
 use super::html::{Page, absolute_time, alerts, copyable, page};
 use super::presentation::attention;
+use super::selection::Refresh;
 use crate::http::api::daemon;
 use crate::http::api::negotiation::accepts_html;
 use crate::http::app_state::AppState;
@@ -27,10 +28,10 @@ pub(in crate::http) async fn show(State(state): State<AppState>, headers: Header
                 "In use" @if let Some(at) = daemon.config_loaded_at { " since " (absolute_time(at)) } ", with defaults, and secrets hidden. The file is "
                 (copyable("the path", &daemon.config_file.to_string_lossy())) "."
             }
-            pre.document tabindex="0" role="region" aria-label="Configuration" { code { (sanitized_lines(&daemon.effective_config)) } }
+            pre { code { (sanitized_lines(&daemon.effective_config)) } }
         };
         let attention = attention(&state.shared);
-        page(Page { title: "Configuration", root: "./", now, auto_refresh: false, attention, footer: html! {}, content })
+        page(Page { title: "Configuration", root: "./", now, refresh: Refresh::Off, attention, footer: html! {}, content })
     });
     (vary, page.await).into_response()
 }

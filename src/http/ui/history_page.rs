@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::html::{Page, absolute_time, alerts, job_badge, page, shortened, table};
 use super::presentation::attention;
-use super::watch_table::{MESSAGE_CHARS_MAX, job_path};
+use super::selection::Refresh;
+use super::watch_table::{MESSAGE_CHARS_MAX, ids, job_path};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
@@ -70,7 +71,7 @@ pub(in crate::http) async fn show(
                 title: "Ended jobs",
                 root: "./",
                 now,
-                auto_refresh: false,
+                refresh: Refresh::Off,
                 attention,
                 footer: html! {},
                 content,
@@ -96,7 +97,7 @@ fn range_form(since: Date, until: Date, today: Date) -> Markup {
             }
             form method="get" action="./history" {
                 label { "From " input type="date" name="since" value=(since); }
-                label { "to " input type="date" name="until" value=(until); }
+                label { "To " input type="date" name="until" value=(until); }
                 button { "Show" }
             }
         }
@@ -104,6 +105,7 @@ fn range_form(since: Date, until: Date, today: Date) -> Markup {
 }
 
 fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]) -> Markup {
+    let several_kinds = rows.iter().any(|row| row.watch_id.key.kind != rows[0].watch_id.key.kind);
     let cells = rows.iter().map(|row| {
         let (key, end) = (&row.watch_id.key, &row.value);
         let watch = watches.iter().find(|watch| *watch.id == row.watch_id);
@@ -111,7 +113,7 @@ fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]
         [
             html! {
                 a href=(job_path(key)) { (Sanitized(watch.map_or(key.job.as_str(), |watch| &watch.name))) }
-                small { (key.kind) " " code { (key.store) "/" wbr; (key.job) } }
+                small { @if several_kinds { (key.kind) " " } (ids(key)) }
             },
             job_badge(&end.to),
             html! { @if let Some(created_at) = end.created_at { (duration_between(created_at, ended_at)) } },

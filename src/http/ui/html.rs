@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::presentation::{job_tone, source_tone};
+use super::selection::Refresh;
 use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
@@ -16,8 +17,7 @@ use crate::state::DaemonStatus;
 /// Characters shown of a status. Statuses that AWS documents are shorter.
 const STATUS_CHARS_MAX: usize = 40;
 
-/// The script in every page. It shows local times, copies ids and refreshes the page. Without it, pages show UTC and the browser reloads
-/// them. The content security policy allows this script only, by its hash.
+/// The script in every page. It shows local times, copies ids and refreshes the page. Without it, pages show UTC. The content security policy allows this script only, by its hash.
 pub(in crate::http) const SCRIPT: &str = include_str!("page.js");
 
 pub(in crate::http) async fn style() -> Response {
@@ -45,8 +45,8 @@ pub(super) struct Page<'a> {
     /// The relative path to the status page.
     pub root: &'a str,
     pub now: Timestamp,
-    /// The page is refreshed every 10 s.
-    pub auto_refresh: bool,
+    /// How the page is refreshed every 10 s.
+    pub refresh: Refresh,
     /// The number of errors, and of watches that need attention. The title and the icon show it.
     pub attention: usize,
     /// Added to the page footer.
@@ -54,7 +54,7 @@ pub(super) struct Page<'a> {
     pub content: Markup,
 }
 
-pub(super) fn page(Page { title, root, now, auto_refresh, attention, footer, content }: Page<'_>) -> Response {
+pub(super) fn page(Page { title, root, now, refresh, attention, footer, content }: Page<'_>) -> Response {
     let icon = if attention > 0 { "icon-attention.svg" } else { "icon.svg" };
     let page = html! {
         (DOCTYPE)
@@ -63,12 +63,12 @@ pub(super) fn page(Page { title, root, now, auto_refresh, attention, footer, con
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if auto_refresh { noscript { meta http-equiv="refresh" content="10"; } }
+                @if refresh == Refresh::On { noscript { meta http-equiv="refresh" content="10"; } }
                 title { @if attention > 0 { "(" (attention) ") " } (Sanitized(title)) " · refwatch" }
                 link rel="icon" type="image/svg+xml" href={ (root) (icon) };
                 link rel="stylesheet" href={ (root) "style.css" };
             }
-            body data-refresh=[auto_refresh.then_some("10")] {
+            body data-refresh=[(refresh != Refresh::Off).then_some("10")] {
                 a.skip href="#content" { "Skip to the content" }
                 header { a.brand href=(root) { "refwatch" } span.muted { "AWS HealthOmics jobs" } }
                 p.note.stale #stale role="status" hidden { "refwatch does not respond. This page is not up to date." }
@@ -185,10 +185,15 @@ pub(super) fn relative_time(time: Timestamp, now: Timestamp) -> Markup {
 /// A text in code style with a button that copies it. Only the script shows the button.
 pub(super) fn copyable(name: &str, text: &str) -> Markup {
     let text = Sanitized(text).to_string();
+    copyable_code(name, &text, &html! { (text) })
+}
+
+/// `shown` is `text` with places to break it.
+pub(super) fn copyable_code(name: &str, text: &str, shown: &Markup) -> Markup {
     html! {
         span.copyable {
-            code { (text) }
-            button.copy type="button" data-copy=(text) aria-label={ "Copy " (name) } title={ "Copy " (name) } hidden { "⧉" }
+            code { (shown) }
+            button.copy.scripted type="button" data-copy=(text) aria-label={ "Copy " (name) } title={ "Copy " (name) } hidden { "⧉" }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::axis::{Lifetime, TimeAxis, legend};
 use super::html::{Page, absolute_time, alerts, copyable, job_badge, page, relative_time, source_badge, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
+use super::selection::Refresh;
 use super::timeline::{StatusSpan, Timeline, lifetime};
 use super::watch_table::{next_poll, status};
 use crate::core::job::{JobKey, SourceKey};
@@ -93,9 +94,11 @@ pub(in crate::http) async fn show(
                     @if watches.is_empty() { @for target in targets(saved) { (past_section(target, history_or_none, now)) } }
                 }
             };
-            let auto_refresh = watches.iter().any(|watch| watch.state == WatchState::Live);
+            let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
+            // The page has no form, so a browser without the script may reload it.
+            let refresh = if is_live { Refresh::On } else { Refresh::Off };
             let attention = presentation::attention(&state.shared);
-            page(Page { title: name, root: ROOT, now, auto_refresh, attention, footer: html! {}, content })
+            page(Page { title: name, root: ROOT, now, refresh, attention, footer: html! {}, content })
         })
         .await
 }
@@ -113,7 +116,7 @@ fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
         p.links {
             a href={ (ROOT) "api/v1/" (resource) "?" (query) } { "This job as JSON" }
             @if presentation::is_region(region) {
-                a href=(presentation::console_url(region, kind.info().store)) rel="external" { "The " (kind.info().store.noun()) "s in the AWS console" }
+                a href=(presentation::console_url(region)) rel="external" { "HealthOmics in the AWS console" }
             }
         }
     }

@@ -12,7 +12,7 @@ const isUtc = new Date().getTimezoneOffset() === 0 && /UTC$/.test(local(Date.now
 const tick = (time, length) => local(time).slice(...{ 5: [11, 16], 8: [11, 19], 11: [5, 16] }[length]);
 
 const improve = () => {
-  for (const button of document.querySelectorAll("button.copy")) button.hidden = false;
+  for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
   if (isUtc) return;
   for (const time of document.querySelectorAll("time.absolute:not(:has(small))")) {
     const utc = document.createElement("small");

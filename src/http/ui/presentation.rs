@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use crate::core::job::{JobStatus, SourceStatus};
-use crate::core::kind::{KindInfo, StoreType};
+use crate::core::kind::KindInfo;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Anomaly, DetailKind};
@@ -20,13 +20,9 @@ pub(super) fn attention(shared: &SharedState) -> usize {
     watches + errors + stores.iter().map(|store| store_errors(store)).sum::<usize>()
 }
 
-/// The page of the AWS console with the stores of this type. AWS documents no address of a single job.
-pub(super) fn console_url(region: &str, store: StoreType) -> String {
-    let stores = match store {
-        StoreType::Reference => "referenceStore",
-        StoreType::Sequence => "sequenceStore",
-    };
-    format!("https://{region}.console.aws.amazon.com/omics/home?region={region}#/{stores}")
+/// The home of HealthOmics in the AWS console. AWS documents no address of a store or a job.
+pub(super) fn console_url(region: &str) -> String {
+    format!("https://{region}.console.aws.amazon.com/omics/home?region={region}")
 }
 
 /// Whether a text can be a part of the console's address. A target may have no region.

@@ -9,6 +9,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use super::html::{Page, page};
 use super::presentation::attention;
+use super::selection::Refresh;
 use crate::http::app_state::AppState;
 
 const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
@@ -18,7 +19,7 @@ pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
         title: "Runbook",
         root: "./",
         now: state.clock.now().wall,
-        auto_refresh: false,
+        refresh: Refresh::Off,
         attention: attention(&state.shared),
         footer: html! { "Other documents are in docs/ of the sources and in /usr/share/doc/refwatch." },
         content: html! { article.document { (PreEscaped(rendered(RUNBOOK))) } },

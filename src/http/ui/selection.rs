@@ -34,7 +34,10 @@ pub(super) enum Sort {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Refresh {
+    /// The script refreshes the page. It keeps what a person types.
     #[default]
+    Script,
+    /// Without the script the browser reloads the page, which clears what a person types.
     On,
     Off,
 }

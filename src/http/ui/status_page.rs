@@ -52,11 +52,17 @@ pub(in crate::http) async fn show(
             }
             div data-part="quota" { (quota::section(&state.instruments.rates(clock.monotonic))) }
         };
-        let auto_refresh = selection.refresh == Refresh::On;
-        let (other, text) = if auto_refresh { (Refresh::Off, "Stop refreshing.") } else { (Refresh::On, "Refresh every 10 s.") };
-        let link = selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, other));
-        let footer = html! { a href=(link) { (text) } };
-        (status, page(Page { title: "Watches", root: "./", now, auto_refresh, attention: attention(&state.shared), footer, content }))
+        let refresh = selection.refresh;
+        let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
+        let footer = html! {
+            @if refresh != Refresh::Off { a.scripted href=(link(Refresh::Off)) hidden[refresh == Refresh::Script] { "Stop refreshing." } }
+            @match refresh {
+                Refresh::Script => noscript { a href=(link(Refresh::On)) { "Refresh every 10 s." } },
+                Refresh::Off => a href=(link(Refresh::On)) { "Refresh every 10 s." },
+                Refresh::On => {}
+            }
+        };
+        (status, page(Page { title: "Watches", root: "./", now, refresh, attention: attention(&state.shared), footer, content }))
     })
     .await
 }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, legend};
 use super::filters::has_several;
-use super::html::{badge, job_badge, progress, relative_time, shortened};
+use super::html::{badge, copyable_code, job_badge, progress, relative_time, shortened};
 use super::presentation::{WAITING, ended_at, job_duration};
 use super::selection::{ROWS_PER_PAGE, Selection, Sort};
 use super::timeline::{StatusSpan, Timeline, lifetime};
@@ -134,7 +134,7 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, axis: Option<
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
                 a href=(job_path(&watch.id.key)) { (Sanitized(&watch.name)) }
-                small { @if parts.kind { (watch.id.key.kind) " " } code { (watch.id.key.store) "/" wbr; (watch.id.key.job) } }
+                small { @if parts.kind { (watch.id.key.kind) " " } (ids(&watch.id.key)) }
                 @if parts.target {
                     small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
                 }
@@ -151,6 +151,11 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, axis: Option<
             td.next-poll data-label="Next poll" { (next_poll(watch, now)) }
         }
     }
+}
+
+/// `STORE/JOB`, as the commands take it.
+pub(super) fn ids(JobKey { store, job, .. }: &JobKey) -> Markup {
+    copyable_code("the ids", &format!("{store}/{job}"), &html! { (store) "/" wbr; (job) })
 }
 
 fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {

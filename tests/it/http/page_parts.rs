@@ -49,6 +49,26 @@ async fn a_job_page_is_refreshed_while_the_job_runs() {
 }
 
 #[tokio::test]
+async fn without_the_script_the_status_page_is_refreshed_only_on_request() {
+    let server = Server::start().await;
+    for (path, with_script, without, links) in [
+        (
+            "/",
+            true,
+            false,
+            ["<noscript><a href=\"./?refresh=on\">", "<a class=\"scripted\" href=\"./?refresh=off\" hidden>"],
+        ),
+        ("/?refresh=on", true, true, ["<a class=\"scripted\" href=\"./?refresh=off\">Stop refreshing.</a>"; 2]),
+        ("/?refresh=off", false, false, ["<a href=\"./?refresh=on\">Refresh every 10 s.</a>"; 2]),
+    ] {
+        let page = without_script(&server.get(path).await.body);
+        assert_eq!(page.contains("data-refresh=\"10\""), with_script, "{path}: {page}");
+        assert_eq!(page.contains("<noscript><meta http-equiv=\"refresh\" content=\"10\">"), without, "{path}: {page}");
+        assert!(links.iter().all(|link| page.contains(link)), "{path}: {page}");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_replaces_everything_but_the_form() {
     let server = Server::start().await;
     server.shared.publish(view("2222222222", JobStatus::InProgress));
@@ -185,11 +205,12 @@ async fn a_job_page_has_the_job_as_json_a_link_to_the_console_and_buttons_that_c
     let json = server.get(&format!("/api/v1/jobs?{query}")).await.json();
     let ids: Vec<_> = json.as_array().unwrap().iter().map(|job| job["job_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["2222222222"]);
-    let console = "https://us-west-2.console.aws.amazon.com/omics/home?region=us-west-2#/referenceStore";
+    let console = "https://us-west-2.console.aws.amazon.com/omics/home?region=us-west-2";
     assert!(page.contains(&format!("href=\"{console}\"")), "{page}");
     for id in ["1234567890", "2222222222"] {
         assert!(page.contains(&format!("data-copy=\"{id}\"")), "{page}");
     }
+    assert!(server.get("/").await.body.contains("data-copy=\"1234567890/2222222222\""));
     server.shared.publish(WatchStatus { aws_region: "".into(), ..view("2222222222", JobStatus::InProgress) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     assert!(!page.contains("console.aws"), "{page}");
