@@ -17,7 +17,8 @@ use crate::state::DaemonStatus;
 /// Characters shown of a status. Statuses that AWS documents are shorter.
 const STATUS_CHARS_MAX: usize = 40;
 
-/// The script in every page. It shows local times, copies ids and refreshes the page. Without it, pages show UTC. The content security policy allows this script only, by its hash.
+/// The script in every page. It shows local times, copies ids and refreshes the page. Without it, pages show UTC. The content security
+/// policy allows this script only, by its hash.
 pub(in crate::http) const SCRIPT: &str = include_str!("page.js");
 
 pub(in crate::http) async fn style() -> Response {
