@@ -1,5 +1,5 @@
-# Sourced by tests/e2e/systemd and tests/e2e/install: builds packages, boots Debian in a container (systemd-nspawn) and runs commands in it. It has a loopback device only,
-# and its changes are discarded.
+# Sourced by tests/e2e/systemd and tests/e2e/install: builds packages, boots Debian in a container (systemd-nspawn) and runs commands in
+# it. It has a loopback device only, and its changes are discarded.
 
 # SUITE=trixie boots a newer Debian. The unit supports bookworm's systemd and later.
 readonly SUITE=${SUITE:-bookworm}
@@ -67,6 +67,14 @@ inside() {
 
 # Runs a program of this machine on the container's network.
 on_container_network() { nsenter --target "$init" --net "$@"; }
+
+# Starts an instance of the template unit with its own database, at port 10220.
+start_second_instance() {
+    inside install -d /etc/refwatch/second
+    inside bash -c "sed -e 's|/var/lib/refwatch/|/var/lib/refwatch/second/|' -e 's|127.0.0.1:10210|127.0.0.1:10220|' \
+        /etc/refwatch/refwatch.toml >/etc/refwatch/second/refwatch.toml"
+    inside systemctl start refwatch@second
+}
 
 # Prints an expectation, runs its command, and exits if the command fails.
 expect() {

@@ -156,3 +156,17 @@ fn the_cloudformation_template_allows_the_operations_of_all_kinds_on_their_store
     let trust = template.lines().filter_map(|line| line.trim().strip_prefix("Action: "));
     assert!(trust.eq(["sts:AssumeRole"; 2]), "only the trust policy has an action on one line");
 }
+
+#[test]
+fn both_guides_for_contributors_name_every_end_to_end_check() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file");
+    let script = read("tests/e2e/run");
+    let checks = script.split_once("readonly CHECKS=(").expect("the list").1.split_once(')').expect("its end").0;
+    let checks: Vec<&str> = checks.split_whitespace().chain(["reproducible"]).collect();
+    assert!(checks.len() > 10, "{checks:?}");
+    for document in ["CONTRIBUTING.md", "tests/README.md"] {
+        let text = read(document);
+        let missing: Vec<_> = checks.iter().filter(|check| !text.contains(&format!("`{check}`"))).collect();
+        assert!(missing.is_empty(), "{document} does not name {missing:?}");
+    }
+}
