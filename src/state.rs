@@ -142,6 +142,9 @@ pub struct PausedSink {
 }
 
 impl SinkStatus {
+    /// The [`Self::state`] of a sink that accepts notifications.
+    pub const UP: &'static str = "up";
+
     #[must_use]
     pub fn new(name: Arc<str>, url: String) -> Self {
         Self {
@@ -169,7 +172,7 @@ impl SinkStatus {
         match self {
             Self { disabled_at: Some(_), .. } => "disabled",
             Self { paused: Some(_), .. } => "paused",
-            _ => "up",
+            _ => Self::UP,
         }
     }
 }

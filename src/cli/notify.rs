@@ -6,16 +6,17 @@ use std::path::Path;
 use clap::Subcommand;
 use http::{Method, StatusCode};
 
-use super::exit::{Failure, load, print};
+use super::exit::{Failure, load, print, print_note};
 use super::{own_daemon, table, terminal};
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
-use crate::core::time::parse_time;
+use crate::core::time::{Timestamp, parse_time};
 use crate::http::client::{self, DaemonAddress, RequestError};
 use crate::http::control::{self, ReplayQuery, TestQuery};
-use crate::http::sanitized_lines;
 use crate::http::sinks::SinkInfo;
+use crate::http::{duration_between, sanitized_lines};
+use crate::state::SinkStatus;
 
 const LAYOUT: table::Layout<'static, 6> = table::Layout {
     header: ["SINK", "STATE", "WAITING", "FAILED", "LAST DELIVERY", "URL"],
@@ -25,7 +26,7 @@ const LAYOUT: table::Layout<'static, 6> = table::Layout {
     status: 1,
 };
 
-const SINKS_PATH: &str = "/api/v1/sinks";
+pub(super) const SINKS_PATH: &str = "/api/v1/sinks";
 
 #[derive(Debug, Subcommand)]
 pub enum NotifyCommand {
@@ -79,18 +80,29 @@ async fn show(config: &Path, json: bool) -> Result<(), Failure> {
     }
     let sinks: Vec<SinkInfo> = serde_json::from_slice(&body)
         .map_err(|error| Failure::running(format_args!("{address}: unexpected response: {error}")))?;
+    if sinks.is_empty() {
+        print_note("the configuration has no [[notify]]");
+        return Ok(());
+    }
+    print(table_of(&sinks, Clock::system().now().wall, terminal::width()))
+}
+
+/// One line per sink, and its error under it.
+fn table_of(sinks: &[SinkInfo], now: Timestamp, width: usize) -> String {
     let shown = |text: &str| Sanitized(text).to_string();
     let row = |sink: &SinkInfo| {
-        let last = sink.last_delivered_at.clone().unwrap_or_else(|| "never".to_owned());
+        let last = sink.last_delivered_at.as_ref().map_or("none".to_owned(), |at| match at.parse() {
+            Ok(at) => format!("{} ago", duration_between(at, now)),
+            Err(_) => shown(at),
+        });
         let (waiting, failed) = (sink.waiting.to_string(), sink.failed.to_string());
-        let cells = [shown(&sink.name), sink.state.clone(), waiting, failed, last, shown(&sink.url)];
-        table::Row {
-            cells,
-            note: sink.last_error.as_deref().filter(|_| sink.state != "up" || sink.failed > 0).map(shown),
-        }
+        let cells = [shown(&sink.name), shown(&sink.state), waiting, failed, last, shown(&sink.url)];
+        // The error of a sink that works again is over.
+        let has_error = sink.state != SinkStatus::UP || sink.waiting > 0 || sink.failed > 0;
+        table::Row { cells, note: sink.last_error.as_deref().filter(|_| has_error).map(shown) }
     };
     let rows: Vec<_> = sinks.iter().map(row).collect();
-    print(table::lines(&LAYOUT, &rows, terminal::width(), false).text())
+    table::lines(&LAYOUT, &rows, width, false).text()
 }
 
 async fn post(config: &Path, path: &str, query: &impl serde::Serialize) -> Result<(), Failure> {
@@ -113,5 +125,30 @@ async fn post(config: &Path, path: &str, query: &impl serde::Serialize) -> Resul
     match response.status() {
         StatusCode::OK => print(format_args!("{body}\n")),
         _ => Err(Failure::running(body)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::PausedSink;
+
+    #[test]
+    fn the_table_of_sinks_fits_80_columns() {
+        let now = "2026-03-01T10:05:00Z".parse().expect("a time");
+        let delivered = "2026-03-01T10:02:00Z".parse().expect("a time");
+        let sink = |name: &str| SinkStatus::new(name.into(), format!("https://{name}.lab.example"));
+        let hooks = SinkStatus { last_delivered_at: Some(delivered), ..sink("hooks") };
+        let paused = Some(PausedSink { since: now, next_attempt_at: now });
+        let last_error = Some("HTTP status 503".to_owned());
+        let chat = SinkStatus { paused, waiting: 12, last_error, ..sink("chat") };
+        let sinks = [chat, hooks].map(|sink| SinkInfo::from(&sink));
+        let expected = r"
+SINK   STATE   WAITING  FAILED  LAST DELIVERY  URL
+chat   paused  12       0       none           https://chat.lab.example
+   HTTP status 503
+hooks  up      0        0       3m ago         https://hooks.lab.example
+";
+        assert_eq!(table_of(&sinks, now, 80), &expected[1..]);
     }
 }

@@ -13,6 +13,7 @@ mod ended;
 mod errors;
 mod events;
 mod file;
+mod job_deliveries;
 mod location;
 mod queries;
 mod schema;
@@ -36,6 +37,7 @@ pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, EventFilter, Repla
 pub use errors::{OpenError, ReadError, WriterError};
 pub use events::Event;
 pub use file::create_directory;
+pub use job_deliveries::JobDelivery;
 pub use location::inspect;
 pub use queries::{DatabaseReader, Filter, RowLimit};
 pub use tables::Row;

@@ -1,4 +1,4 @@
-//! Renders a scrape: `instruments` (counters, histograms), `state` (`jobs`, `daemon`) and /proc (`process`).
+//! Renders a scrape: `instruments` (counters, histograms), `state` (`jobs`, `daemon`, `sinks`) and /proc (`process`).
 //!
 //! `state` is read at each scrape, so the series of a job end when its watch is removed. Label values come from the
 //! configuration, the ids of jobs and stores, and closed sets. No label is called `job`, `instance` or `region`: Prometheus and
@@ -8,6 +8,7 @@ mod daemon;
 mod exposition;
 mod jobs;
 mod process;
+mod sinks;
 
 use prometheus::Registry;
 
@@ -58,6 +59,7 @@ impl Metrics {
         }
         jobs::write(&watches, &mut exposition);
         daemon::write(&self.state.daemon(), &watches, &self.state.stores(), &mut exposition);
+        sinks::write(&self.state.sinks(), &mut exposition);
         process::write(self.started_at, &mut exposition);
         exposition.finish()
     }

@@ -42,21 +42,23 @@ FAMILIES = {
         refwatch_transitions_total refwatch_api_requests_total refwatch_api_request_failures_total
         refwatch_database_commits_total refwatch_database_failures_total refwatch_database_quarantined_total refwatch_task_restarts_total
         refwatch_http_requests_total refwatch_http_login_failures_total refwatch_listed_jobs_skipped_total
-        refwatch_limit_exceeded_total refwatch_log_lines_dropped_total process_cpu_seconds_total""",
+        refwatch_limit_exceeded_total refwatch_log_lines_dropped_total refwatch_notify_delivered_total refwatch_notify_attempts_total
+        refwatch_notify_failed_total process_cpu_seconds_total""",
     "gauge": """
         refwatch_job_info refwatch_job_labels refwatch_job_status refwatch_job_items refwatch_job_up
         refwatch_job_created_timestamp_seconds refwatch_job_completed_timestamp_seconds
         refwatch_job_last_transition_timestamp_seconds refwatch_job_last_successful_poll_timestamp_seconds
         refwatch_job_next_poll_timestamp_seconds refwatch_watches refwatch_jobs refwatch_target_up refwatch_store_up
         refwatch_store_last_listed_timestamp_seconds refwatch_quota_allowed_requests_per_second
-        refwatch_quota_configured_requests_per_second refwatch_database_up
+        refwatch_quota_configured_requests_per_second refwatch_sink_up refwatch_sink_disabled refwatch_notify_backlog
+        refwatch_notify_oldest_undelivered_timestamp_seconds refwatch_database_up
         refwatch_database_size_bytes refwatch_database_wal_bytes
         refwatch_config_last_reload_successful refwatch_config_last_reload_success_timestamp_seconds refwatch_build_info
         process_open_fds process_max_fds process_resident_memory_bytes process_virtual_memory_bytes process_start_time_seconds
         process_threads""",
     "histogram": """
         refwatch_api_request_duration_seconds refwatch_quota_wait_seconds refwatch_detection_delay_seconds
-        refwatch_job_duration_seconds""",
+        refwatch_job_duration_seconds refwatch_notify_delay_seconds""",
 }
 
 # Queries without a result in normal operation.
@@ -286,16 +288,17 @@ class Prometheus:
 
 
 def start_daemon(stack, refwatch, directory):
-    """Starts a daemon that watches a simulator's jobs by id and their store; some requests fail."""
+    """Starts a daemon that watches a simulator's jobs by id and their store; some requests fail. It has a sink that works, and one that does not."""
     config, port = directory / "refwatch.toml", free_port()
     faults = [argument for fault in ("throttling=0.15", "internal=0.1") for argument in ("--fault", fault)]
     start(stack, directory / "simulator.log", refwatch, "simulate", "--listen", f"127.0.0.1:{free_port()}", "--jobs", "8", "--stuck", "1",
-          "--mean-seconds", "10", "--quota", "20", "--config-out", config, *faults)
+          "--mean-seconds", "10", "--quota", "20", "--config-out", config, f"--sink=127.0.0.1:{free_port()}", *faults)
     eventually("the simulator", config.exists)
     text = config.read_text()
     store = tomllib.loads(text)["job"][0]["reference_store_id"]
     text = text.replace("127.0.0.1:10210", f"127.0.0.1:{port}").replace("[[job]]\n", '[[job]]\nlabels = { project = "atlas" }\n', 1)
-    config.write_text(f'{text}\n[[store]]\nname = "shared references"\nreference_store_id = "{store}"\n')
+    text += f'\n[[store]]\nname = "shared references"\nreference_store_id = "{store}"\n'
+    config.write_text(f'{text}\n[[notify]]\nname = "unreachable"\nurl = "http://127.0.0.1:{free_port()}"\n')
     process = start(stack, directory / "daemon.log", refwatch, "--config", config, "run")
     eventually("the daemon", lambda: is_ready(port, "/-/ready"))
 

@@ -9,8 +9,13 @@ use crate::database::Row;
 /// In characters. Longer text is cut in the table; `--json` has all of it.
 const CELL_LENGTH_MAX: usize = 200;
 
-const LAYOUT: table::Layout<4> =
-    table::Layout { header: ["OBSERVED AT", "JOB", "FROM", "STATUS"], cut: None, dropped: &[2], below: 1, status: 3 };
+const LAYOUT: table::Layout<5> = table::Layout {
+    header: ["OBSERVED AT", "WATCH", "JOB", "FROM", "STATUS"],
+    cut: Some(1),
+    dropped: &[3, 1],
+    below: 2,
+    status: 4,
+};
 
 /// One line per transition, and AWS's message under it. Untrusted text is sanitized.
 #[must_use]
@@ -22,19 +27,20 @@ pub fn table(rows: &[Row<Transition>], width: usize) -> String {
 }
 
 pub(super) fn lines(rows: &[Row<Transition>], width: usize, colours: bool) -> table::Lines {
-    let cells: Vec<table::Row<4>> = rows.iter().map(cells).collect();
+    let cells: Vec<table::Row<5>> = rows.iter().map(cells).collect();
     table::lines(&LAYOUT, &cells, width, colours)
 }
 
 /// The cells of a transition, and AWS's message as the note.
-fn cells(row: &Row<Transition>) -> table::Row<4> {
-    let Transition { from, to, observed_at, status_message, anomaly, .. } = &row.value;
+fn cells(row: &Row<Transition>) -> table::Row<5> {
+    let Transition { from, to, observed_at, status_message, anomaly, watch, .. } = &row.value;
     let anomaly = anomaly.map(|anomaly| format!(" ({})", Anomaly::as_str(anomaly))).unwrap_or_default();
     let sanitized = |text: &str| Sanitized(&excerpt(text, CELL_LENGTH_MAX)).to_string();
     let from = from.as_ref().map(|from| sanitized(from.as_str())).unwrap_or_default();
+    let watch = watch.as_ref().map(|watch| sanitized(&watch.name)).unwrap_or_default();
     let status = sanitized(&format!("{to}{anomaly}"));
     table::Row {
-        cells: [format!("{observed_at:.3}"), row.watch_id.key.to_string(), from, status],
+        cells: [format!("{observed_at:.3}"), watch, row.watch_id.key.to_string(), from, status],
         note: status_message.as_deref().map(sanitized),
     }
 }
@@ -54,8 +60,11 @@ pub(super) fn json_lines(rows: &[Row<Transition>]) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::core::job::{JobStatus, WatchId};
+    use crate::core::transition::WatchInfo;
 
     fn row(id: i64, value: Transition) -> Row<Transition> {
         let key = "1234567890/9876543210".parse().expect("two ids");
@@ -74,6 +83,10 @@ mod tests {
             anomaly: None,
             watch: None,
         }
+    }
+
+    fn watched_as(name: &str) -> Option<Arc<WatchInfo>> {
+        Some(Arc::new(WatchInfo { name: name.into(), ..WatchInfo::default() }))
     }
 
     fn rows() -> [Row<Transition>; 2] {
@@ -104,6 +117,21 @@ OBSERVED AT               JOB                    STATUS
     }
 
     #[test]
+    fn the_table_names_the_watch_and_drops_columns_until_it_fits() {
+        let watch = watched_as("GRCh38");
+        let ended = Transition { watch, ..transition("COMPLETED_WITH_FAILURES", "2026-01-31T12:00:05.25Z") };
+        let shown = |width| table(&[row(1, Transition { from: Some("IN_PROGRESS".into()), ..ended.clone() })], width);
+        for (width, line) in [
+            (100, "2026-01-31T12:00:05.250Z  GRCh38  1234567890/9876543210  IN_PROGRESS  COMPLETED_WITH_FAILURES"),
+            (90, "2026-01-31T12:00:05.250Z  GRCh38  1234567890/9876543210  COMPLETED_WITH_FAILURES"),
+            (80, "2026-01-31T12:00:05.250Z  GRCh38  1234567890/9876543210  COMPLETED_WITH_FAILURES"),
+            (79, "2026-01-31T12:00:05.250Z  1234567890/9876543210  COMPLETED_WITH_FAILURES"),
+        ] {
+            assert_eq!(shown(width).lines().nth(1), Some(line), "{width}");
+        }
+    }
+
+    #[test]
     fn the_json_has_the_columns_of_the_database() {
         let shown = json(&rows()[1..]).expect("JSON");
         let expected = concat!(
@@ -123,6 +151,7 @@ OBSERVED AT               JOB                    STATUS
             let transition = Transition {
                 from: Some(JobStatus::from(text.as_str())),
                 status_message: Some(text.clone()),
+                watch: watched_as(&text),
                 ..transition(&text, "2026-01-31T12:00:00Z")
             };
             let rows = [row(1, transition.clone()), row(2, transition)];

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::from_slice;
 
 use super::exit::{Failure, print_note, print_to_reader};
+use super::notify::SINKS_PATH;
 use super::{own_daemon, terminal};
 use crate::clock::Clock;
 use crate::config;
@@ -27,6 +28,7 @@ use crate::http::client;
 use crate::http::client::DaemonAddress;
 use crate::http::daemon::DaemonInfo;
 use crate::http::jobs::JobInfo;
+use crate::http::sinks::SinkInfo;
 use crate::http::stores::StoreInfo;
 use screen::Screen;
 use view::View;
@@ -171,14 +173,14 @@ impl Source {
             ))
         };
         let get = async |path| client::get(address, path).await.map_err(|error| failure(&error));
-        let (jobs, stores, daemon) =
-            (get(&self.jobs_path).await?, get("/api/v1/stores").await?, get("/api/v1/daemon").await?);
-        // All three are parsed in each format: another program may listen at this address.
-        let parsed = || Ok((from_slice(&jobs)?, from_slice(&stores)?, from_slice(&daemon)?));
-        let (mut watches, stores, daemon): (Vec<JobInfo>, Vec<StoreInfo>, DaemonInfo) = parsed()
+        let (jobs, stores) = (get(&self.jobs_path).await?, get("/api/v1/stores").await?);
+        let (sinks, daemon) = (get(SINKS_PATH).await?, get("/api/v1/daemon").await?);
+        // All are parsed in each format: another program may listen at this address.
+        let parsed = || Ok((from_slice(&jobs)?, from_slice(&stores)?, from_slice(&sinks)?, from_slice(&daemon)?));
+        let (mut watches, stores, sinks, daemon): (Vec<JobInfo>, Vec<StoreInfo>, Vec<SinkInfo>, DaemonInfo) = parsed()
             .map_err(|error: serde_json::Error| failure(&format_args!("not a response of refwatch: {error}")))?;
         self.sort.apply(&mut watches);
-        Ok(View { watches, stores, daemon, now, is_filtered: self.jobs_path != JOBS_PATH })
+        Ok(View { watches, stores, sinks, daemon, now, is_filtered: self.jobs_path != JOBS_PATH })
     }
 }
 

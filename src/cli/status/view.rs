@@ -1,4 +1,4 @@
-//! Formats the status: errors of the daemon, the table of watches, stores that cannot be listed, a summary.
+//! Formats the status: errors of the daemon, the table of watches, stores that cannot be listed, sinks that are down, a summary.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,10 @@ use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
 use crate::http::jobs::JobInfo;
+use crate::http::sinks::SinkInfo;
 use crate::http::stores::StoreInfo;
 use crate::http::{self, Severity, stores};
+use crate::state::SinkStatus;
 
 const LAYOUT: table::Layout<6> = table::Layout {
     header: ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"],
@@ -23,6 +25,7 @@ const LAYOUT: table::Layout<6> = table::Layout {
 pub(super) struct View {
     pub(super) watches: Vec<JobInfo>,
     pub(super) stores: Vec<StoreInfo>,
+    pub(super) sinks: Vec<SinkInfo>,
     pub(super) daemon: DaemonInfo,
     pub(super) now: Timestamp,
     /// Whether other jobs may exist that do not match.
@@ -31,14 +34,14 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn text(&self, width: usize, colours: bool) -> String {
-        let Self { watches, stores, daemon, now, is_filtered: _ } = self;
+        let Self { watches, stores, sinks, daemon, now, is_filtered: _ } = self;
         let table = if watches.is_empty() { String::new() } else { lines(watches, *now, width, colours).text() + "\n" };
-        errors(daemon) + &table + &unlisted(stores) + &self.summary()
+        errors(daemon) + &table + &unlisted(stores) + &down(sinks) + &self.summary()
     }
 
     /// The lines above the table, for a screen.
     pub(super) fn head(&self) -> String {
-        errors(&self.daemon) + &unlisted(&self.stores) + &self.summary()
+        errors(&self.daemon) + &unlisted(&self.stores) + &down(&self.sinks) + &self.summary()
     }
 
     fn summary(&self) -> String {
@@ -75,6 +78,16 @@ fn unlisted(stores: &[StoreInfo]) -> String {
         Some(format!("New {} jobs of the store {name} cannot be discovered: {error}\n", Sanitized(&store.kind)))
     });
     lines.collect()
+}
+
+/// One line for the sinks that are paused or disabled.
+fn down(sinks: &[SinkInfo]) -> String {
+    let down = sinks.iter().filter(|sink| sink.state != SinkStatus::UP);
+    let down: Vec<_> = down.map(|sink| format!("{} is {}", Sanitized(&sink.name), Sanitized(&sink.state))).collect();
+    if down.is_empty() {
+        return String::new();
+    }
+    format!("Notifications are not delivered: {}: run refwatch notify status\n", down.join(", "))
 }
 
 /// Such as: 14 jobs: 1 FAILED, 13 COMPLETED; 1 needs attention.
@@ -160,6 +173,7 @@ mod tests {
 
     use super::*;
     use crate::http::jobs::{JobItems, PollFailure};
+    use crate::state::PausedSink;
 
     fn watch() -> JobInfo {
         JobInfo {
@@ -211,6 +225,20 @@ mod tests {
             shown(&[failed.clone(), watch(), unseen, failed], &[]),
             "4 jobs: 2 FAILED, 1 IN_PROGRESS, 1 not seen yet; 2 need attention\n"
         );
+    }
+
+    #[test]
+    fn one_line_names_the_sinks_that_are_paused_or_disabled() {
+        let sink = |name: &str| SinkStatus::new(name.into(), String::new());
+        let at = "2026-03-01T10:05:00Z".parse().expect("a time");
+        let old = SinkStatus { disabled_at: Some(at), ..sink("\u{1b}[2Jold") };
+        let paused = Some(PausedSink { since: at, next_attempt_at: at });
+        let pipeline = SinkStatus { paused, waiting: 2, ..sink("pipeline") };
+        let sinks = [sink("chat"), old, pipeline].map(|sink| SinkInfo::from(&sink));
+        let expected = "Notifications are not delivered: \\u001b[2Jold is disabled, pipeline is paused: \
+                        run refwatch notify status\n";
+        assert_eq!(down(&sinks), expected);
+        assert_eq!(down(&sinks[..1]), "");
     }
 
     #[test]

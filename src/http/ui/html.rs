@@ -48,7 +48,7 @@ pub(super) struct Page<'a> {
     pub now: Timestamp,
     /// How the page is refreshed every 10 s.
     pub refresh: Refresh,
-    /// The number of errors, and of watches that need attention. The title and the icon show it.
+    /// The number of errors, and of watches and sinks that need attention. The title and the icon show it.
     pub attention: usize,
     /// Added to the page footer.
     pub footer: Markup,

@@ -13,6 +13,7 @@ use super::html::{Page, absolute_time, alerts, copyable, job_badge, page, relati
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
 use super::selection::Refresh;
+use super::sinks::deliveries_table;
 use super::timeline::{StatusSpan, Timeline, lifetime};
 use super::watch_table::{next_poll, status};
 use crate::core::job::{JobKey, SourceKey};
@@ -21,7 +22,7 @@ use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, SourceTransition, Transition};
-use crate::database::{Filter, ReadError, Row, RowLimit};
+use crate::database::{Filter, JobDelivery, ReadError, Row, RowLimit};
 use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed_sources};
 use crate::http::app_state::AppState;
 use crate::http::response::{duration_between, duration_text};
@@ -30,7 +31,7 @@ use crate::state::{RECENT_FAILURES_MAX, WatchState, WatchStatus};
 /// The relative path to the status page.
 const ROOT: &str = "../../../";
 
-/// Limits each of two queries, for transitions and for details, over all targets. A normal job has fewer than ten rows.
+/// Limits each of three queries, for transitions, details and deliveries, over all targets. A normal job has fewer than ten rows.
 const ROWS_MAX: usize = 200;
 
 /// Limits the query for the transitions of sources, over all targets: on average eight for each of 100 sources.
@@ -42,6 +43,8 @@ struct History {
     transitions: Vec<Row<Transition>>,
     source_transitions: Vec<Row<SourceTransition>>,
     details: Vec<Row<Detail>>,
+    /// Those that wait or have failed.
+    deliveries: Vec<JobDelivery>,
 }
 
 impl History {
@@ -52,6 +55,7 @@ impl History {
             transitions: state.database.rows(&latest(ROWS_MAX))?,
             source_transitions: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
             details: state.database.rows(&latest(ROWS_MAX))?,
+            deliveries: state.database.deliveries(key, ROWS_MAX)?,
         })
     }
 }
@@ -141,6 +145,7 @@ fn past_section(target: &str, history: &History, now: Timestamp) -> Markup {
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
+            (deliveries_table(&history.deliveries, target))
         }
     }
 }
@@ -165,6 +170,7 @@ fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Mar
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
+            (deliveries_table(&history.deliveries, &watch.id.target))
             @if has_failures { (failures_table(watch, now)) }
         }
     }

@@ -11,6 +11,7 @@ mod presentation;
 mod quota;
 pub(super) mod runbook;
 mod selection;
+mod sinks;
 pub(super) mod status_page;
 mod timeline;
 mod watch_table;

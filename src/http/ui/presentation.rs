@@ -10,14 +10,15 @@ use crate::core::transition::{Anomaly, DetailKind};
 use crate::http::filter::{Severity, severity};
 use crate::state::{DaemonStatus, SharedState, StoreStatus, WatchState, WatchStatus};
 
-/// The number of errors, and of watches that need attention.
+/// The number of errors, of watches that need attention, and of sinks that are paused or disabled.
 pub(super) fn attention(shared: &SharedState) -> usize {
     let DaemonStatus { config_error, database_error, targets_down, .. } = shared.daemon();
     let stores = shared.stores();
     let store_errors = |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.missed.is_some());
     let watches = shared.watches().iter().filter(|watch| severity(watch) == Severity::Attention).count();
     let errors = usize::from(config_error.is_some()) + usize::from(database_error.is_some()) + targets_down.len();
-    watches + errors + stores.iter().map(|store| store_errors(store)).sum::<usize>()
+    let sinks = shared.sinks().iter().filter(|sink| !sink.is_up()).count();
+    watches + sinks + errors + stores.iter().map(|store| store_errors(store)).sum::<usize>()
 }
 
 /// The home of HealthOmics in the AWS console. AWS documents no address of a store or a job.

@@ -12,6 +12,7 @@ use super::html::{Page, alert, alerts, copyable, page, shortened};
 use super::presentation::attention;
 use super::quota;
 use super::selection::{Refresh, Selection};
+use super::sinks;
 use super::watch_table::{MESSAGE_CHARS_MAX, watch_table};
 use crate::core::job::JobStatus;
 use crate::core::time::Timestamp;
@@ -50,6 +51,7 @@ pub(in crate::http) async fn show(
             div data-part="watches" {
                 @if watches.is_empty() { (no_watches(&state.shared)) } @else { (watch_table(&state, &selection, &watches, now)) }
             }
+            div data-part="sinks" { (sinks::section(&state.shared.sinks(), now)) }
             div data-part="quota" { (quota::section(&state.instruments.rates(clock.monotonic))) }
         };
         let refresh = selection.refresh;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 
+use super::sinks::publish_sinks;
 use super::*;
 use flate2::read::GzDecoder;
 use futures_util::future::join_all;
@@ -56,6 +57,14 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_limit_exceeded_total", "counter", "limit"),
     ("refwatch_log_lines_dropped_total", "counter", ""),
     ("refwatch_http_login_failures_total", "counter", ""),
+    ("refwatch_sink_up", "gauge", "sink"),
+    ("refwatch_sink_disabled", "gauge", "sink"),
+    ("refwatch_notify_backlog", "gauge", "sink"),
+    ("refwatch_notify_oldest_undelivered_timestamp_seconds", "gauge", "sink"),
+    ("refwatch_notify_delivered_total", "counter", "sink"),
+    ("refwatch_notify_attempts_total", "counter", "result,sink"),
+    ("refwatch_notify_failed_total", "counter", "sink"),
+    ("refwatch_notify_delay_seconds", "histogram", "sink"),
     ("process_cpu_seconds_total", "counter", ""),
     ("process_open_fds", "gauge", ""),
     ("process_max_fds", "gauge", ""),
@@ -110,6 +119,7 @@ async fn the_metrics_are_the_documented_ones() {
     });
     server.shared.publish_store(store_view("1234567890", None));
     server.shared.publish_store(StoreStatus { listed_at: None, ..store_view("1234567891", Some("denied")) });
+    publish_sinks(&server);
     server.shared.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z")));
     let text = server.get("/metrics").await.body;
     let series = series(&text);
@@ -151,6 +161,17 @@ async fn the_metrics_are_the_documented_ones() {
     assert_eq!(value(last_listed, "store_id", "1234567891"), None, "never listed");
     assert_eq!(value("refwatch_store_up", "store_id", "1234567890"), Some(1.0));
     assert_eq!(value("refwatch_store_up", "store_id", "1234567891"), Some(0.0));
+    let oldest = "refwatch_notify_oldest_undelivered_timestamp_seconds";
+    for (sink, up, disabled, waiting, oldest_at) in [
+        ("chat", 1.0, 0.0, 0.0, None),
+        ("old", 0.0, 1.0, 1.0, Some(1_772_352_000.0)),
+        ("pipeline", 0.0, 0.0, 2.0, Some(1_772_352_300.5)),
+    ] {
+        assert_eq!(value("refwatch_sink_up", "sink", sink), Some(up), "{sink}");
+        assert_eq!(value("refwatch_sink_disabled", "sink", sink), Some(disabled), "{sink}");
+        assert_eq!(value("refwatch_notify_backlog", "sink", sink), Some(waiting), "{sink}");
+        assert_eq!(value(oldest, "sink", sink), oldest_at, "{sink}");
+    }
     assert_eq!(value("refwatch_target_up", "target", "default"), Some(1.0));
     assert_eq!(value("refwatch_watches", "state", "live"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
@@ -259,6 +280,7 @@ async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
     server.shared.publish(view("2222222222", JobStatus::Completed));
     server.shared.publish(hostile_view());
     server.shared.publish_store(store_view("1234567890", None));
+    publish_sinks(&server);
     server.shared.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00.25Z")));
     let (_, text) = scrape(&server, "").await;
     let (_, open) = scrape(&server, PROMETHEUS).await;

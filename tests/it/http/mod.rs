@@ -5,6 +5,7 @@ mod limits;
 mod metrics;
 mod page_parts;
 mod pages;
+mod sinks;
 mod stores;
 mod transitions;
 
@@ -249,6 +250,7 @@ async fn every_endpoint_responds_with_its_type_and_the_common_headers() {
         ("/-/ready", "text/plain; charset=utf-8", "ready\n"),
         ("/api/v1/jobs", "application/json", "2222222222"),
         ("/api/v1/stores", "application/json", "1234567890"),
+        ("/api/v1/sinks", "application/json", "[]"),
         ("/api/v1/transitions", "application/json", "[]"),
         ("/config", "text/plain; charset=utf-8", "[http]\nlisten = \"127.0.0.1:10210\"\n"),
     ] {
@@ -345,6 +347,7 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     server.shared.publish(hostile_view());
     let id = TargetStore { target: HOSTILE.into(), ..watch_id("1111111111").target_store() };
     server.shared.publish_store(StoreStatus { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
+    server.shared.publish_sink(sinks::hostile_sink());
     server.shared.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
             in_force: "the rest is applied",
@@ -364,6 +367,7 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
         "/metrics",
         "/api/v1/jobs",
         "/api/v1/stores",
+        "/api/v1/sinks",
         "/api/v1/transitions",
         "/api/v1/transitions?since=%E2%80%AE%1B",
         "/history?since=%E2%80%AE%1B%3Cscript%3E%22quoted%22",

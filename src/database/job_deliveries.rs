@@ -1,0 +1,50 @@
+//! Reads the notifications of a job that wait for delivery or have failed.
+
+use super::errors::ReadError;
+use super::queries::DatabaseReader;
+use crate::core::job::JobKey;
+
+/// A notification that is not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobDelivery {
+    pub sink: String,
+    pub target: String,
+    /// The status, or `vanished`. Empty if its row was deleted.
+    pub event: String,
+    /// How often the sink has rejected it.
+    pub attempts: u32,
+    /// It is not sent again.
+    pub has_failed: bool,
+    /// Why it was rejected last.
+    pub reason: Option<String>,
+}
+
+impl DatabaseReader {
+    /// Reads the deliveries of a job over all targets, ordered by sink and age, at most `limit`.
+    ///
+    /// # Errors
+    /// There is no database, its schema has another version, or it cannot be read.
+    pub fn deliveries(&self, job: &JobKey, limit: usize) -> Result<Vec<JobDelivery>, ReadError> {
+        let sql = "SELECT sink, deliveries.target, coalesce(to_status, detail, ''), attempts,
+                next_attempt_at IS NULL, reason
+            FROM deliveries LEFT JOIN transitions ON transitions.id = transition_id
+                LEFT JOIN details ON details.id = transition_id
+            WHERE deliveries.store_id = ? AND deliveries.job_id = ? AND deliveries.kind = ?
+            ORDER BY sink, transition_id LIMIT ?";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.in_transaction(|connection| {
+            let params = rusqlite::params![job.store.as_str(), job.job.as_str(), job.kind.as_str(), limit];
+            let read = |row: &rusqlite::Row<'_>| {
+                Ok(JobDelivery {
+                    sink: row.get(0)?,
+                    target: row.get(1)?,
+                    event: row.get(2)?,
+                    attempts: row.get(3)?,
+                    has_failed: row.get(4)?,
+                    reason: row.get(5)?,
+                })
+            };
+            connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+        })
+    }
+}
