@@ -39,7 +39,6 @@ fn a_receiver_gets_every_end_once_signed_and_valid_by_the_schema() {
         }
     }
     assert_eq!(metric(address, "refwatch_notify_delivered_total", &["pipeline"]), Some(5.0));
-    assert!(get(address, "/").1.contains("pipeline"), "the page shows the sink");
 }
 
 #[test]
