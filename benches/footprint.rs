@@ -7,8 +7,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use aws_sdk_omics::config::retry::RetryConfig;
 use clap::{Parser, Subcommand, ValueEnum};
 use refwatch::clock::Clock;
+use refwatch::simulator::{SinkOptions, SinkReceiver};
 use support::{Daemon, Failure, Process, Simulator, command_line, free_address, get, percentile, sdk_client, table};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -43,6 +45,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// With 3.6 sources per simulated job on average, these give 100,000 transitions.
 const JOBS_WITH_HISTORY: usize = 21_900;
+
+/// The ends that one sink receives at once.
+const ENDS: usize = 10_000;
 
 /// What refwatch costs the machine
 #[derive(Parser)]
@@ -73,6 +78,7 @@ enum Measure {
     Memory,
     Start,
     Scrapes,
+    Notify,
     Binary,
 }
 
@@ -106,6 +112,7 @@ async fn main() -> Result<(), Failure> {
             Measure::Memory => memory().await?,
             Measure::Start => start(&extent).await?,
             Measure::Scrapes => scrapes(&extent).await?,
+            Measure::Notify => notify().await?,
             Measure::Binary => binary()?,
         };
         for row in rows {
@@ -231,6 +238,49 @@ async fn scrapes(extent: &Extent) -> Result<Vec<Row>, Failure> {
     let rank = |percent| percentile(&durations, percent).unwrap_or_default();
     let cell = format!("p50 {:.1}, p99 {:.1}", rank(50), rank(99));
     Ok(vec![row("/metrics, 10000 watches, ms", cell, "p99 ≤ 300")])
+}
+
+/// The time from the start of the daemon to the delivery of 10,000 ends to one sink, and the memory that it takes.
+async fn notify() -> Result<Vec<Row>, Failure> {
+    let receiver = SinkReceiver::start(SocketAddr::from(([127, 0, 0, 1], 0)), SinkOptions::default()).await?;
+    let directory = tempfile::tempdir()?;
+    // The first start creates the database and the sink, the second one is idle.
+    let mut idle = 0.0;
+    for _ in 0..2 {
+        let process = start_notifying(&receiver, directory.path())?;
+        Clock::system().sleep(IDLE_TIME).await;
+        idle = process.memory_mib("VmHWM")?;
+        process.kill().await?;
+    }
+    rusqlite::Connection::open(directory.path().join("refwatch.db"))?.execute_batch(&format!(
+        "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < {ENDS})
+         INSERT INTO transitions (id, target, kind, store_id, job_id, from_status, to_status, observed_at, region, watch)
+         SELECT n, 'default', 'reference_import', '1234567890', 1000000000 + n, 'IN_PROGRESS', 'COMPLETED',
+             '2026-01-01T00:00:00.000Z', 'us-west-2', 'job ' || n FROM n"
+    ))?;
+    let clock = Clock::system();
+    let process = start_notifying(&receiver, directory.path())?;
+    let mut ids = BTreeSet::new();
+    while ids.len() < ENDS {
+        ids.extend(receiver.take_received().await.into_iter().map(|event| event.id));
+    }
+    let elapsed = clock.now().monotonic.elapsed().as_secs_f64();
+    let more = process.memory_mib("VmHWM")? - idle;
+    process.kill().await?;
+    Ok(vec![
+        row("10,000 ends to one sink, s", format!("{elapsed:.1}"), "≤ 30"),
+        row("the same, peak RSS above an idle daemon's, MiB", format!("{more:.1}"), "≤ 30"),
+    ])
+}
+
+/// A daemon without jobs, with one sink.
+fn start_notifying(receiver: &SinkReceiver, directory: &Path) -> Result<Process, Failure> {
+    let (server, listen) = (receiver.address(), free_address()?);
+    let mut command = Daemon { directory, server, listen, jobs: &[], poll: POLL_RARELY, quota: 5.0 }.command()?;
+    let mut config = fs::OpenOptions::new().append(true).open(directory.join("refwatch.toml"))?;
+    write!(config, "[[notify]]\nname = \"sink\"\nurl = \"{}\"\n", receiver.url())?;
+    command.stderr(fs::File::create(directory.join("log"))?);
+    Process::spawn(&mut command)
 }
 
 fn binary() -> Result<Vec<Row>, Failure> {

@@ -71,8 +71,14 @@ impl Process {
     }
 
     pub(crate) fn resident_mib(&self) -> Result<f64, Failure> {
+        self.memory_mib("VmRSS")
+    }
+
+    /// A line of `/proc/PID/status`, such as `VmHWM`, the peak of `VmRSS`.
+    pub(crate) fn memory_mib(&self, key: &str) -> Result<f64, Failure> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the process has exited")?;
+        let value = |line: &str| line.strip_prefix(key)?.strip_prefix(':').map(str::to_owned);
+        let line = status.lines().find_map(value).ok_or("the process has exited")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 

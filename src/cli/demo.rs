@@ -1,10 +1,13 @@
 //! `refwatch demo`: runs the daemon on a simulated HealthOmics and prints each transition.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
@@ -20,11 +23,15 @@ use crate::core::time::Monotonic;
 use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError};
 use crate::logging;
-use crate::simulator::{Kind, Options, Simulator};
+use crate::notify::signature::SigningSecret;
+use crate::simulator::{Kind, Options, Received, SignatureCheck, Simulator, SinkOptions, SinkReceiver};
 use crate::state::{SharedState, TransitionEvent, WatchState, WatchStatus};
 
 /// The mean duration of a simulated job. Real jobs take minutes, too long for a demo.
 const MEAN_DURATION: Duration = Duration::from_secs(16);
+
+/// The file of the receiver's signing secret, in the demo's directory.
+const SECRET_FILE: &str = "webhook-secret";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -48,7 +55,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
     let directory = DemoDirectory::create().map_err(Failure::running)?;
     let file = directory.configuration();
-    simulate::write_configuration(&file, &simulator, &options, "").map_err(Failure::running)?;
+    let (receiver, entry) = start_receiver(&directory).await.map_err(Failure::running)?;
+    simulate::write_configuration(&file, &simulator, &options, &entry).map_err(Failure::running)?;
     let load_config = Arc::new(move || load(&file, args.listen));
     let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
@@ -61,9 +69,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let page = daemon.address();
     print(format_args!(
         "{jobs} on a simulated HealthOmics at http://{endpoint}\n\n  \
-         status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n\n",
+         status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n  \
+         receiver     {receiver}: gets a signed notification of each end\n\n",
         jobs = jobs(args.jobs),
         endpoint = simulator.address(),
+        receiver = receiver.url(),
     ))?;
     let (shared, clock) = (daemon.shared().clone(), Clock::system());
     let mut transitions = shared.subscribe();
@@ -74,14 +84,27 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             biased;
             () = print_transitions(&mut transitions) => SignalAction::Stop,
             asked = signals.next() => asked,
-            () = all_ended(&shared, clock, ends_at) => SignalAction::Stop,
+            () = all_ended(&shared, &receiver, clock, ends_at) => SignalAction::Stop,
         }
     };
     let ended = Box::pin(daemon.run(asked)).await;
     simulator.stop().await;
     ended?;
-    print(summary(&shared))?;
+    print(summary(&shared, &receiver.received()))?;
+    receiver.stop().await;
     directory.remove().map_err(Failure::running)
+}
+
+/// Starts a receiver of notifications and writes its secret. Returns its `[[notify]]` entry, too.
+async fn start_receiver(directory: &DemoDirectory) -> io::Result<(SinkReceiver, String)> {
+    let secret = format!("whsec_{}", BASE64_STANDARD.encode(std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..))));
+    let secrets = vec![SigningSecret::parse(&secret).map_err(io::Error::other)?];
+    let options = SinkOptions { secrets, ..SinkOptions::default() };
+    let receiver = SinkReceiver::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).await?;
+    directory.write_secret(SECRET_FILE, &secret)?;
+    let url = receiver.url();
+    let entry = format!("\n[[notify]]\nname = \"receiver\"\nurl = \"{url}\"\nsecret_file = \"{SECRET_FILE}\"\n");
+    Ok((receiver, entry))
 }
 
 fn jobs(count: u32) -> String {
@@ -117,18 +140,20 @@ fn line(event: &TransitionEvent) -> String {
     format!("{}\n", Sanitized(&line))
 }
 
-/// Returns once all jobs have ended, but not before `ends_at`. Without `ends_at` it never returns.
-async fn all_ended(state: &SharedState, clock: Clock, ends_at: Option<Monotonic>) {
+/// Returns once all jobs have ended and the receiver was notified of each, but not before `ends_at`. Without `ends_at` it never
+/// returns.
+async fn all_ended(state: &SharedState, receiver: &SinkReceiver, clock: Clock, ends_at: Option<Monotonic>) {
     let Some(ends_at) = ends_at else { return std::future::pending().await };
     clock.sleep_until(ends_at).await;
     let is_finished = |watch: &Arc<WatchStatus>| watch.state == WatchState::Finished;
-    while state.watches().is_empty() || !state.watches().iter().all(is_finished) {
+    let all_notified = || receiver.received().len() >= state.watches().len();
+    while state.watches().is_empty() || !state.watches().iter().all(is_finished) || !all_notified() {
         clock.sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The number of jobs that ended with each status.
-fn summary(state: &SharedState) -> String {
+/// The number of jobs that ended with each status, and of the notifications.
+fn summary(state: &SharedState, received: &[Received]) -> String {
     let watches = state.watches();
     let known = watches.iter().filter_map(|watch| watch.known.as_ref());
     let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();
@@ -136,7 +161,9 @@ fn summary(state: &SharedState) -> String {
         let count = ended.iter().filter(|ended| **ended == status).count();
         format!("{count} {status}")
     });
-    format!("\n{} jobs ended: {}\n", ended.len(), counts.collect::<Vec<_>>().join(", "))
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    let verified = received.iter().filter(|event| event.signature == SignatureCheck::Verified).count();
+    format!("\n{} jobs ended: {counts}\n{verified} notifications received and verified\n", ended.len())
 }
 
 /// Loads the configuration that `refwatch simulate` writes, and overrides settings for the demo.

@@ -4,8 +4,8 @@
 //! belong to another user, or that no demo has made are left alone.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
@@ -40,6 +40,12 @@ impl DemoDirectory {
     /// The path for the configuration. The lock is held before the file exists.
     pub(super) fn configuration(&self) -> PathBuf {
         self.directory.path().join(CONFIGURATION)
+    }
+
+    /// Writes a file that only the user can read.
+    pub(super) fn write_secret(&self, name: &str, text: &str) -> io::Result<()> {
+        let path = self.directory.path().join(name);
+        File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
     }
 
     pub(super) fn remove(self) -> io::Result<()> {

@@ -61,6 +61,8 @@ pub(super) struct SinkTask {
     outcomes: Vec<(i64, DeliveryOutcome)>,
     pause: Option<Pause>,
     backoff: Backoff,
+    /// Whether a rejection was logged since the last delivery.
+    rejection_logged: bool,
     status: SinkStatus,
 }
 
@@ -116,6 +118,7 @@ impl SinkTask {
             outcomes: Vec::new(),
             pause: None,
             backoff: Backoff::new(PAUSE),
+            rejection_logged: false,
             status,
         }
     }
@@ -255,6 +258,7 @@ impl SinkTask {
                 let delay = Duration::try_from(now.wall.duration_since(observed_at)).unwrap_or_default();
                 instruments.count_delivery(&self.config.name, delay);
                 self.status.last_delivered_at = Some(now.wall);
+                self.rejection_logged = false;
                 self.outcomes.push((row, DeliveryOutcome::Delivered));
             }
             Verdict::Pause => self.begin_pause(&reason, response.retry_after, sent),
@@ -271,10 +275,10 @@ impl SinkTask {
         self.status.last_error = Some(reason.clone());
         let next = retry_delay(attempts).and_then(|delay| wall.checked_add(delay).ok());
         let outcome = if let Some(next_attempt_at) = next {
-            if attempts == 1 {
+            if attempts == 1 && !mem::replace(&mut self.rejection_logged, true) {
                 warn!(
                     event = "delivery_rejected",
-                    sink, reason, "a sink rejected a notification; it is sent again over three days"
+                    sink, reason, "a sink rejects notifications; each is sent again over three days"
                 );
             }
             DeliveryOutcome::Retry { reason, next_attempt_at }

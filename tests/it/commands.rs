@@ -23,6 +23,7 @@ fn the_demo_shows_each_job_to_its_end_and_leaves_no_files() {
     };
     assert_eq!(get(address, "/-/healthy").0, 200);
     assert_eq!(get(address, "/-/ready").0, 200);
+    assert_eq!(json(address, "/api/v1/sinks")[0]["name"], "receiver");
 
     // The page, the metrics and the API match the database, which the API's transitions show.
     eventually("page, metrics, API and database to agree", || {
@@ -52,6 +53,7 @@ fn the_demo_shows_each_job_to_its_end_and_leaves_no_files() {
         assert!(shown.contains(&format!("→ {end}")), "{end} in {shown}");
     }
     assert!(shown.contains("8 jobs ended"), "{shown}");
+    assert!(shown.contains("8 notifications received and verified"), "{shown}");
     let files = std::fs::read_dir(workspace.path("")).expect("a directory").filter_map(Result::ok);
     let files: Vec<_> =
         files.map(|entry| entry.file_name()).filter(|name| !name.to_string_lossy().contains("stderr")).collect();

@@ -27,6 +27,7 @@ mod labels;
 mod listing;
 mod messages;
 mod module_deps;
+mod notify;
 mod process;
 mod reload;
 mod rules;

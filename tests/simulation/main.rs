@@ -27,11 +27,12 @@ use std::time::Duration;
 use counters::Counters;
 use kinds::{delays_beside_denied_exports, delays_of_two_kinds};
 use measurements::{
-    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, delays_with_shared_quota, outage,
-    polls_with_throttled_listings, rounds, two_daemons,
+    AfterOutage, AfterSleep, ChangedQuota, after_sleep, bound, changed_quota, delays, delays_with_failing_sinks,
+    delays_with_shared_quota, outage, polls_with_throttled_listings, rounds, two_daemons,
 };
 use refwatch::core::failure::Operation;
 use refwatch::core::kind::JobKind;
+use refwatch::simulator::SinkFault;
 use run::run;
 use scenario::Scenario;
 
@@ -148,6 +149,18 @@ fn with_a_quota_shared_by_get_and_list_an_end_is_detected_within_seconds() {
     let seen = delays_with_shared_quota();
     let (mean, p99) = (Duration::from_millis(1200), Duration::from_secs(3));
     assert!(seen.mean <= mean && seen.p99 <= p99 && seen.throttled <= 0.01, "{seen:?}");
+}
+
+#[test]
+fn sinks_that_hang_or_are_down_change_no_detection_delay() {
+    let without = delays_with_failing_sinks(None);
+    for fault in [SinkFault::Hang, SinkFault::Down] {
+        let seen = delays_with_failing_sinks(Some(fault));
+        for (seen, without) in [(seen.mean, without.mean), (seen.p99, without.p99), (seen.worst, without.worst)] {
+            let difference = seen.abs_diff(without);
+            assert!(difference <= without.mul_f64(0.02), "{fault:?}: {seen:?}, without sinks: {without:?}");
+        }
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use refwatch::config::Quota;
 use refwatch::core::failure::{FailureReason, Operation};
 use refwatch::core::job::JobStatus;
 use refwatch::core::kind::JobKind;
+use refwatch::simulator::SinkFault;
 
 use crate::run::{End, Report, run};
 use crate::scenario::{Discovery, Event, Job, Listing, Outage, Scenario, as_f64};
@@ -58,6 +59,16 @@ pub(crate) fn delays_with_shared_quota() -> Delays {
             scenario.quota = vec![(Duration::ZERO, 10.0)];
             run_of(&scenario)
         })
+        .collect();
+    let ends: Vec<End> = reports.iter().flat_map(|report| &report.ends).copied().collect();
+    let calls: Vec<Call> = reports.into_iter().flat_map(|report| report.calls).collect();
+    of(ends, throttled(&calls))
+}
+
+/// The delays of 100 live jobs, with listings. With a fault, each daemon has sinks and every request to them fails.
+pub(crate) fn delays_with_failing_sinks(sink_fault: Option<SinkFault>) -> Delays {
+    let reports: Vec<Report> = (0..MIN_ENDS.div_ceil(100 / ENDING))
+        .map(|seed| run_of(&Scenario { has_sinks: sink_fault.is_some(), sink_fault, ..live(seed as u64, 100, 1) }))
         .collect();
     let ends: Vec<End> = reports.iter().flat_map(|report| &report.ends).copied().collect();
     let calls: Vec<Call> = reports.into_iter().flat_map(|report| report.calls).collect();

@@ -75,7 +75,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Report, String> {
             let path = directory.path().join(format!("{daemon}.db"));
             let (service, scenario) = (Arc::clone(&service), scenario.clone());
             let (ends, removed, configured_jobs, state_settled_at) = Default::default();
-            let sinks = SinkHost::new(&path, clock, Arc::clone(&service), scenario.seed);
+            let sinks = SinkHost::new(&path, clock, Arc::clone(&service), &scenario);
             let host = DaemonHost {
                 daemon,
                 path,

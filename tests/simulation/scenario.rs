@@ -7,6 +7,7 @@ use refwatch::config::{PollConfig, Quota};
 use refwatch::core::failure::Operation;
 use refwatch::core::job::{JobKey, JobStatus};
 use refwatch::core::tracker::{PollPolicy, RETRY_AFTER_MAX};
+use refwatch::simulator::SinkFault;
 
 use crate::response::Faults;
 
@@ -38,6 +39,8 @@ pub(crate) struct Scenario {
     pub end: Duration,
     /// Whether each daemon has sinks.
     pub has_sinks: bool,
+    /// Every request to a sink fails in this way. Without it, the faults of sinks are drawn.
+    pub sink_fault: Option<SinkFault>,
     /// Whether the report contains each request.
     pub records_calls: bool,
 }
@@ -139,6 +142,7 @@ impl Scenario {
             outages: Vec::new(),
             listing: Listing::Lags(Duration::ZERO),
             has_sinks: false,
+            sink_fault: None,
             denied: Vec::new(),
             events: Vec::new(),
             end,

@@ -22,6 +22,7 @@ use refwatch::tasks::job_watcher::TaskContext;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
+use crate::scenario::Scenario;
 use crate::service::Service;
 
 /// The faults of a drawn receiver, with the highest rate of each.
@@ -60,6 +61,7 @@ struct World {
     service: Arc<Service>,
     path: PathBuf,
     seed: u64,
+    sink_fault: Option<SinkFault>,
     receivers: Mutex<BTreeMap<Arc<str>, Receiver>>,
 }
 
@@ -79,8 +81,9 @@ struct Receiver {
 }
 
 impl SinkHost {
-    pub(crate) fn new(path: &Path, clock: Clock, service: Arc<Service>, seed: u64) -> Self {
-        let world = World { clock, service, path: path.to_owned(), seed, receivers: Mutex::default() };
+    pub(crate) fn new(path: &Path, clock: Clock, service: Arc<Service>, scenario: &Scenario) -> Self {
+        let Scenario { seed, sink_fault, .. } = *scenario;
+        let world = World { clock, service, path: path.to_owned(), seed, sink_fault, receivers: Mutex::default() };
         Self { world: Arc::new(world), seed, generation: 0, created: BTreeMap::new() }
     }
 
@@ -246,7 +249,8 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         // Half of the faults do not occur.
         let drawn = FAULTS.into_iter().filter(|_| rng.bool()).collect::<Vec<_>>();
-        let faults = drawn.into_iter().map(|(fault, rate)| FaultRate { fault, rate: rate * rng.f64() }).collect();
+        let drawn = drawn.into_iter().map(|(fault, rate)| FaultRate { fault, rate: rate * rng.f64() }).collect();
+        let faults = self.sink_fault.map_or(drawn, |fault| vec![FaultRate { fault, rate: 1.0 }]);
         Receiver {
             sink: SimulatedSink::new(SinkOptions { secrets: Vec::new(), faults, seed }),
             first,

@@ -1,4 +1,4 @@
-//! Campaigns against the database: the same fault at each point where it can occur, thousands of times.
+//! Campaigns against the database and its notifications: the same fault at each point where it can occur, thousands of times.
 //!
 //! `cargo test` runs a few cases of each. An environment variable sets their number, or selects one case as printed by a failure;
 //! `tests/README.md` lists the variables. Each campaign prints a summary on one line.
@@ -6,6 +6,7 @@
 mod disk;
 mod errors;
 mod kill;
+mod notify;
 mod power;
 mod strace;
 mod trace;
