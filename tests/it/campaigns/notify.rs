@@ -49,7 +49,7 @@ const LIFE_MAX: Duration = Duration::from_secs(2);
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Summary {
     /// Kills while events were delivered.
     during: usize,
@@ -157,11 +157,11 @@ impl NotifyRun {
 
     /// Waits for this many further requests. Returns whether they arrived within [`LIFE_MAX`].
     fn receive(&mut self, count: usize) -> bool {
-        let (receiver, received) = (&self.receiver, &mut self.received);
+        let (sink, received) = (&self.receiver, &mut self.received);
         let wanted = received.len() + count;
         let wait = async {
             while received.len() < wanted {
-                received.extend(receiver.take_received().await);
+                received.extend(sink.take_received().await);
             }
         };
         self.runtime.block_on(async {

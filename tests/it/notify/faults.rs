@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use refwatch::simulator::SinkFault;
+use refwatch::simulator::{SinkFault, SinkReply};
 use rusqlite::Connection;
 use rustix::process::Signal;
 
@@ -56,6 +56,9 @@ fn fault_152_a_rejected_event_is_sent_again_before_the_next_event_of_its_job() {
         let types: Vec<_> =
             events.iter().map(job_and_type).filter(|(job, _)| *job == nth).map(|(_, kind)| kind).collect();
         assert_eq!(types, ["in_progress", "completed"], "job {nth}");
+        let requests = receiver.received().into_iter().filter(|event| job_and_type(event).0 == nth);
+        let first = requests.map(|event| (job_and_type(&event).1, event.reply)).find(|(kind, _)| kind == "completed");
+        assert_eq!(first.map(|(_, reply)| reply), Some(SinkReply::Accepted), "job {nth}: the next event has waited");
     }
     let log = daemon.stderr();
     assert_eq!(log.matches("event=\"delivery_rejected\"").count(), 1, "one line until a delivery succeeds: {log}");

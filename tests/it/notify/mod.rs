@@ -31,7 +31,7 @@ const SECRET_FILE: &str = "signing";
 /// The response to polls of a job, from the daemon's start on.
 type Jobs = Arc<Mutex<BTreeMap<String, Value>>>;
 
-/// Everything but the daemon. All jobs are IN_PROGRESS at first.
+/// Everything but the daemon. All jobs are `IN_PROGRESS` at first.
 struct Host {
     workspace: Workspace,
     runtime: Runtime,
@@ -89,7 +89,7 @@ impl Host {
         self.workspace.write("refwatch.toml", &(config + &entries.concat()))
     }
 
-    /// Starts a daemon, and waits until it knows that every job is IN_PROGRESS.
+    /// Starts a daemon, and waits until it knows that every job is `IN_PROGRESS`.
     fn start(&self, entries: &[String]) -> (Process, SocketAddr) {
         let (daemon, address) = self.workspace.daemon(&self.configure(entries));
         let live = self.jobs.lock().expect("a lock").values().filter(|members| **members == json!({})).count();
@@ -144,9 +144,9 @@ fn entry_to(name: &str, url: &str, more: &str) -> String {
 #[track_caller]
 fn accepted(receiver: &SinkReceiver, count: usize) -> Vec<Received> {
     eventually(&format!("{count} accepted events"), || {
-        let received = receiver.received().into_iter();
+        let requests = receiver.received().into_iter();
         let accepted: Vec<_> =
-            received.filter(|event| event.reply.status().is_some_and(|status| status.is_success())).collect();
+            requests.filter(|event| event.reply.status().is_some_and(|status| status.is_success())).collect();
         (accepted.len() >= count).then_some(accepted)
     })
 }
