@@ -85,8 +85,8 @@ mod tests {
         }
     }
 
-    fn watched_as(name: &str) -> Option<Arc<WatchInfo>> {
-        Some(Arc::new(WatchInfo { name: name.into(), ..WatchInfo::default() }))
+    fn watched_as(name: &str) -> Arc<WatchInfo> {
+        Arc::new(WatchInfo { name: name.into(), ..WatchInfo::default() })
     }
 
     fn rows() -> [Row<Transition>; 2] {
@@ -118,7 +118,7 @@ OBSERVED AT               JOB                    STATUS
 
     #[test]
     fn the_table_names_the_watch_and_drops_columns_until_it_fits() {
-        let watch = watched_as("GRCh38");
+        let watch = Some(watched_as("GRCh38"));
         let ended = Transition { watch, ..transition("COMPLETED_WITH_FAILURES", "2026-01-31T12:00:05.25Z") };
         let shown = |width| table(&[row(1, Transition { from: Some("IN_PROGRESS".into()), ..ended.clone() })], width);
         for (width, line) in [
@@ -151,7 +151,7 @@ OBSERVED AT               JOB                    STATUS
             let transition = Transition {
                 from: Some(JobStatus::from(text.as_str())),
                 status_message: Some(text.clone()),
-                watch: watched_as(&text),
+                watch: Some(watched_as(&text)),
                 ..transition(&text, "2026-01-31T12:00:00Z")
             };
             let rows = [row(1, transition.clone()), row(2, transition)];
