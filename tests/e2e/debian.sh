@@ -42,6 +42,8 @@ boot() {
         --directory="$ROOT" --bind-ro="$1:/mnt" --boot >"$stage/boot.log" 2>&1 </dev/null &
     container=$!
     eventually booted || { tail -n 40 "$stage/boot.log" && return 1; }
+    # Runs a program of this machine on the container's network. Not a function, so that `kill` ends the program.
+    on_network=(nsenter --target "$init" --net)
 }
 
 booted() {
@@ -64,9 +66,6 @@ halt() {
 inside() {
     nsenter --target "$init" --all --root --wd env -i PATH=/usr/sbin:/usr/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"
 }
-
-# Runs a program of this machine on the container's network.
-on_container_network() { nsenter --target "$init" --net "$@"; }
 
 # Starts an instance of the template unit with its own database, at port 10220.
 start_second_instance() {
