@@ -15,7 +15,7 @@ use crate::simulator::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SinkArgs {
-    /// Also receive notifications at http://ADDR/sink, and print each
+    /// Also receive notifications at `http://ADDR/sink`, and print each
     #[arg(
         long,
         value_name = "ADDR",
@@ -60,7 +60,7 @@ impl SinkArgs {
         let mut entry = format!("\n[[notify]]\nname = \"simulator\"\nurl = \"{}\"\n", sink.url());
         if let Some(path) = &self.sink_secret_file {
             let path = std::path::absolute(path)?.display().to_string();
-            entry.push_str(&format!("secret_file = {}\n", toml::Value::String(path)));
+            entry += &["secret_file = ", &toml::Value::String(path).to_string(), "\n"].concat();
         }
         Ok(entry)
     }

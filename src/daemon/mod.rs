@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::watch_list::WatchList;
-use crate::config::{DatabaseConfig, HttpConfig, Loaded, LoadedFiles, Problems};
+use crate::config::{Config, DatabaseConfig, HttpConfig, Loaded, LoadedFiles, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
@@ -128,14 +128,9 @@ impl Daemon {
         let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         server.spawn(http::server::serve(listener, access, state.clone(), Limits::default(), server_stop.clone()));
         let database = open_database(&config.database, &shared, &instruments, clock).await?;
-        let sinks = SinkContext {
-            clock,
-            database: database.clone(),
-            shared: shared.clone(),
-            instruments: instruments.clone(),
-            external_url: config.http.external_url.clone(),
-        };
-        let mut sinks = Sinks::new(sinks, Arc::new(HttpTransports { clock }), fastrand::u64(..));
+        shared.set_database_health(database.health());
+        let context = TaskContext { clock, database, shared, instruments };
+        let mut sinks = new_sinks(context.clone(), &config.http);
         let (control, (requests, queue)) = (control::socket_path(&config.database.path), ReloadRequests::new());
         match control::bind(&control) {
             Ok(listener) => drop(server.spawn(control::serve(
@@ -148,27 +143,8 @@ impl Daemon {
             Err(error) => warn!(event = "control_socket_failed", %error,
                 "cannot listen on {}; `refwatch reload` will fail", control.display()),
         }
-        shared.set_database_health(database.health());
-        let context = TaskContext { clock, database, shared: shared.clone(), instruments: instruments.clone() };
         let mut supervisor = Supervisor::new(context.clone(), Arc::new(AwsFactory::new(clock)), fastrand::u64(..));
-        while let Err(error) = supervisor.apply(&config).await {
-            match error {
-                SupervisorError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
-                    wait_for_database(&error, &shared, &instruments, clock).await;
-                }
-                error => return Err(error.into()),
-            }
-        }
-        while let Err(error) = sinks.apply(&config.sinks).await {
-            if matches!(error, WriterError::Stopped) {
-                return Err(SupervisorError::Lost(error).into());
-            }
-            wait_for_database(&error, &shared, &instruments, clock).await;
-        }
-        if shared.daemon().database_error.is_some() {
-            info!(event = "database_recovered", "the database can be written again");
-            shared.update_daemon(|daemon| daemon.database_error = None);
-        }
+        start_tasks(&mut supervisor, &mut sinks, &config, &context).await?;
         publish_config(&context, &config, &problems);
         let mut config_watcher = ConfigWatcher::new(load_config, files, queue, clock);
         if !problems.is_empty() {
@@ -259,6 +235,42 @@ fn warn_about_access(http: &HttpConfig, readable_secrets: &[String]) {
     for warning in readable_secrets {
         warn!(event = "secret_readable", "{warning}");
     }
+}
+
+fn new_sinks(context: TaskContext, http: &HttpConfig) -> Sinks {
+    let TaskContext { clock, database, shared, instruments } = context;
+    let external_url = http.external_url.clone();
+    let context = SinkContext { clock, database, shared, instruments, external_url };
+    Sinks::new(context, Arc::new(HttpTransports { clock }), fastrand::u64(..))
+}
+
+/// Starts the tasks of jobs, stores and sinks. Waits while the database fails.
+async fn start_tasks(
+    supervisor: &mut Supervisor,
+    sinks: &mut Sinks,
+    config: &Config,
+    context: &TaskContext,
+) -> Result<(), SupervisorError> {
+    let TaskContext { clock, shared, instruments, .. } = context;
+    while let Err(error) = supervisor.apply(config).await {
+        match error {
+            SupervisorError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
+                wait_for_database(&error, shared, instruments, *clock).await;
+            }
+            error => return Err(error),
+        }
+    }
+    while let Err(error) = sinks.apply(&config.sinks).await {
+        if matches!(error, WriterError::Stopped) {
+            return Err(SupervisorError::Lost(error));
+        }
+        wait_for_database(&error, shared, instruments, *clock).await;
+    }
+    if shared.daemon().database_error.is_some() {
+        info!(event = "database_recovered", "the database can be written again");
+        shared.update_daemon(|daemon| daemon.database_error = None);
+    }
+    Ok(())
 }
 
 /// Opens the database, again and again after transient errors. Creates its directory only if it is the default one of the user.

@@ -23,7 +23,9 @@ const MOVED_MAX: usize = 256;
 
 /// Whether a sink wants an event. The second argument is the name of the watch, which rows of earlier versions do not have.
 #[derive(Clone)]
-pub struct EventFilter(Arc<dyn Fn(&EventType, Option<&str>) -> bool + Send + Sync>);
+pub struct EventFilter(Arc<SelectsEvent>);
+
+type SelectsEvent = dyn Fn(&EventType, Option<&str>) -> bool + Send + Sync;
 
 impl EventFilter {
     #[must_use]
@@ -178,12 +180,11 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
         if in_flight.contains(&row) || due.len() == *limit {
             continue;
         }
-        match events::load(transaction, row)? {
-            Some(event) => due.push(DueEvent { event, attempts }),
-            None => {
-                let reason = "its row in the database was deleted or cannot be read".to_owned();
-                save_outcome(transaction, sink, row, &DeliveryOutcome::Failed { reason }, *now)?;
-            }
+        if let Some(event) = events::load(transaction, row)? {
+            due.push(DueEvent { event, attempts });
+        } else {
+            let reason = "its row in the database was deleted or cannot be read".to_owned();
+            save_outcome(transaction, sink, row, &DeliveryOutcome::Failed { reason }, *now)?;
         }
     }
     let counts = "SELECT count(next_attempt_at), count(*) - count(next_attempt_at),
@@ -232,7 +233,7 @@ fn move_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilt
     if cursor >= last_row {
         return Ok(false);
     }
-    let heads = heads(transaction, "id > ?", &[cursor.into()], MOVED_MAX)?;
+    let heads = heads(transaction, "id > ?", &[cursor.into()], Some(MOVED_MAX))?;
     for head in &heads {
         // The job ended before the sink was created, and was discovered afterwards.
         let is_old = head.is_first
@@ -292,7 +293,8 @@ impl EventHead {
 }
 
 /// The first events that match, in the order of their rows.
-fn heads(connection: &Connection, condition: &str, values: &[Value], limit: usize) -> Result<Vec<EventHead>> {
+fn heads(connection: &Connection, condition: &str, values: &[Value], limit: Option<usize>) -> Result<Vec<EventHead>> {
+    let limit = limit.map(|limit| format!("LIMIT {limit}")).unwrap_or_default();
     let sql = format!(
         "SELECT id, target, kind, store_id, job_id, to_status, from_status IS NULL, completed_at, watch
          FROM transitions WHERE {condition}
@@ -301,7 +303,7 @@ fn heads(connection: &Connection, condition: &str, values: &[Value], limit: usiz
              WHERE store_id = details.store_id AND job_id = details.job_id AND kind = details.kind
                  AND target = details.target AND id < details.id ORDER BY id DESC LIMIT 1)
          FROM details WHERE detail = 'vanished' AND {condition}
-         ORDER BY id LIMIT {limit}"
+         ORDER BY id {limit}"
     );
     let mut query = connection.prepare_cached(&sql)?;
     let read = |row: &rusqlite::Row<'_>| {
@@ -348,7 +350,7 @@ fn requeue(
                 .any(|job| (job.kind.as_str(), job.store.as_str(), job.job.as_str()) == (kind, store_id, job_id))
     };
     let mut queued = 0;
-    for head in heads(transaction, &condition, &values, i64::MAX as usize)? {
+    for head in heads(transaction, &condition, &values, None)? {
         // A failed event is sent again, even if the sink has a new filter.
         if is_selected(&head) && (*failed || (filter.0)(&head.event_type, head.watch.as_deref())) {
             head.queue(transaction, sink, now, Some("replay"))?;

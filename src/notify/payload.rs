@@ -3,6 +3,7 @@
 //! Pure. The same event always has the same body and id, also when it is sent again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -104,25 +105,21 @@ pub(super) fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
     let watch = watch_info(event);
     let name =
         if watch.name.is_empty() { watch_id.key.to_string() } else { format!("{} ({})", watch.name, watch_id.key) };
-    let mut text = format!("{}: *{}*", escaped(&name), escaped(event_type.as_str()));
-    if let (EventType::Status(_), Some(created), Some(completed)) =
-        (event_type, transition.created_at, transition.completed_at)
-        && let Ok(duration) = std::time::Duration::try_from(completed.duration_since(created))
-    {
-        text += &format!(" after {}", humantime::format_duration(std::time::Duration::from_secs(duration.as_secs())));
-    }
-    let failed = items.values().filter(|item| item.status == SourceStatus::Failed).count();
-    if failed > 0 {
-        text += &format!(", {failed} of {} items failed", items.len());
-    }
-    let first = items.values().find(|item| item.status == SourceStatus::Failed);
-    let message = transition.status_message.as_deref().or(first.and_then(|item| item.status_message.as_deref()));
-    if let Some(message) = message {
-        text += &format!(": {}", escaped(&excerpt(message, TEXT_CHARS_MAX)));
-    }
-    if let Some(page) = page {
-        text += &format!(" <{page}|details>");
-    }
+    let duration = match (event_type, transition.created_at, transition.completed_at) {
+        (EventType::Status(_), Some(created), Some(completed)) => Duration::try_from(completed.duration_since(created))
+            .ok()
+            .map(|duration| format!(" after {}", humantime::format_duration(Duration::from_secs(duration.as_secs())))),
+        _ => None,
+    };
+    let failed = items.values().filter(|item| item.status == SourceStatus::Failed);
+    let count = failed.clone().count();
+    let failures = (count > 0).then(|| format!(", {count} of {} items failed", items.len()));
+    let first_message = || failed.clone().find_map(|item| item.status_message.as_deref());
+    let message = transition.status_message.as_deref().or_else(first_message);
+    let message = message.map(|message| format!(": {}", escaped(&excerpt(message, TEXT_CHARS_MAX))));
+    let link = page.map(|page| format!(" <{page}|details>"));
+    let parts = [duration, failures, message, link].into_iter().flatten();
+    let text = format!("{}: *{}*", escaped(&name), escaped(event_type.as_str())) + &parts.collect::<String>();
     json!({ "text": text }).to_string().into_bytes()
 }
 

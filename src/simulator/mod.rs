@@ -99,9 +99,9 @@ impl Simulator {
         let started = Timestamp::from_millisecond(wall.as_millisecond()).unwrap_or(wall);
         let api = Api { started, jobs: jobs::generate(options) };
         let service = Arc::new(Service::new(clock, api, Traffic::new(options)));
-        let served = Arc::clone(&service);
+        let of_server = Arc::clone(&service);
         let respond = move |request| {
-            let service = Arc::clone(&served);
+            let service = Arc::clone(&of_server);
             async move { service.respond(request).await }
         };
         let server = Server::start(listener, clock, respond)?;

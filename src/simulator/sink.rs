@@ -264,9 +264,9 @@ impl SinkReceiver {
         let clock = Clock::system();
         let sink = Mutex::new(SimulatedSink::new(options));
         let shared = Arc::new(Shared { sink, clock, arrival: Notify::new() });
-        let served = Arc::clone(&shared);
+        let of_server = Arc::clone(&shared);
         let respond = move |request| {
-            let shared = Arc::clone(&served);
+            let shared = Arc::clone(&of_server);
             async move { shared.respond(request).await }
         };
         let server = Server::start(listener, clock, respond)?;

@@ -172,7 +172,7 @@ fn check_online_reports_a_sink_that_cannot_be_reached() {
     let table = [
         (format!("http://{unused}/hunter2"), None, "no connection: "),
         ("https://hooks.invalid/hunter2".to_owned(), None, "no connection: dns error: "),
-        ("https://hooks.invalid/hunter2".to_owned(), Some(format!("http://ada:hunter2@{unused}")), "the proxy "),
+        ("https://hooks.invalid/hunter2".to_owned(), Some(format!("http://ada:hunter2@{unused}")), "the proxy: "),
     ];
     for (url, proxy, expected) in table {
         let workspace = workspace();

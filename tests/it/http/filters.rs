@@ -30,7 +30,10 @@ async fn the_page_filters_by_kind_and_shows_the_kind_of_each_job_if_there_are_se
         "{page}"
     );
     assert!(!page.contains("kind=read_set_activation"), "no job has this kind: {page}");
-    assert!(page.contains(r#"<small>read_set_import <span class="copyable"><code>1234567890/<wbr>3333333333</code>"#), "{page}");
+    assert!(
+        page.contains(r#"<small>read_set_import <span class="copyable"><code>1234567890/<wbr>3333333333</code>"#),
+        "{page}"
+    );
 
     let page = server.get("/?kind=read_set_export&q=watch").await.body;
     let shown = |job: &str| page.contains(&format!("<wbr>{job}</code>"));

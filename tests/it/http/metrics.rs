@@ -102,6 +102,29 @@ fn the_guide_of_metrics_lists_every_family() {
 }
 
 #[tokio::test]
+async fn each_sink_has_its_state_its_backlog_and_its_oldest_event() {
+    let server = Server::start().await;
+    publish_sinks(&server);
+    let series = series(&server.get("/metrics").await.body);
+    let value = |name: &str, sink: &str| {
+        let of_sink =
+            series.iter().find(|(other, labels, _)| other == name && labels.get("sink").is_some_and(|of| of == sink));
+        of_sink.map(|(.., value)| *value)
+    };
+    let oldest = "refwatch_notify_oldest_undelivered_timestamp_seconds";
+    for (sink, up, disabled, waiting, oldest_at) in [
+        ("chat", 1.0, 0.0, 0.0, None),
+        ("old", 0.0, 1.0, 1.0, Some(1_772_352_000.0)),
+        ("pipeline", 0.0, 0.0, 2.0, Some(1_772_352_300.5)),
+    ] {
+        assert_eq!(value("refwatch_sink_up", sink), Some(up), "{sink}");
+        assert_eq!(value("refwatch_sink_disabled", sink), Some(disabled), "{sink}");
+        assert_eq!(value("refwatch_notify_backlog", sink), Some(waiting), "{sink}");
+        assert_eq!(value(oldest, sink), oldest_at, "{sink}");
+    }
+}
+
+#[tokio::test]
 async fn the_metrics_are_the_documented_ones() {
     let server = Server::start().await;
     let mut watch = view("2222222222", JobStatus::Completed);
@@ -156,22 +179,10 @@ async fn the_metrics_are_the_documented_ones() {
     assert_eq!(value(completed, "job_id", "2222222222"), Some(1_772_352_240.5));
     assert_eq!(value(completed, "job_id", "3333333333"), None);
     assert_eq!(value("refwatch_job_up", "job_id", "3333333333"), None);
-    let last_listed = "refwatch_store_last_listed_timestamp_seconds";
-    assert_eq!(value(last_listed, "store_id", "1234567890"), Some(1_772_352_360.0));
-    assert_eq!(value(last_listed, "store_id", "1234567891"), None, "never listed");
+    let last_listed = |store| value("refwatch_store_last_listed_timestamp_seconds", "store_id", store);
+    assert_eq!(["1234567890", "1234567891"].map(last_listed), [Some(1_772_352_360.0), None]);
     assert_eq!(value("refwatch_store_up", "store_id", "1234567890"), Some(1.0));
     assert_eq!(value("refwatch_store_up", "store_id", "1234567891"), Some(0.0));
-    let oldest = "refwatch_notify_oldest_undelivered_timestamp_seconds";
-    for (sink, up, disabled, waiting, oldest_at) in [
-        ("chat", 1.0, 0.0, 0.0, None),
-        ("old", 0.0, 1.0, 1.0, Some(1_772_352_000.0)),
-        ("pipeline", 0.0, 0.0, 2.0, Some(1_772_352_300.5)),
-    ] {
-        assert_eq!(value("refwatch_sink_up", "sink", sink), Some(up), "{sink}");
-        assert_eq!(value("refwatch_sink_disabled", "sink", sink), Some(disabled), "{sink}");
-        assert_eq!(value("refwatch_notify_backlog", "sink", sink), Some(waiting), "{sink}");
-        assert_eq!(value(oldest, "sink", sink), oldest_at, "{sink}");
-    }
     assert_eq!(value("refwatch_target_up", "target", "default"), Some(1.0));
     assert_eq!(value("refwatch_watches", "state", "live"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));

@@ -72,7 +72,7 @@ async fn the_status_page_has_a_row_per_sink_and_counts_those_that_are_down() {
     let section = page.split("data-part=\"sinks\"").nth(1).expect("a section");
     let rows: Vec<&str> = section.split("<tr>").skip(2).take(3).collect();
     for (row, parts) in rows.iter().zip([
-        [r#"chat<small>https://chat.example</small>"#, r#"<span class="badge good">up"#, r#"Error"></td>"#],
+        ["chat<small>https://chat.example</small>", r#"<span class="badge good">up"#, r#"Error"></td>"#],
         [r#"Last delivery">none"#, r#"<span class="badge bad">disabled"#, r#"Error">HTTP status 410"#],
         [r#"Waiting">2</td>"#, r#"<span class="badge mixed">paused"#, r#"Failed"><span class="bad">3</span>"#],
     ]) {
