@@ -107,7 +107,7 @@ pub(super) const FILES: [(&str, &str); 4] = [
 pub(super) const ENVIRONMENT: [(&str, &str); 5] = [
     ("REFWATCH_CONFIG", "The configuration file, if --config is not given."),
     ("STATE_DIRECTORY", "The directory of the database, if the configuration names none. systemd sets it."),
-    ("NO_COLOR", "If it is set and not empty, output has no colours."),
+    ("NO_COLOR", "If it is set and not empty, output has no colours, unless --color is always."),
     (
         "AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_CONFIG_FILE and other variables of the AWS SDK",
         "Region and credentials, if the target or the option does not set them.",

@@ -55,6 +55,9 @@ pub struct CommandLine {
         default_value = "/etc/refwatch/refwatch.toml"
     )]
     pub config: PathBuf,
+    /// When output has colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -136,6 +139,7 @@ impl CommandLine {
     /// # Errors
     /// Returns an exit status and a message for standard error.
     pub async fn run(self) -> Result<Exit, Failure> {
+        terminal::set_color(self.color);
         // `run`, `demo` and `simulate` handle signals themselves.
         if !matches!(self.command, Command::Run | Command::Demo(_) | Command::Simulate(_)) {
             end_process_1_on_signals().map_err(Failure::running)?;

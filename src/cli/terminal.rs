@@ -1,6 +1,9 @@
 //! Properties of the terminal that standard output or standard error is connected to.
 
 use std::io::{IsTerminal, stdout};
+use std::sync::OnceLock;
+
+use clap::ColorChoice;
 
 /// Without a terminal, lines are not cut.
 const UNLIMITED_WIDTH: usize = usize::MAX;
@@ -20,9 +23,22 @@ pub(super) fn height() -> Option<usize> {
     rows.ok().filter(|rows| *rows > 0)
 }
 
-/// Whether text on `stream` may have colours.
+static COLOR: OnceLock<ColorChoice> = OnceLock::new();
+
+/// Sets the value of `--color`. A second call has no effect.
+pub(super) fn set_color(color: ColorChoice) {
+    drop(COLOR.set(color));
+}
+
+/// Whether text on `stream` has colours: by `--color`, otherwise on a terminal unless `NO_COLOR` is set.
 pub(super) fn shows_colours(stream: &impl IsTerminal) -> bool {
-    understands_escapes(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    match COLOR.get() {
+        Some(ColorChoice::Always) => true,
+        Some(ColorChoice::Never) => false,
+        Some(ColorChoice::Auto) | None => {
+            understands_escapes(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    }
 }
 
 /// Whether `stream` is a terminal that understands escape sequences. One without a type does not.

@@ -75,6 +75,11 @@ fn status_fits_the_terminal_and_shows_jobs_that_need_attention_first() {
     assert_eq!(ids(&["--sort", "-name"]), [IDS[2], IDS[1], IDS[0]]);
     assert_eq!(ids(&["--status", "failed"]), [IDS[1]]);
     assert_eq!(ids(&["--watch", &names[2]]), [IDS[2]]);
+    let shown = |options: &[&str]| workspace.run(&[&["status", "--address", &address], options].concat()).1;
+    assert!(!shown(&[]).contains('\u{1b}'), "no terminal");
+    assert!(shown(&["--color", "always"]).contains("\u{1b}[31mFAILED\u{1b}[0m"));
+    let never = workspace.refwatch(&["status", "--address", &address, "--color", "never"]);
+    assert!(!Terminal::default().run(&workspace, &never).1.contains("\u{1b}[31m"));
 }
 
 #[test]
