@@ -10,8 +10,7 @@ use std::path::Path;
 const LIST: &str = include_str!("messages.txt");
 
 /// First words of SQL, which is no message.
-const SQL: [&str; 8] =
-    ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WHERE ", "NOT EXISTS ", "PRAGMA ", "EXPLAIN "];
+const SQL: [&str; 8] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WHERE ", "NOT EXISTS ", "PRAGMA ", "EXPLAIN "];
 
 #[test]
 fn the_list_of_messages_is_current() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use refwatch::core::failure::FailureReason;
 use refwatch::core::job::{JobStatus, Snapshot};
+use refwatch::core::limits::Limit;
 use refwatch::core::time::Timestamp;
 
 #[derive(Debug, Default)]
@@ -89,7 +90,13 @@ impl Expectation {
             return;
         }
         self.end_contradicted = false;
-        if self.last() != Some(&snapshot.status) {
+        // Past the limit only the end of a live job is saved.
+        let is_limited = self.changes.len() >= Limit::Transitions.max() && (ended || !ends);
+        if is_limited && self.last() != Some(&snapshot.status) {
+            if ended {
+                self.unpolled_since = None;
+            }
+        } else if self.last() != Some(&snapshot.status) {
             let times = Some([snapshot.created_at, snapshot.completed_at]);
             self.changes.push(Change { status: snapshot.status.clone(), times });
             self.ended_at = ends.then(|| snapshot.completed_at.map_or(now, |said| said.min(now)));
