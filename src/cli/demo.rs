@@ -170,7 +170,8 @@ fn summary(state: &SharedState, received: &[Received]) -> String {
 fn load(path: &Path, listen: SocketAddr) -> Result<Loaded, Problems> {
     let mut loaded = config::load(path)?;
     loaded.config.http.listen = listen;
-    loaded.config.log.level = Level::WARN;
+    // The demo prints the transitions itself. Some of them are warnings.
+    loaded.config.log.level = Level::ERROR;
     for target in loaded.config.targets.values_mut() {
         target.simulated = true;
     }

@@ -31,7 +31,10 @@ pub(super) const SINKS_PATH: &str = "/api/v1/sinks";
 #[derive(Debug, Subcommand)]
 pub enum NotifyCommand {
     /// Send a test event to a sink and print its response
-    Test { sink: String },
+    Test {
+        /// The `name` of its [[notify]] entry
+        sink: String,
+    },
     /// Show each sink, with the events that wait and those that have failed
     Status {
         /// Print JSON
@@ -40,6 +43,7 @@ pub enum NotifyCommand {
     },
     /// Send past events again, with the same event ids
     Replay {
+        /// The `name` of its [[notify]] entry
         sink: String,
         /// Only the events of these jobs: STORE/JOB or KIND/STORE/JOB
         jobs: Vec<JobKey>,
