@@ -27,7 +27,7 @@ static COLOR: OnceLock<ColorChoice> = OnceLock::new();
 
 /// Sets the value of `--color`. A second call has no effect.
 pub(super) fn set_color(color: ColorChoice) {
-    drop(COLOR.set(color));
+    COLOR.get_or_init(|| color);
 }
 
 /// Whether text on `stream` has colours: by `--color`, otherwise on a terminal unless `NO_COLOR` is set.
