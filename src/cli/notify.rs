@@ -32,7 +32,7 @@ pub(super) const SINKS_PATH: &str = "/api/v1/sinks";
 pub enum NotifyCommand {
     /// Send a test event to a sink and print its response
     Test {
-        /// The `name` of its [[notify]] entry
+        /// The `name` of its `[[notify]]` entry
         sink: String,
     },
     /// Show each sink, with the events that wait and those that have failed
@@ -43,7 +43,7 @@ pub enum NotifyCommand {
     },
     /// Send past events again, with the same event ids
     Replay {
-        /// The `name` of its [[notify]] entry
+        /// The `name` of its `[[notify]]` entry
         sink: String,
         /// Only the events of these jobs: STORE/JOB or KIND/STORE/JOB
         jobs: Vec<JobKey>,
