@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::backoff::BackoffPolicy;
 use super::time::{Timestamp, parse_retry_after};
 
-/// What the response to a delivery means.
+/// The meaning of the response to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Delivered,

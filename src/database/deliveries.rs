@@ -261,7 +261,7 @@ fn due_rows(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -
     query.query_map(params![sink, millisecond_text(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// What a filter needs of an event, and the columns of its job.
+/// The part of an event that a filter reads, and the columns of its job.
 struct EventHead {
     row: i64,
     job: [String; 4],

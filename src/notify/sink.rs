@@ -34,7 +34,7 @@ const DATABASE_RETRY: Duration = Duration::from_secs(2);
 /// How long requests in flight may take after a stop. Without their outcomes, the events are sent again after the next start.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// What every sink uses.
+/// The resources that all sinks share.
 #[derive(Clone, Debug)]
 pub struct SinkContext {
     pub clock: Clock,

@@ -54,7 +54,7 @@ pub(crate) struct SinkHost {
     created: BTreeMap<Arc<str>, (i64, Timestamp)>,
 }
 
-/// What the transports share.
+/// The data that the transports share.
 #[derive(Debug)]
 struct World {
     clock: Clock,
@@ -70,7 +70,7 @@ struct Receiver {
     sink: SimulatedSink,
     /// The row after which the sink was created. Only a replay sends earlier events, whatever their order.
     first: i64,
-    /// Of its own, because the order in which sinks wake is random.
+    /// Each receiver has its own trace, because the order in which sinks wake is random.
     trace: DefaultHasher,
     latency: Rng,
     /// The rows of acknowledged events.

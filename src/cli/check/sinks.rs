@@ -14,7 +14,7 @@ pub(super) struct SinkReport {
     /// Scheme, host and port.
     url: String,
     pub(super) is_reachable: bool,
-    /// What was reached, or the error.
+    /// The step that was reached, or the error.
     result: String,
 }
 

@@ -351,7 +351,7 @@ async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
 
 #[tokio::test]
 async fn fault_107_concurrent_scrapes_share_one_rendering() {
-    // So many that no connection gets a shorter deadline.
+    // With this limit no connection gets a shorter deadline.
     let server = Server::with(Limits { connections: 500, ..Limits::default() }, []).await;
     server.shared.publish(view("2222222222", JobStatus::InProgress));
     // Each rendering contains the current counter value, so equal values mean one rendering. The first rendering waits for the lock.

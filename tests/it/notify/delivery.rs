@@ -1,4 +1,4 @@
-//! What receivers get: every end once, signed, valid by the schema, in the format and selection of the entry, also after reloads.
+//! Receivers get every end once, signed, valid by the schema, in the format and selection of the entry, also after reloads.
 
 use refwatch::simulator::SignatureCheck;
 
