@@ -212,6 +212,7 @@ fn the_hook_runs_its_command_for_each_end_despite_kills_and_failures() {
             kill_group(&hook);
         }
         if hook.has_ended() {
+            kill_group(&hook);
             hook = start();
         }
         let rows = transitions(&database);
