@@ -1,18 +1,17 @@
 //! `refwatch notify`: tests a sink, shows the sinks, and sends past events again. The running daemon does it.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::Subcommand;
-use http::{Method, StatusCode};
+use http::StatusCode;
 
-use super::exit::{Failure, load, print, print_note};
+use super::exit::{Failure, print, print_note};
 use super::{own_daemon, table, terminal};
 use crate::clock::Clock;
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Timestamp, parse_time};
-use crate::http::client::{self, DaemonAddress, RequestError};
+use crate::http::client;
 use crate::http::control::{self, ReplayQuery, TestQuery};
 use crate::http::sinks::SinkInfo;
 use crate::http::{duration_between, sanitized_lines};
@@ -110,25 +109,10 @@ fn table_of(sinks: &[SinkInfo], now: Timestamp, width: usize) -> String {
 }
 
 async fn post(config: &Path, path: &str, query: &impl serde::Serialize) -> Result<(), Failure> {
-    let socket = DaemonAddress::Socket(control::socket_path(&load(config)?.config.database.path));
-    let failure = |error: RequestError| {
-        let advice = match &error {
-            RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
-                "run as root: only root and the daemon's user may use this socket"
-            }
-            RequestError::Connect(_) => "check that it runs with this configuration: systemctl status refwatch",
-            RequestError::Http(_) | RequestError::Status(_) | RequestError::Timeout => "see the log of the daemon",
-        };
-        Failure::running(format_args!("no response from the daemon at {socket}: {error}: {advice}"))
-    };
-    let daemon = client::get(&socket, own_daemon::DAEMON_PATH).await.map_err(failure)?;
-    own_daemon::require_own(&daemon, &socket, config).map_err(Failure::running)?;
     let query = serde_urlencoded::to_string(query).map_err(Failure::running)?;
-    let response = client::send(&socket, Method::POST, &format!("{path}?{query}")).await.map_err(failure)?;
-    let body = sanitized_lines(&String::from_utf8_lossy(response.body()));
-    match response.status() {
-        StatusCode::OK => print(format_args!("{body}\n")),
-        _ => Err(Failure::running(body)),
+    match own_daemon::post(config, &format!("{path}?{query}")).await? {
+        (StatusCode::OK, body) => print(format_args!("{body}\n")),
+        (_, body) => Err(Failure::running(body)),
     }
 }
 

@@ -6,15 +6,16 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use http::{Method, StatusCode};
 use serde_json::from_slice;
 
-use super::exit::Failure;
+use super::exit::{Failure, load};
 use crate::config;
 use crate::http::client::{self, DaemonAddress, RequestError};
-use crate::http::control;
 use crate::http::daemon::DaemonInfo;
+use crate::http::{control, sanitized_lines};
 
-pub(super) const DAEMON_PATH: &str = "/api/v1/daemon";
+const DAEMON_PATH: &str = "/api/v1/daemon";
 
 /// Errors in the file do not matter, except in `database.path` and `http.listen`. Linux connects to loopback for a listener on `0.0.0.0`
 /// or `[::]`.
@@ -49,11 +50,34 @@ async fn ask(address: &DaemonAddress, config: &Path) -> Result<(), String> {
     require_own(&response, address, config)
 }
 
+/// Sends a command to the control socket of the daemon of this configuration. Returns the status and the sanitized body of the response.
+///
+/// # Errors
+/// The configuration has errors, the daemon does not respond, or it is that of another configuration.
+pub(super) async fn post(config: &Path, path: &str) -> Result<(StatusCode, String), Failure> {
+    // The path of the socket follows from the configuration. If the configuration has errors, no request is needed to report them.
+    let socket = DaemonAddress::Socket(control::socket_path(&load(config)?.config.database.path));
+    let failure = |error: RequestError| {
+        let advice = match &error {
+            RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
+                "run as root: only root and the daemon's user may use this socket"
+            }
+            RequestError::Connect(_) => "check that it runs with this configuration: systemctl status refwatch",
+            RequestError::Http(_) | RequestError::Status(_) | RequestError::Timeout => "see the log of the daemon",
+        };
+        Failure::running(format_args!("no response from the daemon at {socket}: {error}: {advice}"))
+    };
+    let daemon = client::get(&socket, DAEMON_PATH).await.map_err(failure)?;
+    require_own(&daemon, &socket, config).map_err(Failure::running)?;
+    let response = client::send(&socket, Method::POST, path).await.map_err(failure)?;
+    Ok((response.status(), sanitized_lines(&String::from_utf8_lossy(response.body()))))
+}
+
 /// Checks the response to a GET of [`DAEMON_PATH`].
 ///
 /// # Errors
 /// The daemon that responded is that of another configuration file, or another program.
-pub(super) fn require_own(response: &[u8], address: &DaemonAddress, config: &Path) -> Result<(), String> {
+fn require_own(response: &[u8], address: &DaemonAddress, config: &Path) -> Result<(), String> {
     let daemon: DaemonInfo = from_slice(response).map_err(|_| format!("{address} is another program"))?;
     let file = Path::new(&daemon.config_file);
     if resolved(file) == resolved(config) {
