@@ -60,8 +60,8 @@ impl Breakers {
         let mut probe_permit = None;
         loop {
             // Created before the check, so that no close is missed.
-            let any_closes = self.breaker_closed.notified();
-            // The breaker is closed. A probe permit that was acquired before is not needed any more.
+            let next_close = self.breaker_closed.notified();
+            // If the breaker is closed, a probe permit from an earlier round is not needed any more.
             let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
             if probe_permit.is_none() {
                 let queue = self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new)));
@@ -74,7 +74,7 @@ impl Breakers {
             }
             tokio::select! {
                 biased;
-                () = any_closes => {}
+                () = next_close => {}
                 () = self.clock.sleep_until(probe_at) => {}
             }
         }
@@ -134,11 +134,11 @@ impl Breakers {
     /// See [`super::Target::wait_for_breaker_close`].
     pub(super) async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         loop {
-            let any_closes = self.breaker_closed.notified();
+            let next_close = self.breaker_closed.notified();
             if self.with(|state| state.breakers.breaker_closed_after(kind, store, since)) {
                 return;
             }
-            any_closes.await;
+            next_close.await;
         }
     }
 

@@ -109,8 +109,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// `since` is when a failed request was sent. Waits until a breaker that can block polls of `kind` in `store` has closed after
-    /// that. If none closes, it waits forever: race it with the backoff of the request. Cancel safe.
+    /// Waits until a breaker that can block polls of `kind` in `store` has closed after `since`, the time when a failed request was
+    /// sent. If none closes, it waits forever: race it with the backoff of the request. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }
@@ -139,7 +139,7 @@ impl Target {
         let failure = outcome.as_ref().err();
         self.scheduler(operation).request_ended(sent, now, failure.map(|failure| failure.reason));
         self.breakers.request_ended(operation, store, failure, sent, now);
-        // After the report, so that the next probe sees its effect.
+        // After the report: the next probe is allowed once this permit is dropped, and it must see the effect.
         drop(permit);
         outcome
     }

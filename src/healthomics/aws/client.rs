@@ -126,9 +126,9 @@ impl AwsService {
         let mut current = self.current.lock().await;
         if current.is_unusable.load(Ordering::Relaxed) {
             let reason = FailureReason::Credentials;
-            let unusable =
+            let to_failure =
                 |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
-            sdk_files::check(None).await.map_err(unusable)?;
+            sdk_files::check(None).await.map_err(to_failure)?;
             *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
         }
         Ok(current.clone())
@@ -140,7 +140,7 @@ impl AwsService {
         &self,
         request: impl Future<Output = Result<T, RequestFailure>>,
     ) -> Result<T, RequestFailure> {
-        // Unwind safe: the request is dropped with its data, and its client is replaced.
+        // Unwind safe: the request is dropped with its data, and the current client is replaced.
         let Ok(outcome) = AssertUnwindSafe(request).catch_unwind().await else {
             // The panic hook has logged the panic.
             self.current.lock().await.is_unusable.store(true, Ordering::Relaxed);
@@ -215,7 +215,7 @@ impl TargetService for AwsService {
                     request.filter(filter).send().await.map(responses::$read).or_else(|error| {
                         let response = error.raw_response().filter(|response| response.status().is_success());
                         let body = response.and_then(|response| response.body().bytes());
-                        let page = body.and_then(|body| responses::rejected_page(kind, body));
+                        let page = body.and_then(|body| responses::lenient_page(kind, body));
                         page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
                     })
                 }};

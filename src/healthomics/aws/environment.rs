@@ -1,7 +1,7 @@
 //! Checks the values that the SDK reads from the environment and the AWS profile, by the rules of the same keys in the configuration.
 //!
-//! The SDK uses a value as it is: with a line end in `AWS_REGION`, no request could be sent. Access keys are not checked here, because
-//! they may be corrected while the daemon runs. A message never quotes a value, because a URL may contain a password.
+//! The SDK uses a value as it is: with a line end in `AWS_REGION`, no request could be sent. `credentials` checks access keys after
+//! each fetch. A message never quotes a value, because a URL may contain a password.
 
 use std::env;
 
@@ -9,18 +9,18 @@ use aws_config::SdkConfig;
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::identity::configured_endpoint;
+use super::identity::sdk_endpoint;
 use crate::config::{TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::healthomics::service::TargetError;
 
-/// Returns the rule that a value violates. It follows the variable's name in the message.
-type Rule = fn(&str) -> Result<(), String>;
+/// Checks a value. The error is the rule that it violates, such as "must be true or false".
+type Check = fn(&str) -> Result<(), String>;
 
-const ENDPOINT: Rule = |text| parse_endpoint_url(text).map(drop);
-const REGION: Rule = |text| parse_region(text).map(drop);
+const ENDPOINT: Check = |text| parse_endpoint_url(text).map(drop);
+const REGION: Check = |text| parse_region(text).map(drop);
 
 /// Variables that the SDK uses for every target.
-const VARIABLES: [(&str, Rule); 18] = [
+const VARIABLES: [(&str, Check); 18] = [
     ("AWS_ENDPOINT_URL", ENDPOINT),
     ("AWS_ENDPOINT_URL_OMICS", ENDPOINT),
     ("AWS_ENDPOINT_URL_STS", ENDPOINT),
@@ -52,9 +52,9 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
     // The SDK reads AWS_DEFAULT_REGION only without AWS_REGION, and neither if the target has a region.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find(|name| env::var_os(name).is_some());
     let region = region.filter(|_| target.region.is_none()).map(|name| (name, REGION));
-    for (name, rule) in VARIABLES.into_iter().chain(region) {
+    for (name, check) in VARIABLES.into_iter().chain(region) {
         let Some(value) = env::var_os(name) else { continue };
-        let checked = value.to_str().ok_or_else(|| "must be UTF-8".to_owned()).and_then(rule);
+        let checked = value.to_str().ok_or_else(|| "must be UTF-8".to_owned()).and_then(check);
         checked.map_err(|rule| TargetError::Invalid(format!("the variable {name} {rule}, or not be set")))?;
     }
     Ok(())
@@ -65,7 +65,7 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
 /// # Errors
 /// There is no region, or a value violates its rule.
 pub(super) fn check_sdk_config(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
-    for url in ["Omics", "STS"].iter().filter_map(|service| configured_endpoint(sdk, service)) {
+    for url in ["Omics", "STS"].iter().filter_map(|service| sdk_endpoint(sdk, service)) {
         ENDPOINT(&url).map_err(|rule| TargetError::Invalid(format!("`endpoint_url` of the AWS profile {rule}")))?;
     }
     let region = sdk.region().ok_or_else(|| TargetError::NoRegion(target.name.clone()))?;
@@ -75,7 +75,7 @@ pub(super) fn check_sdk_config(target: &TargetConfig, sdk: &SdkConfig) -> Result
 
 fn boolean(text: &str) -> Result<(), String> {
     let is_boolean = text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false");
-    check(is_boolean, "must be true or false")
+    require(is_boolean, "must be true or false")
 }
 
 /// A URL that may have a query, unlike an endpoint.
@@ -85,7 +85,7 @@ fn credentials_uri(text: &str) -> Result<(), String> {
         let has_host = uri.host().is_some_and(|host| !host.is_empty());
         matches!(uri.scheme_str(), Some("http" | "https")) && has_host
     });
-    check(
+    require(
         is_http && !text.contains('@'),
         "must be a URL such as \"http://127.0.0.1/credentials\", without user name and password",
     )
@@ -93,16 +93,16 @@ fn credentials_uri(text: &str) -> Result<(), String> {
 
 fn path(text: &str) -> Result<(), String> {
     let is_path = text.starts_with('/') && text.parse::<PathAndQuery>().is_ok();
-    check(is_path, "must be a path such as /v2/credentials/ID")
+    require(is_path, "must be a path such as /v2/credentials/ID")
 }
 
-/// Checks for what an environment file or a shell may have added.
+/// Rejects the quotes and the white space that an environment file or a shell may have added.
 fn bare_text(text: &str) -> Result<(), String> {
     let is_bare = !text.is_empty() && text.trim() == text && !text.starts_with(['"', '\'']);
     let rule = "must be text without control characters, and without white space or quotes around it";
-    check(is_bare && !text.contains(char::is_control), rule)
+    require(is_bare && !text.contains(char::is_control), rule)
 }
 
-fn check(holds: bool, rule: &str) -> Result<(), String> {
+fn require(holds: bool, rule: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(rule.to_owned()) }
 }

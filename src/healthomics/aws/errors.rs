@@ -17,7 +17,7 @@ use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::{Timestamp, parse_retry_after};
 
-/// The longest response of HealthOmics that is read. A job has at most 100 sources of a few hundred bytes each.
+/// The longest response of HealthOmics that is read. An import has at most 100 sources of a few hundred bytes each.
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
@@ -32,7 +32,7 @@ const SKEW_MIN: Duration = Duration::from_mins(1);
 /// Classifies the error of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
 pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
     operation: Option<Operation>,
-    target: &TargetConfig,
+    config: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
 ) -> RequestFailure {
@@ -42,10 +42,10 @@ pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
         SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
         SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
         SdkError::TimeoutError(_) => {
-            let timeout = humantime::format_duration(target.timeout);
+            let timeout = humantime::format_duration(config.timeout);
             (FailureReason::Timeout, format!("no complete response within {timeout}"))
         }
-        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, target, error)),
+        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, config, error)),
         _ => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
@@ -168,7 +168,7 @@ pub(super) fn unexpected_body_message(response: &HttpResponse) -> String {
     format!("{hint}HTTP {status} with an unexpected body: \"{quoted}{more}\"")
 }
 
-fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &(dyn Error + 'static)) -> String {
+fn connect_message(operation: Option<Operation>, config: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
     // The strings below are error texts of hyper-util, which has no public types for these errors, and of rustls.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
@@ -178,8 +178,8 @@ fn connect_message(operation: Option<Operation>, target: &TargetConfig, error: &
     } else if chain.contains("invalid peer certificate") {
         "the server's certificate is not trusted: check this machine's clock and its certificate authorities \
          (ca-certificates, SSL_CERT_FILE)"
-    } else if operation.is_some() && target.endpoint_url.is_none() && chain.contains("dns error") {
-        let region = target.region.as_deref().unwrap_or_default();
+    } else if operation.is_some() && config.endpoint_url.is_none() && chain.contains("dns error") {
+        let region = config.region.as_deref().unwrap_or_default();
         return format!("{chain} (is HealthOmics offered in the region {region}?)");
     } else {
         return chain;

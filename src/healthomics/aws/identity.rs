@@ -16,8 +16,8 @@ pub(super) async fn caller_identity(
     config: &TargetConfig,
     clock: Clock,
 ) -> Result<Option<CallerIdentity>, RequestFailure> {
-    let endpoint = config.endpoint_url.clone().or_else(|| configured_endpoint(sdk, "Omics"));
-    if endpoint.is_some_and(|url| !is_of_aws(&url)) && configured_endpoint(sdk, "STS").is_none() {
+    let endpoint = config.endpoint_url.clone().or_else(|| sdk_endpoint(sdk, "Omics"));
+    if endpoint.is_some_and(|url| !is_of_aws(&url)) && sdk_endpoint(sdk, "STS").is_none() {
         return Ok(None);
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
@@ -30,7 +30,7 @@ pub(super) async fn caller_identity(
 }
 
 /// The endpoint that the environment or the AWS profile sets for a service, or for all services.
-pub(super) fn configured_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
+pub(super) fn sdk_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     sdk.service_config()?.load_config(key.ok()?)
 }

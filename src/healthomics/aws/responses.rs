@@ -2,9 +2,9 @@
 //!
 //! Each kind has a reader for its `Get` response and one for its `List` response. The rest is the same for all kinds.
 //!
-//! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). A missing id, a job without a status, and
-//! another job or store than the requested one are errors here. A missing creation time is `None`. An item without a status keeps
-//! the SDK's substitute. In a listing, an error concerns only its job.
+//! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). Here a missing creation time becomes
+//! `None`, and an item without a status keeps the substitute. A missing id, a job without a status, and another job or store than
+//! the requested one are errors. In a listing, an error concerns only its job.
 
 use std::collections::BTreeMap;
 
@@ -155,7 +155,7 @@ pub(super) fn read_set_activations(response: ListReadSetActivationJobsOutput) ->
 
 /// Parses a page that the SDK rejects, job by job: the SDK rejects the whole page if one member of one job has a wrong type.
 /// `None` if the body is not a page.
-pub(super) fn rejected_page(kind: JobKind, body: &[u8]) -> Option<Page> {
+pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<Page> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let next_token = match &body["nextToken"] {
         Value::Null => None,

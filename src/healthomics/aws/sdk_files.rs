@@ -24,13 +24,13 @@ const FILES: [(&str, Option<&str>); 5] = [
 /// Scripts set a variable to this device if the file shall not be used.
 const NO_FILE: &str = "/dev/null";
 
-/// Only so much of a file is read. The other bytes come from the same file system.
+/// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Shorter than the SDK's timeout for credentials, which is 5 s and whose error names no file.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// One check at a time, also if it hangs, because all targets use the same files.
+/// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs.
 static CHECKS: Semaphore = Semaphore::const_new(1);
 
 /// Checks the files that the SDK reads for every target, and the token file that a profile names.
@@ -40,21 +40,21 @@ static CHECKS: Semaphore = Semaphore::const_new(1);
 pub(super) async fn check(token_file: Option<PathBuf>) -> Result<(), TargetError> {
     let check_variable =
         |(variable, default)| path(variable, default).map_or(Ok(()), |path| check_file(&path, variable));
-    let check = async {
+    let checked = async {
         let permit = CHECKS.acquire().await;
-        let check = spawn_blocking(move || {
+        let result = spawn_blocking(move || {
             let _permit = permit;
             read_certificate_directories();
             token_file.map_or(Ok(()), |path| check_file(&path, "web_identity_token_file of the profile"))?;
             FILES.into_iter().try_for_each(check_variable)
         });
-        check.await.unwrap_or_else(|panic| Err(panic.to_string())).map_err(TargetError::Invalid)
+        result.await.unwrap_or_else(|panic| Err(panic.to_string())).map_err(TargetError::Invalid)
     };
     let timed_out = |_| {
         let seconds = TIMEOUT.as_secs();
         TargetError::FilesTimeout(format!("the file system of the AWS SDK's files does not respond within {seconds} s"))
     };
-    tokio::time::timeout(TIMEOUT, check).await.map_err(timed_out)?
+    tokio::time::timeout(TIMEOUT, checked).await.map_err(timed_out)?
 }
 
 /// `setting` names the file.
@@ -63,6 +63,7 @@ fn check_file(path: &Path, setting: &str) -> Result<(), String> {
         return Ok(());
     }
     match files::read(path, READ_BYTES_MAX) {
+        // Not a regular file.
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             Err(format!("{} ({setting}): {error}", path.display()))
         }
@@ -78,7 +79,7 @@ fn read_certificate_directories() {
     }
 }
 
-/// The SDK replaces a `~` at the start, too.
+/// The path in `variable`, or else the default below the home directory. Like the SDK, replaces a `~` at the start.
 fn path(variable: &str, default: Option<&str>) -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(PathBuf::from);
     match std::env::var_os(variable).map(PathBuf::from) {

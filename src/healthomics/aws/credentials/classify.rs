@@ -16,9 +16,9 @@ use crate::healthomics::aws::errors::{
     causes, chain, code_and_message, contains, reason_of_code, reason_of_status, unexpected_body_message,
 };
 
-/// The parts of an error message that depend on the source.
+/// Describes a source in error messages.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SourceName {
+pub(super) struct SourceInfo {
     /// Such as `profile "lab"`.
     pub(super) name: String,
     /// The role that the SDK assumes for this source.
@@ -27,8 +27,8 @@ pub(super) struct SourceName {
     pub(super) sso_profile: Option<String>,
 }
 
-/// The part of an error that the SDK's types describe.
-struct Found {
+/// The parts of an SDK error whose type is public.
+struct TypedError {
     cause: SourceCause,
     /// The action of AWS's API that failed.
     action: Option<&'static str>,
@@ -36,17 +36,17 @@ struct Found {
     response: Option<String>,
 }
 
-pub(super) fn classify(source: &SourceName, error: &CredentialsError) -> SourceFailure {
+pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> SourceFailure {
     // The failure of another source, whose credentials this source uses.
     if let Some(failure) = causes(error).find_map(|cause| cause.downcast_ref::<SourceFailure>()) {
         return failure.clone();
     }
-    let found = causes(error).find_map(found);
-    let cause = match (error, &found) {
+    let typed = causes(error).find_map(typed_error);
+    let cause = match (error, &typed) {
         (CredentialsError::CredentialsNotLoaded(_), _) => SourceCause::NotFound,
         (CredentialsError::InvalidConfiguration(_), _) => SourceCause::Misconfigured,
         (CredentialsError::ProviderTimedOut(_), _) => SourceCause::TimedOut,
-        (_, Some(found)) => found.cause,
+        (_, Some(typed)) => typed.cause,
         _ if contains::<ConnectorError>(error) => SourceCause::Unreachable,
         // The cached token is missing or has expired. The SDK's errors for that are private.
         _ if source.sso_profile.is_some() => SourceCause::Rejected,
@@ -54,39 +54,39 @@ pub(super) fn classify(source: &SourceName, error: &CredentialsError) -> SourceF
         _ if contains::<std::io::Error>(error) => SourceCause::Misconfigured,
         _ => SourceCause::Unavailable,
     };
-    let detail = found.as_ref().and_then(|found| found.response.clone()).unwrap_or_else(|| chain(error));
-    let name = match (found.as_ref().and_then(|found| found.action), &source.role_arn) {
+    let detail = typed.as_ref().and_then(|typed| typed.response.clone()).unwrap_or_else(|| chain(error));
+    let name = match (typed.as_ref().and_then(|typed| typed.action), &source.role_arn) {
         (None, _) => source.name.clone(),
         (Some(action), None) => format!("{action} for {}", source.name),
         (Some(action), Some(role)) => format!("{action} on {role}"),
     };
     match &source.sso_profile {
         Some(profile) if cause == SourceCause::Rejected => {
-            let advice = format!("run `aws sso login --profile {profile}`");
-            SourceFailure::with_advice(cause, &name, &detail, &advice)
+            let remedy = format!("run `aws sso login --profile {profile}`");
+            SourceFailure::with_remedy(cause, &name, &detail, &remedy)
         }
         _ => SourceFailure::new(cause, &name, &detail),
     }
 }
 
-fn found(error: &(dyn Error + 'static)) -> Option<Found> {
-    failed::<AssumeRoleError>(error, "sts:AssumeRole")
-        .or_else(|| failed::<AssumeRoleWithWebIdentityError>(error, "sts:AssumeRoleWithWebIdentity"))
-        .or_else(|| failed::<GetRoleCredentialsError>(error, "sso:GetRoleCredentials"))
+fn typed_error(error: &(dyn Error + 'static)) -> Option<TypedError> {
+    action_error::<AssumeRoleError>(error, "sts:AssumeRole")
+        .or_else(|| action_error::<AssumeRoleWithWebIdentityError>(error, "sts:AssumeRoleWithWebIdentity"))
+        .or_else(|| action_error::<GetRoleCredentialsError>(error, "sso:GetRoleCredentials"))
         .or_else(|| {
-            // The endpoint of a container.
+            // The SDK's error if the credentials endpoint of a container does not respond.
             let SdkError::TimeoutError(_) = error.downcast_ref::<SdkError<CredentialsError, HttpResponse>>()? else {
                 return None;
             };
-            Some(Found { cause: SourceCause::TimedOut, action: None, response: None })
+            Some(TypedError { cause: SourceCause::TimedOut, action: None, response: None })
         })
 }
 
 /// The failure of an operation whose error is `E`.
-fn failed<E: ProvideErrorMetadata + Error + 'static>(
+fn action_error<E: ProvideErrorMetadata + Error + 'static>(
     error: &(dyn Error + 'static),
     action: &'static str,
-) -> Option<Found> {
+) -> Option<TypedError> {
     let (cause, response) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
         SdkError::TimeoutError(_) => (SourceCause::TimedOut, None),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => (SourceCause::TimedOut, None),
@@ -103,7 +103,7 @@ fn failed<E: ProvideErrorMetadata + Error + 'static>(
         }
         _ => (SourceCause::Unavailable, None),
     };
-    Some(Found { cause, action: Some(action), response })
+    Some(TypedError { cause, action: Some(action), response })
 }
 
 fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> SourceCause {

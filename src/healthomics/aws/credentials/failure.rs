@@ -34,8 +34,8 @@ pub(in super::super) struct SourceFailure {
 }
 
 impl SourceCause {
-    /// The reason, the problem and its remedy.
-    const fn row(self) -> (FailureReason, &'static str, &'static str) {
+    /// Returns the reason, the problem and its remedy.
+    const fn describe(self) -> (FailureReason, &'static str, &'static str) {
         use FailureReason::{Credentials, CredentialsUnavailable};
         match self {
             Self::NotFound => (
@@ -74,15 +74,16 @@ impl SourceCause {
 impl SourceFailure {
     /// `source` names the source, such as `sts:AssumeRole on ROLE`.
     pub(super) fn new(cause: SourceCause, source: &str, detail: &str) -> Self {
-        Self::with_advice(cause, source, detail, cause.row().2)
+        let (_, _, remedy) = cause.describe();
+        Self::with_remedy(cause, source, detail, remedy)
     }
 
-    pub(super) fn with_advice(cause: SourceCause, source: &str, detail: &str, advice: &str) -> Self {
-        let (reason, summary, _) = cause.row();
+    pub(super) fn with_remedy(cause: SourceCause, source: &str, detail: &str, remedy: &str) -> Self {
+        let (reason, problem, _) = cause.describe();
         let message = if cause == SourceCause::NotFound {
-            format!("{summary}; {advice} ({detail})")
+            format!("{problem}; {remedy} ({detail})")
         } else {
-            format!("cannot get credentials: {source}: {summary}: {detail} ({advice})")
+            format!("cannot get credentials: {source}: {problem}: {detail} ({remedy})")
         };
         Self { reason, message }
     }

@@ -25,7 +25,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use self::classify::{SourceName, classify};
+use self::classify::{SourceInfo, classify};
 use self::failure::SourceCause;
 pub(super) use self::failure::SourceFailure;
 use self::profiles::{Base, ProfileSource, Role};
@@ -41,11 +41,11 @@ const SESSION_NAME: &str = "refwatch";
 /// The part of `poll.timeout` after which a fetch fails.
 const DEADLINE_FRACTION: f64 = 0.9;
 
-/// Requests that wait for a fetch get its failure, instead of a fetch of their own each. They ask within this time after it.
-const FAILURE_SHARED: Duration = Duration::from_millis(100);
+/// A request that comes during a failing fetch, or less than this after it, gets its failure instead of a fetch of its own.
+const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
-/// The name of a source whose files are unusable.
-const AWS_FILES: &str = "AWS's configuration files";
+/// Names the source in messages if its files are unusable.
+const FILES_SOURCE_NAME: &str = "AWS's configuration files";
 
 /// The fetches of one target.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ struct TargetProvider {
 /// A provider whose errors are [`SourceFailure`]s.
 #[derive(Debug)]
 struct Source {
-    name: SourceName,
+    info: SourceInfo,
     provider: SharedCredentialsProvider,
     /// The file that the SDK reads with a blocking call.
     token_file: Option<PathBuf>,
@@ -90,13 +90,14 @@ impl CredentialFetcher {
 
     async fn fetch(&self, source: &Source) -> Result<Credentials, SourceFailure> {
         let called_at = self.clock.now().monotonic;
-        let deadline = format!("none within {:?}", self.deadline);
-        let timed_out = || SourceFailure::new(SourceCause::TimedOut, &source.name.name, &deadline);
+        let detail = format!("none within {:?}", self.deadline);
+        let timed_out = || SourceFailure::new(SourceCause::TimedOut, &source.info.name, &detail);
         let Ok(mut last_failure) = timeout(self.deadline, self.last_failure.lock()).await else {
             return Err(timed_out());
         };
+        // `since` is zero if the call came before the failure.
         if let Some((failed_at, failure)) = &*last_failure
-            && called_at.since(*failed_at) < FAILURE_SHARED
+            && called_at.since(*failed_at) < FAILURE_REUSE_MAX
         {
             return Err(failure.clone());
         }
@@ -123,8 +124,8 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
             let source = match base {
                 Base::Process(process) => Source::new(process.name(), process),
                 Base::Keys { profile, keys } => Source::new(format!("profile \"{profile}\""), keys),
-                Base::Sdk { profile, name, token_file } => {
-                    Source { name, provider: profile_provider(&profile, sdk), token_file }
+                Base::Sdk { profile, info, token_file } => {
+                    Source { info, provider: profile_provider(&profile, sdk), token_file }
                 }
             };
             (source, roles)
@@ -135,7 +136,7 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
                 let error = CredentialsError::invalid_configuration(problem.clone());
                 async { Err(error) }
             };
-            (Source::new(AWS_FILES.to_owned(), provide_credentials_fn(failing)), Vec::new())
+            (Source::new(FILES_SOURCE_NAME.to_owned(), provide_credentials_fn(failing)), Vec::new())
         }
     };
     for role in roles {
@@ -144,18 +145,17 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
     source
 }
 
-/// The source if no profile contains credentials: the rest of AWS's chain, or the SDK's error for a profile.
+/// The source if no profile contains credentials: the rest of AWS's chain or, if the target names a profile, the SDK's error.
 fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {
             let role_arn = std::env::var("AWS_ROLE_ARN").ok();
-            let name = SourceName { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
-            Source { name, provider, token_file: None }
+            let info = SourceInfo { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
+            Source { info, provider, token_file: None }
         }
         (profile, _) => {
             let profile = profile.as_deref().unwrap_or("default");
-            let name = SourceName::new(format!("profile \"{profile}\""));
-            Source { name, provider: profile_provider(profile, sdk), token_file: None }
+            Source::new(format!("profile \"{profile}\""), profile_provider(profile, sdk))
         }
     }
 }
@@ -176,30 +176,29 @@ fn profile_provider(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider
 
 /// `role`, assumed with the credentials of `source`.
 async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
-    let mut name = source.name.clone();
-    name.name = format!("sts:AssumeRole on {} with {}", role.arn, name.name);
-    (name.role_arn, name.sso_profile) = (Some(role.arn.clone()), None);
+    let name = format!("sts:AssumeRole on {} with {}", role.arn, source.info.name);
+    let info = SourceInfo { name, role_arn: Some(role.arn.clone()), sso_profile: None };
     let session_name = role.session_name.unwrap_or_else(|| SESSION_NAME.to_owned());
     let mut assumed = AssumeRoleProvider::builder(role.arn).configure(sdk).session_name(session_name);
     if let Some(external_id) = role.external_id {
         assumed = assumed.external_id(external_id.expose());
     }
     let provider = SharedCredentialsProvider::new(assumed.build_from_provider(source).await);
-    Source { name, provider, token_file: None }
+    Source { info, provider, token_file: None }
 }
 
 impl Source {
     fn new(name: String, provider: impl ProvideCredentials + 'static) -> Self {
         let provider = SharedCredentialsProvider::new(provider);
-        Self { name: SourceName::new(name), provider, token_file: None }
+        Self { info: SourceInfo { name, ..SourceInfo::default() }, provider, token_file: None }
     }
 
     async fn fetch(&self) -> Result<Credentials, SourceFailure> {
         // The SDK reads its files with blocking calls.
         let unusable =
-            |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, AWS_FILES, &error.to_string());
+            |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, FILES_SOURCE_NAME, &error.to_string());
         sdk_files::check(self.token_file.clone()).await.map_err(unusable)?;
-        let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.name, &error))?;
+        let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.info, &error))?;
         self.trimmed(&credentials)
     }
 
@@ -210,11 +209,11 @@ impl Source {
         let secret = credentials.secret_access_key().trim();
         let token = credentials.session_token().map(str::trim).filter(|token| !token.is_empty());
         for (part, text) in
-            [("access key id", key), ("secret access key", secret), ("session token", token.unwrap_or("-"))]
+            [("access key id", Some(key)), ("secret access key", Some(secret)), ("session token", token)]
         {
-            if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
+            if text.is_some_and(|text| text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic())) {
                 let detail = format!("the {part} is empty, or contains a character that is not printable ASCII");
-                return Err(SourceFailure::new(SourceCause::Misconfigured, &self.name.name, &detail));
+                return Err(SourceFailure::new(SourceCause::Misconfigured, &self.info.name, &detail));
             }
         }
         let mut trimmed = Credentials::builder().access_key_id(key).secret_access_key(secret).provider_name("refwatch");
@@ -222,12 +221,6 @@ impl Source {
         trimmed.set_expiry(credentials.expiry());
         trimmed.set_account_id(credentials.account_id().cloned());
         Ok(trimmed.build())
-    }
-}
-
-impl SourceName {
-    fn new(name: String) -> Self {
-        Self { name, ..Self::default() }
     }
 }
 

@@ -39,10 +39,10 @@ pub(super) struct CredentialProcess {
     account_id: Option<String>,
 }
 
-/// The documented output, version 1.
+/// The documented JSON, version 1.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Output {
+struct PrintedCredentials {
     version: Option<u32>,
     access_key_id: Option<String>,
     secret_access_key: Option<String>,
@@ -51,7 +51,7 @@ struct Output {
     account_id: Option<String>,
 }
 
-/// Kills the process group when it is dropped, unless the process has been awaited.
+/// Kills the process group when it is dropped, unless the process has been awaited. Until then no other group can have its id.
 struct ProcessGroup(Option<Pid>);
 
 impl CredentialProcess {
@@ -59,7 +59,7 @@ impl CredentialProcess {
         Self { profile: profile.to_owned(), command: command.to_owned(), account_id: account_id.map(str::to_owned) }
     }
 
-    /// The program, without its arguments and variables, and the profile.
+    /// The program and the profile. The program is omitted if a variable precedes it, whose value may contain spaces.
     pub(super) fn name(&self) -> String {
         let program = self.command.split_whitespace().next().filter(|word| !word.contains('=')).unwrap_or_default();
         let program = program.trim_matches(['"', '\'']);
@@ -69,45 +69,44 @@ impl CredentialProcess {
     /// Dropping the future kills the process group.
     async fn run(&self) -> Result<Credentials, SourceFailure> {
         let failed = |cause, detail: &str| SourceFailure::new(cause, &self.name(), detail);
-        let (status, output, errors) = self
-            .output()
+        let (status, stdout, stderr) = self
+            .run_command()
             .await
             .map_err(|error| failed(SourceCause::ProcessFailed, &format!("cannot run it: {error}")))?;
         if !status.success() {
-            let errors = redacted_output(String::from_utf8_lossy(&errors).trim_end());
-            warn!(event = "credential_process_failed", profile = self.profile, "{}: {status}: {errors}", self.name());
+            let stderr = redacted_output(String::from_utf8_lossy(&stderr).trim_end());
+            warn!(event = "credential_process_failed", profile = self.profile, "{}: {status}: {stderr}", self.name());
             let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
             let cause = if is_executed { SourceCause::ProcessFailed } else { SourceCause::Misconfigured };
             return Err(failed(cause, &status.to_string()));
         }
-        self.credentials(&output).map_err(|problem| failed(SourceCause::ProcessFailed, &problem))
+        self.credentials(&stdout).map_err(|problem| failed(SourceCause::ProcessFailed, &problem))
     }
 
-    async fn output(&self) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    async fn run_command(&self) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).process_group(0).kill_on_drop(true);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        // Its id cannot be another group's before `wait` has returned.
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let mut group = ProcessGroup(pid);
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else { unreachable!("piped") };
-        let (output, errors) = tokio::try_join!(read_output(stdout), read_errors(stderr))?;
+        let (stdout, stderr) = tokio::try_join!(read_stdout(stdout), read_stderr(stderr))?;
         let status = child.wait().await?;
         group.0 = None;
-        Ok((status, output, errors))
+        Ok((status, stdout, stderr))
     }
 
     /// The error says what is wrong, and quotes nothing.
     fn credentials(&self, output: &[u8]) -> Result<Credentials, String> {
-        let output: Output = serde_json::from_slice(output).map_err(|error| {
+        let printed: PrintedCredentials = serde_json::from_slice(output).map_err(|error| {
             format!("its output is not the documented JSON: line {}, column {}", error.line(), error.column())
         })?;
-        if output.version != Some(1) {
+        if printed.version != Some(1) {
             return Err("its output has no \"Version\": 1".to_owned());
         }
-        let access_key_id = output.access_key_id.ok_or("its output has no `AccessKeyId`")?;
-        let secret_access_key = output.secret_access_key.ok_or("its output has no `SecretAccessKey`")?;
-        let expiration = output.expiration.map(|text| text.parse::<Timestamp>()).transpose();
+        let access_key_id = printed.access_key_id.ok_or("its output has no `AccessKeyId`")?;
+        let secret_access_key = printed.secret_access_key.ok_or("its output has no `SecretAccessKey`")?;
+        let expiration = printed.expiration.map(|text| text.parse::<Timestamp>()).transpose();
         let expiration = expiration.map_err(|_| "the `Expiration` in its output is no RFC 3339 time")?;
         if let Some(time) = expiration.filter(|&time| time <= Clock::system().now().wall) {
             return Err(format!("its credentials expired at {time}"));
@@ -116,14 +115,14 @@ impl CredentialProcess {
             .access_key_id(access_key_id)
             .secret_access_key(secret_access_key)
             .provider_name("CredentialProcess");
-        credentials.set_session_token(output.session_token);
+        credentials.set_session_token(printed.session_token);
         credentials.set_expiry(expiration.map(SystemTime::try_from).transpose().map_err(|error| error.to_string())?);
-        credentials.set_account_id(output.account_id.or_else(|| self.account_id.clone()).map(AccountId::from));
+        credentials.set_account_id(printed.account_id.or_else(|| self.account_id.clone()).map(AccountId::from));
         Ok(credentials.build())
     }
 }
 
-async fn read_output(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+async fn read_stdout(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut output = Vec::new();
     (&mut pipe).take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut output).await?;
     if output.len() as u64 > OUTPUT_BYTES_MAX {
@@ -133,7 +132,7 @@ async fn read_output(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 }
 
 /// Reads to the end, so that the process does not wait for a reader.
-async fn read_errors(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+async fn read_stderr(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut errors = Vec::new();
     (&mut pipe).take(LOGGED_BYTES_MAX).read_to_end(&mut errors).await?;
     tokio::io::copy(&mut pipe, &mut sink()).await?;

@@ -8,7 +8,7 @@ use aws_config::profile::{Profile, ProfileSet};
 use aws_credential_types::Credentials;
 use aws_types::os_shim_internal::{Env, Fs};
 
-use super::classify::SourceName;
+use super::classify::SourceInfo;
 use super::process::CredentialProcess;
 use crate::core::secret::Secret;
 use crate::healthomics::aws::errors::chain;
@@ -30,7 +30,7 @@ pub(super) enum Base {
     /// Any other source: the SDK handles this profile.
     Sdk {
         profile: String,
-        name: SourceName,
+        info: SourceInfo,
         token_file: Option<PathBuf>,
     },
 }
@@ -42,8 +42,8 @@ pub(super) struct Role {
     pub(super) session_name: Option<String>,
 }
 
-/// The source of a profile; `None` for the profile that the environment selects. Returns `Ok(None)` if the profile does not exist or
-/// contains no credentials. The error is for people.
+/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if that profile does not exist
+/// or contains no credentials.
 #[expect(clippy::default_trait_access, reason = "the type is in a crate that is not a direct dependency")]
 pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
     let selected = profile.map(|profile| profile.to_owned().into());
@@ -64,19 +64,23 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         if let (true, Some(keys)) = (visited.len() > 1, keys(profile)) {
             return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
         }
-        let source = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
-        match role(profile).zip(source) {
-            Some((role, source)) if source != profile.name() => {
+        let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
+        match role(profile).zip(source_profile) {
+            Some((role, source_profile)) if source_profile != profile.name() => {
                 roles.insert(0, role);
-                profile = profiles.get_profile(source).ok_or_else(|| {
-                    format!("profile \"{source}\" does not exist; it is the `source_profile` of \"{}\"", profile.name())
+                profile = profiles.get_profile(source_profile).ok_or_else(|| {
+                    format!(
+                        "profile \"{source_profile}\" does not exist; it is the `source_profile` of \"{}\"",
+                        profile.name()
+                    )
                 })?;
             }
-            own => {
+            role_and_itself => {
                 let Some(base) = base(profile) else { return Ok(None) };
-                // The SDK assumes the role of a profile that it handles.
-                let own = own.filter(|_| matches!(base, Base::Process(_)));
-                roles.splice(0..0, own.map(|(role, _)| role));
+                // If the SDK handles the profile, it assumes the role, too.
+                if let (Base::Process(_), Some((role, _))) = (&base, role_and_itself) {
+                    roles.insert(0, role);
+                }
                 return Ok(Some(ProfileSource { base, roles }));
             }
         }
@@ -86,26 +90,26 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
 /// `None` if the profile contains no credentials.
 fn base(profile: &Profile) -> Option<Base> {
     const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
-    const SSO_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
+    const SSO_ACCOUNT_AND_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
     const HANDLED_BY_SDK: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has = |keys: &[&str]| keys.iter().any(|key| profile.get(key).is_some());
-    let (is_sso, is_role) = (has(&SSO) || has(&SSO_ROLE), has(&["role_arn"]));
-    // Without an account and a role, the session is for services other than AWS's.
-    if is_sso && !has(&SSO_ROLE) && !has(&HANDLED_BY_SDK) {
+    let (is_sso, is_role) = (has(&SSO) || has(&SSO_ACCOUNT_AND_ROLE), has(&["role_arn"]));
+    // The SDK then asks the session for credentials, ignores the rest of the profile, and gets none.
+    if is_sso && !has(&SSO_ACCOUNT_AND_ROLE) && !has(&HANDLED_BY_SDK) {
         return None;
     }
     if let (Some(command), false) = (profile.get("credential_process"), is_sso || has(&HANDLED_BY_SDK)) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
-    let name = SourceName {
+    let info = SourceInfo {
         name: format!("profile \"{}\"", profile.name()),
         role_arn: profile.get("role_arn").map(str::to_owned),
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
     let is_source = is_sso || is_role || has(&HANDLED_BY_SDK) || has(&KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
-    is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), name, token_file })
+    is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }
 
 fn role(profile: &Profile) -> Option<Role> {
