@@ -55,7 +55,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Apply(SupervisorError::Target(_)) => Exit::Config,
             // Only root may use the port; an address may still be assigned, and a port in use be freed.
             DaemonError::Listen { error, .. } if error.kind() == ErrorKind::PermissionDenied => Exit::Config,
-            DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))
+            DaemonError::Apply(SupervisorError::Fatal(WriterError::Stopped))
             | DaemonError::Metrics(_)
             | DaemonError::LoaderPanicked(_)
             | DaemonError::ServerStopped => Exit::InternalError,
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn fault_095_systemd_restarts_a_daemon_whose_database_writer_has_stopped() {
-        let stopped = DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped));
+        let stopped = DaemonError::Apply(SupervisorError::Fatal(WriterError::Stopped));
         assert_eq!(Failure::from(stopped).exit as u8, 70);
         let unit = include_str!("../../systemd/refwatch.service");
         let has = |setting| unit.lines().any(|line| line == setting);

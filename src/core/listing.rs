@@ -12,9 +12,9 @@ use super::job::{JobId, JobStatus};
 use super::time::Timestamp;
 use super::tracker::JobState;
 
-/// The greatest share of the quota that unhinted jobs get while listings replace polls. Their polls find changes that listings do
-/// not show, such as the status of a source. Hinted jobs are polled first.
-const SAFETY_SHARE: f64 = 0.5;
+/// The greatest share of the quota for routine polls, those without a hint, while listings replace polls. They find changes that
+/// listings do not show, such as the status of a source.
+const ROUTINE_SHARE: f64 = 0.5;
 
 /// The greatest age of a job whose polls listings replace. Imports take hours at most. If a job hangs for days, listings back
 /// to its creation would need more and more pages.
@@ -28,12 +28,12 @@ pub fn listings_replace_polls(state: Option<&JobState>, now: Timestamp) -> bool 
     state.vanished_at.is_none() && age.is_none_or(|age| age <= LISTED_AGE_MAX)
 }
 
-/// The longest time between polls of an unhinted job, if `live` jobs share `polls_per_second`. The number of jobs is rounded up
-/// to a power of two, so the interval does not change with every job that ends.
+/// The time between routine polls of a job, if `live` jobs share `polls_per_second`. The number of jobs is rounded up to a power of
+/// two, so the interval does not change with every job that ends.
 #[must_use]
-pub fn safety_interval(live: usize, polls_per_second: f64) -> Duration {
+pub fn routine_interval(live: usize, polls_per_second: f64) -> Duration {
     let live = u32::try_from(live).ok().and_then(u32::checked_next_power_of_two).map_or(f64::from(u32::MAX), f64::from);
-    let seconds = live / (polls_per_second * SAFETY_SHARE);
+    let seconds = live / (polls_per_second * ROUTINE_SHARE);
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
@@ -77,7 +77,7 @@ pub struct StatusDifferences {
 impl StatusDifferences {
     /// Records the `listed` status of a live job, `None` if the job was not listed. Returns true if the job needs a hint. The known
     /// `status` or the listing may be outdated, so a lasting difference gives a hint at the 1st, 2nd, 4th, 8th … listing.
-    pub fn record_live(&mut self, job: &JobId, status: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
+    pub fn should_hint(&mut self, job: &JobId, status: Option<&JobStatus>, listed: Option<&JobStatus>) -> bool {
         let differs = match status {
             // The first poll of the job is queued anyway. It is urgent only if the job has ended.
             None => listed.is_some_and(JobStatus::is_terminal),
@@ -95,10 +95,10 @@ impl StatusDifferences {
         times.is_power_of_two()
     }
 
-    /// Records the `listed` status of an ended job. Returns true if it differs from the known `status` and from the last listing.
-    /// More hints would be useless, because such a listing is usually outdated.
-    pub fn record_ended(&mut self, job: &JobId, status: &JobStatus, listed: &JobStatus) -> bool {
-        self.record_live(job, Some(status), Some(listed))
+    /// The same for a finished job. Returns true only at the first listing of each other status: more hints would be useless,
+    /// because such a listing is usually outdated.
+    pub fn should_hint_finished(&mut self, job: &JobId, status: &JobStatus, listed: &JobStatus) -> bool {
+        self.should_hint(job, Some(status), Some(listed))
             && self.differing.get(job).is_some_and(|(_, times)| *times == 1)
     }
 
@@ -154,7 +154,7 @@ impl DiscoveryWindow {
 
     /// The number of jobs that were handed over and may still be listed.
     #[must_use]
-    pub fn handed_over(&self) -> usize {
+    pub fn handed_over_count(&self) -> usize {
         self.handed_over.len()
     }
 
@@ -247,7 +247,7 @@ mod tests {
         ];
         for (step, (known, listed, hint)) in script.into_iter().enumerate() {
             let status = |text: &str| (!text.is_empty()).then(|| JobStatus::from(text));
-            let hinted = differences.record_live(&job, status(known).as_ref(), status(listed).as_ref());
+            let hinted = differences.should_hint(&job, status(known).as_ref(), status(listed).as_ref());
             assert_eq!(hinted, hint, "step {step}: {known} {listed}");
         }
     }
@@ -257,7 +257,7 @@ mod tests {
         let [gone, live]: [JobId; 2] = ["9876543210", "9876543211"].map(|id| id.parse().expect("an id"));
         let mut differences = StatusDifferences::default();
         let hints =
-            |differences: &mut StatusDifferences, job| differences.record_live(job, Some(&JobStatus::Submitted), None);
+            |differences: &mut StatusDifferences, job| differences.should_hint(job, Some(&JobStatus::Submitted), None);
         for job in [&gone, &live] {
             assert!((0..2).all(|_| hints(&mut differences, job)) && !hints(&mut differences, job));
         }
@@ -271,7 +271,7 @@ mod tests {
         let job: JobId = "9876543210".parse().expect("an id");
         let (mut differences, known) = (StatusDifferences::default(), JobStatus::Failed);
         let listed = [JobStatus::Failed, JobStatus::InProgress, JobStatus::InProgress, JobStatus::Completed];
-        let hints = listed.map(|listed| differences.record_ended(&job, &known, &listed));
+        let hints = listed.map(|listed| differences.should_hint_finished(&job, &known, &listed));
         assert_eq!(hints, [false, true, false, true]);
     }
 
@@ -299,10 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn the_safety_interval_uses_at_most_half_of_the_quota_and_changes_by_factors_of_two() {
-        assert_eq!(safety_interval(8, 4.0), Duration::from_secs(4));
-        assert_eq!(safety_interval(1_000, 4.0), Duration::from_secs(512));
-        assert_eq!(safety_interval(1_000, 5.0), safety_interval(600, 5.0));
+    fn the_routine_interval_uses_at_most_half_of_the_quota_and_changes_by_factors_of_two() {
+        assert_eq!(routine_interval(8, 4.0), Duration::from_secs(4));
+        assert_eq!(routine_interval(1_000, 4.0), Duration::from_secs(512));
+        assert_eq!(routine_interval(1_000, 5.0), routine_interval(600, 5.0));
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
             since: at(0),
             last_seen: at(0),
             vanished_at,
-            has_ended: false,
+            ended_once: false,
         };
         assert!(listings_replace_polls(None, at(0)) && listings_replace_polls(Some(&state(24, None)), at(0)));
         assert!(!listings_replace_polls(Some(&state(25, None)), at(0)), "old");

@@ -207,7 +207,7 @@ impl Daemon {
                 biased;
                 load = self.config_watcher.next() => self.handle_load(load?).await?,
                 Some(_) = self.server.join_next() => return Err(DaemonError::ServerStopped),
-                error = self.maintenance.run() => return Err(SupervisorError::Lost(error).into()),
+                error = self.maintenance.run() => return Err(SupervisorError::Fatal(error).into()),
                 event = self.supervisor.next_event() => self.supervisor.handle_event(event).await?,
             }
         }
@@ -254,7 +254,7 @@ async fn start_tasks(
     let TaskContext { clock, shared, instruments, .. } = context;
     while let Err(error) = supervisor.apply(config).await {
         match error {
-            SupervisorError::Database(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
+            SupervisorError::Unreadable(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                 wait_for_database(&error, shared, instruments, *clock).await;
             }
             error => return Err(error),
@@ -262,7 +262,7 @@ async fn start_tasks(
     }
     while let Err(error) = sinks.apply(&config.sinks).await {
         if matches!(error, WriterError::Stopped) {
-            return Err(SupervisorError::Lost(error));
+            return Err(SupervisorError::Fatal(error));
         }
         wait_for_database(&error, shared, instruments, *clock).await;
     }

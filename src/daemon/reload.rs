@@ -40,9 +40,9 @@ impl Daemon {
             }
             Ok(loaded) => match self.apply(loaded).await {
                 Ok(result) => result,
-                Err(error @ SupervisorError::Lost(_)) => return Err(error),
+                Err(error @ SupervisorError::Fatal(_)) => return Err(error),
                 Err(error) => {
-                    if matches!(error, SupervisorError::Database(_)) {
+                    if matches!(error, SupervisorError::Unreadable(_)) {
                         // The same files may be applied later, when the database works again.
                         self.last_load = None;
                         self.config_watcher.retry();
@@ -83,8 +83,8 @@ impl Daemon {
         self.supervisor.apply(&Config { database, http, log, ..config }).await?;
         let sinks = self.supervisor.config().sinks.clone();
         self.sinks.apply(&sinks).await.map_err(|error| match error {
-            WriterError::Stopped => SupervisorError::Lost(error),
-            WriterError::Sqlite(_) | WriterError::Reopen(_) => SupervisorError::Database(error),
+            WriterError::Stopped => SupervisorError::Fatal(error),
+            WriterError::Sqlite(_) | WriterError::Reopen(_) => SupervisorError::Unreadable(error),
         })?;
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();

@@ -38,5 +38,5 @@ async fn fault_095_the_daemon_ends_when_the_writer_thread_has_died() {
     daemon.context.database.clone().close().await;
     let end = daemon.run(async || std::future::pending::<SignalAction>().await).await;
     let end = end.expect_err("no writer");
-    assert!(matches!(end, DaemonError::Apply(SupervisorError::Lost(WriterError::Stopped))), "{end}");
+    assert!(matches!(end, DaemonError::Apply(SupervisorError::Fatal(WriterError::Stopped))), "{end}");
 }

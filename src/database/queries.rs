@@ -228,10 +228,10 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
     let (earlier_created_at, sources, transitions, changes, had_ended) = before
-        .map(|before| (before.created_at, before.sources, before.transitions, before.changes, before.has_ended))
+        .map(|before| (before.created_at, before.sources, before.transitions, before.changes, before.ended_once))
         .unwrap_or_default();
     JobState {
-        has_ended: had_ended || to.is_terminal(),
+        ended_once: had_ended || to.is_terminal(),
         status: to,
         status_message,
         created_at: created_at.or(earlier_created_at),

@@ -24,7 +24,7 @@ pub(crate) struct Plan {
     pub(crate) changed_targets: BTreeSet<Arc<str>>,
     /// Jobs whose entry or target was removed or changed. A discovered job has the entry of its store.
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
-    /// Jobs whose own entry or target is new or changed. Stopped discovered jobs start with their store's lister.
+    /// Jobs whose own entry or target is new or changed. Discovered jobs are started when their store's lister starts.
     pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
     pub(crate) stop_listers: BTreeSet<TargetStore>,
     pub(crate) start_listers: BTreeMap<TargetStore, ListingPolicy>,
@@ -39,20 +39,20 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let same_store =
         |id: &TargetStore| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
 
-    let entry_changed = |id: &Arc<WatchId>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
-    let discovered = running.discovered.iter().filter(|id| entry_changed(id));
+    let must_stop = |id: &Arc<WatchId>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
+    let discovered = running.discovered.iter().filter(|id| must_stop(id));
     let stop_jobs: BTreeSet<_> = old.jobs.keys().filter(|id| !same_job(id)).chain(discovered).cloned().collect();
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
     // A job that loses its own entry becomes a discovered job. The restart of its store's lister restores or discovers it.
-    let lost_entry = |store: &TargetStore| {
+    let gains_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
     let (old_listers, new_listers) = (listers(running.config), listers(wanted));
     let same_lister = |store: &&TargetStore| {
-        old_listers.get(store) == new_listers.get(store) && same_store(store) && !lost_entry(store)
+        old_listers.get(store) == new_listers.get(store) && same_store(store) && !gains_job(store)
     };
     let keep: BTreeSet<TargetStore> = running.listers.iter().filter(same_lister).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();

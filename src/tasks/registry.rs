@@ -1,7 +1,7 @@
 //! The registry of one store: its watched jobs. Shared by the supervisor, the store's lister and its job watchers.
 //!
 //! Job watchers report the known state and the next action of their jobs. The lister reads the reports, and sends hints and the
-//! safety interval. Only a poll changes the known state of a job.
+//! routine interval. Only a poll changes the known state of a job.
 //!
 //! Each job has its own `Notify`: job watchers wake in the order of the notifications, so simulations are reproducible.
 
@@ -24,21 +24,21 @@ pub(crate) struct StoreRegistry {
 #[derive(Debug, Default)]
 struct Inner {
     /// Kept for new slots. Each slot has a copy, because job watchers hold only their slot.
-    safety_interval: Option<Duration>,
+    routine_interval: Option<Duration>,
     jobs: BTreeMap<JobId, Arc<JobSlot>>,
 }
 
 #[derive(Debug, Default)]
 struct JobSlot {
     data: Mutex<SlotData>,
-    /// Notified after each hint and each change of the safety interval.
+    /// Notified after each hint and each change of the routine interval.
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
 struct SlotData {
     hinted: bool,
-    safety_interval: Option<Duration>,
+    routine_interval: Option<Duration>,
     /// The last report of the job watcher; `None` before the first report.
     report: Option<(NextAction, Option<Arc<JobState>>)>,
 }
@@ -50,9 +50,9 @@ pub(crate) struct WatcherSlot(Arc<JobSlot>);
 impl StoreRegistry {
     /// Adds `job` to the watched jobs. After a panic, the new job watcher gets the slot of the previous one.
     pub(crate) fn add(&self, job: &JobId) -> WatcherSlot {
-        let Inner { safety_interval, jobs } = &mut *lock(&self.inner);
+        let Inner { routine_interval, jobs } = &mut *lock(&self.inner);
         let slot = Arc::clone(jobs.entry(job.clone()).or_default());
-        lock(&slot.data).safety_interval = *safety_interval;
+        lock(&slot.data).routine_interval = *routine_interval;
         WatcherSlot(slot)
     }
 
@@ -86,7 +86,7 @@ impl StoreRegistry {
     }
 
     /// The jobs whose next action is `Finished`, with their status.
-    pub(crate) fn ended(&self) -> BTreeMap<JobId, JobStatus> {
+    pub(crate) fn finished(&self) -> BTreeMap<JobId, JobStatus> {
         self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
     }
 
@@ -98,15 +98,15 @@ impl StoreRegistry {
         }
     }
 
-    /// Sets the shortest time from a successful poll to the next unhinted one, for the jobs that `Poller::due` selects.
-    pub(crate) fn set_safety_interval(&self, interval: Option<Duration>) {
+    /// Sets the shortest time from a successful poll to the next routine poll. `Poller::due` decides which jobs it concerns.
+    pub(crate) fn set_routine_interval(&self, interval: Option<Duration>) {
         let mut inner = lock(&self.inner);
-        if inner.safety_interval == interval {
+        if inner.routine_interval == interval {
             return;
         }
-        inner.safety_interval = interval;
+        inner.routine_interval = interval;
         for slot in inner.jobs.values() {
-            lock(&slot.data).safety_interval = interval;
+            lock(&slot.data).routine_interval = interval;
             slot.wake.notify_one();
         }
     }
@@ -127,12 +127,11 @@ impl WatcherSlot {
         lock(&self.0.data).report = Some((next, known));
     }
 
-    /// See [`StoreRegistry::set_safety_interval`].
-    pub(crate) fn safety_interval(&self) -> Option<Duration> {
-        lock(&self.0.data).safety_interval
+    pub(crate) fn routine_interval(&self) -> Option<Duration> {
+        lock(&self.0.data).routine_interval
     }
 
-    /// Returns when there may be a hint or a new safety interval. Cancel safe.
+    /// Returns when there may be a hint or a new routine interval. Cancel safe.
     pub(crate) async fn woken(&self) {
         self.0.wake.notified().await;
     }

@@ -253,7 +253,7 @@ fn view(text: &str) -> WatchStatus {
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         vanished_at: None,
-        has_ended: false,
+        ended_once: false,
     };
     let failure = FailedPoll { at: Timestamp::UNIX_EPOCH, reason: FailureReason::Other, message: own() };
     WatchStatus {

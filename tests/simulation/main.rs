@@ -165,8 +165,8 @@ fn sinks_that_hang_or_are_down_change_no_detection_delay() {
 
 #[test]
 fn a_throttled_listing_does_not_make_jobs_fall_back_to_single_polls() {
-    let [polls, safety] = polls_with_throttled_listings();
-    assert!(polls <= 1.15 * safety, "{polls} polls a second; the safety interval needs {safety}");
+    let [polls, routine] = polls_with_throttled_listings();
+    assert!(polls <= 1.15 * routine, "{polls} polls a second; routine polls need {routine}");
 }
 
 #[test]

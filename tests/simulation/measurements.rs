@@ -75,15 +75,15 @@ pub(crate) fn delays_with_failing_sinks(sink_fault: Option<SinkFault>) -> Delays
     of(ends, throttled(&calls))
 }
 
-/// Polls a second of 250 jobs with one in ten listings throttled, and the rate that the safety interval needs.
+/// Polls a second of 250 jobs with one in ten listings throttled, and the rate of routine polls.
 pub(crate) fn polls_with_throttled_listings() -> [f64; 2] {
     let mut scenario = endless(250, Duration::from_mins(20));
     scenario.poll.use_list = true;
     scenario.listing = Listing::Throttles(10);
     let during = Duration::from_mins(5)..scenario.end;
     let polls = as_f64(within(&run_of(&scenario).calls, during.clone()).count());
-    let safety = refwatch::core::listing::safety_interval(250, scenario.configured.configured_rate());
-    [polls / during.end.saturating_sub(during.start).as_secs_f64(), 250.0 / safety.as_secs_f64()]
+    let interval = refwatch::core::listing::routine_interval(250, scenario.configured.configured_rate());
+    [polls / during.end.saturating_sub(during.start).as_secs_f64(), 250.0 / interval.as_secs_f64()]
 }
 
 /// The best mean delay that polling alone can reach: half of the time that one poll of each job takes.

@@ -165,8 +165,8 @@ impl Scenario {
         let jobs = as_f64(self.jobs.len());
         let intervals = self.jobs.iter().map(|job| job.policy(self.poll).interval);
         let interval = intervals.max().unwrap_or_default();
-        let safety = refwatch::core::listing::safety_interval(self.jobs.len(), self.configured.configured_rate());
-        let fresh = interval.max(if self.poll.use_list { safety } else { Duration::ZERO });
+        let routine = refwatch::core::listing::routine_interval(self.jobs.len(), self.configured.configured_rate());
+        let fresh = interval.max(if self.poll.use_list { routine } else { Duration::ZERO });
         let mut queue = Duration::from_secs_f64(2.0 * jobs / rate);
         if self.faults.failures > 0.0 {
             // Throttling without a lowered quota reduces the rate as well.

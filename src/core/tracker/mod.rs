@@ -47,7 +47,7 @@ pub struct JobState {
     /// When the service first returned 404 for the job. `None` once it returns the job again.
     pub vanished_at: Option<Timestamp>,
     /// True from the first terminal status on, also after the job was reopened.
-    pub has_ended: bool,
+    pub ended_once: bool,
 }
 
 impl JobState {
@@ -244,7 +244,7 @@ impl JobTracker {
             state.vanished_at = None;
             state.since = observed_at;
         }
-        state.has_ended |= snapshot.status.is_terminal();
+        state.ended_once |= snapshot.status.is_terminal();
         state.last_seen = observed_at;
         state.created_at = snapshot.created_at.or(state.created_at);
         state.completed_at = snapshot.completed_at;
@@ -262,7 +262,7 @@ impl JobTracker {
             details: Vec::new(),
         };
         let state = JobState {
-            has_ended: snapshot.status.is_terminal(),
+            ended_once: snapshot.status.is_terminal(),
             status: snapshot.status,
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,

@@ -27,8 +27,8 @@ pub(crate) use poller::Poller;
 /// The pause between a failed commit and the next attempt.
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
 
-/// Failed polls in a row after which one warning is logged, as the next polls are backed off: single failures are usual.
-const LOGGED_FAILURES: u32 = 3;
+/// A warning is logged at this many failed polls in a row. Fewer are usual.
+const FAILURES_BEFORE_WARNING: u32 = 3;
 
 /// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
 const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
@@ -57,7 +57,6 @@ pub(crate) struct JobWatcher {
     /// `None`: the job has its own entry.
     retention: Option<Duration>,
     failures: FailureLog,
-    /// The exceeded limits that were logged.
     logged_limits: BTreeSet<Limit>,
 }
 
@@ -90,8 +89,8 @@ impl JobWatcher {
                 tokio::select! {
                     biased;
                     _ = &mut *stop => return Ok(()),
-                    () = self.context.clock.sleep(self.max_wait_for_hint()) => return Ok(()),
-                    () = self.poller.wait_for_hint_after_end() => {}
+                    () = self.context.clock.sleep(self.max_idle_time()) => return Ok(()),
+                    () = self.poller.wait_for_hint_if_finished() => {}
                 }
             }
             let decision = tokio::select! {
@@ -109,7 +108,6 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // A failed poll does not let an unseen or vanished job expire, because the job may still exist.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -122,11 +120,11 @@ impl JobWatcher {
         self.retention.is_some()
     }
 
-    /// How long the task of an ended or parked job waits for a hint or `stop`:
+    /// How long the task of a job that is not polled, because it is finished or parked, waits for a hint or `stop`:
     /// - not at all if the job has its own entry (its view stays published),
     /// - until `stop` if the discovered job is parked, was seen and has not vanished,
     /// - until its retention has passed if it is any other discovered job.
-    fn max_wait_for_hint(&self) -> Duration {
+    fn max_idle_time(&self) -> Duration {
         if self.is_discovered() { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
     }
 
@@ -140,8 +138,8 @@ impl JobWatcher {
         }
     }
 
-    /// Saves when the status was last observed, which is the lower bound for the time of the next transition. A failed commit is
-    /// not repeated: an older bound is less exact, but correct.
+    /// Saves when the status was last seen, which is the lower bound for the time of the next transition. A failed commit is not
+    /// repeated: an older bound is less exact, but correct.
     async fn save_last_seen(&self) -> Result<(), WriterStopped> {
         let known = self.poller.known().filter(|known| !known.status.is_terminal() && known.vanished_at.is_none());
         let (Some(_), Some(known)) = (self.view.last_successful_poll, known) else {
@@ -194,12 +192,12 @@ impl JobWatcher {
             self.context.instruments.count_transition(&self.view.id.target, self.view.id.key.kind, &transition.to);
         }
         // The view still has the state before this poll.
-        let ended_before = self.view.known.as_ref().is_some_and(|known| known.has_ended);
+        let ended_before = self.view.known.as_ref().is_some_and(|known| known.ended_once);
         // First the view: subscribers of transitions read it.
         self.publish_view_and_report(at);
         if let Some(transition) = change.transition {
             if transition.to.is_terminal() {
-                self.observe_end(&transition, ended_before);
+                self.measure_end(&transition, ended_before);
             }
             self.publish_transition(transition);
         }
@@ -244,8 +242,8 @@ impl JobWatcher {
         self.context.shared.publish(self.view.clone());
     }
 
-    /// Observes the detection delay and the duration of an ended job. Negative times are not observed.
-    fn observe_end(&self, transition: &Transition, ended_before: bool) {
+    /// Adds the detection delay and the duration of an ended job to their histograms. Negative times are not added.
+    fn measure_end(&self, transition: &Transition, ended_before: bool) {
         let (instruments, Some(completed_at)) = (&self.context.instruments, transition.completed_at) else {
             return;
         };
@@ -255,8 +253,8 @@ impl JobWatcher {
         {
             instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        // The duration of a job is observed at its first end, also if that is the first observation: both times are AWS's. A later
-        // end of a reopened job is not observed. `ended_before` comes from the database, so a restart observes nothing again.
+        // The duration is added at the first end, also if that is the first observation: both times are AWS's. A later end of a
+        // reopened job is not added. `ended_before` comes from the database, so a restart adds nothing again.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
         if let (false, Some(created_at)) = (ended_before, created_at)
             && let Ok(duration) = Duration::try_from(completed_at.duration_since(created_at))
@@ -325,12 +323,12 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    /// Whether this failure is logged: at once if it does not pass by itself, else if [`LOGGED_FAILURES`] polls in a row have failed. The
-    /// same reason is logged once.
+    /// Whether this failure is logged: at once if it does not pass by itself, else from the [`FAILURES_BEFORE_WARNING`]th failed
+    /// poll in a row. The reason that was logged last is not logged again.
     fn add(&mut self, reason: FailureReason, needs_operator: bool) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
         let is_new = self.logged_reason != Some(reason);
-        let is_logged = is_new && (needs_operator || self.in_a_row >= LOGGED_FAILURES);
+        let is_logged = is_new && (needs_operator || self.in_a_row >= FAILURES_BEFORE_WARNING);
         if is_logged {
             self.logged_reason = Some(reason);
         }

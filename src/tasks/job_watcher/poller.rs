@@ -61,14 +61,14 @@ impl Poller {
         self.slot.report(self.next_action.clone(), self.known().cloned());
     }
 
-    /// When the next poll is due; `None` if the next action is not a poll. The safety interval delays polls of listable jobs,
+    /// When the next poll is due; `None` if the next action is not a poll. The routine interval delays polls of listable jobs,
     /// unless the last poll failed or the user set the poll interval.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
         let may_be_delayed = listable && self.failing.is_none() && !self.tracker.policy().fixed;
-        let safety = self.slot.safety_interval().zip(self.last_success).filter(|_| may_be_delayed);
-        Some(safety.map_or(due, |(interval, last_success)| due.max(last_success + interval)))
+        let routine = self.slot.routine_interval().zip(self.last_success).filter(|_| may_be_delayed);
+        Some(routine.map_or(due, |(interval, last_success)| due.max(last_success + interval)))
     }
 
     /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if [`Self::due`] is `None`.
@@ -87,9 +87,9 @@ impl Poller {
         Some(decision)
     }
 
-    /// Waits until an ended job has a hint, because it may have been reopened. Then the job is due now. A hint from before the end
-    /// costs one needless poll. Never returns if the next action is not `Finished`.
-    pub(crate) async fn wait_for_hint_after_end(&mut self) {
+    /// Waits until a finished job has a hint, because it may have been reopened. Then the job is due now. Never returns if the next
+    /// action is not `Finished`.
+    pub(crate) async fn wait_for_hint_if_finished(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
@@ -97,8 +97,8 @@ impl Poller {
         self.next_action = NextAction::PollAt(self.target.clock().now().monotonic);
     }
 
-    /// Returns `None` if the safety interval may have changed before the job is due. A hint makes the job due now and gives its
-    /// poll priority. During a backoff the hint is kept for later.
+    /// Waits until the job is due, then for a permit. Returns `None` if the routine interval may have changed before the job is due.
+    /// A hint makes the job due now and gives its poll priority. During a backoff the hint is kept for later.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
         if let Some(Failing { sent, retry_on_recovery }) = self.failing {
@@ -119,7 +119,7 @@ impl Poller {
             () = target.clock().sleep_until(due) => tokio::select! {
                 biased;
                 () = self.slot.next_hint() => {}
-                // The queued request ignores a changed safety interval, so it keeps its place.
+                // `next_hint` ignores a changed routine interval, so the queued request keeps its place.
                 permit = target.poll_permit(key, Priority::Routine) => return Some(permit),
             },
         }
@@ -129,7 +129,7 @@ impl Poller {
 
 impl Failing {
     fn new(failure: &RequestFailure, sent: Monotonic) -> Self {
-        // Only failures of a whole store or target open a circuit breaker. `wait_for_breaker_close` watches the breakers of polls.
+        // Only failures of a whole store or target open a circuit breaker.
         let has_breaker = failure.reason.class().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
         Self { sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }

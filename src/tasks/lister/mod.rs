@@ -17,7 +17,7 @@ use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, RequestFailure};
 use crate::core::job::{JobId, TargetStore};
 use crate::core::limits::{Limit, PAGES_AT_ONCE_MAX};
-use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, safety_interval};
+use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, routine_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::JobState;
 use crate::healthomics::{ListPage, ListedJob, Target};
@@ -30,7 +30,7 @@ const MIN_JOBS_FOR_LISTING: usize = 2;
 /// The shortest interval of successful listings, start to start. Listings of one page then use a fifth of AWS's default quota.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// The pause after any other failed listing or hand-over.
+/// The pause after a failed listing or hand-over, except where `RECHECK_INTERVAL` or `Retry-After` is longer.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
 /// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
@@ -61,7 +61,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredBatch {
     pub store: TargetStore,
     pub jobs: Vec<JobId>,
-    /// Receives `Ok` once all unexpired jobs are watched, or the reason why none was added. Closed if the lister was stopped.
+    /// The supervisor sends `Ok` once it watches all unexpired jobs, or why it watches none. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -78,28 +78,30 @@ pub(crate) struct Lister {
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
-    failures: u32,
+    /// Failed requests since the last listed page.
+    failed_requests: u32,
     /// The reason of the failure that was logged last. `None` after a successful listing.
     logged_failure: Option<FailureReason>,
     /// Whether the pause ends early when a circuit breaker closes.
     retry_on_recovery: bool,
-    /// Why the last successful listing could not hand over all new jobs.
+    /// Why the supervisor does not watch all new jobs of the last listed part.
     not_watched_because: Option<String>,
-    /// The place at which the next listing continues the last one.
-    continuation: Option<Continuation>,
-    /// The exceeded limits that were logged.
+    /// The listing that the next part continues.
+    unfinished: Option<Listing>,
     logged_limits: BTreeSet<Limit>,
-    /// Whether an unreadable job was logged.
     skipped_logged: bool,
 }
 
-/// A listing with more pages than [`PAGES_AT_ONCE_MAX`]. It continues with its next page and not at its newest job, because AWS does
-/// not document the order of a listing: so every page is read once before the listing starts again.
-#[derive(Debug)]
-struct Continuation {
+/// A listing of all pages, in parts of at most [`PAGES_AT_ONCE_MAX`]. A part begins at the next page and not at the newest job,
+/// because AWS does not document the order of a listing.
+#[derive(Debug, Default)]
+struct Listing {
+    /// The lower bound of the creation time. `None`: no bound.
     created_after: Option<Timestamp>,
-    token: String,
+    /// `None` before the first page and after the last.
+    next_token: Option<String>,
     pages: usize,
+    /// The latest creation time on these pages.
     newest: Option<Timestamp>,
 }
 
@@ -132,11 +134,11 @@ impl Lister {
             window,
             backoff: Backoff::new(BACKOFF),
             jitter: fastrand::Rng::with_seed(seed),
-            failures: 0,
+            failed_requests: 0,
             logged_failure: None,
             retry_on_recovery: false,
             not_watched_because: None,
-            continuation: None,
+            unfinished: None,
             logged_limits: BTreeSet::new(),
             skipped_logged: false,
         }
@@ -150,14 +152,14 @@ impl Lister {
             _ = stop => {}
             () = self.list_repeatedly() => {}
         }
-        registry.set_safety_interval(None);
+        registry.set_routine_interval(None);
     }
 
     async fn list_repeatedly(&mut self) {
         let clock = self.context.clock;
         loop {
             let began = clock.now().monotonic;
-            let pause = self.list_once(began).await;
+            let pause = self.list_if_needed(began).await;
             tokio::select! {
                 biased;
                 () = self.target.wait_for_breaker_close(self.store.kind, &self.store.store, began), if self.retry_on_recovery => {}
@@ -166,115 +168,110 @@ impl Lister {
         }
     }
 
-    /// Lists the store if its jobs are discovered or listings replace polls now. Returns the pause until the next call.
-    async fn list_once(&mut self, began: Monotonic) -> Duration {
+    /// Lists a part if jobs are discovered or listings replace polls now. Returns the pause until the next call.
+    async fn list_if_needed(&mut self, began: Monotonic) -> Duration {
         let now = self.context.clock.now().wall;
         let listable = self.registry.listable(now);
         let replaces_now = self.policy.replaces_polls && listable.len() >= MIN_JOBS_FOR_LISTING;
         let mut interval = LISTING_INTERVAL_MIN;
         if !replaces_now {
-            self.registry.set_safety_interval(None);
+            self.registry.set_routine_interval(None);
             let Some(discovery) = &self.policy.discovery else {
-                self.continuation = None;
+                self.unfinished = None;
                 return interval;
             };
             interval = interval.max(discovery.interval);
         }
-        match self.list(&listable).await {
+        match self.list_part(&listable).await {
             Ok(not_watched_because) => {
                 if replaces_now {
-                    let safety_interval = safety_interval(listable.len(), self.target.configured_rate(self.store.kind));
-                    self.registry.set_safety_interval(Some(safety_interval));
+                    let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
+                    self.registry.set_routine_interval(Some(routine));
                 }
-                if self.on_success(not_watched_because) {
+                let all_watched = not_watched_because.is_none();
+                self.on_success(not_watched_because);
+                if all_watched {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
                 }
+                // The next listing begins again, so that it contains the jobs that are not watched.
+                self.unfinished = None;
                 self.backoff.next_delay(self.jitter.f64())
             }
             Err(failure) => self.on_failure(&failure),
         }
     }
 
-    /// Lists up to [`PAGES_AT_ONCE_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason why
-    /// new jobs are not watched, if there is one.
-    async fn list(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
-        let continues = self.continuation.take();
-        let is_first_part = continues.is_none();
-        let Continuation { created_after, token, mut pages, mut newest } = continues.unwrap_or_else(|| Continuation {
-            created_after: self.created_after(listable),
-            token: String::new(),
-            pages: 0,
-            newest: None,
-        });
-        // Ended jobs are hinted too, because they may be reopened. Without discovery no ended job has a task to hint.
-        let ended = if self.policy.discovery.is_some() { self.registry.ended() } else { BTreeMap::new() };
+    /// Lists up to [`PAGES_AT_ONCE_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason
+    /// why new jobs are not watched, if there is one.
+    async fn list_part(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
+        let unfinished = self.unfinished.take();
+        let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
+        let mut listing = unfinished.unwrap_or_else(new_listing);
+        let is_first_part = listing.pages == 0;
+        let discovers = self.policy.discovery.is_some();
+        // Finished jobs are hinted too, because they may be reopened. Without discovery no finished job has a task to hint.
+        let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
-        self.differences.retain(|job| listable.contains_key(job) || ended.contains_key(job));
-        let (mut not_watched_because, mut new_ended) = (None, Vec::new());
-        let (mut token, mut seen_tokens) = (Some(token).filter(|token| !token.is_empty()), BTreeSet::new());
+        self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
+        let (mut not_watched_because, mut new_ended, mut seen_tokens) = (None, Vec::new(), BTreeSet::new());
         for _ in 0..PAGES_AT_ONCE_MAX {
-            let ListPage { jobs, next_token, skipped, is_cut } = self.list_page(created_after, token).await?;
-            pages += 1;
-            self.on_unreadable(&skipped);
-            if is_cut {
-                self.on_limit(Limit::PageJobs);
-            }
+            let page = self.list_page(&listing).await?;
+            listing.pages += 1;
+            listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
             let mut new_not_ended = Vec::new();
-            for listed in jobs {
-                newest = newest.max(listed.created_at);
+            for listed in page.jobs {
                 if let Some(known) = unlisted.remove(&listed.job) {
                     self.compare_listed(&listed, known.as_deref());
-                } else if let Some(status) = ended.get(&listed.job) {
-                    if self.differences.record_ended(&listed.job, status, &listed.status) {
+                } else if let Some(status) = finished.get(&listed.job) {
+                    if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
-                } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
+                } else if self.is_new(&listed) && self.check_room(new_ended.len() + new_not_ended.len()) {
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
+            let is_done = unlisted.is_empty() && !discovers;
             // A repeated token would list the same pages again.
-            token = next_token.filter(|token| seen_tokens.insert(token.clone()));
-            if unlisted.is_empty() && self.policy.discovery.is_none() {
-                token = None;
-            }
-            if token.is_none() {
+            listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
+            if listing.next_token.is_none() {
                 break;
             }
         }
-        // A part of a listing does not show that a job is not listed.
-        for (job, known) in unlisted.into_iter().filter(|_| is_first_part && token.is_none()) {
-            // `None`, not listed, differs from every known status.
-            if self.differences.record_live(job, known.as_ref().map(|known| &known.status), None) {
-                self.registry.hint(job);
-            }
+        // Only a whole listing shows that a job is not listed.
+        if is_first_part && listing.next_token.is_none() {
+            self.hint_unlisted(&unlisted);
         }
         // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
             not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
-        match token {
-            Some(token) if pages < Limit::ListingPages.max() => {
-                self.continuation = Some(Continuation { created_after, token, pages, newest });
-            }
-            Some(_) | None => self.on_listed(created_after, newest, token.is_some(), not_watched_because.is_none()),
+        if listing.next_token.is_some() && listing.pages < Limit::ListingPages.max() {
+            self.unfinished = Some(listing);
+        } else {
+            self.on_listing_end(&listing, not_watched_because.is_none());
         }
         Ok(not_watched_because)
     }
 
     /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
-    async fn list_page(&mut self, after: Option<Timestamp>, token: Option<String>) -> Result<ListPage, RequestFailure> {
+    async fn list_page(&mut self, listing: &Listing) -> Result<ListPage, RequestFailure> {
+        let Listing { created_after, next_token, .. } = listing;
         loop {
-            match self.target.list(self.store.kind, &self.store.store, after, token.clone()).await {
+            match self.target.list(self.store.kind, &self.store.store, *created_after, next_token.clone()).await {
                 Ok(page) => {
-                    self.failures = 0;
+                    self.failed_requests = 0;
+                    self.on_unreadable(&page.skipped);
+                    if page.is_cut {
+                        self.on_limit(Limit::PageJobs);
+                    }
                     return Ok(page);
                 }
                 Err(failure) => {
-                    self.failures += 1;
-                    if after_failure(&failure, self.failures) != ListingFailure::RepeatRequest {
+                    self.failed_requests += 1;
+                    if after_failure(&failure, self.failed_requests) != ListingFailure::RepeatRequest {
                         return Err(failure);
                     }
                     self.context.clock.sleep(failure.retry_after.unwrap_or_default()).await;
@@ -283,26 +280,33 @@ impl Lister {
         }
     }
 
-    /// The lower bound of the creation time. `None`: no bound.
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Jobs of unknown age do not remove the bound: the whole store would be listed. Their first poll, usually due now, tells their
-            // age.
+            // Without a bound the whole store would be listed, so jobs of unknown age are ignored. Their first poll returns their age.
             window.list_from(created.flatten().min())
         } else {
-            // The listing stops once all listable jobs were listed, so it needs no bound while the age of a job is unknown.
+            // While the age of a job is unknown, there is no bound: the listing stops anyway once all listable jobs were listed.
             created.collect::<Option<Vec<_>>>()?.into_iter().min()?
         };
         from.checked_sub(CREATED_SLACK).ok()
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job that has not ended is hinted at hand-over. Until its first poll, only a changed listed status hints it again.
+        // A new job is hinted at its hand-over. Its listed status at that time replaces the known status until its first poll.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
-        if self.differences.record_live(&listed.job, status.as_ref(), Some(&listed.status)) {
+        if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
             self.registry.hint(&listed.job);
+        }
+    }
+
+    fn hint_unlisted(&mut self, unlisted: &BTreeMap<&JobId, &Option<Arc<JobState>>>) {
+        for (job, known) in unlisted {
+            // The listed status `None` differs from every known status.
+            if self.differences.should_hint(job, known.as_ref().map(|known| &known.status), None) {
+                self.registry.hint(job);
+            }
         }
     }
 
@@ -316,7 +320,7 @@ impl Lister {
         let Some(window) = self.window.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
         let (ack, handled) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
-        // A closed channel, here and below, means that the supervisor has stopped or is about to. This task then stops soon.
+        // A closed channel, here and below, means that the supervisor stops. It then stops this task.
         drop(self.discovered_sender.send(DiscoveredBatch { store: self.store.clone(), jobs: ids, ack }).await);
         handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
@@ -329,22 +333,22 @@ impl Lister {
         Ok(())
     }
 
-    /// Records the end of a listing: the last page, or the limit of pages. Then the next listing begins at the newest job of this one.
-    fn on_listed(&mut self, after: Option<Timestamp>, newest: Option<Timestamp>, has_more: bool, handed_over: bool) {
+    /// Ends a listing, at its last page or the limit of pages. If all its new jobs are watched, the next listing may start later.
+    fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         let Some(window) = &mut self.window else { return };
-        if handed_over {
-            window.record_listing(after.unwrap_or(Timestamp::MIN), newest, now);
+        if all_watched {
+            window.record_listing(listing.created_after.unwrap_or(Timestamp::MIN), listing.newest, now);
         }
         self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
-        if has_more {
+        if listing.next_token.is_some() {
             self.on_limit(Limit::ListingPages);
         }
     }
 
-    /// Whether another job may be discovered, after `more` that are not handed over yet.
-    fn has_room(&mut self, more: usize) -> bool {
-        let handed_over = self.window.as_ref().map_or(0, DiscoveryWindow::handed_over);
+    /// Whether another job may be discovered, after `more` that are not handed over yet. If not, counts and logs the limit.
+    fn check_room(&mut self, more: usize) -> bool {
+        let handed_over = self.window.as_ref().map_or(0, DiscoveryWindow::handed_over_count);
         let has_room = self.registry.len().max(handed_over) + more < Limit::DiscoveredJobs.max();
         if !has_room {
             self.on_limit(Limit::DiscoveredJobs);
@@ -352,3 +356,6 @@ impl Lister {
         has_room
     }
 }
+
+#[cfg(test)]
+mod tests;

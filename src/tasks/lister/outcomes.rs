@@ -15,8 +15,8 @@ use crate::core::tracker::RETRY_AFTER_MAX;
 const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 impl Lister {
-    /// Returns whether all new jobs are watched.
-    pub(super) fn on_success(&mut self, not_watched_because: Option<String>) -> bool {
+    /// Logs that listing works again. Logs and publishes why new jobs are not watched.
+    pub(super) fn on_success(&mut self, not_watched_because: Option<String>) {
         self.retry_on_recovery = false;
         let TargetStore { target, kind, store } = &self.store;
         if self.logged_failure.take().is_some() {
@@ -30,17 +30,16 @@ impl Lister {
             self.not_watched_because.clone_from(&not_watched_because);
             self.context.shared.update_store(&self.store, |view| view.error = not_watched_because);
         }
-        self.not_watched_because.is_none()
     }
 
     /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
     pub(super) fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
         let (class, retry_after) = (failure.reason.class(), failure.retry_after);
-        if after_failure(failure, self.failures) == ListingFailure::PollOneByOne {
+        if after_failure(failure, self.failed_requests) == ListingFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // `wait_for_breaker_close` watches the breakers of polls, not of listings: a denied listing waits for the whole pause.
+        // A store breaker of listings never ends the pause: `wait_for_breaker_close` ignores it.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -48,9 +47,9 @@ impl Lister {
         delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
 
-    /// Ends the safety interval, so the jobs are polled one by one. Logs the failure if its reason is new.
+    /// Removes the routine interval, so the jobs are polled one by one. Logs the failure if its reason is new.
     fn fall_back_to_polls(&mut self, RequestFailure { reason, message, .. }: &RequestFailure) {
-        self.registry.set_safety_interval(None);
+        self.registry.set_routine_interval(None);
         let not_found = *reason == FailureReason::NotFound;
         let advice = if not_found {
             format!(" (check {}, and the region and account of the target)", self.store.kind.info().store.id_key())

@@ -30,9 +30,10 @@ use task_set::{TaskSet, restart_delay};
 /// How long tasks may take to stop. The systemd unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Retries if the database cannot be read to start tasks, and the pause before each. Then the process ends.
+/// Retries if the database cannot be read to start tasks. After the last the process ends.
 const READ_RETRIES: u32 = 5;
-const READ_PAUSE: Duration = Duration::from_secs(2);
+
+const READ_RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Batches of discovered jobs that wait for the supervisor. A lister sends one batch at a time.
 const DISCOVERED_BATCHES_MAX: usize = 16;
@@ -68,12 +69,12 @@ pub enum SupervisorError {
     /// A target cannot be built. The running configuration stays.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A test read failed before any task was stopped. The running configuration stays.
+    /// The database could not be read before the change. No task was stopped, and the running configuration stays.
     #[error("the database cannot be read: {0}")]
-    Database(WriterError),
+    Unreadable(WriterError),
     /// The daemon cannot continue: the database writer has ended, or the database cannot be read to start tasks.
     #[error("the database: {0}")]
-    Lost(WriterError),
+    Fatal(WriterError),
 }
 
 impl Supervisor {
@@ -113,7 +114,7 @@ impl Supervisor {
         let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
         // Checks that the database can be read before any task stops. The results are discarded: a task that stops may write.
         for query in [start_query.clone()].into_iter().chain(retained_queries) {
-            self.context.database.restore(query).await.map_err(SupervisorError::Database)?;
+            self.context.database.restore(query).await.map_err(SupervisorError::Unreadable)?;
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
@@ -130,7 +131,7 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.restore(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                // Vanished jobs do not expire here. They are polled once more: the 404 may have been wrong.
+                // Only ended jobs may expire here. Vanished jobs are polled once more: the 404 may have been wrong.
                 self.start_discovered(&store, jobs, |known| known.status.is_terminal());
             }
             self.start_lister(store, policy, 0);
@@ -200,13 +201,13 @@ impl Supervisor {
     }
 
     /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
-    /// send no requests, so their outages would never end. The set changes only at the next `apply`.
+    /// send no requests, so their outages would never end. `apply` alone suffices: while a target is down, its jobs do not end.
     fn publish_targets(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
-        let health = used.map(|(name, target)| (Arc::clone(name), target.down_message()));
-        self.context.shared.set_target_health(health.collect());
+        let down_messages = used.map(|(name, target)| (Arc::clone(name), target.down_message()));
+        self.context.shared.set_target_health(down_messages.collect());
     }
 
     /// Returns the next event. Cancel safe.
@@ -234,14 +235,14 @@ impl Supervisor {
                 self.remove_job(&id, true);
             }
             TaskEnd::Done(_) => {}
-            TaskEnd::Failed(WriterStopped) => return Err(SupervisorError::Lost(WriterError::Stopped)),
+            TaskEnd::Failed(WriterStopped) => return Err(SupervisorError::Fatal(WriterError::Stopped)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %store.target, store_id = %store.store,
                     "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
                 // Until the lister runs again, the jobs are polled one by one.
                 if let Some(registry) = self.registries.get(&store) {
-                    registry.set_safety_interval(None);
+                    registry.set_routine_interval(None);
                 }
                 if self.config.watch_list.stores.contains_key(&store) {
                     let error = "internal error: the task that lists it failed and restarts".to_owned();
@@ -274,11 +275,11 @@ impl Supervisor {
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
-                // A vanished job may still be listed. Without this check each listing would start its task again.
+                // Vanished jobs may expire here, too: each listing that still shows such a job would start its task again.
                 self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
                 Ok(())
             }
-            Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Lost(error)),
+            Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Fatal(error)),
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
             Err(_) => Err("the database did not respond in time".to_owned()),
         };
@@ -298,27 +299,27 @@ impl Supervisor {
             match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     warn!(event = "database_unreadable", %error, "cannot read the database; retrying");
-                    self.context.clock.sleep(READ_PAUSE).await;
+                    self.context.clock.sleep(READ_RETRY_PAUSE).await;
                 }
-                result => return result.map_err(SupervisorError::Lost),
+                result => return result.map_err(SupervisorError::Fatal),
             }
         }
-        self.context.database.restore(jobs).await.map_err(SupervisorError::Lost)
+        self.context.database.restore(jobs).await.map_err(SupervisorError::Fatal)
     }
 
-    /// Starts job watchers for discovered jobs of a store. Skips jobs that are watched already, and expired jobs. `expirable`
+    /// Starts job watchers for discovered jobs of a store. Skips jobs that are watched already, and expired jobs. `may_expire`
     /// selects the jobs that may expire here.
     fn start_discovered(
         &mut self,
         store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
-        expirable: impl Fn(&JobState) -> bool,
+        may_expire: impl Fn(&JobState) -> bool,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let state = restored.as_ref().filter(|known| expirable(known));
-            let remaining_retention = state.and_then(|known| known.remaining_retention(entry.remove_after?, now));
+            let known = restored.as_ref().filter(|known| may_expire(known));
+            let remaining_retention = known.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if remaining_retention != Some(Duration::ZERO) && !watched {
                 self.start_job_watcher(id, &entry, restored, 0);

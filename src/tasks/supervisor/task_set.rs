@@ -18,13 +18,13 @@ use crate::core::time::Monotonic;
 /// The delay of the first restart after a panic. It doubles with each further panic.
 const RESTART_DELAY_INITIAL: Duration = Duration::from_secs(1);
 
-/// The longest delay of a restart: a panic may last as long as its cause, such as a response of the service.
+/// The longest delay of a restart. Panics may recur until their cause ends, such as a response of the service.
 const RESTART_DELAY_MAX: Duration = Duration::from_mins(5);
 
-/// A task that has run this long works: its earlier restarts no longer count.
+/// The run time after which the earlier restarts of a task no longer count.
 const HEALTHY_AFTER: Duration = Duration::from_mins(10);
 
-/// The delay before a task starts that was restarted `restarts` times.
+/// The delay before the `restarts`th restart of a task; zero for its first start.
 pub(super) fn restart_delay(restarts: u32) -> Duration {
     let Some(doublings) = restarts.checked_sub(1) else { return Duration::ZERO };
     RESTART_DELAY_INITIAL.saturating_mul(2_u32.saturating_pow(doublings)).min(RESTART_DELAY_MAX)
@@ -50,7 +50,7 @@ pub(super) struct TaskSet<K, E> {
 struct TaskHandle {
     stop: oneshot::Sender<()>,
     restarts: u32,
-    /// After the delay of a restart.
+    /// When the delay of the restart ended or ends.
     started_at: Monotonic,
 }
 
@@ -59,7 +59,7 @@ struct TaskHandle {
 pub enum TaskEnd<K, E> {
     Done(K),
     Failed(E),
-    /// The task panicked. `restarts` includes the restart to come.
+    /// The task panicked. `restarts` is the number of the restart that follows.
     Panicked {
         key: K,
         restarts: u32,
@@ -84,7 +84,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         self.handles.contains_key(key)
     }
 
-    /// Starts the task of `key` after [`restart_delay`]. `restarts` is the number of its restarts so far.
+    /// Starts the task of `key` after [`restart_delay`]. `restarts` is the number of this restart; zero for the first start.
     pub(super) fn start<F>(
         &mut self,
         key: K,

@@ -115,6 +115,6 @@ async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_task
     config.watch_list.stores.insert(own.target_store(), StoreEntry::new("all".into(), PollConfig::default().policy()));
     std::fs::rename(directory.path().join("refwatch.db"), directory.path().join("elsewhere.db")).expect("a database");
     let result = supervisor.apply(&config).await;
-    assert!(matches!(result, Err(SupervisorError::Database(_))), "{result:?}");
+    assert!(matches!(result, Err(SupervisorError::Unreadable(_))), "{result:?}");
     assert!(supervisor.tasks.runs(&TaskKey::JobWatcher(own)));
 }

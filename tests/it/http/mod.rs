@@ -166,7 +166,7 @@ fn known(status: JobStatus) -> JobState {
         (key, Source { status, status_message: None })
     };
     JobState {
-        has_ended: status.is_terminal(),
+        ended_once: status.is_terminal(),
         status,
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
