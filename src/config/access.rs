@@ -40,7 +40,7 @@ impl Config {
     /// Returns a warning for each secret in a file that every user can read: the private key, the password hashes in `main_file`, and the
     /// files of sinks.
     #[must_use]
-    pub fn readable_secrets(&self, main_file: &Path) -> Vec<String> {
+    pub fn readable_secret_warnings(&self, main_file: &Path) -> Vec<String> {
         let key = self.http.tls.as_ref().map(|tls| (&*tls.key, "the private key of http.tls".to_owned()));
         let hashes = (!self.http.users.is_empty()).then(|| (main_file, "the password hashes of http.users".to_owned()));
         let sinks = self.sinks.iter().flat_map(|sink| {

@@ -34,13 +34,13 @@ struct Entry<'a> {
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
-/// Checks all files once, so that every problem is reported. A file with a problem is left out with its targets, which can break entries
-/// of other files. The files without a problem are therefore checked again until no new problem is found. File 0 is the main file: a problem in
-/// it rejects the configuration and ends the checks.
+/// The first round checks all files, so that every problem is reported. A file with a problem is left out, so entries of other
+/// files may lose their target. Further rounds therefore check the files without a problem, until no new problem is found. File 0 is
+/// the main file: a problem in it rejects the configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
-    let mut checks_bad_files = true;
+    let mut is_first_round = true;
     loop {
-        let is_checked = |file: &ParsedFile| checks_bad_files || file.problems.is_empty();
+        let is_checked = |file: &ParsedFile| is_first_round || file.problems.is_empty();
         let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
         // Files that are left out anyway come last, so that duplicates are reported there. The main file stays first.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
@@ -54,7 +54,7 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
         checker.check_entries(&entries, settings.poll.min_interval);
         checker.check_swapped_ids(&entries);
         let problems = checker.problems;
-        if problems.is_empty() && !checks_bad_files {
+        if problems.is_empty() && !is_first_round {
             return;
         }
         for (index, problem) in problems {
@@ -63,7 +63,7 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
         if !files[0].problems.is_empty() {
             return;
         }
-        checks_bad_files = false;
+        is_first_round = false;
     }
 }
 
@@ -162,9 +162,9 @@ impl Checker<'_> {
             if let Some((span, message)) = interval_error(entry.interval.as_ref(), min_interval) {
                 self.report((entry.file, span), &message, None);
             }
-            let of_kind = |kind| (kind, entry.target_or_default(), entry.ids());
-            let earlier = entry.kinds.iter().filter_map(|kind| ids.insert(of_kind(*kind), entry.id_span())).last();
-            if let Some(other) = earlier {
+            let id = |kind| (kind, entry.target_or_default(), entry.ids());
+            let other = entry.kinds.iter().filter_map(|kind| ids.insert(id(*kind), entry.id_span())).last();
+            if let Some(other) = other {
                 let what = if entry.job.is_some() { "job" } else { "store" };
                 let message = format!("this {what} is in the watch list twice");
                 self.report_conflict(entry.id_span(), other, &message, "remove one of them");
@@ -254,7 +254,7 @@ impl Checker<'_> {
     }
 
     /// Reports jobs whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped.
-    /// If more entries use the store's id as a store than the job's id, the ids of this entry are in order.
+    /// An entry is not reported if its store's id is used as a store by more entries than its job's id.
     fn check_swapped_ids(&mut self, entries: &[Entry<'_>]) {
         // Counts the entries of each store, and keeps the span of the first one.
         let mut stores: BTreeMap<&str, (usize, FileSpan)> = BTreeMap::new();

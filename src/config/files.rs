@@ -101,7 +101,7 @@ pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Returns whether the last part of `pattern` has a `*` and matches this file name. Without `*`, not even an equal name matches.
+/// Returns whether the last part of `pattern` has a `*` and matches this file name.
 #[must_use]
 pub fn glob_matches_name(pattern: &Path, name: &str) -> bool {
     file_name(pattern).split_once('*').is_some_and(|(head, tail)| {

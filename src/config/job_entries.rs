@@ -1,6 +1,6 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal keeps comments and all other lines. Its result is parsed again, so a layout that it does not know is not changed.
+//! A removal keeps all other lines, and comments on lines of their own. Its result is parsed again: an unknown layout is not changed.
 
 use std::path::{Path, PathBuf};
 
@@ -40,11 +40,11 @@ pub fn without_job(text: &str, job: &JobKey) -> Option<String> {
     let parsed = parse(text);
     let (removed, kept): (Vec<_>, Vec<_>) = entries(&parsed).partition(|(key, ..)| key == job);
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let mut ids: Vec<usize> = removed.iter().map(|(_, offset, _)| line_of(text, *offset) - 1).collect();
-    ids.sort_unstable();
-    for id in ids.into_iter().rev() {
-        let start = (0..=id).rev().find(|line| is_header(lines[*line]))?;
-        let end = (id..lines.len()).find(|line| is_other_table(lines[*line])).unwrap_or(lines.len());
+    let mut id_lines: Vec<usize> = removed.iter().map(|(_, offset, _)| line_of(text, *offset) - 1).collect();
+    id_lines.sort_unstable();
+    for id_line in id_lines.into_iter().rev() {
+        let start = (0..=id_line).rev().find(|line| is_header(lines[*line]))?;
+        let end = (id_line..lines.len()).find(|line| is_other_table(lines[*line])).unwrap_or(lines.len());
         let comments: Vec<&str> = lines.drain(start..end).filter(|line| line.trim_start().starts_with('#')).collect();
         drop(lines.splice(start..start, comments));
     }
@@ -77,16 +77,16 @@ fn line_of(text: &str, offset: usize) -> usize {
 
 /// `[[job]]`, in any spacing.
 fn is_header(line: &str) -> bool {
-    header(line).starts_with("[[job]]")
+    without_spaces(line).starts_with("[[job]]")
 }
 
 /// A table that does not belong to the entry above it.
 fn is_other_table(line: &str) -> bool {
-    let header = header(line);
+    let header = without_spaces(line);
     header.starts_with('[') && !header.starts_with("[job.") && !header.starts_with("[[job.")
 }
 
-fn header(line: &str) -> String {
+fn without_spaces(line: &str) -> String {
     line.chars().filter(|c| !c.is_whitespace()).collect()
 }
 

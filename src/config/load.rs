@@ -1,7 +1,7 @@
 //! Loads a [`Config`] from the main file and the included files, and collects the problems of all files.
 //!
-//! An included file with a problem is left out as a whole, and the other files apply. So do they if a directory of `include` cannot
-//! be listed. A problem in the main file rejects the configuration.
+//! An included file with a problem is left out as a whole, and so is a directory that cannot be listed. The other files apply. A problem
+//! in the main file rejects the configuration.
 
 use std::io;
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub struct Loaded {
     /// The problems of the included files that were left out, and of directories that cannot be listed.
     pub problems: Problems,
     pub files: LoadedFiles,
-    /// The main file has no key.
+    /// The main file contains only comments and blank lines.
     pub is_blank: bool,
 }
 
@@ -80,7 +80,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
-    let Included { patterns, files: included, problems: unlisted } = included_files(&mut main);
+    let Included { patterns, files: included, problems: directory_problems } = included_files(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
     stamps.extend(included.iter().map(|path| (path.clone(), stamp(path))));
     let mut files = vec![main];
@@ -89,7 +89,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     cross_check(&mut files, &config);
 
     let main_is_good = files[0].problems.is_empty();
-    let problems = Problems(unlisted.into_iter().chain(files.iter().flat_map(sorted_problems)).collect());
+    let problems = Problems(directory_problems.into_iter().chain(files.iter().flat_map(sorted_problems)).collect());
     if !main_is_good {
         return Err(problems);
     }

@@ -173,12 +173,12 @@ impl DatabaseConfig {
         Self { path, retention: Duration::from_hours(365 * 24) }
     }
 
-    /// The path of the database if the main file, in the directory `configuration`, does not set it. It is in systemd's state
-    /// directory, else in that of the service with this configuration, else in the user's (XDG Base Directory Specification).
-    /// `None` if the environment defines none.
+    /// The path of the database if the main file, in the directory `config_directory`, does not set it. It is in systemd's
+    /// `STATE_DIRECTORY`, else in the state directory of the service with this configuration, if that exists, else in the state
+    /// directory of the user (XDG Base Directory Specification). `None` if the environment defines none of them.
     #[must_use]
-    pub fn default_path(configuration: &Path) -> Option<PathBuf> {
-        Self::default_path_in(|name| std::env::var_os(name), configuration, may_exist)
+    pub fn default_path(config_directory: &Path) -> Option<PathBuf> {
+        Self::default_path_in(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
     /// Whether the database is in the default directory of the user, the only directory that the daemon creates.
@@ -191,11 +191,11 @@ impl DatabaseConfig {
 
     fn default_path_in(
         environment: impl Fn(&str) -> Option<OsString>,
-        configuration: &Path,
+        config_directory: &Path,
         exists: impl Fn(&Path) -> bool,
     ) -> Option<PathBuf> {
         let directory = first_directory(&environment, "STATE_DIRECTORY")
-            .or_else(|| service_directory(configuration).filter(|directory| exists(directory)))
+            .or_else(|| service_directory(config_directory).filter(|directory| exists(directory)))
             .or_else(|| Self::user_directory(&environment));
         Some(directory?.join("refwatch.db"))
     }
@@ -208,14 +208,14 @@ impl DatabaseConfig {
 }
 
 /// The state directory of the service whose configuration is here. `refwatch@NAME` uses `/etc/refwatch/NAME` and
-/// `/var/lib/refwatch/NAME`.
-fn service_directory(configuration: &Path) -> Option<PathBuf> {
-    let configuration = configuration.strip_prefix("/etc").ok()?;
-    let instance = configuration.strip_prefix("refwatch").unwrap_or(Path::new(""));
+/// `/var/lib/refwatch/NAME`; any other configuration in `/etc` is of the service `refwatch`.
+fn service_directory(config_directory: &Path) -> Option<PathBuf> {
+    let below_etc = config_directory.strip_prefix("/etc").ok()?;
+    let instance = below_etc.strip_prefix("refwatch").unwrap_or(Path::new(""));
     Some(Path::new("/var/lib/refwatch").join(instance))
 }
 
-/// A directory that this user may not see may exist.
+/// True also if this user has no permission to see the directory.
 fn may_exist(directory: &Path) -> bool {
     !matches!(std::fs::metadata(directory), Err(error) if error.kind() == ErrorKind::NotFound)
 }
@@ -312,7 +312,7 @@ pub enum LogRotation {
 pub struct PollConfig {
     /// A fixed interval. `None`, "auto" in the file: as often as `min_interval` and the quota allow.
     pub interval: Option<Duration>,
-    /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
+    /// The minimum interval between two polls of one job. Retries, and polls after a hint, may come sooner.
     pub min_interval: Duration,
     pub backoff: BackoffPolicy,
     /// Whether to list a store's jobs if that saves polls.
@@ -339,11 +339,11 @@ impl PollConfig {
 mod tests {
     use super::*;
 
-    fn default_path(variables: &[(&str, &str)], configuration: &str, existing: &[&str]) -> Option<String> {
+    fn default_path(variables: &[(&str, &str)], config_directory: &str, existing: &[&str]) -> Option<String> {
         let variables: BTreeMap<&str, OsString> = variables.iter().map(|(name, value)| (*name, value.into())).collect();
         let exists = |directory: &Path| existing.iter().any(|existing| Path::new(existing) == directory);
         let environment = |name: &str| variables.get(name).cloned();
-        let path = DatabaseConfig::default_path_in(environment, Path::new(configuration), exists);
+        let path = DatabaseConfig::default_path_in(environment, Path::new(config_directory), exists);
         path.map(|path| path.to_string_lossy().into_owned())
     }
 
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_configuration_in_etc_uses_the_state_directory_of_its_service_if_that_exists() {
         let existing = ["/var/lib/refwatch", "/var/lib/refwatch/second"];
-        let path = |configuration: &str| default_path(&[HOME], configuration, &existing).expect("a path");
+        let path = |config_directory: &str| default_path(&[HOME], config_directory, &existing).expect("a path");
         assert_eq!(path("/etc/refwatch"), "/var/lib/refwatch/refwatch.db");
         assert_eq!(path("/etc/genomics"), "/var/lib/refwatch/refwatch.db");
         assert_eq!(path("/etc/refwatch/second"), "/var/lib/refwatch/second/refwatch.db");

@@ -16,11 +16,11 @@ use super::sinks::{
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
     IncludePattern, Interval, JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
-    MinInterval, Name, Password, ReferenceStoreId, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn,
+    MinInterval, Name, PasswordHashText, ReferenceStoreId, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn,
     SequenceStoreId, Share, TargetName, Timeout, UserName,
 };
 use crate::core::failure::Operation;
-use crate::core::job::StoreId as StoreIdValue;
+use crate::core::job::StoreId;
 use crate::core::kind::{JobKind, StoreType};
 
 tables! {
@@ -116,7 +116,7 @@ tables! {
         /// TLS on the listener. The files are reloaded when they change.
         tls: Nested<Tls>,
         /// The users that have access, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.
-        users: Map<UserName, Password>,
+        users: Map<UserName, PasswordHashText>,
     }
 
     Tls, "[http.tls]" requires [&["cert"], &["key"]] {
@@ -238,23 +238,23 @@ impl Quota {
 }
 
 impl Job {
-    /// The store's id and type. The values of a bad file may name no store or both.
-    pub(super) fn store(&self) -> Option<(&Spanned<StoreIdValue>, StoreType)> {
+    /// The store's id and type. If a bad file names two stores, the reference store.
+    pub(super) fn store(&self) -> Option<(&Spanned<StoreId>, StoreType)> {
         store(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
     }
 }
 
 impl Store {
     /// As [`Job::store`].
-    pub(super) fn store(&self) -> Option<(&Spanned<StoreIdValue>, StoreType)> {
+    pub(super) fn store(&self) -> Option<(&Spanned<StoreId>, StoreType)> {
         store(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
     }
 }
 
 fn store<'a>(
-    reference: Option<&'a Spanned<StoreIdValue>>,
-    sequence: Option<&'a Spanned<StoreIdValue>>,
-) -> Option<(&'a Spanned<StoreIdValue>, StoreType)> {
+    reference: Option<&'a Spanned<StoreId>>,
+    sequence: Option<&'a Spanned<StoreId>>,
+) -> Option<(&'a Spanned<StoreId>, StoreType)> {
     match (reference, sequence) {
         (Some(id), _) => Some((id, StoreType::Reference)),
         (None, Some(id)) => Some((id, StoreType::Sequence)),
@@ -264,7 +264,7 @@ fn store<'a>(
 
 pub(super) struct ParsedFile {
     pub source: SourceText,
-    /// Invalid values are absent; after a syntax error, all values. An included file has only the keys of `IncludedRootTable`.
+    /// Invalid values are absent. After a syntax error, all values are absent. An included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

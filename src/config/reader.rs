@@ -18,7 +18,7 @@ pub(super) trait Table: Default {
     /// How messages name the table, such as `[poll]`.
     const NAME: &'static str;
     const KEYS: &'static [Key];
-    /// Each with its alternatives: exactly one of them is required.
+    /// Groups of alternative keys. One key of each is required. `cross_check` and `resolve` report a second one.
     const REQUIRED: &'static [&'static [&'static str]];
 
     /// Reads the known keys. [`Reader::read_table`] also reports unknown and missing keys.
@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
         missing.retain(|keys| !keys.iter().any(|key| table.contains_key(*key)));
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             let name = key.get_ref();
-            // Neither a key that the table has, nor an alternative of one.
+            // Keys that the table has, and their alternatives, are not suggested.
             let is_given = |key: &str| {
                 let alternatives = T::REQUIRED.iter().find(|keys| keys.contains(&key)).copied().unwrap_or_default();
                 table.contains_key(key) || alternatives.iter().any(|key| table.contains_key(*key))

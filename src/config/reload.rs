@@ -1,4 +1,4 @@
-//! Compares a new configuration with the running one: retains missing entries, and finds changes that require a restart.
+//! Compares a new configuration with the running one: adds the entries that it lacks, and finds changes that require a restart.
 //!
 //! It does not decide which tasks are started and stopped: see `tasks::plan`.
 

@@ -104,7 +104,7 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
     set(&mut poll.use_list, raw.use_list);
 }
 
-/// The target's `quota` also overrides the `[quota.OPERATION]` tables of the main file.
+/// The keys of the target's `quota` also override the same keys of the main file's `[quota.OPERATION]` tables.
 fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set(&mut quota.requests_per_second, raw.requests_per_second.clone());

@@ -25,7 +25,7 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     problems
 }
 
-/// Returns where an error begins. One at the end of the text moves to the last triple quote, as if a multi-line string were not closed.
+/// Returns where an error begins. An error at the end of the text is reported at the last triple quote: it is probably not closed.
 fn start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
     let quotes = || text.rfind("\"\"\"").max(text.rfind("'''"));

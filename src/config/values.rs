@@ -157,10 +157,10 @@ kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[
     read_text(value, parse_endpoint_url, no_candidates)
 });
 kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| { read_text(value, parse_external_url, no_candidates) });
-kind!(Password, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
+kind!(PasswordHashText, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
-kind!(JobKindWord, JobKind, words_schema(&KINDS), |value| word(value, &KINDS));
+kind!(JobKindWord, JobKind, words_schema(&JOB_KINDS), |value| word(value, &JOB_KINDS));
 kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
 kind!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
 kind!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| word(value, &ROTATIONS));
@@ -175,7 +175,7 @@ kind!(Boolean, bool, json!({"type": "boolean"}), |value| {
     value.as_bool().ok_or_else(|| Invalid::wrong_type("true or false", value, None))
 });
 
-const KINDS: [(&str, JobKind); 4] = [
+const JOB_KINDS: [(&str, JobKind); 4] = [
     (JobKind::ReferenceImport.as_str(), JobKind::ReferenceImport),
     (JobKind::ReadSetImport.as_str(), JobKind::ReadSetImport),
     (JobKind::ReadSetExport.as_str(), JobKind::ReadSetExport),
@@ -192,8 +192,8 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Reads a string. For an invalid one, the first of `candidates` that parses becomes the suggestion. A number without quotes is invalid,
-/// too: it gets the help "write it in quotes" if that makes it valid, and the rule and suggestion of the string otherwise.
+/// Reads a string. If it is invalid, the first of `candidates` that parses becomes the suggestion. A number without quotes is handled
+/// like a string if it is invalid, too. Otherwise the help is "write it in quotes".
 pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -236,13 +236,13 @@ fn number_schema(min: f64, max: f64) -> Json {
 }
 
 fn number(value: &DeValue<'_>, limits: &RangeInclusive<f64>) -> Result<f64, Invalid> {
-    let rule = format!("a number from {} to {}", limits.start(), limits.end());
+    let expected = format!("a number from {} to {}", limits.start(), limits.end());
     let number: Option<f64> = match value {
         DeValue::Integer(number) => number.to_string().parse().ok(),
         DeValue::Float(number) => number.as_str().parse().ok(),
-        _ => return Err(Invalid::wrong_type(&rule, value, None)),
+        _ => return Err(Invalid::wrong_type(&expected, value, None)),
     };
-    let invalid = || Invalid { rule: format!("must be {rule}"), help: None };
+    let invalid = || Invalid { rule: format!("must be {expected}"), help: None };
     number.filter(|number| limits.contains(number)).ok_or_else(invalid)
 }
 

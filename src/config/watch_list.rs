@@ -32,7 +32,7 @@ pub struct JobEntry {
 pub struct StoreEntry {
     /// The maximum age of a job when refwatch first lists the store.
     pub created_within: Duration,
-    /// The settings of the store's jobs that have no entry of their own. They share the store's name.
+    /// The settings of the store's jobs that have no entry of their own. These jobs share the store's name.
     pub job_settings: JobEntry,
 }
 
@@ -54,14 +54,16 @@ impl StoreEntry {
 impl Display for WatchList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let (jobs, stores) = (self.jobs.len(), self.stores.len());
+        // Each kind of a store has its own entry.
+        let stores: BTreeSet<_> = self.stores.keys().map(|id| (&id.target, &id.store)).collect();
+        let (jobs, stores) = (self.jobs.len(), stores.len());
         write!(f, "{jobs} job{}", plural(jobs))?;
         if stores == 0 { Ok(()) } else { write!(f, " and {stores} store{}", plural(stores)) }
     }
 }
 
 impl WatchList {
-    /// A list of jobs of the target `default`, named STORE/JOB.
+    /// A list of jobs of the target `default`, with their default names.
     #[must_use]
     pub fn of_jobs(jobs: impl IntoIterator<Item = JobKey>, policy: PollPolicy) -> Self {
         let target: Arc<str> = TargetConfig::DEFAULT.into();
@@ -90,10 +92,23 @@ impl WatchList {
 mod tests {
     use super::*;
     use crate::config::PollConfig;
+    use crate::core::kind::{JobKind, StoreType};
 
     fn list(jobs: &[&str]) -> WatchList {
         let jobs = jobs.iter().map(|job| format!("1234567890/{job}").parse().expect("a job"));
         WatchList::of_jobs(jobs, PollConfig::default().policy())
+    }
+
+    #[test]
+    fn a_store_is_one_store_however_many_kinds_it_has() {
+        let mut list = list(&["1000000001"]);
+        let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
+        for kind in JobKind::of_store(StoreType::Sequence) {
+            let store = "1234567890".parse().expect("an id");
+            let id = TargetStore { target: TargetConfig::DEFAULT.into(), kind, store };
+            list.stores.insert(id, entry.clone());
+        }
+        assert_eq!(list.to_string(), "1 job and 1 store");
     }
 
     #[test]

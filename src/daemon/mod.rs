@@ -108,13 +108,13 @@ impl Daemon {
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         publish_files(&shared, &files, &config.database);
         let main_file = files.patterns.first().cloned().unwrap_or_default();
-        let Checked { tls, readable_secrets } = preflight(&config, main_file).await?;
+        let Checked { tls, readable_secret_warnings } = preflight(&config, main_file).await?;
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let access = Access { tls: tls.clone(), users: config.http.users.clone() };
-        warn_about_access(&config.http, &readable_secrets);
+        warn_about_access(&config.http, &readable_secret_warnings);
         let state = AppState {
             shared: shared.clone(),
             metrics: Arc::new(Metrics::new(shared.clone(), &instruments, clock.now().wall)),
@@ -228,11 +228,11 @@ impl Daemon {
     }
 }
 
-fn warn_about_access(http: &HttpConfig, readable_secrets: &[String]) {
+fn warn_about_access(http: &HttpConfig, readable_secret_warnings: &[String]) {
     if let Some(warning) = http.exposure_warning() {
         warn!(event = "listener_exposed", "{warning}");
     }
-    for warning in readable_secrets {
+    for warning in readable_secret_warnings {
         warn!(event = "secret_readable", "{warning}");
     }
 }

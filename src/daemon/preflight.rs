@@ -25,7 +25,7 @@ const FILES_TIMEOUT: Duration = Duration::from_mins(1);
 pub struct Checked {
     pub tls: Option<Arc<Tls>>,
     /// Secrets that every user can read.
-    pub readable_secrets: Vec<String>,
+    pub readable_secret_warnings: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +53,9 @@ pub async fn preflight(config: &Config, main_file: PathBuf) -> Result<Checked, P
         let Config { http, database, sinks, .. } = &files_of;
         let tls = http.tls.clone().map(Tls::load).transpose();
         let sinks: Vec<String> = sinks.iter().filter_map(|sink| secrets::read(sink).err()).collect();
-        (files_of.readable_secrets(&main_file), tls, database::inspect(&database.path), sinks)
+        (files_of.readable_secret_warnings(&main_file), tls, database::inspect(&database.path), sinks)
     };
-    let (readable_secrets, tls, inspected, mut errors) =
+    let (readable_secret_warnings, tls, inspected, mut errors) =
         read_at_start("files of http.tls, of the database and of the sinks", read).await?;
     let tls = tls.unwrap_or_else(|error| {
         errors.push(error.to_string());
@@ -80,7 +80,7 @@ pub async fn preflight(config: &Config, main_file: PathBuf) -> Result<Checked, P
     if !errors.is_empty() {
         return Err(PreflightError::Config(errors));
     }
-    Ok(Checked { tls: tls.map(Arc::new), readable_secrets })
+    Ok(Checked { tls: tls.map(Arc::new), readable_secret_warnings })
 }
 
 /// Calls `read` on a blocking thread. A signal can then end the start.

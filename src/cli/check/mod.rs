@@ -64,7 +64,7 @@ async fn check_files(path: &Path, report: &mut Report, json: bool) -> Result<Opt
     match preflight(&config, path.to_owned()).await {
         Ok(checked) => {
             report.watched = format!("{} on {}", config.watch_list, targets(&config));
-            report.warnings = warnings::warnings(&config).chain(checked.readable_secrets).collect();
+            report.warnings = warnings::warnings(&config).chain(checked.readable_secret_warnings).collect();
             Ok(Some(config))
         }
         Err(error) => {
