@@ -6,9 +6,9 @@
 /// triples it; HTTP servers commonly accept URIs of 8 to 64 KiB, and the SDK panics above 64 KiB.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Pages of one listing before live jobs are compared and hinted again. At AWS's default quota they take 25 s. The next listing
-/// continues with the next page.
-pub const PAGES_AT_ONCE_MAX: usize = 100;
+/// Pages of one part of a listing. The next part continues with the next page, and compares the jobs that are watched then. At AWS's
+/// default quota a part takes 25 s.
+pub const PART_PAGES_MAX: usize = 100;
 
 /// Defines every limit once: its variant, label and maximum.
 macro_rules! limits {

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, RequestFailure};
 use crate::core::job::{JobId, TargetStore};
-use crate::core::limits::{Limit, PAGES_AT_ONCE_MAX};
+use crate::core::limits::{Limit, PART_PAGES_MAX};
 use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, routine_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::JobState;
@@ -92,7 +92,7 @@ pub(crate) struct Lister {
     skipped_logged: bool,
 }
 
-/// A listing of all pages, in parts of at most [`PAGES_AT_ONCE_MAX`]. A part begins at the next page and not at the newest job,
+/// A listing of all pages, in parts of at most [`PART_PAGES_MAX`]. A part begins at the next page and not at the newest job,
 /// because AWS does not document the order of a listing.
 #[derive(Debug, Default)]
 struct Listing {
@@ -202,7 +202,7 @@ impl Lister {
         }
     }
 
-    /// Lists up to [`PAGES_AT_ONCE_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason
+    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason
     /// why new jobs are not watched, if there is one.
     async fn list_part(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
         let unfinished = self.unfinished.take();
@@ -215,7 +215,7 @@ impl Lister {
         let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
         let (mut not_watched_because, mut new_ended, mut seen_tokens) = (None, Vec::new(), BTreeSet::new());
-        for _ in 0..PAGES_AT_ONCE_MAX {
+        for _ in 0..PART_PAGES_MAX {
             let page = self.list_page(&listing).await?;
             listing.pages += 1;
             listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);

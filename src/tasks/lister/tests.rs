@@ -47,11 +47,11 @@ impl TargetService for LongStore {
         let page = token.map_or(0, |token| token.parse().expect("a page"));
         let job = match page {
             0 => Some(&self.first),
-            PAGES_AT_ONCE_MAX => Some(&self.last),
+            PART_PAGES_MAX => Some(&self.last),
             _ => None,
         };
         let jobs = job.filter(|job| job.created_at > created_after).cloned().into_iter().collect();
-        let next_token = (page < PAGES_AT_ONCE_MAX).then(|| (page + 1).to_string());
+        let next_token = (page < PART_PAGES_MAX).then(|| (page + 1).to_string());
         Box::pin(async { Ok(ListPage { jobs, next_token, ..ListPage::default() }) })
     }
 }
