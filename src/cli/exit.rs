@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use serde::Serialize;
 use tracing::Level;
 
 use super::terminal::shows_colours;
@@ -113,6 +114,12 @@ pub(super) fn print_to_reader(text: impl Display) -> Result<bool, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::running(format_args!("cannot write to standard output: {error}"))),
     }
+}
+
+/// JSON on one line, sanitized.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(value).map_err(Failure::running)?;
+    Ok(format!("{}\n", Sanitized(&json)))
 }
 
 /// Writes progress or a note to standard error. Errors are ignored, so that results can still be written.

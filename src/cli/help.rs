@@ -23,7 +23,12 @@ pub(super) const EXAMPLES: [Example; 15] = [
     Example { command: "schema", lines: &["refwatch schema >refwatch.schema.json"] },
     Example {
         command: "status",
-        lines: &["refwatch status", "refwatch status --status FAILED", "refwatch status --follow --sort -duration"],
+        lines: &[
+            "refwatch status",
+            "refwatch status --status FAILED",
+            "refwatch status --kind read_set_import --search project=atlas",
+            "refwatch status --follow --sort -duration",
+        ],
     },
     Example {
         command: "add",

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::super::exit::Failure;
+use super::super::exit::{Failure, json_line};
 use super::online::TargetReport;
 use super::sinks::SinkReport;
 use crate::config::Problems;
@@ -50,8 +50,7 @@ impl Report {
     }
 
     pub(super) fn json(&self) -> Result<String, Failure> {
-        let json = serde_json::to_string(self).map_err(Failure::running)?;
-        Ok(format!("{}\n", Sanitized(&json)))
+        json_line(self)
     }
 
     pub(super) fn summary(&self) -> String {
