@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use toml::{Table, Value};
 
 use super::exit::{Exit, Failure, load, print};
-use crate::config::{self, JobLocation, Loaded, TargetConfig};
+use crate::config::{self, Config, JobLocation, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
@@ -71,9 +71,13 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
 
 /// Prints what the files of the configuration watch.
 pub(super) fn print_watched(main: &Path) -> Result<(), Failure> {
-    let watched = load(main)?.config.watch_list;
-    let targets = watched.targets().len();
-    print(format_args!("now watched: {watched} on {targets} target{}\n", if targets == 1 { "" } else { "s" }))
+    print(format_args!("now watched: {}\n", watched(&load(main)?.config)))
+}
+
+/// Such as: 3 jobs on 1 target.
+pub(super) fn watched(Config { watch_list, .. }: &Config) -> String {
+    let targets = watch_list.targets().len();
+    format!("{watch_list} on {targets} target{}", if targets == 1 { "" } else { "s" })
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {

@@ -7,6 +7,7 @@ mod warnings;
 
 use std::path::Path;
 
+use super::add::watched;
 use super::exit::{Exit, Failure, print, print_note};
 use crate::config::{self, Config, Loaded};
 use crate::daemon::{PreflightError, preflight};
@@ -63,7 +64,7 @@ async fn check_files(path: &Path, report: &mut Report, json: bool) -> Result<Opt
     };
     match preflight(&config, path.to_owned()).await {
         Ok(checked) => {
-            report.watched = format!("{} on {}", config.watch_list, targets(&config));
+            report.watched = watched(&config);
             report.warnings = warnings::warnings(&config).chain(checked.readable_secrets).collect();
             Ok(Some(config))
         }
@@ -73,12 +74,5 @@ async fn check_files(path: &Path, report: &mut Report, json: bool) -> Result<Opt
             report.add_errors(errors);
             failed(report, failure)
         }
-    }
-}
-
-fn targets(config: &Config) -> String {
-    match config.watch_list.targets().len() {
-        1 => "1 target".to_owned(),
-        targets => format!("{targets} targets"),
     }
 }

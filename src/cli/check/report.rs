@@ -10,7 +10,7 @@ use super::sinks::SinkReport;
 use crate::config::Problems;
 use crate::core::sanitize::Sanitized;
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Report {
     file: String,
     /// Such as "3 jobs on 1 target"; empty if there are problems.
@@ -25,14 +25,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(file: &Path) -> Self {
-        Self {
-            file: file.to_string_lossy().into_owned(),
-            watched: String::new(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            targets: Vec::new(),
-            sinks: Vec::new(),
-        }
+        Self { file: file.to_string_lossy().into_owned(), ..Self::default() }
     }
 
     pub(super) fn add_problems(&mut self, problems: &Problems) {
@@ -46,7 +39,7 @@ impl Report {
 
     /// Whether every needed operation is allowed and every sink is reachable.
     pub(super) fn succeeded(&self) -> bool {
-        self.targets.iter().all(TargetReport::is_permitted) && self.sinks.iter().all(|sink| sink.is_reachable)
+        self.targets.iter().all(|target| target.missing() == 0) && self.sinks.iter().all(|sink| sink.is_reachable)
     }
 
     pub(super) fn json(&self) -> Result<String, Failure> {
@@ -54,24 +47,19 @@ impl Report {
     }
 
     pub(super) fn summary(&self) -> String {
-        let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-        let mut parts = vec![self.watched.clone()];
-        match self.problems.len() {
-            0 => parts.push("no problems".to_owned()),
-            problems => parts.push(count(problems, "problem")),
-        }
-        if !self.warnings.is_empty() {
-            parts.push(count(self.warnings.len(), "warning"));
-        }
-        let denied: usize = self.targets.iter().map(TargetReport::missing).sum();
-        if denied > 0 {
-            parts.push(count(denied, "missing permission"));
-        }
+        let count = |count: usize, noun: &str| {
+            (count > 0).then(|| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
+        };
+        let missing = self.targets.iter().map(TargetReport::missing).sum();
         let unreachable = self.sinks.iter().filter(|sink| !sink.is_reachable).count();
-        if unreachable > 0 {
-            parts.push(count(unreachable, "unreachable sink"));
-        }
-        parts.retain(|part| !part.is_empty());
+        let parts = [
+            Some(self.watched.clone()).filter(|watched| !watched.is_empty()),
+            count(self.problems.len(), "problem").or_else(|| Some("no problems".to_owned())),
+            count(self.warnings.len(), "warning"),
+            count(missing, "missing permission"),
+            count(unreachable, "unreachable sink"),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
         format!("{}: {}", Sanitized(&self.file), parts.join(", "))
     }
 }
