@@ -15,7 +15,7 @@ use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 
 /// Readable by all: the daemon runs as another user. The file contains no secrets.
-const FILE_MODE: u32 = 0o644;
+pub(super) const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Debug, clap::Args)]
@@ -108,15 +108,15 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
         fs::create_dir(path)?;
         fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
     }
-    temporary_file(directory, text)?.persist_noclobber(file)?;
+    temporary_file(directory, text, FILE_MODE)?.persist_noclobber(file)?;
     File::open(directory)?.sync_all()
 }
 
-/// The name begins with a dot, so no pattern of `include` matches it.
-pub(super) fn temporary_file(directory: &Path, text: &str) -> io::Result<NamedTempFile> {
+/// Writes and syncs a file that the caller moves into place. The name begins with a dot, so no pattern of `include` matches it.
+pub(super) fn temporary_file(directory: &Path, text: &str, mode: u32) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::with_prefix_in(".", directory)?;
     file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(Permissions::from_mode(FILE_MODE))?;
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     Ok(file)
 }

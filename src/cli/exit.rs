@@ -117,7 +117,7 @@ pub(super) fn print_to_reader(text: impl Display) -> Result<bool, Failure> {
 }
 
 /// JSON on one line, sanitized.
-pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
     let json = serde_json::to_string(value).map_err(Failure::running)?;
     Ok(format!("{}\n", Sanitized(&json)))
 }

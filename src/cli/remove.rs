@@ -4,13 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
-
-use super::add::print_watched;
+use super::add::{print_watched, temporary_file};
 use super::exit::{Exit, Failure, load, print};
 use crate::config::{self, JobLocation};
 use crate::core::job::JobKey;
@@ -70,12 +68,8 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
         fs::remove_file(file)?;
     } else {
         let metadata = fs::metadata(file)?;
-        // The name begins with a dot, so no pattern of `include` matches it.
-        let mut new = NamedTempFile::with_prefix_in(".", directory)?;
-        new.write_all(text.as_bytes())?;
+        let new = temporary_file(directory, text, metadata.mode())?;
         fchown(new.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
-        new.as_file().set_permissions(metadata.permissions())?;
-        new.as_file().sync_all()?;
         new.persist(file)?;
     }
     File::open(directory)?.sync_all()

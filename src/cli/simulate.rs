@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::add::temporary_file;
+use super::add::{FILE_MODE, temporary_file};
 use super::exit::{Failure, print};
 use super::simulate_sink::{self, SinkArgs};
 use crate::daemon::signals::Signals;
@@ -115,7 +115,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 /// Atomically writes a configuration that watches every present and future job of `simulator`, and ends with `more`.
 pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options, more: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    temporary_file(directory, &(configuration(simulator, options) + more))?.persist(path)?;
+    temporary_file(directory, &(configuration(simulator, options) + more), FILE_MODE)?.persist(path)?;
     Ok(())
 }
 

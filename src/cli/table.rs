@@ -39,9 +39,14 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// Empty if there are no rows.
     pub(super) fn text(&self) -> String {
-        let lines = iter::once(&self.header).chain(self.rows.iter().flatten());
-        lines.flat_map(|line| [line.as_str(), "\n"]).collect()
+        if self.rows.is_empty() { String::new() } else { format!("{}\n{}", self.header, self.body()) }
+    }
+
+    /// Without the header.
+    pub(super) fn body(&self) -> String {
+        self.rows.iter().flatten().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 }
 

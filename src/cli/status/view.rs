@@ -34,21 +34,21 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn text(&self, width: usize, colours: bool) -> String {
-        let Self { watches, stores, sinks, daemon, now, is_filtered: _ } = self;
-        let table = if watches.is_empty() { String::new() } else { lines(watches, *now, width, colours).text() + "\n" };
-        errors(daemon) + &table + &unlisted(stores) + &down(sinks) + &self.summary()
+        let table = self.lines(width, colours).text();
+        let gap = if table.is_empty() { "" } else { "\n" };
+        errors(&self.daemon) + &table + gap + &self.notices()
     }
 
     /// The lines above the table, for a screen.
     pub(super) fn head(&self) -> String {
-        errors(&self.daemon) + &unlisted(&self.stores) + &down(&self.sinks) + &self.summary()
+        errors(&self.daemon) + &self.notices()
     }
 
-    fn summary(&self) -> String {
-        if self.watches.is_empty() && self.is_filtered {
-            return "No job matches.\n".to_owned();
-        }
-        summary(&self.watches, &self.stores)
+    /// The stores that cannot be listed, the sinks that are down, and the summary.
+    fn notices(&self) -> String {
+        let matches_none = self.watches.is_empty() && self.is_filtered;
+        let summary = if matches_none { "No job matches.\n".to_owned() } else { summary(&self.watches, &self.stores) };
+        unlisted(&self.stores) + &down(&self.sinks) + &summary
     }
 
     pub(super) fn lines(&self, width: usize, colours: bool) -> table::Lines {
