@@ -7,8 +7,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-
 use super::add::{FILE_MODE, temporary_file};
 use super::exit::{Failure, print};
 use super::simulate_sink::{self, SinkArgs};
@@ -36,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = number(0.0..=6000.0))]
     arrivals_per_minute: f64,
     /// A kind of the jobs; repeatable, the jobs then have the kinds in turn
-    #[arg(long, value_name = "KIND", default_value = Kind::ReferenceImport.name(), value_parser = kind())]
+    #[arg(long, value_name = "KIND", default_value = Kind::ReferenceImport.name())]
     kind: Vec<Kind>,
     /// The same seed gives the same ids, items, timelines and faults
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -158,11 +156,6 @@ endpoint_url = "http://{}"
         format!("\n[[job]]\nname = \"{name}\"\n{kind_line}{key} = \"{store_id}\"\nid = \"{id}\"\n")
     }));
     toml
-}
-
-fn kind() -> impl TypedValueParser<Value = Kind> {
-    let names = PossibleValuesParser::new(Kind::ALL.map(Kind::name));
-    names.try_map(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or("not a kind of jobs"))
 }
 
 fn number(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
