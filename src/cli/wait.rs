@@ -10,14 +10,14 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::exit::{Exit, Failure, print, print_note};
+use super::exit::{Exit, Failure, json_line, print, print_note};
 use super::terminal;
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
-use crate::core::time::{Monotonic, Timestamp, parse_duration};
+use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
 use crate::healthomics::{AwsFactory, Target, TargetError};
 use crate::instruments::Instruments;
@@ -107,8 +107,8 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let (mut exit, mut not_ended) = (Exit::Done, BTreeMap::new());
     while let Some(joined) = waits.join_next().await {
         let (end, key) = joined.map_err(Failure::running)?;
+        progress.suspend(|| end.print(&key, args.json))?;
         if let (true, End::Job(_)) = (args.any, &end) {
-            progress.suspend(|| end.print(&key, args.json))?;
             // An error leaves the lines of the other jobs on the terminal.
             drop(progress.clear());
             return Ok(end.exit());
@@ -119,7 +119,6 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
             *not_ended.entry(status.map_or("not seen".to_owned(), |status| format!("still {status}"))).or_default() +=
                 1;
         }
-        progress.suspend(|| end.print(&key, args.json))?;
     }
     if !not_ended.is_empty() {
         let timeout = humantime::format_duration(args.timeout);
@@ -149,7 +148,7 @@ impl End {
     /// Prints the job's last status, or why there is none.
     fn print(&self, key: &JobKey, json: bool) -> Result<(), Failure> {
         if json {
-            return print(format_args!("{}\n", Sanitized(&self.json(key).to_string())));
+            return print(json_line(&self.json(key))?);
         }
         let status = match self {
             Self::Job(known) if known.status != JobStatus::Completed => {
@@ -169,12 +168,11 @@ impl End {
     fn json(&self, key: &JobKey) -> serde_json::Value {
         let error = if let Self::Failed(reason) = self { Some(reason) } else { None };
         let known = self.known();
-        let time = |time: fn(&JobState) -> Option<Timestamp>| known.and_then(time).map(|time| time.to_string());
         serde_json::json!({
             "kind": key.kind.as_str(), "store_id": key.store.as_str(), "job_id": key.job.as_str(),
             "status": known.map(|known| known.status.as_str()),
             "status_message": known.and_then(|known| known.status_message.as_deref()),
-            "created_at": time(|known| known.created_at), "completed_at": time(|known| known.completed_at),
+            "created_at": known.and_then(|known| known.created_at), "completed_at": known.and_then(|known| known.completed_at),
             "ended": matches!(self, Self::Job(_)), "error": error,
         })
     }

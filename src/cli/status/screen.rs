@@ -50,22 +50,22 @@ fn select(
     part: usize,
 ) -> (Vec<&Vec<String>>, String) {
     let count = |rows: &[&Vec<String>]| rows.iter().map(|row| row.len()).sum::<usize>();
-    let (pinned, others): (Vec<_>, Vec<_>) = rows.iter().zip(need_attention).partition(|(_, needs)| *needs);
-    let [mut pinned, mut others] =
-        [pinned, others].map(|rows| rows.into_iter().map(|(row, _)| row).collect::<Vec<_>>());
-    if count(&pinned) + count(&others) <= space {
-        return (rows.iter().collect(), String::new());
+    let all: Vec<&Vec<String>> = rows.iter().collect();
+    if count(&all) <= space {
+        return (all, String::new());
     }
     // One line is for the note. At least half of the screen is for the rows that take turns.
-    let mut space = space.saturating_sub(1);
-    while count(&pinned) > space / 2 {
-        drop(others.splice(0..0, pinned.pop()));
+    let space = space.saturating_sub(1);
+    let (mut pinned, mut others) = (Vec::new(), Vec::new());
+    for (row, needs_attention) in all.into_iter().zip(need_attention) {
+        let fits = count(&pinned) + row.len() <= space / 2;
+        if needs_attention && fits { pinned.push(row) } else { others.push(row) }
     }
-    space -= count(&pinned);
+    let space = space - count(&pinned);
     let mut parts: Vec<Vec<&Vec<String>>> = vec![vec![]];
     for row in others {
         match parts.last_mut() {
-            Some(part) if part.is_empty() || count(&part[..]) + row.len() <= space => part.push(row),
+            Some(part) if part.is_empty() || count(part) + row.len() <= space => part.push(row),
             Some(_) | None => parts.push(vec![row]),
         }
     }
