@@ -2,7 +2,7 @@
 
 use std::io::stdout;
 
-use unicode_width::UnicodeWidthStr as _;
+use console::measure_text_width;
 
 use super::super::terminal;
 use super::view::View;
@@ -77,7 +77,7 @@ fn select(
 
 /// The number of lines that a text takes on a screen, which wraps long lines.
 fn screen_lines(text: &str, width: usize) -> usize {
-    text.lines().map(|line| line.width().div_ceil(width).max(1)).sum()
+    text.lines().map(|line| measure_text_width(line).div_ceil(width).max(1)).sum()
 }
 
 #[cfg(test)]
