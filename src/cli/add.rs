@@ -39,12 +39,12 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     if !config.targets.contains_key(&*args.target) {
         let targets: Vec<&str> = config.targets.keys().map(|target| &**target).collect();
         let message = format!("there is no [target.{}]; use one of: {}", args.target, targets.join(", "));
-        return Err(Failure::new(Exit::Usage, message));
+        return Err(Failure::usage(message));
     }
     let locations = config::job_locations(main, &args.job);
     if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| location.target == args.target) {
         let message = format!("{} is already watched: {}:{line}", args.job, file.display());
-        return Err(Failure::new(Exit::Usage, message));
+        return Err(Failure::usage(message));
     }
     let name = file_name(args);
     let directory = files

@@ -57,8 +57,7 @@ impl Failure {
     /// One line per problem. The message may go to the journal, so it quotes no line of the file.
     #[must_use]
     pub fn problems(problems: &Problems) -> Self {
-        let lines: Vec<String> = problems.0.iter().map(|problem| format!("error: {problem}")).collect();
-        Self { exit: Exit::Config, message: lines.join("\n") }
+        Self::config_errors(&problems.0)
     }
 
     /// On a terminal, also quotes the line of each problem: its user may read the file.
@@ -74,14 +73,16 @@ impl Failure {
     #[must_use]
     pub fn preflight(error: &PreflightError) -> Self {
         match error {
-            PreflightError::Config(errors) => {
-                let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
-                Self { exit: Exit::Config, message: lines.join("\n") }
-            }
+            PreflightError::Config(errors) => Self::config_errors(errors),
             // A restart may help.
             PreflightError::FilesTimeout { .. } | PreflightError::Target(_) => Self::running(error),
             PreflightError::Panicked(_) => Self::new(Exit::InternalError, error),
         }
+    }
+
+    fn config_errors(errors: &[impl Display]) -> Self {
+        let lines = errors.iter().map(|error| Self::config(error).message);
+        Self { exit: Exit::Config, message: lines.collect::<Vec<_>>().join("\n") }
     }
 
     pub fn new(exit: Exit, error: impl Display) -> Self {

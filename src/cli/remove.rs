@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::Path;
 
 use super::add::{print_watched, temporary_file};
-use super::exit::{Exit, Failure, load, print};
+use super::exit::{Failure, load, print};
 use crate::config::{self, JobLocation};
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
@@ -30,7 +30,7 @@ pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
     load(main)?;
     let locations = config::job_locations(main, job);
     if locations.is_empty() {
-        return Err(Failure::new(Exit::Usage, format_args!("{job} is not in the watch list of {}", main.display())));
+        return Err(Failure::usage(format_args!("{job} is not in the watch list of {}", main.display())));
     }
     if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| !is_edited(&location.file)) {
         let place = format!("{}:{line}", file.display());
@@ -56,7 +56,7 @@ fn is_edited(file: &Path) -> bool {
 }
 
 fn by_hand(place: &str, reason: &str) -> Failure {
-    Failure::new(Exit::Usage, format_args!("{place}: {reason}: remove the entry there with an editor"))
+    Failure::usage(format_args!("{place}: {reason}: remove the entry there with an editor"))
 }
 
 /// Replaces the text of a file atomically, and keeps its owner and mode. Deletes the file if nothing is left.

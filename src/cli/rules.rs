@@ -69,7 +69,7 @@ fn with_setting(rules: &str, name: &str, number: &str) -> Result<String, Failure
         let names: Vec<&str> =
             setting.captures_iter(rules).filter_map(|found| found.get(1)).map(|name| name.as_str()).collect();
         let error = format_args!("--set {name}: there is no such threshold; use one of: {}", names.join(", "));
-        return Err(Failure::new(Exit::Usage, error));
+        return Err(Failure::usage(error));
     }
     let replaced = setting.replace_all(rules, |found: &Captures<'_>| {
         if &found[1] == name { format!("{number} # {name}\n") } else { found[0].to_owned() }

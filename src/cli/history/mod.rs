@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::core::job::{JobKey, JobStatus};
 use crate::core::time::{InvalidTime, Timestamp, parse_time};
 use crate::database::{DatabaseReader, Filter, ReadError, RowLimit};
-use pages::{FOLLOW_INTERVAL, PAGE_ROWS, Pages};
+use pages::{FOLLOW_INTERVAL, PAGE_ROWS, next_page};
 
 pub use output::table;
 
@@ -88,15 +88,15 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
             (filter.since, filter.limit) = (None, args.follow.then_some(RowLimit::First(PAGE_ROWS)));
         }
     }
-    print_pages(Pages::new(reader, filter), &args).await
+    print_pages(&reader, filter, &args).await
 }
 
 /// Prints the transitions of the past, then with `--follow` those that are committed.
-async fn print_pages(mut pages: Pages, args: &Args) -> Result<(), Failure> {
+async fn print_pages(reader: &DatabaseReader, mut filter: Filter, args: &Args) -> Result<(), Failure> {
     let (clock, width, colours) = (Clock::system(), terminal::width(), terminal::shows_colours(&stdout()));
     let (mut is_first, mut error_shown) = (true, None);
     loop {
-        match pages.next() {
+        match next_page(reader, &mut filter) {
             Ok((rows, position)) => {
                 error_shown = None;
                 if rows.is_empty() && !args.follow {

@@ -25,7 +25,6 @@ use crate::daemon::signals::Signals;
 use crate::http::NOT_SEEN;
 use crate::http::client::{self, DaemonAddress};
 use crate::http::jobs::JobInfo;
-use screen::Screen;
 use view::View;
 
 pub use view::table;
@@ -96,7 +95,13 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let query = serde_urlencoded::to_string(&args.query).map_err(Failure::running)?;
     let address = match args.address {
         Some(address) => DaemonAddress::Listener(address),
-        None => configured_address(config).await?,
+        None => {
+            // The daemon may still run if the file has errors by now.
+            if let Err(problems) = config::load(config) {
+                print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
+            }
+            own_daemon::find(config).await?
+        }
     };
     let source = Source { address, query, sort: args.sort };
     if args.follow && !args.json && terminal::understands_escapes(&stdout()) {
@@ -116,19 +121,21 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
 
 /// Redraws the alternate screen until a signal. Restores the screen at the end.
 async fn follow_on_screen(source: &Source, clock: Clock) -> Result<(), Failure> {
-    let first = source.view(clock.now().wall).await?;
+    let mut view = Ok(source.view(clock.now().wall).await?);
     let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
-    let mut screen = Screen::default();
-    let mut text = screen.draw(&first);
     print_to_reader(screen::ENTER)?;
     let drawing = async {
-        while print_to_reader(&text)? {
-            clock.sleep(FOLLOW_INTERVAL).await;
+        for drawings in 0.. {
             // As in `run`.
-            text = match source.view(clock.now().wall).await {
-                Ok(view) => screen.draw(&view),
-                Err(failure) => screen::error(&failure.message),
+            let text = match &view {
+                Ok(view) => screen::draw(view, drawings),
+                Err(failure) => screen::error(failure),
             };
+            if !print_to_reader(text)? {
+                break;
+            }
+            clock.sleep(FOLLOW_INTERVAL).await;
+            view = source.view(clock.now().wall).await;
         }
         Ok(())
     };
@@ -184,12 +191,4 @@ impl Sort {
             }
         }
     }
-}
-
-/// The daemon of the configuration. It may still run if the file has errors by now.
-async fn configured_address(path: &Path) -> Result<DaemonAddress, Failure> {
-    if let Err(problems) = config::load(path) {
-        print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
-    }
-    own_daemon::find(path).await
 }

@@ -4,6 +4,7 @@ use std::io::stdout;
 
 use console::measure_text_width;
 
+use super::super::exit::Failure;
 use super::super::terminal;
 use super::view::View;
 use crate::core::sanitize::Sanitized;
@@ -18,28 +19,21 @@ const REDRAW: &str = "\x1b[H\x1b[J";
 /// Drawings until the next part of the jobs is shown: a part can be read for 6 s.
 const DRAWINGS_OF_PART: usize = 3;
 
-#[derive(Default)]
-pub(super) struct Screen {
-    drawings: usize,
+/// `drawings` is the number of drawings before.
+pub(super) fn draw(view: &View, drawings: usize) -> String {
+    let part = drawings / DRAWINGS_OF_PART;
+    let (width, height) = (terminal::width(), terminal::height().unwrap_or(usize::MAX));
+    let lines = view.lines(width, terminal::shows_colours(&stdout()));
+    // The last line stays empty, because a line end there would scroll.
+    let space = height.saturating_sub(screen_lines(&view.head(), width) + 2);
+    let (shown, note) = select(&lines.rows, view.need_attention(), space, part);
+    let header = if view.watches.is_empty() { String::new() } else { lines.header + "\n" };
+    let rows: String = shown.iter().flat_map(|row| row.iter()).flat_map(|line| [&**line, "\n"]).collect();
+    format!("{REDRAW}{}{header}{rows}{note}", view.head())
 }
 
-impl Screen {
-    pub(super) fn draw(&mut self, view: &View) -> String {
-        let part = self.drawings / DRAWINGS_OF_PART;
-        self.drawings += 1;
-        let (width, height) = (terminal::width(), terminal::height().unwrap_or(usize::MAX));
-        let lines = view.lines(width, terminal::shows_colours(&stdout()));
-        // The last line stays empty, because a line end there would scroll.
-        let space = height.saturating_sub(screen_lines(&view.head(), width) + 2);
-        let (shown, note) = select(&lines.rows, view.need_attention(), space, part);
-        let header = if view.watches.is_empty() { String::new() } else { lines.header + "\n" };
-        let rows: String = shown.iter().flat_map(|row| row.iter()).flat_map(|line| [&**line, "\n"]).collect();
-        format!("{REDRAW}{}{header}{rows}{note}", view.head())
-    }
-}
-
-pub(super) fn error(message: &str) -> String {
-    format!("{REDRAW}{}\n", Sanitized(message))
+pub(super) fn error(failure: &Failure) -> String {
+    format!("{REDRAW}{}\n", Sanitized(&failure.message))
 }
 
 /// The rows that fit into `space` lines, and a note if others exist. Each `part` shows other rows.
