@@ -8,7 +8,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 use toml::{Table, Value};
 
-use super::exit::{Exit, Failure, load, print};
+use super::exit::{Exit, Failure, count, load, print};
 use crate::config::{self, Config, JobLocation, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::kind::JobKind;
@@ -38,22 +38,17 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let Loaded { config, files, .. } = load(main)?;
     if !config.targets.contains_key(&*args.target) {
         let targets: Vec<&str> = config.targets.keys().map(|target| &**target).collect();
-        let message = format!("there is no [target.{}]; use one of: {}", args.target, targets.join(", "));
-        return Err(Failure::usage(message));
+        let (target, targets) = (&args.target, targets.join(", "));
+        return Err(Failure::usage(format_args!("there is no [target.{target}]; use one of: {targets}")));
     }
     let locations = config::job_locations(main, &args.job);
     if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| location.target == args.target) {
-        let message = format!("{} is already watched: {}:{line}", args.job, file.display());
-        return Err(Failure::usage(message));
+        let (job, file) = (&args.job, file.display());
+        return Err(Failure::usage(format_args!("{job} is already watched: {file}:{line}")));
     }
     let name = file_name(args);
-    let directory = files
-        .patterns
-        .iter()
-        .skip(1)
-        .find(|path| config::glob_matches_name(path, &name))
-        .and_then(|file| file.parent());
-    let Some(directory) = directory else {
+    let included = files.patterns.iter().skip(1).find(|path| config::glob_matches_name(path, &name));
+    let Some(directory) = included.and_then(|path| path.parent()) else {
         let message = format!("{}: `include` does not match {name}: set include = [\"conf.d/*.toml\"]", main.display());
         return Err(Failure::config(message));
     };
@@ -62,7 +57,7 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let problems = config::load_with(main, &file, &entry).map_or_else(|problems| problems, |loaded| loaded.problems);
     let problems = problems.in_file(&file);
     if !problems.is_empty() {
-        return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems) });
+        return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems.0) });
     }
     write(&file, &entry).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
     print(format_args!("added {} in {}\n", args.job, Sanitized(&file.to_string_lossy())))?;
@@ -76,8 +71,7 @@ pub(super) fn print_watched(main: &Path) -> Result<(), Failure> {
 
 /// Such as: 3 jobs on 1 target.
 pub(super) fn watched(Config { watch_list, .. }: &Config) -> String {
-    let targets = watch_list.targets().len();
-    format!("{watch_list} on {targets} target{}", if targets == 1 { "" } else { "s" })
+    format!("{watch_list} on {}", count(watch_list.targets().len(), "target"))
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {

@@ -2,7 +2,7 @@
 //!
 //! It changes no other file: the main file belongs to the operator.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, fchown};
@@ -36,15 +36,15 @@ pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
         let place = format!("{}:{line}", file.display());
         return Err(by_hand(&place, &format!("{job} is not in a file of {EDITED_DIRECTORY}")));
     }
-    let mut edits = Vec::new();
+    // A file may have several entries of the job.
+    let mut edits = BTreeMap::new();
     for JobLocation { file, line, .. } in &locations {
         let place = format!("{}:{line}", file.display());
         let text = fs::read_to_string(file).map_err(|error| Failure::running(format_args!("{place}: {error}")))?;
         let text = config::without_job(&text, job).ok_or_else(|| by_hand(&place, "the entry has an unusual layout"))?;
-        edits.push((file, text));
+        edits.insert(file, text);
     }
-    let mut edited = BTreeSet::new();
-    for (file, text) in edits.into_iter().filter(|(file, _)| edited.insert(*file)) {
+    for (file, text) in edits {
         replace(file, &text).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
         print(format_args!("removed {job} from {}\n", Sanitized(&file.to_string_lossy())))?;
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::exit::{Exit, Failure, json_line, print, print_note};
+use super::exit::{Exit, Failure, count, json_line, print, print_note};
 use super::terminal;
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
@@ -165,8 +165,8 @@ impl Outcome {
 
 /// Such as: 1 of 4 jobs still `IN_PROGRESS`, 2 of 4 jobs not seen.
 fn summary(not_ended: &BTreeMap<String, usize>, job_count: usize) -> String {
-    let jobs = if job_count == 1 { "job" } else { "jobs" };
-    let counts = not_ended.iter().map(|(status, count)| format!("{count} of {job_count} {jobs} {status}"));
+    let jobs = count(job_count, "job");
+    let counts = not_ended.iter().map(|(status, count)| format!("{count} of {jobs} {status}"));
     counts.collect::<Vec<_>>().join(", ")
 }
 

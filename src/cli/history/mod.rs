@@ -2,20 +2,26 @@
 
 mod cursor;
 mod output;
-mod pages;
 
 use std::io::stdout;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::exit::{Failure, json_line, load, print_note, print_to_reader};
 use super::{one_of, terminal};
 use crate::clock::Clock;
 use crate::core::job::{JobKey, JobStatus};
 use crate::core::time::{InvalidTime, Timestamp, parse_time};
-use crate::database::{DatabaseReader, Filter, ReadError, RowLimit};
-use pages::{FOLLOW_INTERVAL, PAGE_ROWS, next_page};
+use crate::core::transition::Transition;
+use crate::database::{DatabaseReader, Filter, ReadError, Row, RowLimit};
 
 pub use output::table;
+
+/// The pause before new transitions are read. A reading without new rows takes less than 1 ms.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Transitions of a page, about 400 kB of JSON. A cursor is saved after each page.
+const PAGE_ROWS: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -53,18 +59,6 @@ fn time(text: &str) -> Result<Timestamp, InvalidTime> {
     parse_time(text, Clock::system().now().wall)
 }
 
-impl Args {
-    fn filter(&self) -> Filter {
-        Filter {
-            since: self.since,
-            until: self.until,
-            statuses: self.status.clone(),
-            limit: self.limit.map(|limit| RowLimit::Latest(limit as usize)),
-            ..self.job.clone().map(Filter::of_job).unwrap_or_default()
-        }
-    }
-}
-
 /// # Errors
 /// Returns an error if the database or the cursor cannot be read, or if standard output or the cursor cannot be written.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
@@ -72,7 +66,13 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
         Some(database) => database.clone(),
         None => load(config)?.config.database.path,
     };
-    let mut filter = args.filter();
+    let mut filter = Filter {
+        since: args.since,
+        until: args.until,
+        statuses: args.status.clone(),
+        limit: args.limit.map(|limit| RowLimit::Latest(limit as usize)),
+        ..args.job.clone().map(Filter::of_job).unwrap_or_default()
+    };
     let reader = DatabaseReader::new(&database);
     if let Some(file) = &args.cursor {
         let starts_at_present = filter.since.is_none() && filter.limit.is_none();
@@ -141,4 +141,21 @@ async fn print_pages(reader: &DatabaseReader, mut filter: Filter, args: &Args) -
         }
         clock.sleep(FOLLOW_INTERVAL).await;
     }
+}
+
+/// Reads the next rows, none if there are no new ones, and the id up to which rows have been read. `filter` then selects the rows after
+/// that id, so no transition is skipped or read twice. `filter.limit` is for the first page. Blocks on the disk.
+fn next_page(reader: &DatabaseReader, filter: &mut Filter) -> Result<(Vec<Row<Transition>>, i64), ReadError> {
+    // Read first: rows that are committed after this reading have higher ids.
+    let last = reader.last_id()?;
+    let rows = if filter.after == Some(last) { Vec::new() } else { reader.rows::<Transition>(filter)? };
+    let is_full = matches!(filter.limit, Some(RowLimit::First(limit)) if limit == rows.len());
+    let position = match rows.last() {
+        Some(row) if is_full => row.id,
+        Some(row) => row.id.max(last),
+        None => last,
+    };
+    filter.after = Some(position);
+    filter.limit = Some(RowLimit::First(PAGE_ROWS));
+    Ok((rows, position))
 }

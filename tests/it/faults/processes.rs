@@ -134,6 +134,12 @@ fn fault_147_under_nohup_a_closed_terminal_does_not_end_simulate() {
     assert!(simulator.end().success(), "{}", simulator.stderr());
 }
 
+fn demo_directories(workspace: &Workspace) -> Vec<String> {
+    let entries = fs::read_dir(workspace.path("")).expect("a directory").map(|entry| entry.expect("an entry"));
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("refwatch-demo-")).collect()
+}
+
 /// The address in the first line that has `start`.
 fn address_after(process: &Process, start: &str) -> SocketAddr {
     loop {
