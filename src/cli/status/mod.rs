@@ -93,15 +93,14 @@ struct Source {
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
     let query = serde_urlencoded::to_string(&args.query).map_err(Failure::running)?;
-    let address = match args.address {
-        Some(address) => DaemonAddress::Listener(address),
-        None => {
-            // The daemon may still run if the file has errors by now.
-            if let Err(problems) = config::load(config) {
-                print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
-            }
-            own_daemon::find(config).await?
+    let address = if let Some(address) = args.address {
+        DaemonAddress::Listener(address)
+    } else {
+        // The daemon may still run if the file has errors by now.
+        if let Err(problems) = config::load(config) {
+            print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
         }
+        own_daemon::find(config).await?
     };
     let source = Source { address, query, sort: args.sort };
     if args.follow && !args.json && terminal::understands_escapes(&stdout()) {
