@@ -1,5 +1,6 @@
 //! `refwatch demo`: runs the daemon on a simulated HealthOmics and prints each transition.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,8 +13,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
-use super::demo_directory::DemoDirectory;
-use super::exit::{Failure, print, print_note, print_to_reader};
+use super::exit::{Failure, count, count_each, print, print_note, print_to_reader};
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
@@ -53,12 +53,12 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let options = Options { jobs: args.jobs, kinds: Kind::ALL.to_vec(), mean: MEAN_DURATION, ..Options::default() };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
-    let directory = DemoDirectory::create().map_err(Failure::running)?;
-    let file = directory.configuration();
-    let (receiver, entry) = start_receiver(&directory).await.map_err(Failure::running)?;
+    let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
+    let file = directory.path().join("refwatch.toml");
+    let (receiver, entry) = start_receiver(directory.path()).await.map_err(Failure::running)?;
     simulate::write_configuration(&file, &simulator, &options, &entry).map_err(Failure::running)?;
     let load_config = Arc::new(move || load(&file, args.listen));
-    let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
+    let loaded = load_config().map_err(|problems| Failure::problems(&problems.0))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let daemon = Daemon::start(loaded, load_config, log).await.map_err(|error| match error {
         DaemonError::Listen { address, error } => {
@@ -71,7 +71,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         "{jobs} on a simulated HealthOmics at http://{endpoint}\n\n  \
          status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n  \
          receiver     {receiver}: gets a signed notification of each end\n\n",
-        jobs = jobs(args.jobs),
+        jobs = count(args.jobs as usize, "job"),
         endpoint = simulator.address(),
         receiver = receiver.url(),
     ))?;
@@ -92,28 +92,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     ended?;
     print(summary(&shared, &receiver.received()))?;
     receiver.stop().await;
-    directory.remove().map_err(Failure::running)
+    directory.close().map_err(Failure::running)
 }
 
 /// Starts a receiver of notifications and writes its secret. Returns its `[[notify]]` entry, too.
-async fn start_receiver(directory: &DemoDirectory) -> io::Result<(SinkReceiver, String)> {
+async fn start_receiver(directory: &Path) -> io::Result<(SinkReceiver, String)> {
     let secret = format!("whsec_{}", BASE64_STANDARD.encode(std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..))));
     let secrets = vec![SigningSecret::parse(&secret).map_err(io::Error::other)?];
     let options = SinkOptions { secrets, ..SinkOptions::default() };
     let receiver = SinkReceiver::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).await?;
-    directory.write_secret(SECRET_FILE, &secret)?;
+    // Only this user may open the directory.
+    fs::write(directory.join(SECRET_FILE), &secret)?;
     let url = receiver.url();
     let entry = format!("\n[[notify]]\nname = \"receiver\"\nurl = \"{url}\"\nsecret_file = \"{SECRET_FILE}\"\n");
     Ok((receiver, entry))
-}
-
-fn jobs(count: u32) -> String {
-    match count {
-        1 => "1 job".to_owned(),
-        // The kinds are assigned in turn.
-        2 | 3 => format!("{count} jobs"),
-        _ => format!("{count} jobs of four kinds"),
-    }
 }
 
 /// Prints published transitions until the daemon has stopped or standard output cannot be written. Cancel safe.
@@ -155,15 +147,11 @@ async fn all_ended(state: &SharedState, receiver: &SinkReceiver, clock: Clock, e
 /// The number of jobs that ended with each status, and of the notifications.
 fn summary(state: &SharedState, received: &[Received]) -> String {
     let watches = state.watches();
-    let known = watches.iter().filter_map(|watch| watch.known.as_ref());
-    let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();
-    let counts = JobStatus::DOCUMENTED.iter().filter(|status| ended.contains(status)).map(|status| {
-        let count = ended.iter().filter(|ended| **ended == status).count();
-        format!("{count} {status}")
-    });
-    let counts = counts.collect::<Vec<_>>().join(", ");
+    let statuses = watches.iter().filter_map(|watch| watch.known.as_ref()).map(|known| &known.status);
+    let ended: Vec<&str> = statuses.filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let verified = received.iter().filter(|event| event.signature == SignatureCheck::Verified).count();
-    format!("\n{} jobs ended: {counts}\n{verified} notifications received and verified\n", ended.len())
+    let (jobs, notifications) = (count(ended.len(), "job"), count(verified, "notification"));
+    format!("\n{jobs} ended: {}\n{notifications} received and verified\n", count_each(ended.into_iter()))
 }
 
 /// Loads the configuration that `refwatch simulate` writes, and overrides settings for the demo.
