@@ -1,6 +1,5 @@
 //! `refwatch demo`: runs the daemon on a simulated HealthOmics and prints each transition.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +12,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
+use super::demo_directory::DemoDirectory;
 use super::exit::{Failure, count, count_each, print, print_note, print_to_reader};
 use super::simulate;
 use crate::clock::Clock;
@@ -53,9 +53,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let options = Options { jobs: args.jobs, kinds: Kind::ALL.to_vec(), mean: MEAN_DURATION, ..Options::default() };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(any_port, &options).await.map_err(Failure::running)?;
-    let directory = tempfile::Builder::new().prefix("refwatch-demo-").tempdir().map_err(Failure::running)?;
-    let file = directory.path().join("refwatch.toml");
-    let (receiver, entry) = start_receiver(directory.path()).await.map_err(Failure::running)?;
+    let directory = DemoDirectory::create().map_err(Failure::running)?;
+    let file = directory.configuration();
+    let (receiver, entry) = start_receiver(&directory).await.map_err(Failure::running)?;
     simulate::write_configuration(&file, &simulator, &options, &entry).map_err(Failure::running)?;
     let load_config = Arc::new(move || load(&file, args.listen));
     let loaded = load_config().map_err(|problems| Failure::problems(&problems.0))?;
@@ -92,17 +92,16 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     ended?;
     print(summary(&shared, &receiver.received()))?;
     receiver.stop().await;
-    directory.close().map_err(Failure::running)
+    directory.remove().map_err(Failure::running)
 }
 
 /// Starts a receiver of notifications and writes its secret. Returns its `[[notify]]` entry, too.
-async fn start_receiver(directory: &Path) -> io::Result<(SinkReceiver, String)> {
+async fn start_receiver(directory: &DemoDirectory) -> io::Result<(SinkReceiver, String)> {
     let secret = format!("whsec_{}", BASE64_STANDARD.encode(std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..))));
     let secrets = vec![SigningSecret::parse(&secret).map_err(io::Error::other)?];
     let options = SinkOptions { secrets, ..SinkOptions::default() };
     let receiver = SinkReceiver::start(SocketAddr::from(([127, 0, 0, 1], 0)), options).await?;
-    // Only this user may open the directory.
-    fs::write(directory.join(SECRET_FILE), &secret)?;
+    directory.write_secret(SECRET_FILE, &secret)?;
     let url = receiver.url();
     let entry = format!("\n[[notify]]\nname = \"receiver\"\nurl = \"{url}\"\nsecret_file = \"{SECRET_FILE}\"\n");
     Ok((receiver, entry))

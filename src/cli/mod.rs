@@ -3,6 +3,7 @@
 pub mod add;
 pub mod check;
 pub mod demo;
+mod demo_directory;
 mod exit;
 pub mod generate;
 mod help;

@@ -134,10 +134,43 @@ fn fault_147_under_nohup_a_closed_terminal_does_not_end_simulate() {
     assert!(simulator.end().success(), "{}", simulator.stderr());
 }
 
+#[test]
+fn fault_147_a_demo_removes_the_directories_of_killed_demos_and_no_others() {
+    let workspace = Workspace::new();
+    let running = workspace.start(&DEMO);
+    running.line();
+    let of_running = demo_directories(&workspace);
+    let mut killed = workspace.start(&DEMO);
+    killed.line();
+    killed.signal(Signal::KILL);
+    killed.end();
+    let own = workspace.path("refwatch-demo-notes");
+    fs::create_dir(&own).expect("a directory");
+    fs::write(own.join("refwatch.toml"), "").expect("a file");
+    let elsewhere = workspace.path("elsewhere");
+    fs::create_dir(&elsewhere).expect("a directory");
+    fs::write(elsewhere.join("refwatch.toml"), "").expect("a file");
+    std::os::unix::fs::symlink(&elsewhere, workspace.path("refwatch-demo-link")).expect("a link");
+    assert_eq!(demo_directories(&workspace).len(), 4);
+
+    let mut next = workspace.start(&DEMO);
+    next.line();
+    next.signal(Signal::INT);
+    assert!(next.end().success(), "{}", next.stderr());
+    let mut kept = vec!["refwatch-demo-link".to_owned(), "refwatch-demo-notes".to_owned()];
+    kept.extend(of_running);
+    kept.sort();
+    assert_eq!(demo_directories(&workspace), kept);
+    assert!(own.join("refwatch.toml").exists() && elsewhere.join("refwatch.toml").exists());
+    drop(running);
+}
+
 fn demo_directories(workspace: &Workspace) -> Vec<String> {
     let entries = fs::read_dir(workspace.path("")).expect("a directory").map(|entry| entry.expect("an entry"));
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with("refwatch-demo-")).collect()
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("refwatch-demo-")).collect();
+    names.sort();
+    names
 }
 
 /// The address in the first line that has `start`.
