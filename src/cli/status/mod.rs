@@ -28,8 +28,8 @@ use crate::http::client;
 use crate::http::client::DaemonAddress;
 use crate::http::daemon::DaemonInfo;
 use crate::http::jobs::JobInfo;
-use crate::http::sinks::SinkInfo;
 use crate::http::stores::StoreInfo;
+use crate::state::SinkStatus;
 use screen::Screen;
 use view::View;
 
@@ -177,8 +177,9 @@ impl Source {
         let (sinks, daemon) = (get(SINKS_PATH).await?, get("/api/v1/daemon").await?);
         // All are parsed in each format: another program may listen at this address.
         let parsed = || Ok((from_slice(&jobs)?, from_slice(&stores)?, from_slice(&sinks)?, from_slice(&daemon)?));
-        let (mut watches, stores, sinks, daemon): (Vec<JobInfo>, Vec<StoreInfo>, Vec<SinkInfo>, DaemonInfo) = parsed()
-            .map_err(|error: serde_json::Error| failure(&format_args!("not a response of refwatch: {error}")))?;
+        let (mut watches, stores, sinks, daemon): (Vec<JobInfo>, Vec<StoreInfo>, Vec<SinkStatus>, DaemonInfo) =
+            parsed()
+                .map_err(|error: serde_json::Error| failure(&format_args!("not a response of refwatch: {error}")))?;
         self.sort.apply(&mut watches);
         Ok(View { watches, stores, sinks, daemon, now, is_filtered: self.jobs_path != JOBS_PATH })
     }

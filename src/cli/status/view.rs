@@ -8,10 +8,9 @@ use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
 use crate::http::jobs::JobInfo;
-use crate::http::sinks::SinkInfo;
 use crate::http::stores::StoreInfo;
 use crate::http::{self, Severity, stores};
-use crate::state::SinkStatus;
+use crate::state::{SinkState, SinkStatus};
 
 const LAYOUT: table::Layout<6> = table::Layout {
     header: ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"],
@@ -25,7 +24,7 @@ const LAYOUT: table::Layout<6> = table::Layout {
 pub(super) struct View {
     pub(super) watches: Vec<JobInfo>,
     pub(super) stores: Vec<StoreInfo>,
-    pub(super) sinks: Vec<SinkInfo>,
+    pub(super) sinks: Vec<SinkStatus>,
     pub(super) daemon: DaemonInfo,
     pub(super) now: Timestamp,
     /// Whether other jobs may exist that do not match.
@@ -81,9 +80,9 @@ fn unlisted(stores: &[StoreInfo]) -> String {
 }
 
 /// One line for the sinks that are paused or disabled.
-fn down(sinks: &[SinkInfo]) -> String {
-    let down = sinks.iter().filter(|sink| sink.state != SinkStatus::UP);
-    let down: Vec<_> = down.map(|sink| format!("{} is {}", Sanitized(&sink.name), Sanitized(&sink.state))).collect();
+fn down(sinks: &[SinkStatus]) -> String {
+    let down = sinks.iter().filter(|sink| sink.state != SinkState::Up);
+    let down: Vec<_> = down.map(|sink| format!("{} is {}", Sanitized(&sink.name), sink.state.as_str())).collect();
     if down.is_empty() {
         return String::new();
     }
@@ -173,7 +172,6 @@ mod tests {
 
     use super::*;
     use crate::http::jobs::{JobItems, PollFailure};
-    use crate::state::PausedSink;
 
     fn watch() -> JobInfo {
         JobInfo {
@@ -229,12 +227,12 @@ mod tests {
 
     #[test]
     fn one_line_names_the_sinks_that_are_paused_or_disabled() {
-        let sink = |name: &str| SinkStatus::new(name.into(), String::new());
-        let at = "2026-03-01T10:05:00Z".parse().expect("a time");
-        let old = SinkStatus { disabled_at: Some(at), ..sink("\u{1b}[2Jold") };
-        let paused = Some(PausedSink { since: at, next_attempt_at: at });
-        let pipeline = SinkStatus { paused, waiting: 2, ..sink("pipeline") };
-        let sinks = [sink("chat"), old, pipeline].map(|sink| SinkInfo::from(&sink));
+        let sink = |name: &str, state| SinkStatus { name: name.to_owned(), state, ..SinkStatus::default() };
+        let sinks = [
+            sink("chat", SinkState::Up),
+            sink("\u{1b}[2Jold", SinkState::Disabled),
+            sink("pipeline", SinkState::Paused),
+        ];
         let expected = "Notifications are not delivered: \\u001b[2Jold is disabled, pipeline is paused: \
                         run refwatch notify status\n";
         assert_eq!(down(&sinks), expected);
