@@ -103,6 +103,12 @@ mod tests {
     }
 
     #[test]
+    fn each_result_has_its_label() {
+        let labels = AttemptResult::ALL.map(AttemptResult::label);
+        assert_eq!(labels, ["delivered", "unavailable", "no_response", "gone", "rejected"]);
+    }
+
+    #[test]
     fn an_event_is_retried_over_three_days() {
         let delays: Vec<u64> = (1..).map_while(retry_delay).map(|delay| delay.as_secs()).collect();
         assert_eq!(delays, [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400]);

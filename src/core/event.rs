@@ -61,6 +61,7 @@ mod tests {
         for event in EventType::documented() {
             assert_eq!(EventType::from(event.as_str()), event);
         }
+        assert_eq!(EventType::documented().count(), JobStatus::DOCUMENTED.len() + 1);
         assert_eq!(EventType::from("PAUSED"), EventType::Status("PAUSED".into()));
     }
 

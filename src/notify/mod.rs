@@ -105,7 +105,8 @@ impl Sinks {
         self.context.instruments.add_sink(&config.name);
         let (stop, seed) = (CancellationToken::new(), self.seeds.u64(..));
         let (context, config_of_task, stop_of_task) = (Arc::clone(&self.context), Arc::clone(&config), stop.clone());
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        #[expect(clippy::disallowed_methods, reason = "dropping the handle aborts the task")]
+        let task = tokio::spawn(async move {
             if let Some(RunningSink { stop, task, .. }) = old {
                 stop.cancel();
                 // An error means that it has panicked.
@@ -113,8 +114,8 @@ impl Sinks {
             }
             let new_task = || SinkTask::new(Arc::clone(&context), Arc::clone(&config_of_task), disabled_at, seed);
             run_with_restarts(&context, new_task, &stop_of_task).await;
-        }));
-        RunningSink { config, stop, task }
+        });
+        RunningSink { config, stop, task: AbortOnDropHandle::new(task) }
     }
 
     /// Stops every sink. Requests in flight may end for a moment.

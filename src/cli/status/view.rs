@@ -1,7 +1,6 @@
 //! Formats the status: errors of the daemon, the table of watches, stores that cannot be listed, sinks that are down, a summary.
 
-use std::collections::BTreeMap;
-
+use super::super::exit::{count, count_each};
 use super::super::table;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
@@ -20,6 +19,9 @@ const LAYOUT: table::Layout<6> = table::Layout {
     status: 2,
 };
 
+/// In place of a status.
+const NOT_SEEN_YET: &str = "not seen yet";
+
 /// The responses of a daemon.
 pub(super) struct View {
     pub(super) watches: Vec<JobInfo>,
@@ -33,21 +35,21 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn text(&self, width: usize, colours: bool) -> String {
-        let Self { watches, stores, sinks, daemon, now, is_filtered: _ } = self;
-        let table = if watches.is_empty() { String::new() } else { lines(watches, *now, width, colours).text() + "\n" };
-        errors(daemon) + &table + &unlisted(stores) + &down(sinks) + &self.summary()
+        let table = self.lines(width, colours).text();
+        let gap = if table.is_empty() { "" } else { "\n" };
+        errors(&self.daemon) + &table + gap + &self.notices()
     }
 
     /// The lines above the table, for a screen.
     pub(super) fn head(&self) -> String {
-        errors(&self.daemon) + &unlisted(&self.stores) + &down(&self.sinks) + &self.summary()
+        errors(&self.daemon) + &self.notices()
     }
 
-    fn summary(&self) -> String {
-        if self.watches.is_empty() && self.is_filtered {
-            return "No job matches.\n".to_owned();
-        }
-        summary(&self.watches, &self.stores)
+    /// The stores that cannot be listed, the sinks that are down, and the summary.
+    fn notices(&self) -> String {
+        let matches_none = self.watches.is_empty() && self.is_filtered;
+        let summary = if matches_none { "No job matches.\n".to_owned() } else { summary(&self.watches, &self.stores) };
+        unlisted(&self.stores) + &down(&self.sinks) + &summary
     }
 
     pub(super) fn lines(&self, width: usize, colours: bool) -> table::Lines {
@@ -91,24 +93,19 @@ fn down(sinks: &[SinkStatus]) -> String {
 
 /// Such as: 14 jobs: 1 FAILED, 13 COMPLETED; 1 needs attention.
 fn summary(watches: &[JobInfo], stores: &[StoreInfo]) -> String {
-    let jobs = match watches.len() {
+    match watches.len() {
         0 if stores.is_empty() => return "Nothing is watched.\n".to_owned(),
         0 => return "No job was discovered yet.\n".to_owned(),
-        1 => "job",
-        _ => "jobs",
-    };
-    let attention = watches.iter().filter(|watch| watch.severity() == Severity::Attention).count();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for watch in watches {
-        *counts.entry(watch.status.as_deref().unwrap_or("not seen yet")).or_default() += 1;
+        _ => {}
     }
-    let counts: Vec<String> = counts.iter().map(|(status, count)| format!("{count} {}", Sanitized(status))).collect();
+    let attention = watches.iter().filter(|watch| watch.severity() == Severity::Attention).count();
+    let counts = count_each(watches.iter().map(|watch| watch.status.as_deref().unwrap_or(NOT_SEEN_YET)));
     let need = match attention {
         0 => String::new(),
         1 => "; 1 needs attention".to_owned(),
         _ => format!("; {attention} need attention"),
     };
-    format!("{} {jobs}: {}{need}\n", watches.len(), counts.join(", "))
+    format!("{}: {counts}{need}\n", count(watches.len(), "job"))
 }
 
 /// One line per watch, and its most urgent note under it.
@@ -137,7 +134,7 @@ fn row(watch: &JobInfo, now: Timestamp) -> [String; 6] {
     [
         Sanitized(&watch.watch).to_string(),
         Sanitized(&job(watch)).to_string(),
-        Sanitized(watch.status.as_deref().unwrap_or("not seen yet")).to_string(),
+        Sanitized(watch.status.as_deref().unwrap_or(NOT_SEEN_YET)).to_string(),
         watch.since.as_deref().map(|since| distance(since, now)).unwrap_or_default(),
         items.unwrap_or_default(),
         next_poll.unwrap_or_default(),

@@ -81,6 +81,7 @@ pub(in crate::http) struct Query {
     kind: Option<JobKind>,
     status: String,
     state: String,
+    q: String,
     /// The whole name.
     watch: String,
     store_id: String,
@@ -106,7 +107,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
 
 impl Query {
     fn filter(&self) -> WatchFilter<'_> {
-        WatchFilter { kind: self.kind, status: &self.status, state: &self.state }
+        WatchFilter { kind: self.kind, status: &self.status, state: &self.state, q: &self.q }
     }
 
     fn matches(&self, watch: &WatchStatus) -> bool {
