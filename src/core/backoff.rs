@@ -36,7 +36,6 @@ impl Backoff {
         let intervals = self.intervals.get_or_insert_with(|| {
             Box::new(ExponentialBackoff {
                 current_interval: initial,
-                initial_interval: initial,
                 randomization_factor: 0.0,
                 multiplier: MULTIPLIER,
                 max_interval: max,
@@ -74,6 +73,15 @@ mod tests {
         let mut backoff = Backoff::new(POLICY);
         let last = (0..100_000).map(|_| backoff.next_delay(0.0)).last();
         assert_eq!(last, Some(POLICY.max));
+    }
+
+    #[test]
+    fn delays_do_not_depend_on_the_time_since_the_first_failure() {
+        let mut backoff = Backoff::new(POLICY);
+        assert_eq!(backoff.next_delay(0.0).as_secs(), 1);
+        let intervals = backoff.intervals.as_mut().expect("one delay was taken");
+        intervals.start_time -= Duration::from_hours(1);
+        assert_eq!(backoff.next_delay(0.0).as_secs(), 2);
     }
 
     proptest! {

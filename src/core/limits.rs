@@ -4,7 +4,7 @@
 
 /// The longest page token that is sent back, in bytes. AWS's tokens have a few hundred. The token is part of a URI, where an escape
 /// triples it; HTTP servers commonly accept URIs of 8 to 64 KiB, and the SDK panics above 64 KiB.
-pub const PAGE_TOKEN_BYTES_MAX: usize = 8 * 1024;
+pub const PAGE_TOKEN_BYTES_MAX: usize = 8_192;
 
 /// Pages of one part of a listing. The next part continues with the next page, and compares the jobs that are watched then. At AWS's
 /// default quota a part takes 25 s.
@@ -63,7 +63,7 @@ limits! {
     /// Saved changes of a job other than transitions. A source has three in its life. So many take 10 MB of disk.
     Changes: "changes", 60_000, "saved changes of the sources and the message of a job";
     /// Bytes of a message, a name, a file or a status. AWS's messages are sentences; one may quote two keys of S3 with 1,024 bytes each.
-    TextBytes: "text_bytes", 4 * 1024, "bytes of a message, a name or a status";
+    TextBytes: "text_bytes", 4_096, "bytes of a message, a name or a status";
 }
 
 #[cfg(test)]

@@ -213,12 +213,15 @@ mod tests {
         assert!(!is_new(&window, Some(at(-1))));
         assert!(is_new(&window, Some(at(0))) && is_new(&window, None));
         window.record_handed_over(job.clone(), Some(at(3)), JobStatus::Completed);
+        window.record_handed_over("9876543211".parse().expect("an id"), None, JobStatus::Submitted);
         window.record_listing(at(0), Some(at(60)), at(60));
+        assert_eq!(window.handed_over(), 2);
         assert!(!is_new(&window, Some(at(3))));
         assert!(window.is_new(&job, Some(at(3)), &JobStatus::InProgress), "a live job is handed over again");
         assert_eq!(window.status_at_hand_over(&job), Some(&JobStatus::Completed));
         window.record_listing(at(50), Some(at(60)), at(60));
         assert_eq!(window.status_at_hand_over(&job), None, "it is too old to be listed");
+        assert_eq!(window.handed_over(), 1, "a job without a creation time is kept");
     }
 
     #[test]
@@ -278,17 +281,17 @@ mod tests {
     #[test]
     fn a_throttled_page_is_repeated_and_jobs_are_polled_one_by_one_after_denial_absence_or_lasting_failure() {
         use ListingFailure::{PollOneByOne, RepeatRequest, RetryLater};
-        let minute = Some(Duration::from_mins(1));
+        let [short, long] = [5, 6].map(|seconds| Some(Duration::from_secs(seconds)));
         for (reason, retry_after, consecutive, expected) in [
             (FailureReason::Throttled, None, 1, RepeatRequest),
             (FailureReason::Throttled, None, 3, RepeatRequest),
             (FailureReason::Throttled, None, 9, RepeatRequest),
-            (FailureReason::Throttled, Some(Duration::from_secs(1)), 1, RepeatRequest),
-            (FailureReason::Throttled, minute, 1, PollOneByOne),
+            (FailureReason::Throttled, short, 1, RepeatRequest),
+            (FailureReason::Throttled, long, 1, PollOneByOne),
             (FailureReason::Internal, None, 1, RetryLater),
             (FailureReason::Connect, None, 3, RetryLater),
             (FailureReason::Connect, None, 4, PollOneByOne),
-            (FailureReason::Internal, minute, 1, PollOneByOne),
+            (FailureReason::Internal, long, 1, PollOneByOne),
             (FailureReason::AccessDenied, None, 1, PollOneByOne),
             (FailureReason::NotFound, None, 1, PollOneByOne),
             (FailureReason::Validation, None, 1, PollOneByOne),

@@ -30,7 +30,9 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn debug_hides_the_text() {
-        assert_eq!(format!("{:?}", Some(Secret::new("hunter2"))), "Some(Secret)");
+    fn debug_hides_the_text_and_expose_returns_it() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(secret.expose(), "hunter2");
+        assert_eq!(format!("{:?}", Some(secret)), "Some(Secret)");
     }
 }

@@ -136,6 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_anomaly_is_found_by_its_name() {
+        for anomaly in Anomaly::ALL {
+            assert_eq!(Anomaly::from_name(anomaly.as_str()), Some(anomaly));
+        }
+        assert_eq!(Anomaly::from_name("REGRESSED"), None);
+    }
+
+    #[test]
     fn a_change_is_empty_without_transition_source_and_detail() {
         let at = Timestamp::UNIX_EPOCH;
         let detail = Detail { kind: DetailKind::StatusMessage, value: None, observed_at: at };

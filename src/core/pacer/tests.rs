@@ -214,8 +214,11 @@ fn smaller_share_of_two(rate: f64, offset: Duration, seconds: u64, seed: u64) ->
             client.answered += 1.0;
             client.pacer.within_quota();
         } else {
+            client.throttled += 1.0;
             client.pacer.throttled(now, arrives);
         }
+        let allowed = 1.0 + rate * now.elapsed().as_secs_f64();
+        assert!(client.answered + client.throttled <= allowed, "{rate} requests/s, {offset:?} apart, {now:?}");
         due[next] = now + Duration::from_micros(1) + late;
     }
     let answered = world.answered();

@@ -122,6 +122,15 @@ fn an_ended_job_is_reopened_by_two_responses_in_a_row() {
 }
 
 #[test]
+fn a_job_has_ended_from_its_first_terminal_status_on() {
+    let mut watch = JobTracker::new(POLICY, None, 1);
+    for (status, has_ended) in [("SUBMITTED", false), ("FAILED", true), ("IN_PROGRESS", true), ("IN_PROGRESS", true)] {
+        watch.handle(Ok(snapshot(status)), now(0));
+        assert_eq!(watch.state().expect("a job").has_ended, has_ended, "{status}");
+    }
+}
+
+#[test]
 fn retention_starts_at_the_completion_time_or_at_the_observed_end_if_that_is_earlier() {
     let remaining_retention = |status, completed_at: Option<u64>, seen: u64, at: u64| {
         let completed_at = completed_at.map(|at| now(at).wall);
@@ -264,6 +273,29 @@ fn past_the_limit_of_changes_a_vanished_job_returns_only_with_a_transition() {
     assert_eq!(last, ("!changes 10 s".to_owned(), 2 * Limit::Changes.max() + 1));
     assert_eq!(poll(&mut watch, Ok(snapshot("IN_PROGRESS"))).0, "SUBMITTED>IN_PROGRESS !changes 10 s");
     assert_eq!(watch.state().expect("a job").vanished_at, None);
+}
+
+#[test]
+fn past_the_limit_of_changes_a_source_is_not_shown_and_a_message_only_with_a_transition() {
+    let mut watch = JobTracker::new(POLICY, None, 1);
+    watch.handle(Ok(snapshot("SUBMITTED")), now(0));
+    let key = SourceKey { name: "a".into(), source_file: "s3://b/a".into(), nth: 0 };
+    let source = Source { status: SourceStatus::InProgress, status_message: None };
+    for (left, status, expected, sources, message) in [
+        (2, "SUBMITTED", "+status_message a#0 >IN_PROGRESS 10 s", 1, Some("slow")),
+        (1, "SUBMITTED", "!changes 10 s", 0, None),
+        (0, "IN_PROGRESS", "SUBMITTED>IN_PROGRESS !changes 10 s", 0, Some("slow")),
+    ] {
+        let mut before = watch.state().expect("a job").as_ref().clone();
+        before.changes = Limit::Changes.max() - left;
+        let mut watch = JobTracker::new(POLICY, Some(Arc::new(before)), 1);
+        let sources_seen = Sources::from([(key.clone(), source.clone())]);
+        let seen = Snapshot { sources: sources_seen, status_message: Some("slow".to_owned()), ..snapshot(status) };
+        let decision = watch.handle(Ok(seen), now(1));
+        let state = watch.state().expect("a job");
+        assert_eq!(describe(&decision, now(1)), expected);
+        assert_eq!((state.sources.len(), state.status_message.as_deref()), (sources, message), "{left} left");
+    }
 }
 
 #[test]
