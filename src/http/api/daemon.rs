@@ -11,10 +11,6 @@ use crate::http::response::{json, rfc3339, sanitized_lines};
 
 const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 
-pub(in crate::http) async fn healthy() -> &'static str {
-    "healthy\n"
-}
-
 pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
     match state.shared.daemon().ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),

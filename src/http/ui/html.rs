@@ -2,7 +2,7 @@
 //!
 //! Untrusted text passes through `Sanitized`, which escapes control characters. maud escapes HTML.
 
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -21,21 +21,14 @@ const STATUS_CHARS_MAX: usize = 40;
 /// policy allows this script only, by its hash.
 pub(in crate::http) const SCRIPT: &str = include_str!("page.js");
 
-pub(in crate::http) async fn style() -> Response {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
-}
+/// A file as a response. It is also a handler.
+type File = ([(HeaderName, &'static str); 1], &'static str);
 
-pub(in crate::http) async fn icon() -> Response {
-    svg(include_str!("icon.svg"))
-}
-
-pub(in crate::http) async fn icon_attention() -> Response {
-    svg(include_str!("icon_attention.svg"))
-}
-
-fn svg(image: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, "image/svg+xml")], image).into_response()
-}
+pub(in crate::http) const STYLE: File =
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css"));
+pub(in crate::http) const ICON: File = ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg"));
+pub(in crate::http) const ICON_ATTENTION: File =
+    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon_attention.svg"));
 
 /// A page. Its links are relative, because a reverse proxy may serve it below a path.
 ///
