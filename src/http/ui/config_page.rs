@@ -5,9 +5,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::html;
 
-use super::html::{Page, absolute_time, alerts, copyable, page};
-use super::presentation::attention;
-use super::selection::Refresh;
+use super::html::{Page, absolute_time, copyable, page};
 use crate::http::api::daemon;
 use crate::http::api::negotiation::accepts_html;
 use crate::http::app_state::AppState;
@@ -20,9 +18,8 @@ pub(in crate::http) async fn show(State(state): State<AppState>, headers: Header
     }
     let renderer = state.renderer.clone();
     let page = renderer.large_page(move || {
-        let (daemon, now) = (state.shared.daemon(), state.clock.now().wall);
+        let daemon = state.shared.daemon();
         let content = html! {
-            (alerts(&daemon))
             h1 { "Configuration" }
             p.summary {
                 "In use" @if let Some(at) = daemon.config_loaded_at { " since " (absolute_time(at)) } ", with defaults, and secrets hidden. The file is "
@@ -30,8 +27,7 @@ pub(in crate::http) async fn show(State(state): State<AppState>, headers: Header
             }
             pre { code { (sanitized_lines(&daemon.effective_config)) } }
         };
-        let attention = attention(&state.shared);
-        page(Page { title: "Configuration", root: "./", now, refresh: Refresh::Off, attention, footer: html! {}, content })
+        page(&state, Page::new("Configuration", content))
     });
     (vary, page.await).into_response()
 }

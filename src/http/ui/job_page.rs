@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, legend};
-use super::html::{Page, absolute_time, alerts, copyable, job_badge, page, relative_time, source_badge, table};
+use super::html::{Page, absolute_time, copyable, job_badge, page, relative_time, source_badge, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
 use super::selection::Refresh;
@@ -90,7 +90,6 @@ pub(in crate::http) async fn show(
             let history_or_none = history.as_ref().unwrap_or(&none);
             let content = html! {
                 div data-part="job" {
-                    (alerts(&state.shared.daemon()))
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
                     @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
@@ -101,8 +100,7 @@ pub(in crate::http) async fn show(
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
             let refresh = if is_live { Refresh::On } else { Refresh::Off };
-            let attention = presentation::attention(&state.shared);
-            page(Page { title: name, root: ROOT, now, refresh, attention, footer: html! {}, content })
+            page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })
         })
         .await
 }
