@@ -8,9 +8,8 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::core::job::{JobKey, JobStatus, Labels, Source, SourceKey, SourceStatus, Sources};
-use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
-use crate::http::filter::{Severity, WatchFilter, deserialize_kind, severity_of};
+use crate::http::filter::{Severity, WatchFilter, severity_of};
 use crate::http::parameters::Parameters;
 use crate::http::renderer::Document;
 use crate::http::response::{JSON, json, json_error, rfc3339, sanitized_json};
@@ -77,8 +76,7 @@ pub struct PollFailure {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::http) struct Query {
-    #[serde(deserialize_with = "deserialize_kind")]
-    kind: Option<JobKind>,
+    kind: String,
     status: String,
     state: String,
     /// The whole name.
@@ -106,7 +104,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
 
 impl Query {
     fn filter(&self) -> WatchFilter<'_> {
-        WatchFilter { kind: self.kind, status: &self.status, state: &self.state }
+        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state }
     }
 
     fn matches(&self, watch: &WatchStatus) -> bool {
