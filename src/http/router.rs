@@ -10,12 +10,13 @@ use axum::response::Redirect;
 use axum::routing::get;
 
 use super::app_state::AppState;
-use super::parameters::{NoParameters, ScrapeParameters};
+use super::parameters::NoParameters;
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
     let without_parameters = Router::new()
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
+        .route("/metrics", get(api::metrics::show))
         .route("/runbook", get(ui::runbook::show))
         .route("/style.css", get(ui::html::STYLE))
         .route("/icon.svg", get(ui::html::ICON))
@@ -31,7 +32,6 @@ pub(super) fn router(state: AppState) -> Router {
     let routes = Router::new()
         .route("/", get(ui::status_page::show))
         .route("/history", get(ui::history_page::show))
-        .route("/metrics", get(api::metrics::show).route_layer(from_extractor::<ScrapeParameters>()))
         .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/transitions", get(api::transitions::list))
         .merge(without_parameters)
