@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use serde::Serialize;
@@ -16,19 +16,14 @@ pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// The headers of a JSON response.
-pub(super) const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
-
+/// `Sanitized` uses JSON escapes, so a parser returns the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    match sanitized_json(value) {
-        Ok(json) => (status, JSON, json).into_response(),
+    match serde_json::to_string(value) {
+        Ok(json) => {
+            (status, [(header::CONTENT_TYPE, "application/json")], Sanitized(&json).to_string()).into_response()
+        }
         Err(error) => internal_error(&error),
     }
-}
-
-/// `Sanitized` uses JSON escapes, so a parser returns the original text.
-pub(super) fn sanitized_json(value: &impl Serialize) -> serde_json::Result<String> {
-    Ok(Sanitized(&serde_json::to_string(value)?).to_string())
 }
 
 pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Response {

@@ -1,29 +1,19 @@
-//! The endpoints of the daemon's own state: `/-/healthy`, `/-/ready`, `/config` and `/api/v1/daemon`.
+//! The endpoints of the daemon's own state: `/-/ready` and `/api/v1/daemon`.
 
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::http::app_state::AppState;
-use crate::http::renderer::Document;
 use crate::http::response::{json, rfc3339, sanitized_lines};
 use crate::state::ConfigError;
-
-const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 
 pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
     match state.shared.daemon().ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, sanitized_lines(&reason) + "\n"),
     }
-}
-
-/// The running configuration, with secrets hidden.
-pub(in crate::http) async fn config(State(state): State<AppState>) -> Response {
-    let text = state.shared.daemon().effective_config;
-    let render = move || Ok((sanitized_lines(&text) + "\n").into());
-    state.renderer.document(Document::Config, TEXT, render).await
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use jiff::ToSpan as _;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
@@ -62,7 +62,7 @@ pub(in crate::http) async fn show(
                     Err(error) => p.bad { (Sanitized(&error.to_string())) },
                 }
             };
-            (status, page(&state, Page::new("Ended jobs", content)))
+            (status, page(&state, Page::new("Ended jobs", content))).into_response()
         })
         .await
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use super::filters::filters;
@@ -62,7 +62,7 @@ pub(in crate::http) async fn show(
                 Refresh::On => {}
             }
         };
-        (status, page(&state, Page { refresh, footer, ..Page::new("Watches", content) }))
+        (status, page(&state, Page { refresh, footer, ..Page::new("Watches", content) })).into_response()
     })
     .await
 }
