@@ -127,11 +127,7 @@ impl Renderer {
         self.render(&self.page_permits, render).await
     }
 
-    async fn render(
-        &self,
-        permits: &Arc<Semaphore>,
-        render: impl FnOnce() -> Response + Send + 'static,
-    ) -> Response {
+    async fn render(&self, permits: &Arc<Semaphore>, render: impl FnOnce() -> Response + Send + 'static) -> Response {
         let rendered = async {
             // The semaphore is never closed, so there is no error.
             let permit = Arc::clone(permits).acquire_owned().await.ok();

@@ -12,7 +12,7 @@ use crate::http::response::sanitized_lines;
 
 pub(in crate::http) async fn show(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let renderer = state.renderer.clone();
-    let rendered = renderer.large_page(move || {
+    let response = renderer.large_page(move || {
         let daemon = state.shared.daemon();
         let text = sanitized_lines(&daemon.effective_config);
         if !accepts_html(&headers) {
@@ -28,5 +28,5 @@ pub(in crate::http) async fn show(State(state): State<AppState>, headers: Header
         };
         page(&state, Page::new("Configuration", content))
     });
-    ([(header::VARY, "accept")], rendered.await).into_response()
+    ([(header::VARY, "accept")], response.await).into_response()
 }

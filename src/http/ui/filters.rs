@@ -23,11 +23,12 @@ pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Ma
             *counts.entry(label).or_default() += 1;
         }
     }
-    let count = |label| counts.get(label).copied().unwrap_or_default();
+    let count = |label: &str| counts.get(label).copied().unwrap_or_default();
     // The filter of one part of the selection by one label.
     let by = |part: fn(&mut Selection) -> &mut String, label: &str, text: &str| {
         let chosen = part(&mut selection.clone()) == label;
-        let link = selection.link_with(|changed| *part(changed) = if chosen { String::new() } else { label.to_owned() });
+        let link =
+            selection.link_with(|changed| *part(changed) = if chosen { String::new() } else { label.to_owned() });
         filter(text, count(label), &link, chosen)
     };
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
