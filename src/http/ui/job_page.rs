@@ -80,21 +80,22 @@ pub(in crate::http) async fn show(
         .page(move || {
             let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
             let now = state.clock.now().wall;
-            let history = History::read(&state, &key);
-            let saved = history.as_ref().map_or(&[][..], |history| &history.transitions);
-            if watches.is_empty() && saved.is_empty() {
+            let (history, error) = match History::read(&state, &key) {
+                Ok(history) => (history, None),
+                Err(error) => (History::default(), Some(error)),
+            };
+            let targets: BTreeSet<&str> = history.transitions.iter().map(|row| &*row.watch_id.target).collect();
+            if watches.is_empty() && targets.is_empty() {
                 return not_found(&state, &uri, &headers, unknown);
             }
             let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
-            let none = History::default();
-            let history_or_none = history.as_ref().unwrap_or(&none);
             let content = html! {
                 div data-part="job" {
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
-                    @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
-                    @for watch in &watches { (target_section(watch, history_or_none, now)) }
-                    @if watches.is_empty() { @for target in targets(saved) { (past_section(target, history_or_none, now)) } }
+                    @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
+                    @for watch in &watches { (target_section(&watch.id.target, Some(watch), &history, now)) }
+                    @if watches.is_empty() { @for target in targets { (target_section(target, None, &history, now)) } }
                 }
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
@@ -124,65 +125,39 @@ fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
     }
 }
 
-/// The targets of the rows, each once.
-fn targets(rows: &[Row<Transition>]) -> BTreeSet<&str> {
-    rows.iter().map(|row| &*row.watch_id.target).collect()
-}
-
-/// A job that is no longer watched, from the database.
-fn past_section(target: &str, history: &History, now: Timestamp) -> Markup {
+/// The job in one target. Without a watch, it is no longer watched: its rows are in the database.
+fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, now: Timestamp) -> Markup {
     let transitions = of_target(&history.transitions, target);
     let details = of_target(&history.details, target);
     let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
+    let job = watch.and_then(|watch| watch.known.as_deref());
+    let last = transitions.last().filter(|_| watch.is_none());
+    let known = job.map(|job| ([job.created_at, job.completed_at, job.vanished_at], job.last_seen));
+    let known = known.or(last.map(|last| ([last.created_at, last.completed_at, None], last.observed_at)));
+    let lifetime = known.and_then(|(times, _)| lifetime(&spans, times, now));
+    let name = watch.map_or(target, |watch| &watch.name);
+    // A finished job is not polled: its failures are over.
+    let failing = watch.filter(|watch| watch.state != WatchState::Finished && !watch.recent_failures.is_empty());
     html! {
         section {
-            h2 { "Target " (Sanitized(target)) }
-            p.note { "This job is not watched. The database has its transitions." }
-            @if let Some(last) = transitions.last() {
-                (figure(target, &spans, [last.created_at, last.completed_at, None], last.observed_at, now))
+            h2 { "Target " (Sanitized(target)) @if let Some(watch) = watch && !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
+            @if watch.is_none() { p.note { "This job is not watched. The database has its transitions." } }
+            @if let Some(advice) = watch.and_then(presentation::advice) { p.advice { strong { "What to do. " } (advice) } }
+            @if let (Some(lifetime), Some((_, last_seen))) = (lifetime, known) { (figure(name, &spans, lifetime, last_seen)) }
+            @if let Some(watch) = watch { (facts(watch, now)) }
+            @if let (Some(watch), Some(job)) = (watch, job) && !job.sources.is_empty() {
+                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime.map(Lifetime::axis)))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
             (deliveries_table(&history.deliveries, target))
-        }
-    }
-}
-
-fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Markup {
-    let transitions = of_target(&history.transitions, &watch.id.target);
-    let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
-    let details = of_target(&history.details, &watch.id.target);
-    let job = watch.known.as_deref();
-    let times = job.map(|job| [job.created_at, job.completed_at, job.vanished_at]);
-    // A finished job is not polled: its failures are over.
-    let has_failures = watch.state != WatchState::Finished && !watch.recent_failures.is_empty();
-    html! {
-        section {
-            h2 { "Target " (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
-            @if let Some(advice) = presentation::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
-            @if let (Some(times), Some(job)) = (times, job) { (figure(&watch.name, &spans, times, job.last_seen, now)) }
-            (facts(watch, now))
-            @if let Some(job) = job && !job.sources.is_empty() {
-                @let axis = times.and_then(|times| lifetime(&spans, times, now)).map(Lifetime::axis);
-                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, &watch.id.target), axis))
-            }
-            (transitions_table(&transitions))
-            @if !details.is_empty() { (details_table(&details)) }
-            (deliveries_table(&history.deliveries, &watch.id.target))
-            @if has_failures { (failures_table(watch, now)) }
+            @if let Some(watch) = failing { (failures_table(watch, now)) }
         }
     }
 }
 
 /// The timeline of the job, from its creation to its end, with both times.
-fn figure(
-    name: &str,
-    spans: &[StatusSpan],
-    times: [Option<Timestamp>; 3],
-    last_seen: Timestamp,
-    now: Timestamp,
-) -> Markup {
-    let Some(lifetime) = lifetime(spans, times, now) else { return html! {} };
+fn figure(name: &str, spans: &[StatusSpan], lifetime: Lifetime, last_seen: Timestamp) -> Markup {
     let axis = lifetime.axis();
     html! {
         figure {
