@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use jiff::SignedDuration;
 use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, legend};
@@ -231,7 +230,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
             absolute_time(transition.observed_at),
             transition.from.as_ref().map_or(html! { span.muted { "first seen" } }, job_badge),
             job_badge(&transition.to),
-            change_window(transition),
+            html! { @if let Some(before) = transition.not_before { "after " (absolute_time(before)) } },
             html! {
                 @if let Some(message) = &transition.status_message { (Sanitized(message)) }
                 @if let Some(anomaly) = transition.anomaly { small.bad { (presentation::anomaly(anomaly)) } }
@@ -239,17 +238,6 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
         ]
     });
     table(&html! { "Transitions" }, ["Seen", "From", "To", "Changed", "Message"], rows)
-}
-
-/// Added before the fraction is cut off, so that a duration is rounded up to seconds.
-const ROUND_UP: SignedDuration = SignedDuration::from_millis(999);
-
-/// The time between the two polls around the change of status.
-fn change_window(transition: &Transition) -> Markup {
-    let Some(before) = transition.not_before else { return html! {} };
-    let seen = transition.observed_at;
-    let longest = duration_between(before, seen.checked_add(ROUND_UP).unwrap_or(seen));
-    html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (absolute_time(before)) } }
 }
 
 fn details_table(details: &[&Detail]) -> Markup {
