@@ -11,31 +11,12 @@ use crate::http::response::rfc3339;
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+const DAY: i64 = 24 * 60 * MINUTE;
 
-/// The distances of ticks, in seconds.
+/// The distances of ticks in seconds: from 1 s to 30 s, 30 min, 12 h and 365 days.
 const STEPS: [i64; 20] = [
-    1,
-    5,
-    10,
-    30,
-    MINUTE,
-    2 * MINUTE,
-    5 * MINUTE,
-    10 * MINUTE,
-    30 * MINUTE,
-    HOUR,
-    2 * HOUR,
-    3 * HOUR,
-    6 * HOUR,
-    12 * HOUR,
-    DAY,
-    2 * DAY,
-    7 * DAY,
-    30 * DAY,
-    90 * DAY,
-    365 * DAY,
+    1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000,
+    7_776_000, 31_536_000,
 ];
 
 /// The labels of so many ticks fit side by side in the narrowest column; those with a date are wider.
