@@ -117,9 +117,7 @@ fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
         }
         p.links {
             a href={ (ROOT) "api/v1/" (resource) "?" (query) } { "This job as JSON" }
-            @if presentation::is_region(region) {
-                a href=(presentation::console_url(region)) rel="external" { "HealthOmics in the AWS console" }
-            }
+            @if let Some(url) = presentation::console_url(region) { a href=(url) rel="external" { "HealthOmics in the AWS console" } }
         }
     }
 }
