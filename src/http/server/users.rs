@@ -44,8 +44,6 @@ pub(super) struct ClientAddress(pub Option<SocketAddr>);
 #[derive(Debug)]
 pub(super) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
-    /// The hash with the highest cost. `None` without users.
-    dearest: Option<PasswordHash>,
     clock: Clock,
     instruments: Instruments,
     failures: Mutex<Failures>,
@@ -75,7 +73,6 @@ impl Users {
     #[must_use]
     pub(super) fn new(hashes: BTreeMap<String, PasswordHash>, clock: Clock, instruments: Instruments) -> Self {
         Self {
-            dearest: hashes.values().max_by_key(|hash| hash.cost()).cloned(),
             clock,
             instruments,
             failures: Mutex::default(),
@@ -91,7 +88,8 @@ impl Users {
         if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(user) == Some(&digest) {
             return Login::Accepted;
         }
-        let Some(dearest) = &self.dearest else { return Login::Rejected };
+        // The hash with the highest cost. There is none without users.
+        let Some(dearest) = self.hashes.values().max_by_key(|hash| hash.cost()) else { return Login::Rejected };
         // An unknown user is checked against the dearest hash: a quick rejection would reveal that the user is unknown.
         let (hash, cost_max) = (self.hashes.get(user).unwrap_or(dearest).clone(), dearest.cost());
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return Login::Busy };
