@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, IntoResponseParts, Response};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::error;
 
-use super::response::internal_error;
+use super::response::{busy, internal_error};
 use crate::metrics::Format;
 
 /// Each page may open the database, which takes three descriptors.
@@ -31,9 +30,6 @@ const UNSENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Shorter than the 10 s that Prometheus and the commands wait.
 const DEADLINE: Duration = Duration::from_secs(8);
-
-/// Clients that do not read are disconnected within this time.
-const RETRY_AFTER_SECONDS: &str = "5";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScrapeVariant {
@@ -84,10 +80,10 @@ impl Renderer {
         match timeout(DEADLINE, progress.wait_for(Option::is_some)).await {
             Ok(Ok(done)) => match &*done {
                 Some(Ok(bytes)) => (headers, bytes.clone()).into_response(),
-                Some(Err(Overload)) | None => busy(),
+                Some(Err(Overload)) | None => busy("requests"),
             },
             Ok(Err(failed)) => internal_error(&failed),
-            Err(_) => busy(),
+            Err(_) => busy("requests"),
         }
     }
 
@@ -132,7 +128,7 @@ impl Renderer {
             // The semaphore is never closed, so there is no error.
             let permit = Arc::clone(permits).acquire_owned().await.ok();
             if self.unsent.is_full() {
-                return Ok(busy());
+                return Ok(busy("requests"));
             }
             let render = move || {
                 let response = render();
@@ -144,19 +140,13 @@ impl Renderer {
         let (head, body) = match timeout(DEADLINE, rendered).await {
             Ok(Ok(response)) => response.into_parts(),
             Ok(Err(error)) => return internal_error(&error),
-            Err(_) => return busy(),
+            Err(_) => return busy("requests"),
         };
         match to_bytes(body, usize::MAX).await {
             Ok(bytes) => Response::from_parts(head, Body::from(self.unsent.add(bytes))),
             Err(error) => internal_error(&error),
         }
     }
-}
-
-fn busy() -> Response {
-    let retry_after = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    let message = format!("too many requests at a time: retry after {RETRY_AFTER_SECONDS} s\n");
-    (StatusCode::SERVICE_UNAVAILABLE, retry_after, message).into_response()
 }
 
 /// Counts the bytes of rendered bodies until they are sent or their connections have ended. Clones share the count.

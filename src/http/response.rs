@@ -11,6 +11,16 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
+/// Clients that do not read are disconnected, and passwords are checked, within this time.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// The response 503. `what` are too many "requests" or "logins".
+pub(super) fn busy(what: &str) -> Response {
+    let retry_after = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
+    let message = format!("too many {what} at a time: retry after {RETRY_AFTER_SECONDS} s\n");
+    (StatusCode::SERVICE_UNAVAILABLE, retry_after, message).into_response()
+}
+
 pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     error!(%error, "cannot render an HTTP response");
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::PasswordHash;
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Monotonic;
+use crate::http::response::busy;
 use crate::instruments::Instruments;
 
 /// Requests that wait for a password check or are being checked.
@@ -158,11 +159,7 @@ pub(super) async fn authenticate(
             (StatusCode::UNAUTHORIZED, challenge, "a valid user and password are required: see http.users\n")
                 .into_response()
         }
-        Login::Busy => {
-            let retry_after = [(header::RETRY_AFTER, "5")];
-            (StatusCode::SERVICE_UNAVAILABLE, retry_after, "too many logins at a time: retry after 5 s\n")
-                .into_response()
-        }
+        Login::Busy => busy("logins"),
     }
 }
 
