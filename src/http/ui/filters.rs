@@ -1,6 +1,5 @@
 //! The filters of the status page: links by state, status and kind, and the search form.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use maud::{Markup, html};
@@ -9,27 +8,20 @@ use super::selection::Selection;
 use crate::core::job::{JobStatus, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
-use crate::http::filter::{ATTENTION, NOT_SEEN, Severity, severity, status_label};
+use crate::http::filter::{ATTENTION, NOT_SEEN};
 use crate::state::WatchStatus;
 
 /// A link for each state, status and kind, with the number of watches, and a search form. Without several kinds there are no links by kind.
 pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
-    // Statuses, states, kinds and `ATTENTION` share one map: their labels differ.
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for watch in watches {
-        let attention = (severity(watch) == Severity::Attention).then_some(ATTENTION);
-        for label in [status_label(watch), watch.state.label(), watch.id.key.kind.as_str()].into_iter().chain(attention)
-        {
-            *counts.entry(label).or_default() += 1;
-        }
-    }
-    let count = |label: &str| counts.get(label).copied().unwrap_or_default();
     // The filter of one part of the selection by one label.
     let by = |part: fn(&mut Selection) -> &mut String, label: &str, text: &str| {
+        let mut only = Selection::default();
+        part(&mut only).push_str(label);
+        let count = watches.iter().filter(|watch| only.filter().matches(watch)).count();
         let chosen = part(&mut selection.clone()) == label;
         let link =
             selection.link_with(|changed| *part(changed) = if chosen { String::new() } else { label.to_owned() });
-        filter(text, count(label), &link, chosen)
+        filter(text, count, &link, chosen)
     };
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
     let statuses = JobStatus::labels().map(|label| (label, label)).chain([(NOT_SEEN, "Not seen yet")]);
