@@ -37,26 +37,18 @@ pub(super) struct TimeAxis {
 /// From a job's creation to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lifetime {
-    pub begin: Timestamp,
-    /// Not before `begin`.
-    pub end: Timestamp,
-    /// The job has not ended: `end` is the present.
+    pub axis: TimeAxis,
+    /// The job has not ended: the axis ends at the present.
     pub is_live: bool,
-}
-
-impl Lifetime {
-    pub(super) fn axis(self) -> TimeAxis {
-        TimeAxis { begin: self.begin, end: self.end }
-    }
 }
 
 impl TimeAxis {
     /// One axis for several jobs. It covers every live job. `None` without jobs.
     pub(super) fn shared(jobs: impl Iterator<Item = Lifetime> + Clone) -> Option<Self> {
-        let end = jobs.clone().map(|job| job.end).max()?;
-        let first = jobs.clone().map(|job| job.begin).min()?;
+        let end = jobs.clone().map(|job| job.axis.end).max()?;
+        let first = jobs.clone().map(|job| job.axis.begin).min()?;
         let usual = end.checked_sub(SHARED_RANGE).unwrap_or(Timestamp::MIN);
-        let needed = jobs.filter(|job| job.is_live).map(|job| job.begin).fold(usual, Timestamp::min);
+        let needed = jobs.filter(|job| job.is_live).map(|job| job.axis.begin).fold(usual, Timestamp::min);
         Some(Self { begin: first.max(needed), end })
     }
 
@@ -175,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_shared_axis_covers_live_jobs_and_the_last_day() {
-        let job = |begin, end, is_live| Lifetime { begin: at(begin), end: at(end), is_live };
+        let job = |begin, end, is_live| Lifetime { axis: axis(begin, end), is_live };
         let ended = job("2026-02-01T00:00:00Z", "2026-02-01T01:00:00Z", false);
         let recent = job("2026-03-01T07:00:00Z", "2026-03-01T08:00:00Z", false);
         let live = job("2026-03-01T09:00:00Z", "2026-03-01T10:00:00Z", true);

@@ -143,7 +143,7 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
             @if let (Some(lifetime), Some((_, last_seen))) = (lifetime, known) { (figure(name, &spans, lifetime, last_seen)) }
             @if let Some(watch) = watch { (facts(watch, now)) }
             @if let (Some(watch), Some(job)) = (watch, job) && !job.sources.is_empty() {
-                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime.map(Lifetime::axis)))
+                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime.map(|lifetime| lifetime.axis)))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
@@ -155,7 +155,7 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
 
 /// The timeline of the job, from its creation to its end, with both times.
 fn figure(name: &str, spans: &[StatusSpan], lifetime: Lifetime, last_seen: Timestamp) -> Markup {
-    let axis = lifetime.axis();
+    let axis = lifetime.axis;
     html! {
         figure {
             (Timeline { name, spans, lifetime, last_seen, axis }.image())
@@ -209,7 +209,7 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition],
     let rows = listed_sources(sources).map(|(key, source)| {
         let image = spans.get(key).zip(axis).map(|(spans, axis)| {
             let last_seen = if job.status.is_terminal() { axis.end } else { job.last_seen };
-            let lifetime = Lifetime { begin: axis.begin, end: axis.end, is_live: false };
+            let lifetime = Lifetime { axis, is_live: false };
             Timeline { name: &key.name, spans, lifetime, last_seen, axis }.image()
         });
         [
