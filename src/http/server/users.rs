@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -37,10 +36,6 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Characters logged of a user name.
 const USER_CHARS_MAX: usize = 64;
-
-/// The address of the client's end of the connection, possibly that of a proxy.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientAddress(pub Option<SocketAddr>);
 
 #[derive(Debug)]
 pub(super) struct Users {
@@ -112,7 +107,8 @@ impl Users {
         Login::Accepted
     }
 
-    fn report_failure(&self, user: &str, client: Option<SocketAddr>) {
+    /// `client` is the address of the other end of the connection, possibly that of a proxy.
+    fn report_failure(&self, user: &str, client: SocketAddr) {
         self.instruments.http_login_failures.inc();
         let now = self.clock.now().monotonic;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,11 +118,10 @@ impl Users {
         }
         let count = std::mem::take(&mut failures.count);
         failures.logged_at = Some(now);
-        let client = client.map_or("unknown".to_owned(), |client| client.ip().to_string());
         let user = Sanitized(&excerpt(user, USER_CHARS_MAX)).to_string();
         warn!(
             event = "login_failed",
-            client,
+            client = %client.ip(),
             user,
             failures = count,
             "wrong user or password; at most one line in 10 s is logged"
@@ -136,7 +131,7 @@ impl Users {
 
 pub(super) async fn authenticate(
     State(users): State<Arc<Users>>,
-    Extension(ClientAddress(client)): Extension<ClientAddress>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
