@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::{broadcast, watch};
 
 use crate::core::failure::FailureReason;
@@ -116,66 +116,59 @@ impl WatchState {
     }
 }
 
-/// The latest published status of a sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The latest published status of a sink, also as JSON in `/api/v1/sinks`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkStatus {
-    pub name: Arc<str>,
+    pub name: String,
     /// Scheme, host and port only, or the file that contains the URL.
     pub url: String,
+    pub state: SinkState,
     /// Events that wait for delivery.
     pub waiting: u32,
     /// Events whose delivery has failed.
     pub failed: u32,
     /// When the oldest waiting event was observed.
-    pub oldest: Option<Timestamp>,
-    /// `None` while the sink accepts notifications.
-    pub paused: Option<PausedSink>,
-    /// When the sink responded with 410. It receives nothing until its configuration changes.
+    #[serde(serialize_with = "with_milliseconds")]
+    pub oldest_waiting_at: Option<Timestamp>,
+    #[serde(serialize_with = "with_milliseconds")]
+    pub paused_since: Option<Timestamp>,
+    /// When a paused sink is probed next.
+    #[serde(serialize_with = "with_milliseconds")]
+    pub next_attempt_at: Option<Timestamp>,
+    #[serde(serialize_with = "with_milliseconds")]
     pub disabled_at: Option<Timestamp>,
+    #[serde(serialize_with = "with_milliseconds")]
     pub last_delivered_at: Option<Timestamp>,
+    /// The last error while events wait or have failed.
     pub last_error: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PausedSink {
-    pub since: Timestamp,
-    pub next_attempt_at: Timestamp,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkState {
+    /// Accepts notifications.
+    #[default]
+    Up,
+    /// Does not accept notifications at present.
+    Paused,
+    /// Responded with 410. Receives nothing until its configuration changes.
+    Disabled,
 }
 
-impl SinkStatus {
-    /// The [`Self::state`] of a sink that accepts notifications.
-    pub const UP: &'static str = "up";
-
+impl SinkState {
     #[must_use]
-    pub fn new(name: Arc<str>, url: String) -> Self {
-        Self {
-            name,
-            url,
-            waiting: 0,
-            failed: 0,
-            oldest: None,
-            paused: None,
-            disabled_at: None,
-            last_delivered_at: None,
-            last_error: None,
-        }
-    }
-
-    /// Whether the sink accepts notifications.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.paused.is_none() && self.disabled_at.is_none()
-    }
-
-    /// `up`, `paused` or `disabled`.
-    #[must_use]
-    pub fn state(&self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self { disabled_at: Some(_), .. } => "disabled",
-            Self { paused: Some(_), .. } => "paused",
-            _ => Self::UP,
+            Self::Up => "up",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
         }
     }
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+fn with_milliseconds<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| format!("{time:.3}")).serialize(serializer)
 }
 
 /// The latest published status of a store whose jobs are discovered.
@@ -302,7 +295,7 @@ impl SharedState {
     }
 
     pub fn publish_sink(&self, sink: SinkStatus) {
-        self.write().sinks.insert(Arc::clone(&sink.name), Arc::new(sink));
+        self.write().sinks.insert(sink.name.as_str().into(), Arc::new(sink));
     }
 
     pub fn remove_sink(&self, name: &str) {

@@ -8,14 +8,14 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 use toml::{Table, Value};
 
-use super::exit::{Exit, Failure, load, print};
-use crate::config::{self, JobLocation, Loaded, TargetConfig};
+use super::exit::{Exit, Failure, count, load, print};
+use crate::config::{self, Config, JobLocation, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 
 /// Readable by all: the daemon runs as another user. The file contains no secrets.
-const FILE_MODE: u32 = 0o644;
+pub(super) const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Debug, clap::Args)]
@@ -38,22 +38,17 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let Loaded { config, files, .. } = load(main)?;
     if !config.targets.contains_key(&*args.target) {
         let targets: Vec<&str> = config.targets.keys().map(|target| &**target).collect();
-        let message = format!("there is no [target.{}]; use one of: {}", args.target, targets.join(", "));
-        return Err(Failure::new(Exit::Usage, message));
+        let (target, targets) = (&args.target, targets.join(", "));
+        return Err(Failure::usage(format_args!("there is no [target.{target}]; use one of: {targets}")));
     }
     let locations = config::job_locations(main, &args.job);
     if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| location.target == args.target) {
-        let message = format!("{} is already watched: {}:{line}", args.job, file.display());
-        return Err(Failure::new(Exit::Usage, message));
+        let (job, file) = (&args.job, file.display());
+        return Err(Failure::usage(format_args!("{job} is already watched: {file}:{line}")));
     }
     let name = file_name(args);
-    let directory = files
-        .patterns
-        .iter()
-        .skip(1)
-        .find(|path| config::glob_matches_name(path, &name))
-        .and_then(|file| file.parent());
-    let Some(directory) = directory else {
+    let included = files.patterns.iter().skip(1).find(|path| config::glob_matches_name(path, &name));
+    let Some(directory) = included.and_then(|path| path.parent()) else {
         let message = format!("{}: `include` does not match {name}: set include = [\"conf.d/*.toml\"]", main.display());
         return Err(Failure::config(message));
     };
@@ -62,7 +57,7 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
     let problems = config::load_with(main, &file, &entry).map_or_else(|problems| problems, |loaded| loaded.problems);
     let problems = problems.in_file(&file);
     if !problems.is_empty() {
-        return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems) });
+        return Err(Failure { exit: Exit::Usage, ..Failure::problems(&problems.0) });
     }
     write(&file, &entry).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
     print(format_args!("added {} in {}\n", args.job, Sanitized(&file.to_string_lossy())))?;
@@ -71,9 +66,12 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
 
 /// Prints what the files of the configuration watch.
 pub(super) fn print_watched(main: &Path) -> Result<(), Failure> {
-    let watched = load(main)?.config.watch_list;
-    let targets = watched.targets().len();
-    print(format_args!("now watched: {watched} on {targets} target{}\n", if targets == 1 { "" } else { "s" }))
+    print(format_args!("now watched: {}\n", watched(&load(main)?.config)))
+}
+
+/// Such as: 3 jobs on 1 target.
+pub(super) fn watched(Config { watch_list, .. }: &Config) -> String {
+    format!("{watch_list} on {}", count(watch_list.targets().len(), "target"))
 }
 
 fn file_name(Args { job, target, .. }: &Args) -> String {
@@ -104,15 +102,15 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
         fs::create_dir(path)?;
         fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
     }
-    temporary_file(directory, text)?.persist_noclobber(file)?;
+    temporary_file(directory, text, FILE_MODE)?.persist_noclobber(file)?;
     File::open(directory)?.sync_all()
 }
 
-/// The name begins with a dot, so no pattern of `include` matches it.
-pub(super) fn temporary_file(directory: &Path, text: &str) -> io::Result<NamedTempFile> {
+/// Writes and syncs a file that the caller moves into place. The name begins with a dot, so no pattern of `include` matches it.
+pub(super) fn temporary_file(directory: &Path, text: &str, mode: u32) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::with_prefix_in(".", directory)?;
     file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(Permissions::from_mode(FILE_MODE))?;
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     Ok(file)
 }

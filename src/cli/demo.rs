@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::Level;
 
 use super::demo_directory::DemoDirectory;
-use super::exit::{Failure, print, print_note, print_to_reader};
+use super::exit::{Failure, count, count_each, print, print_note, print_to_reader};
 use super::simulate;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Problems};
@@ -58,7 +58,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let (receiver, entry) = start_receiver(&directory).await.map_err(Failure::running)?;
     simulate::write_configuration(&file, &simulator, &options, &entry).map_err(Failure::running)?;
     let load_config = Arc::new(move || load(&file, args.listen));
-    let loaded = load_config().map_err(|problems| Failure::problems(&problems))?;
+    let loaded = load_config().map_err(|problems| Failure::problems(&problems.0))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     let daemon = Daemon::start(loaded, load_config, log).await.map_err(|error| match error {
         DaemonError::Listen { address, error } => {
@@ -71,7 +71,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         "{jobs} on a simulated HealthOmics at http://{endpoint}\n\n  \
          status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n  \
          receiver     {receiver}: gets a signed notification of each end\n\n",
-        jobs = jobs(args.jobs),
+        jobs = count(args.jobs as usize, "job"),
         endpoint = simulator.address(),
         receiver = receiver.url(),
     ))?;
@@ -105,15 +105,6 @@ async fn start_receiver(directory: &DemoDirectory) -> io::Result<(SinkReceiver, 
     let url = receiver.url();
     let entry = format!("\n[[notify]]\nname = \"receiver\"\nurl = \"{url}\"\nsecret_file = \"{SECRET_FILE}\"\n");
     Ok((receiver, entry))
-}
-
-fn jobs(count: u32) -> String {
-    match count {
-        1 => "1 job".to_owned(),
-        // The kinds are assigned in turn.
-        2 | 3 => format!("{count} jobs"),
-        _ => format!("{count} jobs of four kinds"),
-    }
 }
 
 /// Prints published transitions until the daemon has stopped or standard output cannot be written. Cancel safe.
@@ -155,15 +146,11 @@ async fn all_ended(state: &SharedState, receiver: &SinkReceiver, clock: Clock, e
 /// The number of jobs that ended with each status, and of the notifications.
 fn summary(state: &SharedState, received: &[Received]) -> String {
     let watches = state.watches();
-    let known = watches.iter().filter_map(|watch| watch.known.as_ref());
-    let ended: Vec<&JobStatus> = known.map(|known| &known.status).filter(|status| status.is_terminal()).collect();
-    let counts = JobStatus::DOCUMENTED.iter().filter(|status| ended.contains(status)).map(|status| {
-        let count = ended.iter().filter(|ended| **ended == status).count();
-        format!("{count} {status}")
-    });
-    let counts = counts.collect::<Vec<_>>().join(", ");
+    let statuses = watches.iter().filter_map(|watch| watch.known.as_ref()).map(|known| &known.status);
+    let ended: Vec<&str> = statuses.filter(|status| status.is_terminal()).map(JobStatus::as_str).collect();
     let verified = received.iter().filter(|event| event.signature == SignatureCheck::Verified).count();
-    format!("\n{} jobs ended: {counts}\n{verified} notifications received and verified\n", ended.len())
+    let (jobs, notifications) = (count(ended.len(), "job"), count(verified, "notification"));
+    format!("\n{jobs} ended: {}\n{notifications} received and verified\n", count_each(ended.into_iter()))
 }
 
 /// Loads the configuration that `refwatch simulate` writes, and overrides settings for the demo.

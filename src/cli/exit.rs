@@ -2,10 +2,12 @@
 //!
 //! Failures and notes are sanitized here. A caller of `print` sanitizes its own text.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use serde::Serialize;
 use tracing::Level;
 
 use super::terminal::shows_colours;
@@ -53,18 +55,18 @@ impl Failure {
         Self::new(Exit::Config, error)
     }
 
-    /// One line per problem. The message may go to the journal, so it quotes no line of the file.
+    /// One line per problem of the configuration. The message may go to the journal, so it quotes no line of the file.
     #[must_use]
-    pub fn problems(problems: &Problems) -> Self {
-        let lines: Vec<String> = problems.0.iter().map(|problem| format!("error: {problem}")).collect();
-        Self { exit: Exit::Config, message: lines.join("\n") }
+    pub fn problems(problems: &[impl Display]) -> Self {
+        let lines = problems.iter().map(|problem| Self::config(problem).message);
+        Self { exit: Exit::Config, message: lines.collect::<Vec<_>>().join("\n") }
     }
 
     /// On a terminal, also quotes the line of each problem: its user may read the file.
     #[must_use]
     pub fn problems_with_source(problems: &Problems) -> Self {
         if !io::stderr().is_terminal() {
-            return Self::problems(problems);
+            return Self::problems(&problems.0);
         }
         Self { exit: Exit::Config, message: problems.render(shows_colours(&io::stderr())) }
     }
@@ -73,10 +75,7 @@ impl Failure {
     #[must_use]
     pub fn preflight(error: &PreflightError) -> Self {
         match error {
-            PreflightError::Config(errors) => {
-                let lines: Vec<String> = errors.iter().map(|error| format!("error: {}", Sanitized(error))).collect();
-                Self { exit: Exit::Config, message: lines.join("\n") }
-            }
+            PreflightError::Config(errors) => Self::problems(errors),
             // A restart may help.
             PreflightError::FilesTimeout { .. } | PreflightError::Target(_) => Self::running(error),
             PreflightError::Panicked(_) => Self::new(Exit::InternalError, error),
@@ -91,7 +90,7 @@ impl Failure {
 /// # Errors
 /// Returns every problem of the main file.
 pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
-    config::load(path).map_err(|problems| Failure::problems(&problems))
+    config::load(path).map_err(|problems| Failure::problems(&problems.0))
 }
 
 /// Writes a result to standard output.
@@ -113,6 +112,27 @@ pub(super) fn print_to_reader(text: impl Display) -> Result<bool, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::running(format_args!("cannot write to standard output: {error}"))),
     }
+}
+
+/// JSON on one line, sanitized.
+pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    let json = serde_json::to_string(value).map_err(Failure::running)?;
+    Ok(format!("{}\n", Sanitized(&json)))
+}
+
+/// Such as: 1 job, 2 jobs.
+pub(super) fn count(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Such as: 13 COMPLETED, 1 FAILED.
+pub(super) fn count_each<'a>(labels: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for label in labels {
+        *counts.entry(label).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(label, count)| format!("{count} {}", Sanitized(label))).collect();
+    counts.join(", ")
 }
 
 /// Writes progress or a note to standard error. Errors are ignored, so that results can still be written.

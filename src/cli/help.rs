@@ -1,72 +1,49 @@
 //! The examples and exit statuses that `--help` and the manual pages show, and the files and variables of the manual pages.
 
-pub(super) struct Example {
-    pub(super) command: &'static str,
-    /// Command lines.
-    pub(super) lines: &'static [&'static str],
-}
-
-pub(super) const EXAMPLES: [Example; 15] = [
-    Example { command: "run", lines: &["refwatch run", "refwatch --config /etc/refwatch/second/refwatch.toml run"] },
-    Example { command: "demo", lines: &["refwatch demo", "refwatch demo --jobs 20 --seconds 60 --listen 127.0.0.1:0"] },
-    Example {
-        command: "simulate",
-        lines: &[
+/// The command lines that show the use of a command.
+pub(super) fn examples(command: &str) -> &'static [&'static str] {
+    match command {
+        "run" => &["refwatch run", "refwatch --config /etc/refwatch/second/refwatch.toml run"],
+        "demo" => &["refwatch demo", "refwatch demo --jobs 20 --seconds 60 --listen 127.0.0.1:0"],
+        "simulate" => &[
             "refwatch simulate --config-out simulated.toml",
             "refwatch simulate --fault throttling=0.2 --fault internal=0.05",
         ],
-    },
-    Example {
-        command: "check",
-        lines: &["refwatch check", "sudo -u refwatch refwatch check --online", "refwatch check --json | jq .problems"],
-    },
-    Example { command: "schema", lines: &["refwatch schema >refwatch.schema.json"] },
-    Example {
-        command: "status",
-        lines: &["refwatch status", "refwatch status --status FAILED", "refwatch status --follow --sort -duration"],
-    },
-    Example {
-        command: "add",
-        lines: &[
-            "refwatch add 1234567890/9876543210 --name GRCh38",
-            "refwatch add read_set_import/1234567890/9876543210",
+        "check" => {
+            &["refwatch check", "sudo -u refwatch refwatch check --online", "refwatch check --json | jq .problems"]
+        }
+        "schema" => &["refwatch schema >refwatch.schema.json"],
+        "status" => &[
+            "refwatch status",
+            "refwatch status --status FAILED",
+            "refwatch status --kind read_set_import --search project=atlas",
+            "refwatch status --follow --sort -duration",
         ],
-    },
-    Example { command: "remove", lines: &["refwatch remove 1234567890/9876543210"] },
-    Example { command: "reload", lines: &["sudo refwatch reload"] },
-    Example {
-        command: "notify",
-        lines: &[
+        "add" => {
+            &["refwatch add 1234567890/9876543210 --name GRCh38", "refwatch add read_set_import/1234567890/9876543210"]
+        }
+        "remove" => &["refwatch remove 1234567890/9876543210"],
+        "reload" => &["sudo refwatch reload"],
+        "notify" => &[
             "refwatch notify status",
             "sudo refwatch notify test pipeline",
             "sudo refwatch notify replay pipeline --failed",
         ],
-    },
-    Example {
-        command: "history",
-        lines: &[
+        "history" => &[
             "refwatch history 1234567890/9876543210",
             "refwatch history --since 2026-01-30 --status FAILED,CANCELLED",
             "refwatch history --follow --json --cursor /var/lib/hook/cursor",
         ],
-    },
-    Example {
-        command: "wait",
-        lines: &[
+        "wait" => &[
             "refwatch wait 1234567890/9876543210 --region us-west-2 --timeout 2h",
             "refwatch wait --any --json 1234567890/9876543210 1234567890/9876543211",
         ],
-    },
-    Example { command: "rules", lines: &["refwatch rules --set listing_seconds=1800 >/etc/prometheus/refwatch.yml"] },
-    Example {
-        command: "completions",
-        lines: &["refwatch completions bash >~/.local/share/bash-completion/completions/refwatch"],
-    },
-    Example {
-        command: "man",
-        lines: &["refwatch man | man -l -", "refwatch man --directory /usr/local/share/man/man1"],
-    },
-];
+        "rules" => &["refwatch rules --set listing_seconds=1800 >/etc/prometheus/refwatch.yml"],
+        "completions" => &["refwatch completions bash >~/.local/share/bash-completion/completions/refwatch"],
+        "man" => &["refwatch man | man -l -", "refwatch man --directory /usr/local/share/man/man1"],
+        _ => &[],
+    }
+}
 
 pub(super) const EXIT_STATUS: &str =
     "0 done; 1 failed while running; 64 wrong use; 70 internal error; 78 wrong configuration.";
@@ -88,8 +65,7 @@ pub(super) fn exit_status(command: &str) -> &'static str {
 
 /// The text after the options in `--help`.
 pub(super) fn after_help(command: &str) -> String {
-    let examples = EXAMPLES.iter().filter(|example| example.command == command).flat_map(|example| example.lines);
-    let examples: String = examples.flat_map(|line| ["  ", line, "\n"]).collect();
+    let examples: String = examples(command).iter().flat_map(|line| ["  ", line, "\n"]).collect();
     format!("Examples:\n{examples}\nExit status: {}", exit_status(command))
 }
 

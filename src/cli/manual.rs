@@ -1,6 +1,7 @@
 //! The manual pages, in roff: one page for each command, and refwatch.toml(5), which is made from the JSON Schema.
 
 use clap::Command;
+use clap::builder::Resettable;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::Value;
@@ -10,24 +11,27 @@ use crate::config;
 
 const SOURCE: &str = concat!("refwatch ", env!("CARGO_PKG_VERSION"));
 
+/// A configuration, for refwatch.toml(5).
+const EXAMPLE: &str = r#"[target.default]
+region = "us-west-2"
+
+[[job]]
+name = "GRCh38"
+reference_store_id = "1234567890"
+id = "9876543210"
+"#;
+
 /// The page of the program or of one of its commands.
 pub(super) fn command_page(command: &Command) -> std::io::Result<Vec<u8>> {
     let name = command.get_name();
-    let man = Man::new(command.clone()).source(SOURCE);
+    let is_program = name == "refwatch";
     let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-    if command.has_subcommands() {
-        man.render_subcommands_section(&mut page)?;
-    }
+    // The examples and exit statuses after the options of `--help` have sections of their own here.
+    Man::new(command.clone().after_help(Resettable::Reset)).source(SOURCE).render(&mut page)?;
     let mut roff = Roff::new();
     section(&mut roff, "EXAMPLES");
-    let is_program = name == "refwatch";
-    let is_shown = |example: &&help::Example| is_program || name == example.command;
-    for line in help::EXAMPLES.iter().filter(is_shown).flat_map(|example| example.lines) {
+    let commands: Vec<&Command> = if is_program { command.get_subcommands().collect() } else { vec![command] };
+    for line in commands.into_iter().flat_map(|command| help::examples(command.get_name())) {
         roff.text([bold(*line)]);
         roff.control("br", []);
     }
@@ -62,15 +66,7 @@ pub(super) fn configuration_page() -> String {
     tables(&mut roff, "", &schema);
     section(&mut roff, "EXAMPLES");
     roff.control("nf", []);
-    for line in [
-        "[target.default]",
-        "region = \"us-west-2\"",
-        "",
-        "[[job]]",
-        "name = \"GRCh38\"",
-        "reference_store_id = \"1234567890\"",
-        "id = \"9876543210\"",
-    ] {
+    for line in EXAMPLE.lines() {
         roff.text([roman(line)]);
     }
     roff.control("fi", []);
@@ -89,7 +85,7 @@ fn tables(roff: &mut Roff, name: &str, table: &Value) {
     let (nested, keys): (Vec<_>, Vec<_>) = properties().partition(|(_, value)| inner_table(value).is_some());
     if !keys.is_empty() {
         section(roff, if name.is_empty() { "TOP LEVEL" } else { name });
-        roff.text([roman(text_of(table, "description"))]);
+        roff.text([roman(description(table))]);
         for (key, value) in keys {
             definition(roff, key, &meaning(value));
         }
@@ -121,11 +117,11 @@ fn meaning(value: &Value) -> String {
     });
     let default =
         Some(&value["default"]).filter(|default| !default.is_null()).map(|default| format!(" Default: {default}"));
-    [text_of(value, "description"), &values.unwrap_or_default(), &default.unwrap_or_default()].concat()
+    [description(value), &values.unwrap_or_default(), &default.unwrap_or_default()].concat()
 }
 
-fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
+fn description(value: &Value) -> &str {
+    value["description"].as_str().unwrap_or_default()
 }
 
 fn section(roff: &mut Roff, title: &str) {

@@ -25,6 +25,7 @@ pub mod wait;
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -99,6 +100,13 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
     },
+}
+
+/// Parses one of `words`. With `ignore_case`, the result has the case of the word.
+fn one_of(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = &'static str> {
+    let words: Vec<&str> = words.into_iter().collect();
+    let parser = PossibleValuesParser::new(words.clone());
+    parser.try_map(move |text| words.iter().copied().find(|word| word.eq_ignore_ascii_case(&text)).ok_or("unknown"))
 }
 
 /// The definition of the command line, for the parser, the completions and the manual pages.

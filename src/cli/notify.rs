@@ -13,7 +13,6 @@ use crate::core::sanitize::Sanitized;
 use crate::core::time::{Timestamp, parse_time};
 use crate::http::client;
 use crate::http::control::{self, ReplayQuery, TestQuery};
-use crate::http::sinks::SinkInfo;
 use crate::http::{duration_between, sanitized_lines};
 use crate::state::SinkStatus;
 
@@ -81,7 +80,7 @@ async fn show(config: &Path, json: bool) -> Result<(), Failure> {
     if json {
         return print(format_args!("{}\n", sanitized_lines(&String::from_utf8_lossy(&body))));
     }
-    let sinks: Vec<SinkInfo> = serde_json::from_slice(&body)
+    let sinks: Vec<SinkStatus> = serde_json::from_slice(&body)
         .map_err(|error| Failure::running(format_args!("{address}: unexpected response: {error}")))?;
     if sinks.is_empty() {
         print_note("the configuration has no [[notify]]");
@@ -91,18 +90,14 @@ async fn show(config: &Path, json: bool) -> Result<(), Failure> {
 }
 
 /// One line per sink, and its error under it.
-fn table_of(sinks: &[SinkInfo], now: Timestamp, width: usize) -> String {
+fn table_of(sinks: &[SinkStatus], now: Timestamp, width: usize) -> String {
     let shown = |text: &str| Sanitized(text).to_string();
-    let row = |sink: &SinkInfo| {
-        let last = sink.last_delivered_at.as_ref().map_or("none".to_owned(), |at| match at.parse() {
-            Ok(at) => format!("{} ago", duration_between(at, now)),
-            Err(_) => shown(at),
-        });
-        let (waiting, failed) = (sink.waiting.to_string(), sink.failed.to_string());
-        let cells = [shown(&sink.name), shown(&sink.state), waiting, failed, last, shown(&sink.url)];
-        // The error of a sink that works again is over.
-        let has_error = sink.state != SinkStatus::UP || sink.waiting > 0 || sink.failed > 0;
-        table::Row { cells, note: sink.last_error.as_deref().filter(|_| has_error).map(shown) }
+    let row = |sink: &SinkStatus| {
+        let last = sink.last_delivered_at.map_or("none".to_owned(), |at| format!("{} ago", duration_between(at, now)));
+        let (state, waiting, failed) =
+            (sink.state.as_str().to_owned(), sink.waiting.to_string(), sink.failed.to_string());
+        let cells = [shown(&sink.name), state, waiting, failed, last, shown(&sink.url)];
+        table::Row { cells, note: sink.last_error.as_deref().map(shown) }
     };
     let rows: Vec<_> = sinks.iter().map(row).collect();
     table::lines(&LAYOUT, &rows, width, false).text()
@@ -119,24 +114,26 @@ async fn post(config: &Path, path: &str, query: &impl serde::Serialize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::PausedSink;
+    use crate::state::SinkState;
 
     #[test]
     fn the_table_of_sinks_fits_80_columns() {
         let now = "2026-03-01T10:05:00Z".parse().expect("a time");
         let delivered = "2026-03-01T10:02:00Z".parse().expect("a time");
-        let sink = |name: &str| SinkStatus::new(name.into(), format!("https://{name}.lab.example"));
+        let sink = |name: &str| SinkStatus {
+            name: name.to_owned(),
+            url: format!("https://{name}.lab.example"),
+            ..SinkStatus::default()
+        };
         let hooks = SinkStatus { last_delivered_at: Some(delivered), ..sink("hooks") };
-        let paused = Some(PausedSink { since: now, next_attempt_at: now });
         let last_error = Some("HTTP status 503".to_owned());
-        let chat = SinkStatus { paused, waiting: 12, last_error, ..sink("chat") };
-        let sinks = [chat, hooks].map(|sink| SinkInfo::from(&sink));
+        let chat = SinkStatus { state: SinkState::Paused, waiting: 12, last_error, ..sink("chat") };
         let expected = r"
 SINK   STATE   WAITING  FAILED  LAST DELIVERY  URL
 chat   paused  12       0       none           https://chat.lab.example
    HTTP status 503
 hooks  up      0        0       3m ago         https://hooks.lab.example
 ";
-        assert_eq!(table_of(&sinks, now, 80), &expected[1..]);
+        assert_eq!(table_of(&[chat, hooks], now, 80), &expected[1..]);
     }
 }

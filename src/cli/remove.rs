@@ -2,16 +2,14 @@
 //!
 //! It changes no other file: the main file belongs to the operator.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
-
-use super::add::print_watched;
-use super::exit::{Exit, Failure, load, print};
+use super::add::{print_watched, temporary_file};
+use super::exit::{Failure, load, print};
 use crate::config::{self, JobLocation};
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
@@ -32,21 +30,21 @@ pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
     load(main)?;
     let locations = config::job_locations(main, job);
     if locations.is_empty() {
-        return Err(Failure::new(Exit::Usage, format_args!("{job} is not in the watch list of {}", main.display())));
+        return Err(Failure::usage(format_args!("{job} is not in the watch list of {}", main.display())));
     }
     if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| !is_edited(&location.file)) {
         let place = format!("{}:{line}", file.display());
         return Err(by_hand(&place, &format!("{job} is not in a file of {EDITED_DIRECTORY}")));
     }
-    let mut edits = Vec::new();
+    // A file may have several entries of the job.
+    let mut edits = BTreeMap::new();
     for JobLocation { file, line, .. } in &locations {
         let place = format!("{}:{line}", file.display());
         let text = fs::read_to_string(file).map_err(|error| Failure::running(format_args!("{place}: {error}")))?;
         let text = config::without_job(&text, job).ok_or_else(|| by_hand(&place, "the entry has an unusual layout"))?;
-        edits.push((file, text));
+        edits.insert(file, text);
     }
-    let mut edited = BTreeSet::new();
-    for (file, text) in edits.into_iter().filter(|(file, _)| edited.insert(*file)) {
+    for (file, text) in edits {
         replace(file, &text).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))?;
         print(format_args!("removed {job} from {}\n", Sanitized(&file.to_string_lossy())))?;
     }
@@ -58,7 +56,7 @@ fn is_edited(file: &Path) -> bool {
 }
 
 fn by_hand(place: &str, reason: &str) -> Failure {
-    Failure::new(Exit::Usage, format_args!("{place}: {reason}: remove the entry there with an editor"))
+    Failure::usage(format_args!("{place}: {reason}: remove the entry there with an editor"))
 }
 
 /// Replaces the text of a file atomically, and keeps its owner and mode. Deletes the file if nothing is left.
@@ -70,12 +68,8 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
         fs::remove_file(file)?;
     } else {
         let metadata = fs::metadata(file)?;
-        // The name begins with a dot, so no pattern of `include` matches it.
-        let mut new = NamedTempFile::with_prefix_in(".", directory)?;
-        new.write_all(text.as_bytes())?;
+        let new = temporary_file(directory, text, metadata.mode())?;
         fchown(new.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
-        new.as_file().set_permissions(metadata.permissions())?;
-        new.as_file().sync_all()?;
         new.persist(file)?;
     }
     File::open(directory)?.sync_all()

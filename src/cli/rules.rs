@@ -65,11 +65,11 @@ fn no_url(config: &Path) -> Failure {
 
 fn with_setting(rules: &str, name: &str, number: &str) -> Result<String, Failure> {
     let setting = Regex::new(r"[0-9.]+ # ([a-z_]+)\n").map_err(|error| Failure::new(Exit::InternalError, error))?;
-    if !setting.captures_iter(rules).any(|found| &found[1] == name) {
-        let names: Vec<&str> =
-            setting.captures_iter(rules).filter_map(|found| found.get(1)).map(|name| name.as_str()).collect();
-        let error = format_args!("--set {name}: there is no such threshold; use one of: {}", names.join(", "));
-        return Err(Failure::new(Exit::Usage, error));
+    let names = setting.captures_iter(rules).filter_map(|found| found.get(1)).map(|name| name.as_str());
+    let names: Vec<&str> = names.collect();
+    if !names.contains(&name) {
+        let names = names.join(", ");
+        return Err(Failure::usage(format_args!("--set {name}: there is no such threshold; use one of: {names}")));
     }
     let replaced = setting.replace_all(rules, |found: &Captures<'_>| {
         if &found[1] == name { format!("{number} # {name}\n") } else { found[0].to_owned() }

@@ -30,7 +30,7 @@ async fn start(path: &Path) -> Result<Daemon, Failure> {
     let load_config: Loader = Arc::new(move || config::load(&main));
     let first_load = Arc::clone(&load_config);
     let loaded = read_at_start("configuration files", move || first_load()).await?;
-    let loaded = loaded.map_err(|problems| Failure::problems(&problems))?;
+    let loaded = loaded.map_err(|problems| Failure::problems(&problems.0))?;
     let log = logging::init(&loaded.config.log).map_err(Failure::running)?;
     Ok(Daemon::start(loaded, load_config, log).await?)
 }

@@ -7,9 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-
-use super::add::temporary_file;
+use super::add::{FILE_MODE, temporary_file};
 use super::exit::{Failure, print};
 use super::simulate_sink::{self, SinkArgs};
 use crate::daemon::signals::Signals;
@@ -36,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = number(0.0..=6000.0))]
     arrivals_per_minute: f64,
     /// A kind of the jobs; repeatable, the jobs then have the kinds in turn
-    #[arg(long, value_name = "KIND", default_value = Kind::ReferenceImport.name(), value_parser = kind())]
+    #[arg(long, value_name = "KIND", default_value = Kind::ReferenceImport.name())]
     kind: Vec<Kind>,
     /// The same seed gives the same ids, items, timelines and faults
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -115,7 +113,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 /// Atomically writes a configuration that watches every present and future job of `simulator`, and ends with `more`.
 pub(super) fn write_configuration(path: &Path, simulator: &Simulator, options: &Options, more: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    temporary_file(directory, &(configuration(simulator, options) + more))?.persist(path)?;
+    temporary_file(directory, &(configuration(simulator, options) + more), FILE_MODE)?.persist(path)?;
     Ok(())
 }
 
@@ -150,19 +148,10 @@ endpoint_url = "http://{}"
     }
     toml.extend(simulator.jobs().map(|job| {
         let SimulatedJob { name, kind, store_id, id } = job;
-        let kind_line = match kind {
-            Kind::ReferenceImport => String::new(),
-            kind => format!("kind = \"{}\"\n", kind.name()),
-        };
-        let key = kind.store_key();
-        format!("\n[[job]]\nname = \"{name}\"\n{kind_line}{key} = \"{store_id}\"\nid = \"{id}\"\n")
+        let (kind, key) = (kind.name(), kind.store_key());
+        format!("\n[[job]]\nname = \"{name}\"\nkind = \"{kind}\"\n{key} = \"{store_id}\"\nid = \"{id}\"\n")
     }));
     toml
-}
-
-fn kind() -> impl TypedValueParser<Value = Kind> {
-    let names = PossibleValuesParser::new(Kind::ALL.map(Kind::name));
-    names.try_map(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or("not a kind of jobs"))
 }
 
 fn number(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {

@@ -1,6 +1,5 @@
 //! The receiver of notifications of `refwatch simulate --sink`: its options, its `[[notify]]` entry, and a line for each event.
 
-use std::fs;
 use std::future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +7,7 @@ use std::path::PathBuf;
 
 use super::exit::{Failure, print_to_reader};
 use crate::core::sanitize::Sanitized;
+use crate::notify::secrets::read_signing_secrets;
 use crate::notify::signature::SigningSecret;
 use crate::simulator::{
     FaultRate, Received, SignatureCheck, SinkFault, SinkOptions, SinkReceiver, SinkReply, fault_names,
@@ -47,12 +47,8 @@ impl SinkArgs {
 
     fn secrets(&self) -> Result<Vec<SigningSecret>, Failure> {
         let Some(path) = &self.sink_secret_file else { return Ok(Vec::new()) };
-        let failure = |error: &str| Failure::running(format_args!("--sink-secret-file {}: {error}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| failure(&error.to_string()))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let secrets: Result<Vec<SigningSecret>, String> = lines.map(SigningSecret::parse).collect();
-        let secrets = secrets.map_err(|error| failure(&error))?;
-        if secrets.is_empty() { Err(failure("the file is empty")) } else { Ok(secrets) }
+        let failure = |error| format!("the file of --sink-secret-file, {}, {error}", path.display());
+        read_signing_secrets(path).map_err(|error| Failure::running(failure(error)))
     }
 
     /// The entry of the configuration that sends notifications to `sink`.

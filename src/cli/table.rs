@@ -4,16 +4,14 @@
 
 use std::iter;
 
-use unicode_width::UnicodeWidthChar as _;
-use unicode_width::UnicodeWidthStr;
+use console::{Alignment, Style, measure_text_width, pad_str, truncate_str};
 
 const NOTE_INDENT: &str = "   ";
-const GAP: usize = 2;
+const GAP: &str = "  ";
+const ELLIPSIS: &str = "…";
 
 /// A name is cut to this width before a column is dropped. It still differs from most others.
 const CUT_MIN: usize = 12;
-
-const RESET: &str = "\x1b[0m";
 
 pub(super) struct Layout<'a, const N: usize> {
     pub(super) header: [&'a str; N],
@@ -39,9 +37,14 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// Empty if there are no rows.
     pub(super) fn text(&self) -> String {
-        let lines = iter::once(&self.header).chain(self.rows.iter().flatten());
-        lines.flat_map(|line| [line.as_str(), "\n"]).collect()
+        if self.rows.is_empty() { String::new() } else { format!("{}\n{}", self.header, self.body()) }
+    }
+
+    /// Without the header.
+    pub(super) fn body(&self) -> String {
+        self.rows.iter().flatten().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 }
 
@@ -51,15 +54,13 @@ pub(super) fn lines<const N: usize>(layout: &Layout<'_, N>, rows: &[Row<N>], wid
     let fitted = fit(layout, natural, width);
     let is_below = !fitted.iter().any(|(column, _)| *column == layout.below);
     let line = |cells: [&str; N], colours: bool| {
-        let mut line = String::new();
-        for (column, width) in &fitted {
-            let cell = cut(cells[*column], *width);
-            let padding = " ".repeat(width - cell.width() + GAP);
-            let colour = colour_of(&cell).filter(|_| colours && *column == layout.status);
-            let (start, end) = colour.map_or(("", ""), |colour| (colour, RESET));
-            line.extend([start, &cell, end, &padding]);
-        }
-        line.trim_end().to_owned()
+        let cell = |(column, width): &(usize, usize)| {
+            let is_coloured = colours && *column == layout.status;
+            let text = if is_coloured { coloured(cells[*column]) } else { cells[*column].to_owned() };
+            pad_str(&text, *width, Alignment::Left, Some(ELLIPSIS)).into_owned()
+        };
+        let cells: Vec<String> = fitted.iter().map(cell).collect();
+        cells.join(GAP).trim_end().to_owned()
     };
     let note_width = width.saturating_sub(NOTE_INDENT.len());
     let row = |row: &Row<N>| {
@@ -67,17 +68,18 @@ pub(super) fn lines<const N: usize>(layout: &Layout<'_, N>, rows: &[Row<N>], wid
         if is_below {
             lines.extend(id_lines(&row.cells[layout.below], note_width));
         }
-        lines.extend(row.note.as_ref().map(|note| format!("{NOTE_INDENT}{}", cut(note, note_width))));
+        lines
+            .extend(row.note.as_ref().map(|note| format!("{NOTE_INDENT}{}", truncate_str(note, note_width, ELLIPSIS))));
         lines
     };
     Lines { header: line(layout.header, false), rows: rows.iter().map(row).collect() }
 }
 
 fn natural_widths<const N: usize>(layout: &Layout<'_, N>, rows: &[Row<N>]) -> [usize; N] {
-    let mut widths = layout.header.map(UnicodeWidthStr::width);
+    let mut widths = layout.header.map(measure_text_width);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(&row.cells) {
-            *width = cell.width().max(*width);
+            *width = measure_text_width(cell).max(*width);
         }
     }
     widths
@@ -87,7 +89,7 @@ fn natural_widths<const N: usize>(layout: &Layout<'_, N>, rows: &[Row<N>]) -> [u
 fn fit<const N: usize>(layout: &Layout<'_, N>, natural: [usize; N], width: usize) -> Vec<(usize, usize)> {
     let mut columns: Vec<(usize, usize)> = natural.into_iter().enumerate().collect();
     let total = |columns: &[(usize, usize)]| {
-        columns.iter().map(|(_, width)| width + GAP).fold(0, usize::saturating_add).saturating_sub(GAP)
+        columns.iter().map(|(_, width)| width + GAP.len()).fold(0, usize::saturating_add).saturating_sub(GAP.len())
     };
     let removed = iter::once(None).chain(layout.dropped.iter().chain([&layout.below]).map(Some));
     for dropped in removed {
@@ -110,7 +112,10 @@ fn id_lines(job: &str, width: usize) -> Vec<String> {
     let mut lines = vec![NOTE_INDENT.to_owned()];
     for part in job.split_inclusive('/') {
         match lines.last_mut() {
-            Some(line) if line.width() + part.width() <= width + NOTE_INDENT.len() || *line == NOTE_INDENT => {
+            Some(line)
+                if measure_text_width(line) + measure_text_width(part) <= width + NOTE_INDENT.len()
+                    || *line == NOTE_INDENT =>
+            {
                 line.push_str(part);
             }
             Some(_) | None => lines.push(format!("{NOTE_INDENT}{part}")),
@@ -119,29 +124,15 @@ fn id_lines(job: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The start of `text` in at most `width` columns. The last one is an ellipsis if `text` is longer.
-pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut left = width.saturating_sub(1);
-    let mut start = String::new();
-    for c in text.chars() {
-        let Some(rest) = left.checked_sub(c.width().unwrap_or_default()) else { break };
-        left = rest;
-        start.push(c);
-    }
-    start + "…"
-}
-
-/// The colour of a status. It may be followed by a remark.
-fn colour_of(cell: &str) -> Option<&'static str> {
-    match cell.split(' ').next() {
-        Some("FAILED") => Some("\x1b[31m"),
-        Some("COMPLETED_WITH_FAILURES") => Some("\x1b[33m"),
-        Some("COMPLETED") => Some("\x1b[32m"),
-        Some(_) | None => None,
-    }
+/// Colours a status. A remark may follow it.
+fn coloured(status: &str) -> String {
+    let style = match status.split(' ').next() {
+        Some("FAILED") => Style::new().red(),
+        Some("COMPLETED_WITH_FAILURES") => Style::new().yellow(),
+        Some("COMPLETED") => Style::new().green(),
+        Some(_) | None => Style::new(),
+    };
+    style.force_styling(true).apply_to(status).to_string()
 }
 
 #[cfg(test)]
@@ -168,7 +159,7 @@ mod tests {
         ] {
             for width in [40, 80, 100, 120, 140] {
                 let text = shown(name, job, width);
-                assert!(text.lines().all(|line| line.width() <= width), "{width}\n{text}");
+                assert!(text.lines().all(|line| measure_text_width(line) <= width), "{width}\n{text}");
                 for part in job.split('/').chain(["COMPLETED_WITH_FAILURES"]) {
                     assert!(text.contains(part), "{width} {part}\n{text}");
                 }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::exit::{Exit, Failure, print, print_note};
+use super::exit::{Exit, Failure, count, json_line, print, print_note};
 use super::terminal;
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
 use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
 use crate::core::sanitize::Sanitized;
-use crate::core::time::{Monotonic, Timestamp, parse_duration};
+use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
 use crate::healthomics::{AwsFactory, Target, TargetError};
 use crate::instruments::Instruments;
@@ -54,12 +54,13 @@ pub struct Args {
 }
 
 /// How the wait for a job ended.
-enum End {
-    Job(Arc<JobState>),
-    /// Contains the last known state.
-    TimedOut(Option<Arc<JobState>>),
-    /// The job cannot be polled, for this reason.
-    Failed(String),
+struct Outcome {
+    key: JobKey,
+    exit: Exit,
+    /// The last known state.
+    known: Option<Arc<JobState>>,
+    /// Why the job cannot be polled.
+    error: Option<String>,
 }
 
 /// # Errors
@@ -68,7 +69,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let clock = Clock::system();
     let instruments = Instruments::new().map_err(Failure::running)?;
     let endpoint_url = args.endpoint_url.map(|url| parse_endpoint_url(&url)).transpose();
-    let endpoint_url = endpoint_url.map_err(|rule| Failure::new(Exit::Usage, format_args!("--endpoint-url {rule}")))?;
+    let endpoint_url = endpoint_url.map_err(|rule| Failure::usage(format_args!("--endpoint-url {rule}")))?;
     let target = TargetConfig {
         region: args.region,
         profile: args.profile,
@@ -98,28 +99,26 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
         let poller = Poller::new(target, id.into(), policy, None, WatcherSlot::default(), fastrand::u64(..));
         waits.spawn(async move {
-            let end = wait_for_end(poller, &key, &bar, clock, deadline).await;
+            let outcome = wait_for_end(poller, key, &bar, clock, deadline).await;
             // The result is printed in its place.
             bar.finish_and_clear();
-            (end, key)
+            outcome
         });
     }
     let (mut exit, mut not_ended) = (Exit::Done, BTreeMap::new());
     while let Some(joined) = waits.join_next().await {
-        let (end, key) = joined.map_err(Failure::running)?;
-        if let (true, End::Job(_)) = (args.any, &end) {
-            progress.suspend(|| end.print(&key, args.json))?;
+        let outcome = joined.map_err(Failure::running)?;
+        progress.suspend(|| outcome.print(args.json))?;
+        if args.any && outcome.has_ended() {
             // An error leaves the lines of the other jobs on the terminal.
             drop(progress.clear());
-            return Ok(end.exit());
+            return Ok(outcome.exit);
         }
-        exit = worse(exit, end.exit());
-        if let End::TimedOut(known) = &end {
-            let status = known.as_ref().map(|known| known.status.clone());
-            *not_ended.entry(status.map_or("not seen".to_owned(), |status| format!("still {status}"))).or_default() +=
-                1;
+        exit = worse(exit, outcome.exit);
+        if outcome.exit == Exit::TimedOut {
+            let status = outcome.known.map_or("not seen".to_owned(), |known| format!("still {}", known.status));
+            *not_ended.entry(status).or_default() += 1;
         }
-        progress.suspend(|| end.print(&key, args.json))?;
     }
     if !not_ended.is_empty() {
         let timeout = humantime::format_duration(args.timeout);
@@ -128,62 +127,46 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-impl End {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Job(known) if known.status == JobStatus::Completed => Exit::Done,
-            Self::Job(_) => Exit::NotCompleted,
-            Self::TimedOut(_) => Exit::TimedOut,
-            Self::Failed(_) => Exit::Failed,
-        }
-    }
-
-    /// The last known state of the job.
-    fn known(&self) -> Option<&JobState> {
-        match self {
-            Self::Job(known) | Self::TimedOut(Some(known)) => Some(known),
-            Self::TimedOut(None) | Self::Failed(_) => None,
-        }
+impl Outcome {
+    fn has_ended(&self) -> bool {
+        matches!(self.exit, Exit::Done | Exit::NotCompleted)
     }
 
     /// Prints the job's last status, or why there is none.
-    fn print(&self, key: &JobKey, json: bool) -> Result<(), Failure> {
+    fn print(&self, json: bool) -> Result<(), Failure> {
+        let Self { key, exit, known, error } = self;
         if json {
-            return print(format_args!("{}\n", Sanitized(&self.json(key).to_string())));
+            return print(json_line(&self.json())?);
         }
-        let status = match self {
-            Self::Job(known) if known.status != JobStatus::Completed => {
-                let message = known.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
-                format!("{}{message}", known.status)
-            }
-            Self::TimedOut(None) => "not seen".to_owned(),
-            Self::Job(known) | Self::TimedOut(Some(known)) => known.status.to_string(),
-            Self::Failed(reason) => {
-                print_note(format_args!("error: {key}: {reason}"));
-                return Ok(());
-            }
-        };
-        print(format_args!("{key} {}\n", Sanitized(&status)))
+        if let Some(error) = error {
+            print_note(format_args!("error: {key}: {error}"));
+            return Ok(());
+        }
+        let status = known.as_ref().map_or("not seen", |known| known.status.as_str());
+        let message = known.as_ref().and_then(|known| known.status_message.as_deref());
+        let message = message.filter(|_| *exit == Exit::NotCompleted).map(|message| format!("  {message}"));
+        let text = format!("{status}{}", message.unwrap_or_default());
+        print(format_args!("{key} {}\n", Sanitized(&text)))
     }
 
-    fn json(&self, key: &JobKey) -> serde_json::Value {
-        let error = if let Self::Failed(reason) = self { Some(reason) } else { None };
-        let known = self.known();
-        let time = |time: fn(&JobState) -> Option<Timestamp>| known.and_then(time).map(|time| time.to_string());
+    fn json(&self) -> serde_json::Value {
+        let Self { key, known, error, .. } = self;
+        let known = known.as_ref();
         serde_json::json!({
             "kind": key.kind.as_str(), "store_id": key.store.as_str(), "job_id": key.job.as_str(),
             "status": known.map(|known| known.status.as_str()),
             "status_message": known.and_then(|known| known.status_message.as_deref()),
-            "created_at": time(|known| known.created_at), "completed_at": time(|known| known.completed_at),
-            "ended": matches!(self, Self::Job(_)), "error": error,
+            "created_at": known.and_then(|known| known.created_at),
+            "completed_at": known.and_then(|known| known.completed_at),
+            "ended": self.has_ended(), "error": error,
         })
     }
 }
 
 /// Such as: 1 of 4 jobs still `IN_PROGRESS`, 2 of 4 jobs not seen.
 fn summary(not_ended: &BTreeMap<String, usize>, job_count: usize) -> String {
-    let jobs = if job_count == 1 { "job" } else { "jobs" };
-    let counts = not_ended.iter().map(|(status, count)| format!("{count} of {job_count} {jobs} {status}"));
+    let jobs = count(job_count, "job");
+    let counts = not_ended.iter().map(|(status, count)| format!("{count} of {jobs} {status}"));
     counts.collect::<Vec<_>>().join(", ")
 }
 
@@ -193,33 +176,45 @@ fn worse(one: Exit, other: Exit) -> Exit {
 }
 
 /// Polls one job until it has ended.
-async fn wait_for_end(mut poller: Poller, key: &JobKey, bar: &ProgressBar, clock: Clock, deadline: Monotonic) -> End {
+async fn wait_for_end(
+    mut poller: Poller,
+    key: JobKey,
+    bar: &ProgressBar,
+    clock: Clock,
+    deadline: Monotonic,
+) -> Outcome {
     let style = ProgressStyle::with_template("{elapsed:>5} {spinner} {wide_msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.set_message(format!("{key} waiting for the first response"));
     bar.enable_steady_tick(Duration::from_millis(250));
+    let failed = |key, error| Outcome { key, exit: Exit::Failed, known: None, error: Some(error) };
     loop {
         let decision = tokio::select! {
             decision = poller.poll() => decision,
-            () = clock.sleep_until(deadline) => return End::TimedOut(poller.known().cloned()),
+            () = clock.sleep_until(deadline) => {
+                return Outcome { key, exit: Exit::TimedOut, known: poller.known().cloned(), error: None };
+            }
         };
         if let Some(decision) = decision {
             match (decision.failure, poller.known()) {
-                (Some(failure), known) if is_final(&failure, known.is_some()) => return End::Failed(failure.message),
+                (Some(failure), known) if is_final(&failure, known.is_some()) => return failed(key, failure.message),
                 (Some(failure), _) => {
                     let text = format!("{key} {}, retrying: {}", failure.reason.label(), failure.message);
                     show(bar, &text, true, clock);
                 }
                 // The end of a job is printed once, as its result.
                 (None, Some(known)) if !known.status.is_terminal() => {
-                    show(bar, &status_line(key, known), decision.change.transition.is_some(), clock);
+                    show(bar, &status_line(&key, known), decision.change.transition.is_some(), clock);
                 }
                 (None, _) => {}
             }
         }
         match (poller.next_action(), poller.known()) {
-            (NextAction::Finished(_), Some(known)) => return End::Job(Arc::clone(known)),
-            (NextAction::Parked(reason), _) => return End::Failed(reason.clone()),
+            (NextAction::Finished(_), Some(known)) => {
+                let exit = if known.status == JobStatus::Completed { Exit::Done } else { Exit::NotCompleted };
+                return Outcome { key, exit, known: Some(Arc::clone(known)), error: None };
+            }
+            (NextAction::Parked(reason), _) => return failed(key, reason.clone()),
             (NextAction::PollAt(_) | NextAction::Finished(_), _) => {}
         }
     }

@@ -104,10 +104,23 @@ pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
 /// Returns whether the last part of `pattern` has a `*` and matches this file name. Without `*`, not even an equal name matches.
 #[must_use]
 pub fn glob_matches_name(pattern: &Path, name: &str) -> bool {
-    file_name(pattern).split_once('*').is_some_and(|(head, tail)| {
-        let matches = name.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail));
-        matches && (head.starts_with('.') || !name.starts_with('.'))
-    })
+    let pattern = file_name(pattern);
+    let may_be_hidden = pattern.starts_with('.') || !name.starts_with('.');
+    pattern.contains('*') && may_be_hidden && pattern_matches(&pattern, name)
+}
+
+/// A `*` of the pattern matches any text.
+#[must_use]
+pub fn pattern_matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let head = parts.next().unwrap_or_default();
+    let Some(tail) = parts.next_back() else { return name == pattern };
+    let Some(mut rest) = name.strip_prefix(head) else { return false };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(tail)
 }
 
 fn file_name(path: &Path) -> Cow<'_, str> {
@@ -134,5 +147,25 @@ mod tests {
         assert_eq!(names("a.toml*a.toml"), [""; 0]);
         assert_eq!(names("missing.toml"), ["missing.toml"]);
         assert_eq!(names("missing/*.toml"), [""; 0]);
+    }
+
+    #[test]
+    fn a_star_of_a_pattern_matches_any_text() {
+        let table = [
+            ("GRCh38", "GRCh38", true),
+            ("GRCh38", "GRCh37", false),
+            ("*", "", true),
+            ("shared *", "shared references", true),
+            ("shared *", "shared", false),
+            ("*38", "GRCh38", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("*b*b*", "b", false),
+        ];
+        for (pattern, name, expected) in table {
+            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} {name}");
+        }
     }
 }

@@ -38,11 +38,11 @@ use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
-pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, stamps};
+pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, pattern_matches, stamps};
 pub use job_entries::{JobLocation, job_locations, without_job};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
-pub use sinks::{SinkConfig, SinkFormat, SinkUrl, parse_sink_url, pattern_matches, redacted_url};
+pub use sinks::{SinkConfig, SinkFormat, SinkUrl, parse_sink_url, redacted_url};
 pub use values::{parse_endpoint_url, parse_external_url, parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 

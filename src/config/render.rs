@@ -9,6 +9,7 @@ use super::duration_text::DurationText;
 use super::sinks::{SinkConfig, SinkUrl, parse_sink_url, redacted_url};
 use super::watch_list::{JobEntry, StoreEntry, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
+use crate::core::event::EventFilter;
 use crate::core::job::{Labels, TargetStore, WatchId};
 use crate::core::tracker::PollPolicy;
 
@@ -146,7 +147,8 @@ fn store_table(entries: &[(&TargetStore, &StoreEntry)], poll: &PollConfig) -> Va
 }
 
 fn sink_table(sink: &SinkConfig) -> Value {
-    let SinkConfig { name, url, secret_file, bearer_token_file, headers, on, watches, format, timeout } = sink;
+    let SinkConfig { name, url, secret_file, bearer_token_file, headers, events, format, timeout } = sink;
+    let EventFilter { types, watches } = events;
     let (url, url_file) = match url {
         // The path may contain a token.
         SinkUrl::Text(url) => (parse_sink_url(url.expose()).ok().map(|url| redacted_url(&url).into()), None),
@@ -160,7 +162,7 @@ fn sink_table(sink: &SinkConfig) -> Value {
         ("secret_file", secret_file.as_deref().map(path)),
         ("bearer_token_file", bearer_token_file.as_deref().map(path)),
         ("headers", headers.map(Value::Table)),
-        ("on", Some(on.iter().map(|event| Value::from(event.as_str())).collect::<Vec<_>>().into())),
+        ("on", Some(types.iter().map(|event| Value::from(event.as_str())).collect::<Vec<_>>().into())),
         ("watches", (!watches.is_empty()).then(|| watches.clone().into())),
         ("format", Value::try_from(format).ok()),
         ("timeout", Some(duration(*timeout))),

@@ -20,7 +20,7 @@ use super::raw::{
 use super::sinks::{SinkConfig, SinkUrl};
 use super::watch_list::{JobEntry, StoreEntry};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
-use crate::core::event::EventType;
+use crate::core::event::{EventFilter, EventType};
 use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
@@ -187,8 +187,10 @@ fn sink(raw: Notify, base: &Path) -> Option<SinkConfig> {
         secret_file: file(raw.secret_file),
         bearer_token_file: file(raw.bearer_token_file),
         headers: raw.headers.into_iter().filter_map(|(name, text)| Some((name.into_inner(), value(text)?))).collect(),
-        on: raw.on.map_or_else(|| EventType::DEFAULT.into(), |on| on.into_iter().filter_map(value).collect()),
-        watches: raw.watches.into_iter().flatten().filter_map(value).collect(),
+        events: EventFilter {
+            types: raw.on.map_or_else(|| EventType::DEFAULT.into(), |on| on.into_iter().filter_map(value).collect()),
+            watches: raw.watches.into_iter().flatten().filter_map(value).collect(),
+        },
         format: SinkConfig::FORMAT,
         timeout: SinkConfig::TIMEOUT,
     };

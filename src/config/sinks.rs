@@ -2,7 +2,7 @@
 //!
 //! A URL and the values of headers may contain tokens, so they are secrets. This module reads no files: see `notify::secrets`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -21,7 +21,7 @@ use super::values::{
     Invalid, Kind, check, duration, duration_between, duration_candidates, duration_schema, kind, name, no_candidates,
     pattern, pattern_schema, read_text, word, words_schema,
 };
-use crate::core::event::EventType;
+use crate::core::event::{EventFilter, EventType};
 use crate::core::secret::Secret;
 
 /// A receiver of notifications: a `[[notify]]` entry.
@@ -35,9 +35,8 @@ pub struct SinkConfig {
     pub bearer_token_file: Option<PathBuf>,
     /// By name. Names differ in more than the case.
     pub headers: BTreeMap<String, Secret>,
-    pub on: BTreeSet<EventType>,
-    /// Patterns of watch names. Empty: all watches.
-    pub watches: Vec<String>,
+    /// The keys `on` and `watches`.
+    pub events: EventFilter,
     pub format: SinkFormat,
     /// The timeout of one request.
     pub timeout: Duration,
@@ -95,26 +94,6 @@ impl SinkConfig {
         ];
         files.into_iter().filter_map(|(key, file)| Some((key, file?.as_path())))
     }
-
-    /// Returns whether `watches` selects the watch with this name.
-    #[must_use]
-    pub fn selects_watch(&self, watch: &str) -> bool {
-        self.watches.is_empty() || self.watches.iter().any(|pattern| pattern_matches(pattern, watch))
-    }
-}
-
-/// A `*` of the pattern matches any text.
-#[must_use]
-pub fn pattern_matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let head = parts.next().unwrap_or_default();
-    let Some(tail) = parts.next_back() else { return name == pattern };
-    let Some(mut rest) = name.strip_prefix(head) else { return false };
-    for part in parts {
-        let Some((_, after)) = rest.split_once(part) else { return false };
-        rest = after;
-    }
-    rest.ends_with(tail)
 }
 
 /// Checks the URL of a sink, from `url` or from the file of `url_file`. The error never quotes the URL.
@@ -249,25 +228,5 @@ mod tests {
     fn a_redacted_url_has_neither_path_nor_query() {
         let url = parse_sink_url("https://hooks.lab.example:8443/services/T0/B0?token=secret").expect("a URL");
         assert_eq!(redacted_url(&url), "https://hooks.lab.example:8443");
-    }
-
-    #[test]
-    fn a_star_of_a_pattern_matches_any_text() {
-        let table = [
-            ("GRCh38", "GRCh38", true),
-            ("GRCh38", "GRCh37", false),
-            ("*", "", true),
-            ("shared *", "shared references", true),
-            ("shared *", "shared", false),
-            ("*38", "GRCh38", true),
-            ("a*b*c", "a-b-c", true),
-            ("a*b*c", "abc", true),
-            ("a*b*c", "acb", false),
-            ("a*a", "a", false),
-            ("*b*b*", "b", false),
-        ];
-        for (pattern, name, expected) in table {
-            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} {name}");
-        }
     }
 }

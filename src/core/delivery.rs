@@ -8,43 +8,43 @@ use std::time::Duration;
 use super::backoff::BackoffPolicy;
 use super::time::{Timestamp, parse_retry_after};
 
-/// The meaning of the response to a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Delivered,
-    /// The sink is paused. One probe at a time is sent until a delivery succeeds. Connection errors mean the same.
-    Pause,
-    /// The sink is disabled until its configuration changes.
-    Disable,
-    /// This event is retried. Other events are sent.
-    Retry,
-}
-
-/// The result of a request to a sink, as a metric label.
+/// The result of a request to a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
-    Response(Verdict),
-    /// There was no response.
+    Delivered,
+    /// The sink is paused. One probe at a time is sent until a delivery succeeds.
+    Unavailable,
+    /// As `Unavailable`.
     NoResponse,
+    /// The sink is disabled until its configuration changes.
+    Gone,
+    /// This event is retried. Other events are sent.
+    Rejected,
 }
 
 impl AttemptResult {
-    pub const ALL: [Self; 5] = [
-        Self::Response(Verdict::Delivered),
-        Self::Response(Verdict::Pause),
-        Self::Response(Verdict::Disable),
-        Self::Response(Verdict::Retry),
-        Self::NoResponse,
-    ];
+    pub const ALL: [Self; 5] = [Self::Delivered, Self::Unavailable, Self::NoResponse, Self::Gone, Self::Rejected];
 
+    /// The result of a response with this HTTP status. Redirects are not followed, so they are rejections.
+    #[must_use]
+    pub const fn of_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Delivered,
+            408 | 425 | 429 | 500..=599 => Self::Unavailable,
+            410 => Self::Gone,
+            _ => Self::Rejected,
+        }
+    }
+
+    /// The value of the metric label `result`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Response(Verdict::Delivered) => "delivered",
-            Self::Response(Verdict::Pause) => "unavailable",
-            Self::Response(Verdict::Disable) => "gone",
-            Self::Response(Verdict::Retry) => "rejected",
+            Self::Delivered => "delivered",
+            Self::Unavailable => "unavailable",
             Self::NoResponse => "no_response",
+            Self::Gone => "gone",
+            Self::Rejected => "rejected",
         }
     }
 }
@@ -68,17 +68,6 @@ const RETRY_DELAYS: [Duration; 9] = [
     Duration::from_hours(24),
 ];
 
-/// The meaning of an HTTP status. Redirects are not followed, so they are failures.
-#[must_use]
-pub const fn verdict(status: u16) -> Verdict {
-    match status {
-        200..=299 => Verdict::Delivered,
-        408 | 425 | 429 | 500..=599 => Verdict::Pause,
-        410 => Verdict::Disable,
-        _ => Verdict::Retry,
-    }
-}
-
 /// The delay after the nth failed attempt of one event, from 1. `None`: the event has failed permanently.
 #[must_use]
 pub fn retry_delay(attempts: u32) -> Option<Duration> {
@@ -97,18 +86,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_class_of_status_has_its_verdict() {
+    fn each_class_of_status_has_its_result() {
         for (statuses, expected) in [
-            (&[200, 201, 202, 204, 299][..], Verdict::Delivered),
-            (&[408, 425, 429, 500, 502, 503, 504, 599], Verdict::Pause),
-            (&[410], Verdict::Disable),
+            (&[200, 201, 202, 204, 299][..], AttemptResult::Delivered),
+            (&[408, 425, 429, 500, 502, 503, 504, 599], AttemptResult::Unavailable),
+            (&[410], AttemptResult::Gone),
             (
                 &[100, 199, 300, 301, 304, 307, 308, 400, 401, 403, 404, 405, 409, 411, 422, 451, 499, 600],
-                Verdict::Retry,
+                AttemptResult::Rejected,
             ),
         ] {
             for status in statuses {
-                assert_eq!(verdict(*status), expected, "{status}");
+                assert_eq!(AttemptResult::of_status(*status), expected, "{status}");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The events that a sink is notified of: a job reaches a status, or vanishes.
 
+use std::collections::BTreeSet;
+
 use super::job::JobStatus;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,12 +36,20 @@ impl EventType {
             Self::Vanished => VANISHED,
         }
     }
+}
 
-    /// One of the documented statuses, or `vanished`.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::documented().find(|event| event.as_str() == name)
+impl From<&str> for EventType {
+    fn from(name: &str) -> Self {
+        if name == VANISHED { Self::Vanished } else { Self::Status(name.into()) }
     }
+}
+
+/// The events that a sink receives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventFilter {
+    pub types: BTreeSet<EventType>,
+    /// Patterns of watch names, in which a `*` matches any text. Empty: all watches.
+    pub watches: Vec<String>,
 }
 
 #[cfg(test)]
@@ -47,13 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_documented_event_is_found_by_its_name() {
+    fn an_event_type_is_read_from_its_name() {
         for event in EventType::documented() {
-            assert_eq!(EventType::from_name(event.as_str()), Some(event));
+            assert_eq!(EventType::from(event.as_str()), event);
         }
-        for wrong in ["", "completed", "UNKNOWN", "PAUSED", "VANISHED"] {
-            assert_eq!(EventType::from_name(wrong), None, "{wrong}");
-        }
+        assert_eq!(EventType::from("PAUSED"), EventType::Status("PAUSED".into()));
     }
 
     #[test]

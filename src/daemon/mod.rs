@@ -34,7 +34,7 @@ use crate::http::{self, AppState, Renderer, control};
 use crate::instruments::Instruments;
 use crate::logging::Log;
 use crate::metrics::Metrics;
-use crate::notify::{HttpTransports, SinkContext, Sinks};
+use crate::notify::{HttpTransport, SinkContext, Sinks};
 use crate::reload::ReloadRequests;
 use crate::state::SharedState;
 use crate::tasks::job_watcher::TaskContext;
@@ -239,9 +239,8 @@ fn warn_about_access(http: &HttpConfig, readable_secrets: &[String]) {
 
 fn new_sinks(context: TaskContext, http: &HttpConfig) -> Sinks {
     let TaskContext { clock, database, shared, instruments } = context;
-    let external_url = http.external_url.clone();
-    let context = SinkContext { clock, database, shared, instruments, external_url };
-    Sinks::new(context, Arc::new(HttpTransports { clock }), fastrand::u64(..))
+    let (transport, external_url) = (Arc::new(HttpTransport { clock }), http.external_url.clone());
+    Sinks::new(SinkContext { clock, database, transport, shared, instruments, external_url }, fastrand::u64(..))
 }
 
 /// Starts the tasks of jobs, stores and sinks. Waits while the database fails.

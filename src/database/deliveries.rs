@@ -4,41 +4,21 @@
 //! first waiting event of each job is due, so the events of a job are delivered in order. Each call is one transaction of the writer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, Result, Transaction, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, Transaction, named_params, params};
+use serde_json::json;
 
-use super::changes::last_row_id;
+use super::changes::{last_row_id, terminal_statuses};
 use super::events::{self, Event};
 use super::tables::millisecond_text;
 use super::{Database, WriterError};
-use crate::core::event::EventType;
-use crate::core::job::{JobKey, JobStatus};
+use crate::core::event::{EventFilter, EventType};
+use crate::core::job::JobKey;
 use crate::core::time::Timestamp;
 
-/// Rows that one call moves from the tables of jobs to the queue. It bounds how long a change of a job waits for the writer.
-const MOVED_MAX: usize = 256;
-
-/// Whether a sink wants an event. The second argument is the name of the watch, which rows of earlier versions do not have.
-#[derive(Clone)]
-pub struct EventFilter(Arc<SelectsEvent>);
-
-type SelectsEvent = dyn Fn(&EventType, Option<&str>) -> bool + Send + Sync;
-
-impl EventFilter {
-    #[must_use]
-    pub fn new(selects: impl Fn(&EventType, Option<&str>) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(selects))
-    }
-}
-
-impl Debug for EventFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EventFilter")
-    }
-}
+/// Rows that one step moves the cursor over. It bounds how long a change of a job waits for the writer.
+const ROWS_MAX: i64 = 1000;
 
 /// One step of a sink: the outcomes of its requests since the last step, and the number of further events that it can send.
 #[derive(Clone, Debug)]
@@ -130,7 +110,7 @@ impl Database {
         Ok(())
     }
 
-    /// Queues past events of a sink again. Returns their number.
+    /// Queues past events of a sink again, and wakes the sinks. Returns their number.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped.
@@ -141,7 +121,9 @@ impl Database {
         replay: ReplayFilter,
         now: Timestamp,
     ) -> std::result::Result<usize, WriterError> {
-        self.transaction(move |transaction| requeue(transaction, &sink, &filter, &replay, now)).await
+        let queued = self.transaction(move |transaction| requeue(transaction, &sink, &filter, &replay, now)).await?;
+        self.commits.send_modify(|commits| *commits += 1);
+        Ok(queued)
     }
 }
 
@@ -187,15 +169,14 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
             save_outcome(transaction, sink, row, &DeliveryOutcome::Failed { reason }, *now)?;
         }
     }
-    let counts = "SELECT count(next_attempt_at), count(*) - count(next_attempt_at),
-            min(CASE WHEN next_attempt_at IS NOT NULL THEN transition_id END),
-            min(CASE WHEN next_attempt_at > ?2 THEN next_attempt_at END)
+    let sql = "SELECT count(next_attempt_at), count(*) - count(next_attempt_at),
+            (SELECT observed_at FROM events WHERE id =
+                (SELECT min(transition_id) FROM deliveries WHERE sink = ?1 AND next_attempt_at IS NOT NULL)),
+            min(next_attempt_at) FILTER (WHERE next_attempt_at > ?2)
         FROM deliveries WHERE sink = ?1";
+    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2)?, optional_time(row, 3)?));
     let (waiting, failed, oldest, next_due) =
-        transaction.prepare_cached(counts)?.query_one(params![sink, millisecond_text(*now)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?, optional_time(row, 3)?))
-        })?;
-    let oldest = oldest.map(|row| events::observed_at(transaction, row)).transpose()?.flatten();
+        transaction.prepare_cached(sql)?.query_one(params![sink, millisecond_text(*now)], columns)?;
     Ok(SinkQueue { due, has_more, next_due, waiting, failed, oldest })
 }
 
@@ -223,30 +204,70 @@ fn save_outcome(
 
 /// Moves the cursor over new rows and queues the events that the sink wants. Returns whether rows are left.
 fn move_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter, now: Timestamp) -> Result<bool> {
-    let sql = "SELECT cursor, created_at FROM sinks WHERE name = ?";
-    let columns = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, time(row, 1)?));
-    // A reload may have removed the sink.
-    let Some((cursor, created_at)) = transaction.prepare_cached(sql)?.query_row([sink], columns).optional()? else {
-        return Ok(false);
-    };
+    let cursor = "SELECT cursor FROM sinks WHERE name = ?";
+    let cursor: Option<i64> = transaction.prepare_cached(cursor)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
-    if cursor >= last_row {
-        return Ok(false);
-    }
-    let heads = heads(transaction, "id > ?", &[cursor.into()], Some(MOVED_MAX))?;
-    for head in &heads {
-        // The job ended before the sink was created, and was discovered afterwards.
-        let is_old = head.is_first
-            && matches!(&head.event_type, EventType::Status(status) if status.is_terminal())
-            && head.completed_at.is_some_and(|completed_at| completed_at < created_at);
-        if !is_old && (filter.0)(&head.event_type, head.watch.as_deref()) {
-            head.queue(transaction, sink, now, None)?;
-        }
-    }
-    let has_more = heads.len() == MOVED_MAX;
-    let cursor = heads.last().filter(|_| has_more).map_or(last_row, |head| head.row);
-    transaction.prepare_cached("UPDATE sinks SET cursor = ? WHERE name = ?")?.execute(params![cursor, sink])?;
-    Ok(has_more)
+    // A reload may have removed the sink.
+    let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(false) };
+    let end = last_row.min(cursor + ROWS_MAX);
+    // Without jobs that ended before the sink was created and were discovered afterwards.
+    let condition = format!(
+        "id > :cursor AND id <= :end AND (is_first AND type IN ({}) AND julianday(completed_at)
+            < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",
+        terminal_statuses()
+    );
+    let values = named_params! { ":cursor": cursor, ":end": end, ":failed": false };
+    queue_events(transaction, sink, filter, now, &condition, values)?;
+    transaction.prepare_cached("UPDATE sinks SET cursor = ? WHERE name = ?")?.execute(params![end, sink])?;
+    Ok(end < last_row)
+}
+
+fn requeue(
+    transaction: &Transaction<'_>,
+    sink: &str,
+    filter: &EventFilter,
+    replay: &ReplayFilter,
+    now: Timestamp,
+) -> Result<usize> {
+    let ReplayFilter { jobs, since, failed } = replay;
+    let jobs: Vec<_> = jobs.iter().map(|JobKey { kind, store, job }| format!("{kind}/{store}/{job}")).collect();
+    // Rows after the cursor are queued without a replay.
+    let condition = "id <= (SELECT cursor FROM sinks WHERE name = :sink)
+        AND (:since IS NULL OR observed_at >= :since)
+        AND (:jobs = '[]' OR kind || '/' || store_id || '/' || job_id IN (SELECT value FROM json_each(:jobs)))";
+    let values = named_params! {
+        ":since": since.map(millisecond_text), ":jobs": json!(jobs).to_string(), ":failed": failed,
+    };
+    queue_events(transaction, sink, filter, now, condition, values)
+}
+
+/// Queues the events that match the SQL condition and are wanted by the filter, or with `:failed` those whose delivery has failed.
+/// Returns their number.
+fn queue_events(
+    transaction: &Transaction<'_>,
+    sink: &str,
+    filter: &EventFilter,
+    now: Timestamp,
+    condition: &str,
+    values: &[(&str, &dyn ToSql)],
+) -> Result<usize> {
+    let types: Vec<_> = filter.types.iter().map(EventType::as_str).collect();
+    // GLOB has more special characters than `*`.
+    let patterns = filter.watches.iter().map(|pattern| pattern.replace('[', "[[]").replace('?', "[?]"));
+    let (types, patterns) = (json!(types).to_string(), json!(patterns.collect::<Vec<_>>()).to_string());
+    let sql = format!(
+        "INSERT OR REPLACE INTO deliveries
+            (sink, transition_id, target, kind, store_id, job_id, attempts, next_attempt_at)
+        SELECT :sink, id, target, kind, store_id, job_id, 0, :now FROM events
+        WHERE {condition} AND CASE WHEN :failed
+            THEN id IN (SELECT transition_id FROM failed_deliveries WHERE sink = :sink)
+            ELSE type IN (SELECT value FROM json_each(:types)) AND (:patterns = '[]'
+                OR EXISTS (SELECT 1 FROM json_each(:patterns) WHERE coalesce(watch, '') GLOB value)) END"
+    );
+    let common = named_params! {
+        ":sink": sink, ":now": millisecond_text(now), ":types": types, ":patterns": patterns,
+    };
+    transaction.prepare_cached(&sql)?.execute(&[common, values].concat()[..])
 }
 
 /// The rows and failed attempts of the first waiting event of each job, if it is due.
@@ -261,110 +282,11 @@ fn due_rows(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -
     query.query_map(params![sink, millisecond_text(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// The part of an event that a filter reads, and the columns of its job.
-struct EventHead {
-    row: i64,
-    job: [String; 4],
-    event_type: EventType,
-    /// Whether it is the first observation of the job.
-    is_first: bool,
-    completed_at: Option<Timestamp>,
-    watch: Option<String>,
-}
-
-impl EventHead {
-    fn queue(&self, transaction: &Transaction<'_>, sink: &str, now: Timestamp, reason: Option<&str>) -> Result<()> {
-        let [target, kind, store_id, job_id] = &self.job;
-        let sql = "INSERT OR REPLACE INTO deliveries
-            (sink, transition_id, target, kind, store_id, job_id, attempts, next_attempt_at, reason, at)
-            VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, NULL)";
-        transaction.prepare_cached(sql)?.execute(params![
-            sink,
-            self.row,
-            target,
-            kind,
-            store_id,
-            job_id,
-            millisecond_text(now),
-            reason
-        ])?;
-        Ok(())
-    }
-}
-
-/// The first events that match, in the order of their rows.
-fn heads(connection: &Connection, condition: &str, values: &[Value], limit: Option<usize>) -> Result<Vec<EventHead>> {
-    let limit = limit.map(|limit| format!("LIMIT {limit}")).unwrap_or_default();
-    let sql = format!(
-        "SELECT id, target, kind, store_id, job_id, to_status, from_status IS NULL, completed_at, watch
-         FROM transitions WHERE {condition}
-         UNION ALL
-         SELECT id, target, kind, store_id, job_id, NULL, FALSE, NULL, (SELECT watch FROM transitions AS latest
-             WHERE store_id = details.store_id AND job_id = details.job_id AND kind = details.kind
-                 AND target = details.target AND id < details.id ORDER BY id DESC LIMIT 1)
-         FROM details WHERE detail = 'vanished' AND {condition}
-         ORDER BY id {limit}"
-    );
-    let mut query = connection.prepare_cached(&sql)?;
-    let read = |row: &rusqlite::Row<'_>| {
-        let status = row.get::<_, Option<Box<str>>>(5)?;
-        Ok(EventHead {
-            row: row.get(0)?,
-            job: [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?],
-            event_type: status.map_or(EventType::Vanished, |status| EventType::Status(JobStatus::from(&*status))),
-            is_first: row.get(6)?,
-            // A time that cannot be parsed makes the event a new one.
-            completed_at: row.get::<_, Option<Box<str>>>(7)?.and_then(|text| text.parse().ok()),
-            watch: row.get(8)?,
-        })
-    };
-    let values = values.iter().chain(values).cloned();
-    query.query_map(params_from_iter(values), read)?.collect()
-}
-
-fn requeue(
-    transaction: &Transaction<'_>,
-    sink: &str,
-    filter: &EventFilter,
-    replay: &ReplayFilter,
-    now: Timestamp,
-) -> Result<usize> {
-    let ReplayFilter { jobs, since, failed } = replay;
-    let cursor: Option<i64> =
-        transaction.query_row("SELECT cursor FROM sinks WHERE name = ?", [sink], |row| row.get(0)).optional()?;
-    // Rows after the cursor are queued without a replay.
-    let (mut condition, mut values) = ("id <= ?".to_owned(), vec![Value::Integer(cursor.unwrap_or_default())]);
-    if let Some(since) = since {
-        condition += " AND observed_at >= ?";
-        values.push(millisecond_text(*since).into());
-    }
-    if *failed {
-        condition += " AND id IN (SELECT transition_id FROM failed_deliveries WHERE sink = ?)";
-        values.push(Value::Text(sink.to_owned()));
-    }
-    let is_selected = |head: &EventHead| {
-        let [_, kind, store_id, job_id] = head.job.each_ref().map(String::as_str);
-        jobs.is_empty()
-            || jobs
-                .iter()
-                .any(|job| (job.kind.as_str(), job.store.as_str(), job.job.as_str()) == (kind, store_id, job_id))
-    };
-    let mut queued = 0;
-    for head in heads(transaction, &condition, &values, None)? {
-        // A failed event is sent again, even if the sink has a new filter.
-        if is_selected(&head) && (*failed || (filter.0)(&head.event_type, head.watch.as_deref())) {
-            head.queue(transaction, sink, now, Some("replay"))?;
-            queued += 1;
-        }
-    }
-    Ok(queued)
-}
-
-fn time(row: &rusqlite::Row<'_>, column: usize) -> Result<Timestamp> {
+fn time(row: &Row<'_>, column: usize) -> Result<Timestamp> {
     optional_time(row, column).map(|time| time.unwrap_or(Timestamp::MIN))
 }
 
 /// A time that was written by this file. `None` if it is NULL or was changed by hand to another text.
-fn optional_time(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<Timestamp>> {
+fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<Box<str>>>(column)?.and_then(|text| text.parse().ok()))
 }

@@ -4,11 +4,11 @@ use rusqlite::{Connection, OptionalExtension as _, Result};
 
 use super::changes::{OF_JOB, job_values};
 use super::queries::select;
-use super::tables::{Row, Stored, millisecond_text};
+use super::tables::{Row, millisecond_text};
 use crate::core::event::EventType;
 use crate::core::job::{Sources, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
+use crate::core::transition::{SourceTransition, Transition};
 
 /// An event with everything that a notification of it contains. The same row always has the same event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,46 +26,29 @@ pub struct Event {
     pub items: Sources,
 }
 
-/// `None` if there is no such row, or it cannot be read.
+/// `None` if there is no such event, or it cannot be read.
 pub(super) fn load(connection: &Connection, row: i64) -> Result<Option<Event>> {
-    if let Some(Row { watch_id, value: transition, .. }) = one::<Transition>(connection, row)? {
-        let same = format!("SELECT count(*) FROM transitions WHERE {OF_JOB} AND id <= ? AND to_status = ?");
-        let occurrence = count(connection, &same, &watch_id, row, transition.to.as_str())?;
-        let (event_type, observed_at) = (EventType::Status(transition.to.clone()), transition.observed_at);
-        let items = items(connection, &watch_id, row, observed_at)?;
-        return Ok(Some(Event { row, watch_id, event_type, occurrence, observed_at, transition, items }));
-    }
-    let Some(Row { watch_id, value: Detail { kind: DetailKind::Vanished, observed_at, .. }, .. }) =
-        one::<Detail>(connection, row)?
+    let sql = "SELECT type, observed_at, (SELECT count(*) FROM events AS same WHERE store_id = event.store_id
+            AND job_id = event.job_id AND kind = event.kind AND target = event.target AND type = event.type AND id <= event.id)
+        FROM events AS event WHERE id = ?";
+    let columns = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?));
+    let Some((event_type, observed_at, occurrence)) =
+        connection.prepare_cached(sql)?.query_row([row], columns).optional()?
     else {
         return Ok(None);
     };
-    let last = format!("WHERE {OF_JOB} AND id < {row} ORDER BY id DESC");
-    let last = select::<Transition>(connection, &last, job_values(&watch_id), 1)?;
-    let Some(Row { value: transition, .. }) = last.into_iter().next() else { return Ok(None) };
-    let same = format!("SELECT count(*) FROM details WHERE {OF_JOB} AND id <= ? AND detail = ?");
-    let occurrence = count(connection, &same, &watch_id, row, DetailKind::Vanished.as_str())?;
+    let (event_type, Ok(observed_at)) = (EventType::from(&*event_type), observed_at.parse()) else { return Ok(None) };
+    let latest = "WHERE id <= ?1 AND (store_id, job_id, kind, target)
+        = (SELECT store_id, job_id, kind, target FROM events WHERE id = ?1) ORDER BY id DESC";
+    let Some(Row { id, watch_id, value: transition }) = select(connection, latest, [row], 1)?.into_iter().next() else {
+        return Ok(None);
+    };
+    // Unreadable rows are skipped, so an earlier transition was read.
+    if id != row && event_type != EventType::Vanished {
+        return Ok(None);
+    }
     let items = items(connection, &watch_id, row, observed_at)?;
-    let event_type = EventType::Vanished;
     Ok(Some(Event { row, watch_id, event_type, occurrence, observed_at, transition, items }))
-}
-
-/// When the event was observed. `None` if there is no such row, or its time cannot be parsed.
-pub(super) fn observed_at(connection: &Connection, row: i64) -> Result<Option<Timestamp>> {
-    let sql =
-        "SELECT observed_at FROM transitions WHERE id = ?1 UNION ALL SELECT observed_at FROM details WHERE id = ?1";
-    let text: Option<String> = connection.prepare_cached(sql)?.query_row([row], |row| row.get(0)).optional()?;
-    Ok(text.and_then(|text| text.parse().ok()))
-}
-
-fn one<T: Stored>(connection: &Connection, row: i64) -> Result<Option<Row<T>>> {
-    Ok(select::<T>(connection, "WHERE id = ?", [row], 1)?.into_iter().next())
-}
-
-fn count(connection: &Connection, sql: &str, watch_id: &WatchId, row: i64, event_type: &str) -> Result<u32> {
-    let [store, job, kind, target] = job_values(watch_id);
-    let params = rusqlite::params![store, job, kind, target, row, event_type];
-    connection.prepare_cached(sql)?.query_one(params, |row| row.get(0))
 }
 
 /// Replays the changes of items up to the event. The rows of one change follow each other: the transition, then the items.

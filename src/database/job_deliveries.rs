@@ -25,10 +25,8 @@ impl DatabaseReader {
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read.
     pub fn deliveries(&self, job: &JobKey, limit: usize) -> Result<Vec<JobDelivery>, ReadError> {
-        let sql = "SELECT sink, deliveries.target, coalesce(to_status, detail, ''), attempts,
-                next_attempt_at IS NULL, reason
-            FROM deliveries LEFT JOIN transitions ON transitions.id = transition_id
-                LEFT JOIN details ON details.id = transition_id
+        let sql = "SELECT sink, deliveries.target, coalesce(type, ''), attempts, next_attempt_at IS NULL, reason
+            FROM deliveries LEFT JOIN events ON id = transition_id
             WHERE deliveries.store_id = ? AND deliveries.job_id = ? AND deliveries.kind = ?
             ORDER BY sink, transition_id LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -33,7 +33,7 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
-pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, EventFilter, ReplayFilter, SinkQueue};
+pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, ReplayFilter, SinkQueue};
 pub use errors::{OpenError, ReadError, WriterError};
 pub use events::Event;
 pub use file::create_directory;
@@ -52,7 +52,7 @@ const QUEUE_LENGTH: usize = 1024;
 pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
-    commits: watch::Receiver<u64>,
+    commits: watch::Sender<u64>,
 }
 
 /// Selects the jobs to restore.
@@ -102,10 +102,10 @@ impl Database {
         self.health.clone()
     }
 
-    /// Changes after each commit of changes of jobs.
+    /// Changes after each commit of changes of jobs, and after a replay of deliveries.
     #[must_use]
     pub fn commits(&self) -> watch::Receiver<u64> {
-        self.commits.clone()
+        self.commits.subscribe()
     }
 
     /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::NotEndedBefore`],

@@ -13,12 +13,13 @@ pub(super) const APPLICATION_ID: i32 = 0x7266_7774;
 
 /// The migrations from an empty database to the present schema. `PRAGMA user_version` is the number of applied migrations. Append
 /// only: existing databases have applied the old migrations.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
+    include_str!("migrations/6.sql"),
 ];
 
 pub(super) const VERSION: usize = MIGRATIONS.len();
@@ -108,6 +109,16 @@ mod tests {
     const PINNED: &str = "
         CREATE VIEW failed_deliveries AS
             SELECT sink, transition_id, reason, attempts, at FROM deliveries WHERE next_attempt_at IS NULL;
+        CREATE VIEW events AS
+            SELECT id, target, kind, store_id, job_id, to_status AS type, observed_at, watch,
+                from_status IS NULL AS is_first, completed_at
+            FROM transitions
+            UNION ALL
+            SELECT id, target, kind, store_id, job_id, detail, observed_at,
+                (SELECT watch FROM transitions AS latest WHERE store_id = details.store_id AND job_id = details.job_id
+                    AND kind = details.kind AND target = details.target AND id < details.id ORDER BY id DESC LIMIT 1),
+                FALSE, NULL
+            FROM details WHERE detail = 'vanished';
         CREATE TABLE \"transitions\" ( id INTEGER PRIMARY KEY, target TEXT NOT NULL, kind TEXT NOT NULL,
             store_id TEXT NOT NULL, job_id TEXT NOT NULL, from_status TEXT, to_status TEXT NOT NULL,
             observed_at TEXT NOT NULL, not_before TEXT, status_message TEXT, created_at TEXT, completed_at TEXT,
@@ -144,6 +155,6 @@ mod tests {
             .expect("its text");
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(words(&schema), words(PINNED));
-        assert_eq!(version(&connection, Path::new("")).expect("a version"), 5);
+        assert_eq!(version(&connection, Path::new("")).expect("a version"), 6);
     }
 }

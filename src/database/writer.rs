@@ -118,8 +118,8 @@ impl Writer {
         self.health.subscribe()
     }
 
-    pub(super) fn commits(&self) -> watch::Receiver<u64> {
-        self.commits.subscribe()
+    pub(super) fn commits(&self) -> watch::Sender<u64> {
+        self.commits.clone()
     }
 
     /// Starts a thread for [`Self::run`].

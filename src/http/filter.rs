@@ -1,4 +1,4 @@
-//! The filters by kind, status and state that the status page and `/api/v1/jobs` share, and the severity of a watch.
+//! The filters by kind, status, state and text that the status page and `/api/v1/jobs` share, and the severity of a watch.
 
 use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
@@ -19,6 +19,8 @@ pub(super) struct WatchFilter<'a> {
     pub(super) status: &'a str,
     /// A state's label, or [`ATTENTION`].
     pub(super) state: &'a str,
+    /// A part of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`, in any case.
+    pub(super) q: &'a str,
 }
 
 impl WatchFilter<'_> {
@@ -44,7 +46,14 @@ impl WatchFilter<'_> {
         };
         let has_status = self.status.is_empty() || status_label(watch) == self.status;
         let has_kind = self.kind.is_empty() || watch.id.key.kind.as_str() == self.kind;
-        has_state && has_status && has_kind
+        has_state && has_status && has_kind && (self.q.is_empty() || self.is_found_in(watch))
+    }
+
+    fn is_found_in(&self, watch: &WatchStatus) -> bool {
+        let WatchStatus { name, id, aws_region, labels, .. } = watch;
+        let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+        let text = format!("{name} {} {} {} {aws_region} {labels}", id.key, id.target, status_label(watch));
+        text.to_lowercase().contains(&self.q.to_lowercase())
     }
 }
 

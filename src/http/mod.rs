@@ -22,7 +22,7 @@ mod router;
 pub mod server;
 mod ui;
 
-pub use api::{daemon, jobs, sinks, stores};
+pub use api::{daemon, jobs, stores};
 pub use app_state::AppState;
 pub use filter::{NOT_SEEN, Severity};
 pub use renderer::Renderer;

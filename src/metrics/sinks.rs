@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use super::exposition::{Exposition, labels};
 use super::seconds;
-use crate::state::SinkStatus;
+use crate::state::{SinkState, SinkStatus};
 
 pub(super) fn write(sinks: &[Arc<SinkStatus>], exposition: &mut Exposition) {
     let sink = |sink: &SinkStatus| labels(&[("sink", &sink.name)]);
     exposition.family(
         "refwatch_sink_up",
         "1 if the sink accepts notifications, 0 while it is paused or disabled.",
-        sinks.iter().map(|status| (sink(status), f64::from(status.is_up()))),
+        sinks.iter().map(|status| (sink(status), f64::from(status.state == SinkState::Up))),
     );
     exposition.family(
         "refwatch_sink_disabled",
         "1 if the sink responded with 410 and is disabled until its configuration changes, 0 otherwise.",
-        sinks.iter().map(|status| (sink(status), f64::from(status.disabled_at.is_some()))),
+        sinks.iter().map(|status| (sink(status), f64::from(status.state == SinkState::Disabled))),
     );
     exposition.family(
         "refwatch_notify_backlog",
@@ -26,6 +26,6 @@ pub(super) fn write(sinks: &[Arc<SinkStatus>], exposition: &mut Exposition) {
     exposition.family(
         "refwatch_notify_oldest_undelivered_timestamp_seconds",
         "When the oldest waiting event was observed.",
-        sinks.iter().filter_map(|status| Some((sink(status), seconds(status.oldest?)))),
+        sinks.iter().filter_map(|status| Some((sink(status), seconds(status.oldest_waiting_at?)))),
     );
 }

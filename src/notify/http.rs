@@ -2,9 +2,9 @@
 //!
 //! Nothing here logs, and errors name neither the URL's path nor a secret. Redirects are responses like others.
 
-use std::sync::Arc;
-
+use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -15,85 +15,70 @@ use tokio::task::spawn_blocking;
 use super::connection::connect;
 use super::secrets::{self, SinkSecrets};
 use super::signature::sign;
-use super::transport::{Notification, SendFuture, SinkResponse, Transport, TransportFactory};
+use super::transport::{Notification, SinkResponse, Transport};
 use crate::clock::Clock;
 use crate::config::SinkConfig;
-use crate::core::delivery::retry_after;
+use crate::core::delivery::retry_after as retry_after_of;
 
 #[derive(Debug)]
-pub struct HttpTransports {
+pub struct HttpTransport {
     pub clock: Clock,
 }
 
-impl TransportFactory for HttpTransports {
-    fn build(&self, config: &SinkConfig) -> Arc<dyn Transport> {
-        Arc::new(HttpTransport { clock: self.clock, config: config.clone() })
-    }
-}
-
-#[derive(Debug)]
-struct HttpTransport {
-    clock: Clock,
-    config: SinkConfig,
-}
-
 impl Transport for HttpTransport {
-    fn send(&self, notification: Notification) -> SendFuture<'_> {
-        Box::pin(async move {
-            let config = self.config.clone();
-            // The files are read for each request, so that a changed secret is used at once.
-            let secrets = spawn_blocking(move || secrets::read(&config)).await.map_err(|error| error.to_string())??;
-            let request = self.request(&secrets, notification)?;
-            let stream = TokioIo::new(connect(&secrets.url).await?);
-            let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
-            let mut response = Box::pin(async move { sender.send_request(request).await });
-            // The response arrives only while the connection is polled. Its body is not read. A sink may close the connection right
-            // after the response, as HTTP/1.0 does.
-            let response = tokio::select! {
-                biased;
-                response = &mut response => response,
-                _ = connection => response.await,
-            };
-            let response = response.map_err(|error| error.to_string())?;
-            let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let retry_after = retry_after.and_then(|value| retry_after_of(value, self.clock));
-            Ok(SinkResponse { status: response.status().as_u16(), retry_after })
-        })
+    fn send(&self, sink: &SinkConfig, notification: Notification) -> BoxFuture<'static, Result<SinkResponse, String>> {
+        Box::pin(send(self.clock, sink.clone(), notification))
     }
 }
 
-fn retry_after_of(value: &str, clock: Clock) -> Option<std::time::Duration> {
-    retry_after(value, clock.now().wall)
+async fn send(clock: Clock, sink: SinkConfig, notification: Notification) -> Result<SinkResponse, String> {
+    // The files are read for each request, so that a changed secret is used at once.
+    let read = spawn_blocking(move || (secrets::read(&sink), sink)).await;
+    let (secrets, sink) = read.map_err(|error| error.to_string())?;
+    let secrets = secrets?;
+    let request = request(&sink, &secrets, notification)?;
+    let stream = TokioIo::new(connect(&secrets.url).await?);
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
+    let mut response = Box::pin(async move { sender.send_request(request).await });
+    // The response arrives only while the connection is polled. Its body is not read. A sink may close the connection right after the
+    // response, as HTTP/1.0 does.
+    let response = tokio::select! {
+        biased;
+        response = &mut response => response,
+        _ = connection => response.await,
+    };
+    let response = response.map_err(|error| error.to_string())?;
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|value| retry_after_of(value, clock.now().wall));
+    Ok(SinkResponse { status: response.status().as_u16(), retry_after })
 }
 
-impl HttpTransport {
-    fn request(&self, secrets: &SinkSecrets, notification: Notification) -> Result<Request<Full<Bytes>>, String> {
-        let Notification { id, timestamp, content_type, body } = notification;
-        let SinkSecrets { url, signing, bearer } = secrets;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.config.headers {
-            let name: HeaderName = name.parse().map_err(|_| format!("the header {name} is invalid"))?;
-            headers.insert(name, secret_value(value.expose())?);
-        }
-        if let Some(token) = bearer {
-            headers.insert(AUTHORIZATION, secret_value(&format!("Bearer {}", token.expose()))?);
-        }
-        if !signing.is_empty() {
-            let signature = sign(signing, &id, timestamp, &body);
-            headers.insert("webhook-signature", secret_value(&signature)?);
-        }
-        headers.insert("webhook-id", secret_value(&id)?);
-        headers.insert("webhook-timestamp", timestamp.into());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("refwatch/", env!("CARGO_PKG_VERSION"))));
-        let authority = url.authority().map(ToString::to_string).unwrap_or_default();
-        headers.insert(HOST, secret_value(&authority)?);
-        let path = url.path_and_query().map_or("/", |path| path.as_str());
-        let mut request =
-            Request::post(path).body(Full::from(body)).map_err(|_| "the URL has an invalid path".to_owned())?;
-        *request.headers_mut() = headers;
-        Ok(request)
+fn request(
+    sink: &SinkConfig,
+    SinkSecrets { url, signing, bearer }: &SinkSecrets,
+    Notification { id, timestamp, content_type, body }: Notification,
+) -> Result<Request<Full<Bytes>>, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &sink.headers {
+        let name: HeaderName = name.parse().map_err(|_| format!("the header {name} is invalid"))?;
+        headers.insert(name, secret_value(value.expose())?);
     }
+    if let Some(token) = bearer {
+        headers.insert(AUTHORIZATION, secret_value(&format!("Bearer {}", token.expose()))?);
+    }
+    if !signing.is_empty() {
+        headers.insert("webhook-signature", secret_value(&sign(signing, &id, timestamp, &body))?);
+    }
+    headers.insert("webhook-id", secret_value(&id)?);
+    headers.insert("webhook-timestamp", timestamp.into());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("refwatch/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(HOST, secret_value(url.authority().map_or("", Authority::as_str))?);
+    let path = url.path_and_query().map_or("/", PathAndQuery::as_str);
+    let request = Request::post(path).body(Full::from(body));
+    let mut request = request.map_err(|_| "the URL has an invalid path".to_owned())?;
+    *request.headers_mut() = headers;
+    Ok(request)
 }
 
 fn secret_value(text: &str) -> Result<HeaderValue, String> {

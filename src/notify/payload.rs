@@ -10,9 +10,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::transport::Notification;
+use crate::config::SinkFormat;
 use crate::core::event::EventType;
 use crate::core::job::{Source, SourceStatus};
 use crate::core::sanitize::{Sanitized, excerpt};
+use crate::core::time::Timestamp;
 use crate::core::transition::WatchInfo;
 use crate::database::{Event, Row};
 
@@ -30,10 +33,41 @@ const ID_BYTES: usize = 16;
 /// The characters of a path segment in `source` that are not percent-encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+const CLOUD_EVENTS: &str = "application/cloudevents+json";
+const JSON: &str = "application/json";
+
+/// The notification of an event, at the time `now`.
+pub(super) fn notification(
+    event: &Event,
+    format: SinkFormat,
+    external_url: Option<&Uri>,
+    now: Timestamp,
+) -> Notification {
+    let page = external_url.map(|url| job_page(url, event));
+    let (content_type, body) = match format {
+        SinkFormat::CloudEvents => (CLOUD_EVENTS, cloud_event(event, page.as_deref())),
+        SinkFormat::Slack => (JSON, slack_message(event, page.as_deref())),
+    };
+    Notification { id: event_id(event), timestamp: now.as_second(), content_type, body }
+}
+
+/// A notification that concerns no job.
+pub(super) fn test_notification(format: SinkFormat, now: Timestamp) -> Notification {
+    let id = format!("evt_test_{}", now.as_millisecond());
+    let (content_type, body) = match format {
+        SinkFormat::CloudEvents => (
+            CLOUD_EVENTS,
+            json!({ "specversion": "1.0", "id": id, "source": "/refwatch", "type": "io.refwatch.test.v1",
+                "time": format!("{now:.3}"), "datacontenttype": "application/json", "data": {} }),
+        ),
+        SinkFormat::Slack => (JSON, json!({ "text": "refwatch: this is a test" })),
+    };
+    Notification { id, timestamp: now.as_second(), content_type, body: body.to_string().into_bytes() }
+}
+
 /// The id of an event. It is derived from the job and the nth time of its event type, so it is the same after a restart, a replay, or
 /// with another database, and for another daemon that watches the same job.
-#[must_use]
-pub(super) fn event_id(event: &Event) -> String {
+fn event_id(event: &Event) -> String {
     let Event { watch_id, event_type, occurrence, .. } = event;
     let (key, watch) = (&watch_id.key, watch_info(event));
     let identity =
@@ -43,8 +77,7 @@ pub(super) fn event_id(event: &Event) -> String {
 }
 
 /// The body of a CloudEvents notification. `page` is the URL of the job's page.
-#[must_use]
-pub(super) fn cloud_event(event: &Event, page: Option<&str>) -> Vec<u8> {
+fn cloud_event(event: &Event, page: Option<&str>) -> Vec<u8> {
     let Event { row, watch_id, event_type, observed_at, transition, items, .. } = event;
     let watch = watch_info(event);
     let row = Row { id: *row, watch_id: watch_id.clone(), value: transition.clone() };
@@ -99,8 +132,7 @@ fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
 
 /// The body of a notification for Slack, and for Mattermost and Teams workflows, which accept the same: name, status, duration, what
 /// failed, and a link.
-#[must_use]
-pub(super) fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
+fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
     let Event { watch_id, event_type, transition, items, .. } = event;
     let watch = watch_info(event);
     let name =
@@ -129,8 +161,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// The URL of the job's page below `http.external_url`.
-#[must_use]
-pub(super) fn job_page(external_url: &Uri, event: &Event) -> String {
+fn job_page(external_url: &Uri, event: &Event) -> String {
     let key = &event.watch_id.key;
     let base = external_url.to_string();
     format!("{}/jobs/{}/{}/{}", base.trim_end_matches('/'), key.kind, key.store, key.job)

@@ -60,7 +60,11 @@ fn read_url(file: &Path) -> Result<Uri, String> {
     parse_sink_url(&read_text(file)?).map_err(|rule| format!("has an invalid URL: it {rule}"))
 }
 
-fn read_signing_secrets(file: &Path) -> Result<Vec<SigningSecret>, String> {
+/// The secrets in a file, one per line.
+///
+/// # Errors
+/// The rest of a sentence about the file.
+pub fn read_signing_secrets(file: &Path) -> Result<Vec<SigningSecret>, String> {
     let text = read_text(file).map_err(|error| format!("{error}; {HOW_TO_MAKE_A_SECRET}"))?;
     let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
     let parse = |(number, line)| {

@@ -8,22 +8,21 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::Uri;
-use tokio::sync::Notify;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 use tracing::{info, warn};
 
-use super::payload::{cloud_event, event_id, job_page, slack_message};
+use super::payload::notification;
 use super::transport::{Notification, SinkResponse, Transport};
 use crate::clock::Clock;
-use crate::config::{SinkConfig, SinkFormat};
+use crate::config::SinkConfig;
 use crate::core::backoff::Backoff;
-use crate::core::delivery::{AttemptResult, PAUSE, Verdict, retry_delay, verdict};
-use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, Event, EventFilter, SinkQueue, WriterError};
+use crate::core::delivery::{AttemptResult, PAUSE, retry_delay};
+use crate::core::time::{Monotonic, Timestamp};
+use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, SinkQueue, WriterError};
 use crate::instruments::Instruments;
-use crate::state::{PausedSink, SharedState, SinkStatus};
+use crate::state::{SharedState, SinkState, SinkStatus};
 
 /// The highest number of requests to one sink at a time.
 const IN_FLIGHT_MAX: usize = 8;
@@ -39,6 +38,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 pub struct SinkContext {
     pub clock: Clock,
     pub database: Database,
+    pub transport: Arc<dyn Transport>,
     /// The published status. Sinks never read it.
     pub shared: SharedState,
     pub instruments: Instruments,
@@ -50,10 +50,6 @@ pub struct SinkContext {
 pub(super) struct SinkTask {
     context: Arc<SinkContext>,
     config: Arc<SinkConfig>,
-    filter: EventFilter,
-    transport: Arc<dyn Transport>,
-    /// Wakes the task after a replay.
-    replayed: Arc<Notify>,
     jitter: fastrand::Rng,
     /// By the row of the event.
     requests: JoinMap<i64, Attempt>,
@@ -61,8 +57,6 @@ pub(super) struct SinkTask {
     outcomes: Vec<(i64, DeliveryOutcome)>,
     pause: Option<Pause>,
     backoff: Backoff,
-    /// Whether a rejection was logged since the last delivery.
-    rejection_logged: bool,
     status: SinkStatus,
 }
 
@@ -76,12 +70,6 @@ struct Attempt {
     response: Result<SinkResponse, String>,
 }
 
-impl Attempt {
-    fn without_response(now: Now, error: &str) -> Self {
-        Self { attempts: 0, observed_at: now.wall, sent: now.monotonic, response: Err(error.to_owned()) }
-    }
-}
-
 /// The sink fails. One request at a time is sent, from `until` on.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
@@ -89,37 +77,29 @@ struct Pause {
     until: Monotonic,
 }
 
-/// Selects the events of `on` and `watches`.
-pub(super) fn event_filter(config: &Arc<SinkConfig>) -> EventFilter {
-    let config = Arc::clone(config);
-    EventFilter::new(move |event_type, watch| {
-        config.on.contains(event_type) && config.selects_watch(watch.unwrap_or_default())
-    })
-}
-
 impl SinkTask {
     pub(super) fn new(
         context: Arc<SinkContext>,
         config: Arc<SinkConfig>,
-        transport: Arc<dyn Transport>,
-        replayed: Arc<Notify>,
         disabled_at: Option<Timestamp>,
         seed: u64,
     ) -> Self {
-        let status = SinkStatus { disabled_at, ..SinkStatus::new(Arc::clone(&config.name), config.shown_url()) };
+        let state = if disabled_at.is_some() { SinkState::Disabled } else { SinkState::Up };
         Self {
-            filter: event_filter(&config),
+            status: SinkStatus {
+                name: config.name.to_string(),
+                url: config.shown_url(),
+                state,
+                disabled_at,
+                ..SinkStatus::default()
+            },
             context,
             config,
-            transport,
-            replayed,
             jitter: fastrand::Rng::with_seed(seed),
             requests: JoinMap::new(),
             outcomes: Vec::new(),
             pause: None,
             backoff: Backoff::new(PAUSE),
-            rejection_logged: false,
-            status,
         }
     }
 
@@ -144,15 +124,18 @@ impl SinkTask {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                Some(ended) = self.requests.join_next(), if !self.requests.is_empty() => self.handle_ended(ended).await,
-                () = self.replayed.notified() => {}
+                Some((row, attempt)) = self.requests.join_next() => self.handle_attempt(row, attempt).await,
                 Ok(()) = commits.changed() => {}
                 () = wake => {}
             }
+            // One step saves the outcomes of all requests that have ended.
+            while let Some(Some((row, attempt))) = self.requests.join_next().now_or_never() {
+                self.handle_attempt(row, attempt).await;
+            }
         }
         let drain = async {
-            while let Some(ended) = self.requests.join_next().await {
-                self.handle_attempt(ended).await;
+            while let Some((row, attempt)) = self.requests.join_next().await {
+                self.handle_attempt(row, attempt).await;
             }
         };
         // Requests that have not ended are cancelled.
@@ -169,7 +152,7 @@ impl SinkTask {
         let outcomes = mem::take(&mut self.outcomes);
         let step = DeliveryStep {
             sink: Arc::clone(&self.config.name),
-            filter: self.filter.clone(),
+            filter: self.config.events.clone(),
             now: self.context.clock.now().wall,
             outcomes: outcomes.clone(),
             in_flight: self.requests.keys().copied().collect(),
@@ -185,7 +168,7 @@ impl SinkTask {
     /// How many requests may be sent now.
     fn free_requests(&self) -> usize {
         match self.pause {
-            _ if self.status.disabled_at.is_some() => 0,
+            _ if self.status.state == SinkState::Disabled => 0,
             Some(Pause { until, .. }) => {
                 usize::from(self.requests.is_empty() && self.context.clock.now().monotonic >= until)
             }
@@ -197,8 +180,11 @@ impl SinkTask {
     fn handle_queue(&mut self, queue: SinkQueue) -> Option<Monotonic> {
         let now = self.context.clock.now();
         let SinkQueue { due, has_more, next_due, waiting, failed, oldest } = queue;
-        (self.status.waiting, self.status.failed, self.status.oldest) = (waiting, failed, oldest);
-        self.publish();
+        (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) = (waiting, failed, oldest);
+        if waiting == 0 && failed == 0 && self.status.state == SinkState::Up {
+            self.status.last_error = None;
+        }
+        self.context.shared.publish_sink(self.status.clone());
         for event in due {
             self.send(event);
         }
@@ -214,68 +200,50 @@ impl SinkTask {
 
     fn send(&mut self, DueEvent { event, attempts }: DueEvent) {
         let now = self.context.clock.now();
-        let (transport, clock) = (Arc::clone(&self.transport), self.context.clock);
-        let timeout = self.config.timeout;
-        let notification = notification(&event, &self.config, self.context.external_url.as_ref(), now);
-        let Event { row, observed_at, .. } = event;
-        self.requests.spawn(row, async move {
-            let response = tokio::select! {
-                biased;
-                response = transport.send(notification) => response,
-                () = clock.sleep(timeout) => Err(format!("no response within {}", humantime::format_duration(timeout))),
-            };
-            Attempt { attempts, observed_at, sent: now.monotonic, response }
+        let notification = notification(&event, self.config.format, self.context.external_url.as_ref(), now.wall);
+        let (context, config) = (Arc::clone(&self.context), Arc::clone(&self.config));
+        self.requests.spawn(event.row, async move {
+            let response = send(&context, &config, notification).await;
+            Attempt { attempts, observed_at: event.observed_at, sent: now.monotonic, response }
         });
     }
 
-    /// Handles this request and all others that have ended, so that one step saves their outcomes.
-    async fn handle_ended(&mut self, ended: (i64, Result<Attempt, JoinError>)) {
-        self.handle_attempt(ended).await;
-        while let Some(Some(ended)) = self.requests.join_next().now_or_never() {
-            self.handle_attempt(ended).await;
-        }
-    }
-
-    async fn handle_attempt(&mut self, (row, attempt): (i64, Result<Attempt, JoinError>)) {
+    async fn handle_attempt(&mut self, row: i64, attempt: Result<Attempt, JoinError>) {
         let now = self.context.clock.now();
-        let sink = &self.config.name;
-        let instruments = self.context.instruments.clone();
-        // A panic of the request has no response, either.
-        let panicked = || Attempt::without_response(now, "internal error: the request failed");
-        let Attempt { attempts, observed_at, sent, response } = attempt.unwrap_or_else(|_| panicked());
-        let response = match response {
-            Ok(response) => response,
-            Err(error) => {
-                instruments.count_attempt(sink, AttemptResult::NoResponse);
-                return self.begin_pause(&error, None, sent);
-            }
+        let Ok(Attempt { attempts, observed_at, sent, response }) = attempt else {
+            return self.begin_pause("internal error: the request failed".to_owned(), None, now.monotonic);
         };
-        instruments.count_attempt(sink, AttemptResult::Response(verdict(response.status)));
-        let reason = format!("HTTP status {}", response.status);
-        match verdict(response.status) {
-            Verdict::Delivered => {
-                self.end_pause();
+        let (result, reason, retry_after) = match response {
+            Ok(SinkResponse { status, retry_after }) => {
+                (AttemptResult::of_status(status), format!("HTTP status {status}"), retry_after)
+            }
+            Err(error) => (AttemptResult::NoResponse, error, None),
+        };
+        let instruments = &self.context.instruments;
+        instruments.count_attempt(&self.config.name, result);
+        match result {
+            AttemptResult::Delivered => {
                 let delay = Duration::try_from(now.wall.duration_since(observed_at)).unwrap_or_default();
                 instruments.count_delivery(&self.config.name, delay);
+                self.end_pause();
                 self.status.last_delivered_at = Some(now.wall);
-                self.rejection_logged = false;
                 self.outcomes.push((row, DeliveryOutcome::Delivered));
             }
-            Verdict::Pause => self.begin_pause(&reason, response.retry_after, sent),
-            Verdict::Disable => self.disable(now.wall).await,
-            Verdict::Retry => {
+            AttemptResult::Unavailable | AttemptResult::NoResponse => self.begin_pause(reason, retry_after, sent),
+            AttemptResult::Gone => self.disable(reason, now.wall).await,
+            AttemptResult::Rejected => {
                 self.end_pause();
-                self.retry(row, attempts + 1, reason, now);
+                self.retry(row, attempts + 1, reason, now.wall);
             }
         }
     }
 
-    fn retry(&mut self, row: i64, attempts: u32, reason: String, Now { wall, .. }: Now) {
+    fn retry(&mut self, row: i64, attempts: u32, reason: String, now: Timestamp) {
         let sink = &*self.config.name;
-        self.status.last_error = Some(reason.clone());
-        let next = retry_delay(attempts).and_then(|delay| wall.checked_add(delay).ok());
+        let is_known = self.status.last_error.replace(reason.clone()).as_ref() == Some(&reason);
+        let next = retry_delay(attempts).and_then(|delay| now.checked_add(delay).ok());
         let outcome = if let Some(next_attempt_at) = next {
-            if attempts == 1 && !mem::replace(&mut self.rejection_logged, true) {
+            if !is_known {
                 warn!(
                     event = "delivery_rejected",
                     sink, reason, "a sink rejects notifications; each is sent again over three days"
@@ -297,9 +265,8 @@ impl SinkTask {
     }
 
     /// Pauses the sink. Requests that were sent before the pause began do not prolong it.
-    fn begin_pause(&mut self, reason: &str, retry_after: Option<Duration>, sent: Monotonic) {
+    fn begin_pause(&mut self, reason: String, retry_after: Option<Duration>, sent: Monotonic) {
         let now = self.context.clock.now();
-        self.status.last_error = Some(reason.to_owned());
         if self.pause.is_some_and(|pause| sent < pause.since) {
             return;
         }
@@ -314,47 +281,48 @@ impl SinkTask {
         }
         let delay = self.backoff.next_delay(self.jitter.f64()).max(retry_after.unwrap_or_default());
         self.pause = Some(Pause { since: now.monotonic, until: now.monotonic + delay });
-        let since = self.status.paused.as_ref().map_or(now.wall, |paused| paused.since);
-        let next_attempt_at = now.wall.checked_add(delay).unwrap_or(Timestamp::MAX);
-        self.status.paused = Some(PausedSink { since, next_attempt_at });
+        self.status.state = SinkState::Paused;
+        self.status.last_error = Some(reason);
+        self.status.paused_since.get_or_insert(now.wall);
+        self.status.next_attempt_at = now.wall.checked_add(delay).ok();
     }
 
     fn end_pause(&mut self) {
         if self.pause.take().is_some() {
             info!(event = "sink_recovered", sink = &*self.config.name, "a sink accepts notifications again");
             self.backoff.reset();
-            self.status.paused = None;
+            self.status.state = SinkState::Up;
+            (self.status.paused_since, self.status.next_attempt_at) = (None, None);
         }
     }
 
-    async fn disable(&mut self, now: Timestamp) {
-        let sink = Arc::clone(&self.config.name);
+    async fn disable(&mut self, reason: String, now: Timestamp) {
         if self.status.disabled_at.replace(now).is_none() {
             warn!(
                 event = "sink_disabled",
-                sink = &*sink,
+                sink = &*self.config.name,
                 url = self.status.url,
                 "a sink responded with 410 Gone: it is disabled until its [[notify]] entry changes"
             );
         }
-        self.status.last_error = Some("HTTP status 410".to_owned());
+        self.status.state = SinkState::Disabled;
+        self.status.last_error = Some(reason);
         // After an error the sink is disabled for this process only. The next start sends one more request.
-        drop(self.context.database.disable_sink(sink, now).await);
-    }
-
-    fn publish(&self) {
-        self.context.shared.publish_sink(self.status.clone());
+        drop(self.context.database.disable_sink(Arc::clone(&self.config.name), now).await);
     }
 }
 
-fn notification(event: &Event, config: &SinkConfig, external_url: Option<&Uri>, now: Now) -> Notification {
-    let page = external_url.map(|url| job_page(url, event));
-    let (content_type, body) = match config.format {
-        SinkFormat::CloudEvents => (CLOUD_EVENTS, cloud_event(event, page.as_deref())),
-        SinkFormat::Slack => (JSON, slack_message(event, page.as_deref())),
-    };
-    Notification { id: event_id(event), timestamp: now.wall.as_second(), content_type, body }
+/// Sends one request with the sink's timeout. The error says why there is no response.
+pub(super) async fn send(
+    context: &SinkContext,
+    config: &SinkConfig,
+    notification: Notification,
+) -> Result<SinkResponse, String> {
+    tokio::select! {
+        biased;
+        response = context.transport.send(config, notification) => response,
+        () = context.clock.sleep(config.timeout) => {
+            Err(format!("no response within {}", humantime::format_duration(config.timeout)))
+        }
+    }
 }
-
-pub(super) const CLOUD_EVENTS: &str = "application/cloudevents+json";
-pub(super) const JSON: &str = "application/json";

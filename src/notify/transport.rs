@@ -1,9 +1,9 @@
 //! Sends one notification to a sink. The simulation tests have their own implementation.
 
 use std::fmt::Debug;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use crate::config::SinkConfig;
 
@@ -25,15 +25,8 @@ pub struct SinkResponse {
     pub retry_after: Option<Duration>,
 }
 
-/// One request, sent when the future is awaited. The error says why there is no response, and contains no secret.
-pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<SinkResponse, String>> + Send + 'a>>;
-
-/// The connection to one sink.
 pub trait Transport: Debug + Send + Sync {
-    /// Sends one request, without a retry and without following a redirect.
-    fn send(&self, notification: Notification) -> SendFuture<'_>;
-}
-
-pub trait TransportFactory: Debug + Send + Sync {
-    fn build(&self, config: &SinkConfig) -> Arc<dyn Transport>;
+    /// Sends one request, without a retry and without following a redirect. The error says why there is no response, and contains no
+    /// secret. The caller sets the timeout.
+    fn send(&self, sink: &SinkConfig, notification: Notification) -> BoxFuture<'static, Result<SinkResponse, String>>;
 }

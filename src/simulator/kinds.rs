@@ -2,10 +2,12 @@
 //!
 //! One row per kind. The operations, statuses, filters and errors of all kinds are otherwise the same.
 
+use clap::ValueEnum;
 use serde::Serialize;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Kind {
     ReferenceImport,
     ReadSetImport,

@@ -14,7 +14,7 @@ fn the_demo_shows_each_job_to_its_end_and_leaves_no_files() {
     let workspace = Workspace::new();
     let mut demo = workspace.start(&["demo", "--jobs", "8", "--seconds", "1", "--listen", "127.0.0.1:0"]);
     let mut shown = vec![demo.line()];
-    assert!(shown[0].starts_with("8 jobs of four kinds on a simulated HealthOmics at http://"), "{shown:?}");
+    assert!(shown[0].starts_with("8 jobs on a simulated HealthOmics at http://"), "{shown:?}");
     let address = loop {
         let line = demo.line();
         if line.contains("status page") {

@@ -75,6 +75,11 @@ fn status_fits_the_terminal_and_shows_jobs_that_need_attention_first() {
     assert_eq!(ids(&["--sort", "-name"]), [IDS[2], IDS[1], IDS[0]]);
     assert_eq!(ids(&["--status", "failed"]), [IDS[1]]);
     assert_eq!(ids(&["--watch", &names[2]]), [IDS[2]]);
+    assert_eq!(ids(&["--search", "FAILED"]), [IDS[1]]);
+    assert_eq!(ids(&["--search", "1nnn", "--kind", "reference_import"]), [IDS[0]]);
+    assert!(ids(&["--kind", "read_set_import"]).is_empty());
+    let (status, _, error) = workspace.run(&["status", "--kind", "read_set"]);
+    assert!(status == 64 && error.contains("read_set_import"), "{error}");
     let shown = |options: &[&str]| workspace.run(&[&["status", "--address", &address], options].concat()).1;
     assert!(!shown(&[]).contains('\u{1b}'), "no terminal");
     assert!(shown(&["--color", "always"]).contains("\u{1b}[31mFAILED\u{1b}[0m"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use refwatch::core::job::{JobKey, JobStatus};
 use refwatch::core::transition::Transition;
 use refwatch::database::{DatabaseReader, Filter};
-use refwatch::notify::{SinkContext, Sinks};
+use refwatch::notify::Sinks;
 use refwatch::state::TransitionEvent;
 use refwatch::tasks::job_watcher::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
@@ -27,11 +27,6 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn sink_context(context: &TaskContext) -> SinkContext {
-        let TaskContext { clock, database, shared, instruments } = context.clone();
-        SinkContext { clock, database, shared, instruments, external_url: None }
-    }
-
     /// Aborts all tasks.
     pub(crate) async fn kill(mut self) {
         self.writer.shutdown().await;

@@ -249,7 +249,7 @@ impl DaemonHost {
         let supervisor = Supervisor::new(context.clone(), access, self.scenario.seed);
         let recorded = recorded.into_iter().map(|(job, statuses)| (job, statuses.len())).collect();
         let announced = context.shared.subscribe();
-        let sinks = self.sinks.start(Instance::sink_context(&context));
+        let sinks = self.sinks.start(&context);
         let mut instance = Instance { context, supervisor, announced, recorded, sinks, writer };
         self.apply(&mut instance).await;
         instance

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_util::future::BoxFuture;
 use refwatch::clock::Clock;
 use refwatch::config::{SinkConfig, SinkFormat, SinkUrl};
-use refwatch::core::event::EventType;
+use refwatch::core::event::{EventFilter, EventType};
 use refwatch::core::secret::Secret;
 use refwatch::core::time::Timestamp;
 use refwatch::database::ReplayFilter;
-use refwatch::notify::{Notification, SendFuture, SinkContext, SinkResponse, Sinks, Transport, TransportFactory};
+use refwatch::notify::{Notification, SinkContext, SinkResponse, Sinks, Transport};
 use refwatch::simulator::{FaultRate, SimulatedSink, SinkFault, SinkOptions, SinkReply};
 use refwatch::tasks::job_watcher::TaskContext;
 use rusqlite::{Connection, OpenFlags};
@@ -87,8 +88,10 @@ impl SinkHost {
         Self { world: Arc::new(world), seed, generation: 0, created: BTreeMap::new() }
     }
 
-    pub(crate) fn start(&self, context: SinkContext) -> Sinks {
-        Sinks::new(context, Arc::new(Transports(Arc::clone(&self.world))), self.seed)
+    pub(crate) fn start(&self, context: &TaskContext) -> Sinks {
+        let TaskContext { clock, database, shared, instruments } = context.clone();
+        let transport = Arc::new(SimulatedTransport(Arc::clone(&self.world)));
+        Sinks::new(SinkContext { clock, database, transport, shared, instruments, external_url: None }, self.seed)
     }
 
     pub(crate) fn reload(&mut self) {
@@ -115,14 +118,13 @@ impl SinkHost {
 
     /// One sink is always configured, one changes at each reload, one is in every second configuration.
     fn configs(&self) -> Vec<SinkConfig> {
-        let config = |name: &str, on: BTreeSet<EventType>, version: u64| SinkConfig {
+        let config = |name: &str, types: BTreeSet<EventType>, version: u64| SinkConfig {
             name: name.into(),
             url: SinkUrl::Text(Secret::new("https://hooks.lab.example/")),
             secret_file: None,
             bearer_token_file: None,
             headers: [("X-Version".to_owned(), Secret::new(&version.to_string()))].into(),
-            on,
-            watches: Vec::new(),
+            events: EventFilter { types, watches: Vec::new() },
             format: SinkFormat::CloudEvents,
             timeout: Duration::from_secs(15),
         };
@@ -188,10 +190,11 @@ impl SinkHost {
             |(row, ..)| Some(row),
         );
         let selected = |(row, from, to, completed_at): (i64, String, String, String)| {
-            let event = EventType::from_name(&to)?;
+            let event = EventType::from(&*to);
             let is_end = matches!(&event, EventType::Status(status) if status.is_terminal());
             let ended_before = completed_at.parse::<Timestamp>().is_ok_and(|completed_at| completed_at < created_at);
-            (row > first && config.on.contains(&event) && !(from.is_empty() && is_end && ended_before)).then_some(row)
+            (row > first && config.events.types.contains(&event) && !(from.is_empty() && is_end && ended_before))
+                .then_some(row)
         };
         let expected: BTreeSet<i64> = self.world.rows(
             "SELECT id, coalesce(from_status, ''), to_status, coalesce(completed_at, '') FROM transitions
@@ -293,32 +296,21 @@ impl World {
 }
 
 #[derive(Debug)]
-struct Transports(Arc<World>);
-
-impl TransportFactory for Transports {
-    fn build(&self, config: &SinkConfig) -> Arc<dyn Transport> {
-        Arc::new(SimulatedTransport { world: Arc::clone(&self.0), sink: Arc::clone(&config.name) })
-    }
-}
-
-#[derive(Debug)]
-struct SimulatedTransport {
-    world: Arc<World>,
-    sink: Arc<str>,
-}
+struct SimulatedTransport(Arc<World>);
 
 impl Transport for SimulatedTransport {
-    fn send(&self, notification: Notification) -> SendFuture<'_> {
+    fn send(&self, sink: &SinkConfig, notification: Notification) -> BoxFuture<'static, Result<SinkResponse, String>> {
+        let (world, sink) = (Arc::clone(&self.0), Arc::clone(&sink.name));
         Box::pin(async move {
             let (before, after) = {
-                let mut receivers = self.world.receivers.lock().expect("a lock");
-                let latency = &mut receivers.get_mut(&self.sink).expect("a receiver").latency;
+                let mut receivers = world.receivers.lock().expect("a lock");
+                let latency = &mut receivers.get_mut(&sink).expect("a receiver").latency;
                 (Duration::from_millis(latency.u64(0..200)), Duration::from_millis(latency.u64(0..200)))
             };
-            self.world.clock.sleep(before).await;
-            let reply = self.world.receive(&self.sink, &notification);
+            world.clock.sleep(before).await;
+            let reply = world.receive(&sink, &notification);
             // A kill may come between the acknowledgement and its arrival.
-            self.world.clock.sleep(after).await;
+            world.clock.sleep(after).await;
             if reply == SinkReply::Fault(SinkFault::Hang) {
                 return std::future::pending().await;
             }

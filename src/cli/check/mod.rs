@@ -7,6 +7,9 @@ mod warnings;
 
 use std::path::Path;
 
+use serde_json::json;
+
+use super::add::watched;
 use super::exit::{Exit, Failure, print, print_note};
 use crate::config::{self, Config, Loaded};
 use crate::daemon::{PreflightError, preflight};
@@ -27,9 +30,16 @@ pub struct Args {
 /// Returns every problem of the configuration and its included files.
 pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     let mut report = Report::new(path);
-    let Some(config) = check_files(path, &mut report, args.json).await? else {
-        print(report.json()?)?;
-        return Ok(Exit::Config);
+    let config = match check_files(path, &mut report).await {
+        Ok(config) => config,
+        Err(Failure { exit: Exit::Config, .. }) if args.json => {
+            print(report.json()?)?;
+            return Ok(Exit::Config);
+        }
+        Err(Failure { exit: Exit::Config, message }) => {
+            return Err(Failure { exit: Exit::Config, message: format!("{message}\n{}", report.summary()) });
+        }
+        Err(failure) => return Err(failure),
     };
     if !args.json {
         for warning in &report.warnings {
@@ -47,38 +57,23 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     Ok(if report.succeeded() { Exit::Done } else { Exit::Failed })
 }
 
-/// Checks everything but AWS. Returns `None` if there are problems and the report is printed as JSON.
-async fn check_files(path: &Path, report: &mut Report, json: bool) -> Result<Option<Config>, Failure> {
+/// Checks everything but AWS.
+async fn check_files(path: &Path, report: &mut Report) -> Result<Config, Failure> {
     let (config, problems) = match config::load(path) {
         Ok(Loaded { config, problems, .. }) => (Some(config), problems),
         Err(problems) => (None, problems),
     };
-    report.add_problems(&problems);
-    let failed = |report: &Report, failure: Failure| {
-        let message = format!("{}\n{}", failure.message, report.summary());
-        if json { Ok(None) } else { Err(Failure { message, ..failure }) }
-    };
+    report.problems = problems.0.iter().map(|problem| json!(problem)).collect();
     let Some(config) = config.filter(|_| problems.is_empty()) else {
-        return failed(report, Failure::problems_with_source(&problems));
+        return Err(Failure::problems_with_source(&problems));
     };
-    match preflight(&config, path.to_owned()).await {
-        Ok(checked) => {
-            report.watched = format!("{} on {}", config.watch_list, targets(&config));
-            report.warnings = warnings::warnings(&config).chain(checked.readable_secrets).collect();
-            Ok(Some(config))
+    let checked = preflight(&config, path.to_owned()).await.map_err(|error| {
+        if let PreflightError::Config(errors) = &error {
+            report.problems = errors.iter().map(|error| json!({ "message": error })).collect();
         }
-        Err(error) => {
-            let failure = Failure::preflight(&error);
-            let PreflightError::Config(errors) = error else { return Err(failure) };
-            report.add_errors(errors);
-            failed(report, failure)
-        }
-    }
-}
-
-fn targets(config: &Config) -> String {
-    match config.watch_list.targets().len() {
-        1 => "1 target".to_owned(),
-        targets => format!("{targets} targets"),
-    }
+        Failure::preflight(&error)
+    })?;
+    report.watched = watched(&config);
+    report.warnings = warnings::warnings(&config).chain(checked.readable_secrets).collect();
+    Ok(config)
 }

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 use super::super::table;
 use crate::clock::Clock;
@@ -16,7 +17,7 @@ use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::job::{JobId, JobKey, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
-use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory, TargetError, TargetService};
+use crate::healthomics::{AwsFactory, CallerIdentity, ServiceFactory as _, TargetService};
 
 /// Requested in a store without known jobs. AWS reports a missing permission even for a job that does not exist.
 const NO_JOB: &str = "0000000000";
@@ -32,19 +33,6 @@ struct StoreToCheck {
     needs_listing: bool,
 }
 
-struct Permission {
-    operation: Operation,
-    outcome: Result<(), RequestFailure>,
-    /// True if the watch list depends on the operation.
-    is_needed: bool,
-}
-
-struct CheckedTarget {
-    aws_region: Arc<str>,
-    identity: Result<Option<CallerIdentity>, RequestFailure>,
-    stores: BTreeMap<(StoreId, JobKind), [Permission; 2]>,
-}
-
 /// The result for a target.
 #[derive(Serialize)]
 pub(super) struct TargetReport {
@@ -56,7 +44,7 @@ pub(super) struct TargetReport {
     permissions: Vec<PermissionReport>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct PermissionReport {
     kind: &'static str,
     store_id: String,
@@ -73,10 +61,6 @@ impl TargetReport {
     pub(super) fn missing(&self) -> usize {
         let missing = self.permissions.iter().filter(|permission| permission.needed && !permission.allowed).count();
         missing + usize::from(!self.is_usable)
-    }
-
-    pub(super) fn is_permitted(&self) -> bool {
-        self.missing() == 0
     }
 }
 
@@ -105,22 +89,16 @@ pub(super) async fn run(config: &Config) -> Vec<TargetReport> {
         |name: &Arc<str>| in_use.contains(name) || **name != *TargetConfig::DEFAULT || config.targets.len() == 1;
     let mut reports = Vec::new();
     for (name, target) in config.targets.iter().filter(|(name, _)| is_checked(name)) {
-        let checked = check_target(target, stores_to_check(config, name), clock).await;
-        let identity = format!("{name}{}", identity(&checked));
-        let is_usable = checked.is_ok();
-        let stores = checked.map(|checked| checked.stores).unwrap_or_default();
-        let permissions = stores.into_iter().flat_map(|((store, kind), permissions)| {
-            permissions.map(|permission| PermissionReport {
-                kind: kind.as_str(),
-                store_id: store.to_string(),
-                operation: permission.operation.as_str(),
-                allowed: permission.outcome.is_ok(),
-                needed: permission.is_needed,
-                result: permission.text(),
-            })
+        reports.push(match AwsFactory::new(clock).build(target).await {
+            Ok(service) => {
+                let interval = Duration::from_secs_f64(1.0 / target.quota.configured_rate());
+                check_target(name, &*service, stores_to_check(config, name), interval).await
+            }
+            Err(error) => {
+                let identity = format!("{name}: {error}");
+                TargetReport { target: name.to_string(), identity, is_usable: false, permissions: Vec::new() }
+            }
         });
-        let permissions = permissions.collect();
-        reports.push(TargetReport { target: name.to_string(), identity, is_usable, permissions });
     }
     reports
 }
@@ -139,71 +117,54 @@ fn stores_to_check(config: &Config, target: &Arc<str>) -> BTreeMap<(StoreId, Job
 }
 
 async fn check_target(
-    target: &TargetConfig,
+    name: &str,
+    service: &dyn TargetService,
     stores: BTreeMap<(StoreId, JobKind), StoreToCheck>,
-    clock: Clock,
-) -> Result<CheckedTarget, TargetError> {
-    let service = AwsFactory::new(clock).build(target).await?;
-    let mut checks = JoinSet::new();
-    let interval = std::time::Duration::from_secs_f64(1.0 / target.quota.configured_rate());
-    for (nth, (id, store)) in (0..).zip(stores) {
-        let service = Arc::clone(&service);
-        checks.spawn(async move {
-            clock.sleep(interval * nth).await;
-            let permissions = check_store(&*service, &id, store).await;
-            (id, permissions)
-        });
-    }
-    let identity = service.caller_identity().await;
-    let stores = checks.join_all().await.into_iter().collect();
-    Ok(CheckedTarget { aws_region: Arc::clone(service.aws_region()), identity, stores })
+    interval: Duration,
+) -> TargetReport {
+    let checks = (0..).zip(stores).map(async |(nth, ((id, kind), store))| {
+        Clock::system().sleep(interval * nth).await;
+        check_store(service, &id, kind, store).await
+    });
+    let (identity, permissions) = tokio::join!(service.caller_identity(), join_all(checks));
+    let identity = match identity {
+        Ok(Some(CallerIdentity { arn, account })) => format!("{arn}, account {account}"),
+        Ok(None) => "identity unknown: the endpoint is not AWS's: set AWS_ENDPOINT_URL_STS to query STS".to_owned(),
+        Err(failure) => format!("identity unknown: {failure}"),
+    };
+    let identity = format!("{name}, {}: {identity}", service.aws_region());
+    TargetReport { target: name.to_owned(), identity, is_usable: true, permissions: permissions.concat() }
 }
 
 /// Lists first: the listing may contain a job to request.
 async fn check_store(
     service: &dyn TargetService,
-    (id, kind): &(StoreId, JobKind),
+    id: &StoreId,
+    kind: JobKind,
     store: StoreToCheck,
-) -> [Permission; 2] {
-    let kind = *kind;
+) -> Vec<PermissionReport> {
     let listed = service.list_jobs(kind, id, None, None).await;
     let listed_job = listed.as_ref().ok().and_then(|page| page.jobs.first()).map(|job| job.job.clone());
     let known = store.job.or(listed_job);
     let Some(job) = known.clone().or_else(|| NO_JOB.parse().ok()) else { unreachable!("NO_JOB is an id") };
-    let got = service.get_job(&JobKey { kind, store: id.clone(), job }).await.map(drop);
-    let got = match got {
+    let got = match service.get_job(&JobKey { kind, store: id.clone(), job }).await {
         // This job need not exist.
-        Err(failure) if failure.reason == FailureReason::NotFound && known.is_none() && listed.is_ok() => Ok(()),
-        got => got,
+        Err(failure) if failure.reason == FailureReason::NotFound && known.is_none() && listed.is_ok() => None,
+        got => got.err(),
     };
-    [
-        Permission { operation: Operation::Get(kind), outcome: got, is_needed: true },
-        Permission { operation: Operation::List(kind), outcome: listed.map(drop), is_needed: store.needs_listing },
-    ]
+    let report = |operation: Operation, failure: Option<RequestFailure>, needed| PermissionReport {
+        kind: kind.as_str(),
+        store_id: id.to_string(),
+        operation: operation.as_str(),
+        allowed: failure.is_none(),
+        needed,
+        result: failure.map_or_else(|| "allowed".to_owned(), |failure| result(&failure, needed)),
+    };
+    vec![report(Operation::Get(kind), got, true), report(Operation::List(kind), listed.err(), store.needs_listing)]
 }
 
-/// The identity of a target, or why it is unknown.
-fn identity(checked: &Result<CheckedTarget, TargetError>) -> String {
-    match checked {
-        Err(error) => format!(": {error}"),
-        Ok(CheckedTarget { aws_region, identity, .. }) => match identity {
-            Ok(Some(CallerIdentity { arn, account })) => format!(", {aws_region}: {arn}, account {account}"),
-            Ok(None) => format!(
-                ", {aws_region}: identity unknown: the endpoint is not AWS's: set AWS_ENDPOINT_URL_STS to query STS"
-            ),
-            Err(failure) => format!(", {aws_region}: identity unknown: {failure}"),
-        },
-    }
-}
-
-impl Permission {
-    fn text(&self) -> String {
-        let failure = match &self.outcome {
-            Ok(()) => return "allowed".to_owned(),
-            Err(failure) => failure,
-        };
-        let is_optional = !self.is_needed && failure.reason == FailureReason::AccessDenied;
-        let note = if is_optional { " (not needed: its jobs are polled one by one instead)" } else { "" };
-        format!("{}: {failure}{note}", failure.reason.class().summary)
-    }
+fn result(failure: &RequestFailure, needed: bool) -> String {
+    let is_optional = !needed && failure.reason == FailureReason::AccessDenied;
+    let note = if is_optional { " (not needed: its jobs are polled one by one instead)" } else { "" };
+    format!("{}: {failure}{note}", failure.reason.class().summary)
 }

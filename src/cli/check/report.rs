@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::super::exit::Failure;
+use super::super::exit::{Failure, count, json_line};
 use super::online::TargetReport;
 use super::sinks::SinkReport;
-use crate::config::Problems;
 use crate::core::sanitize::Sanitized;
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Report {
     file: String,
     /// Such as "3 jobs on 1 target"; empty if there are problems.
     pub(super) watched: String,
-    problems: Vec<serde_json::Value>,
+    /// Errors without a place have only a message.
+    pub(super) problems: Vec<Value>,
     pub(super) warnings: Vec<String>,
     /// Empty without `--online`.
     pub(super) targets: Vec<TargetReport>,
@@ -25,54 +26,30 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(file: &Path) -> Self {
-        Self {
-            file: file.to_string_lossy().into_owned(),
-            watched: String::new(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            targets: Vec::new(),
-            sinks: Vec::new(),
-        }
-    }
-
-    pub(super) fn add_problems(&mut self, problems: &Problems) {
-        self.problems.extend(problems.0.iter().map(|problem| serde_json::json!(problem)));
-    }
-
-    /// Errors without a place.
-    pub(super) fn add_errors(&mut self, errors: Vec<String>) {
-        self.problems.extend(errors.into_iter().map(|error| serde_json::json!({ "message": error })));
+        Self { file: file.to_string_lossy().into_owned(), ..Self::default() }
     }
 
     /// Whether every needed operation is allowed and every sink is reachable.
     pub(super) fn succeeded(&self) -> bool {
-        self.targets.iter().all(TargetReport::is_permitted) && self.sinks.iter().all(|sink| sink.is_reachable)
+        self.targets.iter().all(|target| target.missing() == 0) && self.sinks.iter().all(|sink| sink.is_reachable)
     }
 
     pub(super) fn json(&self) -> Result<String, Failure> {
-        let json = serde_json::to_string(self).map_err(Failure::running)?;
-        Ok(format!("{}\n", Sanitized(&json)))
+        json_line(self)
     }
 
     pub(super) fn summary(&self) -> String {
-        let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-        let mut parts = vec![self.watched.clone()];
-        match self.problems.len() {
-            0 => parts.push("no problems".to_owned()),
-            problems => parts.push(count(problems, "problem")),
-        }
-        if !self.warnings.is_empty() {
-            parts.push(count(self.warnings.len(), "warning"));
-        }
-        let denied: usize = self.targets.iter().map(TargetReport::missing).sum();
-        if denied > 0 {
-            parts.push(count(denied, "missing permission"));
-        }
+        let any = |number: usize, noun: &str| (number > 0).then(|| count(number, noun));
+        let missing = self.targets.iter().map(TargetReport::missing).sum();
         let unreachable = self.sinks.iter().filter(|sink| !sink.is_reachable).count();
-        if unreachable > 0 {
-            parts.push(count(unreachable, "unreachable sink"));
-        }
-        parts.retain(|part| !part.is_empty());
+        let parts = [
+            Some(self.watched.clone()).filter(|watched| !watched.is_empty()),
+            any(self.problems.len(), "problem").or_else(|| Some("no problems".to_owned())),
+            any(self.warnings.len(), "warning"),
+            any(missing, "missing permission"),
+            any(unreachable, "unreachable sink"),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
         format!("{}: {}", Sanitized(&self.file), parts.join(", "))
     }
 }

@@ -21,7 +21,7 @@ fn unmatched_patterns(config: &Config) -> impl Iterator<Item = String> {
     let WatchList { jobs, stores } = &config.watch_list;
     let names: BTreeSet<&str> =
         jobs.values().chain(stores.values().map(|store| &store.job_settings)).map(|entry| &*entry.name).collect();
-    let patterns = config.sinks.iter().flat_map(|sink| sink.watches.iter().map(|pattern| (&sink.name, pattern)));
+    let patterns = config.sinks.iter().flat_map(|sink| sink.events.watches.iter().map(|pattern| (&sink.name, pattern)));
     let unmatched = patterns.filter(move |(_, pattern)| !names.iter().any(|name| pattern_matches(pattern, name)));
     unmatched.map(|(sink, pattern)| {
         format!("the sink \"{sink}\": \"{pattern}\" in `watches` matches no name of a job or store")

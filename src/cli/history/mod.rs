@@ -2,21 +2,26 @@
 
 mod cursor;
 mod output;
-mod pages;
 
 use std::io::stdout;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::exit::{Failure, load, print_note, print_to_reader};
-use super::terminal;
+use super::exit::{Failure, json_line, load, print_note, print_to_reader};
+use super::{one_of, terminal};
 use crate::clock::Clock;
 use crate::core::job::{JobKey, JobStatus};
 use crate::core::time::{InvalidTime, Timestamp, parse_time};
-use crate::database::{DatabaseReader, Filter, ReadError, RowLimit};
-use cursor::Cursor;
-use pages::{FOLLOW_INTERVAL, PAGE_ROWS, Pages};
+use crate::core::transition::Transition;
+use crate::database::{DatabaseReader, Filter, ReadError, Row, RowLimit};
 
 pub use output::table;
+
+/// The pause before new transitions are read. A reading without new rows takes less than 1 ms.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Transitions of a page, about 400 kB of JSON. A cursor is saved after each page.
+const PAGE_ROWS: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,8 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "T", value_parser = time, conflicts_with = "follow")]
     until: Option<Timestamp>,
     /// Only transitions to this status; several are separated by commas
-    #[arg(long, value_name = "S", value_delimiter = ',', ignore_case = true, value_parser = clap::builder::PossibleValuesParser::new(JobStatus::labels()))]
-    status: Vec<String>,
+    #[arg(long, value_name = "S", value_delimiter = ',', ignore_case = true, value_parser = one_of(JobStatus::labels()))]
+    status: Vec<&'static str>,
     /// Only the latest N transitions that match
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -54,20 +59,6 @@ fn time(text: &str) -> Result<Timestamp, InvalidTime> {
     parse_time(text, Clock::system().now().wall)
 }
 
-impl Args {
-    fn filter(&self) -> Filter {
-        let labels =
-            JobStatus::labels().filter(|label| self.status.iter().any(|text| text.eq_ignore_ascii_case(label)));
-        Filter {
-            since: self.since,
-            until: self.until,
-            statuses: labels.collect(),
-            limit: self.limit.map(|limit| RowLimit::Latest(limit as usize)),
-            ..self.job.clone().map(Filter::of_job).unwrap_or_default()
-        }
-    }
-}
-
 /// # Errors
 /// Returns an error if the database or the cursor cannot be read, or if standard output or the cursor cannot be written.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
@@ -75,15 +66,20 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
         Some(database) => database.clone(),
         None => load(config)?.config.database.path,
     };
-    let cursor = args.cursor.as_deref().map(Cursor::new);
-    let mut filter = args.filter();
+    let mut filter = Filter {
+        since: args.since,
+        until: args.until,
+        statuses: args.status.clone(),
+        limit: args.limit.map(|limit| RowLimit::Latest(limit as usize)),
+        ..args.job.clone().map(Filter::of_job).unwrap_or_default()
+    };
     let reader = DatabaseReader::new(&database);
-    if let Some(cursor) = &cursor {
+    if let Some(file) = &args.cursor {
         let starts_at_present = filter.since.is_none() && filter.limit.is_none();
-        filter.after = match cursor.read()? {
+        filter.after = match cursor::read(file)? {
             None if starts_at_present => {
-                let last = pages::last_id(reader.clone()).await.map_err(Failure::running)?;
-                cursor.save(last)?;
+                let last = reader.last_id().map_err(Failure::running)?;
+                cursor::save(file, last)?;
                 Some(last)
             }
             position => position,
@@ -92,42 +88,43 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
             (filter.since, filter.limit) = (None, args.follow.then_some(RowLimit::First(PAGE_ROWS)));
         }
     }
-    print_pages(Pages::new(reader, filter), cursor, &args).await
+    print_pages(&reader, filter, &args).await
 }
 
 /// Prints the transitions of the past, then with `--follow` those that are committed.
-async fn print_pages(mut pages: Pages, cursor: Option<Cursor<'_>>, args: &Args) -> Result<(), Failure> {
+async fn print_pages(reader: &DatabaseReader, mut filter: Filter, args: &Args) -> Result<(), Failure> {
     let (clock, width, colours) = (Clock::system(), terminal::width(), terminal::shows_colours(&stdout()));
     let (mut is_first, mut error_shown) = (true, None);
     loop {
-        match pages.next().await {
+        match next_page(reader, &mut filter) {
             Ok((rows, position)) => {
                 error_shown = None;
                 if rows.is_empty() && !args.follow {
                     print_note("no transition matches");
                 }
                 let text = match (args.json, args.follow) {
-                    (true, true) => output::json_lines(&rows)?,
-                    (true, false) => output::json(&rows)?,
-                    (false, _) if rows.is_empty() => String::new(),
+                    (true, true) => rows.iter().map(json_line).collect::<Result<String, Failure>>()?,
+                    (true, false) => json_line(&rows)?,
                     (false, _) if is_first => output::lines(&rows, width, colours).text(),
-                    (false, _) => output::lines(&rows, width, colours).rows.concat().join("\n") + "\n",
+                    (false, _) => output::lines(&rows, width, colours).body(),
                 };
                 is_first &= rows.is_empty();
                 if !print_to_reader(text)? {
                     return Ok(());
                 }
-                if let (Some(cursor), false) = (&cursor, rows.is_empty() && args.follow) {
-                    cursor.save(position)?;
+                if let (Some(file), false) = (&args.cursor, rows.is_empty() && args.follow) {
+                    cursor::save(file, position)?;
                 }
                 if args.follow && rows.len() == PAGE_ROWS {
                     continue;
                 }
             }
             Err(error @ ReadError::UnknownRow { .. }) => {
-                let cursor = cursor.as_ref().map(|cursor| format!("{cursor}: ")).unwrap_or_default();
-                let advice = if cursor.is_empty() { "start again" } else { "remove the file to start at the present" };
-                return Err(Failure::running(format_args!("{cursor}{error}: {advice}")));
+                let message = match &args.cursor {
+                    Some(file) => format!("{}: {error}: remove the file to start at the present", file.display()),
+                    None => format!("{error}: start again"),
+                };
+                return Err(Failure::running(message));
             }
             // The daemon may restart, or restore the database.
             Err(error) if args.follow && !is_first => {
@@ -144,4 +141,21 @@ async fn print_pages(mut pages: Pages, cursor: Option<Cursor<'_>>, args: &Args) 
         }
         clock.sleep(FOLLOW_INTERVAL).await;
     }
+}
+
+/// Reads the next rows, none if there are no new ones, and the id up to which rows have been read. `filter` then selects the rows after
+/// that id, so no transition is skipped or read twice. `filter.limit` is for the first page. Blocks on the disk.
+fn next_page(reader: &DatabaseReader, filter: &mut Filter) -> Result<(Vec<Row<Transition>>, i64), ReadError> {
+    // Read first: rows that are committed after this reading have higher ids.
+    let last = reader.last_id()?;
+    let rows = if filter.after == Some(last) { Vec::new() } else { reader.rows::<Transition>(filter)? };
+    let is_full = matches!(filter.limit, Some(RowLimit::First(limit)) if limit == rows.len());
+    let position = match rows.last() {
+        Some(row) if is_full => row.id,
+        Some(row) => row.id.max(last),
+        None => last,
+    };
+    filter.after = Some(position);
+    filter.limit = Some(RowLimit::First(PAGE_ROWS));
+    Ok((rows, position))
 }

@@ -1,6 +1,5 @@
-//! Formats transitions: a table for people, JSON for programs. Untrusted text is sanitized.
+//! Formats transitions as a table. Untrusted text is sanitized.
 
-use super::super::exit::Failure;
 use super::super::table;
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::transition::{Anomaly, Transition};
@@ -20,9 +19,6 @@ const LAYOUT: table::Layout<5> = table::Layout {
 /// One line per transition, and AWS's message under it. Untrusted text is sanitized.
 #[must_use]
 pub fn table(rows: &[Row<Transition>], width: usize) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
     lines(rows, width, false).text()
 }
 
@@ -45,23 +41,11 @@ fn cells(row: &Row<Transition>) -> table::Row<5> {
     }
 }
 
-pub(super) fn json(rows: &[Row<Transition>]) -> Result<String, Failure> {
-    let json = serde_json::to_string(rows).map_err(Failure::running)?;
-    Ok(format!("{}\n", Sanitized(&json)))
-}
-
-pub(super) fn json_lines(rows: &[Row<Transition>]) -> Result<String, Failure> {
-    let line = |row| {
-        let json = serde_json::to_string(row).map_err(Failure::running)?;
-        Ok(format!("{}\n", Sanitized(&json)))
-    };
-    rows.iter().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use super::super::super::exit::json_line;
     use super::*;
     use crate::core::job::{JobStatus, WatchId};
     use crate::core::transition::WatchInfo;
@@ -133,7 +117,7 @@ OBSERVED AT               JOB                    STATUS
 
     #[test]
     fn the_json_has_the_columns_of_the_database() {
-        let shown = json(&rows()[1..]).expect("JSON");
+        let shown = json_line(&rows()[1..]).expect("JSON");
         let expected = concat!(
             r#"[{"id":2,"target":"default","kind":"reference_import","store_id":"1234567890","job_id":"9876543210","#,
             r#""from_status":"SUBMITTED","to_status":"FAILED","observed_at":"2026-01-31T12:00:05.250Z","#,
@@ -142,7 +126,7 @@ OBSERVED AT               JOB                    STATUS
             "\n"
         );
         assert_eq!(shown, expected);
-        assert_eq!(json(&[]).expect("JSON"), "[]\n");
+        assert_eq!(json_line::<[Row<Transition>]>(&[]).expect("JSON"), "[]\n");
     }
 
     proptest::proptest! {
@@ -158,7 +142,7 @@ OBSERVED AT               JOB                    STATUS
             let shown = table(&rows, usize::MAX);
             assert!(!shown.contains(|c: char| crate::core::sanitize::is_unsafe_to_display(c) && c != '\n'), "{shown:?}");
             assert_eq!(shown.matches('\n').count(), 5, "a header, two lines and two messages: {shown:?}");
-            let parsed: serde_json::Value = serde_json::from_str(&json(&rows).expect("JSON")).expect("JSON");
+            let parsed: serde_json::Value = serde_json::from_str(&json_line(&rows).expect("JSON")).expect("JSON");
             assert_eq!(parsed[0]["status_message"], text);
         }
     }

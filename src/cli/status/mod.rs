@@ -10,32 +10,24 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use serde_json::from_slice;
+use serde::de::DeserializeOwned;
 
-use super::exit::{Failure, print_note, print_to_reader};
+use super::exit::{Failure, json_line, print_note, print_to_reader};
 use super::notify::SINKS_PATH;
-use super::{own_daemon, terminal};
+use super::{one_of, own_daemon, terminal};
 use crate::clock::Clock;
 use crate::config;
 use crate::core::job::JobStatus;
-use crate::core::sanitize::Sanitized;
+use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::daemon::signals::Signals;
 use crate::http::NOT_SEEN;
-use crate::http::client;
-use crate::http::client::DaemonAddress;
-use crate::http::daemon::DaemonInfo;
+use crate::http::client::{self, DaemonAddress};
 use crate::http::jobs::JobInfo;
-use crate::http::sinks::SinkInfo;
-use crate::http::stores::StoreInfo;
-use screen::Screen;
 use view::View;
 
 pub use view::table;
-
-const JOBS_PATH: &str = "/api/v1/jobs";
 
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -55,12 +47,8 @@ enum Sort {
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only the jobs of this watch
-    #[arg(long, value_name = "NAME")]
-    watch: Option<String>,
-    /// Only jobs with this status
-    #[arg(long, value_name = "S", ignore_case = true, value_parser = PossibleValuesParser::new(JobStatus::labels().chain([NOT_SEEN])))]
-    status: Option<String>,
+    #[command(flatten)]
+    query: Query,
     /// The order
     #[arg(long, value_name = "KEY", default_value = "attention", allow_hyphen_values = true)]
     sort: Sort,
@@ -75,18 +63,28 @@ pub struct Args {
     address: Option<String>,
 }
 
-/// The query of `/api/v1/jobs`.
-#[derive(Serialize)]
-struct Query<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    watch: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<String>,
+/// The filters, as the query of `/api/v1/jobs`. Filters that are not given are left out.
+#[derive(Debug, clap::Args, Serialize)]
+struct Query {
+    /// Only the jobs of this watch
+    #[arg(long, value_name = "NAME")]
+    watch: Option<String>,
+    /// Only jobs of this kind
+    #[arg(long, value_name = "KIND", value_parser = one_of(JobKind::ALL.map(JobKind::as_str)))]
+    kind: Option<&'static str>,
+    /// Only jobs with this status
+    #[arg(long, value_name = "S", ignore_case = true, value_parser = one_of(JobStatus::labels().chain([NOT_SEEN])))]
+    status: Option<&'static str>,
+    /// Only jobs with this text in the name, ids, target, status or region, or with a label such as project=atlas
+    #[arg(long, value_name = "TEXT")]
+    #[serde(rename = "q")]
+    search: Option<String>,
 }
 
 struct Source {
     address: DaemonAddress,
-    jobs_path: String,
+    /// Of `/api/v1/jobs`; empty for all jobs.
+    query: String,
     sort: Sort,
 }
 
@@ -94,22 +92,27 @@ struct Source {
 /// Returns an error if the daemon does not respond to the first request.
 pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     let clock = Clock::system();
-    let (json, follow) = (args.json, args.follow);
-    let source = Source::new(config, args).await?;
-    if follow && !json && terminal::understands_escapes(&stdout()) {
+    let query = serde_urlencoded::to_string(&args.query).map_err(Failure::running)?;
+    let address = if let Some(address) = args.address {
+        DaemonAddress::Listener(address)
+    } else {
+        // The daemon may still run if the file has errors by now.
+        if let Err(problems) = config::load(config) {
+            print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
+        }
+        own_daemon::find(config).await?
+    };
+    let source = Source { address, query, sort: args.sort };
+    if args.follow && !args.json && terminal::understands_escapes(&stdout()) {
         return follow_on_screen(&source, clock).await;
     }
-    let mut text = source.text(json, clock.now().wall).await?;
-    while print_to_reader(&text)? && follow {
+    let mut text = source.text(args.json, clock.now().wall).await?;
+    while print_to_reader(&text)? && args.follow {
         clock.sleep(FOLLOW_INTERVAL).await;
         // The daemon may restart: an error is shown and the next request is sent as usual.
-        text = source.text(json, clock.now().wall).await.unwrap_or_else(|failure| {
-            if json {
-                print_note(&failure.message);
-                String::new()
-            } else {
-                failure.message + "\n"
-            }
+        text = source.text(args.json, clock.now().wall).await.unwrap_or_else(|failure| {
+            print_note(&failure.message);
+            String::new()
         });
     }
     Ok(())
@@ -117,19 +120,21 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
 
 /// Redraws the alternate screen until a signal. Restores the screen at the end.
 async fn follow_on_screen(source: &Source, clock: Clock) -> Result<(), Failure> {
-    let first = source.view(clock.now().wall).await?;
+    let mut view = Ok(source.view(clock.now().wall).await?);
     let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
-    let mut screen = Screen::default();
-    let mut text = screen.draw(&first);
     print_to_reader(screen::ENTER)?;
     let drawing = async {
-        while print_to_reader(&text)? {
-            clock.sleep(FOLLOW_INTERVAL).await;
+        for drawings in 0.. {
             // As in `run`.
-            text = match source.view(clock.now().wall).await {
-                Ok(view) => screen.draw(&view),
-                Err(failure) => screen::error(&failure.message),
+            let text = match &view {
+                Ok(view) => screen::draw(view, drawings),
+                Err(failure) => screen::error(failure),
             };
+            if !print_to_reader(text)? {
+                break;
+            }
+            clock.sleep(FOLLOW_INTERVAL).await;
+            view = source.view(clock.now().wall).await;
         }
         Ok(())
     };
@@ -142,45 +147,33 @@ async fn follow_on_screen(source: &Source, clock: Clock) -> Result<(), Failure> 
 }
 
 impl Source {
-    async fn new(config: &Path, args: Args) -> Result<Self, Failure> {
-        let status = args.status.map(|status| status.to_uppercase());
-        let status =
-            status.map(|status| if status.eq_ignore_ascii_case(NOT_SEEN) { NOT_SEEN.to_owned() } else { status });
-        let query =
-            serde_urlencoded::to_string(Query { watch: args.watch.as_deref(), status }).map_err(Failure::running)?;
-        let jobs_path = if query.is_empty() { JOBS_PATH.to_owned() } else { format!("{JOBS_PATH}?{query}") };
-        let address = match args.address {
-            Some(address) => DaemonAddress::Listener(address),
-            None => configured_address(config).await?,
-        };
-        Ok(Self { address, jobs_path, sort: args.sort })
-    }
-
     async fn text(&self, json: bool, now: Timestamp) -> Result<String, Failure> {
         let view = self.view(now).await?;
         if json {
-            let json = serde_json::to_string(&view.watches).map_err(Failure::running)?;
-            return Ok(format!("{}\n", Sanitized(&json)));
+            return json_line(&view.watches);
         }
         Ok(view.text(terminal::width(), terminal::shows_colours(&stdout())))
     }
 
+    /// All responses are parsed in each format: another program may listen at this address.
     async fn view(&self, now: Timestamp) -> Result<View, Failure> {
+        let is_filtered = !self.query.is_empty();
+        let mut watches: Vec<JobInfo> = self.get(&format!("/api/v1/jobs?{}", self.query)).await?;
+        self.sort.apply(&mut watches);
+        let (stores, sinks) = (self.get("/api/v1/stores").await?, self.get(SINKS_PATH).await?);
+        let daemon = self.get("/api/v1/daemon").await?;
+        Ok(View { watches, stores, sinks, daemon, now, is_filtered })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let address = &self.address;
         let failure = |error: &dyn Display| {
             Failure::running(format_args!(
                 "cannot read the status from {address}: {error}: check systemctl status refwatch, or set --address"
             ))
         };
-        let get = async |path| client::get(address, path).await.map_err(|error| failure(&error));
-        let (jobs, stores) = (get(&self.jobs_path).await?, get("/api/v1/stores").await?);
-        let (sinks, daemon) = (get(SINKS_PATH).await?, get("/api/v1/daemon").await?);
-        // All are parsed in each format: another program may listen at this address.
-        let parsed = || Ok((from_slice(&jobs)?, from_slice(&stores)?, from_slice(&sinks)?, from_slice(&daemon)?));
-        let (mut watches, stores, sinks, daemon): (Vec<JobInfo>, Vec<StoreInfo>, Vec<SinkInfo>, DaemonInfo) = parsed()
-            .map_err(|error: serde_json::Error| failure(&format_args!("not a response of refwatch: {error}")))?;
-        self.sort.apply(&mut watches);
-        Ok(View { watches, stores, sinks, daemon, now, is_filtered: self.jobs_path != JOBS_PATH })
+        let body = client::get(address, path).await.map_err(|error| failure(&error))?;
+        serde_json::from_slice(&body).map_err(|error| failure(&format_args!("not a response of refwatch: {error}")))
     }
 }
 
@@ -197,12 +190,4 @@ impl Sort {
             }
         }
     }
-}
-
-/// The daemon of the configuration. It may still run if the file has errors by now.
-async fn configured_address(path: &Path) -> Result<DaemonAddress, Failure> {
-    if let Err(problems) = config::load(path) {
-        print_note(format_args!("warning: {}: run refwatch check", problems.summary()));
-    }
-    own_daemon::find(path).await
 }

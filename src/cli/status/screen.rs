@@ -2,8 +2,9 @@
 
 use std::io::stdout;
 
-use unicode_width::UnicodeWidthStr as _;
+use console::measure_text_width;
 
+use super::super::exit::Failure;
 use super::super::terminal;
 use super::view::View;
 use crate::core::sanitize::Sanitized;
@@ -18,28 +19,21 @@ const REDRAW: &str = "\x1b[H\x1b[J";
 /// Drawings until the next part of the jobs is shown: a part can be read for 6 s.
 const DRAWINGS_OF_PART: usize = 3;
 
-#[derive(Default)]
-pub(super) struct Screen {
-    drawings: usize,
+/// `drawings` is the number of drawings before.
+pub(super) fn draw(view: &View, drawings: usize) -> String {
+    let part = drawings / DRAWINGS_OF_PART;
+    let (width, height) = (terminal::width(), terminal::height().unwrap_or(usize::MAX));
+    let lines = view.lines(width, terminal::shows_colours(&stdout()));
+    // The last line stays empty, because a line end there would scroll.
+    let space = height.saturating_sub(screen_lines(&view.head(), width) + 2);
+    let (shown, note) = select(&lines.rows, view.need_attention(), space, part);
+    let header = if view.watches.is_empty() { String::new() } else { lines.header + "\n" };
+    let rows: String = shown.iter().flat_map(|row| row.iter()).flat_map(|line| [&**line, "\n"]).collect();
+    format!("{REDRAW}{}{header}{rows}{note}", view.head())
 }
 
-impl Screen {
-    pub(super) fn draw(&mut self, view: &View) -> String {
-        let part = self.drawings / DRAWINGS_OF_PART;
-        self.drawings += 1;
-        let (width, height) = (terminal::width(), terminal::height().unwrap_or(usize::MAX));
-        let lines = view.lines(width, terminal::shows_colours(&stdout()));
-        // The last line stays empty, because a line end there would scroll.
-        let space = height.saturating_sub(screen_lines(&view.head(), width) + 2);
-        let (shown, note) = select(&lines.rows, view.need_attention(), space, part);
-        let header = if view.watches.is_empty() { String::new() } else { lines.header + "\n" };
-        let rows: String = shown.iter().flat_map(|row| row.iter()).flat_map(|line| [&**line, "\n"]).collect();
-        format!("{REDRAW}{}{header}{rows}{note}", view.head())
-    }
-}
-
-pub(super) fn error(message: &str) -> String {
-    format!("{REDRAW}{}\n", Sanitized(message))
+pub(super) fn error(failure: &Failure) -> String {
+    format!("{REDRAW}{}\n", Sanitized(&failure.message))
 }
 
 /// The rows that fit into `space` lines, and a note if others exist. Each `part` shows other rows.
@@ -50,22 +44,22 @@ fn select(
     part: usize,
 ) -> (Vec<&Vec<String>>, String) {
     let count = |rows: &[&Vec<String>]| rows.iter().map(|row| row.len()).sum::<usize>();
-    let (pinned, others): (Vec<_>, Vec<_>) = rows.iter().zip(need_attention).partition(|(_, needs)| *needs);
-    let [mut pinned, mut others] =
-        [pinned, others].map(|rows| rows.into_iter().map(|(row, _)| row).collect::<Vec<_>>());
-    if count(&pinned) + count(&others) <= space {
-        return (rows.iter().collect(), String::new());
+    let all: Vec<&Vec<String>> = rows.iter().collect();
+    if count(&all) <= space {
+        return (all, String::new());
     }
     // One line is for the note. At least half of the screen is for the rows that take turns.
-    let mut space = space.saturating_sub(1);
-    while count(&pinned) > space / 2 {
-        drop(others.splice(0..0, pinned.pop()));
+    let space = space.saturating_sub(1);
+    let (mut pinned, mut others) = (Vec::new(), Vec::new());
+    for (row, needs_attention) in all.into_iter().zip(need_attention) {
+        let fits = count(&pinned) + row.len() <= space / 2;
+        if needs_attention && fits { pinned.push(row) } else { others.push(row) }
     }
-    space -= count(&pinned);
+    let space = space - count(&pinned);
     let mut parts: Vec<Vec<&Vec<String>>> = vec![vec![]];
     for row in others {
         match parts.last_mut() {
-            Some(part) if part.is_empty() || count(&part[..]) + row.len() <= space => part.push(row),
+            Some(part) if part.is_empty() || count(part) + row.len() <= space => part.push(row),
             Some(_) | None => parts.push(vec![row]),
         }
     }
@@ -77,7 +71,7 @@ fn select(
 
 /// The number of lines that a text takes on a screen, which wraps long lines.
 fn screen_lines(text: &str, width: usize) -> usize {
-    text.lines().map(|line| line.width().div_ceil(width).max(1)).sum()
+    text.lines().map(|line| measure_text_width(line).div_ceil(width).max(1)).sum()
 }
 
 #[cfg(test)]

@@ -1,17 +1,15 @@
 //! Formats the status: errors of the daemon, the table of watches, stores that cannot be listed, sinks that are down, a summary.
 
-use std::collections::BTreeMap;
-
+use super::super::exit::{count, count_each};
 use super::super::table;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::http::daemon::DaemonInfo;
 use crate::http::jobs::JobInfo;
-use crate::http::sinks::SinkInfo;
 use crate::http::stores::StoreInfo;
 use crate::http::{self, Severity, stores};
-use crate::state::{ConfigError, SinkStatus};
+use crate::state::{ConfigError, SinkState, SinkStatus};
 
 const LAYOUT: table::Layout<6> = table::Layout {
     header: ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"],
@@ -21,11 +19,14 @@ const LAYOUT: table::Layout<6> = table::Layout {
     status: 2,
 };
 
+/// In place of a status.
+const NOT_SEEN_YET: &str = "not seen yet";
+
 /// The responses of a daemon.
 pub(super) struct View {
     pub(super) watches: Vec<JobInfo>,
     pub(super) stores: Vec<StoreInfo>,
-    pub(super) sinks: Vec<SinkInfo>,
+    pub(super) sinks: Vec<SinkStatus>,
     pub(super) daemon: DaemonInfo,
     pub(super) now: Timestamp,
     /// Whether other jobs may exist that do not match.
@@ -34,21 +35,21 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn text(&self, width: usize, colours: bool) -> String {
-        let Self { watches, stores, sinks, daemon, now, is_filtered: _ } = self;
-        let table = if watches.is_empty() { String::new() } else { lines(watches, *now, width, colours).text() + "\n" };
-        errors(daemon) + &table + &unlisted(stores) + &down(sinks) + &self.summary()
+        let table = self.lines(width, colours).text();
+        let gap = if table.is_empty() { "" } else { "\n" };
+        errors(&self.daemon) + &table + gap + &self.notices()
     }
 
     /// The lines above the table, for a screen.
     pub(super) fn head(&self) -> String {
-        errors(&self.daemon) + &unlisted(&self.stores) + &down(&self.sinks) + &self.summary()
+        errors(&self.daemon) + &self.notices()
     }
 
-    fn summary(&self) -> String {
-        if self.watches.is_empty() && self.is_filtered {
-            return "No job matches.\n".to_owned();
-        }
-        summary(&self.watches, &self.stores)
+    /// The stores that cannot be listed, the sinks that are down, and the summary.
+    fn notices(&self) -> String {
+        let matches_none = self.watches.is_empty() && self.is_filtered;
+        let summary = if matches_none { "No job matches.\n".to_owned() } else { summary(&self.watches, &self.stores) };
+        unlisted(&self.stores) + &down(&self.sinks) + &summary
     }
 
     pub(super) fn lines(&self, width: usize, colours: bool) -> table::Lines {
@@ -81,9 +82,9 @@ fn unlisted(stores: &[StoreInfo]) -> String {
 }
 
 /// One line for the sinks that are paused or disabled.
-fn down(sinks: &[SinkInfo]) -> String {
-    let down = sinks.iter().filter(|sink| sink.state != SinkStatus::UP);
-    let down: Vec<_> = down.map(|sink| format!("{} is {}", Sanitized(&sink.name), Sanitized(&sink.state))).collect();
+fn down(sinks: &[SinkStatus]) -> String {
+    let down = sinks.iter().filter(|sink| sink.state != SinkState::Up);
+    let down: Vec<_> = down.map(|sink| format!("{} is {}", Sanitized(&sink.name), sink.state.as_str())).collect();
     if down.is_empty() {
         return String::new();
     }
@@ -92,24 +93,19 @@ fn down(sinks: &[SinkInfo]) -> String {
 
 /// Such as: 14 jobs: 1 FAILED, 13 COMPLETED; 1 needs attention.
 fn summary(watches: &[JobInfo], stores: &[StoreInfo]) -> String {
-    let jobs = match watches.len() {
+    match watches.len() {
         0 if stores.is_empty() => return "Nothing is watched.\n".to_owned(),
         0 => return "No job was discovered yet.\n".to_owned(),
-        1 => "job",
-        _ => "jobs",
-    };
-    let attention = watches.iter().filter(|watch| watch.severity() == Severity::Attention).count();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for watch in watches {
-        *counts.entry(watch.status.as_deref().unwrap_or("not seen yet")).or_default() += 1;
+        _ => {}
     }
-    let counts: Vec<String> = counts.iter().map(|(status, count)| format!("{count} {}", Sanitized(status))).collect();
+    let attention = watches.iter().filter(|watch| watch.severity() == Severity::Attention).count();
+    let counts = count_each(watches.iter().map(|watch| watch.status.as_deref().unwrap_or(NOT_SEEN_YET)));
     let need = match attention {
         0 => String::new(),
         1 => "; 1 needs attention".to_owned(),
         _ => format!("; {attention} need attention"),
     };
-    format!("{} {jobs}: {}{need}\n", watches.len(), counts.join(", "))
+    format!("{}: {counts}{need}\n", count(watches.len(), "job"))
 }
 
 /// One line per watch, and its most urgent note under it.
@@ -138,7 +134,7 @@ fn row(watch: &JobInfo, now: Timestamp) -> [String; 6] {
     [
         Sanitized(&watch.watch).to_string(),
         Sanitized(&job(watch)).to_string(),
-        Sanitized(watch.status.as_deref().unwrap_or("not seen yet")).to_string(),
+        Sanitized(watch.status.as_deref().unwrap_or(NOT_SEEN_YET)).to_string(),
         watch.since.as_deref().map(|since| distance(since, now)).unwrap_or_default(),
         items.unwrap_or_default(),
         next_poll.unwrap_or_default(),
@@ -173,7 +169,6 @@ mod tests {
 
     use super::*;
     use crate::http::jobs::{JobItems, PollFailure};
-    use crate::state::PausedSink;
 
     fn watch() -> JobInfo {
         JobInfo {
@@ -229,12 +224,12 @@ mod tests {
 
     #[test]
     fn one_line_names_the_sinks_that_are_paused_or_disabled() {
-        let sink = |name: &str| SinkStatus::new(name.into(), String::new());
-        let at = "2026-03-01T10:05:00Z".parse().expect("a time");
-        let old = SinkStatus { disabled_at: Some(at), ..sink("\u{1b}[2Jold") };
-        let paused = Some(PausedSink { since: at, next_attempt_at: at });
-        let pipeline = SinkStatus { paused, waiting: 2, ..sink("pipeline") };
-        let sinks = [sink("chat"), old, pipeline].map(|sink| SinkInfo::from(&sink));
+        let sink = |name: &str, state| SinkStatus { name: name.to_owned(), state, ..SinkStatus::default() };
+        let sinks = [
+            sink("chat", SinkState::Up),
+            sink("\u{1b}[2Jold", SinkState::Disabled),
+            sink("pipeline", SinkState::Paused),
+        ];
         let expected = "Notifications are not delivered: \\u001b[2Jold is disabled, pipeline is paused: \
                         run refwatch notify status\n";
         assert_eq!(down(&sinks), expected);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::*;
-use crate::core::event::EventType;
+use crate::core::event::{EventFilter, EventType};
 use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus};
 use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition, WatchInfo};
 
@@ -84,7 +84,8 @@ impl Queue {
 }
 
 fn filter() -> EventFilter {
-    EventFilter::new(|_, watch| watch == Some("GRCh38"))
+    let types = EventType::documented().collect();
+    EventFilter { types, watches: vec!["GRCh38".to_owned()] }
 }
 
 fn rows(queue: &SinkQueue) -> Vec<i64> {
@@ -182,6 +183,30 @@ async fn a_new_sink_starts_at_the_present_and_ignores_jobs_that_ended_before() {
 }
 
 #[tokio::test]
+async fn a_star_of_a_pattern_matches_any_text_and_other_characters_match_themselves() {
+    let table = [
+        ("GRCh38", "GRCh38", true),
+        ("GRCh38", "grch38", false),
+        ("*", "", true),
+        ("shared *", "shared references", true),
+        ("shared *", "shared", false),
+        ("a*b*c", "a-b-c", true),
+        ("a*b*c", "acb", false),
+        ("[ab]?", "[ab]?", true),
+        ("[ab]?", "ax", false),
+    ];
+    for (pattern, watch, expected) in table {
+        let queue = Queue::new().await;
+        queue.append(1, watch, None, "FAILED", at(0), None).await;
+        let filter = EventFilter { watches: vec![pattern.to_owned()], ..filter() };
+        let replay = ReplayFilter { jobs: vec![watch_id(1).key], ..ReplayFilter::default() };
+        queue.step(0, &[], &[]).await;
+        let queued = queue.database.replay_deliveries("hook".into(), filter, replay, at(0)).await.expect("a commit");
+        assert_eq!(queued, usize::from(expected), "{pattern} {watch}");
+    }
+}
+
+#[tokio::test]
 async fn a_replay_sends_delivered_or_failed_events_again() {
     let queue = Queue::new().await;
     queue.transition(1, None, "FAILED", 0).await;
@@ -201,13 +226,16 @@ async fn a_replay_sends_delivered_or_failed_events_again() {
 #[tokio::test]
 async fn more_new_rows_than_one_step_moves_are_left_for_the_next() {
     let queue = Queue::new().await;
-    for job in 0..300 {
+    for job in 0..2 {
         queue.transition(job, None, "FAILED", 0).await;
+        let detail = |seconds| Detail { kind: DetailKind::StillSeen, value: None, observed_at: at(seconds) };
+        let details = (0..600).map(detail).collect();
+        queue.database.append(&watch_id(job), &Change { details, ..Change::default() }).await.expect("a commit");
     }
     let first = queue.step(0, &[], &[]).await;
-    assert_eq!((first.due.len(), first.has_more, first.waiting), (8, true, 256));
+    assert_eq!((rows(&first), first.has_more, first.waiting), (vec![1, 602], true, 2));
     let second = queue.step(0, &[], &[]).await;
-    assert_eq!((second.has_more, second.waiting), (false, 300));
+    assert_eq!((second.has_more, second.waiting), (false, 2));
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ pub(in crate::http) struct Query {
     kind: String,
     status: String,
     state: String,
+    q: String,
     /// The whole name.
     watch: String,
     store_id: String,
@@ -100,7 +101,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
 
 impl Query {
     fn filter(&self) -> WatchFilter<'_> {
-        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state }
+        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state, q: &self.q }
     }
 
     fn matches(&self, watch: &WatchStatus) -> bool {

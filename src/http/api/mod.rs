@@ -6,6 +6,6 @@ pub mod daemon;
 pub mod jobs;
 pub(super) mod metrics;
 pub(super) mod negotiation;
-pub mod sinks;
+pub(super) mod sinks;
 pub mod stores;
 pub(super) mod transitions;

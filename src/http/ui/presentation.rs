@@ -8,7 +8,7 @@ use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Anomaly, DetailKind};
 use crate::http::filter::{Severity, severity};
-use crate::state::{DaemonStatus, SharedState, StoreStatus, WatchState, WatchStatus};
+use crate::state::{DaemonStatus, SharedState, SinkState, StoreStatus, WatchState, WatchStatus};
 
 /// The number of errors, of watches that need attention, and of sinks that are paused or disabled.
 pub(super) fn attention(shared: &SharedState) -> usize {
@@ -17,7 +17,7 @@ pub(super) fn attention(shared: &SharedState) -> usize {
     let store_errors = |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.missed.is_some());
     let watches = shared.watches().iter().filter(|watch| severity(watch) == Severity::Attention).count();
     let errors = usize::from(config_error.is_some()) + usize::from(database_error.is_some()) + targets_down.len();
-    let sinks = shared.sinks().iter().filter(|sink| !sink.is_up()).count();
+    let sinks = shared.sinks().iter().filter(|sink| sink.state != SinkState::Up).count();
     watches + sinks + errors + stores.iter().map(|store| store_errors(store)).sum::<usize>()
 }
 

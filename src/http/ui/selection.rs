@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::presentation::job_duration;
 use crate::core::time::Timestamp;
-use crate::http::filter::{WatchFilter, severity, status_label};
+use crate::http::filter::{WatchFilter, severity};
 use crate::state::WatchStatus;
 
 pub(super) const ROWS_PER_PAGE: usize = 100;
@@ -47,14 +47,13 @@ pub(super) enum Refresh {
 pub(in crate::http) struct Selection {
     #[serde(skip_serializing_if = "is_default")]
     pub(super) sort: Sort,
-    /// See [`WatchFilter`], as for `status` and `state`.
+    /// See [`WatchFilter`], as for `status`, `state` and `q`.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) kind: String,
     #[serde(skip_serializing_if = "is_default")]
     pub(super) status: String,
     #[serde(skip_serializing_if = "is_default")]
     pub(super) state: String,
-    /// A part of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) q: String,
     /// Counts from 1; 0 also selects the first page.
@@ -71,8 +70,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl Selection {
     /// The selected watches of all pages, sorted.
     pub(super) fn apply(&self, watches: &[Arc<WatchStatus>], now: Timestamp) -> Vec<Arc<WatchStatus>> {
-        let text = self.q.to_lowercase();
-        let mut selected: Vec<_> = watches.iter().filter(|watch| self.matches(watch, &text)).cloned().collect();
+        let filter = self.filter();
+        let mut selected: Vec<_> = watches.iter().filter(|watch| filter.matches(watch)).cloned().collect();
         let since = |watch: &WatchStatus| watch.known.as_ref().map(|job| job.since);
         let duration = |watch: &WatchStatus| watch.known.as_ref().map(|job| job_duration(job, now));
         let name = |watch: &WatchStatus| watch.name.to_lowercase();
@@ -88,17 +87,7 @@ impl Selection {
     }
 
     pub(super) fn filter(&self) -> WatchFilter<'_> {
-        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state }
-    }
-
-    fn matches(&self, watch: &WatchStatus, text: &str) -> bool {
-        let status = status_label(watch);
-        let searched = || {
-            let labels =
-                watch.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
-            format!("{} {} {} {status} {} {labels}", watch.name, watch.id.key, watch.id.target, watch.aws_region)
-        };
-        self.filter().matches(watch) && (text.is_empty() || searched().to_lowercase().contains(text))
+        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state, q: &self.q }
     }
 
     pub(super) fn is_filtered(&self) -> bool {

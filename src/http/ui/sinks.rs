@@ -9,25 +9,23 @@ use super::presentation::WAITING;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::database::JobDelivery;
-use crate::state::SinkStatus;
+use crate::state::{SinkState, SinkStatus};
 
 /// Nothing without sinks.
 pub(super) fn section(sinks: &[Arc<SinkStatus>], now: Timestamp) -> Markup {
     let rows = sinks.iter().map(|sink| {
-        // The error of a sink that works again is over.
-        let error = sink.last_error.as_deref().filter(|_| !sink.is_up() || sink.waiting > 0 || sink.failed > 0);
-        let tone = match sink.state() {
-            "disabled" => "bad",
-            "paused" => "mixed",
-            _ => "good",
+        let tone = match sink.state {
+            SinkState::Up => "good",
+            SinkState::Paused => "mixed",
+            SinkState::Disabled => "bad",
         };
         [
             html! { (Sanitized(&sink.name)) small { (Sanitized(&sink.url)) } },
-            badge(tone, sink.state()),
+            badge(tone, sink.state.as_str()),
             html! { (sink.waiting) },
             html! { @if sink.failed > 0 { span.bad { (sink.failed) } } @else { "0" } },
             html! { @if let Some(at) = sink.last_delivered_at { (relative_time(at, now)) " ago" } @else { "none" } },
-            html! { (Sanitized(error.unwrap_or_default())) },
+            html! { (Sanitized(sink.last_error.as_deref().unwrap_or_default())) },
         ]
     });
     let caption = html! { "Receivers, and the events that wait for delivery or have failed" };

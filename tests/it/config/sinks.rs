@@ -19,10 +19,10 @@ fn sink(text: &str) -> SinkConfig {
 #[test]
 fn a_sink_has_the_documented_defaults() {
     let sink = sink(&format!("database.path = \"/refwatch.db\"\n{MINIMAL}"));
-    assert_eq!(sink.on, EventType::DEFAULT.into());
+    assert_eq!(sink.events.types, EventType::DEFAULT.into());
     assert_eq!((sink.format, sink.timeout), (SinkFormat::CloudEvents, Duration::from_secs(15)));
     assert_eq!((sink.secret_file, sink.bearer_token_file, sink.headers.len()), (None, None, 0));
-    assert!(sink.watches.is_empty());
+    assert!(sink.events.watches.is_empty());
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn sinks_are_loaded_as_written_and_in_this_order() {
     let headers: Vec<_> = pipeline.headers.iter().map(|(name, text)| (name.as_str(), text.expose())).collect();
     assert_eq!(headers, [("X-Team", "not-for-all-eyes")]);
     let on = [EventType::Status(JobStatus::Submitted), EventType::Vanished];
-    assert_eq!(pipeline.on.iter().cloned().collect::<Vec<_>>(), on);
+    assert_eq!(pipeline.events.types.iter().cloned().collect::<Vec<_>>(), on);
     assert_eq!((chat.format, chat.timeout), (SinkFormat::Slack, Duration::from_secs(5)));
-    let selected = |sink: &SinkConfig| ["GRCh38", "shared references", "others"].map(|name| sink.selects_watch(name));
-    assert_eq!((selected(pipeline), selected(chat)), ([true, true, false], [true; 3]));
+    assert_eq!(pipeline.events.watches, ["GRCh38", "shared *"]);
+    assert!(chat.events.watches.is_empty());
 }
 
 #[test]

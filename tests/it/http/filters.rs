@@ -88,6 +88,8 @@ async fn the_api_filters_jobs_and_rejects_unknown_values() {
         ("status=not_seen", &["5555555555"]),
         ("state=live", &["3333333333", "5555555555"]),
         ("state=attention", &["2222222222"]),
+        ("q=WATCH+3333333333", &["3333333333"]),
+        ("q=read_set_export&status=COMPLETED", &["4444444444"]),
         ("watch=watch+3333333333", &["3333333333"]),
         ("watch=watch", &[]),
     ] {

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use refwatch::database::{DeliveryOutcome, DeliveryStep, EventFilter};
-use refwatch::state::{PausedSink, SinkStatus};
+use refwatch::core::event::{EventFilter, EventType};
+use refwatch::database::{DeliveryOutcome, DeliveryStep};
+use refwatch::state::{SinkState, SinkStatus};
 
 use super::*;
 
 /// Three sinks: `chat` works, `old` is disabled, `pipeline` is paused.
 pub(super) fn publish_sinks(server: &Server) {
-    let sink = |name: &str| SinkStatus::new(name.into(), format!("https://{name}.example"));
-    let paused = PausedSink { since: at("2026-03-01T08:06:00Z"), next_attempt_at: at("2026-03-01T08:08:00Z") };
+    let sink = |name: &str| SinkStatus {
+        name: name.to_owned(),
+        url: format!("https://{name}.example"),
+        ..SinkStatus::default()
+    };
     for status in [
         SinkStatus { last_delivered_at: Some(at("2026-03-01T08:04:00Z")), ..sink("chat") },
         SinkStatus {
             waiting: 1,
-            oldest: Some(at("2026-03-01T08:00:00Z")),
+            oldest_waiting_at: Some(at("2026-03-01T08:00:00Z")),
+            state: SinkState::Disabled,
             disabled_at: Some(at("2026-03-01T08:01:00Z")),
             last_error: Some("HTTP status 410".to_owned()),
             ..sink("old")
@@ -23,8 +28,10 @@ pub(super) fn publish_sinks(server: &Server) {
         SinkStatus {
             waiting: 2,
             failed: 3,
-            oldest: Some(at("2026-03-01T08:05:00.5Z")),
-            paused: Some(paused),
+            oldest_waiting_at: Some(at("2026-03-01T08:05:00.5Z")),
+            state: SinkState::Paused,
+            paused_since: Some(at("2026-03-01T08:06:00Z")),
+            next_attempt_at: Some(at("2026-03-01T08:08:00Z")),
             last_error: Some("HTTP status 503".to_owned()),
             ..sink("pipeline")
         },
@@ -37,9 +44,11 @@ pub(super) fn publish_sinks(server: &Server) {
 /// A disabled sink with hostile text in each field.
 pub(super) fn hostile_sink() -> SinkStatus {
     SinkStatus {
-        disabled_at: Some(at("2026-03-01T08:01:00Z")),
+        name: HOSTILE.to_owned(),
+        url: HOSTILE.to_owned(),
+        state: SinkState::Disabled,
         last_error: Some(HOSTILE.to_owned()),
-        ..SinkStatus::new(HOSTILE.into(), HOSTILE.to_owned())
+        ..SinkStatus::default()
     }
 }
 
@@ -98,7 +107,7 @@ async fn the_page_of_a_job_shows_its_notifications_that_wait_or_have_failed() {
     }
     let mut step = DeliveryStep {
         sink,
-        filter: EventFilter::new(|_, _| true),
+        filter: EventFilter { types: EventType::documented().collect(), watches: vec![] },
         now,
         outcomes: vec![],
         in_flight: BTreeSet::new(),
