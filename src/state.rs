@@ -193,11 +193,11 @@ pub struct FailedPoll {
     pub message: String,
 }
 
-/// The errors of the configuration that was last read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The errors of the configuration that was last read. `/api/v1/daemon` returns it as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
-    /// Which configuration runs despite the errors.
-    pub in_force: &'static str,
+    /// A clause about the configuration that is used despite the errors: "the previous configuration is still used".
+    pub in_force: String,
     /// The first error and the number of the others, on one line.
     pub summary: String,
     /// Every error, each with its location.

@@ -67,7 +67,7 @@ impl Daemon {
     fn reject(&self, summary: String, details: String) -> ReloadResult {
         error!(event = "reload_failed", "reload rejected: {CONFIG_UNCHANGED}");
         let result = Err(format!("{details}\n\n{CONFIG_UNCHANGED}"));
-        let error = ConfigError { in_force: CONFIG_UNCHANGED, summary, details };
+        let error = ConfigError { in_force: CONFIG_UNCHANGED.to_owned(), summary, details };
         self.context.shared.update_daemon(|daemon| daemon.config_error = Some(error));
         result
     }
@@ -108,7 +108,7 @@ pub(super) fn publish_config(context: &TaskContext, config: &Config, problems: &
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
         error!(event = "include_not_readable", "{FILES_LEFT_OUT}");
-        ConfigError { in_force: FILES_LEFT_OUT, summary: problems.summary(), details: problems.to_string() }
+        ConfigError { in_force: FILES_LEFT_OUT.to_owned(), summary: problems.summary(), details: problems.to_string() }
     });
     context.shared.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);

@@ -1,7 +1,5 @@
 //! The filters by kind, status, state and text that the status page and `/api/v1/jobs` share, and the severity of a watch.
 
-use serde::{Deserialize as _, Deserializer, Serializer, de};
-
 use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
 use crate::state::{WatchState, WatchStatus};
@@ -12,25 +10,28 @@ pub const NOT_SEEN: &str = "not_seen";
 /// The value of `state` that selects watches of [`Severity::Attention`].
 pub(super) const ATTENTION: &str = "attention";
 
-/// Selects watches. Every part must match.
+/// Selects watches. Every part must match. An empty part selects all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WatchFilter<'a> {
-    /// `None` selects all.
-    pub(super) kind: Option<JobKind>,
-    /// A status's label, or [`NOT_SEEN`]; empty selects all.
+    /// The name of a kind.
+    pub(super) kind: &'a str,
+    /// A status's label, or [`NOT_SEEN`].
     pub(super) status: &'a str,
-    /// A state's label, or [`ATTENTION`]; empty selects all.
+    /// A state's label, or [`ATTENTION`].
     pub(super) state: &'a str,
-    /// A part of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`, in any case; empty selects all.
+    /// A part of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`, in any case.
     pub(super) q: &'a str,
 }
 
 impl WatchFilter<'_> {
     /// Rejects values that no watch can have: a misspelled status would otherwise look like an empty watch list.
     pub(super) fn check(&self) -> Result<(), String> {
-        let statuses: Vec<&str> = JobStatus::labels().chain([NOT_SEEN]).collect();
+        let kinds = JobKind::ALL.map(JobKind::as_str).to_vec();
+        let statuses = JobStatus::labels().chain([NOT_SEEN]).collect();
         let states = [&WatchState::LABELS[..], &[ATTENTION]].concat();
-        for (name, value, known) in [("status", self.status, statuses), ("state", self.state, states)] {
+        for (name, value, known) in
+            [("kind", self.kind, kinds), ("status", self.status, statuses), ("state", self.state, states)]
+        {
             if !value.is_empty() && !known.contains(&value) {
                 return Err(format!("{name} must be one of {}", known.join(", ")));
             }
@@ -44,7 +45,7 @@ impl WatchFilter<'_> {
             state => state.is_empty() || watch.state.label() == state,
         };
         let has_status = self.status.is_empty() || status_label(watch) == self.status;
-        let has_kind = self.kind.is_none_or(|kind| watch.id.key.kind == kind);
+        let has_kind = self.kind.is_empty() || watch.id.key.kind.as_str() == self.kind;
         has_state && has_status && has_kind && (self.q.is_empty() || self.is_found_in(watch))
     }
 
@@ -85,15 +86,4 @@ pub(super) fn severity_of(has_error: bool, status: Option<&JobStatus>) -> Severi
         Some(JobStatus::Completed | JobStatus::Cancelled) => Severity::Done,
         Some(JobStatus::Submitted | JobStatus::InProgress | JobStatus::Cancelling) | None => Severity::Normal,
     }
-}
-
-/// An empty value selects all kinds.
-pub(super) fn deserialize_kind<'de, D: Deserializer<'de>>(value: D) -> Result<Option<JobKind>, D::Error> {
-    let text = String::deserialize(value)?;
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(de::Error::custom) }
-}
-
-#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
-pub(super) fn serialize_kind<S: Serializer>(kind: &Option<JobKind>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.map_or("", JobKind::as_str))
 }

@@ -21,16 +21,13 @@ pub(super) struct InvalidParameters {
     is_json: bool,
 }
 
-/// For endpoints without parameters.
+/// For endpoints without parameters. Prometheus sends the `params` of a scrape configuration, such as `name[]` and `collect[]`. They are
+/// ignored.
 #[derive(Debug)]
 pub(super) struct NoParameters;
 
-/// For `/metrics`. Prometheus sends the `params` of a scrape configuration, such as `name[]` and `collect[]`. They are ignored.
-#[derive(Debug)]
-pub(super) struct ScrapeParameters;
-
 impl InvalidParameters {
-    pub(super) fn new(parts: &Parts, message: String) -> Self {
+    fn new(parts: &Parts, message: String) -> Self {
         Self { message, is_json: parts.uri.path().starts_with("/api/") }
     }
 }
@@ -62,25 +59,12 @@ impl<S: Sync> FromRequestParts<S> for NoParameters {
     type Rejection = InvalidParameters;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, InvalidParameters> {
-        deny_names(parts, |_| true).map(|()| Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for ScrapeParameters {
-    type Rejection = InvalidParameters;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, InvalidParameters> {
-        deny_names(parts, |name| !name.ends_with("[]")).map(|()| Self)
-    }
-}
-
-fn deny_names(parts: &Parts, is_unknown: fn(&str) -> bool) -> Result<(), InvalidParameters> {
-    // Every query is a list of pairs.
-    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(pairs)| pairs).unwrap_or_default();
-    match pairs.iter().find(|(name, _)| is_unknown(name)) {
-        Some((name, _)) => {
-            Err(InvalidParameters::new(parts, format!("unknown parameter `{name}`: this path has no parameters")))
+        let Parameters(pairs) = Parameters::<Vec<(String, String)>>::from_request_parts(parts, &()).await?;
+        match pairs.iter().find(|(name, _)| !name.ends_with("[]")) {
+            Some((name, _)) => {
+                Err(InvalidParameters::new(parts, format!("unknown parameter `{name}`: this path has no parameters")))
+            }
+            None => Ok(Self),
         }
-        None => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! Renders responses on blocking threads, because 10,000 watches take up to 1 s and must not delay polls.
 //!
-//! - A [`Document`] has the same content for every client. Concurrent requests share one rendering and its bytes. The rendering belongs
-//!   to its thread, so a client that disconnects does not cause a second one.
-//! - A page depends on its request. At most [`PAGES_MAX`] pages are rendered at a time.
+//! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. The rendering belongs to its
+//!   thread, so a client that disconnects does not cause a second one.
+//! - A page or JSON depends on its request. At most [`PAGES_MAX`] pages are rendered at a time, but only one large page.
 //! - The response is 503 with `Retry-After` if [`UNSENT_BYTES_MAX`] are exceeded, or if the rendering takes longer than [`DEADLINE`], for
 //!   example because no thread can be started.
 
@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, IntoResponseParts, Response};
+use axum::response::{IntoResponse as _, IntoResponseParts, Response};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::error;
 
-use super::response::internal_error;
+use super::response::{busy, internal_error};
 use crate::metrics::Format;
 
 /// Each page may open the database, which takes three descriptors.
@@ -32,14 +31,10 @@ const UNSENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Shorter than the 10 s that Prometheus and the commands wait.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// Clients that do not read are disconnected within this time.
-const RETRY_AFTER_SECONDS: &str = "5";
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Document {
-    Config,
-    Jobs,
-    Metrics { format: Format, gzip: bool },
+pub(super) struct ScrapeVariant {
+    pub format: Format,
+    pub gzip: bool,
 }
 
 /// The result of a rendering, `None` until its end.
@@ -53,10 +48,11 @@ struct Overload;
 #[derive(Clone, Debug)]
 pub struct Renderer {
     page_permits: Arc<Semaphore>,
-    /// The current rendering of each document, as long as its thread runs.
-    current: Arc<Mutex<BTreeMap<Document, Weak<watch::Sender<Progress>>>>>,
-    /// Documents are rendered one at a time, because a rendering needs more memory than its result.
-    document_lock: Arc<Mutex<()>>,
+    large_page_permit: Arc<Semaphore>,
+    /// The current rendering of each variant, as long as its thread runs.
+    current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Progress>>>>>,
+    /// Scrapes are rendered one at a time, because a rendering needs more memory than its result.
+    scrape_lock: Arc<Mutex<()>>,
     unsent: UnsentBytes,
 }
 
@@ -64,84 +60,78 @@ impl Default for Renderer {
     fn default() -> Self {
         Self {
             page_permits: Arc::new(Semaphore::new(PAGES_MAX)),
+            large_page_permit: Arc::new(Semaphore::new(1)),
             current: Arc::default(),
-            document_lock: Arc::default(),
+            scrape_lock: Arc::default(),
             unsent: UnsentBytes::default(),
         }
     }
 }
 
 impl Renderer {
-    /// Calls `render`, or waits for the current rendering of the document. `headers` are those of the response.
-    pub(super) async fn document(
+    /// Calls `render`, or waits for the current rendering of the variant. `headers` are those of the response.
+    pub(super) async fn scrape(
         &self,
-        document: Document,
+        variant: ScrapeVariant,
         headers: impl IntoResponseParts,
         render: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Response {
-        let mut progress = self.join(document, render);
+        let mut progress = self.join(variant, render);
         match timeout(DEADLINE, progress.wait_for(Option::is_some)).await {
             Ok(Ok(done)) => match &*done {
                 Some(Ok(bytes)) => (headers, bytes.clone()).into_response(),
-                Some(Err(Overload)) | None => busy(),
+                Some(Err(Overload)) | None => busy("requests"),
             },
             Ok(Err(failed)) => internal_error(&failed),
-            Err(_) => busy(),
+            Err(_) => busy("requests"),
         }
     }
 
     fn join(
         &self,
-        document: Document,
+        variant: ScrapeVariant,
         render: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> watch::Receiver<Progress> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = renderings.get(&document).and_then(Weak::upgrade);
+        let current = renderings.get(&variant).and_then(Weak::upgrade);
         // A finished rendering may be older than the client's previous response.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
         let (sender, receiver) = watch::channel(None);
         let sender = Arc::new(sender);
-        renderings.insert(document, Arc::downgrade(&sender));
-        let (lock, unsent) = (Arc::clone(&self.document_lock), self.unsent.clone());
+        renderings.insert(variant, Arc::downgrade(&sender));
+        let (lock, unsent) = (Arc::clone(&self.scrape_lock), self.unsent.clone());
         drop(spawn_blocking(move || {
             let _lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
             let rendered =
                 if unsent.is_full() { Ok(Err(Overload)) } else { render().map(|bytes| Ok(unsent.add(bytes))) };
             match rendered {
                 Ok(rendered) => drop(sender.send_replace(Some(rendered))),
-                Err(error) => error!(%error, ?document, "cannot render an HTTP response"),
+                Err(error) => error!(%error, ?variant, "cannot render an HTTP response"),
             }
         }));
         receiver
     }
 
-    /// Like [`Self::page`], for a page that may be as large as a document: one at a time is rendered.
-    pub(super) async fn large_page<R: IntoResponse + Send + 'static>(
-        &self,
-        render: impl FnOnce() -> R + Send + 'static,
-    ) -> Response {
-        let lock = Arc::clone(&self.document_lock);
-        let render = move || {
-            let _lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            render()
-        };
-        self.page(render).await
+    /// For a page that may have several megabytes.
+    pub(super) async fn large_page(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
+        self.render(&self.large_page_permit, render).await
     }
 
-    pub(super) async fn page<R: IntoResponse + Send + 'static>(
-        &self,
-        render: impl FnOnce() -> R + Send + 'static,
-    ) -> Response {
+    pub(super) async fn page(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
+        self.render(&self.page_permits, render).await
+    }
+
+    async fn render(&self, permits: &Arc<Semaphore>, render: impl FnOnce() -> Response + Send + 'static) -> Response {
         let rendered = async {
             // The semaphore is never closed, so there is no error.
-            let permit = Arc::clone(&self.page_permits).acquire_owned().await.ok();
+            let permit = Arc::clone(permits).acquire_owned().await.ok();
             if self.unsent.is_full() {
-                return Ok(busy());
+                return Ok(busy("requests"));
             }
             let render = move || {
-                let response = render().into_response();
+                let response = render();
                 drop(permit);
                 response
             };
@@ -150,19 +140,13 @@ impl Renderer {
         let (head, body) = match timeout(DEADLINE, rendered).await {
             Ok(Ok(response)) => response.into_parts(),
             Ok(Err(error)) => return internal_error(&error),
-            Err(_) => return busy(),
+            Err(_) => return busy("requests"),
         };
         match to_bytes(body, usize::MAX).await {
             Ok(bytes) => Response::from_parts(head, Body::from(self.unsent.add(bytes))),
             Err(error) => internal_error(&error),
         }
     }
-}
-
-fn busy() -> Response {
-    let retry_after = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    let message = format!("too many requests at a time: retry after {RETRY_AFTER_SECONDS} s\n");
-    (StatusCode::SERVICE_UNAVAILABLE, retry_after, message).into_response()
 }
 
 /// Counts the bytes of rendered bodies until they are sent or their connections have ended. Clones share the count.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use serde::Serialize;
@@ -11,24 +11,29 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
+/// Clients that do not read are disconnected, and passwords are checked, within this time.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// The response 503. `what` are too many "requests" or "logins".
+pub(super) fn busy(what: &str) -> Response {
+    let retry_after = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
+    let message = format!("too many {what} at a time: retry after {RETRY_AFTER_SECONDS} s\n");
+    (StatusCode::SERVICE_UNAVAILABLE, retry_after, message).into_response()
+}
+
 pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     error!(%error, "cannot render an HTTP response");
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// The headers of a JSON response.
-pub(super) const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
-
+/// `Sanitized` uses JSON escapes, so a parser returns the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    match sanitized_json(value) {
-        Ok(json) => (status, JSON, json).into_response(),
+    match serde_json::to_string(value) {
+        Ok(json) => {
+            (status, [(header::CONTENT_TYPE, "application/json")], Sanitized(&json).to_string()).into_response()
+        }
         Err(error) => internal_error(&error),
     }
-}
-
-/// `Sanitized` uses JSON escapes, so a parser returns the original text.
-pub(super) fn sanitized_json(value: &impl Serialize) -> serde_json::Result<String> {
-    Ok(Sanitized(&serde_json::to_string(value)?).to_string())
 }
 
 pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Response {

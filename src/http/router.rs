@@ -10,17 +10,18 @@ use axum::response::Redirect;
 use axum::routing::get;
 
 use super::app_state::AppState;
-use super::parameters::{NoParameters, ScrapeParameters};
+use super::parameters::NoParameters;
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
     let without_parameters = Router::new()
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
+        .route("/metrics", get(api::metrics::show))
         .route("/runbook", get(ui::runbook::show))
-        .route("/style.css", get(ui::html::style))
-        .route("/icon.svg", get(ui::html::icon))
-        .route("/icon-attention.svg", get(ui::html::icon_attention))
-        .route("/-/healthy", get(api::daemon::healthy))
+        .route("/style.css", get(ui::html::STYLE))
+        .route("/icon.svg", get(ui::html::ICON))
+        .route("/icon-attention.svg", get(ui::html::ICON_ATTENTION))
+        .route("/-/healthy", get("healthy\n"))
         .route("/-/ready", get(api::daemon::ready))
         .route("/api/v1/daemon", get(api::daemon::show))
         .route("/api/v1/sinks", get(api::sinks::list))
@@ -31,7 +32,6 @@ pub(super) fn router(state: AppState) -> Router {
     let routes = Router::new()
         .route("/", get(ui::status_page::show))
         .route("/history", get(ui::history_page::show))
-        .route("/metrics", get(api::metrics::show).route_layer(from_extractor::<ScrapeParameters>()))
         .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/transitions", get(api::transitions::list))
         .merge(without_parameters)

@@ -15,8 +15,11 @@ pub(super) fn write(
     stores: &[Arc<StoreStatus>],
     exposition: &mut Exposition,
 ) {
-    let states = watches.iter().map(|watch| watch.state.label());
-    exposition.family("refwatch_watches", "Watches by state.", count_by("state", WatchState::LABELS, states));
+    let states = WatchState::LABELS.map(|state| {
+        let count = watches.iter().filter(|watch| watch.state.label() == state).count();
+        (labels(&[("state", state)]), number(count as u64))
+    });
+    exposition.family("refwatch_watches", "Watches by state.", states);
     exposition.family(
         "refwatch_jobs",
         "Watched jobs by kind and last known status. Jobs without a successful poll are not counted.",
@@ -82,17 +85,4 @@ fn count_jobs(watches: &[Arc<WatchStatus>], stores: &[Arc<StoreStatus>]) -> Vec<
         (labels(&[("kind", kind.as_str()), ("status", status)]), number(count))
     };
     counts.into_iter().map(series).collect()
-}
-
-/// One series for each of `values`: the number of `items` with this value.
-fn count_by<'a>(
-    label: &str,
-    values: impl IntoIterator<Item = &'a str>,
-    items: impl Iterator<Item = &'a str>,
-) -> Vec<(String, f64)> {
-    let mut counts: BTreeMap<&str, u64> = values.into_iter().map(|value| (value, 0)).collect();
-    for value in items {
-        *counts.entry(value).or_default() += 1;
-    }
-    counts.into_iter().map(|(value, count)| (labels(&[(label, value)]), number(count))).collect()
 }

@@ -123,6 +123,9 @@ def check_job_page(page, setup, watch):
     text = page.evaluate("document.body.innerText")
     for shown in ["What to do.", "Transitions", "Sources", watch["status"], *(source["status_message"] or "" for source in listed)]:
         assert shown in text, f"{shown} is missing"
+    # In lists, phones show no copy buttons: a row with one would be taller. The job's page always shows them.
+    buttons = "[...document.querySelectorAll('.summary .copy')].map((button) => button.checkVisibility({ opacityProperty: true }))"
+    assert page.evaluate(buttons) == [True, True], (page.width, page.evaluate(buttons))
 
 
 def check_links(page, setup):

@@ -5,11 +5,11 @@ use super::super::table;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::http::daemon::{ConfigErrorInfo, DaemonInfo};
+use crate::http::daemon::DaemonInfo;
 use crate::http::jobs::JobInfo;
 use crate::http::stores::StoreInfo;
 use crate::http::{self, Severity, stores};
-use crate::state::{SinkState, SinkStatus};
+use crate::state::{ConfigError, SinkState, SinkStatus};
 
 const LAYOUT: table::Layout<6> = table::Layout {
     header: ["WATCH", "JOB", "STATUS", "FOR", "ITEMS", "NEXT POLL"],
@@ -64,7 +64,7 @@ impl View {
 /// The errors of the daemon and an empty line; nothing if there are none.
 fn errors(daemon: &DaemonInfo) -> String {
     let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Sanitized(reason)));
-    let configuration = daemon.config_error.iter().map(|ConfigErrorInfo { in_force, summary, .. }| {
+    let configuration = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
         format!("Configuration: {} ({}): run refwatch check\n", Sanitized(summary), Sanitized(in_force))
     });
     let errors: String = not_ready.chain(configuration).collect();

@@ -1,32 +1,19 @@
-//! The endpoints of the daemon's own state: `/-/healthy`, `/-/ready`, `/config` and `/api/v1/daemon`.
+//! The endpoints of the daemon's own state: `/-/ready` and `/api/v1/daemon`.
 
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::http::app_state::AppState;
-use crate::http::renderer::Document;
 use crate::http::response::{json, rfc3339, sanitized_lines};
-
-const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-
-pub(in crate::http) async fn healthy() -> &'static str {
-    "healthy\n"
-}
+use crate::state::ConfigError;
 
 pub(in crate::http) async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
     match state.shared.daemon().ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, sanitized_lines(&reason) + "\n"),
     }
-}
-
-/// The running configuration, with secrets hidden.
-pub(in crate::http) async fn config(State(state): State<AppState>) -> Response {
-    let text = state.shared.daemon().effective_config;
-    let render = move || Ok((sanitized_lines(&text) + "\n").into());
-    state.renderer.document(Document::Config, TEXT, render).await
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,17 +26,8 @@ pub struct DaemonInfo {
     /// The reason if `/-/ready` returns 503.
     pub not_ready: Option<String>,
     pub config_loaded_at: Option<String>,
-    pub config_error: Option<ConfigErrorInfo>,
+    pub config_error: Option<ConfigError>,
     pub database_error: Option<String>,
-}
-
-/// The errors of the configuration that was last read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigErrorInfo {
-    /// A clause about the configuration that is used despite the errors: "the previous configuration is still used".
-    pub in_force: String,
-    pub summary: String,
-    pub details: String,
 }
 
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
@@ -61,11 +39,7 @@ pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
         pid: std::process::id(),
         not_ready: daemon.ready().err(),
         config_loaded_at: daemon.config_loaded_at.map(rfc3339),
-        config_error: daemon.config_error.map(|error| ConfigErrorInfo {
-            in_force: error.in_force.to_owned(),
-            summary: error.summary,
-            details: error.details,
-        }),
+        config_error: daemon.config_error,
         database_error: daemon.database_error,
     };
     json(StatusCode::OK, &response)

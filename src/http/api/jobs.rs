@@ -8,12 +8,10 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::core::job::{JobKey, JobStatus, Labels, Source, SourceKey, SourceStatus, Sources};
-use crate::core::kind::JobKind;
 use crate::http::app_state::AppState;
-use crate::http::filter::{Severity, WatchFilter, deserialize_kind, severity_of};
+use crate::http::filter::{Severity, WatchFilter, severity_of};
 use crate::http::parameters::Parameters;
-use crate::http::renderer::Document;
-use crate::http::response::{JSON, json, json_error, rfc3339, sanitized_json};
+use crate::http::response::{json, json_error, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
 /// Sources listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100. The counts include all sources.
@@ -74,11 +72,10 @@ pub struct PollFailure {
 }
 
 /// The filters. An empty value selects all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::http) struct Query {
-    #[serde(deserialize_with = "deserialize_kind")]
-    kind: Option<JobKind>,
+    kind: String,
     status: String,
     state: String,
     q: String,
@@ -93,21 +90,18 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
         return json_error(StatusCode::BAD_REQUEST, error);
     }
     let renderer = state.renderer.clone();
-    let is_filtered = query != Query::default();
-    let jobs = move || -> Vec<JobInfo> {
-        let watches = state.shared.watches();
-        let selected = watches.iter().filter(|watch| query.matches(watch));
-        selected.map(|watch| JobInfo::from(&**watch)).collect()
-    };
-    if is_filtered {
-        return renderer.large_page(move || json(StatusCode::OK, &jobs())).await;
-    }
-    renderer.document(Document::Jobs, JSON, move || Ok(sanitized_json(&jobs())?.into())).await
+    renderer
+        .large_page(move || {
+            let watches = state.shared.watches();
+            let selected = watches.iter().filter(|watch| query.matches(watch));
+            json(StatusCode::OK, &selected.map(|watch| JobInfo::from(&**watch)).collect::<Vec<_>>())
+        })
+        .await
 }
 
 impl Query {
     fn filter(&self) -> WatchFilter<'_> {
-        WatchFilter { kind: self.kind, status: &self.status, state: &self.state, q: &self.q }
+        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state, q: &self.q }
     }
 
     fn matches(&self, watch: &WatchStatus) -> bool {

@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 
 use super::negotiation;
 use crate::http::app_state::AppState;
-use crate::http::renderer::Document;
+use crate::http::renderer::ScrapeVariant;
 use crate::metrics::{Format, Metrics};
 
 pub(in crate::http) async fn show(State(state): State<AppState>, headers: HeaderMap) -> Response {
@@ -20,7 +20,7 @@ pub(in crate::http) async fn show(State(state): State<AppState>, headers: Header
     let encoding = gzip.then_some((header::CONTENT_ENCODING, "gzip"));
     let headers = (AppendHeaders(encoding), [content_type, (header::VARY, "accept, accept-encoding")]);
     let metrics = state.metrics;
-    state.renderer.document(Document::Metrics { format, gzip }, headers, move || render(&metrics, format, gzip)).await
+    state.renderer.scrape(ScrapeVariant { format, gzip }, headers, move || render(&metrics, format, gzip)).await
 }
 
 fn render(metrics: &Metrics, format: Format, gzip: bool) -> io::Result<Bytes> {

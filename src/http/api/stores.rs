@@ -21,21 +21,16 @@ pub struct StoreInfo {
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>) -> Response {
-    let renderer = state.renderer.clone();
-    renderer
-        .page(move || {
-            let stores = state.shared.stores();
-            let stores = stores.iter().map(|store| StoreInfo {
-                watch: store.name.to_string(),
-                target: store.id.target.to_string(),
-                kind: store.id.kind.to_string(),
-                store_id: store.id.store.to_string(),
-                last_listed_at: store.listed_at.map(rfc3339),
-                error: store.error.clone(),
-            });
-            json(StatusCode::OK, &stores.collect::<Vec<_>>())
-        })
-        .await
+    let stores = state.shared.stores();
+    let stores = stores.iter().map(|store| StoreInfo {
+        watch: store.name.to_string(),
+        target: store.id.target.to_string(),
+        kind: store.id.kind.to_string(),
+        store_id: store.id.store.to_string(),
+        last_listed_at: store.listed_at.map(rfc3339),
+        error: store.error.clone(),
+    });
+    json(StatusCode::OK, &stores.collect::<Vec<_>>())
 }
 
 /// The sanitized name and id of a store: "shared references (1234567890)". Only the id if it is also the name.

@@ -20,20 +20,15 @@ const LIMIT_DEFAULT: usize = 1_000;
 /// 10,000 transitions are about 4 MB of JSON.
 const LIMIT_MAX: usize = 10_000;
 
+/// A link omits parameters that are `None`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Query {
-    #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     store_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
 }
 

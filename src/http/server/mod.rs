@@ -12,11 +12,12 @@ pub mod tls;
 mod users;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
@@ -36,7 +37,7 @@ use tracing::{debug, error, warn};
 
 use self::guard::guarded;
 use self::tls::Tls;
-use self::users::{ClientAddress, Users, authenticate};
+use self::users::{Users, authenticate};
 use crate::clock::Clock;
 use crate::config::PasswordHash;
 use crate::http::app_state::AppState;
@@ -121,9 +122,9 @@ pub async fn serve(
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
-            stream = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
-                let client = Extension(ClientAddress(stream.peer_addr().ok()));
-                let server = Server { router: server.router.clone().layer(client), ..server.clone() };
+            (stream, client) = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
+                let router = server.router.clone().layer(Extension(ConnectInfo(client)));
+                let server = Server { router, ..server.clone() };
                 let limits = limits.under_load(connections.len());
                 match tls.as_ref().map(|tls| tls.acceptor()) {
                     None => connections.spawn(server.serve_connection(stream, limits)),
@@ -142,15 +143,16 @@ pub async fn serve(
     }
 }
 
-/// Returns the next connection. Logs and retries failed accepts.
-async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> TcpStream {
+/// Returns the next connection and the client's address. Logs and retries failed accepts.
+async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> (TcpStream, SocketAddr) {
     let unread = u32::try_from(unread.as_millis()).unwrap_or(u32::MAX);
     loop {
-        let accepted = listener.accept().await;
-        match accepted
-            .and_then(|(stream, _)| set_tcp_user_timeout(&stream, unread).map(|()| stream).map_err(Into::into))
-        {
-            Ok(stream) => return stream,
+        let accepted = listener.accept().await.and_then(|(stream, client)| {
+            set_tcp_user_timeout(&stream, unread)?;
+            Ok((stream, client))
+        });
+        match accepted {
+            Ok(accepted) => return accepted,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 clock.sleep(ACCEPT_RETRY_DELAY).await;

@@ -4,7 +4,6 @@
 //! use. Open connections are never affected.
 
 use std::fmt::Display;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -101,14 +100,7 @@ impl Current {
 
 impl Contents {
     fn read(TlsConfig { cert, key, client_ca }: &TlsConfig) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            files::read(path, FILE_BYTES_MAX).map_err(|error| match error.kind() {
-                io::ErrorKind::FileTooLarge => {
-                    TlsError::new(path, format_args!("larger than {} KiB", FILE_BYTES_MAX / 1024))
-                }
-                _ => TlsError::new(path, error),
-            })
-        };
+        let read = |path: &Path| files::read(path, FILE_BYTES_MAX).map_err(|error| TlsError::new(path, error));
         Ok(Self { cert: read(cert)?, key: read(key)?, client_ca: client_ca.as_deref().map(read).transpose()? })
     }
 

@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -24,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::PasswordHash;
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Monotonic;
+use crate::http::response::busy;
 use crate::instruments::Instruments;
 
 /// Requests that wait for a password check or are being checked.
@@ -37,15 +37,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Characters logged of a user name.
 const USER_CHARS_MAX: usize = 64;
 
-/// The address of the client's end of the connection, possibly that of a proxy.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientAddress(pub Option<SocketAddr>);
-
 #[derive(Debug)]
 pub(super) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
-    /// The hash with the highest cost. `None` without users.
-    dearest: Option<PasswordHash>,
     clock: Clock,
     instruments: Instruments,
     failures: Mutex<Failures>,
@@ -75,7 +69,6 @@ impl Users {
     #[must_use]
     pub(super) fn new(hashes: BTreeMap<String, PasswordHash>, clock: Clock, instruments: Instruments) -> Self {
         Self {
-            dearest: hashes.values().max_by_key(|hash| hash.cost()).cloned(),
             clock,
             instruments,
             failures: Mutex::default(),
@@ -91,7 +84,8 @@ impl Users {
         if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(user) == Some(&digest) {
             return Login::Accepted;
         }
-        let Some(dearest) = &self.dearest else { return Login::Rejected };
+        // The hash with the highest cost. There is none without users.
+        let Some(dearest) = self.hashes.values().max_by_key(|hash| hash.cost()) else { return Login::Rejected };
         // An unknown user is checked against the dearest hash: a quick rejection would reveal that the user is unknown.
         let (hash, cost_max) = (self.hashes.get(user).unwrap_or(dearest).clone(), dearest.cost());
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return Login::Busy };
@@ -113,7 +107,8 @@ impl Users {
         Login::Accepted
     }
 
-    fn report_failure(&self, user: &str, client: Option<SocketAddr>) {
+    /// `client` is the address of the other end of the connection, possibly that of a proxy.
+    fn report_failure(&self, user: &str, client: SocketAddr) {
         self.instruments.http_login_failures.inc();
         let now = self.clock.now().monotonic;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,11 +118,10 @@ impl Users {
         }
         let count = std::mem::take(&mut failures.count);
         failures.logged_at = Some(now);
-        let client = client.map_or("unknown".to_owned(), |client| client.ip().to_string());
         let user = Sanitized(&excerpt(user, USER_CHARS_MAX)).to_string();
         warn!(
             event = "login_failed",
-            client,
+            client = %client.ip(),
             user,
             failures = count,
             "wrong user or password; at most one line in 10 s is logged"
@@ -137,7 +131,7 @@ impl Users {
 
 pub(super) async fn authenticate(
     State(users): State<Arc<Users>>,
-    Extension(ClientAddress(client)): Extension<ClientAddress>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -160,11 +154,7 @@ pub(super) async fn authenticate(
             (StatusCode::UNAUTHORIZED, challenge, "a valid user and password are required: see http.users\n")
                 .into_response()
         }
-        Login::Busy => {
-            let retry_after = [(header::RETRY_AFTER, "5")];
-            (StatusCode::SERVICE_UNAVAILABLE, retry_after, "too many logins at a time: retry after 5 s\n")
-                .into_response()
-        }
+        Login::Busy => busy("logins"),
     }
 }
 

@@ -11,31 +11,12 @@ use crate::http::response::rfc3339;
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+const DAY: i64 = 24 * 60 * MINUTE;
 
-/// The distances of ticks, in seconds.
+/// The distances of ticks in seconds: from 1 s to 30 s, 30 min, 12 h and 365 days.
 const STEPS: [i64; 20] = [
-    1,
-    5,
-    10,
-    30,
-    MINUTE,
-    2 * MINUTE,
-    5 * MINUTE,
-    10 * MINUTE,
-    30 * MINUTE,
-    HOUR,
-    2 * HOUR,
-    3 * HOUR,
-    6 * HOUR,
-    12 * HOUR,
-    DAY,
-    2 * DAY,
-    7 * DAY,
-    30 * DAY,
-    90 * DAY,
-    365 * DAY,
+    1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000,
+    7_776_000, 31_536_000,
 ];
 
 /// The labels of so many ticks fit side by side in the narrowest column; those with a date are wider.
@@ -56,26 +37,18 @@ pub(super) struct TimeAxis {
 /// From a job's creation to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lifetime {
-    pub begin: Timestamp,
-    /// Not before `begin`.
-    pub end: Timestamp,
-    /// The job has not ended: `end` is the present.
+    pub axis: TimeAxis,
+    /// The job has not ended: the axis ends at the present.
     pub is_live: bool,
-}
-
-impl Lifetime {
-    pub(super) fn axis(self) -> TimeAxis {
-        TimeAxis { begin: self.begin, end: self.end }
-    }
 }
 
 impl TimeAxis {
     /// One axis for several jobs. It covers every live job. `None` without jobs.
     pub(super) fn shared(jobs: impl Iterator<Item = Lifetime> + Clone) -> Option<Self> {
-        let end = jobs.clone().map(|job| job.end).max()?;
-        let first = jobs.clone().map(|job| job.begin).min()?;
+        let end = jobs.clone().map(|job| job.axis.end).max()?;
+        let first = jobs.clone().map(|job| job.axis.begin).min()?;
         let usual = end.checked_sub(SHARED_RANGE).unwrap_or(Timestamp::MIN);
-        let needed = jobs.filter(|job| job.is_live).map(|job| job.begin).fold(usual, Timestamp::min);
+        let needed = jobs.filter(|job| job.is_live).map(|job| job.axis.begin).fold(usual, Timestamp::min);
         Some(Self { begin: first.max(needed), end })
     }
 
@@ -194,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_shared_axis_covers_live_jobs_and_the_last_day() {
-        let job = |begin, end, is_live| Lifetime { begin: at(begin), end: at(end), is_live };
+        let job = |begin, end, is_live| Lifetime { axis: axis(begin, end), is_live };
         let ended = job("2026-02-01T00:00:00Z", "2026-02-01T01:00:00Z", false);
         let recent = job("2026-03-01T07:00:00Z", "2026-03-01T08:00:00Z", false);
         let live = job("2026-03-01T09:00:00Z", "2026-03-01T10:00:00Z", true);

@@ -1,6 +1,5 @@
 //! The filters of the status page: links by state, status and kind, and the search form.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use maud::{Markup, html};
@@ -9,46 +8,34 @@ use super::selection::Selection;
 use crate::core::job::{JobStatus, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
-use crate::http::filter::{ATTENTION, NOT_SEEN, Severity, severity, status_label};
+use crate::http::filter::{ATTENTION, NOT_SEEN};
 use crate::state::WatchStatus;
 
 /// A link for each state, status and kind, with the number of watches, and a search form. Without several kinds there are no links by kind.
 pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
-    // Statuses, states, kinds and `ATTENTION` share one map: their labels differ.
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for watch in watches {
-        let attention = (severity(watch) == Severity::Attention).then_some(ATTENTION);
-        for label in [status_label(watch), watch.state.label(), watch.id.key.kind.as_str()].into_iter().chain(attention)
-        {
-            *counts.entry(label).or_default() += 1;
-        }
-    }
-    let count = |label| counts.get(label).copied().unwrap_or_default();
-    let next_value = |label: &str, chosen: bool| if chosen { String::new() } else { label.to_owned() };
+    // The filter of one part of the selection by one label.
+    let by = |part: fn(&mut Selection) -> &mut String, label: &str, text: &str| {
+        let mut only = Selection::default();
+        part(&mut only).push_str(label);
+        let count = watches.iter().filter(|watch| only.filter().matches(watch)).count();
+        let chosen = part(&mut selection.clone()) == label;
+        let link =
+            selection.link_with(|changed| *part(changed) = if chosen { String::new() } else { label.to_owned() });
+        filter(text, count, &link, chosen)
+    };
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
-    let states = states.map(|(label, text)| {
-        let chosen = selection.state == label;
-        filter(text, count(label), &selection.link_with(|changed| changed.state = next_value(label, chosen)), chosen)
-    });
     let statuses = JobStatus::labels().map(|label| (label, label)).chain([(NOT_SEEN, "Not seen yet")]);
-    let statuses = statuses.map(|(label, text)| {
-        let chosen = selection.status == label;
-        filter(text, count(label), &selection.link_with(|changed| changed.status = next_value(label, chosen)), chosen)
-    });
-    let kinds = JobKind::ALL.into_iter().map(|kind| {
-        let chosen = selection.kind == Some(kind);
-        let link = selection.link_with(|changed| changed.kind = Some(kind).filter(|_| !chosen));
-        filter(kind.as_str(), count(kind.as_str()), &link, chosen)
-    });
     let all = selection.link_with(|changed| {
         *changed = Selection { sort: changed.sort, refresh: changed.refresh, ..Selection::default() };
     });
     html! {
         div.filters {
             nav aria-label="Filters" data-part="filters" {
-                ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for state in states { (state) } }
-                ul { @for status in statuses { (status) } }
-                @if selection.kind.is_some() || has_several(watches, |id| id.key.kind) { ul { @for kind in kinds { (kind) } } }
+                ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for (label, text) in states { (by(|part| &mut part.state, label, text)) } }
+                ul { @for (label, text) in statuses { (by(|part| &mut part.status, label, text)) } }
+                @if !selection.kind.is_empty() || has_several(watches, |id| id.key.kind) {
+                    ul { @for kind in JobKind::ALL.map(JobKind::as_str) { (by(|part| &mut part.kind, kind, kind)) } }
+                }
             }
             form role="search" method="get" action="./" {
                 input type="search" name="q" value=(Sanitized(&selection.q)) aria-label="Name, id, target or status" placeholder="Name, id, target";

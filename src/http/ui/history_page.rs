@@ -2,16 +2,14 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use jiff::ToSpan as _;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::html::{Page, absolute_time, alerts, job_badge, page, shortened, table};
-use super::presentation::attention;
-use super::selection::Refresh;
+use super::html::{Page, absolute_time, job_badge, page, shortened, table};
 use super::watch_table::{MESSAGE_CHARS_MAX, ids, job_path};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -48,15 +46,13 @@ pub(in crate::http) async fn show(
     let renderer = state.renderer.clone();
     renderer
         .page(move || {
-            let now = state.clock.now().wall;
-            let today = Offset::UTC.to_datetime(now).date();
+            let today = Offset::UTC.to_datetime(state.clock.now().wall).date();
             let until = query.until.unwrap_or(today);
             let since = query.since.unwrap_or(until.saturating_sub((DAYS_DEFAULT - 1).days()));
             let midnight =
                 |day: Date| Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(Timestamp::MAX);
             let range = midnight(since)..midnight(until.saturating_add(1.day()));
             let content = html! {
-                (alerts(&state.shared.daemon()))
                 h1 { "Ended jobs" }
                 p.summary { "From the database, watched or not. Days are in UTC." }
                 @if let Some(error) = &error { p.note role="status" { (shortened(error, MESSAGE_CHARS_MAX)) } }
@@ -66,17 +62,7 @@ pub(in crate::http) async fn show(
                     Err(error) => p.bad { (Sanitized(&error.to_string())) },
                 }
             };
-            let attention = attention(&state.shared);
-            let ended = Page {
-                title: "Ended jobs",
-                root: "./",
-                now,
-                refresh: Refresh::Off,
-                attention,
-                footer: html! {},
-                content,
-            };
-            (status, page(ended))
+            (status, page(&state, Page::new("Ended jobs", content))).into_response()
         })
         .await
 }

@@ -2,15 +2,16 @@
 //!
 //! Untrusted text passes through `Sanitized`, which escapes control characters. maud escapes HTML.
 
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::presentation::{job_tone, source_tone};
+use super::presentation::{attention, job_tone, source_tone};
 use super::selection::Refresh;
 use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
+use crate::http::app_state::AppState;
 use crate::http::response::{self, rfc3339, sanitized_lines};
 use crate::state::DaemonStatus;
 
@@ -21,23 +22,16 @@ const STATUS_CHARS_MAX: usize = 40;
 /// policy allows this script only, by its hash.
 pub(in crate::http) const SCRIPT: &str = include_str!("page.js");
 
-pub(in crate::http) async fn style() -> Response {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
-}
+/// A file as a response. It is also a handler.
+type File = ([(HeaderName, &'static str); 1], &'static str);
 
-pub(in crate::http) async fn icon() -> Response {
-    svg(include_str!("icon.svg"))
-}
+pub(in crate::http) const STYLE: File =
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css"));
+pub(in crate::http) const ICON: File = ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg"));
+pub(in crate::http) const ICON_ATTENTION: File =
+    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon_attention.svg"));
 
-pub(in crate::http) async fn icon_attention() -> Response {
-    svg(include_str!("icon_attention.svg"))
-}
-
-fn svg(image: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, "image/svg+xml")], image).into_response()
-}
-
-/// A page. Its links are relative, because a reverse proxy may serve it below a path.
+/// A page. Its links are relative, because a reverse proxy may serve it below a path. It begins with the errors of the daemon.
 ///
 /// A refresh replaces each element with a `data-part` by the new element with the same value. Forms are outside of these elements, so that
 /// a refresh does not clear what a person types.
@@ -45,17 +39,23 @@ pub(super) struct Page<'a> {
     pub title: &'a str,
     /// The relative path to the status page.
     pub root: &'a str,
-    pub now: Timestamp,
     /// How the page is refreshed every 10 s.
     pub refresh: Refresh,
-    /// The number of errors, and of watches and sinks that need attention. The title and the icon show it.
-    pub attention: usize,
     /// Added to the page footer.
     pub footer: Markup,
     pub content: Markup,
 }
 
-pub(super) fn page(Page { title, root, now, refresh, attention, footer, content }: Page<'_>) -> Response {
+impl<'a> Page<'a> {
+    /// A page beside the status page, without a refresh.
+    pub(super) fn new(title: &'a str, content: Markup) -> Self {
+        Self { title, root: "./", refresh: Refresh::Off, footer: html! {}, content }
+    }
+}
+
+pub(super) fn page(state: &AppState, Page { title, root, refresh, footer, content }: Page<'_>) -> Response {
+    // The title and the icon show whether something needs attention.
+    let attention = attention(&state.shared);
     let icon = if attention > 0 { "icon-attention.svg" } else { "icon.svg" };
     let page = html! {
         (DOCTYPE)
@@ -73,7 +73,10 @@ pub(super) fn page(Page { title, root, now, refresh, attention, footer, content 
                 a.skip href="#content" { "Skip to the content" }
                 header { a.brand href=(root) { "refwatch" } span.muted { "AWS HealthOmics jobs" } }
                 p.note.stale #stale role="status" hidden { "refwatch does not respond. This page is not up to date." }
-                main id="content" { (content) }
+                main id="content" {
+                    div data-part="alerts" { (alerts(&state.shared.daemon())) }
+                    (content)
+                }
                 footer {
                     nav aria-label="More" {
                         a href={ (root) "history" } { "Ended jobs" }
@@ -83,7 +86,7 @@ pub(super) fn page(Page { title, root, now, refresh, attention, footer, content 
                         a href={ (root) "config" } { "Configuration" }
                         a href={ (root) "runbook" } { "Runbook" }
                     }
-                    p data-part="footer" { "As of " (absolute_time(now)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
+                    p data-part="footer" { "As of " (absolute_time(state.clock.now().wall)) ". " (footer) " refwatch " (env!("CARGO_PKG_VERSION")) }
                 }
                 script { (PreEscaped(SCRIPT)) }
             }
@@ -115,8 +118,8 @@ pub(super) fn table<const N: usize>(
     }
 }
 
-/// The errors of configuration and database, and the targets that are down. They come first on every page.
-pub(super) fn alerts(daemon: &DaemonStatus) -> Markup {
+/// The errors of configuration and database, and the targets that are down.
+fn alerts(daemon: &DaemonStatus) -> Markup {
     html! {
         @if let Some(error) = &daemon.config_error {
             (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use jiff::SignedDuration;
 use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, legend};
-use super::html::{Page, absolute_time, alerts, copyable, job_badge, page, relative_time, source_badge, table};
+use super::html::{Page, absolute_time, copyable, job_badge, page, relative_time, source_badge, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
 use super::selection::Refresh;
@@ -80,29 +79,28 @@ pub(in crate::http) async fn show(
         .page(move || {
             let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
             let now = state.clock.now().wall;
-            let history = History::read(&state, &key);
-            let saved = history.as_ref().map_or(&[][..], |history| &history.transitions);
-            if watches.is_empty() && saved.is_empty() {
+            let (history, error) = match History::read(&state, &key) {
+                Ok(history) => (history, None),
+                Err(error) => (History::default(), Some(error)),
+            };
+            let targets: BTreeSet<&str> = history.transitions.iter().map(|row| &*row.watch_id.target).collect();
+            if watches.is_empty() && targets.is_empty() {
                 return not_found(&state, &uri, &headers, unknown);
             }
             let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
-            let none = History::default();
-            let history_or_none = history.as_ref().unwrap_or(&none);
             let content = html! {
                 div data-part="job" {
-                    (alerts(&state.shared.daemon()))
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
-                    @if let Err(error) = &history { p.bad { (Sanitized(&error.to_string())) } }
-                    @for watch in &watches { (target_section(watch, history_or_none, now)) }
-                    @if watches.is_empty() { @for target in targets(saved) { (past_section(target, history_or_none, now)) } }
+                    @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
+                    @for watch in &watches { (target_section(&watch.id.target, Some(watch), &history, now)) }
+                    @if watches.is_empty() { @for target in targets { (target_section(target, None, &history, now)) } }
                 }
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
             let refresh = if is_live { Refresh::On } else { Refresh::Off };
-            let attention = presentation::attention(&state.shared);
-            page(Page { title: name, root: ROOT, now, refresh, attention, footer: html! {}, content })
+            page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })
         })
         .await
 }
@@ -119,73 +117,45 @@ fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
         }
         p.links {
             a href={ (ROOT) "api/v1/" (resource) "?" (query) } { "This job as JSON" }
-            @if presentation::is_region(region) {
-                a href=(presentation::console_url(region)) rel="external" { "HealthOmics in the AWS console" }
-            }
+            @if let Some(url) = presentation::console_url(region) { a href=(url) rel="external" { "HealthOmics in the AWS console" } }
         }
     }
 }
 
-/// The targets of the rows, each once.
-fn targets(rows: &[Row<Transition>]) -> BTreeSet<&str> {
-    rows.iter().map(|row| &*row.watch_id.target).collect()
-}
-
-/// A job that is no longer watched, from the database.
-fn past_section(target: &str, history: &History, now: Timestamp) -> Markup {
+/// The job in one target. Without a watch, it is no longer watched: its rows are in the database.
+fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, now: Timestamp) -> Markup {
     let transitions = of_target(&history.transitions, target);
     let details = of_target(&history.details, target);
     let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
+    let job = watch.and_then(|watch| watch.known.as_deref());
+    let last = transitions.last().filter(|_| watch.is_none());
+    let known = job.map(|job| ([job.created_at, job.completed_at, job.vanished_at], job.last_seen));
+    let known = known.or(last.map(|last| ([last.created_at, last.completed_at, None], last.observed_at)));
+    let lifetime = known.and_then(|(times, _)| lifetime(&spans, times, now));
+    let name = watch.map_or(target, |watch| &watch.name);
+    // A finished job is not polled: its failures are over.
+    let failing = watch.filter(|watch| watch.state != WatchState::Finished && !watch.recent_failures.is_empty());
     html! {
         section {
-            h2 { "Target " (Sanitized(target)) }
-            p.note { "This job is not watched. The database has its transitions." }
-            @if let Some(last) = transitions.last() {
-                (figure(target, &spans, [last.created_at, last.completed_at, None], last.observed_at, now))
+            h2 { "Target " (Sanitized(target)) @if let Some(watch) = watch && !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
+            @if watch.is_none() { p.note { "This job is not watched. The database has its transitions." } }
+            @if let Some(advice) = watch.and_then(presentation::advice) { p.advice { strong { "What to do. " } (advice) } }
+            @if let (Some(lifetime), Some((_, last_seen))) = (lifetime, known) { (figure(name, &spans, lifetime, last_seen)) }
+            @if let Some(watch) = watch { (facts(watch, now)) }
+            @if let (Some(watch), Some(job)) = (watch, job) && !job.sources.is_empty() {
+                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime.map(|lifetime| lifetime.axis)))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
             (deliveries_table(&history.deliveries, target))
-        }
-    }
-}
-
-fn target_section(watch: &WatchStatus, history: &History, now: Timestamp) -> Markup {
-    let transitions = of_target(&history.transitions, &watch.id.target);
-    let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
-    let details = of_target(&history.details, &watch.id.target);
-    let job = watch.known.as_deref();
-    let times = job.map(|job| [job.created_at, job.completed_at, job.vanished_at]);
-    // A finished job is not polled: its failures are over.
-    let has_failures = watch.state != WatchState::Finished && !watch.recent_failures.is_empty();
-    html! {
-        section {
-            h2 { "Target " (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
-            @if let Some(advice) = presentation::advice(watch) { p.advice { strong { "What to do. " } (advice) } }
-            @if let (Some(times), Some(job)) = (times, job) { (figure(&watch.name, &spans, times, job.last_seen, now)) }
-            (facts(watch, now))
-            @if let Some(job) = job && !job.sources.is_empty() {
-                @let axis = times.and_then(|times| lifetime(&spans, times, now)).map(Lifetime::axis);
-                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, &watch.id.target), axis))
-            }
-            (transitions_table(&transitions))
-            @if !details.is_empty() { (details_table(&details)) }
-            (deliveries_table(&history.deliveries, &watch.id.target))
-            @if has_failures { (failures_table(watch, now)) }
+            @if let Some(watch) = failing { (failures_table(watch, now)) }
         }
     }
 }
 
 /// The timeline of the job, from its creation to its end, with both times.
-fn figure(
-    name: &str,
-    spans: &[StatusSpan],
-    times: [Option<Timestamp>; 3],
-    last_seen: Timestamp,
-    now: Timestamp,
-) -> Markup {
-    let Some(lifetime) = lifetime(spans, times, now) else { return html! {} };
-    let axis = lifetime.axis();
+fn figure(name: &str, spans: &[StatusSpan], lifetime: Lifetime, last_seen: Timestamp) -> Markup {
+    let axis = lifetime.axis;
     html! {
         figure {
             (Timeline { name, spans, lifetime, last_seen, axis }.image())
@@ -239,7 +209,7 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition],
     let rows = listed_sources(sources).map(|(key, source)| {
         let image = spans.get(key).zip(axis).map(|(spans, axis)| {
             let last_seen = if job.status.is_terminal() { axis.end } else { job.last_seen };
-            let lifetime = Lifetime { begin: axis.begin, end: axis.end, is_live: false };
+            let lifetime = Lifetime { axis, is_live: false };
             Timeline { name: &key.name, spans, lifetime, last_seen, axis }.image()
         });
         [
@@ -258,7 +228,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
             absolute_time(transition.observed_at),
             transition.from.as_ref().map_or(html! { span.muted { "first seen" } }, job_badge),
             job_badge(&transition.to),
-            change_window(transition),
+            html! { @if let Some(before) = transition.not_before { "after " (absolute_time(before)) } },
             html! {
                 @if let Some(message) = &transition.status_message { (Sanitized(message)) }
                 @if let Some(anomaly) = transition.anomaly { small.bad { (presentation::anomaly(anomaly)) } }
@@ -266,17 +236,6 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
         ]
     });
     table(&html! { "Transitions" }, ["Seen", "From", "To", "Changed", "Message"], rows)
-}
-
-/// Added before the fraction is cut off, so that a duration is rounded up to seconds.
-const ROUND_UP: SignedDuration = SignedDuration::from_millis(999);
-
-/// The time between the two polls around the change of status.
-fn change_window(transition: &Transition) -> Markup {
-    let Some(before) = transition.not_before else { return html! {} };
-    let seen = transition.observed_at;
-    let longest = duration_between(before, seen.checked_add(ROUND_UP).unwrap_or(seen));
-    html! { "at most " (longest) " before it was seen" small { "the old status was last seen at " (absolute_time(before)) } }
 }
 
 fn details_table(details: &[&Detail]) -> Markup {

@@ -6,8 +6,6 @@ use axum::response::{IntoResponse as _, Response};
 use maud::html;
 
 use super::html::{Page, page};
-use super::presentation::attention;
-use super::selection::Refresh;
 use crate::http::api::negotiation::accepts_html;
 use crate::http::app_state::AppState;
 use crate::http::response::json_error;
@@ -30,8 +28,5 @@ pub(super) fn not_found(state: &AppState, uri: &Uri, headers: &HeaderMap, reason
         h1 { "Not found" }
         p { (reason) " " a href=(root) { "Show all watches" } " or " a href={ (root) "history" } { "the ended jobs in the database" } "." }
     };
-    let (now, attention) = (state.clock.now().wall, attention(&state.shared));
-    let page =
-        page(Page { title: "Not found", root, now, refresh: Refresh::Off, attention, footer: html! {}, content });
-    (StatusCode::NOT_FOUND, page).into_response()
+    (StatusCode::NOT_FOUND, page(state, Page { root, ..Page::new("Not found", content) })).into_response()
 }

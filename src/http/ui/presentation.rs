@@ -21,14 +21,10 @@ pub(super) fn attention(shared: &SharedState) -> usize {
     watches + sinks + errors + stores.iter().map(|store| store_errors(store)).sum::<usize>()
 }
 
-/// The home of HealthOmics in the AWS console. AWS documents no address of a store or a job.
-pub(super) fn console_url(region: &str) -> String {
-    format!("https://{region}.console.aws.amazon.com/omics/home?region={region}")
-}
-
-/// Whether a text can be a part of the console's address. A target may have no region.
-pub(super) fn is_region(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+/// The home of HealthOmics in the AWS console. AWS documents no address of a store or a job. `None` if the target has no valid region.
+pub(super) fn console_url(region: &str) -> Option<String> {
+    let is_region = !region.is_empty() && region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_region.then(|| format!("https://{region}.console.aws.amazon.com/omics/home?region={region}"))
 }
 
 /// Advice to the operator; `None` if there is none.

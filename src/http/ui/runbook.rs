@@ -8,22 +8,14 @@ use maud::{PreEscaped, html};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use super::html::{Page, page};
-use super::presentation::attention;
-use super::selection::Refresh;
 use crate::http::app_state::AppState;
 
 const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
 
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
-    page(Page {
-        title: "Runbook",
-        root: "./",
-        now: state.clock.now().wall,
-        refresh: Refresh::Off,
-        attention: attention(&state.shared),
-        footer: html! { "Other documents are in docs/ of the sources and in /usr/share/doc/refwatch." },
-        content: html! { article.document { (PreEscaped(rendered(RUNBOOK))) } },
-    })
+    let footer = html! { "Other documents are in docs/ of the sources and in /usr/share/doc/refwatch." };
+    let content = html! { article.document { (PreEscaped(rendered(RUNBOOK))) } };
+    page(&state, Page { footer, ..Page::new("Runbook", content) })
 }
 
 fn rendered(markdown: &str) -> String {

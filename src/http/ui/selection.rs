@@ -7,9 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::presentation::job_duration;
-use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
-use crate::http::filter::{WatchFilter, deserialize_kind, serialize_kind, severity};
+use crate::http::filter::{WatchFilter, severity};
 use crate::state::WatchStatus;
 
 pub(super) const ROWS_PER_PAGE: usize = 100;
@@ -48,13 +47,9 @@ pub(super) enum Refresh {
 pub(in crate::http) struct Selection {
     #[serde(skip_serializing_if = "is_default")]
     pub(super) sort: Sort,
-    #[serde(
-        skip_serializing_if = "is_default",
-        deserialize_with = "deserialize_kind",
-        serialize_with = "serialize_kind"
-    )]
-    pub(super) kind: Option<JobKind>,
-    /// See [`WatchFilter`], as for `state` and `q`.
+    /// See [`WatchFilter`], as for `status`, `state` and `q`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(super) kind: String,
     #[serde(skip_serializing_if = "is_default")]
     pub(super) status: String,
     #[serde(skip_serializing_if = "is_default")]
@@ -92,11 +87,11 @@ impl Selection {
     }
 
     pub(super) fn filter(&self) -> WatchFilter<'_> {
-        WatchFilter { kind: self.kind, status: &self.status, state: &self.state, q: &self.q }
+        WatchFilter { kind: &self.kind, status: &self.status, state: &self.state, q: &self.q }
     }
 
     pub(super) fn is_filtered(&self) -> bool {
-        !(self.kind.is_none() && self.status.is_empty() && self.state.is_empty() && self.q.is_empty())
+        [&self.kind, &self.status, &self.state, &self.q].iter().any(|part| !part.is_empty())
     }
 
     /// The relative link to the changed selection. It leads to the first page unless `change` sets one.

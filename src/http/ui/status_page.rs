@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use super::filters::filters;
-use super::html::{Page, alert, alerts, copyable, page, shortened};
-use super::presentation::attention;
+use super::html::{Page, alert, copyable, page, shortened};
 use super::quota;
 use super::selection::{Refresh, Selection};
 use super::sinks;
@@ -42,7 +41,6 @@ pub(in crate::http) async fn show(
         let (stores, watches) = (state.shared.stores(), state.shared.watches());
         let content = html! {
             div data-part="top" {
-                (alerts(&state.shared.daemon()))
                 @for store in &stores { (store_alerts(store, now)) }
                 (headline(&watches))
                 @if let Some(error) = &error { p.note role="status" { (shortened(error, MESSAGE_CHARS_MAX)) } }
@@ -64,7 +62,7 @@ pub(in crate::http) async fn show(
                 Refresh::On => {}
             }
         };
-        (status, page(Page { title: "Watches", root: "./", now, refresh, attention: attention(&state.shared), footer, content }))
+        (status, page(&state, Page { refresh, footer, ..Page::new("Watches", content) })).into_response()
     })
     .await
 }

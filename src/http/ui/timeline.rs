@@ -59,7 +59,8 @@ pub(super) fn lifetime(
     let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
     let begin = earlier(created_at, first);
     let end = if last.is_terminal { earlier(completed_at, last) } else { vanished_at.unwrap_or(now) };
-    Some(Lifetime { begin, end: end.max(begin), is_live: !last.is_terminal && vanished_at.is_none() })
+    let axis = TimeAxis { begin, end: end.max(begin) };
+    Some(Lifetime { axis, is_live: !last.is_terminal && vanished_at.is_none() })
 }
 
 /// The spans of one job or source in the image of an axis.
@@ -79,10 +80,10 @@ impl Timeline<'_> {
         html! {
             svg.timeline role="img" height=(HEIGHT) {
                 title { (Sanitized(name)) ": " (self.description()) }
-                desc { "From " (lifetime.begin.strftime("%F %T")) " to " (lifetime.end.strftime("%F %T")) " UTC" }
+                desc { "From " (lifetime.axis.begin.strftime("%F %T")) " to " (lifetime.axis.end.strftime("%F %T")) " UTC" }
                 (axis.grid(HEIGHT))
                 rect.track x="0" y=(HEIGHT / 2 - 1) width="100%" height="2" {}
-                @if lifetime.end < axis.begin {
+                @if lifetime.axis.end < axis.begin {
                     text.earlier x="0" y="12" { "◂ earlier" }
                 } @else {
                     @for (nth, span) in spans.iter().enumerate() {
@@ -96,7 +97,7 @@ impl Timeline<'_> {
 
     /// A solid bar. Its edge is hatched from the last poll that observed the status.
     fn bar(self, span: &StatusSpan, next: Option<&StatusSpan>) -> Markup {
-        let until = next.map_or(self.lifetime.end, |next| next.since);
+        let until = next.map_or(self.lifetime.axis.end, |next| next.since);
         let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
         let (left, right) = (self.axis.position(span.since), self.axis.position(until));
         let unsure = self.axis.position(certain_until.max(span.since));
@@ -129,7 +130,7 @@ impl Timeline<'_> {
         let parts = self.spans.iter().enumerate().map(|(nth, span)| match self.spans.get(nth + 1) {
             None if span.is_terminal => span.status.clone(),
             next => {
-                let until = next.map_or(self.lifetime.end, |next| next.since);
+                let until = next.map_or(self.lifetime.axis.end, |next| next.since);
                 format!("{} for {}", span.status, duration_between(span.since, until))
             }
         });

@@ -48,7 +48,7 @@ async fn the_page_rejects_unknown_values_with_the_known_ones_and_shows_all_jobs(
     for (query, error) in [
         (
             "kind=read_set",
-            "kind: a kind must be one of reference_import, read_set_import, read_set_export, read_set_activation",
+            "kind must be one of reference_import, read_set_import, read_set_export, read_set_activation",
         ),
         (
             "status=FALED",
@@ -102,7 +102,7 @@ async fn the_api_filters_jobs_and_rejects_unknown_values() {
         assert_eq!(server.get(&format!("/api/v1/jobs?{query}")).await.json().as_array().unwrap().len(), 4, "{query}");
     }
     for (query, error) in [
-        ("kind=read_set", "kind: a kind must be one of reference_import, "),
+        ("kind=read_set", "kind must be one of reference_import, "),
         ("status=FALED", "status must be one of SUBMITTED, "),
         ("status=failed", "status must be one of SUBMITTED, "),
         ("state=over", "state must be one of live, finished, parked, attention"),

@@ -189,7 +189,8 @@ async fn the_metrics_are_the_documented_ones() {
     assert_eq!(value("refwatch_jobs", "status", "FAILED"), Some(0.0));
     assert!(text.contains("\nrefwatch_config_last_reload_successful 1\n"));
     server.shared.update_daemon(|daemon| {
-        daemon.config_error = Some(ConfigError { in_force: "", summary: String::new(), details: "line 3".to_owned() });
+        daemon.config_error =
+            Some(ConfigError { in_force: String::new(), summary: String::new(), details: "line 3".to_owned() });
         daemon.targets_down = [("default".into(), "no".to_owned())].into();
         daemon.database_error = Some("disk full".to_owned());
     });

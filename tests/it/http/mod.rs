@@ -350,7 +350,7 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     server.shared.publish_sink(sinks::hostile_sink());
     server.shared.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
-            in_force: "the rest is applied",
+            in_force: "the rest is applied".to_owned(),
             summary: HOSTILE.to_owned(),
             details: HOSTILE.to_owned(),
         });

@@ -74,7 +74,7 @@ async fn a_refresh_replaces_everything_but_the_form() {
     server.shared.publish(view("2222222222", JobStatus::InProgress));
     let page = server.get("/").await.body;
     let parts: Vec<&str> = page.split(" data-part=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-    assert_eq!(parts, ["top", "filters", "watches", "sinks", "quota", "footer"]);
+    assert_eq!(parts, ["alerts", "top", "filters", "watches", "sinks", "quota", "footer"]);
     let filters = page.split("data-part=\"filters\"").nth(1).unwrap();
     assert!(filters.split("</nav>").nth(1).unwrap().starts_with("<form"), "the form is outside of the parts: {page}");
 }
