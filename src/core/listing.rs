@@ -215,13 +215,13 @@ mod tests {
         window.record_handed_over(job.clone(), Some(at(3)), JobStatus::Completed);
         window.record_handed_over("9876543211".parse().expect("an id"), None, JobStatus::Submitted);
         window.record_listing(at(0), Some(at(60)), at(60));
-        assert_eq!(window.handed_over(), 2);
+        assert_eq!(window.handed_over_count(), 2);
         assert!(!is_new(&window, Some(at(3))));
         assert!(window.is_new(&job, Some(at(3)), &JobStatus::InProgress), "a live job is handed over again");
         assert_eq!(window.status_at_hand_over(&job), Some(&JobStatus::Completed));
         window.record_listing(at(50), Some(at(60)), at(60));
         assert_eq!(window.status_at_hand_over(&job), None, "it is too old to be listed");
-        assert_eq!(window.handed_over(), 1, "a job without a creation time is kept");
+        assert_eq!(window.handed_over_count(), 1, "a job without a creation time is kept");
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn a_job_has_ended_from_its_first_terminal_status_on() {
     let mut watch = JobTracker::new(POLICY, None, 1);
     for (status, has_ended) in [("SUBMITTED", false), ("FAILED", true), ("IN_PROGRESS", true), ("IN_PROGRESS", true)] {
         watch.handle(Ok(snapshot(status)), now(0));
-        assert_eq!(watch.state().expect("a job").has_ended, has_ended, "{status}");
+        assert_eq!(watch.state().expect("a job").ended_once, has_ended, "{status}");
     }
 }
 
