@@ -148,8 +148,12 @@ endpoint_url = "http://{}"
     }
     toml.extend(simulator.jobs().map(|job| {
         let SimulatedJob { name, kind, store_id, id } = job;
-        let (kind, key) = (kind.name(), kind.store_key());
-        format!("\n[[job]]\nname = \"{name}\"\nkind = \"{kind}\"\n{key} = \"{store_id}\"\nid = \"{id}\"\n")
+        let kind_line = match kind {
+            Kind::ReferenceImport => String::new(),
+            kind => format!("kind = \"{}\"\n", kind.name()),
+        };
+        let key = kind.store_key();
+        format!("\n[[job]]\nname = \"{name}\"\n{kind_line}{key} = \"{store_id}\"\nid = \"{id}\"\n")
     }));
     toml
 }

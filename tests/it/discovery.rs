@@ -38,7 +38,7 @@ fn calls(simulator: SocketAddr, operation: &str) -> u64 {
 fn present_and_later_jobs_of_a_store_are_watched_to_their_ends() {
     let workspace = Workspace::new();
     let arguments =
-        ["--jobs", "5", "--arrivals-per-minute", "60", "--mean-seconds", "4", "--quota", "20", "--seed", "5"];
+        ["--jobs", "5", "--arrivals-per-minute", "60", "--mean-seconds", "8", "--quota", "20", "--seed", "5"];
     let (_simulator, simulator, config) = workspace.simulate(&arguments);
     assert!(config.contains("[[store]]") && !config.contains("[[job]]"), "{config}");
     let (config, database) = (workspace.write("refwatch.toml", &config), workspace.path("refwatch.db"));

@@ -121,7 +121,7 @@ impl Users {
         let user = Sanitized(&excerpt(user, USER_CHARS_MAX)).to_string();
         warn!(
             event = "login_failed",
-            client = %client.ip(),
+            client = client.ip().to_string(),
             user,
             failures = count,
             "wrong user or password; at most one line in 10 s is logged"

@@ -31,16 +31,19 @@ fn fault_090_a_thousand_reload_signals_in_one_second_cause_at_most_two_reloads()
     let workspace = Workspace::new();
     let (_simulator, _, config) = workspace.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
     let (mut daemon, _) = workspace.daemon(&workspace.write("refwatch.toml", &config));
+    let clock = refwatch::clock::Clock::system();
     for _ in 0..1_000 {
         daemon.signal(Signal::HUP);
         // Spread over time, so that most signals are delivered one by one.
         std::thread::park_timeout(Duration::from_micros(500));
     }
+    // A busy machine needs more than one second. Reloads begin at least one second apart.
+    let more = usize::try_from(clock.now().monotonic.elapsed().as_secs()).expect("a few seconds");
     let reloads = || daemon.stderr().matches("event=\"reloaded\"").count();
     eventually("a reload", || (reloads() >= 1).then_some(()));
     // A pending reload starts within one second.
     std::thread::park_timeout(Duration::from_secs(2));
-    assert!(reloads() <= 2, "{}", daemon.stderr());
+    assert!(reloads() <= 2 + more, "{}", daemon.stderr());
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success());
 }
