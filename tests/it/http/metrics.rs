@@ -188,6 +188,12 @@ async fn the_metrics_are_the_documented_ones() {
     assert_eq!(value("refwatch_jobs", "status", "COMPLETED"), Some(1.0));
     assert_eq!(value("refwatch_jobs", "status", "FAILED"), Some(0.0));
     assert!(text.contains("\nrefwatch_config_last_reload_successful 1\n"));
+}
+
+#[tokio::test]
+async fn errors_of_the_daemon_are_in_the_metrics() {
+    let server = Server::start().await;
+    server.shared.publish(view("2222222222", JobStatus::Completed));
     server.shared.update_daemon(|daemon| {
         daemon.config_error =
             Some(ConfigError { in_force: String::new(), summary: String::new(), details: "line 3".to_owned() });
