@@ -12,7 +12,7 @@ use super::time::{Timestamp, parse_retry_after};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     Delivered,
-    /// The sink is paused. One probe at a time is sent until a delivery succeeds.
+    /// The sink is paused. One request at a time is sent until one is delivered or rejected.
     Unavailable,
     /// As `Unavailable`.
     NoResponse,

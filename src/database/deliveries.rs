@@ -30,6 +30,8 @@ pub struct DeliveryStep {
     /// The rows of the events that are being sent.
     pub in_flight: BTreeSet<i64>,
     pub limit: usize,
+    /// How many due events are passed over, if there are more.
+    pub skip: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +53,17 @@ pub enum DeliveryOutcome {
 pub struct SinkQueue {
     /// Events to send now, at most [`DeliveryStep::limit`].
     pub due: Vec<DueEvent>,
-    /// Whether rows after the cursor were left for the next step.
+    /// Whether rows of jobs after the cursor were left for the next step.
     pub has_more: bool,
-    /// When the next event is due that is not due now.
+    /// The earliest time at which an event becomes due after now.
     pub next_due: Option<Timestamp>,
+    /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
     pub failed: u32,
     /// When the oldest waiting event was observed.
     pub oldest: Option<Timestamp>,
+    /// A disabled sink has no due events.
+    pub disabled_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,8 +86,7 @@ pub struct ReplayFilter {
 
 impl Database {
     /// Makes the table of sinks equal to `sinks`, which are names and hashes of their configuration. A new sink starts after the last
-    /// row. A sink that is not named loses its queue. A disabled sink is enabled if its configuration has changed. Returns when each
-    /// disabled sink was disabled.
+    /// row. A sink that is not named loses its queue. A disabled sink is enabled if its configuration has changed.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped.
@@ -90,24 +94,31 @@ impl Database {
         &self,
         sinks: BTreeMap<Arc<str>, String>,
         now: Timestamp,
-    ) -> std::result::Result<BTreeMap<Arc<str>, Timestamp>, WriterError> {
+    ) -> std::result::Result<(), WriterError> {
         self.transaction(move |transaction| synchronize(transaction, &sinks, now)).await
     }
 
     /// Saves the outcomes, moves new events to the queue, and returns the queue.
     ///
     /// # Errors
-    /// The database cannot be written, or the writer has stopped. The step may be repeated.
+    /// The database cannot be written, or the writer has stopped. The step may be repeated; an attempt may then be counted twice.
     pub async fn step_deliveries(&self, step: DeliveryStep) -> std::result::Result<SinkQueue, WriterError> {
         self.transaction(move |transaction| advance(transaction, &step)).await
     }
 
+    /// Disables a sink: no event of it is due any more. Returns false if it is disabled already or has another configuration by now.
+    ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped.
-    pub async fn disable_sink(&self, sink: Arc<str>, at: Timestamp) -> std::result::Result<(), WriterError> {
-        let sql = "UPDATE sinks SET disabled_at = ? WHERE name = ?";
-        self.transaction(move |transaction| transaction.execute(sql, params![millisecond_text(at), sink])).await?;
-        Ok(())
+    pub async fn disable_sink(
+        &self,
+        sink: Arc<str>,
+        config_hash: String,
+        at: Timestamp,
+    ) -> std::result::Result<bool, WriterError> {
+        let sql = "UPDATE sinks SET disabled_at = ? WHERE name = ? AND config_hash = ? AND disabled_at IS NULL";
+        let values = (millisecond_text(at), sink, config_hash);
+        Ok(self.transaction(move |transaction| transaction.execute(sql, values)).await? > 0)
     }
 
     /// Queues past events of a sink again, and wakes the sinks. Returns their number.
@@ -127,11 +138,7 @@ impl Database {
     }
 }
 
-fn synchronize(
-    transaction: &Transaction<'_>,
-    sinks: &BTreeMap<Arc<str>, String>,
-    now: Timestamp,
-) -> Result<BTreeMap<Arc<str>, Timestamp>> {
+fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>, now: Timestamp) -> Result<()> {
     let mut query = transaction.prepare("SELECT name FROM sinks")?;
     let known = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
     for name in known.iter().filter(|name| !sinks.contains_key(name.as_str())) {
@@ -146,22 +153,25 @@ fn synchronize(
             params![name, last_row, millisecond_text(now), config_hash],
         )?;
     }
-    let mut query = transaction.prepare("SELECT name, disabled_at FROM sinks WHERE disabled_at IS NOT NULL")?;
-    let disabled = query.query_map([], |row| Ok((row.get::<_, Box<str>>(0)?.into(), time(row, 1)?)))?;
-    disabled.collect()
+    Ok(())
 }
 
 fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQueue> {
-    let DeliveryStep { sink, filter, now, outcomes, in_flight, limit } = step;
+    let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, skip } = step;
     for (row, outcome) in outcomes {
         save_outcome(transaction, sink, *row, outcome, *now)?;
     }
     let has_more = move_new_events(transaction, sink, filter, *now)?;
+    let disabled_at = "SELECT disabled_at FROM sinks WHERE name = ?";
+    let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| optional_time(row, 0));
+    let disabled_at = disabled_at.optional()?.flatten();
+    let limit = if disabled_at.is_some() { 0 } else { *limit };
+    let mut rows = due_rows(transaction, sink, *now, limit + in_flight.len() + skip)?;
+    rows.retain(|(row, _)| !in_flight.contains(row));
+    let first = skip.checked_rem(rows.len()).unwrap_or_default();
+    rows.rotate_left(first);
     let mut due = Vec::new();
-    for (row, attempts) in due_rows(transaction, sink, *now, limit + in_flight.len())? {
-        if in_flight.contains(&row) || due.len() == *limit {
-            continue;
-        }
+    for (row, attempts) in rows.into_iter().take(limit) {
         if let Some(event) = events::load(transaction, row)? {
             due.push(DueEvent { event, attempts });
         } else {
@@ -177,7 +187,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
     let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2)?, optional_time(row, 3)?));
     let (waiting, failed, oldest, next_due) =
         transaction.prepare_cached(sql)?.query_one(params![sink, millisecond_text(*now)], columns)?;
-    Ok(SinkQueue { due, has_more, next_due, waiting, failed, oldest })
+    Ok(SinkQueue { due, has_more, next_due, waiting, failed, oldest, disabled_at })
 }
 
 fn save_outcome(
@@ -210,7 +220,8 @@ fn move_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilt
     // A reload may have removed the sink.
     let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(false) };
     let end = last_row.min(cursor + ROWS_MAX);
-    // Without jobs that ended before the sink was created and were discovered afterwards.
+    // A job that ended before the sink was created is not new, although it was discovered afterwards. Texts of times differ in their
+    // digits, so days are compared. A missing time makes the event a new one.
     let condition = format!(
         "id > :cursor AND id <= :end AND (is_first AND type IN ({}) AND julianday(completed_at)
             < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",
@@ -252,7 +263,7 @@ fn queue_events(
     values: &[(&str, &dyn ToSql)],
 ) -> Result<usize> {
     let types: Vec<_> = filter.types.iter().map(EventType::as_str).collect();
-    // GLOB has more special characters than `*`.
+    // The other special characters of GLOB are escaped.
     let patterns = filter.watches.iter().map(|pattern| pattern.replace('[', "[[]").replace('?', "[?]"));
     let (types, patterns) = (json!(types).to_string(), json!(patterns.collect::<Vec<_>>()).to_string());
     let sql = format!(
@@ -282,11 +293,7 @@ fn due_rows(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -
     query.query_map(params![sink, millisecond_text(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-fn time(row: &Row<'_>, column: usize) -> Result<Timestamp> {
-    optional_time(row, column).map(|time| time.unwrap_or(Timestamp::MIN))
-}
-
-/// A time that was written by this file. `None` if it is NULL or was changed by hand to another text.
+/// `None` if the time is NULL, or was changed by hand to another text.
 fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<Box<str>>>(column)?.and_then(|text| text.parse().ok()))
 }

@@ -57,6 +57,9 @@ async fn connect_tcp(url: &Uri) -> Result<TcpStream, String> {
     let proxy = Matcher::from_env().intercept(url).filter(|_| url.scheme_str() == Some("https"));
     let stream = match proxy {
         None => connector.call(url.clone()).await.map_err(|error| format!("no connection: {}", with_cause(&error)))?,
+        Some(proxy) if proxy.uri().scheme_str() != Some("http") => {
+            return Err("the proxy: its URL must begin with http://".to_owned());
+        }
         Some(proxy) => {
             let mut tunnel = Tunnel::new(proxy.uri().clone(), connector);
             if let Some(auth) = proxy.basic_auth() {
@@ -76,6 +79,9 @@ async fn tls_config() -> Result<Arc<ClientConfig>, String> {
         let certificates = spawn_blocking(|| rustls_native_certs::load_native_certs().certs);
         let mut authorities = RootCertStore::empty();
         authorities.add_parsable_certificates(certificates.await.map_err(|error| error.to_string())?);
+        if authorities.is_empty() {
+            return Err("this machine has no certificate authorities: install ca-certificates".to_owned());
+        }
         let mut config = ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
@@ -84,7 +90,7 @@ async fn tls_config() -> Result<Arc<ClientConfig>, String> {
 }
 
 /// The error and its innermost cause: hyper's errors have the cause only as a source.
-fn with_cause(error: &dyn Error) -> String {
+pub(super) fn with_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::task::spawn_blocking;
 
-use super::connection::connect;
+use super::connection::{connect, with_cause};
 use super::secrets::{self, SinkSecrets};
 use super::signature::sign;
 use super::transport::{Notification, SinkResponse, Transport};
@@ -38,7 +38,7 @@ async fn send(clock: Clock, sink: SinkConfig, notification: Notification) -> Res
     let secrets = secrets?;
     let request = request(&sink, &secrets, notification)?;
     let stream = TokioIo::new(connect(&secrets.url).await?);
-    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| with_cause(&error))?;
     let mut response = Box::pin(async move { sender.send_request(request).await });
     // The response arrives only while the connection is polled. Its body is not read. A sink may close the connection right after the
     // response, as HTTP/1.0 does.
@@ -47,7 +47,7 @@ async fn send(clock: Clock, sink: SinkConfig, notification: Notification) -> Res
         response = &mut response => response,
         _ = connection => response.await,
     };
-    let response = response.map_err(|error| error.to_string())?;
+    let response = response.map_err(|error| with_cause(&error))?;
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|value| retry_after_of(value, clock.now().wall));
     Ok(SinkResponse { status: response.status().as_u16(), retry_after })

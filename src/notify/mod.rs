@@ -1,6 +1,6 @@
 //! Notifications: each sink receives the events that its `[[notify]]` entry selects, from the database, after their commit.
 //!
-//! [`Sinks`] owns the tasks. [`SinkCommands`] are what users ask of them. `sink` is the task of one sink, `payload` makes its bodies,
+//! [`Sinks`] owns the tasks. [`SinkCommands`] are the commands of users. `sink` is the task of one sink, `payload` makes its bodies,
 //! `http` sends them. The queue is in the database, so a crash between a request and its outcome sends the event again, with the
 //! same id.
 
@@ -30,7 +30,6 @@ pub use transport::{Notification, SinkResponse, Transport};
 
 use crate::config::SinkConfig;
 use crate::core::backoff::{Backoff, BackoffPolicy};
-use crate::core::time::Timestamp;
 use crate::database::{ReplayFilter, WriterError};
 
 /// The delay before a sink's task runs again after an internal error.
@@ -77,31 +76,29 @@ impl Sinks {
     pub async fn apply(&mut self, configs: &[SinkConfig]) -> Result<(), WriterError> {
         let hashes = configs.iter().map(|config| (Arc::clone(&config.name), config.hash())).collect();
         let now = self.context.clock.now().wall;
-        let disabled = self.context.database.synchronize_sinks(hashes, now).await?;
-        let mut old = mem::take(&mut self.running);
+        self.context.database.synchronize_sinks(hashes, now).await?;
+        let mut before = mem::take(&mut self.running);
         for config in configs {
-            let running = match old.remove(&config.name) {
-                Some(running) if *running.config == *config => running,
-                old => self.start(Arc::new(config.clone()), old, disabled.get(&config.name).copied()),
+            let running = match before.remove(&config.name) {
+                Some(unchanged) if *unchanged.config == *config => unchanged,
+                changed => self.start(Arc::new(config.clone()), changed),
             };
             self.running.insert(Arc::clone(&config.name), running);
         }
-        for name in old.keys() {
-            self.context.shared.remove_sink(name);
-            self.context.instruments.remove_sink(name);
+        for (name, RunningSink { task, .. }) in before {
+            task.abort();
+            // The error says that it was aborted.
+            drop(task.await);
+            self.context.shared.remove_sink(&name);
+            self.context.instruments.remove_sink(&name);
         }
         let configs = self.running.iter().map(|(name, sink)| (Arc::clone(name), Arc::clone(&sink.config)));
         *self.commands.lock() = configs.collect();
         Ok(())
     }
 
-    /// Starts a task, which first waits until the sink's old task has ended.
-    fn start(
-        &mut self,
-        config: Arc<SinkConfig>,
-        old: Option<RunningSink>,
-        disabled_at: Option<Timestamp>,
-    ) -> RunningSink {
+    /// Starts a task. It first stops the sink's old task and waits until that has ended.
+    fn start(&mut self, config: Arc<SinkConfig>, old: Option<RunningSink>) -> RunningSink {
         self.context.instruments.add_sink(&config.name);
         let (stop, seed) = (CancellationToken::new(), self.seeds.u64(..));
         let (context, config_of_task, stop_of_task) = (Arc::clone(&self.context), Arc::clone(&config), stop.clone());
@@ -109,16 +106,16 @@ impl Sinks {
         let task = tokio::spawn(async move {
             if let Some(RunningSink { stop, task, .. }) = old {
                 stop.cancel();
-                // An error means that it has panicked.
+                // An error means that it was aborted or has panicked.
                 drop(task.await);
             }
-            let new_task = || SinkTask::new(Arc::clone(&context), Arc::clone(&config_of_task), disabled_at, seed);
+            let new_task = || SinkTask::new(Arc::clone(&context), Arc::clone(&config_of_task), seed);
             run_with_restarts(&context, new_task, &stop_of_task).await;
         });
         RunningSink { config, stop, task: AbortOnDropHandle::new(task) }
     }
 
-    /// Stops every sink. Requests in flight may end for a moment.
+    /// Stops every sink. Requests in flight have up to 2 s to end.
     pub async fn stop(self) {
         for running in self.running.values() {
             running.stop.cancel();
@@ -130,18 +127,18 @@ impl Sinks {
     }
 }
 
-/// Runs a sink's task. After a panic it starts from the database.
+/// Runs a sink's task. After a panic it starts again, from the database.
 async fn run_with_restarts(context: &SinkContext, new_task: impl Fn() -> SinkTask, stop: &CancellationToken) {
     let mut backoff = Backoff::new(RESTART);
     while AssertUnwindSafe(new_task().run(stop)).catch_unwind().await.is_err() {
         context.instruments.task_restarts.inc();
         let delay = backoff.next_delay(0.0);
         error!(event = "task_panicked", "internal error: the task of a sink failed and restarts in {delay:?}");
-        context.clock.sleep(delay).await;
+        stop.run_until_cancelled(context.clock.sleep(delay)).await;
     }
 }
 
-/// Commands of users to the running sinks.
+/// Commands of users: test events and replays.
 #[derive(Clone, Debug)]
 pub struct SinkCommands {
     context: Arc<SinkContext>,

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::SinkConfig;
 use crate::core::backoff::Backoff;
 use crate::core::delivery::{AttemptResult, PAUSE, retry_delay};
-use crate::core::time::{Monotonic, Timestamp};
+use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, SinkQueue, WriterError};
 use crate::instruments::Instruments;
 use crate::state::{SharedState, SinkState, SinkStatus};
@@ -27,7 +27,7 @@ use crate::state::{SharedState, SinkState, SinkStatus};
 /// The highest number of requests to one sink at a time.
 const IN_FLIGHT_MAX: usize = 8;
 
-/// The pause between a failed access to the database and the next attempt.
+/// The longest pause between a failed access to the database and the next attempt.
 const DATABASE_RETRY: Duration = Duration::from_secs(2);
 
 /// How long requests in flight may take after a stop. Without their outcomes, the events are sent again after the next start.
@@ -70,29 +70,22 @@ struct Attempt {
     response: Result<SinkResponse, String>,
 }
 
-/// The sink fails. One request at a time is sent, from `until` on.
+/// The sink fails. One request at a time is sent.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    since: Monotonic,
-    until: Monotonic,
+    began_at: Timestamp,
+    /// The end of the last failed request. The outcome of a request that was sent earlier does not change the pause.
+    last_failure: Monotonic,
+    /// When the next request may be sent.
+    until: Now,
+    /// The failed requests of this pause. Each is followed by the event of another job, so that one bad event stops no other.
+    failures: usize,
 }
 
 impl SinkTask {
-    pub(super) fn new(
-        context: Arc<SinkContext>,
-        config: Arc<SinkConfig>,
-        disabled_at: Option<Timestamp>,
-        seed: u64,
-    ) -> Self {
-        let state = if disabled_at.is_some() { SinkState::Disabled } else { SinkState::Up };
+    pub(super) fn new(context: Arc<SinkContext>, config: Arc<SinkConfig>, seed: u64) -> Self {
         Self {
-            status: SinkStatus {
-                name: config.name.to_string(),
-                url: config.shown_url(),
-                state,
-                disabled_at,
-                ..SinkStatus::default()
-            },
+            status: SinkStatus { name: config.name.to_string(), url: config.shown_url(), ..SinkStatus::default() },
             context,
             config,
             jitter: fastrand::Rng::with_seed(seed),
@@ -103,15 +96,16 @@ impl SinkTask {
         }
     }
 
-    /// Runs until `stop`, or until the writer of the database has stopped. Requests in flight then have [`STOP_GRACE`] to end.
+    /// Runs until `stop`. Requests in flight then have [`STOP_GRACE`] to end. Returns at once if the writer of the database has stopped.
     pub(super) async fn run(&mut self, stop: &CancellationToken) {
         let clock = self.context.clock;
         let mut commits = self.context.database.commits();
         while !stop.is_cancelled() {
             // Marked before the step reads, so that a commit during the step causes another one.
             commits.mark_unchanged();
-            let wake_at = match self.step().await {
-                Ok(queue) => self.handle_queue(queue),
+            let free_requests = self.free_requests();
+            let wake_at = match self.step(free_requests).await {
+                Ok(queue) => self.handle_queue(queue, free_requests),
                 Err(WriterError::Stopped) => return,
                 Err(WriterError::Sqlite(_) | WriterError::Reopen(_)) => Some(clock.now().monotonic + DATABASE_RETRY),
             };
@@ -138,17 +132,17 @@ impl SinkTask {
                 self.handle_attempt(row, attempt).await;
             }
         };
-        // Requests that have not ended are cancelled.
+        // Requests that have not ended are cancelled when this task ends.
         tokio::select! {
             biased;
             () = drain => {}
             () = clock.sleep(STOP_GRACE) => {}
         }
         // An error means that the events are sent again after the next start.
-        drop(self.step().await);
+        drop(self.step(0).await);
     }
 
-    async fn step(&mut self) -> Result<SinkQueue, WriterError> {
+    async fn step(&mut self, limit: usize) -> Result<SinkQueue, WriterError> {
         let outcomes = mem::take(&mut self.outcomes);
         let step = DeliveryStep {
             sink: Arc::clone(&self.config.name),
@@ -156,7 +150,8 @@ impl SinkTask {
             now: self.context.clock.now().wall,
             outcomes: outcomes.clone(),
             in_flight: self.requests.keys().copied().collect(),
-            limit: self.free_requests(),
+            limit,
+            skip: self.pause.map_or(0, |pause| pause.failures),
         };
         let queue = self.context.database.step_deliveries(step).await;
         if queue.is_err() {
@@ -168,18 +163,27 @@ impl SinkTask {
     /// How many requests may be sent now.
     fn free_requests(&self) -> usize {
         match self.pause {
-            _ if self.status.state == SinkState::Disabled => 0,
             Some(Pause { until, .. }) => {
-                usize::from(self.requests.is_empty() && self.context.clock.now().monotonic >= until)
+                usize::from(self.requests.is_empty() && self.context.clock.now().monotonic >= until.monotonic)
             }
             None => IN_FLIGHT_MAX - self.requests.len(),
         }
     }
 
-    /// Sends the due events and publishes the status. Returns when the next step is due, if nothing else happens before.
-    fn handle_queue(&mut self, queue: SinkQueue) -> Option<Monotonic> {
+    /// Sends the due events and publishes the status. Returns when the next step is due, if no commit and no end of a request causes
+    /// one before.
+    fn handle_queue(&mut self, queue: SinkQueue, free_requests: usize) -> Option<Monotonic> {
         let now = self.context.clock.now();
-        let SinkQueue { due, has_more, next_due, waiting, failed, oldest } = queue;
+        let SinkQueue { due, has_more, next_due, waiting, failed, oldest, disabled_at } = queue;
+        self.status.state = match self.pause {
+            _ if disabled_at.is_some() => SinkState::Disabled,
+            Some(_) => SinkState::Paused,
+            None => SinkState::Up,
+        };
+        let pause = self.pause.filter(|_| self.status.state == SinkState::Paused);
+        self.status.paused_since = pause.map(|pause| pause.began_at);
+        self.status.next_attempt_at = pause.map(|pause| pause.until.wall);
+        self.status.disabled_at = disabled_at;
         (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) = (waiting, failed, oldest);
         if waiting == 0 && failed == 0 && self.status.state == SinkState::Up {
             self.status.last_error = None;
@@ -191,11 +195,12 @@ impl SinkTask {
         if has_more {
             return Some(now.monotonic);
         }
-        let next_due =
-            next_due.map(|due| now.monotonic + Duration::try_from(due.duration_since(now.wall)).unwrap_or_default());
-        // An event that is due waits for the end of the pause. The end of a request is an event of its own.
-        let pause_ends = self.pause.map(|pause| pause.until).filter(|until| *until > now.monotonic && waiting > 0);
-        pause_ends.or(next_due)
+        // The step did not ask for due events, because the pause had not ended.
+        let has_paused = free_requests == 0 && self.requests.is_empty() && waiting > 0;
+        if let Some(pause) = pause.filter(|_| has_paused) {
+            return Some(pause.until.monotonic);
+        }
+        next_due.map(|due| now.monotonic + Duration::try_from(due.duration_since(now.wall)).unwrap_or_default())
     }
 
     fn send(&mut self, DueEvent { event, attempts }: DueEvent) {
@@ -211,7 +216,7 @@ impl SinkTask {
     async fn handle_attempt(&mut self, row: i64, attempt: Result<Attempt, JoinError>) {
         let now = self.context.clock.now();
         let Ok(Attempt { attempts, observed_at, sent, response }) = attempt else {
-            return self.begin_pause("internal error: the request failed".to_owned(), None, now.monotonic);
+            return self.pause("internal error: the request failed".to_owned(), None, now.monotonic);
         };
         let (result, reason, retry_after) = match response {
             Ok(SinkResponse { status, retry_after }) => {
@@ -225,14 +230,14 @@ impl SinkTask {
             AttemptResult::Delivered => {
                 let delay = Duration::try_from(now.wall.duration_since(observed_at)).unwrap_or_default();
                 instruments.count_delivery(&self.config.name, delay);
-                self.end_pause();
+                self.end_pause(sent);
                 self.status.last_delivered_at = Some(now.wall);
                 self.outcomes.push((row, DeliveryOutcome::Delivered));
             }
-            AttemptResult::Unavailable | AttemptResult::NoResponse => self.begin_pause(reason, retry_after, sent),
+            AttemptResult::Unavailable | AttemptResult::NoResponse => self.pause(reason, retry_after, sent),
             AttemptResult::Gone => self.disable(reason, now.wall).await,
             AttemptResult::Rejected => {
-                self.end_pause();
+                self.end_pause(sent);
                 self.retry(row, attempts + 1, reason, now.wall);
             }
         }
@@ -264,10 +269,10 @@ impl SinkTask {
         self.outcomes.push((row, outcome));
     }
 
-    /// Pauses the sink. Requests that were sent before the pause began do not prolong it.
-    fn begin_pause(&mut self, reason: String, retry_after: Option<Duration>, sent: Monotonic) {
+    /// Begins or prolongs a pause.
+    fn pause(&mut self, reason: String, retry_after: Option<Duration>, sent: Monotonic) {
         let now = self.context.clock.now();
-        if self.pause.is_some_and(|pause| sent < pause.since) {
+        if self.pause.is_some_and(|pause| sent < pause.last_failure) {
             return;
         }
         if self.pause.is_none() {
@@ -280,24 +285,29 @@ impl SinkTask {
             );
         }
         let delay = self.backoff.next_delay(self.jitter.f64()).max(retry_after.unwrap_or_default());
-        self.pause = Some(Pause { since: now.monotonic, until: now.monotonic + delay });
-        self.status.state = SinkState::Paused;
+        let wall = now.wall.checked_add(delay).unwrap_or(Timestamp::MAX);
+        self.pause = Some(Pause {
+            began_at: self.pause.map_or(now.wall, |pause| pause.began_at),
+            last_failure: now.monotonic,
+            until: Now { monotonic: now.monotonic + delay, wall },
+            failures: self.pause.map_or(0, |pause| pause.failures) + 1,
+        });
         self.status.last_error = Some(reason);
-        self.status.paused_since.get_or_insert(now.wall);
-        self.status.next_attempt_at = now.wall.checked_add(delay).ok();
     }
 
-    fn end_pause(&mut self) {
-        if self.pause.take().is_some() {
-            info!(event = "sink_recovered", sink = &*self.config.name, "a sink accepts notifications again");
+    /// Ends the pause, unless the request was sent before the last failure.
+    fn end_pause(&mut self, sent: Monotonic) {
+        if self.pause.take_if(|pause| sent >= pause.last_failure).is_some() {
+            info!(event = "sink_recovered", sink = &*self.config.name, "a sink responds again");
             self.backoff.reset();
-            self.status.state = SinkState::Up;
-            (self.status.paused_since, self.status.next_attempt_at) = (None, None);
         }
     }
 
     async fn disable(&mut self, reason: String, now: Timestamp) {
-        if self.status.disabled_at.replace(now).is_none() {
+        self.status.last_error = Some(reason);
+        let (sink, config_hash) = (Arc::clone(&self.config.name), self.config.hash());
+        // After an error of the database the sink is not disabled, so the next event is sent and causes another attempt.
+        if let Ok(true) = self.context.database.disable_sink(sink, config_hash, now).await {
             warn!(
                 event = "sink_disabled",
                 sink = &*self.config.name,
@@ -305,10 +315,6 @@ impl SinkTask {
                 "a sink responded with 410 Gone: it is disabled until its [[notify]] entry changes"
             );
         }
-        self.status.state = SinkState::Disabled;
-        self.status.last_error = Some(reason);
-        // After an error the sink is disabled for this process only. The next start sends one more request.
-        drop(self.context.database.disable_sink(Arc::clone(&self.config.name), now).await);
     }
 }
 

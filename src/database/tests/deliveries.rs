@@ -33,9 +33,9 @@ impl Queue {
         queue
     }
 
-    async fn synchronize(&self, sinks: &[(&str, &str)]) -> BTreeMap<Arc<str>, Timestamp> {
+    async fn synchronize(&self, sinks: &[(&str, &str)]) {
         let sinks = sinks.iter().map(|(name, hash)| ((*name).into(), (*hash).to_owned())).collect();
-        self.database.synchronize_sinks(sinks, at(0)).await.expect("a commit")
+        self.database.synchronize_sinks(sinks, at(0)).await.expect("a commit");
     }
 
     async fn transition(&self, job: u32, from: Option<&str>, to: &str, seconds: i64) {
@@ -74,6 +74,7 @@ impl Queue {
             outcomes: outcomes.to_vec(),
             in_flight: in_flight.iter().copied().collect(),
             limit: 8,
+            skip: 0,
         };
         self.database.step_deliveries(step).await.expect("a step")
     }
@@ -239,11 +240,40 @@ async fn more_new_rows_than_one_step_moves_are_left_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_disabled_sink_is_enabled_by_a_changed_configuration() {
+async fn a_disabled_sink_has_no_due_events_until_its_configuration_changes() {
     let queue = Queue::new().await;
-    queue.database.disable_sink("hook".into(), at(5)).await.expect("a commit");
-    assert_eq!(queue.synchronize(&[("hook", "1")]).await, [("hook".into(), at(5))].into());
-    assert_eq!(queue.synchronize(&[("hook", "2")]).await, BTreeMap::new());
+    queue.transition(1, None, "FAILED", 0).await;
+    let disable =
+        async |hash: &str| queue.database.disable_sink("hook".into(), hash.to_owned(), at(5)).await.expect("a commit");
+    assert!(!disable("0").await, "the response was to an earlier configuration");
+    assert!(disable("1").await && !disable("1").await);
+    queue.synchronize(&[("hook", "1")]).await;
+    let disabled = queue.step(6, &[], &[]).await;
+    assert_eq!((rows(&disabled), disabled.waiting, disabled.disabled_at), (vec![], 1, Some(at(5))));
+    queue.synchronize(&[("hook", "2")]).await;
+    let enabled = queue.step(7, &[], &[]).await;
+    assert_eq!((rows(&enabled), enabled.disabled_at), (vec![1], None));
+}
+
+#[tokio::test]
+async fn a_step_can_pass_over_due_events() {
+    let queue = Queue::new().await;
+    for job in 1..=3 {
+        queue.transition(job, None, "FAILED", 0).await;
+    }
+    for (skip, expected) in [(0, 1), (1, 2), (2, 3), (3, 1), (4, 2)] {
+        let step = DeliveryStep {
+            sink: "hook".into(),
+            filter: filter(),
+            now: at(0),
+            outcomes: vec![],
+            in_flight: BTreeSet::new(),
+            limit: 1,
+            skip,
+        };
+        let due = queue.database.step_deliveries(step).await.expect("a step");
+        assert_eq!(rows(&due), [expected], "{skip}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Receivers that fail: what waits, what is sent again, and what goes on meanwhile.
 
+use std::sync::{Barrier, OnceLock};
 use std::time::Duration;
 
 use refwatch::simulator::{SinkFault, SinkReply};
@@ -8,7 +9,7 @@ use rustix::process::Signal;
 
 use super::{Host, OTHER_SECRET, SECRET, accepted, always, entry, entry_to, job_and_type, sink_in_state};
 use crate::faults::service::{Service, response};
-use crate::process::{eventually, get, json, metric};
+use crate::process::{between, eventually, get, json, metric};
 
 /// The jobs of the test of a receiver that hangs: more than the requests that one sink has in flight.
 const MANY: u32 = 20;
@@ -35,6 +36,26 @@ fn fault_151_a_receiver_that_fails_pauses_its_sink_and_gets_every_event_once_it_
         assert_eq!(log.matches("event=\"sink_paused\"").count(), 1, "{log}");
         assert_eq!(log.matches("event=\"sink_recovered\"").count(), 1, "{log}");
     }
+}
+
+#[test]
+fn fault_151_an_event_that_its_receiver_cannot_handle_stops_no_other() {
+    let host = Host::new(3);
+    let first_id = OnceLock::new();
+    let receiver = Service::new(move |request| {
+        let id = between(&request.head, "webhook-id: ", "\r\n").to_owned();
+        let status =
+            if first_id.get_or_init(|| id.clone()) == &id { "500 Internal Server Error" } else { "204 No Content" };
+        response(status, "", "")
+    });
+    let (_daemon, address) = host.start(&[entry_to("pipeline", &format!("http://{}/", receiver.address), "")]);
+    host.end(1, "COMPLETED");
+    sink_in_state(address, "pipeline", |sink| sink["state"] == "paused");
+    host.end(2, "COMPLETED");
+    host.end(3, "COMPLETED");
+    sink_in_state(address, "pipeline", |sink| sink["waiting"] == 3);
+    sink_in_state(address, "pipeline", |sink| sink["waiting"] == 1);
+    assert_eq!(metric(address, "refwatch_notify_delivered_total", &["pipeline"]), Some(2.0));
 }
 
 #[test]
@@ -125,6 +146,28 @@ fn fault_153_a_sink_that_responds_with_410_is_disabled_until_its_entry_changes()
     let mut jobs: Vec<_> = accepted(&receiver, 2).iter().map(|event| job_and_type(event).0).collect();
     jobs.sort_unstable();
     assert_eq!(jobs, [1, 2]);
+}
+
+#[test]
+fn fault_153_a_sink_stays_disabled_whatever_its_other_requests_return() {
+    let host = Host::new(4);
+    let all_sent = Barrier::new(4);
+    let receiver = Service::new(move |request| {
+        all_sent.wait();
+        if request.nth == 0 {
+            return response("410 Gone", "", "");
+        }
+        std::thread::park_timeout(Duration::from_millis(500));
+        response("503 Service Unavailable", "", "")
+    });
+    let (_daemon, address) = host.start(&[entry_to("pipeline", &format!("http://{}/", receiver.address), "")]);
+    for nth in 1..=4 {
+        host.end(nth, "COMPLETED");
+    }
+    let attempts = |result| metric(address, "refwatch_notify_attempts_total", &["pipeline", result]);
+    eventually("every response", || (attempts("unavailable") == Some(3.0)).then_some(()));
+    sink_in_state(address, "pipeline", |sink| sink["state"] == "disabled" && sink["last_error"] == "HTTP status 503");
+    assert_eq!(metric(address, "refwatch_sink_disabled", &["pipeline"]), Some(1.0));
 }
 
 #[test]
