@@ -12,16 +12,16 @@ use crate::core::job::{JobKey, JobStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 
-/// Condition of the rows of one job. An index of each table serves it.
+/// Condition of the rows of one job, with the values of [`job_values`]. An index of each table with rows of jobs serves it.
 pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
-/// Every table with rows of jobs.
+/// The tables whose rows are numbered in one sequence.
 const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::TABLE];
 
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// Condition of the query for jobs to delete, which names the job's last transition `ended`: no sink waits for an event of the job.
+/// A condition of SQL: no sink has yet to receive an event of the job whose last transition is `ended`.
 const NOTHING_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id)
     AND NOT EXISTS (SELECT 1 FROM deliveries WHERE store_id = ended.store_id AND job_id = ended.job_id
         AND kind = ended.kind AND target = ended.target AND next_attempt_at IS NOT NULL)";
@@ -91,9 +91,8 @@ pub(super) fn terminal_statuses() -> String {
     terminal.map(|status| format!("'{status}'")).collect::<Vec<_>>().join(", ")
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs whose end was observed before `cutoff` and that are not `watched`. Keeps the job
-/// with the last row: its id would be used again, and clients that follow the rows by id would miss the new one. Returns the number
-/// of jobs.
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs, see [`super::Database::delete_ended_before`]. Keeps the job with the last row: its
+/// id would be used again, and clients that follow the rows by id would miss the new one. Returns the number of jobs.
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
     cutoff: Timestamp,

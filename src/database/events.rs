@@ -43,7 +43,7 @@ pub(super) fn load(connection: &Connection, row: i64) -> Result<Option<Event>> {
     let Some(Row { id, watch_id, value: transition }) = select(connection, latest, [row], 1)?.into_iter().next() else {
         return Ok(None);
     };
-    // Unreadable rows are skipped, so an earlier transition was read.
+    // An unreadable row is skipped, and an earlier transition was read instead.
     if id != row && event_type != EventType::Vanished {
         return Ok(None);
     }

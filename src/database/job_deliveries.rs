@@ -11,7 +11,7 @@ pub struct JobDelivery {
     pub target: String,
     /// The status, or `vanished`. Empty if its row was deleted.
     pub event: String,
-    /// How often the sink has rejected it.
+    /// The number of rejections.
     pub attempts: u32,
     /// It is not sent again.
     pub has_failed: bool,

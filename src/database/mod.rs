@@ -1,8 +1,8 @@
-//! The database: the durable log of job changes, in SQLite.
+//! The database: the durable log of job changes and the queues of the sinks, in SQLite.
 //!
 //! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens
-//! the file itself, with or without a running daemon. Rows are added and, after the retention, deleted. They are never updated. A job
-//! is identified by its [`WatchId`]: the rows of one job watched through two targets are separate.
+//! the file itself, with or without a running daemon. Rows of jobs are added and, after the retention, deleted. They are never updated.
+//! A job is identified by its [`WatchId`]: the rows of one job watched through two targets are separate.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
 //! reached the disk. The caller may repeat it: the writer skips a change that it finds stored.
@@ -135,7 +135,8 @@ impl Database {
 
     /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,
     /// so that changes can be committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
-    /// not know that the jobs have ended, and would poll them. The job with the last row keeps its rows, too.
+    /// not know that the jobs have ended, and would poll them. The job with the last row keeps its rows, too. A job with an event that a
+    /// sink has not received keeps its rows for 30 more days.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. Earlier transactions stay committed.

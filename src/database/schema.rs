@@ -1,6 +1,6 @@
 //! The schema, its migrations, and SQLite's check of the file.
 //!
-//! The rows of all three tables are numbered in one sequence. `id` gives the order of writing, even if the wall clock was set back.
+//! The rows of the three tables with changes of jobs are numbered in one sequence. `id` gives the order of writing, even if the wall clock was set back.
 
 use std::path::Path;
 

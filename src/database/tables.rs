@@ -1,6 +1,6 @@
-//! The three tables: which type of `crate::core` each stores, and how its values map to columns.
+//! The three tables with changes of jobs: which type of `crate::core` each stores, and how its values map to columns.
 //!
-//! Every table starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job. The [`DetailKind`]
+//! Each starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job. The [`DetailKind`]
 //! of a detail is in the column `detail`.
 
 use std::fmt::Display;

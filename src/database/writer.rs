@@ -74,14 +74,14 @@ pub(super) struct QueuedChange {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// `None` after a failure, until the next request.
+    /// `None` if the file must be opened again.
     connection: Option<Connection>,
     file: DatabaseFile,
     /// Whether the WAL was larger than [`WAL_STALLED_BYTES`] at the last probe.
     is_stalled: bool,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,
-    /// The number of committed groups of changes.
+    /// Counts committed groups of changes and replays.
     commits: watch::Sender<u64>,
 }
 
@@ -241,16 +241,16 @@ impl Writer {
         result
     }
 
-    /// Calls `work` with the connection. Opens the file first if the last operation failed. A result is returned only if the files are
-    /// still in place after `work`.
+    /// Calls `work` with the connection. Opens the file first if the last operation failed. If a file was deleted or replaced meanwhile,
+    /// a result is returned only once all commits are in a new file.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
         let mut connection = match self.connection.take() {
-            Some(connection) => self.in_place(connection)?,
+            Some(connection) => self.reopen_if_moved(connection)?,
             None => self.connect()?,
         };
         match work(&mut connection) {
             Ok(value) => {
-                self.connection = Some(self.in_place(connection)?);
+                self.connection = Some(self.reopen_if_moved(connection)?);
                 Ok(value)
             }
             Err(error) => {
@@ -260,8 +260,9 @@ impl Writer {
         }
     }
 
-    /// Returns the connection, or a new one if a file was deleted or replaced. If that fails, the old one is kept for the next request.
-    fn in_place(&mut self, connection: Connection) -> Result<Connection, WriterError> {
+    /// Returns the connection. If a file was deleted or replaced, saves all commits and opens the file again. If they cannot be saved, the
+    /// old connection is kept for the next request.
+    fn reopen_if_moved(&mut self, connection: Connection) -> Result<Connection, WriterError> {
         if self.file.is_in_place() {
             return Ok(connection);
         }
