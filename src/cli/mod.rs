@@ -35,6 +35,9 @@ use crate::daemon::signals::end_process_1_on_signals;
 
 pub use exit::{Exit, Failure, log_fatal};
 
+/// The place of the options of every command in the help of one.
+const AFTER_OWN_OPTIONS: usize = 100;
+
 /// The commands that read no configuration. They reject `--config`, and their help does not show it.
 const WITHOUT_CONFIGURATION: [&str; 6] = ["completions", "demo", "man", "schema", "simulate", "wait"];
 
@@ -53,11 +56,12 @@ pub struct CommandLine {
         global = true,
         value_name = "FILE",
         env = "REFWATCH_CONFIG",
-        default_value = "/etc/refwatch/refwatch.toml"
+        default_value = "/etc/refwatch/refwatch.toml",
+        display_order = AFTER_OWN_OPTIONS
     )]
     pub config: PathBuf,
     /// When output has colours
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", display_order = AFTER_OWN_OPTIONS)]
     pub color: ColorChoice,
     #[command(subcommand)]
     pub command: Command,
