@@ -51,8 +51,10 @@ impl Mounted {
     pub(crate) fn fill(&self) -> PathBuf {
         let path = self.directory.path().join("filler");
         let mut file = fs::File::create(&path).expect("a file");
-        for size in [65536, 4096, 1] {
+        // While other file systems are used, tmpfs may report a full disk before it is full.
+        for size in [65536, 4096, 1].repeat(10) {
             while file.write_all(&vec![1; size]).is_ok() {}
+            std::thread::yield_now();
         }
         path
     }

@@ -23,6 +23,9 @@ struct DaemonOnDisk {
     systemd: UnixDatagram,
 }
 
+/// Short, because `eventually` counts its checks.
+const NOTIFICATION_WAIT: Duration = Duration::from_millis(10);
+
 impl DaemonOnDisk {
     /// `None` if this user may not mount.
     fn new() -> Option<Self> {
@@ -64,7 +67,7 @@ impl DaemonOnDisk {
         while self.notification(Duration::from_millis(1)).is_some() {}
         let daemon = self.start();
         let message = eventually("a notification to systemd", || {
-            self.notification(Duration::from_mins(2)).filter(|message| message.contains("EXTEND_TIMEOUT_USEC="))
+            self.notification(NOTIFICATION_WAIT).filter(|message| message.contains("EXTEND_TIMEOUT_USEC="))
         });
         assert!(message.contains("STATUS=not ready: ") && message.contains(error), "{message}");
         let (status, body) = get(self.address, "/-/ready");
@@ -74,7 +77,7 @@ impl DaemonOnDisk {
         assert_eq!(get(self.address, "/-/healthy").0, 200);
         end();
         eventually("ready", || (get(self.address, "/-/ready").0 == 200).then_some(()));
-        eventually("READY", || self.notification(Duration::from_mins(2)).filter(|message| message.contains("READY=1")));
+        eventually("READY", || self.notification(NOTIFICATION_WAIT).filter(|message| message.contains("READY=1")));
         let log = daemon.stderr();
         assert_eq!(log.matches("event=\"database_failed\"").count(), 1, "one event: {log}");
         assert!(log.contains("event=\"database_recovered\"") && !log.contains("set_aside"), "{log}");
