@@ -32,8 +32,12 @@ fn start_as_pid_1(workspace: &Workspace, arguments: &[&str]) -> Option<(Process,
         let child = children.split_whitespace().find(|pid| is_refwatch(pid)).and_then(|pid| pid.parse().ok());
         (child.is_some() || unshare.has_ended()).then_some(child)
     });
-    let Some(child) = child.and_then(Pid::from_raw) else { return skipped(&unshare.stderr()) };
-    Some((unshare, child))
+    if let Some(child) = child.and_then(Pid::from_raw) {
+        return Some((unshare, child));
+    }
+    let error = unshare.stderr();
+    assert!(error.starts_with("unshare: "), "{error}");
+    skipped(&error)
 }
 
 /// The kernel sends process 1 only signals that have a handler.
@@ -52,7 +56,7 @@ fn fault_147_as_process_1_a_command_ends_at_a_signal_with_128_and_its_number() {
     let status = ["status", "--follow", "--address", &address];
     let workspace = Workspace::new();
     let config = super::service::config(&[("default", silent.address, "")], &[("default", STORE, JOB)]);
-    let config = workspace.write("refwatch.toml", &config.replace("timeout = \"1s\"", "timeout = \"10m\""));
+    let config = workspace.write("refwatch.toml", &config.replace("timeout = \"1s\"", "timeout = \"5m\""));
     let check = ["--config", config.to_str().expect("text"), "check", "--online"];
     for arguments in [&wait[..], &status, &check] {
         for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
