@@ -18,12 +18,13 @@ use refwatch::clock::Clock;
 use refwatch::core::job::JobStatus;
 use refwatch::notify::signature::SigningSecret;
 use refwatch::simulator::{Received, SignatureCheck, SinkOptions, SinkReceiver};
+use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::{env_number, print_summary, sleep};
-use crate::process::{Process, Workspace, eventually, json, metric};
+use crate::process::{Process, Workspace, eventually, metric};
 use crate::transition_rows::{TransitionRow, transitions};
 
 /// The default number of kills.
@@ -103,7 +104,14 @@ fn run_kills(kills: Range<u64>) -> Summary {
     eventually("every end", || {
         (metric(address, "refwatch_watches", &["finished"]) == Some(f64::from(JOBS))).then_some(())
     });
-    eventually("every delivery", || (json(address, "/api/v1/sinks")[0]["waiting"] == 0).then_some(()));
+    // The API may show the queue as it was before the last commit.
+    let sql = "SELECT cursor >= (SELECT max(id) FROM transitions)
+        AND NOT EXISTS (SELECT 1 FROM deliveries WHERE next_attempt_at IS NOT NULL) FROM sinks";
+    eventually("every delivery", || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let database = Connection::open_with_flags(run.workspace.path("refwatch.db"), flags).expect("a database");
+        database.query_one(sql, [], |row| row.get::<_, bool>(0)).is_ok_and(|delivered| delivered).then_some(())
+    });
     run.received.extend(run.receiver.received());
     run.check(&format!(
         "to reproduce: NOTIFY_KILL={} cargo test --test it campaigns::notify -- --nocapture",
