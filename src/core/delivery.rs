@@ -14,7 +14,7 @@ pub enum AttemptResult {
     Delivered,
     /// The sink is paused. One request at a time is sent until one is delivered or rejected.
     Unavailable,
-    /// As `Unavailable`.
+    /// There was no response. The sink is paused, as for `Unavailable`.
     NoResponse,
     /// The sink is disabled until its configuration changes.
     Gone,

@@ -83,7 +83,7 @@ struct Query {
 
 struct Source {
     address: DaemonAddress,
-    /// Of `/api/v1/jobs`; empty for all jobs.
+    /// The query of `/api/v1/jobs`. It is empty for all jobs.
     query: String,
     sort: Sort,
 }
