@@ -138,6 +138,11 @@ impl Process {
         })
     }
 
+    /// Writes to standard input, which must be piped.
+    pub(crate) fn input(&mut self, text: &str) {
+        self.child.stdin.as_mut().expect("piped").write_all(text.as_bytes()).expect("a running process");
+    }
+
     pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(DEADLINE).expect("another line")
     }

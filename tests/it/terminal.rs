@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::faults::service::{self, STORE, Service};
 use crate::faults::terminals::Terminal;
-use crate::process::{Workspace, eventually, get};
+use crate::process::{Process, Workspace, eventually, get};
 
 const IDS: [&str; 3] = ["1111111111", "2222222222", "3333333333"];
 
@@ -98,6 +98,35 @@ fn status_follow_uses_the_alternate_screen_and_restores_the_terminal() {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", script.pid())).expect("children");
     let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a process id");
     kill_process(Pid::from_raw(child).expect("a process id"), Signal::INT).expect("a running process");
+    assert!(script.end().success(), "{}", script.stderr());
+    assert!(script.rest().concat().contains("\u{1b}[?1049l"));
+}
+
+#[test]
+fn in_status_follow_keys_scroll_and_q_quits() {
+    let (workspace, service) = (Workspace::new(), healthomics());
+    let job = |number| {
+        format!("[[job]]\nname = \"job-{number}\"\nreference_store_id = \"{STORE}\"\nid = \"44444444{number}\"\n")
+    };
+    let jobs: Vec<String> = (11..=40).map(job).collect();
+    let config = service::config(&[("default", service.address, "")], &[]) + &jobs.concat();
+    let (_daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &config));
+    let status = workspace.refwatch(&["status", "--follow", "--sort", "name", "--address", &address.to_string()]);
+    let mut script = Terminal::default().start(&workspace, &status);
+    let read_to = |script: &Process, text: &str| {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+            lines.push(script.line());
+        }
+        lines.concat()
+    };
+    let shown = read_to(&script, "0 above, 10 below: arrow keys scroll, q quits");
+    assert!(shown.contains("job-11") && shown.contains("job-30") && !shown.contains("job-31"), "{shown}");
+    script.input("\u{1b}[B");
+    read_to(&script, "job-31");
+    script.input("\u{1b}[6~");
+    read_to(&script, "job-40");
+    script.input("q");
     assert!(script.end().success(), "{}", script.stderr());
     assert!(script.rest().concat().contains("\u{1b}[?1049l"));
 }

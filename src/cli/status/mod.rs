@@ -10,12 +10,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use futures_util::future::OptionFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::exit::{Failure, json_line, print_note, print_to_reader};
 use super::notify::SINKS_PATH;
-use super::{one_of, own_daemon, terminal};
+use super::terminal::{self, Key, Keyboard};
+use super::{one_of, own_daemon};
 use crate::clock::Clock;
 use crate::config;
 use crate::core::job::JobStatus;
@@ -25,6 +27,7 @@ use crate::daemon::signals::Signals;
 use crate::http::NOT_SEEN;
 use crate::http::client::{self, DaemonAddress};
 use crate::http::jobs::JobInfo;
+use screen::Scroll;
 use view::View;
 
 pub use view::table;
@@ -55,7 +58,7 @@ pub struct Args {
     /// Print the JSON of the daemon's API
     #[arg(long)]
     json: bool,
-    /// Repeat every 2 seconds until Ctrl-C; on a terminal, redraw it
+    /// Repeat every 2 seconds until Ctrl-C; on a terminal, redraw it: arrow and page keys scroll, q quits
     #[arg(long)]
     follow: bool,
     /// The address of a daemon, also of another configuration [default: the daemon of this configuration]
@@ -118,25 +121,38 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Redraws the alternate screen until a signal. Restores the screen at the end.
+/// Redraws the alternate screen until a signal or `q`. Restores the screen at the end.
 async fn follow_on_screen(source: &Source, clock: Clock) -> Result<(), Failure> {
     let mut view = Ok(source.view(clock.now().wall).await?);
     let mut signals = Signals::install_stop_only().map_err(Failure::running)?;
+    // After the signals, so that each end restores the terminal. Without a controlling terminal there are no keys.
+    let mut keyboard = Keyboard::open().ok();
     print_to_reader(screen::ENTER)?;
     let drawing = async {
-        for drawings in 0.. {
+        let mut scroll = Scroll::default();
+        let mut refresh_at = clock.now().monotonic + FOLLOW_INTERVAL;
+        loop {
             // As in `run`.
             let text = match &view {
-                Ok(view) => screen::draw(view, drawings),
+                Ok(view) => screen::draw(view, &mut scroll),
                 Err(failure) => screen::error(failure),
             };
             if !print_to_reader(text)? {
-                break;
+                return Ok(());
             }
-            clock.sleep(FOLLOW_INTERVAL).await;
-            view = source.view(clock.now().wall).await;
+            tokio::select! {
+                Some(keys) = OptionFuture::from(keyboard.as_mut().map(Keyboard::keys)) => for key in keys.map_err(Failure::running)? {
+                    if key == Key::Quit {
+                        return Ok(());
+                    }
+                    scroll.press(key);
+                },
+                () = clock.sleep_until(refresh_at) => {
+                    view = source.view(clock.now().wall).await;
+                    refresh_at = clock.now().monotonic + FOLLOW_INTERVAL;
+                }
+            }
         }
-        Ok(())
     };
     let drawn = tokio::select! {
         drawn = drawing => drawn,

@@ -2,6 +2,7 @@
 
 use super::super::exit::{count, count_each};
 use super::super::table;
+use super::super::terminal::wrap;
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -37,12 +38,12 @@ impl View {
     pub(super) fn text(&self, width: usize, colours: bool) -> String {
         let table = self.lines(width, colours).text();
         let gap = if table.is_empty() { "" } else { "\n" };
-        errors(&self.daemon) + &table + gap + &self.notices()
+        wrap(&errors(&self.daemon), width) + &table + gap + &wrap(&self.notices(), width)
     }
 
     /// The lines above the table, for a screen.
-    pub(super) fn head(&self) -> String {
-        errors(&self.daemon) + &self.notices()
+    pub(super) fn head(&self, width: usize) -> String {
+        wrap(&(errors(&self.daemon) + &self.notices()), width)
     }
 
     /// The stores that cannot be listed, the sinks that are down, and the summary.
@@ -71,7 +72,7 @@ fn errors(daemon: &DaemonInfo) -> String {
     if errors.is_empty() { errors } else { errors + "\n" }
 }
 
-/// The stores that cannot be listed, one line per store. The line is not cut: the advice is at its end.
+/// The stores that cannot be listed, one line per store.
 fn unlisted(stores: &[StoreInfo]) -> String {
     let lines = stores.iter().filter_map(|store| {
         let name = stores::display_name(&store.watch, &store.store_id);

@@ -35,7 +35,7 @@ impl Terminal {
         if let Some(kind) = self.kind {
             script.env("TERM", kind);
         }
-        script.stdin(std::process::Stdio::null());
+        script.stdin(std::process::Stdio::piped());
         workspace.spawn(script)
     }
 
