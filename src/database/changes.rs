@@ -15,14 +15,15 @@ use crate::core::transition::{Change, Detail, SourceTransition, Transition};
 /// Condition of the rows of one job, with the values of [`job_values`]. An index of each table with rows of jobs serves it.
 pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
-/// The tables whose rows are numbered in one sequence.
+/// The tables of changes, whose rows are numbered in one sequence.
 const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::TABLE];
 
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A condition of SQL: no sink has yet to receive an event of the job whose last transition is `ended`.
-const NOTHING_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id)
+/// A condition of SQL: every sink has received every event of the job in the row `ended` of the outer query, or its delivery has failed.
+const IS_DELIVERED: &str = "NOT EXISTS (SELECT 1 FROM events JOIN sinks ON id > cursor WHERE store_id = ended.store_id
+        AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
     AND NOT EXISTS (SELECT 1 FROM deliveries WHERE store_id = ended.store_id AND job_id = ended.job_id
         AND kind = ended.kind AND target = ended.target AND next_attempt_at IS NOT NULL)";
 
@@ -45,8 +46,8 @@ pub(super) fn last_row_id(connection: &Connection) -> Result<i64> {
 /// is the highest row id so far. Returns the new one.
 pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &WatchId, change: &Change) -> Result<i64> {
     let Change { transition, sources, details } = change;
-    // The rows of a change are inserted as transition, sources, details. If the last of them equals the job's last row in its table,
-    // `observed_at` included, the change is stored already: commits are atomic, and callers repeat only the job's last change.
+    // Commits are atomic, and callers repeat only the job's last change. The change is stored already if its last row equals the job's
+    // last row in the same table, `observed_at` included.
     let is_stored = match (transition, sources.last(), details.last()) {
         (_, _, Some(detail)) => is_last(transaction, watch_id, detail)?,
         (_, Some(source), None) => is_last(transaction, watch_id, source)?,
@@ -91,8 +92,8 @@ pub(super) fn terminal_statuses() -> String {
     terminal.map(|status| format!("'{status}'")).collect::<Vec<_>>().join(", ")
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs, see [`super::Database::delete_ended_before`]. Keeps the job with the last row: its
-/// id would be used again, and clients that follow the rows by id would miss the new one. Returns the number of jobs.
+/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs, see [`super::Database::delete_ended_before`]. Keeps the job with the last row: the
+/// id of a deleted last row would be used again, and clients that follow the rows by id would miss the new row. Returns the number of jobs.
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
     cutoff: Timestamp,
@@ -103,7 +104,7 @@ pub(super) fn delete_ended(
          WHERE observed_at < ?1 AND to_status IN ({}) AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
                  AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
-             AND (store_id, job_id, kind, target) NOT IN ({}) AND (observed_at < ?3 OR {NOTHING_WAITS})
+             AND (store_id, job_id, kind, target) NOT IN ({}) AND (observed_at < ?3 OR {IS_DELIVERED})
          ORDER BY observed_at",
         terminal_statuses(),
         TABLES

@@ -1,7 +1,8 @@
 //! The queue of each sink: its cursor over the rows of jobs, the events that wait for delivery, and the failed ones.
 //!
-//! A sink's events are moved from the rows after its cursor to the table `deliveries`. A delivered event leaves the table. Only the
-//! first waiting event of each job is due, so the events of a job are delivered in order. Each call is one transaction of the writer.
+//! The events in the rows after a sink's cursor are added to the table `deliveries`, and the cursor moves on. A delivered event leaves
+//! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
+//! transaction of the writer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,11 +27,12 @@ pub struct DeliveryStep {
     pub sink: Arc<str>,
     pub filter: EventFilter,
     pub now: Timestamp,
+    /// By [`Event::row`].
     pub outcomes: Vec<(i64, DeliveryOutcome)>,
     /// The rows of the events that are being sent.
     pub in_flight: BTreeSet<i64>,
     pub limit: usize,
-    /// How many due events are passed over, if there are more.
+    /// How many due events are passed over; past the last one, it goes on from the first. A sink that fails then tries another event.
     pub skip: usize,
 }
 
@@ -53,7 +55,7 @@ pub enum DeliveryOutcome {
 pub struct SinkQueue {
     /// Events to send now, at most [`DeliveryStep::limit`].
     pub due: Vec<DueEvent>,
-    /// Whether rows of jobs after the cursor were left for the next step.
+    /// Whether the next step has work now: rows after the cursor are left, or an event that cannot be read has made way for another.
     pub has_more: bool,
     /// The earliest time at which an event becomes due after now.
     pub next_due: Option<Timestamp>,
@@ -98,7 +100,7 @@ impl Database {
         self.transaction(move |transaction| synchronize(transaction, &sinks, now)).await
     }
 
-    /// Saves the outcomes, moves new events to the queue, and returns the queue.
+    /// Saves the outcomes, adds new events to the queue, and returns the queue.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. The step may be repeated; an attempt may then be counted twice.
@@ -161,7 +163,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
     for (row, outcome) in outcomes {
         save_outcome(transaction, sink, *row, outcome, *now)?;
     }
-    let has_more = move_new_events(transaction, sink, filter, *now)?;
+    let mut has_more = queue_new_events(transaction, sink, filter, *now)?;
     let disabled_at = "SELECT disabled_at FROM sinks WHERE name = ?";
     let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| optional_time(row, 0));
     let disabled_at = disabled_at.optional()?.flatten();
@@ -177,6 +179,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
         } else {
             let reason = "its row in the database was deleted or cannot be read".to_owned();
             save_outcome(transaction, sink, row, &DeliveryOutcome::Failed { reason }, *now)?;
+            has_more = true;
         }
     }
     let sql = "SELECT count(next_attempt_at), count(*) - count(next_attempt_at),
@@ -213,15 +216,15 @@ fn save_outcome(
 }
 
 /// Moves the cursor over new rows and queues the events that the sink wants. Returns whether rows are left.
-fn move_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter, now: Timestamp) -> Result<bool> {
+fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter, now: Timestamp) -> Result<bool> {
     let cursor = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(cursor)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
     // A reload may have removed the sink.
     let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(false) };
     let end = last_row.min(cursor + ROWS_MAX);
-    // A job that ended before the sink was created is not new, although it was discovered afterwards. Texts of times differ in their
-    // digits, so days are compared. A missing time makes the event a new one.
+    // A job that ended before the sink was created is not new, although it was discovered afterwards. `julianday` makes numbers of times,
+    // whose texts differ in their number of digits. A missing time makes the event a new one.
     let condition = format!(
         "id > :cursor AND id <= :end AND (is_first AND type IN ({}) AND julianday(completed_at)
             < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",
@@ -252,8 +255,8 @@ fn requeue(
     queue_events(transaction, sink, filter, now, condition, values)
 }
 
-/// Queues the events that match the SQL condition and are wanted by the filter, or with `:failed` those whose delivery has failed.
-/// Returns their number.
+/// Queues the events that match the SQL condition and that the filter selects. If the value `:failed` is true, queues instead those
+/// that match the condition and whose delivery has failed, whatever the filter. Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,

@@ -32,6 +32,8 @@ pub(super) fn open_flags() -> i32 {
 
 /// Checks that a database can be at `path`: its directory exists, and the file is missing, empty or made by refwatch. Changes nothing.
 ///
+/// Only for a process without an open database there: closing the file drops SQLite's locks of the process (POSIX).
+///
 /// # Errors
 /// The directory is missing, the file is of another program, or it cannot be read.
 pub fn inspect(path: &Path) -> Result<(), OpenError> {

@@ -39,7 +39,7 @@ pub(super) enum Request {
         jobs: JobQuery,
         reply: Reply<BTreeMap<Arc<WatchId>, JobState>>,
     },
-    /// Work of its own transaction. It sends its own reply.
+    /// Work that needs a transaction of its own. It sends its own reply.
     Transaction(TransactionWork),
     /// Tests whether the write lock can be taken, and frees SQLite's page cache.
     Probe(Reply<()>),

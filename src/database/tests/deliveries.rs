@@ -20,7 +20,7 @@ fn watch_id(job: u32) -> WatchId {
 /// A database with the sink `hook`, which wants every event of the watch `GRCh38`.
 struct Queue {
     database: Database,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Queue {
@@ -28,7 +28,7 @@ impl Queue {
         let directory = tempfile::tempdir().expect("a directory");
         let instruments = Instruments::new().expect("metrics");
         let database = Database::open(&directory.path().join("database.db"), &instruments).expect("a database");
-        let queue = Self { database, _directory: directory };
+        let queue = Self { database, directory };
         queue.synchronize(&[("hook", "1")]).await;
         queue
     }
@@ -274,6 +274,35 @@ async fn a_step_can_pass_over_due_events() {
         let due = queue.database.step_deliveries(step).await.expect("a step");
         assert_eq!(rows(&due), [expected], "{skip}");
     }
+}
+
+#[tokio::test]
+async fn after_an_event_whose_row_was_deleted_the_next_event_of_its_job_is_due() {
+    let queue = Queue::new().await;
+    queue.transition(1, None, "SUBMITTED", 0).await;
+    queue.transition(1, Some("SUBMITTED"), "FAILED", 0).await;
+    assert_eq!(rows(&queue.step(0, &[], &[]).await), [1]);
+    let other_program = rusqlite::Connection::open(queue.directory.path().join("database.db")).expect("a database");
+    other_program.execute("DELETE FROM transitions WHERE id = 1", []).expect("a commit");
+    let first = queue.step(0, &[], &[]).await;
+    assert_eq!((rows(&first), first.has_more), (vec![], true));
+    let second = queue.step(0, &[], &[]).await;
+    assert_eq!((rows(&second), second.has_more, second.failed), (vec![2], false, 1));
+}
+
+#[tokio::test]
+async fn the_rows_of_a_job_outlive_their_retention_while_its_vanishing_is_not_queued() {
+    let queue = Queue::new().await;
+    queue.transition(1, None, "FAILED", 0).await;
+    queue.step(0, &[], &[]).await;
+    queue.step(0, &[(1, DeliveryOutcome::Delivered)], &[]).await;
+    let vanished = Detail { kind: DetailKind::Vanished, value: None, observed_at: at(0) };
+    let change = Change { details: vec![vanished], ..Change::default() };
+    queue.database.append(&watch_id(1), &change).await.expect("a commit");
+    // The last row is always kept.
+    queue.transition(2, None, "SUBMITTED", 0).await;
+    assert_eq!(queue.database.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit"), 0);
+    assert_eq!(rows(&queue.step(0, &[], &[]).await), [2, 3]);
 }
 
 #[tokio::test]

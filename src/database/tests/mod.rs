@@ -40,7 +40,7 @@ fn the_writer_uses_wal_full_sync_and_an_untrusted_schema() {
 fn the_rows_of_a_job_are_found_by_an_index() {
     let mut connection = rusqlite::Connection::open_in_memory().expect("memory");
     schema::migrate(&mut connection, Path::new("")).expect("a schema");
-    for table in ["transitions", "item_transitions", "details"] {
+    for table in ["transitions", "item_transitions", "details", "deliveries"] {
         let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {}", changes::OF_JOB);
         let step: String = connection.query_one(&plan, [""; 4], |row| row.get("detail")).expect("a step");
         assert!(step.contains("_of_job (store_id=? AND "), "{step}");
