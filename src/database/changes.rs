@@ -22,8 +22,9 @@ const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::T
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
 /// A condition of SQL: every sink has received every event of the job in the row `ended` of the outer query, or its delivery has failed.
-const IS_DELIVERED: &str = "NOT EXISTS (SELECT 1 FROM events JOIN sinks ON id > cursor WHERE store_id = ended.store_id
-        AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
+const IS_DELIVERED: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
+        SELECT max(id) FROM details WHERE store_id = ended.store_id AND job_id = ended.job_id
+            AND kind = ended.kind AND target = ended.target AND detail = 'vanished'))
     AND NOT EXISTS (SELECT 1 FROM deliveries WHERE store_id = ended.store_id AND job_id = ended.job_id
         AND kind = ended.kind AND target = ended.target AND next_attempt_at IS NOT NULL)";
 
