@@ -59,10 +59,10 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
     These(Vec<Arc<WatchId>>),
-    /// The jobs of a store that have not ended, or whose end was observed at `cutoff` or later.
-    NotEndedBefore {
+    /// The jobs of a store that have not ended, or whose end was observed at `ended_since` or later.
+    Retained {
         target_store: TargetStore,
-        cutoff: Timestamp,
+        ended_since: Timestamp,
     },
 }
 
@@ -108,7 +108,7 @@ impl Database {
         self.commits.subscribe()
     }
 
-    /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::NotEndedBefore`],
+    /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::Retained`],
     /// jobs whose latest transition is unreadable.
     ///
     /// # Errors

@@ -166,23 +166,19 @@ fn has_status() -> String {
 pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
-        JobQuery::NotEndedBefore { target_store, cutoff } => not_ended_before(connection, &target_store, cutoff)?,
+        JobQuery::Retained { target_store, ended_since } => retained(connection, &target_store, ended_since)?,
     };
     let states = jobs.into_iter().map(|watch_id| Ok(replay(connection, &watch_id)?.map(|state| (watch_id, state))));
     states.filter_map(Result::transpose).collect()
 }
 
-/// The jobs of [`JobQuery::NotEndedBefore`]. A job whose latest transition is unreadable is omitted.
-fn not_ended_before(
-    connection: &Connection,
-    target_store: &TargetStore,
-    cutoff: Timestamp,
-) -> Result<Vec<Arc<WatchId>>> {
+/// The jobs of [`JobQuery::Retained`]. A job whose latest transition is unreadable is omitted.
+fn retained(connection: &Connection, target_store: &TargetStore, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
     let latest = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND kind = ? AND target = ? GROUP BY job_id)";
     let TargetStore { target, kind, store } = target_store;
     let rows = select::<Transition>(connection, latest, [store.as_str(), kind.as_str(), target], usize::MAX)?;
-    let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= cutoff);
+    let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= ended_since);
     Ok(found.map(|row| Arc::new(row.watch_id)).collect())
 }
 

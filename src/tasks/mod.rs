@@ -5,7 +5,8 @@
 //! - A *target* is where requests go: region, identity and endpoint. A *view* is a published `WatchStatus` or `StoreStatus`.
 //! - A *watched* job is in the `registry` of its store. A job with its *own entry* (`[[job]]`) stays there after its task has
 //!   ended. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry.
-//! - A job has *ended* if its last known status is terminal. It is *finished*, and not polled, until a hint: it may be reopened.
+//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`: it is not polled until a hint says
+//!   that it may have been reopened.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
 //! - A *hint* asks a job watcher to poll now. A *listable* job has a next poll that a listing can replace.

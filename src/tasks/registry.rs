@@ -93,8 +93,7 @@ impl StoreRegistry {
     /// Asks the watcher of `job` to poll now. The hint is kept until the watcher takes it.
     pub(crate) fn hint(&self, job: &JobId) {
         if let Some(slot) = lock(&self.inner).jobs.get(job) {
-            lock(&slot.data).hinted = true;
-            slot.wake.notify_one();
+            slot.hint();
         }
     }
 
@@ -122,6 +121,13 @@ impl StoreRegistry {
     }
 }
 
+impl JobSlot {
+    fn hint(&self) {
+        lock(&self.data).hinted = true;
+        self.wake.notify_one();
+    }
+}
+
 impl WatcherSlot {
     pub(crate) fn report(&self, next: NextAction, known: Option<Arc<JobState>>) {
         lock(&self.0.data).report = Some((next, known));
@@ -129,6 +135,11 @@ impl WatcherSlot {
 
     pub(crate) fn routine_interval(&self) -> Option<Duration> {
         lock(&self.0.data).routine_interval
+    }
+
+    /// Hints the own job.
+    pub(crate) fn hint(&self) {
+        self.0.hint();
     }
 
     /// Returns when there may be a hint or a new routine interval. Cancel safe.

@@ -67,7 +67,7 @@ fn files(directory: &Path) -> Files {
 async fn read_all(db: &TestDatabase, database: &Database) -> String {
     let (jobs, target_store) = ((0..JOBS).map(id).collect(), id(0).target_store());
     let mut all = Vec::new();
-    for jobs in [JobQuery::These(jobs), JobQuery::NotEndedBefore { target_store, cutoff: Timestamp::MIN }] {
+    for jobs in [JobQuery::These(jobs), JobQuery::Retained { target_store, ended_since: Timestamp::MIN }] {
         all.push(format!("{:?}", database.restore(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));

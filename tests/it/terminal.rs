@@ -120,7 +120,7 @@ fn in_status_follow_keys_scroll_and_q_quits() {
         }
         lines.concat()
     };
-    let shown = read_to(&script, "0 above, 10 below: arrow keys scroll, q quits");
+    let shown = read_to(&script, "0 jobs above, 10 below: arrow keys scroll, q quits");
     assert!(shown.contains("job-11") && shown.contains("job-30") && !shown.contains("job-31"), "{shown}");
     script.input("\u{1b}[B");
     read_to(&script, "job-31");

@@ -79,7 +79,7 @@ fn select<'a>(
     let end = fitting.last().unwrap_or(0).max(scroll.first + 1);
     scroll.page = end - scroll.first;
     shown.extend(&others[scroll.first..end]);
-    let note = format!("{} above, {} below: arrow keys scroll, q quits", scroll.first, others.len() - end);
+    let note = format!("{} jobs above, {} below: arrow keys scroll, q quits", scroll.first, others.len() - end);
     (shown, note)
 }
 
@@ -98,7 +98,7 @@ mod tests {
         };
         let mut scroll = Scroll::default();
         assert_eq!(shown(20, &mut scroll).1, "");
-        let note = |above: usize, below: usize| format!("{above} above, {below} below: arrow keys scroll, q quits");
+        let note = |above: usize, below: usize| format!("{above} jobs above, {below} below: arrow keys scroll, q quits");
         for (keys, rows, above, below) in [
             (vec![], "0 1 2 3 4 5 6 7", 0, 12),
             (vec![Key::Up, Key::Down], "0 1 3 4 5 6 7 8", 1, 11),
@@ -107,7 +107,9 @@ mod tests {
             (vec![Key::Up], "0 1 13 14 15 16 17 18", 11, 1),
             (vec![Key::PageUp], "0 1 7 8 9 10 11 12", 5, 7),
         ] {
-            keys.into_iter().for_each(|key| scroll.press(key));
+            for key in keys {
+                scroll.press(key);
+            }
             assert_eq!(shown(9, &mut scroll), (rows.to_owned(), note(above, below)));
         }
     }

@@ -144,9 +144,9 @@ proptest! {
             let database = Database::open(&path, &instruments).expect("the same database");
             let restored = database.restore(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
-                let (target_store, cutoff) = (model.id.target_store(), time(50_000, 0));
-                let found = database.restore(JobQuery::NotEndedBefore { target_store, cutoff }).await.expect("its jobs");
-                let is_selected = |state: &JobState| !state.status.is_terminal() || state.since >= cutoff;
+                let (target_store, ended_since) = (model.id.target_store(), time(50_000, 0));
+                let found = database.restore(JobQuery::Retained { target_store, ended_since }).await.expect("its jobs");
+                let is_selected = |state: &JobState| !state.status.is_terminal() || state.since >= ended_since;
                 let expected = restored.get_key_value(&model.id).filter(|(_, state)| is_selected(state));
                 assert_eq!(found.first_key_value(), expected);
             }

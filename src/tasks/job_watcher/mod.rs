@@ -54,7 +54,7 @@ pub(crate) struct JobWatcher {
     view: WatchStatus,
     watch_info: Arc<WatchInfo>,
     started: Monotonic,
-    /// `None`: the job has its own entry.
+    /// `remove_after` of a discovered job. `None`: the job has its own entry.
     retention: Option<Duration>,
     failures: FailureLog,
     logged_limits: BTreeSet<Limit>,
@@ -178,7 +178,7 @@ impl JobWatcher {
         }
         match failure {
             None => {
-                if std::mem::take(&mut self.failures).logged_reason.is_some() {
+                if !std::mem::take(&mut self.failures).logged_reasons.is_empty() {
                     info!(event = "poll_recovered", watch = &*self.view.name, target = %self.view.id.target,
                         kind = %self.view.id.key.kind, store_id = %self.view.id.key.store, job_id = %self.view.id.key.job,
                         "polls succeed again");
@@ -208,9 +208,9 @@ impl JobWatcher {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let WatchStatus { id, name, .. } = &self.view;
-            warn!(event = "limit_exceeded", watch = &**name, target = %id.target, store_id = %id.key.store,
-                job_id = %id.key.job, limit = limit.label(), "the service returned more than {} {}; the rest is ignored",
-                limit.max(), limit.text());
+            warn!(event = "limit_exceeded", watch = &**name, target = %id.target, kind = %id.key.kind,
+                store_id = %id.key.store, job_id = %id.key.job, limit = limit.label(),
+                "the service returned more than {} {}; the rest is ignored", limit.max(), limit.text());
         }
     }
 
@@ -314,25 +314,20 @@ impl JobWatcher {
     }
 }
 
-/// Which failed polls of a job are logged: one line per series and reason.
+/// Which failed polls of a job are logged: each reason once until a poll succeeds.
 #[derive(Debug, Default)]
 struct FailureLog {
     /// Failed polls since the last success.
     in_a_row: u32,
-    logged_reason: Option<FailureReason>,
+    logged_reasons: BTreeSet<FailureReason>,
 }
 
 impl FailureLog {
     /// Whether this failure is logged: at once if it does not pass by itself, else from the [`FAILURES_BEFORE_WARNING`]th failed
-    /// poll in a row. The reason that was logged last is not logged again.
+    /// poll in a row. A reason is logged once.
     fn add(&mut self, reason: FailureReason, needs_operator: bool) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
-        let is_new = self.logged_reason != Some(reason);
-        let is_logged = is_new && (needs_operator || self.in_a_row >= FAILURES_BEFORE_WARNING);
-        if is_logged {
-            self.logged_reason = Some(reason);
-        }
-        is_logged
+        (needs_operator || self.in_a_row >= FAILURES_BEFORE_WARNING) && self.logged_reasons.insert(reason)
     }
 }
 
@@ -340,3 +335,6 @@ impl FailureLog {
 fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
     now.wall.checked_add(at.since(now.monotonic)).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,8 +67,10 @@ impl Poller {
         let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
         let may_be_delayed = listable && self.failing.is_none() && !self.tracker.policy().fixed;
-        let routine = self.slot.routine_interval().zip(self.last_success).filter(|_| may_be_delayed);
-        Some(routine.map_or(due, |(interval, last_success)| due.max(last_success + interval)))
+        match (self.slot.routine_interval(), self.last_success) {
+            (Some(interval), Some(last_success)) if may_be_delayed => Some(due.max(last_success + interval)),
+            _ => Some(due),
+        }
     }
 
     /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if [`Self::due`] is `None`.
@@ -87,13 +89,14 @@ impl Poller {
         Some(decision)
     }
 
-    /// Waits until a finished job has a hint, because it may have been reopened. Then the job is due now. Never returns if the next
-    /// action is not `Finished`.
+    /// Waits until a finished job has a hint, because it may have been reopened. The next action is then a poll, which takes the hint.
+    /// Never returns if the next action is not `Finished`.
     pub(crate) async fn wait_for_hint_if_finished(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
         self.slot.next_hint().await;
+        self.slot.hint();
         self.next_action = NextAction::PollAt(self.target.clock().now().monotonic);
     }
 

@@ -27,7 +27,8 @@ use crate::tasks::registry::StoreRegistry;
 /// With fewer listable jobs, polls cost no more requests than a listing.
 const MIN_JOBS_FOR_LISTING: usize = 2;
 
-/// The shortest interval of successful listings, start to start. Listings of one page then use a fifth of AWS's default quota.
+/// The shortest time between the starts of two listings, or of two parts of one. Listings of one page then use a fifth of AWS's
+/// default quota of 5 requests per second.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The pause after a failed listing or hand-over, except where `RECHECK_INTERVAL` or `Retry-After` is longer.
@@ -52,7 +53,7 @@ pub(crate) struct DiscoveryPolicy {
     pub(crate) name: Arc<str>,
     /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// The shortest time between the starts of two listings while listings do not replace polls.
+    /// In place of [`LISTING_INTERVAL_MIN`] while listings do not replace polls.
     pub(crate) interval: Duration,
 }
 
@@ -80,11 +81,11 @@ pub(crate) struct Lister {
     jitter: fastrand::Rng,
     /// Failed requests since the last listed page.
     failed_requests: u32,
-    /// The reason of the failure that was logged last. `None` after a successful listing.
-    logged_failure: Option<FailureReason>,
+    /// The reasons of the failures that were logged since the last success.
+    logged_failures: BTreeSet<FailureReason>,
     /// Whether the pause ends early when a circuit breaker closes.
     retry_on_recovery: bool,
-    /// Why the supervisor does not watch all new jobs of the last listed part.
+    /// Why the supervisor does not watch all new jobs of the last listed part; `None` if it does.
     not_watched_because: Option<String>,
     /// The listing that the next part continues.
     unfinished: Option<Listing>,
@@ -103,6 +104,8 @@ struct Listing {
     pages: usize,
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
+    /// The listable jobs on these pages.
+    listed: BTreeSet<JobId>,
 }
 
 /// With their last known states, `None` before the first successful poll.
@@ -135,7 +138,7 @@ impl Lister {
             backoff: Backoff::new(BACKOFF),
             jitter: fastrand::Rng::with_seed(seed),
             failed_requests: 0,
-            logged_failure: None,
+            logged_failures: BTreeSet::new(),
             retry_on_recovery: false,
             not_watched_because: None,
             unfinished: None,
@@ -183,14 +186,12 @@ impl Lister {
             interval = interval.max(discovery.interval);
         }
         match self.list_part(&listable).await {
-            Ok(not_watched_because) => {
+            Ok(()) => {
                 if replaces_now {
                     let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_routine_interval(Some(routine));
                 }
-                let all_watched = not_watched_because.is_none();
-                self.on_success(not_watched_because);
-                if all_watched {
+                if self.not_watched_because.is_none() {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
                 }
@@ -202,17 +203,14 @@ impl Lister {
         }
     }
 
-    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery it stops once all listable jobs were listed. Returns the reason
-    /// why new jobs are not watched, if there is one.
-    async fn list_part(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
+    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery the listing ends once all listable jobs were listed.
+    async fn list_part(&mut self, listable: &ListableJobs) -> Result<(), RequestFailure> {
         let unfinished = self.unfinished.take();
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
         let mut listing = unfinished.unwrap_or_else(new_listing);
-        let is_first_part = listing.pages == 0;
         let discovers = self.policy.discovery.is_some();
-        // Finished jobs are hinted too, because they may be reopened. Without discovery no finished job has a task to hint.
+        // Finished jobs are hinted too, because they may be reopened. Only a discovered one still has a task to hint.
         let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
-        let mut unlisted: BTreeMap<_, _> = listable.iter().collect();
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
         let (mut not_watched_because, mut new_ended, mut seen_tokens) = (None, Vec::new(), BTreeSet::new());
         for _ in 0..PART_PAGES_MAX {
@@ -221,19 +219,22 @@ impl Lister {
             listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
-                if let Some(known) = unlisted.remove(&listed.job) {
-                    self.compare_listed(&listed, known.as_deref());
+                if let Some(known) = listable.get(&listed.job) {
+                    // A job that was created during the listing may be on two pages.
+                    if listing.listed.insert(listed.job.clone()) {
+                        self.compare_listed(&listed, known.as_deref());
+                    }
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
-                } else if self.is_new(&listed) && self.check_room(new_ended.len() + new_not_ended.len()) {
+                } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
-            let is_done = unlisted.is_empty() && !discovers;
+            let is_done = !discovers && listable.keys().all(|job| listing.listed.contains(job));
             // A repeated token would list the same pages again.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
             if listing.next_token.is_none() {
@@ -241,8 +242,8 @@ impl Lister {
             }
         }
         // Only a whole listing shows that a job is not listed.
-        if is_first_part && listing.next_token.is_none() {
-            self.hint_unlisted(&unlisted);
+        if listing.next_token.is_none() {
+            self.hint_unlisted(listable, &listing.listed);
         }
         // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
@@ -253,7 +254,8 @@ impl Lister {
         } else {
             self.on_listing_end(&listing, not_watched_because.is_none());
         }
-        Ok(not_watched_because)
+        self.on_part_listed(not_watched_because);
+        Ok(())
     }
 
     /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
@@ -301,8 +303,8 @@ impl Lister {
         }
     }
 
-    fn hint_unlisted(&mut self, unlisted: &BTreeMap<&JobId, &Option<Arc<JobState>>>) {
-        for (job, known) in unlisted {
+    fn hint_unlisted(&mut self, listable: &ListableJobs, listed: &BTreeSet<JobId>) {
+        for (job, known) in listable.iter().filter(|(job, _)| !listed.contains(*job)) {
             // The listed status `None` differs from every known status.
             if self.differences.should_hint(job, known.as_ref().map(|known| &known.status), None) {
                 self.registry.hint(job);
@@ -336,24 +338,24 @@ impl Lister {
     /// Ends a listing, at its last page or the limit of pages. If all its new jobs are watched, the next listing may start later.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
+        if listing.next_token.is_some() {
+            self.on_limit(Limit::ListingPages);
+        }
         let Some(window) = &mut self.window else { return };
         if all_watched {
             window.record_listing(listing.created_after.unwrap_or(Timestamp::MIN), listing.newest, now);
         }
         self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
-        if listing.next_token.is_some() {
-            self.on_limit(Limit::ListingPages);
-        }
     }
 
     /// Whether another job may be discovered, after `more` that are not handed over yet. If not, counts and logs the limit.
-    fn check_room(&mut self, more: usize) -> bool {
+    fn has_room(&mut self, more: usize) -> bool {
         let handed_over = self.window.as_ref().map_or(0, DiscoveryWindow::handed_over_count);
-        let has_room = self.registry.len().max(handed_over) + more < Limit::DiscoveredJobs.max();
-        if !has_room {
-            self.on_limit(Limit::DiscoveredJobs);
+        if self.registry.len().max(handed_over) + more < Limit::DiscoveredJobs.max() {
+            return true;
         }
-        has_room
+        self.on_limit(Limit::DiscoveredJobs);
+        false
     }
 }
 

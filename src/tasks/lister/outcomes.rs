@@ -16,10 +16,10 @@ const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 impl Lister {
     /// Logs that listing works again. Logs and publishes why new jobs are not watched.
-    pub(super) fn on_success(&mut self, not_watched_because: Option<String>) {
+    pub(super) fn on_part_listed(&mut self, not_watched_because: Option<String>) {
         self.retry_on_recovery = false;
         let TargetStore { target, kind, store } = &self.store;
-        if self.logged_failure.take().is_some() {
+        if !std::mem::take(&mut self.logged_failures).is_empty() {
             info!(event = "listing_recovered", %target, %kind, store_id = %store, "listing works again");
         }
         if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
@@ -39,7 +39,7 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // A store breaker of listings never ends the pause: `wait_for_breaker_close` ignores it.
+        // Listings of one store have a breaker too, but it never ends the pause: `wait_for_breaker_close` ignores it.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -57,7 +57,7 @@ impl Lister {
             String::new()
         };
         let discovery = self.policy.discovery.as_ref();
-        if self.logged_failure.replace(*reason) != Some(*reason) {
+        if self.logged_failures.insert(*reason) {
             let follows = if discovery.is_some() {
                 "its jobs cannot be discovered, and its watched jobs are polled one by one"
             } else {
@@ -78,11 +78,9 @@ impl Lister {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let TargetStore { target, kind, store } = &self.store;
-            let missed = format!(
-                "more than {} {}; the rest is ignored: check `endpoint_url`, or set a shorter `created_within`",
-                limit.max(),
-                limit.text()
-            );
+            let advice = if self.window.is_some() { ", or set a shorter `created_within`" } else { "" };
+            let (max, items) = (limit.max(), limit.text());
+            let missed = format!("more than {max} {items}; the rest is ignored: check `endpoint_url`{advice}");
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{missed}");
             if self.window.is_some() {
                 self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));

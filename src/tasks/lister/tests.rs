@@ -1,19 +1,21 @@
-//! A store whose listing takes two parts, and a supervisor that cannot watch a job of the first part.
+//! A store whose listing takes several parts.
 
 use super::*;
 use crate::clock::Clock;
 use crate::config::{Quota, TargetConfig};
 use crate::core::job::{JobKey, JobStatus, Snapshot, StoreId};
 use crate::core::kind::JobKind;
+use crate::core::tracker::NextAction;
 use crate::database::Database;
 use crate::healthomics::{BuildFuture, CallerIdentity, RequestFuture, ServiceFactory, TargetService};
 use crate::instruments::Instruments;
 use crate::state::SharedState;
 
-/// Lists one job on its first page and one on its last. All other pages are empty.
+/// Lists one job on the first page of the first part and one on the first page of the second. All other pages are empty.
 #[derive(Clone, Debug)]
 struct LongStore {
     aws_region: Arc<str>,
+    last_page: usize,
     first: ListedJob,
     last: ListedJob,
 }
@@ -51,13 +53,23 @@ impl TargetService for LongStore {
             _ => None,
         };
         let jobs = job.filter(|job| job.created_at > created_after).cloned().into_iter().collect();
-        let next_token = (page < PART_PAGES_MAX).then(|| (page + 1).to_string());
+        let next_token = (page < self.last_page).then(|| (page + 1).to_string());
         Box::pin(async { Ok(ListPage { jobs, next_token, ..ListPage::default() }) })
     }
 }
 
-#[tokio::test]
-async fn a_job_of_the_first_part_whose_hand_over_fails_twice_is_watched_later() {
+/// What a lister and its test use.
+struct Fixture {
+    lister: Lister,
+    clock: Clock,
+    registry: Arc<StoreRegistry>,
+    discovered: mpsc::Receiver<DiscoveredBatch>,
+    /// The listed jobs.
+    jobs: [JobId; 2],
+    _directory: tempfile::TempDir,
+}
+
+async fn fixture(last_page: usize, discovery: Option<DiscoveryPolicy>) -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let instruments = Instruments::new().expect("metrics");
     let database = Database::open(&directory.path().join("refwatch.db"), &instruments).expect("a database");
@@ -69,8 +81,9 @@ async fn a_job_of_the_first_part_whose_hand_over_fails_twice_is_watched_later() 
         created_at: Some(created_at),
     };
     let first = in_progress("1000000001", now - Duration::from_hours(1));
-    let service =
-        LongStore { aws_region: "us-west-2".into(), first: first.clone(), last: in_progress("1000000002", now) };
+    let last = in_progress("1000000002", now);
+    let jobs = [first.job.clone(), last.job.clone()];
+    let service = LongStore { aws_region: "us-west-2".into(), last_page, first, last };
     let quota = Quota { requests_per_second: 1e6, ..Quota::default() };
     let config = TargetConfig { quota, ..TargetConfig::new(TargetConfig::DEFAULT) };
     let target = Target::new(&config, &service, clock, &instruments).await.expect("a target");
@@ -80,21 +93,38 @@ async fn a_job_of_the_first_part_whose_hand_over_fails_twice_is_watched_later() 
         store: "1234567890".parse().expect("a store"),
         kind: JobKind::ReferenceImport,
     };
+    let policy = ListingPolicy { replaces_polls: true, discovery };
+    let (sender, discovered) = mpsc::channel(1);
+    let registry = Arc::new(StoreRegistry::default());
+    let lister = Lister::new(Arc::new(context), sender, Arc::new(target), store, Arc::clone(&registry), policy, 1);
+    Fixture { lister, clock, registry, discovered, jobs, _directory: directory }
+}
+
+#[tokio::test]
+async fn without_discovery_a_listing_ends_once_its_parts_have_listed_all_listable_jobs() {
+    let Fixture { mut lister, clock, registry, jobs, .. } = fixture(2 * PART_PAGES_MAX, None).await;
+    for job in &jobs {
+        registry.add(job).report(NextAction::PollAt(clock.now().monotonic), None);
+    }
+    lister.list_if_needed(clock.now().monotonic).await;
+    assert!(lister.unfinished.is_some(), "the second job is in the second part");
+    lister.list_if_needed(clock.now().monotonic).await;
+    assert!(lister.unfinished.is_none(), "{:?}", lister.unfinished);
+}
+
+#[tokio::test]
+async fn a_job_of_the_first_part_whose_hand_over_fails_twice_is_watched_later() {
     let discovery = DiscoveryPolicy {
         name: "all".into(),
         created_within: Duration::from_hours(24),
         interval: Duration::from_secs(1),
     };
-    let policy = ListingPolicy { replaces_polls: true, discovery: Some(discovery) };
-    let (sender, mut discovered) = mpsc::channel(1);
-    let registry = Arc::new(StoreRegistry::default());
-    let (context, target) = (Arc::new(context), Arc::new(target));
-    let mut lister = Lister::new(context, sender, target, store, Arc::clone(&registry), policy, 1);
-
+    let Fixture { mut lister, clock, registry, mut discovered, jobs: [first, _], _directory } =
+        fixture(PART_PAGES_MAX, Some(discovery)).await;
     let supervisor = async {
         let mut failures = 2;
         while let Some(DiscoveredBatch { jobs, ack, .. }) = discovered.recv().await {
-            let result = if jobs.contains(&first.job) && failures > 0 {
+            let result = if jobs.contains(&first) && failures > 0 {
                 failures -= 1;
                 Err("the database cannot be read".to_owned())
             } else {

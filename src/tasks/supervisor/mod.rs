@@ -56,6 +56,13 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
+/// Whether to start vanished jobs whose retention has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExpiredVanished {
+    Start,
+    Skip,
+}
+
 #[derive(Debug)]
 pub enum Event {
     /// A task ended without being stopped, or a stopped task returned an error.
@@ -131,8 +138,8 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.restore(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                // Only ended jobs may expire here. Vanished jobs are polled once more: the 404 may have been wrong.
-                self.start_discovered(&store, jobs, |known| known.status.is_terminal());
+                // Vanished jobs are polled once more: the 404 may have been wrong.
+                self.start_discovered(&store, jobs, ExpiredVanished::Start);
             }
             self.start_lister(store, policy, 0);
         }
@@ -196,12 +203,13 @@ impl Supervisor {
         // Every store entry has a `remove_after`.
         let retention = entry.and_then(|entry| entry.job_settings.remove_after).unwrap_or_default();
         let now = self.context.clock.now().wall;
-        let cutoff = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
-        JobQuery::NotEndedBefore { target_store: store.clone(), cutoff }
+        let ended_since = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
+        JobQuery::Retained { target_store: store.clone(), ended_since }
     }
 
     /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
-    /// send no requests, so their outages would never end. `apply` alone suffices: while a target is down, its jobs do not end.
+    /// send no requests, so their outages would never end. `shared` follows the health of each. Only `apply` changes their set: while
+    /// a target is down, its jobs do not end.
     fn publish_targets(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -238,7 +246,7 @@ impl Supervisor {
             TaskEnd::Failed(WriterStopped) => return Err(SupervisorError::Fatal(WriterError::Stopped)),
             TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
-                warn!(event = "task_panicked", target = %store.target, store_id = %store.store,
+                warn!(event = "task_panicked", target = %store.target, kind = %store.kind, store_id = %store.store,
                     "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
                 // Until the lister runs again, the jobs are polled one by one.
                 if let Some(registry) = self.registries.get(&store) {
@@ -254,8 +262,9 @@ impl Supervisor {
             }
             TaskEnd::Panicked { key: TaskKey::JobWatcher(id), restarts } => {
                 self.context.instruments.task_restarts.inc();
-                warn!(event = "task_panicked", target = %id.target, store_id = %id.key.store, job_id = %id.key.job,
-                    "internal error: the task that polls this job failed and restarts in {:?}", restart_delay(restarts));
+                warn!(event = "task_panicked", target = %id.target, kind = %id.key.kind, store_id = %id.key.store,
+                    job_id = %id.key.job, "internal error: the task that polls this job failed and restarts in {:?}",
+                    restart_delay(restarts));
                 // The panic may have come between a commit and its publication, so the task starts from the database.
                 let restored = self.restore(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
@@ -275,8 +284,9 @@ impl Supervisor {
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
-                // Vanished jobs may expire here, too: each listing that still shows such a job would start its task again.
-                self.start_discovered(&store, ids.into_iter().map(|id| (id.clone(), restored.remove(&id))), |_| true);
+                // Otherwise each listing that still shows an expired vanished job would start its task again.
+                let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
+                self.start_discovered(&store, jobs, ExpiredVanished::Skip);
                 Ok(())
             }
             Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Fatal(error)),
@@ -307,18 +317,19 @@ impl Supervisor {
         self.context.database.restore(jobs).await.map_err(SupervisorError::Fatal)
     }
 
-    /// Starts job watchers for discovered jobs of a store. Skips jobs that are watched already, and expired jobs. `may_expire`
-    /// selects the jobs that may expire here.
+    /// Starts job watchers for discovered jobs of a store, except for jobs that are watched already or have expired.
     fn start_discovered(
         &mut self,
         store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
-        may_expire: impl Fn(&JobState) -> bool,
+        expired_vanished: ExpiredVanished,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let known = restored.as_ref().filter(|known| may_expire(known));
+            let may_expire =
+                |known: &&JobState| known.status.is_terminal() || expired_vanished == ExpiredVanished::Skip;
+            let known = restored.as_ref().filter(may_expire);
             let remaining_retention = known.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if remaining_retention != Some(Duration::ZERO) && !watched {
