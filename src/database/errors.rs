@@ -67,7 +67,7 @@ pub enum OpenError {
         error: io::Error,
     },
     /// A system call failed with `EACCES` or `EPERM`.
-    #[error("{path}: cannot {operation}: permission denied: {reason}: run as that user or as root")]
+    #[error("{path}: cannot {operation}: permission denied: {reason}: run as the owner or as root")]
     SystemDenied { path: PathBuf, operation: &'static str, reason: String },
     /// SQLite cannot open a file, and this user may not read or write the file or its directory.
     #[error(

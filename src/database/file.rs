@@ -33,7 +33,8 @@ const DIRECTORY_MODE: u32 = 0o750;
 /// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
 const PID_WIDTH: usize = location::LOCK_LENGTH_MAX - 1;
 
-const WAL_BYTES_MAX: i64 = 4 << 20;
+/// A reader that stays open lets the WAL grow. After the reader has ended, the WAL file is cut to this many bytes.
+const WAL_BYTES_KEPT: i64 = 4 << 20;
 
 /// Offset of the write version in the header of a database file, and the highest version: WAL.
 const WRITE_VERSION_OFFSET: u64 = 18;
@@ -70,9 +71,9 @@ impl DatabaseFile {
         let path = location::resolve(path)?;
         location::inspect_files(&path)?;
         let lock_path = with_suffix(&path, ".lock");
-        let failed = OpenError::of_system(&lock_path, "write the lock file");
+        let open_error = OpenError::of_system(&lock_path, "write the lock file");
         // The lock file is never deleted: otherwise two processes could lock two files of the same name.
-        let mut lock_file = open_or_create(&lock_path).map_err(&failed)?;
+        let mut lock_file = open_or_create(&lock_path).map_err(&open_error)?;
         let locked = lock_file.try_lock();
         // If another process holds the lock: its process id. Otherwise empty, unless the last stop was unclean.
         let mut pid = String::new();
@@ -82,7 +83,7 @@ impl DatabaseFile {
             Err(TryLockError::WouldBlock) => {
                 return Err(OpenError::InUse { path, pid: pid.trim_end().parse().ok() });
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::Error(error)) => return Err(open_error(error)),
         }
         let unclean = read.map_or(true, |length| length > 0);
         let mut file = Self { path, lock_file, database: None, unclean, opened: [None; SUFFIXES.len()] };
@@ -90,7 +91,7 @@ impl DatabaseFile {
             file.lock_database()?;
         }
         let pid = format!("{:<width$}\n", std::process::id(), width = PID_WIDTH);
-        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
+        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(open_error)?;
         Ok(file)
     }
 
@@ -105,8 +106,8 @@ impl DatabaseFile {
             }
             None => {
                 location::inspect_files(&self.path)?;
-                let failed = OpenError::of_system(&self.path, "read and write the file");
-                let file = open_or_create(&self.path).map_err(&failed)?;
+                let open_error = OpenError::of_system(&self.path, "read and write the file");
+                let file = open_or_create(&self.path).map_err(&open_error)?;
                 // On NFS, flock is a lock of the same kind as SQLite's, and would keep SQLite out.
                 let is_nfs = fstatfs(&file).is_ok_and(|found| found.f_type == NFS_SUPER_MAGIC);
                 match if is_nfs { Ok(()) } else { file.try_lock() } {
@@ -114,7 +115,7 @@ impl DatabaseFile {
                     Err(TryLockError::WouldBlock) => {
                         return Err(OpenError::InUse { path: self.path.clone(), pid: None });
                     }
-                    Err(TryLockError::Error(error)) => return Err(failed(error)),
+                    Err(TryLockError::Error(error)) => return Err(open_error(error)),
                 }
             }
         };
@@ -128,34 +129,34 @@ impl DatabaseFile {
     pub(super) fn connect(&mut self) -> Result<Connection, OpenError> {
         self.create_or_reject()?;
         let path = &*self.path;
-        let failed = |error| OpenError::of_sqlite(path, error);
+        let open_error = |error| OpenError::of_sqlite(path, error);
         let wal = with_suffix(path, "-wal");
         let has_wal = wal.exists();
         // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read does it.
         if with_suffix(path, "-journal").exists() {
-            let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
-            connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
+            let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open_error)?;
+            connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(open_error)?;
         }
         // The check itself is read-only: closing a writable connection would move the WAL into a file that may be rejected.
         read_only(path, |connection, path| schema::check(connection, path, self.unclean || has_wal))?;
-        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open_error)?;
         for (setting, wanted) in [
             ("journal_mode", Value::from("wal".to_owned())),
             // 2 is FULL: a commit returns once the WAL is synced.
             ("synchronous", Value::from(2)),
-            // A reader that stays open lets the WAL grow. After it has ended, the file is cut to this many bytes.
-            ("journal_size_limit", Value::from(WAL_BYTES_MAX)),
+            ("journal_size_limit", Value::from(WAL_BYTES_KEPT)),
             // SQLite recommends the next two for a file that other programs may have written.
             ("trusted_schema", Value::from(0)),
             ("cell_size_check", Value::from(1)),
         ] {
-            connection.pragma_update(None, setting, &wanted).map_err(failed)?;
-            let found = connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(failed)?;
+            connection.pragma_update(None, setting, &wanted).map_err(open_error)?;
+            let found =
+                connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(open_error)?;
             if found != wanted {
                 return Err(OpenError::PragmaRejected { path: path.into(), setting, wanted, found });
             }
         }
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(open_error)?;
         schema::migrate(&mut connection, path)?;
         if has_wal {
             // A daemon that was killed during a commit may have written rows without syncing them. They must reach the disk before
@@ -215,11 +216,11 @@ impl DatabaseFile {
     /// and moves that, too.
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
         let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let failed = |error| OpenError::of_system(&directory, "move the damaged database to this directory")(error);
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(failed)?;
+        let open_error = |error| OpenError::of_system(&directory, "move the damaged database to this directory")(error);
+        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(open_error)?;
         for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
-                fs::rename(&file, directory.join(name)).map_err(failed)?;
+                fs::rename(&file, directory.join(name)).map_err(open_error)?;
             }
         }
         self.database = None;
@@ -266,13 +267,13 @@ impl DatabaseFile {
     /// Writes a copy of the deleted database to the path.
     fn copy_to_path(&self, connection: &Connection) -> Result<(), OpenError> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let failed = OpenError::of_system(&self.path, "restore the deleted file");
-        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(directory).map_err(&failed)?;
+        let open_error = OpenError::of_system(&self.path, "restore the deleted file");
+        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(directory).map_err(&open_error)?;
         let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.path().as_os_str().as_bytes()));
         connection.execute("VACUUM INTO ?", [name]).map_err(|error| OpenError::of_sqlite(&self.path, error))?;
-        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&failed)?;
-        copy.as_file().sync_all().map_err(&failed)?;
-        copy.persist_noclobber(&self.path).map_err(|error| failed(error.error))?;
+        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&open_error)?;
+        copy.as_file().sync_all().map_err(&open_error)?;
+        copy.persist_noclobber(&self.path).map_err(|error| open_error(error.error))?;
         sync(directory)
     }
 

@@ -10,7 +10,7 @@ pub struct JobDelivery {
     pub sink: String,
     pub target: String,
     /// The status, or `vanished`. Empty if its row was deleted.
-    pub event: String,
+    pub event_type: String,
     /// The number of rejections.
     pub attempts: u32,
     /// It is not sent again.
@@ -36,7 +36,7 @@ impl DatabaseReader {
                 Ok(JobDelivery {
                     sink: row.get(0)?,
                     target: row.get(1)?,
-                    event: row.get(2)?,
+                    event_type: row.get(2)?,
                     attempts: row.get(3)?,
                     has_failed: row.get(4)?,
                     reason: row.get(5)?,

@@ -92,16 +92,16 @@ fn is_new(path: &Path, header: &[u8]) -> bool {
 
 /// Reads at most `length` bytes of a regular file. `None` if there is no file.
 fn read_start(path: &Path, length: usize) -> Result<Option<Vec<u8>>, OpenError> {
-    let failed = OpenError::of_system(path, "read the file");
+    let open_error = OpenError::of_system(path, "read the file");
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(open_error(error)),
         Ok(metadata) if !metadata.is_file() => return Err(OpenError::foreign(path, name_of(metadata.file_type()))),
         Ok(_) => {}
     }
     let mut bytes = Vec::new();
-    let file = File::options().read(true).custom_flags(open_flags()).open(path).map_err(&failed)?;
-    file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
+    let file = File::options().read(true).custom_flags(open_flags()).open(path).map_err(&open_error)?;
+    file.take(length as u64).read_to_end(&mut bytes).map_err(open_error)?;
     Ok(Some(bytes))
 }
 

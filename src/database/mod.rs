@@ -47,11 +47,12 @@ use writer::{QueuedChange, Reply, Request, TransactionWork, Writer};
 /// Longest queue of requests to the writer. It bounds memory while the disk stalls; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
 
-/// The writing side. Clones share one writer. It ends on [`Self::close`], or once all clones are dropped and the queue is empty.
+/// The writing side. Clones share one writer, which ends on [`Self::close`], or once all clones are dropped and the queue is empty.
 #[derive(Clone, Debug)]
 pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
+    /// Counts commits with changes of jobs, and replays.
     commits: watch::Sender<u64>,
 }
 
@@ -96,13 +97,13 @@ impl Database {
         Ok((Self { requests, health, commits }, writer.run(queue)))
     }
 
-    /// The error of the last commit or [`Self::probe`]. `None` if it succeeded, and before the first one.
+    /// The error of the last commit or [`Self::probe`]. `None` after a success, and before the first commit.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.clone()
     }
 
-    /// Changes after each commit of changes of jobs, and after a replay of deliveries.
+    /// Notifies of each commit of [`Self::append`], and of each replay.
     #[must_use]
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()

@@ -31,13 +31,13 @@ pub struct DatabaseReader {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// With a higher id.
+    /// Only rows with a higher id.
     pub after: Option<i64>,
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
     /// Observed before this time.
     pub until: Option<Timestamp>,
-    /// The labels of the new status, see [`JobStatus::label`]; empty: all. Only for transitions.
+    /// The new statuses, as [`JobStatus::label`] returns them; empty: all. Only for transitions.
     pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
@@ -73,13 +73,13 @@ impl DatabaseReader {
     /// There is no database, its schema has another version, or it cannot be read; or no row with the id `after` was ever written.
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
         let Filter { after, since, until, statuses, kind, store_id, job_id, limit } = filter;
-        let has_status = has_status();
+        let status_condition = status_condition();
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
         for (condition, value) in [
             ("id > ?", after.map(Value::Integer)),
             ("observed_at >= ?", since.map(|since| Value::Text(millisecond_text(since)))),
             ("observed_at < ?", until.map(|until| Value::Text(millisecond_text(until)))),
-            (&*has_status, Some(Value::Text(statuses.join(" "))).filter(|_| !statuses.is_empty())),
+            (&*status_condition, Some(Value::Text(statuses.join(" "))).filter(|_| !statuses.is_empty())),
             ("kind = ?", kind.map(|kind| Value::Text(kind.to_string()))),
             ("store_id = ?", store_id.as_ref().map(|id| Value::Text(id.to_string()))),
             ("job_id = ?", job_id.as_ref().map(|id| Value::Text(id.to_string()))),
@@ -154,8 +154,8 @@ impl DatabaseReader {
     }
 }
 
-/// The condition of rows whose new status has one of the labels in a text, which separates them by spaces.
-fn has_status() -> String {
+/// The SQL condition of rows whose new status is in a text of [`JobStatus::label`]s, separated by spaces.
+fn status_condition() -> String {
     let documented = JobStatus::DOCUMENTED.map(|status| format!("'{}'", status.as_str())).join(", ");
     format!(
         "instr(' ' || ? || ' ', ' ' || CASE WHEN to_status IN ({documented}) THEN to_status ELSE '{UNKNOWN_LABEL}' END || ' ') > 0"
@@ -219,7 +219,7 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
     Ok(rows.into_iter().map(|row| (row.id, wrap(row.value))).collect())
 }
 
-/// Follows `JobTracker`: a response without a creation time keeps the earlier one, but a response without a completion time clears it.
+/// As `JobTracker` does: a response without a creation time keeps the earlier one, but a response without a completion time clears it.
 /// A job in a response has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;

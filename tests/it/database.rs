@@ -179,7 +179,7 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     let database = |db: &TestDatabase| db.files()["database.db"].clone();
     let before = database(&db);
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, known: 6, .. }), "{open_error}");
+    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, known: 7, .. }), "{open_error}");
     assert!(database(&db) == before);
     let open_error = db.reader().rows::<Transition>(&Filter::default()).expect_err("a rejection");
     assert!(matches!(open_error, ReadError::Open(OpenError::NewerSchema { .. })), "{open_error}");

@@ -98,7 +98,8 @@ mod tests {
         };
         let mut scroll = Scroll::default();
         assert_eq!(shown(20, &mut scroll).1, "");
-        let note = |above: usize, below: usize| format!("{above} jobs above, {below} below: arrow keys scroll, q quits");
+        let note =
+            |above: usize, below: usize| format!("{above} jobs above, {below} below: arrow keys scroll, q quits");
         for (keys, rows, above, below) in [
             (vec![], "0 1 2 3 4 5 6 7", 0, 12),
             (vec![Key::Up, Key::Down], "0 1 3 4 5 6 7 8", 1, 11),

@@ -47,7 +47,7 @@ pub(super) fn deliveries_table(deliveries: &[JobDelivery], target: &str) -> Mark
         let error = delivery.reason.as_deref().unwrap_or_default();
         [
             html! { (Sanitized(&delivery.sink)) },
-            html! { (Sanitized(&delivery.event)) },
+            html! { (Sanitized(&delivery.event_type)) },
             state,
             html! { (delivery.attempts) },
             html! { (Sanitized(error)) },

@@ -14,7 +14,8 @@ use crate::process::{Workspace, eventually, get, json as api, metric};
 
 fn exceeded(address: SocketAddr, limit: &str) -> f64 {
     let limit = format!("limit=\"{limit}\"");
-    metric(address, "refwatch_limit_exceeded_total", &[&limit]).expect("a series")
+    // A busy machine may respond 503 to a scrape.
+    eventually("a scrape", || metric(address, "refwatch_limit_exceeded_total", &[&limit]))
 }
 
 /// A daemon that watches one job. Waits until the limit is exceeded twice. Returns the job in the API, the number of rows of its

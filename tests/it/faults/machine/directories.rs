@@ -43,7 +43,7 @@ fn fault_079_a_state_directory_of_another_user_is_rejected_with_its_path_and_own
         assert!(error.contains(&format!("{}: ", workspace.path(path).display())), "{error}");
         let owner =
             format!("refwatch runs as user {NOBODY}, and {} belongs to user 0", workspace.path(owned).display());
-        assert!(error.contains(&owner) && error.contains("run as that user"), "{error}");
+        assert!(error.contains(&owner) && error.contains("run as the owner"), "{error}");
     }
     assert_eq!(fs::read_dir(workspace.path("state")).expect("a directory").count(), 0, "no file was created");
 }
