@@ -17,7 +17,7 @@ const LABELS_MAX: usize = 16;
 
 pattern!(
     LabelName,
-    "^(_|([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]{0,126})$",
+    "^(_|[A-Za-z][A-Za-z0-9_]{0,127}|_[A-Za-z0-9][A-Za-z0-9_]{0,126})$",
     "must be 1 to 128 letters, digits or underscores, and must not begin with a digit or `__`"
 );
 kind!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
@@ -54,4 +54,19 @@ fn label_value(text: &str) -> Result<String, String> {
 /// The labels without invalid values, which are reported already.
 pub(super) fn labels(parsed: <LabelTable as Field>::Parsed) -> Labels {
     parsed.into_iter().filter_map(|(name, value)| Some((name.into_inner(), value?.into_inner()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_name_has_at_most_128_characters_and_does_not_begin_with_two_underscores() {
+        let is_name = |text: &str| LabelName::convert(&DeValue::String(text.into())).is_ok();
+        for start in ["a", "_", "_1"] {
+            let longest = start.to_owned() + &"x".repeat(128 - start.len());
+            assert!(is_name(start) && is_name(&longest) && !is_name(&(longest + "x")), "{start}");
+        }
+        assert!(!is_name("") && !is_name("1") && !is_name("__a") && !is_name("a-b"));
+    }
 }
