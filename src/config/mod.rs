@@ -14,6 +14,7 @@ mod job_entries;
 mod labels;
 mod load;
 mod raw;
+mod readable_secrets;
 mod reader;
 mod reload;
 mod render;
