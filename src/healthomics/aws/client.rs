@@ -28,7 +28,7 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::credentials::CredentialFetcher;
+use super::credentials::{CredentialFetcher, SourceFailure};
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
 use super::{environment, errors, responses, sdk_files};
@@ -125,11 +125,11 @@ impl AwsService {
     async fn current_client(&self) -> Result<SdkClient, RequestFailure> {
         let mut current = self.current.lock().await;
         if current.is_unusable.load(Ordering::Relaxed) {
-            let reason = FailureReason::Credentials;
-            let to_failure =
-                |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
-            sdk_files::check(None).await.map_err(to_failure)?;
-            *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
+            sdk_files::check(None).await.map_err(|error| {
+                let SourceFailure { reason, message } = SourceFailure::of_files(&error);
+                RequestFailure { reason, message, retry_after: None }
+            })?;
+            *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credentials).await);
         }
         Ok(current.clone())
     }

@@ -26,14 +26,13 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use self::classify::{SourceInfo, classify};
-use self::failure::SourceCause;
 pub(super) use self::failure::SourceFailure;
+use self::failure::{FILES_SOURCE_NAME, SourceCause};
 use self::profiles::{Base, ProfileSource, Role};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::time::Monotonic;
 use crate::healthomics::aws::sdk_files;
-use crate::healthomics::service::TargetError;
 
 /// The session name of an assumed role, unless the profile sets one.
 const SESSION_NAME: &str = "refwatch";
@@ -43,9 +42,6 @@ const DEADLINE_FRACTION: f64 = 0.9;
 
 /// A request that comes during a failing fetch, or less than this after it, gets its failure instead of a fetch of its own.
 const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
-
-/// Names the source in messages if its files are unusable.
-const FILES_SOURCE_NAME: &str = "AWS's configuration files";
 
 /// The fetches of one target.
 #[derive(Clone, Debug)]
@@ -195,9 +191,7 @@ impl Source {
 
     async fn fetch(&self) -> Result<Credentials, SourceFailure> {
         // The SDK reads its files with blocking calls.
-        let unusable =
-            |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, FILES_SOURCE_NAME, &error.to_string());
-        sdk_files::check(self.token_file.clone()).await.map_err(unusable)?;
+        sdk_files::check(self.token_file.clone()).await.map_err(|error| SourceFailure::of_files(&error))?;
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.info, &error))?;
         self.trimmed(&credentials)
     }
