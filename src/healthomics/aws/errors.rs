@@ -32,24 +32,24 @@ const REDACTED_BYTES_MAX: usize = 4096;
 /// The smallest clock skew that is reported. AWS allows five minutes for most services.
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
-/// Classifies the error of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
-pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
+/// The failure of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
+pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
     operation: Option<Operation>,
     config: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
 ) -> RequestFailure {
     let source_failure = causes(error).find_map(|cause| cause.downcast_ref::<SourceFailure>());
-    let (reason, message) = match error {
-        _ if let Some(SourceFailure { reason, message }) = source_failure => (*reason, message.clone()),
-        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
-        SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
-        SdkError::TimeoutError(_) => {
+    let (reason, message) = match (source_failure, error) {
+        (Some(SourceFailure { reason, message }), _) => (*reason, message.clone()),
+        (None, SdkError::ServiceError(context)) => service_error(operation, context.err(), context.raw(), wall),
+        (None, SdkError::ResponseError(context)) => unreadable_response(error, context.raw()),
+        (None, SdkError::TimeoutError(_)) => {
             let timeout = humantime::format_duration(config.timeout);
             (FailureReason::Timeout, format!("no complete response within {timeout}"))
         }
-        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, config, error)),
-        _ => (FailureReason::Other, chain(error)),
+        (None, SdkError::DispatchFailure(_)) => (FailureReason::Connect, connect_message(operation, config, error)),
+        (None, _) => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
     RequestFailure { reason, message, retry_after }

@@ -52,7 +52,7 @@ struct PrintedCredentials {
     account_id: Option<String>,
 }
 
-/// Kills the process group when it is dropped, unless the process has been awaited. Until then no other group can have its id.
+/// Kills the process group when it is dropped. `None` once the process has been awaited: another group may then have its id.
 struct ProcessGroup(Option<Pid>);
 
 impl CredentialProcess {
