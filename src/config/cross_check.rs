@@ -21,13 +21,13 @@ use crate::core::kind::{JobKind, StoreType};
 /// The index of a file and a byte range in it.
 type FileSpan = (usize, Range<usize>);
 
-/// A `[[job]]`, or a `[[store]]` if `job` is `None`.
+/// A `[[job]]`, or a `[[store]]` if `job_id` is `None`.
 struct Entry<'a> {
     file: usize,
-    store: &'a Spanned<StoreId>,
+    store_id: &'a Spanned<StoreId>,
     /// The kind of the job, or the kinds of the store.
     kinds: BTreeSet<JobKind>,
-    job: Option<&'a Spanned<JobId>>,
+    job_id: Option<&'a Spanned<JobId>>,
     name: &'a Option<Spanned<String>>,
     target: &'a Option<Spanned<String>>,
     /// The outer `None`: the key is absent. The inner `None`: "auto".
@@ -67,18 +67,18 @@ fn add_problems(files: &mut [ParsedFile], problems: Vec<(usize, Problem)>) {
 fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> {
     let jobs = root.job.iter().flatten().filter_map(|raw| {
         let Job { name, kind, id, target, interval, .. } = raw;
-        let (store, job) = (raw.store()?.0, Some(id.as_ref()?));
+        let (store_id, job_id) = (raw.store()?.0, Some(id.as_ref()?));
         let kinds = [kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref())].into();
-        Some(Entry { file, store, kinds, job, name, target, interval })
+        Some(Entry { file, store_id, kinds, job_id, name, target, interval })
     });
     let stores = root.store.iter().flatten().filter_map(|raw| {
         let Store { name, kinds, target, interval, .. } = raw;
-        let (store, store_type) = raw.store()?;
+        let (store_id, store_type) = raw.store()?;
         let kinds = match kinds {
             Some(kinds) => kinds.iter().flatten().map(|kind| *kind.get_ref()).collect(),
             None => JobKind::of_store(store_type).collect(),
         };
-        Some(Entry { file, store, kinds, job: None, name, target, interval })
+        Some(Entry { file, store_id, kinds, job_id: None, name, target, interval })
     });
     let mut entries: Vec<Entry<'_>> = jobs.chain(stores).collect();
     entries.sort_by_key(|entry| entry.id_span().1.start);
@@ -88,7 +88,7 @@ fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> 
 impl Entry<'_> {
     /// The place of the job's id, or of the store's id if the entry is a store.
     fn id_span(&self) -> FileSpan {
-        (self.file, self.job.map_or_else(|| self.store.span(), Spanned::span))
+        (self.file, self.job_id.map_or_else(|| self.store_id.span(), Spanned::span))
     }
 
     fn target_or_default(&self) -> &str {
@@ -97,7 +97,7 @@ impl Entry<'_> {
 
     /// The ids of store and job.
     fn ids(&self) -> (&str, Option<&str>) {
-        (self.store.get_ref().as_str(), self.job.map(|job| job.get_ref().as_str()))
+        (self.store_id.get_ref().as_str(), self.job_id.map(|id| id.get_ref().as_str()))
     }
 
     /// Returns the name, or the default name with the span of the id.
@@ -213,7 +213,7 @@ impl Checker<'_> {
                 other = ids.insert(id, entry.id_span()).or(other);
             }
             if let Some(other) = other {
-                let noun = if entry.job.is_some() { "job" } else { "store" };
+                let noun = if entry.job_id.is_some() { "job" } else { "store" };
                 let message = format!("this {noun} is in the watch list twice");
                 self.report_conflict(entry.id_span(), other, &message, "remove one of them");
                 continue;
@@ -305,7 +305,7 @@ impl Checker<'_> {
             let other = &entries[other_first];
             let message = "this is the id of a store, not of a job";
             let help = "are the ids of store and job swapped?";
-            self.report_conflict(entry.id_span(), (other.file, other.store.span()), message, help);
+            self.report_conflict(entry.id_span(), (other.file, other.store_id.span()), message, help);
         }
     }
 }

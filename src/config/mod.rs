@@ -359,10 +359,10 @@ mod tests {
         assert_eq!(path(&[HOME]).as_deref(), Some("/home/ada/.local/state/refwatch/refwatch.db"));
         assert_eq!(path(&[HOME, ("XDG_STATE_HOME", "relative")]), path(&[HOME]));
         assert_eq!(path(&[]), None);
-    }
         // Only STATE_DIRECTORY is a list.
         assert_eq!(path(&[("HOME", "/home/a:b")]).as_deref(), Some("/home/a:b/.local/state/refwatch/refwatch.db"));
         assert_eq!(path(&[("XDG_STATE_HOME", "/a:/b")]).as_deref(), Some("/a:/b/refwatch/refwatch.db"));
+    }
 
     #[test]
     fn a_configuration_in_etc_uses_the_state_directory_of_its_service_if_that_exists() {
