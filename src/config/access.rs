@@ -1,15 +1,11 @@
-//! TLS files and password hashes of the listener, and warnings if every user can read a secret. A hash is a secret, because passwords
-//! can be guessed from it.
+//! Access to the listener: its TLS files and password hashes.
 
-use std::fs;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use bcrypt::HashParts;
 
-use super::Config;
 use crate::core::secret::Secret;
 
 /// The TLS files of the listener, in PEM.
@@ -32,33 +28,6 @@ pub struct PasswordHash {
 const PASSWORD_COSTS: RangeInclusive<u32> = 10..=16;
 
 const PASSWORD_BYTES_MAX: usize = 72;
-
-/// The permission of users who are neither the owner nor in the group.
-const READABLE_BY_OTHERS: u32 = 0o004;
-
-impl Config {
-    /// Returns a warning for each secret in a file that every user can read: the private key, the password hashes in `main_file`, and the
-    /// files of sinks.
-    #[must_use]
-    pub fn readable_secret_warnings(&self, main_file: &Path) -> Vec<String> {
-        let key = self.http.tls.as_ref().map(|tls| (&*tls.key, "the private key of http.tls".to_owned()));
-        let hashes = (!self.http.users.is_empty()).then(|| (main_file, "the password hashes of http.users".to_owned()));
-        let sinks = self.sinks.iter().flat_map(|sink| {
-            let of_sink = move |(key, path)| (path, format!("a secret of the sink \"{}\" (`{key}`)", sink.name));
-            sink.files().map(of_sink)
-        });
-        // A file that cannot be read is reported elsewhere.
-        let is_readable = |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
-        let readable = key.into_iter().chain(hashes).chain(sinks).filter(|(path, _)| is_readable(path));
-        let warning = |(path, secret): (&Path, _)| {
-            let path = path.display();
-            format!(
-                "every user can read {path}, which has {secret}: make the daemon's group its group, and run `chmod o-rwx {path}`"
-            )
-        };
-        readable.map(warning).collect()
-    }
-}
 
 impl FromStr for PasswordHash {
     type Err = &'static str;

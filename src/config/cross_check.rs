@@ -1,6 +1,6 @@
 //! Checks that depend on several keys, entries or files: duplicates, undefined targets, swapped ids, and durations limited by another table.
 //!
-//! A duplicate is reported only at the entry that is checked later, so that the file of the other entry still applies.
+//! A conflict is reported only at the entry that is checked later, so that the file of the other entry still applies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -21,49 +21,45 @@ use crate::core::kind::{JobKind, StoreType};
 /// The index of a file and a byte range in it.
 type FileSpan = (usize, Range<usize>);
 
-/// A `[[job]]`, or a `[[store]]` if `job` is `None`.
+/// A `[[job]]`, or a `[[store]]` if `job_id` is `None`.
 struct Entry<'a> {
     file: usize,
-    store: &'a Spanned<StoreId>,
+    store_id: &'a Spanned<StoreId>,
     /// The kind of the job, or the kinds of the store.
     kinds: BTreeSet<JobKind>,
-    job: Option<&'a Spanned<JobId>>,
+    job_id: Option<&'a Spanned<JobId>>,
     name: &'a Option<Spanned<String>>,
     target: &'a Option<Spanned<String>>,
     /// The outer `None`: the key is absent. The inner `None`: "auto".
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
-/// The first round checks all files, so that every problem is reported. A file with a problem is left out, so entries of other
-/// files may lose their target. Further rounds therefore check the files without a problem, until no new problem is found. File 0 is
-/// the main file: a problem in it rejects the configuration and ends the checks.
+/// Adds the problems to the files. Each round first checks every entry by itself, and then all entries for conflicts. The first round
+/// checks all files, so that every problem is reported. A file with a problem is left out, so entries of other files may lose their
+/// target. Further rounds therefore check the files without a problem, until no file is left out. File 0 is the main file: a problem
+/// in it rejects the configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
-    let mut is_first_round = true;
+    let mut order: Vec<usize> = (0..files.len()).collect();
     loop {
-        let is_checked = |file: &ParsedFile| is_first_round || file.problems.is_empty();
-        let mut order: Vec<usize> = (0..files.len()).filter(|&index| is_checked(&files[index])).collect();
-        // Files that are left out anyway come last, so that duplicates are reported there. The main file stays first.
+        let mut checker = Checker { files, problems: Vec::new() };
+        checker.check_entries(&order, settings);
+        add_problems(files, checker.problems);
+        // Files that are left out come last, so that conflicts are reported there. The main file stays first.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
-        let mut checker = Checker { files, problems: Vec::new(), targets: BTreeMap::new() };
-        for &index in &order {
-            checker.check_target_tables(index);
-            checker.check_kinds(index);
-            checker.check_durations(index, settings.database.retention);
-        }
-        let entries: Vec<Entry<'_>> = order.iter().flat_map(|&index| entries(index, &files[index])).collect();
-        checker.check_entries(&entries, settings.poll.min_interval);
-        checker.check_swapped_ids(&entries);
-        let problems = checker.problems;
-        if problems.is_empty() && !is_first_round {
+        let mut checker = Checker { files, problems: Vec::new() };
+        checker.check_conflicts(&order);
+        add_problems(files, checker.problems);
+        let before = order.len();
+        order.retain(|&index| files[index].problems.is_empty());
+        if order.len() == before || !files[0].problems.is_empty() {
             return;
         }
-        for (index, problem) in problems {
-            files[index].problems.push(problem);
-        }
-        if !files[0].problems.is_empty() {
-            return;
-        }
-        is_first_round = false;
+    }
+}
+
+fn add_problems(files: &mut [ParsedFile], problems: Vec<(usize, Problem)>) {
+    for (index, problem) in problems {
+        files[index].problems.push(problem);
     }
 }
 
@@ -71,18 +67,18 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
 fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> {
     let jobs = root.job.iter().flatten().filter_map(|raw| {
         let Job { name, kind, id, target, interval, .. } = raw;
-        let (store, job) = (raw.store()?.0, Some(id.as_ref()?));
+        let (store_id, job_id) = (raw.store()?.0, Some(id.as_ref()?));
         let kinds = [kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref())].into();
-        Some(Entry { file, store, kinds, job, name, target, interval })
+        Some(Entry { file, store_id, kinds, job_id, name, target, interval })
     });
     let stores = root.store.iter().flatten().filter_map(|raw| {
         let Store { name, kinds, target, interval, .. } = raw;
-        let (store, store_type) = raw.store()?;
+        let (store_id, store_type) = raw.store()?;
         let kinds = match kinds {
             Some(kinds) => kinds.iter().flatten().map(|kind| *kind.get_ref()).collect(),
             None => JobKind::of_store(store_type).collect(),
         };
-        Some(Entry { file, store, kinds, job: None, name, target, interval })
+        Some(Entry { file, store_id, kinds, job_id: None, name, target, interval })
     });
     let mut entries: Vec<Entry<'_>> = jobs.chain(stores).collect();
     entries.sort_by_key(|entry| entry.id_span().1.start);
@@ -92,7 +88,7 @@ fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> 
 impl Entry<'_> {
     /// The place of the job's id, or of the store's id if the entry is a store.
     fn id_span(&self) -> FileSpan {
-        (self.file, self.job.map_or_else(|| self.store.span(), Spanned::span))
+        (self.file, self.job_id.map_or_else(|| self.store_id.span(), Spanned::span))
     }
 
     fn target_or_default(&self) -> &str {
@@ -101,7 +97,7 @@ impl Entry<'_> {
 
     /// The ids of store and job.
     fn ids(&self) -> (&str, Option<&str>) {
-        (self.store.get_ref().as_str(), self.job.map(|job| job.get_ref().as_str()))
+        (self.store_id.get_ref().as_str(), self.job_id.map(|id| id.get_ref().as_str()))
     }
 
     /// Returns the name, or the default name with the span of the id.
@@ -124,10 +120,36 @@ struct Checker<'a> {
     files: &'a [ParsedFile],
     /// Each with the index of its file.
     problems: Vec<(usize, Problem)>,
-    targets: BTreeMap<&'a str, FileSpan>,
 }
 
 impl Checker<'_> {
+    /// Checks each entry by itself.
+    fn check_entries(&mut self, order: &[usize], settings: &Config) {
+        let files = self.files;
+        let targets: BTreeSet<&str> =
+            order.iter().flat_map(|&file| &files[file].root.target).map(|(name, _)| name.get_ref().as_str()).collect();
+        for &file in order {
+            self.check_external_ids(file);
+            self.check_kinds(file);
+            self.check_durations(file, settings.database.retention);
+            for entry in entries(file, &files[file]) {
+                self.check_target_exists(&entry, &targets);
+                if let Some((span, message)) = interval_error(entry.interval.as_ref(), settings.poll.min_interval) {
+                    self.report((file, span), &message, None);
+                }
+            }
+        }
+    }
+
+    /// Checks for targets, entries and names that exist twice, and for swapped ids.
+    fn check_conflicts(&mut self, order: &[usize]) {
+        let files = self.files;
+        self.check_target_names(order);
+        let entries: Vec<Entry<'_>> = order.iter().flat_map(|&file| entries(file, &files[file])).collect();
+        self.check_duplicates(&entries);
+        self.check_swapped_ids(&entries);
+    }
+
     fn location(&self, (file, span): FileSpan) -> Location {
         Location::new(&self.files[file].source, span)
     }
@@ -142,31 +164,57 @@ impl Checker<'_> {
         self.problems.push((file, problem.with_other(other)));
     }
 
-    fn check_target_tables(&mut self, file: usize) {
+    fn check_external_ids(&mut self, file: usize) {
         let files = self.files;
-        for (name, target) in &files[file].root.target {
-            let span = (file, name.span());
-            if let Some(other) = self.targets.insert(name.get_ref(), span.clone()) {
-                self.report_conflict(span, other, "this target is defined twice", "remove or rename one of them");
-            }
+        for (_, target) in &files[file].root.target {
             if let (Some(id), None) = (&target.external_id, &target.role_arn) {
                 self.report((file, id.span()), "`external_id` needs `role_arn`", None);
             }
         }
     }
 
-    fn check_entries(&mut self, entries: &[Entry<'_>], min_interval: Duration) {
+    fn check_target_exists(&mut self, entry: &Entry<'_>, targets: &BTreeSet<&str>) {
+        let Some(raw) = entry.target else { return };
+        let target = raw.get_ref().as_str();
+        if target == TargetConfig::DEFAULT || targets.contains(target) {
+            return;
+        }
+        let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
+        // A file that defines the target and is not checked has been left out.
+        let help = if let Some(file) = self.files.iter().find(defines_it) {
+            format!("correct the errors in {}, which defines it", file.source.path.display())
+        } else if let Some(near) = nearest(target, targets.iter().copied().chain([TargetConfig::DEFAULT])) {
+            format!("did you mean \"{near}\"?")
+        } else {
+            format!("define it: [target.{target}]")
+        };
+        self.report((entry.file, raw.span()), &format!("there is no target \"{target}\""), Some(&help));
+    }
+
+    fn check_target_names(&mut self, order: &[usize]) {
+        let files = self.files;
+        let mut names: BTreeMap<&str, FileSpan> = BTreeMap::new();
+        for &file in order {
+            for (name, _) in &files[file].root.target {
+                let span = (file, name.span());
+                if let Some(other) = names.insert(name.get_ref(), span.clone()) {
+                    self.report_conflict(span, other, "this target is defined twice", "remove or rename one of them");
+                }
+            }
+        }
+    }
+
+    fn check_duplicates(&mut self, entries: &[Entry<'_>]) {
         let (mut ids, mut names) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
-            self.check_target_exists(entry);
-            if let Some((span, message)) = interval_error(entry.interval.as_ref(), min_interval) {
-                self.report((entry.file, span), &message, None);
+            let mut other = None;
+            for kind in &entry.kinds {
+                let id = (*kind, entry.target_or_default(), entry.ids());
+                other = ids.insert(id, entry.id_span()).or(other);
             }
-            let id = |kind| (kind, entry.target_or_default(), entry.ids());
-            let other = entry.kinds.iter().filter_map(|kind| ids.insert(id(*kind), entry.id_span())).last();
             if let Some(other) = other {
-                let what = if entry.job.is_some() { "job" } else { "store" };
-                let message = format!("this {what} is in the watch list twice");
+                let noun = if entry.job_id.is_some() { "job" } else { "store" };
+                let message = format!("this {noun} is in the watch list twice");
                 self.report_conflict(entry.id_span(), other, &message, "remove one of them");
                 continue;
             }
@@ -178,27 +226,13 @@ impl Checker<'_> {
         }
     }
 
-    fn check_target_exists(&mut self, entry: &Entry<'_>) {
-        let Some(raw) = entry.target else { return };
-        let target = raw.get_ref().as_str();
-        if target == TargetConfig::DEFAULT || self.targets.contains_key(target) {
-            return;
-        }
-        let help = match nearest(target, self.targets.keys().copied().chain([TargetConfig::DEFAULT])) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("define it: [target.{target}]"),
-        };
-        self.report((entry.file, raw.span()), &format!("there is no target \"{target}\""), Some(&help));
-    }
-
     /// Reports entries that name two stores, and kinds that do not belong to the store of their entry.
     fn check_kinds(&mut self, file: usize) {
         let files = self.files;
         for job in files[file].root.job.iter().flatten() {
             self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
             let Some((id, store)) = job.store() else { continue };
-            // An invalid kind reads as absent and is reported already.
-            if job.kind.is_none() && store == StoreType::Sequence && files[file].problems.is_empty() {
+            if job.kind.is_none() && store == StoreType::Sequence && !files[file].has_invalid("kind") {
                 let help = format!("set `kind` to one of {}", kind_names(store));
                 self.report((file, id.span()), "the key `kind` is missing", Some(&help));
             }
@@ -254,21 +288,24 @@ impl Checker<'_> {
     }
 
     /// Reports jobs whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped.
-    /// An entry is not reported if its store's id is used as a store by more entries than its job's id.
+    /// If two entries have each other's ids, the entry is right whose store more entries use, or else whose store is used first.
     fn check_swapped_ids(&mut self, entries: &[Entry<'_>]) {
-        // Counts the entries of each store, and keeps the span of the first one.
-        let mut stores: BTreeMap<&str, (usize, FileSpan)> = BTreeMap::new();
-        for entry in entries {
-            stores.entry(entry.ids().0).or_insert_with(|| (0, (entry.file, entry.store.span()))).0 += 1;
+        // For each store, the number of its entries and the first of them.
+        let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            stores.entry(entry.ids().0).or_insert((0, index)).0 += 1;
         }
         for entry in entries {
             let (store, Some(job)) = entry.ids() else { continue };
-            let Some((count, other)) = stores.get(job) else { continue };
-            if store != job && *count < stores.get(store).map_or(0, |(count, _)| *count) {
+            let Some(&(other_count, other_first)) = stores.get(job) else { continue };
+            let (count, first) = stores[store];
+            if count > other_count || (count == other_count && first < other_first) {
                 continue;
             }
+            let other = &entries[other_first];
             let message = "this is the id of a store, not of a job";
-            self.report_conflict(entry.id_span(), other.clone(), message, "are the ids of store and job swapped?");
+            let help = "are the ids of store and job swapped?";
+            self.report_conflict(entry.id_span(), (other.file, other.store_id.span()), message, help);
         }
     }
 }

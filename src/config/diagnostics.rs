@@ -30,7 +30,7 @@ pub(super) struct SourceText {
 /// A mistake, its location, and how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    message: String,
+    pub(super) message: String,
     location: Location,
     help: Option<String>,
     /// The other entry of a conflict, such as the first of two equal names.

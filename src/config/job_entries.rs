@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::TargetConfig;
-use super::diagnostics::SourceText;
+use super::diagnostics::{Problem, SourceText};
 use super::load::{parse_files, parse_text};
 use super::raw::{Job, ParsedFile};
 use crate::core::job::JobKey;
@@ -19,30 +19,38 @@ pub struct JobLocation {
     pub target: String,
 }
 
+/// A complete `[[job]]` entry of a file.
+struct Entry<'a> {
+    job: JobKey,
+    target: &'a str,
+    /// The start of the job's id, in bytes.
+    id_offset: usize,
+}
+
 /// The entries of a job in the main file and the included files, also in files with errors.
 #[must_use]
 pub fn job_locations(main: &Path, job: &JobKey) -> Vec<JobLocation> {
-    let files = parse_files(main);
-    let locations = files.iter().flat_map(|file| {
-        let location = move |(offset, target): (usize, &str)| JobLocation {
+    let mut locations = Vec::new();
+    for file in parse_files(main) {
+        locations.extend(entries(&file).filter(|entry| entry.job == *job).map(|entry| JobLocation {
             file: file.source.path.to_path_buf(),
-            line: line_of(&file.source.text, offset),
-            target: target.to_owned(),
-        };
-        entries(file).filter(move |(key, ..)| key == job).map(move |(_, offset, target)| location((offset, target)))
-    });
-    locations.collect()
+            line: line_of(&file.source.text, entry.id_offset),
+            target: entry.target.to_owned(),
+        }));
+    }
+    locations
 }
 
-/// The text of a file without the entries of a job. `None` if they cannot be removed by deleting whole lines.
+/// The text of an included file without the entries of a job. Other entries may have errors. `None` if the entries cannot be removed
+/// by deleting whole lines.
 #[must_use]
 pub fn without_job(text: &str, job: &JobKey) -> Option<String> {
     let parsed = parse(text);
-    let (removed, kept): (Vec<_>, Vec<_>) = entries(&parsed).partition(|(key, ..)| key == job);
+    let (removed, kept): (Vec<_>, Vec<_>) = entries(&parsed).partition(|entry| entry.job == *job);
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let mut id_lines: Vec<usize> = removed.iter().map(|(_, offset, _)| line_of(text, *offset) - 1).collect();
-    id_lines.sort_unstable();
-    for id_line in id_lines.into_iter().rev() {
+    // From the last entry to the first, so that the earlier lines keep their numbers.
+    for entry in removed.iter().rev() {
+        let id_line = line_of(text, entry.id_offset) - 1;
         let start = (0..=id_line).rev().find(|line| is_header(lines[*line]))?;
         let end = (id_line..lines.len()).find(|line| is_other_table(lines[*line])).unwrap_or(lines.len());
         let comments: Vec<&str> = lines.drain(start..end).filter(|line| line.trim_start().starts_with('#')).collect();
@@ -50,24 +58,26 @@ pub fn without_job(text: &str, job: &JobKey) -> Option<String> {
     }
     let text = lines.concat();
     let rest = parse(&text);
-    let keys = |entries: Vec<(JobKey, usize, &str)>| {
-        entries.into_iter().map(|(key, _, target)| (key, target.to_owned())).collect::<Vec<_>>()
-    };
-    (rest.problems == parsed.problems && keys(entries(&rest).collect()) == keys(kept)).then_some(text)
+    let is_known = |problem: &Problem| parsed.problems.iter().any(|known| known.message == problem.message);
+    let is_same = |(kept, entry): (&Entry<'_>, &Entry<'_>)| (&kept.job, kept.target) == (&entry.job, entry.target);
+    let rest_entries: Vec<_> = entries(&rest).collect();
+    let has_kept = kept.len() == rest_entries.len() && kept.iter().zip(&rest_entries).all(is_same);
+    (has_kept && rest.problems.iter().all(is_known)).then_some(text)
 }
 
 fn parse(text: &str) -> ParsedFile {
     parse_text(SourceText { path: Path::new("").into(), text: text.to_owned() })
 }
 
-/// Every complete `[[job]]` entry: the job, the offset of its id, the target.
-fn entries(file: &ParsedFile) -> impl Iterator<Item = (JobKey, usize, &str)> {
+/// The complete `[[job]]` entries in the order of the file.
+fn entries(file: &ParsedFile) -> impl Iterator<Item = Entry<'_>> {
     file.root.job.iter().flatten().filter_map(|raw| {
         let Job { kind, id, target, .. } = raw;
         let (store, id) = (raw.store()?.0, id.as_ref()?);
         let kind = kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref());
-        let key = JobKey { kind, store: store.get_ref().clone(), job: id.get_ref().clone() };
-        Some((key, id.span().start, target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref())))
+        let job = JobKey { kind, store: store.get_ref().clone(), job: id.get_ref().clone() };
+        let target = target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref());
+        Some(Entry { job, target, id_offset: id.span().start })
     })
 }
 
@@ -112,10 +122,18 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_the_removed_entry_and_of_entries_below_it_do_not_prevent_the_removal() {
+        let entry = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"9876543210\"\n";
+        let other = format!("{OTHER}intervall = \"30s\"\n");
+        assert_eq!(without(&format!("{entry}{other}")), Some(other.clone()));
+        assert_eq!(without(&format!("{other}{entry}intervall = \"30s\"\n")), Some(other));
+    }
+
+    #[test]
     fn an_entry_in_an_unknown_layout_is_not_removed() {
         let inline = "job = [{ reference_store_id = \"1234567890\", id = \"9876543210\" }]\n";
         assert_eq!(without(inline), None);
-        let tricky = "[[job]]\nname = \"\"\"\n[x]\"\"\"\nreference_store_id = \"1234567890\"\nid = \"9876543210\"\n";
-        assert_ne!(without(tricky).as_deref(), Some(tricky));
+        let ids = "reference_store_id = \"1234567890\"\nid = \"9876543210\"\n";
+        assert_eq!(without(&format!("[[job]]\n{ids}name = \"\"\"\n[x]\"\"\"\n")), None);
     }
 }

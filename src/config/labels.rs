@@ -8,23 +8,23 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::{Field, Map, Reader};
-use super::values::{Invalid, Kind, check, kind, no_candidates, pattern, pattern_schema, read_text};
+use super::values::{Invalid, ValueType, no_candidates, pattern_schema, read_text, regex, require, value_type};
 use crate::core::job::Labels;
 use crate::core::sanitize::is_unsafe_to_display;
 
-/// A job's series has five labels more. Prometheus has no default limit; hosted services commonly accept 30 labels.
+/// Each series has five labels besides these. Prometheus has no default limit; hosted services commonly accept 30 labels.
 const LABELS_MAX: usize = 16;
 
-pattern!(
+regex!(
     LabelName,
-    "^(_|([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]{0,126})$",
+    "^(_|[A-Za-z][A-Za-z0-9_]{0,127}|_[A-Za-z0-9][A-Za-z0-9_]{0,126})$",
     "must be 1 to 128 letters, digits or underscores, and must not begin with a digit or `__`"
 );
-kind!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
+value_type!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |value| {
     read_text(value, label_value, no_candidates)
 });
 
-/// A table of labels. Its values may be invalid.
+/// The type of the key `labels`.
 pub(super) struct LabelTable;
 
 type Entries = Map<LabelName, LabelValue>;
@@ -48,10 +48,25 @@ impl Field for LabelTable {
 
 fn label_value(text: &str) -> Result<String, String> {
     let is_value = text.chars().count() <= 128 && !text.chars().any(is_unsafe_to_display);
-    check(is_value, "must be at most 128 visible characters").map(|()| text.to_owned())
+    require(is_value, "must be at most 128 visible characters").map(|()| text.to_owned())
 }
 
 /// The labels without invalid values, which are reported already.
 pub(super) fn labels(parsed: <LabelTable as Field>::Parsed) -> Labels {
     parsed.into_iter().filter_map(|(name, value)| Some((name.into_inner(), value?.into_inner()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_name_has_at_most_128_characters_and_does_not_begin_with_two_underscores() {
+        let is_name = |text: &str| LabelName::convert(&DeValue::String(text.into())).is_ok();
+        for start in ["a", "_", "_1"] {
+            let longest = start.to_owned() + &"x".repeat(128 - start.len());
+            assert!(is_name(start) && is_name(&longest) && !is_name(&(longest + "x")), "{start}");
+        }
+        assert!(!is_name("") && !is_name("1") && !is_name("__a") && !is_name("a-b"));
+    }
 }

@@ -43,7 +43,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     load_files(path, None)
 }
 
-/// Loads the file at `path` as if it included one more file. That file need not exist: its path is `extra`, its content `text`.
+/// Loads the file at `path` as if it also included a file with the path `extra` and the content `text`. `extra` itself is not read.
 ///
 /// # Errors
 /// As with [`load`].
@@ -57,7 +57,7 @@ pub fn main_settings(path: &Path) -> Config {
     let (source, _) = SourceText::read(path, None);
     let (document, _) = DeTable::parse_recoverable(&source.text);
     let root = Reader::new(&source).read_table(document.get_ref(), 0..0);
-    resolve::settings(&mut ParsedFile { source, root, problems: Vec::new() }, &directory_of(path))
+    resolve::take_settings(&mut ParsedFile { source, root, problems: Vec::new() }, &directory_of(path))
 }
 
 /// The main file and the included files, each parsed by itself.
@@ -76,7 +76,7 @@ pub(super) fn parse_text(source: SourceText) -> ParsedFile {
 fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems> {
     let mut stamps = Stamps::from([(path.to_owned(), stamp(path))]);
     let mut main = parse_file(SourceText::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
-    let mut config = resolve::settings(&mut main, &directory_of(path));
+    let mut config = resolve::take_settings(&mut main, &directory_of(path));
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));

@@ -14,6 +14,7 @@ mod job_entries;
 mod labels;
 mod load;
 mod raw;
+mod readable_secrets;
 mod reader;
 mod reload;
 mod render;
@@ -192,17 +193,21 @@ impl DatabaseConfig {
     fn default_path_in(
         environment: impl Fn(&str) -> Option<OsString>,
         config_directory: &Path,
-        exists: impl Fn(&Path) -> bool,
+        may_exist: impl Fn(&Path) -> bool,
     ) -> Option<PathBuf> {
-        let directory = first_directory(&environment, "STATE_DIRECTORY")
-            .or_else(|| service_directory(config_directory).filter(|directory| exists(directory)))
+        // systemd separates several directories by colons.
+        let state_directories = environment("STATE_DIRECTORY").unwrap_or_default();
+        let directory = std::env::split_paths(&state_directories)
+            .next()
+            .filter(|path| path.is_absolute())
+            .or_else(|| service_directory(config_directory).filter(|directory| may_exist(directory)))
             .or_else(|| Self::user_directory(&environment));
         Some(directory?.join("refwatch.db"))
     }
 
     fn user_directory(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-        let state = first_directory(&environment, "XDG_STATE_HOME")
-            .or_else(|| Some(first_directory(&environment, "HOME")?.join(".local/state")))?;
+        let absolute = |name| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
         Some(state.join("refwatch"))
     }
 }
@@ -218,11 +223,6 @@ fn service_directory(config_directory: &Path) -> Option<PathBuf> {
 /// True also if this user has no permission to see the directory.
 fn may_exist(directory: &Path) -> bool {
     !matches!(std::fs::metadata(directory), Err(error) if error.kind() == ErrorKind::NotFound)
-}
-
-/// The value of a variable, if it is an absolute path. systemd separates directories by colons; refwatch uses the first.
-fn first_directory(environment: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&environment(name)?).next().filter(|path| path.is_absolute())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,6 +359,9 @@ mod tests {
         assert_eq!(path(&[HOME]).as_deref(), Some("/home/ada/.local/state/refwatch/refwatch.db"));
         assert_eq!(path(&[HOME, ("XDG_STATE_HOME", "relative")]), path(&[HOME]));
         assert_eq!(path(&[]), None);
+        // Only STATE_DIRECTORY is a list.
+        assert_eq!(path(&[("HOME", "/home/a:b")]).as_deref(), Some("/home/a:b/.local/state/refwatch/refwatch.db"));
+        assert_eq!(path(&[("XDG_STATE_HOME", "/a:/b")]).as_deref(), Some("/a:/b/refwatch/refwatch.db"));
     }
 
     #[test]

@@ -15,9 +15,9 @@ use super::sinks::{
 };
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
-    IncludePattern, Interval, JobId, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
-    MinInterval, Name, PasswordHashText, ReferenceStoreId, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn,
-    SequenceStoreId, Share, TargetName, Timeout, UserName,
+    IncludePattern, Interval, JobIdText, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
+    MinInterval, Name, PasswordHashText, ReferenceStoreIdText, Region, RemoveAfter, RequestsPerSecond, Retention,
+    RoleArn, SequenceStoreIdText, Share, TargetName, Timeout, UserName,
 };
 use crate::core::failure::Operation;
 use crate::core::job::StoreId;
@@ -160,13 +160,13 @@ tables! {
         /// The `watch` label of the job's metrics. The default is `STORE/ID`, or `KIND/STORE/ID` in a sequence store.
         name: Name,
         /// The id of the reference store that the job imports into.
-        reference_store_id: ReferenceStoreId,
+        reference_store_id: ReferenceStoreIdText,
         /// The id of the sequence store of a read set job.
-        sequence_store_id: SequenceStoreId,
+        sequence_store_id: SequenceStoreIdText,
         /// The kind of the job. Required with `sequence_store_id`.
         kind: JobKindWord,
         /// The id of the job, as AWS returned it when the job was started.
-        id: JobId,
+        id: JobIdText,
         /// The target that sends the requests.
         target: TargetName,
         /// The interval of this job. It overrides `interval` in `[poll]`.
@@ -179,9 +179,9 @@ tables! {
         /// The `watch` label in the metrics of all its jobs. The default is the id of the store.
         name: Name,
         /// The id of a reference store.
-        reference_store_id: ReferenceStoreId,
+        reference_store_id: ReferenceStoreIdText,
         /// The id of a sequence store.
-        sequence_store_id: SequenceStoreId,
+        sequence_store_id: SequenceStoreIdText,
         /// The kinds of jobs to watch. The default is all kinds of the store.
         kinds: List<JobKindWord>,
         /// The maximum age of a job when refwatch first lists the store.
@@ -270,6 +270,11 @@ pub(super) struct ParsedFile {
 }
 
 impl ParsedFile {
+    /// Whether a value of `key` is invalid. It reads as absent, and is reported already.
+    pub(super) fn has_invalid(&self, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.message.starts_with(&format!("`{key}` ")))
+    }
+
     pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
         self.problems.push(Problem::new(Location::new(&self.source, span), message, help));
     }

@@ -11,14 +11,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Location, Problem, SourceText};
 use super::suggest::nearest;
-use super::values::{Invalid, Kind};
+use super::values::{Invalid, ValueType};
 
 /// A table with a fixed set of keys.
 pub(super) trait Table: Default {
     /// How messages name the table, such as `[poll]`.
     const NAME: &'static str;
     const KEYS: &'static [Key];
-    /// Groups of alternative keys. One key of each is required. `cross_check` and `resolve` report a second one.
+    /// Each group has alternative keys, of which a table must have one. `cross_check` and `resolve` report a table that has two.
     const REQUIRED: &'static [&'static [&'static str]];
 
     /// Reads the known keys. [`Reader::read_table`] also reports unknown and missing keys.
@@ -31,7 +31,7 @@ pub(super) struct Key {
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. The type of a key is a kind of `values`, or a [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
+/// Declares tables. The type of a key is a [`ValueType`], a [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
 macro_rules! tables {
     ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
@@ -59,8 +59,9 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// The type of a key's value. An absent or invalid value reads as the default of `Parsed`.
+/// What the value of a key may be: one value of a [`ValueType`], a [`List`], a [`Nested`] table or a [`Map`].
 pub(super) trait Field {
+    /// An absent or invalid value reads as the default.
     type Parsed: Default;
 
     /// How messages name the value, if it is a table.
@@ -71,15 +72,15 @@ pub(super) trait Field {
     fn schema() -> Json;
 }
 
-impl<K: Kind> Field for K {
-    type Parsed = Option<Spanned<K::Value>>;
+impl<V: ValueType> Field for V {
+    type Parsed = Option<Spanned<V::Value>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
-        reader.read_value::<K>(&format!("`{key}`"), value.span(), value.get_ref())
+        reader.read_value::<V>(&format!("`{key}`"), value.span(), value.get_ref())
     }
 
     fn schema() -> Json {
-        K::schema()
+        V::schema()
     }
 }
 
@@ -121,10 +122,10 @@ impl<T: Table> Field for Nested<T> {
     }
 }
 
-/// A table whose keys are names of kind `N`.
+/// A table whose keys are names of type `N`.
 pub(super) struct Map<N, F>(PhantomData<(N, F)>);
 
-impl<N: Kind, F: Field> Field for Map<N, F> {
+impl<N: ValueType, F: Field> Field for Map<N, F> {
     type Parsed = Vec<(Spanned<N::Value>, F::Parsed)>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
@@ -154,7 +155,7 @@ impl<N: Kind, F: Field> Field for Map<N, F> {
 pub(super) fn table_schema<T: Table>() -> Json {
     let keys = T::KEYS.iter().map(|key| {
         let mut schema = (key.schema)();
-        // Only kinds of durations have a description of their own: their limits.
+        // Only durations have a description of their own: their limits.
         let limits = schema["description"].as_str().unwrap_or_default();
         schema["description"] = format!("{} {limits}", key.description.trim()).trim().into();
         (key.name.to_owned(), schema)
@@ -231,8 +232,13 @@ impl<'a> Reader<'a> {
         table.get(key).map(|value| F::read(self, key, value)).unwrap_or_default()
     }
 
-    fn read_value<K: Kind>(&mut self, name: &str, span: Range<usize>, raw: &DeValue<'_>) -> Option<Spanned<K::Value>> {
-        match K::convert(raw) {
+    fn read_value<V: ValueType>(
+        &mut self,
+        name: &str,
+        span: Range<usize>,
+        raw: &DeValue<'_>,
+    ) -> Option<Spanned<V::Value>> {
+        match V::convert(raw) {
             Ok(value) => Some(Spanned::new(span, value)),
             Err(Invalid { rule, help }) => {
                 self.report(span, &format!("{name} {rule}"), help);

@@ -26,7 +26,7 @@ use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
 
 /// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Relative paths start at `base`.
-pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
+pub(super) fn take_settings(main: &mut ParsedFile, base: &Path) -> Config {
     let database = take(&mut main.root.database);
     let path = value(database.path).map(|path| base.join(path)).or_else(|| DatabaseConfig::default_path(base));
     // If the main file has a problem, it may be an invalid `path`, which is already reported.
@@ -37,6 +37,13 @@ pub(super) fn settings(main: &mut ParsedFile, base: &Path) -> Config {
     }
     let mut config = Config::new(path.unwrap_or_default());
     set(&mut config.database.retention, database.retention);
+    // An invalid limit limits nothing, so that no value is compared with the default.
+    if main.has_invalid("retention") {
+        config.database.retention = Duration::MAX;
+    }
+    if main.has_invalid("min_interval") {
+        config.poll.min_interval = Duration::ZERO;
+    }
     let raw = take(&mut main.root.poll);
     let timeout = raw.timeout.clone();
     set_poll(&mut config.poll, raw, main);
@@ -104,7 +111,8 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
     set(&mut poll.use_list, raw.use_list);
 }
 
-/// The keys of the target's `quota` also override the same keys of the main file's `[quota.OPERATION]` tables.
+/// The keys of the target's `quota` also override the same keys of the main file's `[quota.OPERATION]` tables, because they
+/// describe the target's account.
 fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set(&mut quota.requests_per_second, raw.requests_per_second.clone());

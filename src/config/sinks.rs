@@ -1,4 +1,4 @@
-//! The receivers of notifications, and the kinds of values in `[[notify]]`.
+//! The receivers of notifications, and the types of values in `[[notify]]`.
 //!
 //! A URL and the values of headers may contain tokens, so they are secrets. This module reads no files: see `notify::secrets`.
 
@@ -18,8 +18,8 @@ use sha2::{Digest as _, Sha256};
 use toml::de::DeValue;
 
 use super::values::{
-    Invalid, Kind, check, duration, duration_between, duration_candidates, duration_schema, kind, name, no_candidates,
-    pattern, pattern_schema, read_text, word, words_schema,
+    Invalid, ValueType, duration, duration_between, duration_candidates, duration_schema, name, no_candidates,
+    pattern_schema, read_text, read_word, regex, require, value_type, words_schema,
 };
 use crate::core::event::{EventFilter, EventType};
 use crate::core::secret::Secret;
@@ -61,7 +61,7 @@ impl SinkConfig {
     pub(super) const FORMAT: SinkFormat = SinkFormat::CloudEvents;
     pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
-    /// A hash of the entry. It changes with every key.
+    /// A hash of all keys of the entry, to detect a change.
     #[must_use]
     pub fn hash(&self) -> String {
         let Self { url, headers, .. } = self;
@@ -104,16 +104,16 @@ pub fn parse_sink_url(text: &str) -> Result<Uri, String> {
     let rule = "must be a URL such as \"https://hooks.lab.example/refwatch\"";
     let url: Uri = text.parse().map_err(|_| rule.to_owned())?;
     let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    check(
+    require(
         !authority.contains('@'),
         "must not contain a user name and password: write a token to the file of `bearer_token_file`",
     )?;
-    check(!text.contains('#'), "must not contain a fragment, which begins with `#`")?;
-    check(text.is_ascii(), "must be ASCII, with percent-encoding of other characters")?;
+    require(!text.contains('#'), "must not contain a fragment, which begins with `#`")?;
+    require(text.is_ascii(), "must be ASCII, with percent-encoding of other characters")?;
     let host = url.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let has_port = authority != host;
-    check(ServerName::try_from(address).is_ok() && (!has_port || url.port_u16().is_some()), rule)?;
+    require(ServerName::try_from(address).is_ok() && (!has_port || url.port_u16().is_some()), rule)?;
     let is_loopback =
         || address.parse::<IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
     match url.scheme_str() {
@@ -138,21 +138,21 @@ const RESERVED_HEADERS: [&str; 6] =
     ["connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"];
 
 // The name is a metric label, and an argument of commands.
-kind!(SinkName, String, pattern_schema("^(?=.*\\S).{1,64}$"), |value| {
+value_type!(SinkName, String, pattern_schema("^(?=.*\\S).{1,64}$"), |value| {
     read_text(value, |text| name(text, 64), no_candidates)
 });
-kind!(SinkUrlText, Secret, pattern_schema(URL_PATTERN), |value| {
+value_type!(SinkUrlText, Secret, pattern_schema(URL_PATTERN), |value| {
     read_text(value, |text| parse_sink_url(text).map(|_| Secret::new(text)), no_candidates)
 });
-kind!(HeaderNameText, String, pattern_schema("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"), |value| {
+value_type!(HeaderNameText, String, pattern_schema("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"), |value| {
     read_text(value, header_name, no_candidates)
 });
-pattern!(HeaderText, Secret, Secret::new, "^[ -~]{1,1024}$", "must be 1 to 1024 printable ASCII characters");
-kind!(EventName, EventType, words_schema(&words(&events())), |value| word(value, &words(&events())));
-kind!(WatchPattern, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
+regex!(HeaderText, Secret, Secret::new, "^[ -~]{1,1024}$", "must be 1 to 1024 printable ASCII characters");
+value_type!(EventName, EventType, words_schema(&words(&events())), |value| read_word(value, &words(&events())));
+value_type!(WatchPattern, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
     read_text(value, |text| name(text, 128), no_candidates)
 });
-kind!(SinkFormatWord, SinkFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
+value_type!(SinkFormatWord, SinkFormat, words_schema(&FORMATS), |value| read_word(value, &FORMATS));
 duration!(SinkTimeout, Duration::from_secs(1), Duration::from_mins(1));
 
 const URL_PATTERN: &str = "^([Hh][Tt][Tt][Pp][Ss]://[^/?#@ ]+|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\\.[0-9.]+|\\[[0:]*:0*1\\])\
@@ -176,7 +176,7 @@ fn header_name(text: &str) -> Result<String, String> {
     }
     let is_reserved = name.starts_with("webhook-") || RESERVED_HEADERS.contains(&name);
     let rule = format!("must not be a header that refwatch sets: `webhook-*`, `{}`", RESERVED_HEADERS.join("`, `"));
-    check(!is_reserved, &rule).map(|()| text.to_owned())
+    require(!is_reserved, &rule).map(|()| text.to_owned())
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 /// Longer words get no suggestion, because the comparison takes quadratic time.
 const WORD_LENGTH_MAX: usize = 64;
 
+/// A single letter is in most known words.
+const PART_LENGTH_MIN: usize = 2;
+
 /// Returns the most similar word of `known`, if any is similar enough.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > WORD_LENGTH_MAX {
@@ -12,9 +15,30 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let normal = |word: &str| word.to_lowercase().replace('-', "_");
     let word = normal(word);
     // Similar: at most one wrong character in three ("profil"), or one word contains the other ("store_id", "warning").
+    let is_part = |known: &str| word.len() >= PART_LENGTH_MIN && known.contains(&*word);
     let is_near = |distance: usize, known: &str| {
-        distance <= known.len().max(word.len()) / 3 || known.contains(&*word) || word.contains(known)
+        distance <= known.len().max(word.len()) / 3 || is_part(known) || word.contains(known)
     };
     let distances = known.into_iter().map(|known| (strsim::damerau_levenshtein(&word, &normal(known)), known));
     distances.filter(|(distance, known)| is_near(*distance, known)).min().map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_letter_is_not_similar_to_the_words_that_contain_it() {
+        let known = ["id", "target", "external_id", "interval"];
+        for (word, suggestion) in [
+            ("", None),
+            ("x", None),
+            ("ids", Some("id")),
+            ("job_id", Some("id")),
+            ("external", Some("external_id")),
+            ("Targets", Some("target")),
+        ] {
+            assert_eq!(nearest(word, known), suggestion, "{word}");
+        }
+    }
 }

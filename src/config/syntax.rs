@@ -1,4 +1,4 @@
-//! Converts errors of the TOML parser to problems, with hints for common mistakes.
+//! Converts errors of the TOML parser to problems, with help for common mistakes.
 
 use toml::de::Error;
 
@@ -15,25 +15,33 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     places.dedup_by_key(|(start, _)| line_start(*start));
     let mut problems = Vec::new();
     for (start, error) in places {
-        let hint = hint(&text[line_start(start)..start], &text[start..]);
+        let help = help(error, &text[line_start(start)..start], &text[start..]);
         let end = error.span().map_or(start, |span| span.end.max(start));
-        problems.push(Problem::new(Location::new(source, start..end), error.message(), hint.map(str::to_owned)));
-        if hint == Some(OTHER_LANGUAGE) {
+        problems.push(Problem::new(Location::new(source, start..end), error.message(), help.map(str::to_owned)));
+        if help == Some(OTHER_LANGUAGE) {
             break;
         }
     }
     problems
 }
 
-/// Returns where an error begins. An error at the end of the text is reported at the last triple quote: it is probably not closed.
+/// Returns where an error begins. A string in three quotes that is not closed is reported at its quotes, not at the end of the text.
 fn start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
     let quotes = || text.rfind("\"\"\"").max(text.rfind("'''"));
-    if start >= text.trim_end().len() { quotes().unwrap_or(start) } else { start }
+    if is_in_three_quotes(error) && start >= text.trim_end().len() { quotes().unwrap_or(start) } else { start }
 }
 
-fn hint(line_before: &str, rest: &str) -> Option<&'static str> {
-    if line_before.trim_start().starts_with("//") || rest.starts_with("//") {
+/// Whether the error is in a string in three quotes. The parser has no type for it.
+fn is_in_three_quotes(error: &Error) -> bool {
+    error.message().starts_with("invalid multi-line")
+}
+
+fn help(error: &Error, line_before: &str, rest: &str) -> Option<&'static str> {
+    let is_at_quotes = rest.starts_with("\"\"\"") || rest.starts_with("'''");
+    if is_in_three_quotes(error) && is_at_quotes {
+        Some("end the string with three quotes")
+    } else if line_before.trim_start().starts_with("//") || rest.starts_with("//") {
         Some("a comment begins with `#`")
     } else if rest.starts_with([':', '{']) {
         Some(OTHER_LANGUAGE)

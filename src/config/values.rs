@@ -1,4 +1,4 @@
-//! The kinds of values. Each has a rule and a JSON Schema, and some suggest a correction of an invalid value.
+//! The types of values. Each has a rule and a JSON Schema, and some suggest a correction of an invalid value.
 //!
 //! The text of a rule follows the key's name: "`timeout` must be between 1s and 5m". Rules never quote the value, because it may be a
 //! password. A suggestion quotes the value only in a corrected form that satisfies the rule.
@@ -26,8 +26,8 @@ use crate::core::sanitize::is_unsafe_to_display;
 use crate::core::secret::Secret;
 use crate::core::time::parse_duration;
 
-/// A kind of value, such as a duration within limits.
-pub(super) trait Kind {
+/// A type of value, such as a duration within limits.
+pub(super) trait ValueType {
     type Value;
 
     fn convert(value: &DeValue<'_>) -> Result<Self::Value, Invalid>;
@@ -47,11 +47,11 @@ impl Invalid {
     }
 }
 
-macro_rules! kind {
+macro_rules! value_type {
     ($name:ident, $value:ty, $schema:expr, $convert:expr) => {
         pub(super) enum $name {}
 
-        impl Kind for $name {
+        impl ValueType for $name {
             type Value = $value;
 
             fn convert(value: &DeValue<'_>) -> Result<$value, Invalid> {
@@ -68,7 +68,7 @@ macro_rules! kind {
 
 macro_rules! duration {
     ($name:ident, $min:expr, $max:expr) => {
-        kind!($name, Duration, duration_schema(&($min..=$max)), |value| {
+        value_type!($name, Duration, duration_schema(&($min..=$max)), |value| {
             read_text(value, |text| duration_between(text, &($min..=$max)), duration_candidates)
         });
     };
@@ -76,28 +76,28 @@ macro_rules! duration {
 
 macro_rules! id {
     ($name:ident, $value:ty, $wanted:expr) => {
-        kind!($name, $value, pattern_schema("^[0-9]{10,36}$"), |value| {
+        value_type!($name, $value, pattern_schema("^[0-9]{10,36}$"), |value| {
             let parse = |text: &str| text.parse().map_err(|_| id_rule(text, $wanted));
             read_text(value, parse, |text| id_candidates(text, $wanted))
         });
     };
 }
 
-/// Declares a kind of string that matches a regular expression, which is also in the schema.
-macro_rules! pattern {
+/// Declares a type of string that matches a regular expression, which is also in the schema.
+macro_rules! regex {
     ($name:ident, $pattern:literal, $rule:literal) => {
-        pattern!($name, String, str::to_owned, $pattern, $rule);
+        regex!($name, String, str::to_owned, $pattern, $rule);
     };
     ($name:ident, $value:ty, $new:expr, $pattern:literal, $rule:literal) => {
-        kind!($name, $value, pattern_schema($pattern), |value| {
+        value_type!($name, $value, pattern_schema($pattern), |value| {
             static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
             let matches = |text: &str| REGEX.as_ref().is_some_and(|regex| regex.is_match(text));
-            read_text(value, |text| check(matches(text), $rule).map(|()| $new(text)), no_candidates)
+            read_text(value, |text| require(matches(text), $rule).map(|()| $new(text)), no_candidates)
         });
     };
 }
 
-pub(super) use {duration, kind, pattern};
+pub(super) use {duration, regex, value_type};
 
 /// More than ten polls of one job in a second are a mistake.
 const SHORTEST_DELAY: Duration = Duration::from_millis(100);
@@ -112,66 +112,66 @@ duration!(BackoffInitial, SHORTEST_DELAY, 5 * MINUTE);
 duration!(BackoffMax, SECOND, HOUR);
 duration!(Retention, DAY, 36_500 * DAY);
 duration!(RemoveAfter, SECOND, 365 * DAY);
-kind!(Interval, Option<Duration>, interval_schema(), |value| read_text(value, interval, duration_candidates));
+value_type!(Interval, Option<Duration>, interval_schema(), |value| read_text(value, interval, duration_candidates));
 // At least one minute, because the clocks of this host and of AWS may differ.
 duration!(CreatedWithin, MINUTE, 3_650 * DAY);
 
-pattern!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores");
-pattern!(Region, "^[a-z]{2,}(-[a-z]+)+-[0-9]+$", "must be a region such as us-west-2");
-pattern!(
+regex!(TargetName, "^[A-Za-z0-9_-]{1,64}$", "must be 1 to 64 letters, digits, hyphens or underscores");
+regex!(Region, "^[a-z]{2,}(-[a-z]+)+-[0-9]+$", "must be a region such as us-west-2");
+regex!(
     RoleArn,
     "^arn:aws[^:]*:iam::[0-9]{12}:role/[!-9;-~]+$",
     "must be an ARN such as arn:aws:iam::123456789012:role/NAME"
 );
 // The limits are from the API reference of AssumeRole.
-pattern!(
+regex!(
     ExternalId,
     Secret,
     Secret::new,
     "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
     "must be 2 to 1224 letters, digits or characters of =,.@:/-_+"
 );
-pattern!(
+regex!(
     HostName,
     "^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$",
     "must be a host name such as \"refwatch.lab.example\", without scheme, port and wildcard"
 );
 // HTTP basic authentication separates name and password by a colon.
-pattern!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
+regex!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
-kind!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
+value_type!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
     read_text(value, |text| name(text, 128), no_candidates)
 });
-id!(ReferenceStoreId, job::StoreId, IdOf::Store(StoreType::Reference));
-id!(SequenceStoreId, job::StoreId, IdOf::Store(StoreType::Sequence));
-id!(JobId, job::JobId, IdOf::Job);
-kind!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| read_text(value, path, no_candidates));
-kind!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
+id!(ReferenceStoreIdText, job::StoreId, IdOf::Store(StoreType::Reference));
+id!(SequenceStoreIdText, job::StoreId, IdOf::Store(StoreType::Sequence));
+id!(JobIdText, job::JobId, IdOf::Job);
+value_type!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| read_text(value, path, no_candidates));
+value_type!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
     read_text(value, include_pattern, no_candidates)
 });
-kind!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
+value_type!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
     let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
     read_text(value, |text| parse(text, rule), listen_candidates)
 });
-kind!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
+value_type!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
     read_text(value, parse_endpoint_url, no_candidates)
 });
-kind!(ExternalUrl, Uri, EndpointUrl::schema(), |value| { read_text(value, parse_external_url, no_candidates) });
-kind!(PasswordHashText, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
+value_type!(ExternalUrl, Uri, EndpointUrl::schema(), |value| { read_text(value, parse_external_url, no_candidates) });
+value_type!(PasswordHashText, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
-kind!(JobKindWord, JobKind, words_schema(&JOB_KINDS), |value| word(value, &JOB_KINDS));
-kind!(LogLevelWord, Level, words_schema(&LEVELS), |value| word(value, &LEVELS));
-kind!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| word(value, &FORMATS));
-kind!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| word(value, &ROTATIONS));
-kind!(RequestsPerSecond, f64, number_schema(0.01, 100_000.0), |value| number(value, &(0.01..=100_000.0)));
-kind!(Share, f64, number_schema(0.01, 1.0), |value| number(value, &(0.01..=1.0)));
-kind!(KeepFiles, usize, json!({"type": "integer", "minimum": 1, "maximum": 10_000}), |value| {
+value_type!(JobKindWord, JobKind, words_schema(&JOB_KINDS), |value| read_word(value, &JOB_KINDS));
+value_type!(LogLevelWord, Level, words_schema(&LEVELS), |value| read_word(value, &LEVELS));
+value_type!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| read_word(value, &FORMATS));
+value_type!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| read_word(value, &ROTATIONS));
+value_type!(RequestsPerSecond, f64, number_schema(0.01, 100_000.0), |value| number(value, &(0.01..=100_000.0)));
+value_type!(Share, f64, number_schema(0.01, 1.0), |value| number(value, &(0.01..=1.0)));
+value_type!(KeepFiles, usize, json!({"type": "integer", "minimum": 1, "maximum": 10_000}), |value| {
     let number: Option<usize> = value.as_integer().and_then(|number| number.to_string().parse().ok());
     let rule = || Invalid { rule: "must be a whole number from 1 to 10000".to_owned(), help: None };
     number.filter(|number| (1..=10_000).contains(number)).ok_or_else(rule)
 });
-kind!(Boolean, bool, json!({"type": "boolean"}), |value| {
+value_type!(Boolean, bool, json!({"type": "boolean"}), |value| {
     value.as_bool().ok_or_else(|| Invalid::wrong_type("true or false", value, None))
 });
 
@@ -192,8 +192,8 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Reads a string. If it is invalid, the first of `candidates` that parses becomes the suggestion. A number without quotes is handled
-/// like a string if it is invalid, too. Otherwise the help is "write it in quotes".
+/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A number without quotes is parsed
+/// like a string. If it is valid, the help is "write it in quotes".
 pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -217,7 +217,8 @@ pub(super) fn no_candidates(_: &str) -> Vec<String> {
     Vec::new()
 }
 
-pub(super) fn word<T: Clone>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Invalid> {
+/// Reads one of `words`.
+pub(super) fn read_word<T: Clone>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Invalid> {
     let text = value.as_str().ok_or_else(|| Invalid::wrong_type("a string", value, None))?;
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
     found.ok_or_else(|| {
@@ -250,7 +251,7 @@ fn parse<T: FromStr>(text: &str, rule: &str) -> Result<T, String> {
     text.parse().map_err(|_| rule.to_owned())
 }
 
-pub(super) fn check(holds: bool, rule: &str) -> Result<(), String> {
+pub(super) fn require(holds: bool, rule: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(rule.to_owned()) }
 }
 
@@ -272,7 +273,7 @@ pub(super) fn duration_between(text: &str, limits: &RangeInclusive<Duration>) ->
     let rule = "must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"";
     let duration = parse_duration(text).map_err(|_| rule.to_owned())?;
     let (min, max) = (DurationText(*limits.start()), DurationText(*limits.end()));
-    check(limits.contains(&duration), &format!("must be between {min} and {max}")).map(|()| duration)
+    require(limits.contains(&duration), &format!("must be between {min} and {max}")).map(|()| duration)
 }
 
 /// Suggestions for a number without a unit.
@@ -318,24 +319,24 @@ pub fn parse_profile_name(text: &str) -> Result<String, String> {
     parse_as::<Name>(text)
 }
 
-fn parse_as<K: Kind>(text: &str) -> Result<K::Value, String> {
-    K::convert(&DeValue::String(text.into())).map_err(|invalid| invalid.rule)
+fn parse_as<V: ValueType>(text: &str) -> Result<V::Value, String> {
+    V::convert(&DeValue::String(text.into())).map_err(|invalid| invalid.rule)
 }
 
 /// Parses the name of a watch, an AWS profile or a sink.
 pub(super) fn name(text: &str, length_max: usize) -> Result<String, String> {
     let is_name =
         text.chars().count() <= length_max && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
-    check(is_name, &format!("must be 1 to {length_max} visible characters")).map(|()| text.to_owned())
+    require(is_name, &format!("must be 1 to {length_max} visible characters")).map(|()| text.to_owned())
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
-    check(!text.trim().is_empty(), "must not be empty")?;
-    check(
+    require(!text.trim().is_empty(), "must not be empty")?;
+    require(
         !text.contains(|c: char| c.is_control()),
         "must not contain control characters; a backslash begins an escape, so write the path in single quotes",
     )?;
-    check(!text.starts_with(['~', '$']), "must not begin with `~` or `$`, which are not expanded")?;
+    require(!text.starts_with(['~', '$']), "must not begin with `~` or `$`, which are not expanded")?;
     Ok(text.into())
 }
 
@@ -343,7 +344,7 @@ fn include_pattern(text: &str) -> Result<PathBuf, String> {
     let path = path(text)?;
     let (directory, name) = text.rsplit_once('/').unwrap_or(("", text));
     let is_pattern = !name.is_empty() && !directory.contains('*') && name.matches('*').count() <= 1;
-    check(is_pattern, "must name files, with at most one `*`, in the last part of the path")?;
+    require(is_pattern, "must name files, with at most one `*`, in the last part of the path")?;
     Ok(path)
 }
 
@@ -374,7 +375,7 @@ fn http_url(text: &str, rule: &str) -> Result<Uri, String> {
     let uri: Uri = parse(text, rule)?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    check(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| uri)
+    require(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| uri)
 }
 
 #[cfg(test)]

@@ -14,10 +14,11 @@ use crate::core::tracker::PollPolicy;
 pub struct WatchList {
     /// In an `Arc`, because the list may be long and configurations are cloned.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
-    /// The stores whose jobs are discovered.
+    /// The stores whose jobs are discovered, with one entry for each kind of job.
     pub stores: BTreeMap<TargetStore, StoreEntry>,
 }
 
+/// The settings of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobEntry {
     /// The value of the metric label `watch`.
@@ -28,6 +29,7 @@ pub struct JobEntry {
     pub remove_after: Option<Duration>,
 }
 
+/// The settings of a store's jobs of one kind. All kinds of a `[[store]]` have the same settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEntry {
     /// The maximum age of a job when refwatch first lists the store.

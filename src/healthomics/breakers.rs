@@ -56,7 +56,7 @@ impl Breakers {
     }
 
     async fn wait_for_pass(&self, key: BreakerKey) -> Pass {
-        let new = || Arc::new(Semaphore::new(1));
+        let new_queue = || Arc::new(Semaphore::new(1));
         let mut probe_permit = None;
         loop {
             // Created before the check, so that no close is missed.
@@ -64,9 +64,11 @@ impl Breakers {
             // If the breaker is closed, a probe permit from an earlier round is not needed any more.
             let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
             if probe_permit.is_none() {
-                let queue = self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new)));
+                let queue =
+                    self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new_queue)));
                 // Always `Some`, because the semaphore is never closed.
                 probe_permit = queue.acquire_owned().await.ok();
+                // The breaker may have closed meanwhile.
                 continue;
             }
             if self.clock.now().monotonic >= probe_at {
@@ -81,7 +83,7 @@ impl Breakers {
     }
 
     /// False if a breaker is open and the request is not its probe.
-    pub(super) fn are_valid(&self, passes: &[Pass]) -> bool {
+    pub(super) fn are_still_valid(&self, passes: &[Pass]) -> bool {
         passes.iter().all(|pass| pass.probe_permit.is_some() || self.next_probe_at(&pass.key).is_none())
     }
 

@@ -1,8 +1,8 @@
 //! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! Two FIFO locks are its queues. The owner of `next_slot` is the request that is sent next: it waits for an in-flight permit, then
-//! for the pacer. Hinted requests queue on `next_slot`. Routine requests queue on `routine`, and only the owner of `routine` queues on
-//! `next_slot`. So a hinted request waits for at most one routine request.
+//! Two locks are its queues, because a tokio mutex is locked in FIFO order. The request that has locked `next_slot` is sent next: it
+//! waits for an in-flight permit, then for the pacer. Hinted requests wait for `next_slot`. Routine requests first wait for
+//! `next_routine`, so at most one of them waits for `next_slot`. A hinted request therefore waits for at most one routine request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +27,7 @@ const IN_FLIGHT_MAX: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    routine: sync::Mutex<()>,
+    next_routine: sync::Mutex<()>,
     next_slot: sync::Mutex<()>,
     in_flight: Arc<Semaphore>,
     pacer: Mutex<Pacer>,
@@ -41,7 +41,7 @@ impl Scheduler {
         instruments.quota_allowed.set(pacer.current_rate());
         instruments.quota_configured.set(configured_rate);
         Self {
-            routine: sync::Mutex::default(),
+            next_routine: sync::Mutex::default(),
             next_slot: sync::Mutex::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             pacer: Mutex::new(pacer),
@@ -55,8 +55,8 @@ impl Scheduler {
     /// caller leaves the queue and uses no quota.
     pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let called_at = self.clock.now().monotonic;
-        let routine = if priority == Priority::Routine { Some(self.routine.lock().await) } else { None };
-        let next_slot = self.next_slot.lock().await;
+        let routine_guard = if priority == Priority::Routine { Some(self.next_routine.lock().await) } else { None };
+        let slot_guard = self.next_slot.lock().await;
         let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
         loop {
             if !wanted() {
@@ -65,7 +65,7 @@ impl Scheduler {
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
-        drop((next_slot, routine));
+        drop((slot_guard, routine_guard));
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(called_at).as_secs_f64());
         Some(in_flight)
     }
@@ -122,7 +122,7 @@ mod tests {
         }
         requests.join_all().await;
         let order: Vec<usize> = std::iter::from_fn(|| order.try_recv().ok()).collect();
-        // Request 1 owned `next_slot` before the hinted requests 4 and 5 came.
+        // Request 1 had locked `next_slot` before the hinted requests 4 and 5 came.
         assert_eq!(order, [0, 1, 4, 5, 2, 3]);
     }
 

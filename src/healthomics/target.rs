@@ -119,7 +119,7 @@ impl Target {
         loop {
             let passes = self.breakers.wait_for_passes(operation, store).await;
             // If a breaker opens meanwhile, the request waits at the breaker again.
-            let wanted = || self.breakers.are_valid(&passes);
+            let wanted = || self.breakers.are_still_valid(&passes);
             if let Some(in_flight) = self.scheduler(operation).acquire(priority, wanted).await {
                 return RequestPermit { _passes: passes, _in_flight: in_flight };
             }

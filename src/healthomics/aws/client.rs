@@ -28,7 +28,7 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::credentials::CredentialFetcher;
+use super::credentials::{CredentialFetcher, SourceFailure};
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
 use super::{environment, errors, responses, sdk_files};
@@ -63,7 +63,8 @@ struct AwsService {
 
 #[derive(Clone, Debug)]
 struct SdkClient {
-    sdk: SdkConfig,
+    /// For the client of STS.
+    sdk_config: SdkConfig,
     omics: Client,
     /// True once a request of this client has failed because of its credentials, or has panicked.
     is_unusable: Arc<AtomicBool>,
@@ -81,8 +82,8 @@ impl AwsFactory {
         Self { clock }
     }
 
-    /// Builds a client and drops it, so that the SDK caches the system's certificate authorities. Blocks: there may be hundreds of
-    /// files. Panics if none is valid.
+    /// Makes the SDK load the certificate authorities of the system, which it does at the first client and then caches. Blocks: there
+    /// may be hundreds of files. Panics if none is valid.
     fn load_certificates() {
         let settings = aws_sdk_omics::Config::builder().behavior_version(BehaviorVersion::v2026_01_12());
         drop(Client::from_conf(settings.region(Region::from_static("us-east-1")).build()));
@@ -98,12 +99,12 @@ impl ServiceFactory for AwsFactory {
             let loaded = spawn_blocking(Self::load_certificates).await;
             loaded.map_err(|_| TargetError::Invalid(NO_AUTHORITIES.to_owned()))?;
             let credentials = CredentialFetcher::new(config, self.clock);
-            let sdk = sdk_config(config, &credentials).await;
-            let region = environment::check_sdk_config(config, &sdk)?;
+            let sdk_config = load_sdk_config(config, &credentials).await;
+            let region = environment::check_sdk_config(config, &sdk_config)?;
             let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
             let config = TargetConfig { region: Some(region), ..config.clone() };
-            let current = Mutex::new(SdkClient::new(&config, sdk));
+            let current = Mutex::new(SdkClient::new(&config, sdk_config));
             Ok(Arc::new(AwsService { config, aws_region, credentials, current, clock: self.clock })
                 as Arc<dyn TargetService>)
         })
@@ -111,13 +112,13 @@ impl ServiceFactory for AwsFactory {
 }
 
 impl SdkClient {
-    fn new(config: &TargetConfig, sdk: SdkConfig) -> Self {
-        let mut settings = aws_sdk_omics::config::Builder::from(&sdk).interceptor(EndpointAndSizeInterceptor);
+    fn new(config: &TargetConfig, sdk_config: SdkConfig) -> Self {
+        let mut settings = aws_sdk_omics::config::Builder::from(&sdk_config).interceptor(EndpointAndSizeInterceptor);
         // Overrides the endpoint that the environment or the AWS profile sets.
         if config.endpoint_url.is_some() {
             settings.set_endpoint_url(config.endpoint_url.clone());
         }
-        Self { omics: Client::from_conf(settings.build()), sdk, is_unusable: Arc::default() }
+        Self { omics: Client::from_conf(settings.build()), sdk_config, is_unusable: Arc::default() }
     }
 }
 
@@ -125,11 +126,11 @@ impl AwsService {
     async fn current_client(&self) -> Result<SdkClient, RequestFailure> {
         let mut current = self.current.lock().await;
         if current.is_unusable.load(Ordering::Relaxed) {
-            let reason = FailureReason::Credentials;
-            let to_failure =
-                |error: TargetError| RequestFailure { reason, message: error.to_string(), retry_after: None };
-            sdk_files::check(None).await.map_err(to_failure)?;
-            *current = SdkClient::new(&self.config, sdk_config(&self.config, &self.credentials).await);
+            sdk_files::check(None).await.map_err(|error| {
+                let SourceFailure { reason, message } = SourceFailure::of_files(&error);
+                RequestFailure { reason, message, retry_after: None }
+            })?;
+            *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credentials).await);
         }
         Ok(current.clone())
     }
@@ -156,7 +157,7 @@ impl AwsService {
         client: &SdkClient,
         error: &SdkError<E, HttpResponse>,
     ) -> RequestFailure {
-        let failure = errors::classify(Some(operation), &self.config, error, self.clock.now().wall);
+        let failure = errors::request_failure(Some(operation), &self.config, error, self.clock.now().wall);
         if matches!(failure.reason, FailureReason::Credentials | FailureReason::CredentialsUnavailable) {
             client.is_unusable.store(true, Ordering::Relaxed);
         }
@@ -170,7 +171,8 @@ impl TargetService for AwsService {
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        let request = async { caller_identity(&self.current_client().await?.sdk, &self.config, self.clock).await };
+        let request =
+            async { caller_identity(&self.current_client().await?.sdk_config, &self.config, self.clock).await };
         Box::pin(self.catch_panic(request))
     }
 
@@ -213,6 +215,7 @@ impl TargetService for AwsService {
                     let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok());
                     let filter = $filter::builder().set_created_after(after).build();
                     request.filter(filter).send().await.map(responses::$read).or_else(|error| {
+                        // The SDK rejects the whole page if one job is malformed.
                         let response = error.raw_response().filter(|response| response.status().is_success());
                         let body = response.and_then(|response| response.body().bytes());
                         let page = body.and_then(|body| responses::lenient_page(kind, body));
@@ -271,7 +274,7 @@ impl Intercept for EndpointAndSizeInterceptor {
     }
 }
 
-async fn sdk_config(config: &TargetConfig, credentials: &CredentialFetcher) -> SdkConfig {
+async fn load_sdk_config(config: &TargetConfig, credentials: &CredentialFetcher) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())

@@ -16,17 +16,14 @@ use crate::healthomics::service::TargetError;
 /// Checks a value. The error is the rule that it violates, such as "must be true or false".
 type Check = fn(&str) -> Result<(), String>;
 
-const ENDPOINT: Check = |text| parse_endpoint_url(text).map(drop);
-const REGION: Check = |text| parse_region(text).map(drop);
-
 /// Variables that the SDK uses for every target.
 const VARIABLES: [(&str, Check); 18] = [
-    ("AWS_ENDPOINT_URL", ENDPOINT),
-    ("AWS_ENDPOINT_URL_OMICS", ENDPOINT),
-    ("AWS_ENDPOINT_URL_STS", ENDPOINT),
-    ("AWS_ENDPOINT_URL_SSO", ENDPOINT),
-    ("AWS_ENDPOINT_URL_SSO_OIDC", ENDPOINT),
-    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", ENDPOINT),
+    ("AWS_ENDPOINT_URL", endpoint),
+    ("AWS_ENDPOINT_URL_OMICS", endpoint),
+    ("AWS_ENDPOINT_URL_STS", endpoint),
+    ("AWS_ENDPOINT_URL_SSO", endpoint),
+    ("AWS_ENDPOINT_URL_SSO_OIDC", endpoint),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials_uri),
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", path),
     ("AWS_EC2_METADATA_DISABLED", boolean),
@@ -50,9 +47,9 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
         return Ok(());
     }
     // The SDK reads AWS_DEFAULT_REGION only without AWS_REGION, and neither if the target has a region.
-    let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find(|name| env::var_os(name).is_some());
-    let region = region.filter(|_| target.region.is_none()).map(|name| (name, REGION));
-    for (name, check) in VARIABLES.into_iter().chain(region) {
+    let used = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find(|name| env::var_os(name).is_some());
+    let region_variable = used.filter(|_| target.region.is_none()).map(|name| (name, region as Check));
+    for (name, check) in VARIABLES.into_iter().chain(region_variable) {
         let Some(value) = env::var_os(name) else { continue };
         let checked = value.to_str().ok_or_else(|| "must be UTF-8".to_owned()).and_then(check);
         checked.map_err(|rule| TargetError::Invalid(format!("the variable {name} {rule}, or not be set")))?;
@@ -66,11 +63,19 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
 /// There is no region, or a value violates its rule.
 pub(super) fn check_sdk_config(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
     for url in ["Omics", "STS"].iter().filter_map(|service| sdk_endpoint(sdk, service)) {
-        ENDPOINT(&url).map_err(|rule| TargetError::Invalid(format!("`endpoint_url` of the AWS profile {rule}")))?;
+        endpoint(&url).map_err(|rule| TargetError::Invalid(format!("`endpoint_url` of the AWS profile {rule}")))?;
     }
     let region = sdk.region().ok_or_else(|| TargetError::NoRegion(target.name.clone()))?;
     let invalid = |rule| TargetError::Invalid(format!("the region of the AWS profile or of the instance {rule}"));
     parse_region(region.as_ref()).map_err(invalid)
+}
+
+fn endpoint(text: &str) -> Result<(), String> {
+    parse_endpoint_url(text).map(drop)
+}
+
+fn region(text: &str) -> Result<(), String> {
+    parse_region(text).map(drop)
 }
 
 fn boolean(text: &str) -> Result<(), String> {

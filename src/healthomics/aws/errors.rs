@@ -23,30 +23,33 @@ pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
 const EXCERPT_MAX: usize = 200;
 
-/// The longest quote of an unexpected body, in bytes before and after escaping.
+/// The longest quote of an unexpected body, in bytes.
 const QUOTED_BYTES_MAX: usize = 250;
+
+/// The part of an unexpected body that is redacted before it is quoted. A URL that the quote cuts must be complete here.
+const REDACTED_BYTES_MAX: usize = 4096;
 
 /// The smallest clock skew that is reported. AWS allows five minutes for most services.
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
-/// Classifies the error of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
-pub(super) fn classify<E: ProvideErrorMetadata + Error + 'static>(
+/// The failure of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
+pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
     operation: Option<Operation>,
     config: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
 ) -> RequestFailure {
     let source_failure = causes(error).find_map(|cause| cause.downcast_ref::<SourceFailure>());
-    let (reason, message) = match error {
-        _ if let Some(SourceFailure { reason, message }) = source_failure => (*reason, message.clone()),
-        SdkError::ServiceError(context) => service_error(operation, context.err(), context.raw(), wall),
-        SdkError::ResponseError(context) => unreadable_response(error, context.raw()),
-        SdkError::TimeoutError(_) => {
+    let (reason, message) = match (source_failure, error) {
+        (Some(SourceFailure { reason, message }), _) => (*reason, message.clone()),
+        (None, SdkError::ServiceError(context)) => service_error(operation, context.err(), context.raw(), wall),
+        (None, SdkError::ResponseError(context)) => unreadable_response(error, context.raw()),
+        (None, SdkError::TimeoutError(_)) => {
             let timeout = humantime::format_duration(config.timeout);
             (FailureReason::Timeout, format!("no complete response within {timeout}"))
         }
-        SdkError::DispatchFailure(_) => (FailureReason::Connect, connect_message(operation, config, error)),
-        _ => (FailureReason::Other, chain(error)),
+        (None, SdkError::DispatchFailure(_)) => (FailureReason::Connect, connect_message(operation, config, error)),
+        (None, _) => (FailureReason::Other, chain(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
     RequestFailure { reason, message, retry_after }
@@ -161,10 +164,10 @@ pub(super) fn unexpected_body_message(response: &HttpResponse) -> String {
         _ => "",
     };
     let body = response.body().bytes().unwrap_or_default();
-    let start = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES_MAX)]);
+    let start = String::from_utf8_lossy(&body[..body.len().min(REDACTED_BYTES_MAX)]);
     let shown = Sanitized(&redacted(&start)).to_string();
     let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
-    let more = if quoted.len() < shown.len() || body.len() > QUOTED_BYTES_MAX { "…" } else { "" };
+    let more = if quoted.len() < shown.len() || body.len() > REDACTED_BYTES_MAX { "…" } else { "" };
     format!("{hint}HTTP {status} with an unexpected body: \"{quoted}{more}\"")
 }
 
@@ -228,4 +231,20 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 
 pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_omics::primitives::SdkBody;
+    use aws_smithy_runtime_api::http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_password_is_redacted_also_if_the_quote_of_the_body_ends_within_its_url() {
+        let body = format!("{}http://ada:hunter2{}@proxy.example/", "x".repeat(200), "3".repeat(100));
+        let status = StatusCode::try_from(502).expect("a status");
+        let message = unexpected_body_message(&HttpResponse::new(status, SdkBody::from(body)));
+        assert!(message.contains("xhttp://[redacted]@proxy") && !message.contains("hunter2"), "{message}");
+    }
 }

@@ -25,7 +25,7 @@ pub(super) async fn caller_identity(
             let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
             Ok(Some(CallerIdentity { arn: or_unknown(response.arn), account: or_unknown(response.account) }))
         }
-        Err(error) => Err(errors::classify(None, config, &error, clock.now().wall)),
+        Err(error) => Err(errors::request_failure(None, config, &error, clock.now().wall)),
     }
 }
 

@@ -50,8 +50,9 @@ pub(super) struct JobDetail {
     items: Vec<Item>,
 }
 
+/// A source or a read set. It becomes a [`Source`].
 struct Item {
-    /// Name and file identify the item: they are what its requester gave.
+    /// The requester gave name and file. They identify the item.
     name: String,
     source_file: String,
     status: String,
@@ -78,6 +79,7 @@ macro_rules! job {
 macro_rules! job_detail {
     ($response:ident, $store_id:ident, $items:expr) => {
         JobDetail {
+            // First: the iterator borrows the response, whose members are moved below.
             items: $items.collect(),
             status_message: $response.status_message,
             completed: $response.completion_time,

@@ -27,7 +27,7 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Shorter than the SDK's timeout for credentials, which is 5 s and whose error names no file.
+/// Shorter than the deadline of a fetch of credentials at the default `poll.timeout`, whose error does not mention files.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs.
@@ -38,23 +38,34 @@ static CHECKS: Semaphore = Semaphore::const_new(1);
 /// # Errors
 /// A path is something else than a regular file, or its file system does not respond.
 pub(super) async fn check(token_file: Option<PathBuf>) -> Result<(), TargetError> {
-    let check_variable =
-        |(variable, default)| path(variable, default).map_or(Ok(()), |path| check_file(&path, variable));
-    let checked = async {
-        let permit = CHECKS.acquire().await;
-        let result = spawn_blocking(move || {
-            let _permit = permit;
-            read_certificate_directories();
-            token_file.map_or(Ok(()), |path| check_file(&path, "web_identity_token_file of the profile"))?;
-            FILES.into_iter().try_for_each(check_variable)
-        });
-        result.await.unwrap_or_else(|panic| Err(panic.to_string())).map_err(TargetError::Invalid)
-    };
-    let timed_out = |_| {
-        let seconds = TIMEOUT.as_secs();
-        TargetError::FilesTimeout(format!("the file system of the AWS SDK's files does not respond within {seconds} s"))
-    };
-    tokio::time::timeout(TIMEOUT, checked).await.map_err(timed_out)?
+    if let Ok(checked) = tokio::time::timeout(TIMEOUT, check_on_thread(token_file)).await {
+        return checked.map_err(TargetError::Invalid);
+    }
+    let seconds = TIMEOUT.as_secs();
+    let message = format!("the file system of the AWS SDK's files does not respond within {seconds} s");
+    Err(TargetError::FilesTimeout(message))
+}
+
+async fn check_on_thread(token_file: Option<PathBuf>) -> Result<(), String> {
+    let Ok(permit) = CHECKS.acquire().await else { unreachable!("never closed") };
+    let check = spawn_blocking(move || {
+        let _permit = permit;
+        check_files(token_file.as_deref())
+    });
+    check.await.unwrap_or_else(|panic| Err(panic.to_string()))
+}
+
+fn check_files(token_file: Option<&Path>) -> Result<(), String> {
+    read_certificate_directories();
+    if let Some(path) = token_file {
+        check_file(path, "web_identity_token_file of the profile")?;
+    }
+    for (variable, default) in FILES {
+        if let Some(path) = path(variable, default) {
+            check_file(&path, variable)?;
+        }
+    }
+    Ok(())
 }
 
 /// `setting` names the file.

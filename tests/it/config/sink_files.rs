@@ -108,6 +108,29 @@ fn secrets_of_a_sink_that_every_user_can_read_cause_warnings() {
 }
 
 #[test]
+fn a_token_in_a_configuration_that_every_user_can_read_causes_a_warning() {
+    for (keys, key) in [
+        ("url = \"https://hooks.lab.example/refwatch/inbox\"\nheaders = { X-Team = \"genomics\" }\n", None),
+        ("url = \"https://hooks.lab.example/services/T012/B012/abcdefghijklmnopqrstuvwx\"\n", Some("url")),
+        ("url = \"https://hooks.lab.example/?key=abcdefghijklmnopqrstuvwx\"\n", Some("url")),
+        ("url = \"https://a.example\"\nheaders = { X-Key = \"abcdefghijklmnopqrstuvwx\" }\n", Some("headers")),
+    ] {
+        let workspace = Workspace::new();
+        let base = BASE.split("[[notify]]").next().expect("the settings");
+        let config = workspace.write("refwatch.toml", &format!("{base}[[notify]]\nname = \"pipeline\"\n{keys}"));
+        for (mode, warned) in [(0o644, key.is_some()), (0o640, false)] {
+            fs::set_permissions(&config, Permissions::from_mode(mode)).expect("our file");
+            let (status, output) = run(&workspace, "check");
+            let warning = format!("a secret of the sink \"pipeline\" (`{}`)", key.unwrap_or_default());
+            assert!(
+                status == 0 && output.contains(&warning) == warned && output.contains("chmod") == warned,
+                "{output}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_pattern_that_matches_no_name_is_a_warning() {
     let workspace = workspace();
     let entries = "watches = [\"GRCh*\", \"shared *\", \"GRCm39\"]\n[target.default]\nregion = \"us-west-2\"\n\

@@ -113,6 +113,22 @@ fn fault_121_a_role_is_assumed_in_the_same_way_however_it_is_named() {
 }
 
 #[test]
+fn fault_121_a_role_without_a_source_is_an_error_also_beside_a_credential_process() {
+    let workspace = Workspace::new();
+    let service = completed();
+    let helper = script(&workspace, "helper", &format!("echo '{}'", process_output("AKIDHELPER")));
+    let role = format!("role_arn = {ROLE}\nregion = us-west-2\n");
+    write_profiles(&workspace, &format!("[profile lab]\n{role}credential_process = {helper}\n"));
+    let mut wait = wait(&workspace, "lab", service.address, "http://127.0.0.1:9");
+    let (code, notes) = (wait.end().code(), wait.stderr());
+    assert!(
+        code == Some(1) && notes.contains("profile must contain `source_profile` or `credential_source`"),
+        "{notes}"
+    );
+    assert!(service.requests().is_empty(), "no request without the role");
+}
+
+#[test]
 fn fault_123_passing_failures_of_sts_do_not_end_a_wait_and_use_no_quota_of_healthomics() {
     let workspace = Workspace::new();
     write_profiles(&workspace, PROFILES);

@@ -4,6 +4,10 @@
 //! error. A cause's reason says whether refwatch retries or waits for a person.
 
 use crate::core::failure::FailureReason;
+use crate::healthomics::service::TargetError;
+
+/// Names the source in messages if its files are unusable.
+pub(super) const FILES_SOURCE_NAME: &str = "AWS's configuration files";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum SourceCause {
@@ -78,6 +82,15 @@ impl SourceFailure {
         Self::with_remedy(cause, source, detail, remedy)
     }
 
+    /// The AWS SDK's files cannot be used.
+    pub(in super::super) fn of_files(error: &TargetError) -> Self {
+        let cause = match error {
+            TargetError::FilesTimeout(_) => SourceCause::TimedOut,
+            TargetError::NoRegion(_) | TargetError::Invalid(_) => SourceCause::Misconfigured,
+        };
+        Self::new(cause, FILES_SOURCE_NAME, &error.to_string())
+    }
+
     pub(super) fn with_remedy(cause: SourceCause, source: &str, detail: &str, remedy: &str) -> Self {
         let (reason, problem, _) = cause.describe();
         let message = if cause == SourceCause::NotFound {
@@ -86,5 +99,17 @@ impl SourceFailure {
             format!("cannot get credentials: {source}: {problem}: {detail} ({remedy})")
         };
         Self { reason, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_hang_are_a_temporary_failure_and_files_that_are_unusable_are_not() {
+        let reason = |error| SourceFailure::of_files(&error).reason;
+        assert_eq!(reason(TargetError::FilesTimeout("a".to_owned())), FailureReason::CredentialsUnavailable);
+        assert_eq!(reason(TargetError::Invalid("a".to_owned())), FailureReason::Credentials);
     }
 }

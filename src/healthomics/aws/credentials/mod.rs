@@ -26,14 +26,13 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use self::classify::{SourceInfo, classify};
-use self::failure::SourceCause;
 pub(super) use self::failure::SourceFailure;
+use self::failure::{FILES_SOURCE_NAME, SourceCause};
 use self::profiles::{Base, ProfileSource, Role};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
 use crate::core::time::Monotonic;
 use crate::healthomics::aws::sdk_files;
-use crate::healthomics::service::TargetError;
 
 /// The session name of an assumed role, unless the profile sets one.
 const SESSION_NAME: &str = "refwatch";
@@ -44,15 +43,12 @@ const DEADLINE_FRACTION: f64 = 0.9;
 /// A request that comes during a failing fetch, or less than this after it, gets its failure instead of a fetch of its own.
 const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
-/// Names the source in messages if its files are unusable.
-const FILES_SOURCE_NAME: &str = "AWS's configuration files";
-
 /// The fetches of one target.
 #[derive(Clone, Debug)]
 pub(super) struct CredentialFetcher {
     clock: Clock,
     deadline: Duration,
-    /// Locked during a fetch.
+    /// The failure of the last fetch and its time. The lock is held during a fetch, so that one runs at a time.
     last_failure: Arc<Mutex<Option<(Monotonic, SourceFailure)>>>,
 }
 
@@ -60,12 +56,12 @@ pub(super) struct CredentialFetcher {
 #[derive(Debug)]
 struct TargetProvider {
     fetcher: CredentialFetcher,
-    source: Source,
+    source: CredentialSource,
 }
 
 /// A provider whose errors are [`SourceFailure`]s.
 #[derive(Debug)]
-struct Source {
+struct CredentialSource {
     info: SourceInfo,
     provider: SharedCredentialsProvider,
     /// The file that the SDK reads with a blocking call.
@@ -88,14 +84,14 @@ impl CredentialFetcher {
         sdk.into_builder().credentials_provider(provider).build()
     }
 
-    async fn fetch(&self, source: &Source) -> Result<Credentials, SourceFailure> {
+    async fn fetch(&self, source: &CredentialSource) -> Result<Credentials, SourceFailure> {
         let called_at = self.clock.now().monotonic;
         let detail = format!("none within {:?}", self.deadline);
         let timed_out = || SourceFailure::new(SourceCause::TimedOut, &source.info.name, &detail);
         let Ok(mut last_failure) = timeout(self.deadline, self.last_failure.lock()).await else {
             return Err(timed_out());
         };
-        // `since` is zero if the call came before the failure.
+        // `called_at.since(failed_at)` is zero if the fetch failed after the call.
         if let Some((failed_at, failure)) = &*last_failure
             && called_at.since(*failed_at) < FAILURE_REUSE_MAX
         {
@@ -108,24 +104,27 @@ impl CredentialFetcher {
     }
 }
 
-async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
+async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     if config.simulated {
         let keys = Credentials::new("simulated", "simulated", None, None, "simulated");
-        return Source::new("the simulator".to_owned(), keys);
+        return CredentialSource::new("the simulator".to_owned(), keys);
     }
     // As in AWS's chain, keys in the environment override the profile, unless the target names one.
     if config.profile.is_none()
         && let Ok(keys) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await
     {
-        return Source::new("the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned(), keys);
+        return CredentialSource::new(
+            "the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned(),
+            keys,
+        );
     }
     let (mut source, roles) = match profiles::resolve(config.profile.as_deref()).await {
         Ok(Some(ProfileSource { base, roles })) => {
             let source = match base {
-                Base::Process(process) => Source::new(process.name(), process),
-                Base::Keys { profile, keys } => Source::new(format!("profile \"{profile}\""), keys),
+                Base::Process(process) => CredentialSource::new(process.name(), process),
+                Base::Keys { profile, keys } => CredentialSource::new(format!("profile \"{profile}\""), keys),
                 Base::Sdk { profile, info, token_file } => {
-                    Source { info, provider: profile_provider(&profile, sdk), token_file }
+                    CredentialSource { info, provider: profile_provider(&profile, sdk), token_file }
                 }
             };
             (source, roles)
@@ -136,7 +135,7 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
                 let error = CredentialsError::invalid_configuration(problem.clone());
                 async { Err(error) }
             };
-            (Source::new(FILES_SOURCE_NAME.to_owned(), provide_credentials_fn(failing)), Vec::new())
+            (CredentialSource::new(FILES_SOURCE_NAME.to_owned(), provide_credentials_fn(failing)), Vec::new())
         }
     };
     for role in roles {
@@ -145,17 +144,18 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
     source
 }
 
-/// The source if no profile contains credentials: the rest of AWS's chain or, if the target names a profile, the SDK's error.
-fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> Source {
+/// The source of a target without credentials in a profile: the rest of AWS's chain. If the target names a profile, the SDK's error
+/// for that profile.
+fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {
             let role_arn = std::env::var("AWS_ROLE_ARN").ok();
             let info = SourceInfo { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
-            Source { info, provider, token_file: None }
+            CredentialSource { info, provider, token_file: None }
         }
         (profile, _) => {
             let profile = profile.as_deref().unwrap_or("default");
-            Source::new(format!("profile \"{profile}\""), profile_provider(profile, sdk))
+            CredentialSource::new(format!("profile \"{profile}\""), profile_provider(profile, sdk))
         }
     }
 }
@@ -175,7 +175,7 @@ fn profile_provider(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider
 }
 
 /// `role`, assumed with the credentials of `source`.
-async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
+async fn assume(source: CredentialSource, role: Role, sdk: &SdkConfig) -> CredentialSource {
     let name = format!("sts:AssumeRole on {} with {}", role.arn, source.info.name);
     let info = SourceInfo { name, role_arn: Some(role.arn.clone()), sso_profile: None };
     let session_name = role.session_name.unwrap_or_else(|| SESSION_NAME.to_owned());
@@ -184,10 +184,10 @@ async fn assume(source: Source, role: Role, sdk: &SdkConfig) -> Source {
         assumed = assumed.external_id(external_id.expose());
     }
     let provider = SharedCredentialsProvider::new(assumed.build_from_provider(source).await);
-    Source { info, provider, token_file: None }
+    CredentialSource { info, provider, token_file: None }
 }
 
-impl Source {
+impl CredentialSource {
     fn new(name: String, provider: impl ProvideCredentials + 'static) -> Self {
         let provider = SharedCredentialsProvider::new(provider);
         Self { info: SourceInfo { name, ..SourceInfo::default() }, provider, token_file: None }
@@ -195,16 +195,14 @@ impl Source {
 
     async fn fetch(&self) -> Result<Credentials, SourceFailure> {
         // The SDK reads its files with blocking calls.
-        let unusable =
-            |error: TargetError| SourceFailure::new(SourceCause::Misconfigured, FILES_SOURCE_NAME, &error.to_string());
-        sdk_files::check(self.token_file.clone()).await.map_err(unusable)?;
+        sdk_files::check(self.token_file.clone()).await.map_err(|error| SourceFailure::of_files(&error))?;
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.info, &error))?;
-        self.trimmed(&credentials)
+        self.trim_and_check(&credentials)
     }
 
-    /// Removes the white space around each part: files and secrets often end with a line end. Any other character that is not
-    /// printable ASCII cannot be sent.
-    fn trimmed(&self, credentials: &Credentials) -> Result<Credentials, SourceFailure> {
+    /// Removes the white space around each part: files and secrets often end with a line end. Rejects an empty part, and one with a
+    /// character that is not printable ASCII, because it cannot be sent.
+    fn trim_and_check(&self, credentials: &Credentials) -> Result<Credentials, SourceFailure> {
         let key = credentials.access_key_id().trim();
         let secret = credentials.secret_access_key().trim();
         let token = credentials.session_token().map(str::trim).filter(|token| !token.is_empty());
@@ -224,7 +222,7 @@ impl Source {
     }
 }
 
-impl ProvideCredentials for Source {
+impl ProvideCredentials for CredentialSource {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -249,10 +247,11 @@ mod tests {
 
     #[test]
     fn white_space_around_keys_is_removed_and_other_invalid_characters_are_reported() {
-        let source = Source::new("profile \"a\"".to_owned(), Credentials::new("AKID", "secret", None, None, "test"));
+        let source =
+            CredentialSource::new("profile \"a\"".to_owned(), Credentials::new("AKID", "secret", None, None, "test"));
         let trimmed = |key: &str, secret: &str, token: &str| -> Result<String, String> {
             let keys = Credentials::new(key, secret, Some(token.to_owned()), None, "test");
-            let trimmed = source.trimmed(&keys).map_err(|failure| failure.message)?;
+            let trimmed = source.trim_and_check(&keys).map_err(|failure| failure.message)?;
             Ok([trimmed.access_key_id(), trimmed.secret_access_key(), trimmed.session_token().unwrap_or("none")]
                 .join(" "))
         };

@@ -1,7 +1,8 @@
 //! Runs the `credential_process` of a profile.
 //!
-//! The process has a process group of its own. If it is not awaited to its end, the whole group is killed. Its standard error
-//! goes to the log only, because it may contain secrets. The command may contain secrets too, so only its program is shown.
+//! The process has a process group of its own. If the fetch is cancelled before the process has ended, the whole group is killed. The
+//! standard error goes to the log only, because it may contain secrets. The command may contain secrets too, so only its program is
+//! shown.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -51,7 +52,7 @@ struct PrintedCredentials {
     account_id: Option<String>,
 }
 
-/// Kills the process group when it is dropped, unless the process has been awaited. Until then no other group can have its id.
+/// Kills the process group when it is dropped. `None` once the process has been awaited: another group may then have its id.
 struct ProcessGroup(Option<Pid>);
 
 impl CredentialProcess {
@@ -61,9 +62,9 @@ impl CredentialProcess {
 
     /// The program and the profile. The program is omitted if a variable precedes it, whose value may contain spaces.
     pub(super) fn name(&self) -> String {
-        let program = self.command.split_whitespace().next().filter(|word| !word.contains('=')).unwrap_or_default();
-        let program = program.trim_matches(['"', '\'']);
-        format!("credential_process {program} of profile \"{}\"", self.profile)
+        let program = self.command.split_whitespace().next().filter(|word| !word.contains('='));
+        let program = program.map(|word| format!("{} ", word.trim_matches(['"', '\'']))).unwrap_or_default();
+        format!("credential_process {program}of profile \"{}\"", self.profile)
     }
 
     /// Dropping the future kills the process group.
@@ -161,5 +162,20 @@ impl ProvideCredentials for CredentialProcess {
         Self: 'a,
     {
         future::ProvideCredentials::new(async { self.run().await.map_err(CredentialsError::provider_error) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_has_the_program_unless_a_variable_precedes_it() {
+        for (command, name) in [
+            ("'/opt/vault' --role lab", "credential_process /opt/vault of profile \"lab\""),
+            ("KEY='a b' /opt/vault", "credential_process of profile \"lab\""),
+        ] {
+            assert_eq!(CredentialProcess::new("lab", command, None).name(), name);
+        }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Role {
     pub(super) session_name: Option<String>,
 }
 
-/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if that profile does not exist
+/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if the profile does not exist
 /// or contains no credentials.
 #[expect(clippy::default_trait_access, reason = "the type is in a crate that is not a direct dependency")]
 pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
@@ -65,25 +65,21 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
             return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
         }
         let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
-        match role(profile).zip(source_profile) {
-            Some((role, source_profile)) if source_profile != profile.name() => {
+        let Some((role, source_profile)) = role(profile).zip(source_profile) else {
+            return Ok(base(profile).map(|base| ProfileSource { base, roles }));
+        };
+        if source_profile == profile.name() {
+            let base = base(profile);
+            // If the SDK handles the profile, it assumes the role, too.
+            if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
-                profile = profiles.get_profile(source_profile).ok_or_else(|| {
-                    format!(
-                        "profile \"{source_profile}\" does not exist; it is the `source_profile` of \"{}\"",
-                        profile.name()
-                    )
-                })?;
             }
-            role_and_itself => {
-                let Some(base) = base(profile) else { return Ok(None) };
-                // If the SDK handles the profile, it assumes the role, too.
-                if let (Base::Process(_), Some((role, _))) = (&base, role_and_itself) {
-                    roles.insert(0, role);
-                }
-                return Ok(Some(ProfileSource { base, roles }));
-            }
+            return Ok(base.map(|base| ProfileSource { base, roles }));
         }
+        roles.insert(0, role);
+        profile = profiles.get_profile(source_profile).ok_or_else(|| {
+            format!("profile \"{source_profile}\" does not exist; it is the `source_profile` of \"{}\"", profile.name())
+        })?;
     }
 }
 
@@ -92,14 +88,18 @@ fn base(profile: &Profile) -> Option<Base> {
     const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
     const SSO_ACCOUNT_AND_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
     const HANDLED_BY_SDK: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
-    const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
-    let has = |keys: &[&str]| keys.iter().any(|key| profile.get(key).is_some());
+    const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+    let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has(&SSO) || has(&SSO_ACCOUNT_AND_ROLE), has(&["role_arn"]));
-    // The SDK then asks the session for credentials, ignores the rest of the profile, and gets none.
+    // Without an account and a role, the SDK gets no credentials from SSO, and ignores the other sources of the profile.
     if is_sso && !has(&SSO_ACCOUNT_AND_ROLE) && !has(&HANDLED_BY_SDK) {
         return None;
     }
-    if let (Some(command), false) = (profile.get("credential_process"), is_sso || has(&HANDLED_BY_SDK)) {
+    // The SDK rejects a role without a source.
+    let is_incomplete_role = is_role && !has(&["source_profile"]);
+    if let (Some(command), false) =
+        (profile.get("credential_process"), is_sso || is_incomplete_role || has(&HANDLED_BY_SDK))
+    {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
     let info = SourceInfo {
@@ -107,7 +107,7 @@ fn base(profile: &Profile) -> Option<Base> {
         role_arn: profile.get("role_arn").map(str::to_owned),
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
-    let is_source = is_sso || is_role || has(&HANDLED_BY_SDK) || has(&KEYS);
+    let is_source = is_sso || is_role || has(&HANDLED_BY_SDK) || has(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
     is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }
