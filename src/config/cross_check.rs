@@ -232,7 +232,8 @@ impl Checker<'_> {
         for job in files[file].root.job.iter().flatten() {
             self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
             let Some((id, store)) = job.store() else { continue };
-            if job.kind.is_none() && store == StoreType::Sequence && !files[file].has_invalid("kind") {
+            // An invalid kind reads as absent, and is reported already.
+            if job.kind.is_none() && store == StoreType::Sequence && files[file].problems.is_empty() {
                 let help = format!("set `kind` to one of {}", kind_names(store));
                 self.report((file, id.span()), "the key `kind` is missing", Some(&help));
             }

@@ -270,11 +270,6 @@ pub(super) struct ParsedFile {
 }
 
 impl ParsedFile {
-    /// Whether a value of `key` is invalid. It reads as absent, and is reported already.
-    pub(super) fn has_invalid(&self, key: &str) -> bool {
-        self.problems.iter().any(|problem| problem.message.starts_with(&format!("`{key}` ")))
-    }
-
     pub(super) fn report(&mut self, span: Range<usize>, message: &str, help: Option<String>) {
         self.problems.push(Problem::new(Location::new(&self.source, span), message, help));
     }

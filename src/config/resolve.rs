@@ -37,13 +37,6 @@ pub(super) fn take_settings(main: &mut ParsedFile, base: &Path) -> Config {
     }
     let mut config = Config::new(path.unwrap_or_default());
     set(&mut config.database.retention, database.retention);
-    // An invalid limit limits nothing, so that no value is compared with the default.
-    if main.has_invalid("retention") {
-        config.database.retention = Duration::MAX;
-    }
-    if main.has_invalid("min_interval") {
-        config.poll.min_interval = Duration::ZERO;
-    }
     let raw = take(&mut main.root.poll);
     let timeout = raw.timeout.clone();
     set_poll(&mut config.poll, raw, main);

@@ -15,7 +15,12 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     places.dedup_by_key(|(start, _)| line_start(*start));
     let mut problems = Vec::new();
     for (start, error) in places {
-        let help = help(error, &text[line_start(start)..start], &text[start..]);
+        let line_before = &text[line_start(start)..start];
+        let help = if Some(start) == unclosed(text) {
+            Some("end the string with three quotes")
+        } else {
+            help(line_before, &text[start..])
+        };
         let end = error.span().map_or(start, |span| span.end.max(start));
         problems.push(Problem::new(Location::new(source, start..end), error.message(), help.map(str::to_owned)));
         if help == Some(OTHER_LANGUAGE) {
@@ -28,20 +33,17 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
 /// Returns where an error begins. A string in three quotes that is not closed is reported at its quotes, not at the end of the text.
 fn start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
-    let quotes = || text.rfind("\"\"\"").max(text.rfind("'''"));
-    if is_in_three_quotes(error) && start >= text.trim_end().len() { quotes().unwrap_or(start) } else { start }
+    if start >= text.trim_end().len() { unclosed(text).unwrap_or(start) } else { start }
 }
 
-/// Whether the error is in a string in three quotes. The parser has no type for it.
-fn is_in_three_quotes(error: &Error) -> bool {
-    error.message().starts_with("invalid multi-line")
+/// Returns where a string in three quotes begins that is not closed.
+fn unclosed(text: &str) -> Option<usize> {
+    let has_odd_number = |quotes: &&str| text.matches(*quotes).count() % 2 == 1;
+    ["\"\"\"", "'''"].into_iter().filter(has_odd_number).filter_map(|quotes| text.rfind(quotes)).max()
 }
 
-fn help(error: &Error, line_before: &str, rest: &str) -> Option<&'static str> {
-    let is_at_quotes = rest.starts_with("\"\"\"") || rest.starts_with("'''");
-    if is_in_three_quotes(error) && is_at_quotes {
-        Some("end the string with three quotes")
-    } else if line_before.trim_start().starts_with("//") || rest.starts_with("//") {
+fn help(line_before: &str, rest: &str) -> Option<&'static str> {
+    if line_before.trim_start().starts_with("//") || rest.starts_with("//") {
         Some("a comment begins with `#`")
     } else if rest.starts_with([':', '{']) {
         Some(OTHER_LANGUAGE)
