@@ -31,7 +31,8 @@ fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
     values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
         let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
-        let is_excluded = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        let weight = weight.trim().to_ascii_lowercase();
+        let is_excluded = weight.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
         coding.trim().eq_ignore_ascii_case("gzip") && !is_excluded
     })
 }
@@ -97,6 +98,7 @@ mod tests {
             (&["*"], false),
             (&["deflate, br"], false),
             (&["gzip;q=0"], false),
+            (&["gzip; Q=0"], false),
             (&["*, gzip;q=0"], false),
             (&["gzip, identity;q=0.5"], true),
         ];
