@@ -1,4 +1,4 @@
-//! The script, the icon and the title of pages, the shared time axis, and the pages for 404, the configuration and ended jobs.
+//! The script, the icon and the title of pages, and the pages for 404, the configuration and ended jobs.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sha2::{Digest as _, Sha256};
@@ -92,57 +92,6 @@ async fn the_icon_and_the_title_show_the_number_of_problems() {
     for path in ["/", "/history", "/jobs/reference_import/1234567890/2222222222"] {
         let page = server.get(path).await.body;
         assert!(page.contains("/icon-attention.svg\"") && page.contains("<title>(2) "), "{page}");
-    }
-}
-
-#[tokio::test]
-async fn all_timelines_of_the_list_share_one_time_axis() {
-    let rows = [
-        row("2222222222", None, "SUBMITTED", "2026-03-01T08:00:00.000Z"),
-        row("2222222222", Some("SUBMITTED"), "FAILED", "2026-03-01T08:30:00.000Z"),
-        row("3333333333", None, "SUBMITTED", "2026-03-01T08:30:00.000Z"),
-        row("3333333333", Some("SUBMITTED"), "COMPLETED", "2026-03-01T09:00:00.000Z"),
-    ];
-    let server = Server::with(Limits::default(), rows).await;
-    for (job, status, created_at, since) in [
-        ("2222222222", JobStatus::Failed, "2026-03-01T08:00:00Z", "2026-03-01T08:30:00Z"),
-        ("3333333333", JobStatus::Completed, "2026-03-01T08:30:00Z", "2026-03-01T09:00:00Z"),
-    ] {
-        let known = JobState { created_at: Some(at(created_at)), since: at(since), ..known(status.clone()) };
-        server.shared.publish(WatchStatus { known: Some(known.into()), ..view(job, status) });
-    }
-    let page = server.get("/").await.body;
-    for part in [
-        r#"<rect class="waiting" x="0.00%" y="6" width="50.00%" height="4">"#,
-        r#"<rect class="bad" x="50.00%" y="0""#,
-        r#"<rect class="waiting" x="50.00%" y="6" width="50.00%" height="4">"#,
-        r#"<rect class="good" x="100.00%" y="0""#,
-        r#"<text x="50.00%" y="12" text-anchor="middle" data-time="2026-03-01T08:30:00.000Z">08:30</text>"#,
-        r#"<ul class="legend""#,
-        r#"<td class="duration" data-label="Duration"><span class="nowrap">30m</span></td>"#,
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
-    }
-    assert!(page.contains(r#"<td class="ended" data-label="Ended"><span class="nowrap"><time"#), "{page}");
-}
-
-#[tokio::test]
-async fn a_running_bar_is_solid_and_only_its_uncertain_edge_is_hatched() {
-    let mut second = row("2222222222", Some("SUBMITTED"), "IN_PROGRESS", "2026-03-01T08:10:00.000Z");
-    second.1.transition.as_mut().unwrap().not_before = Some(at("2026-03-01T08:05:00Z"));
-    let rows = [row("2222222222", None, "SUBMITTED", "2026-03-01T08:00:00.000Z"), second];
-    let server = Server::with(Limits::default(), rows).await;
-    let vanished_at = Some(at("2026-03-01T08:20:00Z"));
-    let known = JobState { last_seen: at("2026-03-01T08:18:00Z"), vanished_at, ..known(JobStatus::InProgress) };
-    server.shared.publish(WatchStatus { known: Some(known.into()), ..view("2222222222", JobStatus::InProgress) });
-    let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
-    for part in [
-        r#"<rect class="waiting" x="0.00%" y="6" width="50.00%" height="4">"#,
-        r#"<rect class="unsure" x="25.00%" y="6" width="25.00%" height="4" fill="url(#hatch)">"#,
-        r#"<rect class="active" x="50.00%" y="3" width="50.00%" height="10">"#,
-        r#"<rect class="unsure" x="90.00%" y="3" width="10.00%" height="10" fill="url(#hatch)">"#,
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
     }
 }
 
