@@ -7,7 +7,7 @@ use jiff::ToSpan as _;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
 use maud::{Markup, html};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::html::{Page, absolute_time, job_badge, page, shortened, table};
 use super::watch_table::{MESSAGE_CHARS_MAX, ids, job_path};
@@ -31,8 +31,16 @@ const DAYS_LINKED: [i32; 4] = [1, DAYS_DEFAULT, 30, 365];
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::http) struct Query {
+    #[serde(deserialize_with = "date_or_empty")]
     since: Option<Date>,
+    #[serde(deserialize_with = "date_or_empty")]
     until: Option<Date>,
+}
+
+/// A form sends a cleared field as an empty text.
+fn date_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Date>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(de::Error::custom) }
 }
 
 pub(in crate::http) async fn show(
@@ -49,8 +57,10 @@ pub(in crate::http) async fn show(
             let today = Offset::UTC.to_datetime(state.clock.now().wall).date();
             let until = query.until.unwrap_or(today);
             let since = query.since.unwrap_or(until.saturating_sub((DAYS_DEFAULT - 1).days()));
-            let midnight =
-                |day: Date| Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(Timestamp::MAX);
+            let midnight = |day: Date| {
+                let bound = if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
+                Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(bound)
+            };
             let range = midnight(since)..midnight(until.saturating_add(1.day()));
             let content = html! {
                 h1 { "Ended jobs" }

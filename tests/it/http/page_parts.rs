@@ -181,6 +181,10 @@ async fn ended_jobs_are_listed_from_the_database_by_time_whether_they_are_watche
         ("since=2026-03-01&until=2026-03-01", "2222222222"),
         ("since=2026-03-02&until=2026-03-02", "4444444444"),
         ("since=2026-03-03&until=2026-03-03", ""),
+        // A form sends a cleared field as an empty text.
+        ("since=&until=2026-03-01", "2222222222"),
+        ("since=2026-03-01&until=", "4444444444 2222222222"),
+        ("since=-009999-01-01&until=9999-12-31", "4444444444 2222222222"),
     ] {
         let page = server.get(&format!("/history?{query}")).await.body;
         let jobs: Vec<&str> = page.split("<a href=\"jobs/").skip(1).map(|rest| &rest[28..38]).collect();
