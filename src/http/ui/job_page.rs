@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, legend};
@@ -84,7 +84,8 @@ pub(in crate::http) async fn show(
                 Err(error) => (History::default(), Some(error)),
             };
             let targets: BTreeSet<&str> = history.transitions.iter().map(|row| &*row.watch_id.target).collect();
-            if watches.is_empty() && targets.is_empty() {
+            let is_empty = watches.is_empty() && targets.is_empty();
+            if is_empty && error.is_none() {
                 return not_found(&state, &uri, &headers, unknown);
             }
             let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
@@ -100,7 +101,8 @@ pub(in crate::http) async fn show(
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
             let refresh = if is_live { Refresh::On } else { Refresh::Off };
-            page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })
+            let status = if is_empty { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
         .await
 }

@@ -201,10 +201,22 @@ async fn ended_jobs_are_listed_from_the_database_by_time_whether_they_are_watche
 }
 
 #[tokio::test]
-async fn a_job_of_several_targets_is_shown_for_each() {
+async fn the_page_of_an_unwatched_job_is_unavailable_while_the_database_cannot_be_read() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
-    server.shared.publish(view("2222222222", JobStatus::InProgress));
+    std::fs::write(&server.database, "not a database").unwrap();
+    let page = server.get("/jobs/reference_import/1234567890/2222222222").await;
+    assert_eq!(page.status, 503, "{}", page.body);
+    assert!(page.body.contains("not a refwatch database"), "{}", page.body);
+    server.shared.publish(view("2222222222", JobStatus::Failed));
+    assert_eq!(server.get("/jobs/reference_import/1234567890/2222222222").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_job_of_several_targets_is_shown_for_each() {
+    let failed = row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z");
     let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
+    let server = Server::with(Limits::default(), [(other.clone(), failed.1.clone()), failed]).await;
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     server.shared.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     let parts = ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"];
