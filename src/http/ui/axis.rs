@@ -102,7 +102,18 @@ impl TimeAxis {
     }
 }
 
-/// The meaning of colours and shapes in timelines, and the pattern of uncertain times that they use.
+/// The pattern of uncertain times in every timeline of the page. A page has it once, because of its id.
+pub(super) fn hatch_pattern() -> Markup {
+    html! {
+        svg.hidden aria-hidden="true" width="0" height="0" {
+            pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                rect.stripe width="3" height="5" {}
+            }
+        }
+    }
+}
+
+/// The meaning of colours and shapes in timelines.
 pub(super) fn legend() -> Markup {
     let shapes = [
         ("waiting", "6", "4", "waiting"),
@@ -113,11 +124,6 @@ pub(super) fn legend() -> Markup {
         ("void", "0", "16", "cancelled"),
     ];
     html! {
-        svg.hidden aria-hidden="true" width="0" height="0" {
-            pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
-                rect.stripe width="3" height="5" {}
-            }
-        }
         ul.legend aria-label="Legend of the timelines" {
             @for (tone, y, height, text) in shapes {
                 @let width = if height == "16" { "5" } else { "16" };

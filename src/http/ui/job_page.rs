@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, TimeAxis, legend};
+use super::axis::{Lifetime, TimeAxis, hatch_pattern, legend};
 use super::html::{Page, absolute_time, copyable, job_badge, page, relative_time, source_badge, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
@@ -94,6 +94,7 @@ pub(in crate::http) async fn show(
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
                     @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
+                    (hatch_pattern())
                     @for watch in &watches { (target_section(&watch.id.target, Some(watch), &history, now)) }
                     @if watches.is_empty() { @for target in targets { (target_section(target, None, &history, now)) } }
                 }

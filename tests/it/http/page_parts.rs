@@ -223,4 +223,6 @@ async fn a_job_of_several_targets_is_shown_for_each() {
     for part in parts {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
+    assert_eq!(page.matches("<figure>").count(), 2, "{page}");
+    assert_eq!(page.matches("id=\"hatch\"").count(), 1, "an id is unique: {page}");
 }
