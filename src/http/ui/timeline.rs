@@ -87,26 +87,37 @@ impl Timeline<'_> {
                     text.earlier x="0" y="12" { "◂ earlier" }
                 } @else {
                     @for (nth, span) in spans.iter().enumerate() {
-                        @let next = spans.get(nth + 1);
-                        @if span.is_terminal && next.is_none() { (self.end_mark(span)) } @else { (self.bar(span, next)) }
+                        @if self.is_end(nth) { (self.end_mark(span)) } @else { (self.bar(nth)) }
                     }
                 }
             }
         }
     }
 
-    /// A solid bar. Its edge is hatched from the last poll that observed the status.
-    fn bar(self, span: &StatusSpan, next: Option<&StatusSpan>) -> Markup {
-        let until = next.map_or(self.lifetime.axis.end, |next| next.since);
-        let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
-        let (left, right) = (self.axis.position(span.since), self.axis.position(until));
-        let unsure = self.axis.position(certain_until.max(span.since));
+    fn is_end(&self, nth: usize) -> bool {
+        nth + 1 == self.spans.len() && self.spans[nth].is_terminal
+    }
+
+    /// When a span begins and ends. The end of a job may be observed much later, so the lifetime limits both times.
+    fn range(&self, nth: usize) -> (Timestamp, Timestamp) {
+        let end = self.lifetime.axis.end;
+        let begin = |span: &StatusSpan| span.since.min(end);
+        (begin(&self.spans[nth]), self.spans.get(nth + 1).map_or(end, begin))
+    }
+
+    /// A solid bar. It is hatched from the last poll that observed the status.
+    fn bar(self, nth: usize) -> Markup {
+        let (span, (since, until)) = (&self.spans[nth], self.range(nth));
+        let certain_until =
+            self.spans.get(nth + 1).map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
+        let (left, right) = (self.axis.position(since), self.axis.position(until));
+        let unsure = self.axis.position(certain_until.max(since));
         let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
         let y = (HEIGHT - height) / 2;
         html! {
             @if right - left > BAR_DRAWN_MIN {
                 rect class=(span.tone) x=(percent(left)) y=(y) width=(percent(right - left)) height=(height) {
-                    title { (span.status) ", " (duration_between(span.since, until)) }
+                    title { (span.status) ", " (duration_between(since, until)) }
                 }
                 @if right - unsure > BAR_DRAWN_MIN {
                     rect.unsure x=(percent(unsure)) y=(y) width=(percent(right - unsure)) height=(height) fill="url(#hatch)" {}
@@ -117,7 +128,7 @@ impl Timeline<'_> {
 
     /// The mark of a terminal status. It is moved to the left in the right half of the image, so it is never cut off.
     fn end_mark(self, span: &StatusSpan) -> Markup {
-        let left = self.axis.position(span.since);
+        let left = self.axis.position(span.since.min(self.lifetime.axis.end));
         html! {
             rect class=(span.tone) x=(percent(left)) y="0" width=(END_MARK_WIDTH) height=(HEIGHT) rx="1.5"
                 transform=(format!("translate({})", if left > 0.5 { -i64::from(END_MARK_WIDTH) } else { 0 }))
@@ -127,13 +138,14 @@ impl Timeline<'_> {
 
     /// The text for screen readers: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
     fn description(self) -> String {
-        let parts = self.spans.iter().enumerate().map(|(nth, span)| match self.spans.get(nth + 1) {
-            None if span.is_terminal => span.status.clone(),
-            next => {
-                let until = next.map_or(self.lifetime.axis.end, |next| next.since);
-                format!("{} for {}", span.status, duration_between(span.since, until))
+        let texts = self.spans.iter().enumerate().map(|(nth, span)| {
+            let (since, until) = self.range(nth);
+            if self.is_end(nth) {
+                span.status.clone()
+            } else {
+                format!("{} for {}", span.status, duration_between(since, until))
             }
         });
-        parts.collect::<Vec<_>>().join(", then ")
+        texts.collect::<Vec<_>>().join(", then ")
     }
 }

@@ -1,4 +1,4 @@
-//! Timelines: the shared time axis, bars and end marks.
+//! Timelines: the shared time axis, bars, end marks, and the times at which they end.
 
 use super::*;
 
@@ -50,6 +50,37 @@ async fn a_running_bar_is_solid_and_only_its_uncertain_edge_is_hatched() {
         r#"<rect class="unsure" x="25.00%" y="6" width="25.00%" height="4" fill="url(#hatch)">"#,
         r#"<rect class="active" x="50.00%" y="3" width="50.00%" height="10">"#,
         r#"<rect class="unsure" x="90.00%" y="3" width="10.00%" height="10" fill="url(#hatch)">"#,
+    ] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+}
+
+#[tokio::test]
+async fn a_timeline_ends_at_the_completion_if_the_end_was_observed_later() {
+    let mut end = row("2222222222", Some("IN_PROGRESS"), "COMPLETED", "2026-03-01T10:00:00.000Z");
+    end.1.transition.as_mut().unwrap().completed_at = Some(at("2026-03-01T08:30:00Z"));
+    let server = Server::with(
+        Limits::default(),
+        [
+            row("2222222222", None, "IN_PROGRESS", "2026-03-01T08:00:00.000Z"),
+            end,
+            row("3333333333", None, "IN_PROGRESS", "2026-03-01T08:00:00.000Z"),
+            row("3333333333", Some("IN_PROGRESS"), "CANCELLED", "2026-03-01T09:00:00.000Z"),
+        ],
+    )
+    .await;
+    for (job, status, completed_at, since) in [
+        ("2222222222", JobStatus::Completed, Some(at("2026-03-01T08:30:00Z")), "2026-03-01T10:00:00Z"),
+        ("3333333333", JobStatus::Cancelled, None, "2026-03-01T09:00:00Z"),
+    ] {
+        let known = JobState { completed_at, since: at(since), ..known(status.clone()) };
+        server.shared.publish(WatchStatus { known: Some(known.into()), ..view(job, status) });
+    }
+    let page = server.get("/").await.body;
+    for part in [
+        "<title>watch 2222222222: IN_PROGRESS for 30m, then COMPLETED</title>",
+        r#"<rect class="active" x="0.00%" y="3" width="50.00%" height="10"><title>IN_PROGRESS, 30m</title>"#,
+        r#"<rect class="good" x="50.00%" y="0""#,
     ] {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
