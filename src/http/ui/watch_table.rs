@@ -10,7 +10,7 @@ use super::filters::has_several;
 use super::html::{badge, copyable_code, job_badge, progress, relative_time, shortened};
 use super::presentation::{WAITING, ended_at, job_duration};
 use super::selection::{ROWS_PER_PAGE, Selection, Sort};
-use super::timeline::{StatusSpan, Timeline, lifetime};
+use super::timeline::{JobTimes, StatusSpan, Timeline, lifetime};
 use crate::core::job::{JobKey, SourceStatus, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
@@ -111,7 +111,7 @@ fn heading(column: &str, selection: &Selection, axis: Option<TimeAxis>) -> Marku
 }
 
 fn lifetime_of(job: &JobState, spans: &[StatusSpan], now: Timestamp) -> Option<Lifetime> {
-    lifetime(spans, [job.created_at, job.completed_at, job.vanished_at], now)
+    lifetime(spans, JobTimes::from(job), now)
 }
 
 /// Relative to the status page.

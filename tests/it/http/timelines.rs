@@ -1,5 +1,7 @@
 //! Timelines: the shared time axis, bars, end marks, and the times at which they end.
 
+use refwatch::core::transition::{Detail, DetailKind};
+
 use super::*;
 
 const PATH: &str = "/jobs/reference_import/1234567890/2222222222";
@@ -84,4 +86,23 @@ async fn a_timeline_ends_at_the_completion_if_the_end_was_observed_later() {
     ] {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
+}
+
+#[tokio::test]
+async fn the_timeline_of_an_unwatched_job_ends_when_the_job_vanished() {
+    let detail = |kind, observed_at| {
+        let detail = Detail { kind, value: None, observed_at: at(observed_at) };
+        (watch_id("2222222222"), Change { details: vec![detail], ..Change::default() })
+    };
+    let first = row("2222222222", None, "IN_PROGRESS", "2026-03-01T08:00:00.000Z");
+    let still_seen = detail(DetailKind::StillSeen, "2026-03-01T08:30:00Z");
+    let vanished = detail(DetailKind::Vanished, "2026-03-01T09:00:00Z");
+    let returned = detail(DetailKind::Returned, "2026-03-01T09:30:00Z");
+    let gone = "in total</span><span><time class=\"absolute\" datetime=\"2026-03-01T09:00:00.000Z\">";
+    let half_hatched = r#"<rect class="unsure" x="50.00%""#;
+    let rows = [first, still_seen, vanished];
+    let page = Server::with(Limits::default(), rows.clone()).await.get(PATH).await.body;
+    assert!(page.contains(gone) && page.contains(half_hatched), "{page}");
+    let page = Server::with(Limits::default(), rows.into_iter().chain([returned])).await.get(PATH).await.body;
+    assert!(page.contains("in total</span><span>now</span>"), "{page}");
 }
