@@ -2,7 +2,7 @@
 //!
 //! - At [`Limits::connections`], new connections wait in the kernel's queue.
 //! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed
-//!   [`Limits::drain`] later at the latest, even if the client does not read the response.
+//!   [`Limits::last_request`] or [`Limits::drain`] later at the latest, even if the client does not read the response.
 //! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
 //!   do not delay scrapes for long.
 
@@ -68,7 +68,9 @@ pub struct Limits {
     pub unread: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
-    /// Time to finish the current request after that age or a stop. A shutdown takes at most 5 s, this time included.
+    /// Time to finish the current request after that age. A rendering may take 8 s of it.
+    pub last_request: Duration,
+    /// Time to finish the current request after a stop. A shutdown takes at most 5 s, this time included.
     pub drain: Duration,
 }
 
@@ -89,6 +91,7 @@ impl Default for Limits {
             header_read: Duration::from_secs(5),
             unread: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
+            last_request: Duration::from_secs(12),
             drain: Duration::from_secs(3),
         }
     }
@@ -200,9 +203,15 @@ impl Server {
             ended = connection.as_mut() => Some(ended),
             _ = expired_or_stopped => {
                 connection.as_mut().graceful_shutdown();
+                // A stop shortens the time for the last request.
+                let deadline = async {
+                    if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request)).await.is_none() {
+                        self.clock.sleep(limits.drain).await;
+                    }
+                };
                 tokio::select! {
                     ended = connection => Some(ended),
-                    () = self.clock.sleep(limits.drain) => None,
+                    () = deadline => None,
                 }
             }
         };
