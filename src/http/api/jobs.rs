@@ -91,7 +91,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
     }
     let renderer = state.renderer.clone();
     renderer
-        .large_page(move || {
+        .large_response(move || {
             let watches = state.shared.watches();
             let selected = watches.iter().filter(|watch| query.matches(watch));
             json(StatusCode::OK, &selected.map(|watch| JobInfo::from(&**watch)).collect::<Vec<_>>())

@@ -53,7 +53,7 @@ pub(in crate::http) async fn show(
     };
     let renderer = state.renderer.clone();
     renderer
-        .page(move || {
+        .response(move || {
             let today = Offset::UTC.to_datetime(state.clock.now().wall).date();
             let until = query.until.unwrap_or(today);
             let since = query.since.unwrap_or(until.saturating_sub((DAYS_DEFAULT - 1).days()));

@@ -76,7 +76,7 @@ pub(in crate::http) async fn show(
     let key = JobKey { kind, store, job };
     let renderer = state.renderer.clone();
     renderer
-        .page(move || {
+        .response(move || {
             let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
             let now = state.clock.now().wall;
             let (history, error) = match History::read(&state, &key) {
@@ -101,7 +101,7 @@ pub(in crate::http) async fn show(
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
-            let refresh = if is_live { Refresh::On } else { Refresh::Off };
+            let refresh = if is_live { Refresh::Always } else { Refresh::Never };
             let status = if is_empty { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
             (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
@@ -200,7 +200,7 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition],
     for SourceTransition { key, to, observed_at, .. } in transitions {
         match to {
             Some(to) => spans.entry(key).or_default().push(StatusSpan::of_source(&to.status, *observed_at)),
-            // The number of a source that is gone may be used again.
+            // AWS no longer names the source. The same key may later name another one.
             None => drop(spans.remove(key)),
         }
     }

@@ -1,4 +1,4 @@
-//! The table of watches: sorting, pages and rows. All timelines share one time axis.
+//! The table of watches: its columns, one page of its rows, and links to other pages. All timelines share one time axis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
