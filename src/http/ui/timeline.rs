@@ -118,37 +118,36 @@ impl Timeline<'_> {
                     text.earlier x="0" y="12" { "◂ earlier" }
                 } @else {
                     @for (nth, span) in spans.iter().enumerate() {
-                        @if self.is_end(nth) { (self.end_mark(span)) } @else { (self.bar(nth)) }
+                        @let next = spans.get(nth + 1);
+                        @if span.is_terminal && next.is_none() { (self.end_mark(span)) } @else { (self.bar(span, next)) }
                     }
                 }
             }
         }
     }
 
-    fn is_end(&self, nth: usize) -> bool {
-        nth + 1 == self.spans.len() && self.spans[nth].is_terminal
+    /// When the span begins. The end of a job may be observed much later than it happened.
+    fn begin(&self, span: &StatusSpan) -> Timestamp {
+        span.since.min(self.lifetime.end)
     }
 
-    /// When a span begins and ends. The end of a job may be observed much later, so the lifetime limits both times.
-    fn range(&self, nth: usize) -> (Timestamp, Timestamp) {
-        let end = self.lifetime.end;
-        let begin = |span: &StatusSpan| span.since.min(end);
-        (begin(&self.spans[nth]), self.spans.get(nth + 1).map_or(end, begin))
+    /// When the span before `next` ends.
+    fn end_before(&self, next: Option<&StatusSpan>) -> Timestamp {
+        next.map_or(self.lifetime.end, |next| self.begin(next))
     }
 
     /// A solid bar. It is hatched from the last poll that observed the status.
-    fn bar(self, nth: usize) -> Markup {
-        let (span, (since, until)) = (&self.spans[nth], self.range(nth));
-        let certain_until =
-            self.spans.get(nth + 1).map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
-        let (left, right) = (self.axis.position(since), self.axis.position(until));
-        let unsure = self.axis.position(certain_until.max(since));
+    fn bar(self, span: &StatusSpan, next: Option<&StatusSpan>) -> Markup {
+        let (begin, end) = (self.begin(span), self.end_before(next));
+        let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
+        let (left, right) = (self.axis.position(begin), self.axis.position(end));
+        let unsure = self.axis.position(certain_until.max(begin));
         let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
         let y = (HEIGHT - height) / 2;
         html! {
             @if right - left > BAR_DRAWN_MIN {
                 rect class=(span.tone) x=(percent(left)) y=(y) width=(percent(right - left)) height=(height) {
-                    title { (span.status) ", " (duration_between(since, until)) }
+                    title { (span.status) ", " (duration_between(begin, end)) }
                 }
                 @if right - unsure > BAR_DRAWN_MIN {
                     rect.unsure x=(percent(unsure)) y=(y) width=(percent(right - unsure)) height=(height) fill="url(#hatch)" {}
@@ -159,7 +158,7 @@ impl Timeline<'_> {
 
     /// The mark of a terminal status. It is moved to the left in the right half of the image, so it is never cut off.
     fn end_mark(self, span: &StatusSpan) -> Markup {
-        let left = self.axis.position(span.since.min(self.lifetime.end));
+        let left = self.axis.position(self.begin(span));
         html! {
             rect class=(span.tone) x=(percent(left)) y="0" width=(END_MARK_WIDTH) height=(HEIGHT) rx="1.5"
                 transform=(format!("translate({})", if left > 0.5 { -i64::from(END_MARK_WIDTH) } else { 0 }))
@@ -169,13 +168,9 @@ impl Timeline<'_> {
 
     /// The text for screen readers: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
     fn description(self) -> String {
-        let texts = self.spans.iter().enumerate().map(|(nth, span)| {
-            let (since, until) = self.range(nth);
-            if self.is_end(nth) {
-                span.status.clone()
-            } else {
-                format!("{} for {}", span.status, duration_between(since, until))
-            }
+        let texts = self.spans.iter().enumerate().map(|(nth, span)| match self.spans.get(nth + 1) {
+            None if span.is_terminal => span.status.clone(),
+            next => format!("{} for {}", span.status, duration_between(self.begin(span), self.end_before(next))),
         });
         texts.collect::<Vec<_>>().join(", then ")
     }
