@@ -160,7 +160,7 @@ pub(super) fn ids(JobKey { store, job, .. }: &JobKey) -> Markup {
 
 fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     html! {
-        @if watch.up == Some(false) && watch.state != WatchState::Finished && let Some(last) = watch.recent_failures.back() {
+        @if watch.up == Some(false) && let Some(last) = watch.recent_failures.back() {
             small.bad { "Polls fail: " (last.reason.class().summary) ", " (relative_time(last.at, now)) " ago" }
             small { (shortened(&last.message, MESSAGE_CHARS_MAX)) }
         }

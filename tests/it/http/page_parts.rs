@@ -100,13 +100,14 @@ async fn a_finished_job_shows_no_failed_poll() {
     let server = Server::start().await;
     let failure =
         FailedPoll { at: at("2026-03-01T08:00:00Z"), reason: FailureReason::Timeout, message: "too slow".to_owned() };
-    let failing = |status| WatchStatus {
+    let failed_before = |status, up| WatchStatus {
         recent_failures: [failure.clone()].into(),
-        up: Some(false),
+        up: Some(up),
         ..view("2222222222", status)
     };
-    for (status, shown) in [(JobStatus::InProgress, true), (JobStatus::Completed, false)] {
-        server.shared.publish(failing(status));
+    // A watch is finished after a successful poll only.
+    for (status, up, shown) in [(JobStatus::InProgress, false, true), (JobStatus::Completed, true, false)] {
+        server.shared.publish(failed_before(status, up));
         for path in ["/", "/jobs/reference_import/1234567890/2222222222"] {
             let page = server.get(path).await.body;
             assert_eq!(page.contains("too slow"), shown, "{path}: {page}");
