@@ -119,21 +119,21 @@ pub async fn serve(
     let authentication = from_fn_with_state(Arc::new(users), authenticate);
     let counting = from_fn_with_state(instruments.clone(), count_response);
     let router = guarded(router(state.clone()).layer(authentication), state.host_names).layer(counting);
-    let server = Server { router, instruments, clock, stop: stop.clone() };
+    let context = ConnectionContext { router, instruments, clock, stop: stop.clone() };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             (stream, client) = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
-                let router = server.router.clone().layer(Extension(ConnectInfo(client)));
-                let server = Server { router, ..server.clone() };
+                let router = context.router.clone().layer(Extension(ConnectInfo(client)));
+                let context = ConnectionContext { router, ..context.clone() };
                 let limits = limits.under_load(connections.len());
                 match tls.as_ref().map(|tls| tls.acceptor()) {
-                    None => connections.spawn(server.serve_connection(stream, limits)),
+                    None => connections.spawn(context.serve_connection(stream, limits)),
                     Some(acceptor) => connections.spawn(async move {
-                        if let Some(stream) = server.accept_tls(acceptor, stream, limits).await {
-                            server.serve_connection(stream, limits).await;
+                        if let Some(stream) = context.accept_tls(acceptor, stream, limits).await {
+                            context.serve_connection(stream, limits).await;
                         }
                     }),
                 };
@@ -164,16 +164,16 @@ async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> (TcpS
     }
 }
 
-/// The parts that every connection uses.
+/// What the task of a connection uses. Only the router differs: it has the address of the client.
 #[derive(Clone)]
-struct Server {
+struct ConnectionContext {
     router: Router,
     instruments: Instruments,
     clock: Clock,
     stop: CancellationToken,
 }
 
-impl Server {
+impl ConnectionContext {
     /// Returns `None` if the handshake fails or takes longer than [`Limits::header_read`], or when the daemon stops.
     async fn accept_tls(
         &self,

@@ -165,7 +165,7 @@ fn a_response_that_is_rendered_after_the_age_of_its_connection_reaches_the_clien
         let busy = tokio::task::spawn_blocking(move || is_freed.recv());
         let mut stream = server.connect().await;
         stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        tokio::time::sleep((connection_age + drain) * 2).await;
+        Clock::system().sleep((connection_age + drain) * 2).await;
         free.send(()).unwrap();
         busy.await.unwrap().unwrap();
         assert_eq!(Response::parse(&read_to_end(&mut stream).await).status, 200);
