@@ -28,7 +28,7 @@ const RESPONSES_MAX: usize = 8;
 /// While the unsent bodies have more bytes than this, nothing is rendered. A scrape of 10,000 watches has 40 MB without compression.
 const UNSENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Shorter than the 10 s that Prometheus and the commands wait.
+/// Shorter than the 10 s that Prometheus and CLI subcommands wait.
 const DEADLINE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -36,7 +36,9 @@ pub struct JobInfo {
     pub status_message: Option<String>,
     pub created_at: Option<String>,
     pub completed_at: Option<String>,
+    /// When the status was first observed.
     pub since: Option<String>,
+    /// When the status was last observed.
     pub last_seen: Option<String>,
     pub items: Option<JobItems>,
     /// Whether the last poll succeeded; `None` before the first poll.

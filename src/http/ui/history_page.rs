@@ -20,7 +20,7 @@ use crate::http::parameters::{InvalidParameters, Parameters};
 use crate::http::response::duration_between;
 use crate::state::WatchStatus;
 
-/// Rows of the page. A shorter range shows the others.
+/// The latest rows are shown. A shorter range shows the others.
 const ROWS_MAX: usize = 500;
 
 /// The range without parameters, and the links to others.
@@ -103,18 +103,18 @@ fn range_form(since: Date, until: Date, today: Date) -> Markup {
 fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]) -> Markup {
     let several_kinds = rows.iter().any(|row| row.watch_id.key.kind != rows[0].watch_id.key.kind);
     let cells = rows.iter().map(|row| {
-        let (key, end) = (&row.watch_id.key, &row.value);
+        let (key, last) = (&row.watch_id.key, &row.value);
         let watch = watches.iter().find(|watch| *watch.id == row.watch_id);
-        let ended_at = end.completed_at.map_or(end.observed_at, |at| at.min(end.observed_at));
+        let ended_at = last.completed_at.map_or(last.observed_at, |at| at.min(last.observed_at));
         [
             html! {
                 a href=(job_path(key)) { (Sanitized(watch.map_or(key.job.as_str(), |watch| &watch.name))) }
                 small { @if several_kinds { (key.kind) " " } (ids(key)) }
             },
-            job_badge(&end.to),
-            html! { @if let Some(created_at) = end.created_at { (duration_between(created_at, ended_at)) } },
+            job_badge(&last.to),
+            html! { @if let Some(created_at) = last.created_at { (duration_between(created_at, ended_at)) } },
             absolute_time(ended_at),
-            html! { (Sanitized(end.status_message.as_deref().unwrap_or_default())) },
+            html! { (Sanitized(last.status_message.as_deref().unwrap_or_default())) },
         ]
     });
     let caption = html! {
