@@ -62,13 +62,15 @@ pub(in crate::http) async fn show(
                 Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(bound)
             };
             let range = midnight(since)..midnight(until.saturating_add(1.day()));
+            let rows = state.database.ended_jobs(&range, ROWS_MAX);
+            let status = if rows.is_err() { StatusCode::SERVICE_UNAVAILABLE } else { status };
             let content = html! {
                 h1 { "Ended jobs" }
                 p.summary { "From the database, watched or not. Days are in UTC." }
                 @if let Some(error) = &error { p.note role="status" { (shortened(error, MESSAGE_CHARS_MAX)) } }
                 (range_form(since, until, today))
-                @match state.database.ended_jobs(&range, ROWS_MAX) {
-                    Ok(rows) => (ended_table(&rows, &state.shared.watches())),
+                @match &rows {
+                    Ok(rows) => (ended_table(rows, &state.shared.watches())),
                     Err(error) => p.bad { (Sanitized(&error.to_string())) },
                 }
             };

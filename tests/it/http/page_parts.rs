@@ -202,12 +202,14 @@ async fn ended_jobs_are_listed_from_the_database_by_time_whether_they_are_watche
 }
 
 #[tokio::test]
-async fn the_page_of_an_unwatched_job_is_unavailable_while_the_database_cannot_be_read() {
+async fn ended_and_unwatched_jobs_are_unavailable_while_the_database_cannot_be_read() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
     std::fs::write(&server.database, "not a database").unwrap();
-    let page = server.get("/jobs/reference_import/1234567890/2222222222").await;
-    assert_eq!(page.status, 503, "{}", page.body);
-    assert!(page.body.contains("not a refwatch database"), "{}", page.body);
+    for path in ["/jobs/reference_import/1234567890/2222222222", "/history"] {
+        let page = server.get(path).await;
+        assert_eq!(page.status, 503, "{path}: {}", page.body);
+        assert!(page.body.contains("not a refwatch database"), "{path}: {}", page.body);
+    }
     server.shared.publish(view("2222222222", JobStatus::Failed));
     assert_eq!(server.get("/jobs/reference_import/1234567890/2222222222").await.status, 200);
 }
