@@ -11,8 +11,8 @@ pub struct JobDelivery {
     pub target: String,
     /// The status, or `vanished`. Empty if its row was deleted.
     pub event_type: String,
-    /// The number of rejections.
-    pub attempts: u32,
+    /// The attempts that were rejected. Attempts while the sink was paused do not count.
+    pub rejections: u32,
     /// It is not sent again.
     pub has_failed: bool,
     /// Why it was rejected last.
@@ -37,7 +37,7 @@ impl DatabaseReader {
                     sink: row.get(0)?,
                     target: row.get(1)?,
                     event_type: row.get(2)?,
-                    attempts: row.get(3)?,
+                    rejections: row.get(3)?,
                     has_failed: row.get(4)?,
                     reason: row.get(5)?,
                 })

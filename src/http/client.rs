@@ -1,4 +1,4 @@
-//! The HTTP client of the commands. It connects to the listener or to the control socket of the running daemon.
+//! The HTTP client of CLI subcommands. It connects to the listener or to the control socket of the running daemon.
 //!
 //! It sends one HTTP/1.1 request per connection, without TLS, retries or redirects.
 

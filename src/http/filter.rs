@@ -10,7 +10,7 @@ pub const NOT_SEEN: &str = "not_seen";
 /// The value of `state` that selects watches of [`Severity::Attention`].
 pub(super) const ATTENTION: &str = "attention";
 
-/// Selects watches. Every part must match. An empty part selects all.
+/// Selects watches. Every field must match. An empty field matches all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WatchFilter<'a> {
     /// The name of a kind.
@@ -19,7 +19,7 @@ pub(super) struct WatchFilter<'a> {
     pub(super) status: &'a str,
     /// A state's label, or [`ATTENTION`].
     pub(super) state: &'a str,
-    /// A part of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`, in any case.
+    /// A substring of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`, in any case.
     pub(super) q: &'a str,
 }
 
@@ -29,11 +29,11 @@ impl WatchFilter<'_> {
         let kinds = JobKind::ALL.map(JobKind::as_str).to_vec();
         let statuses = JobStatus::labels().chain([NOT_SEEN]).collect();
         let states = [&WatchState::LABELS[..], &[ATTENTION]].concat();
-        for (name, value, known) in
+        for (name, value, allowed) in
             [("kind", self.kind, kinds), ("status", self.status, statuses), ("state", self.state, states)]
         {
-            if !value.is_empty() && !known.contains(&value) {
-                return Err(format!("{name} must be one of {}", known.join(", ")));
+            if !value.is_empty() && !allowed.contains(&value) {
+                return Err(format!("{name} must be one of {}", allowed.join(", ")));
             }
         }
         Ok(())

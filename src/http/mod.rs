@@ -1,8 +1,8 @@
-//! The HTTP server: pages for people (`ui`), JSON and metrics for programs (`api`), listener and control socket (`server`). The
-//! commands send their requests with `client`.
+//! The HTTP server: pages for people (`ui`), JSON and metrics for programs (`api`), listener and control socket (`server`).
+//! CLI subcommands send their requests with `client`.
 //!
 //! Endpoints read the shared state (`state`) and the database. They never change anything, so only GET and HEAD are allowed.
-//! The control socket also accepts POST: a reload and commands to sinks.
+//! The control socket also accepts POST: to reload, and to send test events or past events to a sink.
 //!
 //! Terms of the other modules:
 //! - A watch is a job that is polled through one target. A target is an AWS region or endpoint with credentials.
@@ -10,6 +10,7 @@
 //!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`.
 //! - A job has vanished if AWS returned it before and now returns 404.
 //! - `kind` is the kind of job (`core::kind`), such as `reference_import`.
+//! - A `Source` is a part of a job: a source, or a read set of an export. JSON and pages call both items.
 
 mod api;
 mod app_state;

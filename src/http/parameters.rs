@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::response::{json_error, sanitized_lines};
 
-/// The parameters of an endpoint. `T` denies unknown fields.
+/// The parameters of an endpoint. `T` must deny unknown fields.
 pub(super) struct Parameters<T>(pub T);
 
 /// The response 400: JSON below `/api`, otherwise one line of text.
@@ -21,8 +21,8 @@ pub(super) struct InvalidParameters {
     is_json: bool,
 }
 
-/// For endpoints without parameters. Prometheus sends the `params` of a scrape configuration, such as `name[]` and `collect[]`. They are
-/// ignored.
+/// For endpoints without parameters. Names that end with `[]` are ignored: a scrape configuration of Prometheus may have such `params`, for
+/// example `collect[]`.
 #[derive(Debug)]
 pub(super) struct NoParameters;
 

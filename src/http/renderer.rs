@@ -2,7 +2,7 @@
 //!
 //! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. The rendering belongs to its
 //!   thread, so a client that disconnects does not cause a second one.
-//! - A page or JSON depends on its request. At most [`PAGES_MAX`] pages are rendered at a time, but only one large page.
+//! - A page or JSON depends on its request. At most [`RESPONSES_MAX`] are rendered at a time, and one more that may be large.
 //! - The response is 503 with `Retry-After` if [`UNSENT_BYTES_MAX`] are exceeded, or if the rendering takes longer than [`DEADLINE`], for
 //!   example because no thread can be started.
 
@@ -22,13 +22,13 @@ use tracing::error;
 use super::response::{busy, internal_error};
 use crate::metrics::Format;
 
-/// Each page may open the database, which takes three descriptors.
-const PAGES_MAX: usize = 8;
+/// Each rendering may open the database, which takes three descriptors.
+const RESPONSES_MAX: usize = 8;
 
 /// While the unsent bodies have more bytes than this, nothing is rendered. A scrape of 10,000 watches has 40 MB without compression.
 const UNSENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Shorter than the 10 s that Prometheus and the commands wait.
+/// Shorter than the 10 s that Prometheus and CLI subcommands wait.
 const DEADLINE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +37,7 @@ pub(super) struct ScrapeVariant {
     pub gzip: bool,
 }
 
-/// The result of a rendering, `None` until its end.
+/// The result of a rendering, `None` until its end. A rendering that fails drops the sender without a result.
 type Progress = Option<Result<Bytes, Overload>>;
 
 /// Too many bytes wait to be sent.
@@ -47,8 +47,8 @@ struct Overload;
 /// Clones share the limits and the renderings.
 #[derive(Clone, Debug)]
 pub struct Renderer {
-    page_permits: Arc<Semaphore>,
-    large_page_permit: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    large_permit: Arc<Semaphore>,
     /// The current rendering of each variant, as long as its thread runs.
     current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Progress>>>>>,
     /// Scrapes are rendered one at a time, because a rendering needs more memory than its result.
@@ -59,8 +59,8 @@ pub struct Renderer {
 impl Default for Renderer {
     fn default() -> Self {
         Self {
-            page_permits: Arc::new(Semaphore::new(PAGES_MAX)),
-            large_page_permit: Arc::new(Semaphore::new(1)),
+            permits: Arc::new(Semaphore::new(RESPONSES_MAX)),
+            large_permit: Arc::new(Semaphore::new(1)),
             current: Arc::default(),
             scrape_lock: Arc::default(),
             unsent: UnsentBytes::default(),
@@ -94,7 +94,7 @@ impl Renderer {
     ) -> watch::Receiver<Progress> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A finished rendering may be older than the client's previous response.
+        // A finished rendering is not shared: the client may already have a newer response.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
@@ -114,16 +114,20 @@ impl Renderer {
         receiver
     }
 
-    /// For a page that may have several megabytes.
-    pub(super) async fn large_page(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
-        self.render(&self.large_page_permit, render).await
+    /// For a page or JSON that may have several megabytes.
+    pub(super) async fn large_response(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
+        self.with_permit(&self.large_permit, render).await
     }
 
-    pub(super) async fn page(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
-        self.render(&self.page_permits, render).await
+    pub(super) async fn response(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
+        self.with_permit(&self.permits, render).await
     }
 
-    async fn render(&self, permits: &Arc<Semaphore>, render: impl FnOnce() -> Response + Send + 'static) -> Response {
+    async fn with_permit(
+        &self,
+        permits: &Arc<Semaphore>,
+        render: impl FnOnce() -> Response + Send + 'static,
+    ) -> Response {
         let rendered = async {
             // The semaphore is never closed, so there is no error.
             let permit = Arc::clone(permits).acquire_owned().await.ok();

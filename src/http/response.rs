@@ -11,13 +11,13 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// Clients that do not read are disconnected, and passwords are checked, within this time.
+/// Within this time a client that does not read is disconnected, and waiting passwords are checked.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// The response 503. `what` are too many "requests" or "logins".
-pub(super) fn busy(what: &str) -> Response {
+/// The response 503. `excess` is "requests" or "logins".
+pub(super) fn busy(excess: &str) -> Response {
     let retry_after = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    let message = format!("too many {what} at a time: retry after {RETRY_AFTER_SECONDS} s\n");
+    let message = format!("too many {excess} at a time: retry after {RETRY_AFTER_SECONDS} s\n");
     (StatusCode::SERVICE_UNAVAILABLE, retry_after, message).into_response()
 }
 
@@ -26,7 +26,7 @@ pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// `Sanitized` uses JSON escapes, so a parser returns the original text.
+/// `Sanitized` escapes as JSON does, so a JSON parser returns the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {

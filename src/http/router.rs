@@ -1,4 +1,4 @@
-//! The routes of the listener and of the control socket, which adds the reload.
+//! The routes of the listener. The control socket has them too, and adds its own.
 
 use std::sync::Arc;
 
@@ -48,14 +48,14 @@ async fn remove_external_path(
     mut request: Request,
 ) -> Result<Request, Redirect> {
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    let Some(rest) = target.strip_prefix(&*external_path).filter(|_| !external_path.is_empty()) else {
+    let Some(internal) = target.strip_prefix(&*external_path).filter(|_| !external_path.is_empty()) else {
         return Ok(request);
     };
-    if rest.is_empty() || rest.starts_with('?') {
-        return Err(Redirect::permanent(&format!("{external_path}/{rest}")));
+    if internal.is_empty() || internal.starts_with('?') {
+        return Err(Redirect::permanent(&format!("{external_path}/{internal}")));
     }
-    if let Some(rest) = rest.starts_with('/').then(|| rest.parse().ok()).flatten() {
-        *request.uri_mut() = rest;
+    if let Some(uri) = internal.starts_with('/').then(|| internal.parse().ok()).flatten() {
+        *request.uri_mut() = uri;
     }
     Ok(request)
 }

@@ -189,6 +189,7 @@ def main():
                         visit(page, setup, directory, name, path, lambda *arguments: check_other_page(*arguments, path))
                     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
             check_typing(page, setup)
+            check_removed_job(page, setup)
             check_times(page, setup, job)
             check_copy(page, setup, job)
             check_links(page, setup)
@@ -236,6 +237,15 @@ def check_typing(page, setup):
     eventually(lambda: page.evaluate("!document.getElementById('stale').hidden"))
     page.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     eventually(lambda: page.evaluate("document.getElementById('stale').hidden"))
+
+
+def check_removed_job(page, setup):
+    """A refresh of a job page shows "Not found" once the job is removed. The changed address stands for a removed job."""
+    watch = next(watch for watch in setup.watches() if watch["state"] == "live" and watch["status"])
+    page.go(f"http://{setup.address}/jobs/reference_import/{watch['store_id']}/{watch['job_id']}")
+    page.await_load(lambda: page.evaluate("history.replaceState(null, '', '/none/here')"))
+    assert page.evaluate("document.querySelector('h1').innerText") == "Not found"
+    page.errors = []
 
 
 def check_times(page, setup, job):

@@ -1,9 +1,10 @@
 //! Changes of a running daemon's configuration: detected edits, `refwatch reload` and `refwatch add`, and how errors are shown.
 
 use std::fs;
+use std::io::{Write as _, read_to_string};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 use crate::process::{Workspace, eventually, get, json, metric};
@@ -174,6 +175,17 @@ fn refwatch_reload_waits_for_the_applied_configuration_or_fails_with_diagnostics
     daemon.signal(rustix::process::Signal::TERM);
     assert!(daemon.end().success());
     assert!(!workspace.path("refwatch.db.sock").exists());
+}
+
+#[test]
+fn the_control_socket_sanitizes_an_unknown_parameter() {
+    let workspace = Workspace::new();
+    let (_daemon, _) = workspace.daemon(&workspace.write("refwatch.toml", NO_WATCHES));
+    let mut socket = UnixStream::connect(workspace.path("refwatch.db.sock")).expect("a connection");
+    let request = "POST /-/notify/test?sink=a&%1B=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).expect("a request");
+    let response = read_to_string(socket).expect("a response");
+    assert!(response.starts_with("HTTP/1.1 400") && response.contains("unknown field `\\u001b`"), "{response:?}");
 }
 
 #[test]

@@ -36,7 +36,9 @@ pub struct JobInfo {
     pub status_message: Option<String>,
     pub created_at: Option<String>,
     pub completed_at: Option<String>,
+    /// When the status was first observed.
     pub since: Option<String>,
+    /// When the status was last observed.
     pub last_seen: Option<String>,
     pub items: Option<JobItems>,
     /// Whether the last poll succeeded; `None` before the first poll.
@@ -91,7 +93,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
     }
     let renderer = state.renderer.clone();
     renderer
-        .large_page(move || {
+        .large_response(move || {
             let watches = state.shared.watches();
             let selected = watches.iter().filter(|watch| query.matches(watch));
             json(StatusCode::OK, &selected.map(|watch| JobInfo::from(&**watch)).collect::<Vec<_>>())

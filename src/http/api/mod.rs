@@ -1,6 +1,6 @@
-//! The endpoints for programs: JSON, metrics, health checks and the configuration. `docs/http-api.md` describes every field.
+//! The endpoints for programs: JSON, metrics and `/-/ready`. `docs/http-api.md` describes every field.
 //!
-//! The types of JSON responses also derive `Deserialize`, because the commands parse them.
+//! The types of JSON responses also derive `Deserialize`, because CLI subcommands parse them.
 
 pub mod daemon;
 pub mod jobs;

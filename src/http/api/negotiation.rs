@@ -6,7 +6,7 @@ use mime::MimeIter;
 
 use crate::metrics::Format;
 
-/// OpenMetrics if the client names it and does not prefer `text/plain`. Ranges such as `*/*` are ignored.
+/// OpenMetrics if `Accept` names it with at least the weight of `text/plain`. Ranges such as `*/*` are ignored.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
     let text = weight(headers, "text/plain", "0.0.4");
@@ -18,7 +18,7 @@ pub(in crate::http) fn accepts_html(headers: &HeaderMap) -> bool {
     weight(headers, "text/html", "") > 0.0
 }
 
-/// The client's highest weight for a media type with this version or none, from 0 (not accepted) to 1.
+/// The highest weight (`q`) of a media type in `Accept`, from 0 (not accepted) to 1. Elements with another version are ignored.
 fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
     let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
     let named = accepted
@@ -27,11 +27,12 @@ fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
     weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)
 }
 
-/// Whether the client names gzip with a weight other than 0.
+/// Whether `Accept-Encoding` names gzip with a weight other than 0.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
     values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
         let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
-        let is_excluded = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        let weight = weight.trim().to_ascii_lowercase();
+        let is_excluded = weight.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
         coding.trim().eq_ignore_ascii_case("gzip") && !is_excluded
     })
 }
@@ -97,6 +98,7 @@ mod tests {
             (&["*"], false),
             (&["deflate, br"], false),
             (&["gzip;q=0"], false),
+            (&["gzip; Q=0"], false),
             (&["*, gzip;q=0"], false),
             (&["gzip, identity;q=0.5"], true),
         ];

@@ -38,7 +38,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
         Err(error) => return json_error(StatusCode::BAD_REQUEST, error),
     };
     let renderer = state.renderer.clone();
-    renderer.page(move || match state.database.rows::<Transition>(&filter) {
+    renderer.response(move || match state.database.rows::<Transition>(&filter) {
         Ok(mut rows) => {
             let link = query.link_to_next(&mut rows).map(|next| (header::LINK, format!("<{next}>; rel=\"next\"")));
             (AppendHeaders(link), json(StatusCode::OK, &rows)).into_response()

@@ -1,4 +1,4 @@
-//! Checks of the requests to every endpoint except the reload, and security headers of their responses.
+//! Checks of GET and HEAD requests, and security headers of their responses. The POST endpoints of the control socket have neither.
 //!
 //! The Host header is checked because of DNS rebinding. An attacker's host name can resolve to 127.0.0.1, so that the scripts
 //! of the attacker's page could read this server in a visitor's browser. Such a request has the attacker's name as Host. IP

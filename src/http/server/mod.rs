@@ -2,7 +2,7 @@
 //!
 //! - At [`Limits::connections`], new connections wait in the kernel's queue.
 //! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed
-//!   [`Limits::drain`] later at the latest, even if the client does not read the response.
+//!   [`Limits::last_request`] or [`Limits::drain`] later at the latest, even if the client does not read the response.
 //! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
 //!   do not delay scrapes for long.
 
@@ -68,7 +68,9 @@ pub struct Limits {
     pub unread: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
-    /// Time to finish the current request after that age or a stop. A shutdown takes at most 5 s, this time included.
+    /// Time to finish the current request after that age. A rendering may take 8 s of it.
+    pub last_request: Duration,
+    /// Time to finish the current request after a stop. A shutdown takes at most 5 s, this time included.
     pub drain: Duration,
 }
 
@@ -89,6 +91,7 @@ impl Default for Limits {
             header_read: Duration::from_secs(5),
             unread: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
+            last_request: Duration::from_secs(12),
             drain: Duration::from_secs(3),
         }
     }
@@ -116,21 +119,21 @@ pub async fn serve(
     let authentication = from_fn_with_state(Arc::new(users), authenticate);
     let counting = from_fn_with_state(instruments.clone(), count_response);
     let router = guarded(router(state.clone()).layer(authentication), state.host_names).layer(counting);
-    let server = Server { router, instruments, clock, stop: stop.clone() };
+    let context = ConnectionContext { router, instruments, clock, stop: stop.clone() };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
             (stream, client) = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
-                let router = server.router.clone().layer(Extension(ConnectInfo(client)));
-                let server = Server { router, ..server.clone() };
+                let router = context.router.clone().layer(Extension(ConnectInfo(client)));
+                let context = ConnectionContext { router, ..context.clone() };
                 let limits = limits.under_load(connections.len());
                 match tls.as_ref().map(|tls| tls.acceptor()) {
-                    None => connections.spawn(server.serve_connection(stream, limits)),
+                    None => connections.spawn(context.serve_connection(stream, limits)),
                     Some(acceptor) => connections.spawn(async move {
-                        if let Some(stream) = server.accept_tls(acceptor, stream, limits).await {
-                            server.serve_connection(stream, limits).await;
+                        if let Some(stream) = context.accept_tls(acceptor, stream, limits).await {
+                            context.serve_connection(stream, limits).await;
                         }
                     }),
                 };
@@ -161,16 +164,16 @@ async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> (TcpS
     }
 }
 
-/// The parts that every connection uses.
+/// What the task of a connection uses. Only the router differs: it has the address of the client.
 #[derive(Clone)]
-struct Server {
+struct ConnectionContext {
     router: Router,
     instruments: Instruments,
     clock: Clock,
     stop: CancellationToken,
 }
 
-impl Server {
+impl ConnectionContext {
     /// Returns `None` if the handshake fails or takes longer than [`Limits::header_read`], or when the daemon stops.
     async fn accept_tls(
         &self,
@@ -200,9 +203,15 @@ impl Server {
             ended = connection.as_mut() => Some(ended),
             _ = expired_or_stopped => {
                 connection.as_mut().graceful_shutdown();
+                // A stop shortens the time for the last request.
+                let deadline = async {
+                    if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request)).await.is_none() {
+                        self.clock.sleep(limits.drain).await;
+                    }
+                };
                 tokio::select! {
                     ended = connection => Some(ended),
-                    () = self.clock.sleep(limits.drain) => None,
+                    () = deadline => None,
                 }
             }
         };

@@ -6,8 +6,8 @@ use maud::{Markup, html};
 use crate::core::time::Timestamp;
 use crate::http::response::rfc3339;
 
-/// The shared axis covers this time before its end, or more if a live job is older. Jobs of a few minutes stay visible beside one
-/// that ended last week.
+/// The shared axis covers this time before its end, and more only for live jobs. An older ended job would make the bars of short jobs
+/// invisible.
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;
@@ -19,7 +19,7 @@ const STEPS: [i64; 20] = [
     7_776_000, 31_536_000,
 ];
 
-/// The labels of so many ticks fit side by side in the narrowest column; those with a date are wider.
+/// In the narrowest column four labels without a date or three labels with a date fit side by side.
 const TICKS_MAX: i64 = 4;
 const DATED_TICKS_MAX: i64 = 3;
 
@@ -37,19 +37,28 @@ pub(super) struct TimeAxis {
 /// From a job's creation to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lifetime {
-    pub axis: TimeAxis,
-    /// The job has not ended: the axis ends at the present.
+    pub begin: Timestamp,
+    /// Not before `begin`. The present if the job is live.
+    pub end: Timestamp,
+    /// The job has neither ended nor vanished.
     pub is_live: bool,
+}
+
+impl Lifetime {
+    /// The axis of this job alone.
+    pub(super) fn axis(self) -> TimeAxis {
+        TimeAxis { begin: self.begin, end: self.end }
+    }
 }
 
 impl TimeAxis {
     /// One axis for several jobs. It covers every live job. `None` without jobs.
     pub(super) fn shared(jobs: impl Iterator<Item = Lifetime> + Clone) -> Option<Self> {
-        let end = jobs.clone().map(|job| job.axis.end).max()?;
-        let first = jobs.clone().map(|job| job.axis.begin).min()?;
-        let usual = end.checked_sub(SHARED_RANGE).unwrap_or(Timestamp::MIN);
-        let needed = jobs.filter(|job| job.is_live).map(|job| job.axis.begin).fold(usual, Timestamp::min);
-        Some(Self { begin: first.max(needed), end })
+        let end = jobs.clone().map(|job| job.end).max()?;
+        let earliest = jobs.clone().map(|job| job.begin).min()?;
+        let day_before = end.checked_sub(SHARED_RANGE).unwrap_or(Timestamp::MIN);
+        let begin = jobs.filter(|job| job.is_live).map(|job| job.begin).fold(day_before, Timestamp::min);
+        Some(Self { begin: begin.max(earliest), end })
     }
 
     /// The position of a time, from 0 (left) to 1 (right). If the axis has no duration, every time is at the right.
@@ -69,8 +78,8 @@ impl TimeAxis {
 
     fn step(self) -> i64 {
         let seconds = self.begin.duration_until(self.end).as_secs();
-        let most = |step: i64| if step >= DAY { DATED_TICKS_MAX } else { TICKS_MAX };
-        STEPS.into_iter().find(|step| seconds / step < most(*step)).unwrap_or(seconds.max(1))
+        let ticks_max = |step: i64| if step >= DAY { DATED_TICKS_MAX } else { TICKS_MAX };
+        STEPS.into_iter().find(|step| seconds / step < ticks_max(*step)).unwrap_or(seconds.max(1))
     }
 
     /// The labels of the ticks, above a column of timelines. The script replaces them by local times of the same length.
@@ -102,7 +111,18 @@ impl TimeAxis {
     }
 }
 
-/// The meaning of colours and shapes in timelines, and the pattern of uncertain times that they use.
+/// The pattern of uncertain times in every timeline of the page. A page has it once, because of its id.
+pub(super) fn hatch_pattern() -> Markup {
+    html! {
+        svg.hidden aria-hidden="true" width="0" height="0" {
+            pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                rect.stripe width="3" height="5" {}
+            }
+        }
+    }
+}
+
+/// The meaning of colours and shapes in timelines.
 pub(super) fn legend() -> Markup {
     let shapes = [
         ("waiting", "6", "4", "waiting"),
@@ -113,11 +133,6 @@ pub(super) fn legend() -> Markup {
         ("void", "0", "16", "cancelled"),
     ];
     html! {
-        svg.hidden aria-hidden="true" width="0" height="0" {
-            pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
-                rect.stripe width="3" height="5" {}
-            }
-        }
         ul.legend aria-label="Legend of the timelines" {
             @for (tone, y, height, text) in shapes {
                 @let width = if height == "16" { "5" } else { "16" };
@@ -167,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_shared_axis_covers_live_jobs_and_the_last_day() {
-        let job = |begin, end, is_live| Lifetime { axis: axis(begin, end), is_live };
+        let job = |begin, end, is_live| Lifetime { begin: at(begin), end: at(end), is_live };
         let ended = job("2026-02-01T00:00:00Z", "2026-02-01T01:00:00Z", false);
         let recent = job("2026-03-01T07:00:00Z", "2026-03-01T08:00:00Z", false);
         let live = job("2026-03-01T09:00:00Z", "2026-03-01T10:00:00Z", true);

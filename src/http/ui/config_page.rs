@@ -12,7 +12,7 @@ use crate::http::response::sanitized_lines;
 
 pub(in crate::http) async fn show(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let renderer = state.renderer.clone();
-    let response = renderer.large_page(move || {
+    let response = renderer.large_response(move || {
         let daemon = state.shared.daemon();
         let text = sanitized_lines(&daemon.effective_config);
         if !accepts_html(&headers) {

@@ -13,14 +13,14 @@ use crate::state::WatchStatus;
 
 /// A link for each state, status and kind, with the number of watches, and a search form. Without several kinds there are no links by kind.
 pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
-    // The filter of one part of the selection by one label.
-    let by = |part: fn(&mut Selection) -> &mut String, label: &str, text: &str| {
-        let mut only = Selection::default();
-        part(&mut only).push_str(label);
-        let count = watches.iter().filter(|watch| only.filter().matches(watch)).count();
-        let chosen = part(&mut selection.clone()) == label;
+    // The link that sets one field of the selection. The count ignores the other fields.
+    let link_to = |field: fn(&mut Selection) -> &mut String, label: &str, text: &str| {
+        let mut label_only = Selection::default();
+        field(&mut label_only).push_str(label);
+        let count = watches.iter().filter(|watch| label_only.filter().matches(watch)).count();
+        let chosen = field(&mut selection.clone()) == label;
         let link =
-            selection.link_with(|changed| *part(changed) = if chosen { String::new() } else { label.to_owned() });
+            selection.link_with(|changed| *field(changed) = if chosen { String::new() } else { label.to_owned() });
         filter(text, count, &link, chosen)
     };
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
@@ -31,10 +31,10 @@ pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Ma
     html! {
         div.filters {
             nav aria-label="Filters" data-part="filters" {
-                ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for (label, text) in states { (by(|part| &mut part.state, label, text)) } }
-                ul { @for (label, text) in statuses { (by(|part| &mut part.status, label, text)) } }
+                ul { (filter("All", watches.len(), &all, !selection.is_filtered())) @for (label, text) in states { (link_to(|selection| &mut selection.state, label, text)) } }
+                ul { @for (label, text) in statuses { (link_to(|selection| &mut selection.status, label, text)) } }
                 @if !selection.kind.is_empty() || has_several(watches, |id| id.key.kind) {
-                    ul { @for kind in JobKind::ALL.map(JobKind::as_str) { (by(|part| &mut part.kind, kind, kind)) } }
+                    ul { @for kind in JobKind::ALL.map(JobKind::as_str) { (link_to(|selection| &mut selection.kind, kind, kind)) } }
                 }
             }
             form role="search" method="get" action="./" {
@@ -48,9 +48,9 @@ pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Ma
     }
 }
 
-/// True if not all watches have the same `part`.
-pub(super) fn has_several<'a, T: PartialEq>(watches: &'a [Arc<WatchStatus>], part: impl Fn(&'a WatchId) -> T) -> bool {
-    watches.iter().any(|watch| part(&watch.id) != part(&watches[0].id))
+/// True if not all watches have the same value of `field`.
+pub(super) fn has_several<'a, T: PartialEq>(watches: &'a [Arc<WatchStatus>], field: impl Fn(&'a WatchId) -> T) -> bool {
+    watches.iter().any(|watch| field(&watch.id) != field(&watches[0].id))
 }
 
 /// A link that applies a filter or, if it is chosen, removes it. A filter without watches is hidden unless it is chosen.

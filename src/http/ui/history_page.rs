@@ -7,7 +7,7 @@ use jiff::ToSpan as _;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
 use maud::{Markup, html};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::html::{Page, absolute_time, job_badge, page, shortened, table};
 use super::watch_table::{MESSAGE_CHARS_MAX, ids, job_path};
@@ -20,7 +20,7 @@ use crate::http::parameters::{InvalidParameters, Parameters};
 use crate::http::response::duration_between;
 use crate::state::WatchStatus;
 
-/// Rows of the page. A shorter range shows the others.
+/// The latest rows are shown. A shorter range shows the others.
 const ROWS_MAX: usize = 500;
 
 /// The range without parameters, and the links to others.
@@ -31,8 +31,16 @@ const DAYS_LINKED: [i32; 4] = [1, DAYS_DEFAULT, 30, 365];
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::http) struct Query {
+    #[serde(deserialize_with = "date_or_empty")]
     since: Option<Date>,
+    #[serde(deserialize_with = "date_or_empty")]
     until: Option<Date>,
+}
+
+/// A form sends a cleared field as an empty text.
+fn date_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Date>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(de::Error::custom) }
 }
 
 pub(in crate::http) async fn show(
@@ -45,20 +53,24 @@ pub(in crate::http) async fn show(
     };
     let renderer = state.renderer.clone();
     renderer
-        .page(move || {
+        .response(move || {
             let today = Offset::UTC.to_datetime(state.clock.now().wall).date();
             let until = query.until.unwrap_or(today);
             let since = query.since.unwrap_or(until.saturating_sub((DAYS_DEFAULT - 1).days()));
-            let midnight =
-                |day: Date| Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(Timestamp::MAX);
+            let midnight = |day: Date| {
+                let bound = if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
+                Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(bound)
+            };
             let range = midnight(since)..midnight(until.saturating_add(1.day()));
+            let rows = state.database.ended_jobs(&range, ROWS_MAX);
+            let status = if rows.is_err() { StatusCode::SERVICE_UNAVAILABLE } else { status };
             let content = html! {
                 h1 { "Ended jobs" }
                 p.summary { "From the database, watched or not. Days are in UTC." }
                 @if let Some(error) = &error { p.note role="status" { (shortened(error, MESSAGE_CHARS_MAX)) } }
                 (range_form(since, until, today))
-                @match state.database.ended_jobs(&range, ROWS_MAX) {
-                    Ok(rows) => (ended_table(&rows, &state.shared.watches())),
+                @match &rows {
+                    Ok(rows) => (ended_table(rows, &state.shared.watches())),
                     Err(error) => p.bad { (Sanitized(&error.to_string())) },
                 }
             };
@@ -93,18 +105,18 @@ fn range_form(since: Date, until: Date, today: Date) -> Markup {
 fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]) -> Markup {
     let several_kinds = rows.iter().any(|row| row.watch_id.key.kind != rows[0].watch_id.key.kind);
     let cells = rows.iter().map(|row| {
-        let (key, end) = (&row.watch_id.key, &row.value);
+        let (key, last) = (&row.watch_id.key, &row.value);
         let watch = watches.iter().find(|watch| *watch.id == row.watch_id);
-        let ended_at = end.completed_at.map_or(end.observed_at, |at| at.min(end.observed_at));
+        let ended_at = last.completed_at.map_or(last.observed_at, |at| at.min(last.observed_at));
         [
             html! {
                 a href=(job_path(key)) { (Sanitized(watch.map_or(key.job.as_str(), |watch| &watch.name))) }
                 small { @if several_kinds { (key.kind) " " } (ids(key)) }
             },
-            job_badge(&end.to),
-            html! { @if let Some(created_at) = end.created_at { (duration_between(created_at, ended_at)) } },
+            job_badge(&last.to),
+            html! { @if let Some(created_at) = last.created_at { (duration_between(created_at, ended_at)) } },
             absolute_time(ended_at),
-            html! { (Sanitized(end.status_message.as_deref().unwrap_or_default())) },
+            html! { (Sanitized(last.status_message.as_deref().unwrap_or_default())) },
         ]
     });
     let caption = html! {

@@ -6,7 +6,7 @@ use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::presentation::{attention, job_tone, source_tone};
+use super::presentation::{job_tone, problem_count, source_tone};
 use super::selection::Refresh;
 use crate::core::job::{JobStatus, SourceStatus, Sources};
 use crate::core::sanitize::{Sanitized, excerpt};
@@ -39,7 +39,7 @@ pub(super) struct Page<'a> {
     pub title: &'a str,
     /// The relative path to the status page.
     pub root: &'a str,
-    /// How the page is refreshed every 10 s.
+    /// How the page is refreshed, every 10 s.
     pub refresh: Refresh,
     /// Added to the page footer.
     pub footer: Markup,
@@ -49,14 +49,14 @@ pub(super) struct Page<'a> {
 impl<'a> Page<'a> {
     /// A page beside the status page, without a refresh.
     pub(super) fn new(title: &'a str, content: Markup) -> Self {
-        Self { title, root: "./", refresh: Refresh::Off, footer: html! {}, content }
+        Self { title, root: "./", refresh: Refresh::Never, footer: html! {}, content }
     }
 }
 
 pub(super) fn page(state: &AppState, Page { title, root, refresh, footer, content }: Page<'_>) -> Response {
     // The title and the icon show whether something needs attention.
-    let attention = attention(&state.shared);
-    let icon = if attention > 0 { "icon-attention.svg" } else { "icon.svg" };
+    let problems = problem_count(&state.shared);
+    let icon = if problems > 0 { "icon-attention.svg" } else { "icon.svg" };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -64,12 +64,12 @@ pub(super) fn page(state: &AppState, Page { title, root, refresh, footer, conten
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if refresh == Refresh::On { noscript { meta http-equiv="refresh" content="10"; } }
-                title { @if attention > 0 { "(" (attention) ") " } (Sanitized(title)) " · refwatch" }
+                @if refresh == Refresh::Always { noscript { meta http-equiv="refresh" content="10"; } }
+                title { @if problems > 0 { "(" (problems) ") " } (Sanitized(title)) " · refwatch" }
                 link rel="icon" type="image/svg+xml" href={ (root) (icon) };
                 link rel="stylesheet" href={ (root) "style.css" };
             }
-            body data-refresh=[(refresh != Refresh::Off).then_some("10")] {
+            body data-refresh=[(refresh != Refresh::Never).then_some("10")] {
                 a.skip href="#content" { "Skip to the content" }
                 header { a.brand href=(root) { "refwatch" } span.muted { "AWS HealthOmics jobs" } }
                 p.note.stale #stale role="status" hidden { "refwatch does not respond. This page is not up to date." }
@@ -192,7 +192,7 @@ pub(super) fn copyable(name: &str, text: &str) -> Markup {
     copyable_code(name, &text, &html! { (text) })
 }
 
-/// `shown` is `text` with places to break it.
+/// `shown` is `text` with places to break it. The script copies it. After a refresh, the script finds the focused button by `data-copy`.
 pub(super) fn copyable_code(name: &str, text: &str, shown: &Markup) -> Markup {
     html! {
         span.copyable {

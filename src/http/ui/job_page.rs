@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, TimeAxis, legend};
+use super::axis::{Lifetime, hatch_pattern, legend};
 use super::html::{Page, absolute_time, copyable, job_badge, page, relative_time, source_badge, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
 use super::selection::Refresh;
 use super::sinks::deliveries_table;
-use super::timeline::{StatusSpan, Timeline, lifetime};
+use super::timeline::{JobTimes, StatusSpan, Timeline, lifetime};
 use super::watch_table::{next_poll, status};
 use crate::core::job::{JobKey, SourceKey};
 use crate::core::kind::JobKind;
@@ -76,7 +76,7 @@ pub(in crate::http) async fn show(
     let key = JobKey { kind, store, job };
     let renderer = state.renderer.clone();
     renderer
-        .page(move || {
+        .response(move || {
             let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
             let now = state.clock.now().wall;
             let (history, error) = match History::read(&state, &key) {
@@ -84,7 +84,8 @@ pub(in crate::http) async fn show(
                 Err(error) => (History::default(), Some(error)),
             };
             let targets: BTreeSet<&str> = history.transitions.iter().map(|row| &*row.watch_id.target).collect();
-            if watches.is_empty() && targets.is_empty() {
+            let is_empty = watches.is_empty() && targets.is_empty();
+            if is_empty && error.is_none() {
                 return not_found(&state, &uri, &headers, unknown);
             }
             let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
@@ -93,14 +94,16 @@ pub(in crate::http) async fn show(
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
                     @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
+                    (hatch_pattern())
                     @for watch in &watches { (target_section(&watch.id.target, Some(watch), &history, now)) }
                     @if watches.is_empty() { @for target in targets { (target_section(target, None, &history, now)) } }
                 }
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
-            let refresh = if is_live { Refresh::On } else { Refresh::Off };
-            page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })
+            let refresh = if is_live { Refresh::Always } else { Refresh::Never };
+            let status = if is_empty { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
         .await
 }
@@ -128,10 +131,11 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
     let details = of_target(&history.details, target);
     let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
     let job = watch.and_then(|watch| watch.known.as_deref());
-    let last = transitions.last().filter(|_| watch.is_none());
-    let known = job.map(|job| ([job.created_at, job.completed_at, job.vanished_at], job.last_seen));
-    let known = known.or(last.map(|last| ([last.created_at, last.completed_at, None], last.observed_at)));
-    let lifetime = known.and_then(|(times, _)| lifetime(&spans, times, now));
+    let times = match watch {
+        Some(_) => job.map(JobTimes::from),
+        None => transitions.last().map(|last| JobTimes::from_rows(last, &details)),
+    };
+    let lifetime = times.and_then(|times| lifetime(&spans, times, now));
     let name = watch.map_or(target, |watch| &watch.name);
     // A finished job is not polled: its failures are over.
     let failing = watch.filter(|watch| watch.state != WatchState::Finished && !watch.recent_failures.is_empty());
@@ -140,10 +144,10 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
             h2 { "Target " (Sanitized(target)) @if let Some(watch) = watch && !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
             @if watch.is_none() { p.note { "This job is not watched. The database has its transitions." } }
             @if let Some(advice) = watch.and_then(presentation::advice) { p.advice { strong { "What to do. " } (advice) } }
-            @if let (Some(lifetime), Some((_, last_seen))) = (lifetime, known) { (figure(name, &spans, lifetime, last_seen)) }
+            @if let (Some(lifetime), Some(times)) = (lifetime, times) { (figure(name, &spans, lifetime, times.last_seen)) }
             @if let Some(watch) = watch { (facts(watch, now)) }
             @if let (Some(watch), Some(job)) = (watch, job) && !job.sources.is_empty() {
-                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime.map(|lifetime| lifetime.axis)))
+                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
@@ -155,7 +159,7 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
 
 /// The timeline of the job, from its creation to its end, with both times.
 fn figure(name: &str, spans: &[StatusSpan], lifetime: Lifetime, last_seen: Timestamp) -> Markup {
-    let axis = lifetime.axis;
+    let axis = lifetime.axis();
     html! {
         figure {
             (Timeline { name, spans, lifetime, last_seen, axis }.image())
@@ -190,13 +194,13 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
     }
 }
 
-fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition], axis: Option<TimeAxis>) -> Markup {
+fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition], lifetime: Option<Lifetime>) -> Markup {
     let sources = &job.sources;
     let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
     for SourceTransition { key, to, observed_at, .. } in transitions {
         match to {
             Some(to) => spans.entry(key).or_default().push(StatusSpan::of_source(&to.status, *observed_at)),
-            // The number of a source that is gone may be used again.
+            // AWS no longer names the source. The same key may later name another one.
             None => drop(spans.remove(key)),
         }
     }
@@ -207,10 +211,9 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition],
         }
     };
     let rows = listed_sources(sources).map(|(key, source)| {
-        let image = spans.get(key).zip(axis).map(|(spans, axis)| {
-            let last_seen = if job.status.is_terminal() { axis.end } else { job.last_seen };
-            let lifetime = Lifetime { axis, is_live: false };
-            Timeline { name: &key.name, spans, lifetime, last_seen, axis }.image()
+        let image = spans.get(key).zip(lifetime).map(|(spans, lifetime)| {
+            let last_seen = if job.status.is_terminal() { lifetime.end } else { job.last_seen };
+            Timeline { name: &key.name, spans, lifetime, last_seen, axis: lifetime.axis() }.image()
         });
         [
             html! { (Sanitized(&key.name)) small { code { (Sanitized(&key.source_file)) } } },

@@ -40,7 +40,9 @@ const isTyping = () => [...document.querySelectorAll("input")].some((input) => i
 
 const show = (page) => {
   const [old, current] = [parts(document), parts(page)];
-  if ([...current.keys()].some((name) => !old.has(name)) && !isTyping()) return location.reload();
+  // Other parts: the page has changed its kind, for example to "Not found".
+  const names = (parts) => [...parts.keys()].join();
+  if (names(old) !== names(current) && !isTyping()) return location.reload();
   const focused = document.activeElement;
   // A screen reader would read an equal alert again.
   for (const [name, part] of old) if (!part.isEqualNode(current.get(name) ?? null)) part.replaceWith(current.get(name) ?? "");

@@ -1,4 +1,4 @@
-//! The texts, tones (CSS classes) and severity of statuses and errors on the pages.
+//! The texts and tones (CSS classes) of statuses and errors on the pages, and the number of problems.
 
 use jiff::SignedDuration;
 
@@ -11,7 +11,7 @@ use crate::http::filter::{Severity, severity};
 use crate::state::{DaemonStatus, SharedState, SinkState, StoreStatus, WatchState, WatchStatus};
 
 /// The number of errors, of watches that need attention, and of sinks that are paused or disabled.
-pub(super) fn attention(shared: &SharedState) -> usize {
+pub(super) fn problem_count(shared: &SharedState) -> usize {
     let DaemonStatus { config_error, database_error, targets_down, .. } = shared.daemon();
     let stores = shared.stores();
     let store_errors = |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.missed.is_some());

@@ -31,14 +31,16 @@ pub(super) enum Sort {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub(super) enum Refresh {
-    /// The script refreshes the page. It keeps what a person types.
+    /// Only the script refreshes the page. It keeps what a person types.
     #[default]
-    Script,
+    #[serde(rename = "script")]
+    WithScript,
     /// Without the script the browser reloads the page, which clears what a person types.
-    On,
-    Off,
+    #[serde(rename = "on")]
+    Always,
+    #[serde(rename = "off")]
+    Never,
 }
 
 /// The query. Links omit parameters that have their default.
@@ -91,7 +93,7 @@ impl Selection {
     }
 
     pub(super) fn is_filtered(&self) -> bool {
-        [&self.kind, &self.status, &self.state, &self.q].iter().any(|part| !part.is_empty())
+        [&self.kind, &self.status, &self.state, &self.q].iter().any(|filter| !filter.is_empty())
     }
 
     /// The relative link to the changed selection. It leads to the first page unless `change` sets one.

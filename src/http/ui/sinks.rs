@@ -49,7 +49,7 @@ pub(super) fn deliveries_table(deliveries: &[JobDelivery], target: &str) -> Mark
             html! { (Sanitized(&delivery.sink)) },
             html! { (Sanitized(&delivery.event_type)) },
             state,
-            html! { (delivery.attempts) },
+            html! { (delivery.rejections) },
             html! { (Sanitized(error)) },
         ]
     });

@@ -14,7 +14,7 @@ use super::selection::{Refresh, Selection};
 use super::sinks;
 use super::watch_table::{MESSAGE_CHARS_MAX, watch_table};
 use crate::core::job::JobStatus;
-use crate::core::time::Timestamp;
+use crate::core::time::{Now, Timestamp};
 use crate::http::api::stores;
 use crate::http::app_state::AppState;
 use crate::http::filter::{Severity, severity};
@@ -35,9 +35,8 @@ pub(in crate::http) async fn show(
         Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error)),
     };
     let renderer = state.renderer.clone();
-    renderer.page(move || {
-        let clock = state.clock.now();
-        let now = clock.wall;
+    renderer.response(move || {
+        let Now { monotonic, wall: now } = state.clock.now();
         let (stores, watches) = (state.shared.stores(), state.shared.watches());
         let content = html! {
             div data-part="top" {
@@ -50,16 +49,16 @@ pub(in crate::http) async fn show(
                 @if watches.is_empty() { (no_watches(&state.shared)) } @else { (watch_table(&state, &selection, &watches, now)) }
             }
             div data-part="sinks" { (sinks::section(&state.shared.sinks(), now)) }
-            div data-part="quota" { (quota::section(&state.instruments.rates(clock.monotonic))) }
+            div data-part="quota" { (quota::section(&state.instruments.rates(monotonic))) }
         };
         let refresh = selection.refresh;
         let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
         let footer = html! {
-            @if refresh != Refresh::Off { a.scripted href=(link(Refresh::Off)) hidden[refresh == Refresh::Script] { "Stop refreshing." } }
+            @if refresh != Refresh::Never { a.scripted href=(link(Refresh::Never)) hidden[refresh == Refresh::WithScript] { "Stop refreshing." } }
             @match refresh {
-                Refresh::Script => noscript { a href=(link(Refresh::On)) { "Refresh every 10 s." } },
-                Refresh::Off => a href=(link(Refresh::On)) { "Refresh every 10 s." },
-                Refresh::On => {}
+                Refresh::WithScript => noscript { a href=(link(Refresh::Always)) { "Refresh every 10 s." } },
+                Refresh::Never => a href=(link(Refresh::Always)) { "Refresh every 10 s." },
+                Refresh::Always => {}
             }
         };
         (status, page(&state, Page { refresh, footer, ..Page::new("Watches", content) })).into_response()

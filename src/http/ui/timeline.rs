@@ -11,7 +11,8 @@ use super::presentation::{WAITING, job_tone, source_tone};
 use crate::core::job::SourceStatus;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::core::transition::Transition;
+use crate::core::tracker::JobState;
+use crate::core::transition::{Detail, DetailKind, Transition};
 use crate::http::response::duration_between;
 
 const END_MARK_WIDTH: u32 = 5;
@@ -48,19 +49,48 @@ impl StatusSpan {
     }
 }
 
-/// Begins with the creation or the first span, the earlier of the two. If the job has ended, ends with the completion or the last span, the
-/// earlier of the two. If not, ends when the job vanished, or `now`. `None` without spans.
-pub(super) fn lifetime(
-    spans: &[StatusSpan],
-    [created_at, completed_at, vanished_at]: [Option<Timestamp>; 3],
-    now: Timestamp,
-) -> Option<Lifetime> {
+/// The times of a job that its spans do not have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JobTimes {
+    created_at: Option<Timestamp>,
+    completed_at: Option<Timestamp>,
+    vanished_at: Option<Timestamp>,
+    /// When the last status was last observed.
+    pub last_seen: Timestamp,
+}
+
+impl From<&JobState> for JobTimes {
+    fn from(&JobState { created_at, completed_at, vanished_at, last_seen, .. }: &JobState) -> Self {
+        Self { created_at, completed_at, vanished_at, last_seen }
+    }
+}
+
+impl JobTimes {
+    /// The times of a job that is not watched. Details before its last transition are obsolete.
+    pub(super) fn from_rows(last: &Transition, details: &[&Detail]) -> Self {
+        let &Transition { created_at, completed_at, observed_at, .. } = last;
+        let mut times = Self { created_at, completed_at, vanished_at: None, last_seen: observed_at };
+        for detail in details.iter().filter(|detail| detail.observed_at >= last.observed_at) {
+            match detail.kind {
+                DetailKind::Vanished => times.vanished_at = Some(detail.observed_at),
+                DetailKind::Returned => times.vanished_at = None,
+                DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::StillSeen => {
+                    times.last_seen = detail.observed_at;
+                }
+            }
+        }
+        times
+    }
+}
+
+/// A lifetime begins when the job was created. It ends when the job completed or vanished, or `now` if it did neither. A creation after
+/// the first span and a completion after the last span are ignored. `None` without spans.
+pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) -> Option<Lifetime> {
     let (first, last) = (spans.first()?, spans.last()?);
     let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
-    let begin = earlier(created_at, first);
-    let end = if last.is_terminal { earlier(completed_at, last) } else { vanished_at.unwrap_or(now) };
-    let axis = TimeAxis { begin, end: end.max(begin) };
-    Some(Lifetime { axis, is_live: !last.is_terminal && vanished_at.is_none() })
+    let begin = earlier(times.created_at, first);
+    let end = if last.is_terminal { earlier(times.completed_at, last) } else { times.vanished_at.unwrap_or(now) };
+    Some(Lifetime { begin, end: end.max(begin), is_live: !last.is_terminal && times.vanished_at.is_none() })
 }
 
 /// The spans of one job or source in the image of an axis.
@@ -68,6 +98,7 @@ pub(super) fn lifetime(
 pub(super) struct Timeline<'a> {
     pub name: &'a str,
     pub spans: &'a [StatusSpan],
+    /// That of the job.
     pub lifetime: Lifetime,
     /// When the last status was last observed. A bar is hatched after this time.
     pub last_seen: Timestamp,
@@ -80,10 +111,10 @@ impl Timeline<'_> {
         html! {
             svg.timeline role="img" height=(HEIGHT) {
                 title { (Sanitized(name)) ": " (self.description()) }
-                desc { "From " (lifetime.axis.begin.strftime("%F %T")) " to " (lifetime.axis.end.strftime("%F %T")) " UTC" }
+                desc { "From " (lifetime.begin.strftime("%F %T")) " to " (lifetime.end.strftime("%F %T")) " UTC" }
                 (axis.grid(HEIGHT))
                 rect.track x="0" y=(HEIGHT / 2 - 1) width="100%" height="2" {}
-                @if lifetime.axis.end < axis.begin {
+                @if lifetime.end < axis.begin {
                     text.earlier x="0" y="12" { "◂ earlier" }
                 } @else {
                     @for (nth, span) in spans.iter().enumerate() {
@@ -95,18 +126,28 @@ impl Timeline<'_> {
         }
     }
 
-    /// A solid bar. Its edge is hatched from the last poll that observed the status.
+    /// When the span begins. The end of a job may be observed much later than it happened.
+    fn begin(&self, span: &StatusSpan) -> Timestamp {
+        span.since.min(self.lifetime.end)
+    }
+
+    /// When the span before `next` ends.
+    fn end_before(&self, next: Option<&StatusSpan>) -> Timestamp {
+        next.map_or(self.lifetime.end, |next| self.begin(next))
+    }
+
+    /// A solid bar. It is hatched from the last poll that observed the status.
     fn bar(self, span: &StatusSpan, next: Option<&StatusSpan>) -> Markup {
-        let until = next.map_or(self.lifetime.axis.end, |next| next.since);
+        let (begin, end) = (self.begin(span), self.end_before(next));
         let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
-        let (left, right) = (self.axis.position(span.since), self.axis.position(until));
-        let unsure = self.axis.position(certain_until.max(span.since));
+        let (left, right) = (self.axis.position(begin), self.axis.position(end));
+        let unsure = self.axis.position(certain_until.max(begin));
         let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
         let y = (HEIGHT - height) / 2;
         html! {
             @if right - left > BAR_DRAWN_MIN {
                 rect class=(span.tone) x=(percent(left)) y=(y) width=(percent(right - left)) height=(height) {
-                    title { (span.status) ", " (duration_between(span.since, until)) }
+                    title { (span.status) ", " (duration_between(begin, end)) }
                 }
                 @if right - unsure > BAR_DRAWN_MIN {
                     rect.unsure x=(percent(unsure)) y=(y) width=(percent(right - unsure)) height=(height) fill="url(#hatch)" {}
@@ -117,7 +158,7 @@ impl Timeline<'_> {
 
     /// The mark of a terminal status. It is moved to the left in the right half of the image, so it is never cut off.
     fn end_mark(self, span: &StatusSpan) -> Markup {
-        let left = self.axis.position(span.since);
+        let left = self.axis.position(self.begin(span));
         html! {
             rect class=(span.tone) x=(percent(left)) y="0" width=(END_MARK_WIDTH) height=(HEIGHT) rx="1.5"
                 transform=(format!("translate({})", if left > 0.5 { -i64::from(END_MARK_WIDTH) } else { 0 }))
@@ -127,13 +168,10 @@ impl Timeline<'_> {
 
     /// The text for screen readers: "FIRST for 12s, then SECOND for 4m 2s, then LAST".
     fn description(self) -> String {
-        let parts = self.spans.iter().enumerate().map(|(nth, span)| match self.spans.get(nth + 1) {
+        let texts = self.spans.iter().enumerate().map(|(nth, span)| match self.spans.get(nth + 1) {
             None if span.is_terminal => span.status.clone(),
-            next => {
-                let until = next.map_or(self.lifetime.axis.end, |next| next.since);
-                format!("{} for {}", span.status, duration_between(span.since, until))
-            }
+            next => format!("{} for {}", span.status, duration_between(self.begin(span), self.end_before(next))),
         });
-        parts.collect::<Vec<_>>().join(", then ")
+        texts.collect::<Vec<_>>().join(", then ")
     }
 }

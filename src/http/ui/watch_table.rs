@@ -1,16 +1,16 @@
-//! The table of watches: sorting, pages and rows. All timelines share one time axis.
+//! The table of watches: its columns, one page of its rows, and links to other pages. All timelines share one time axis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, TimeAxis, legend};
+use super::axis::{Lifetime, TimeAxis, hatch_pattern, legend};
 use super::filters::has_several;
 use super::html::{badge, copyable_code, job_badge, progress, relative_time, shortened};
 use super::presentation::{WAITING, ended_at, job_duration};
 use super::selection::{ROWS_PER_PAGE, Selection, Sort};
-use super::timeline::{StatusSpan, Timeline, lifetime};
+use super::timeline::{JobTimes, StatusSpan, Timeline, lifetime};
 use crate::core::job::{JobKey, SourceStatus, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
@@ -39,10 +39,11 @@ pub(super) fn watch_table(
     let current = selection.page.clamp(1, pages);
     let first = (current - 1) * ROWS_PER_PAGE;
     let shown = &selected[first..selected.len().min(first + ROWS_PER_PAGE)];
-    let parts =
-        RowParts { kind: has_several(watches, |id| id.key.kind), target: has_several(watches, |id| &id.target) };
+    let options = RowOptions {
+        shows_kind: has_several(watches, |id| id.key.kind),
+        shows_target: has_several(watches, |id| &id.target),
+    };
     let items = JobKind::items_heading(shown.iter().map(|watch| watch.id.key.kind));
-    let columns = ["Watch", "Status", "Duration", "Ended", "Timeline", &*items, "Next poll"];
     let read = read_spans(state, shown);
     let none = BTreeMap::new();
     let timelines = read.as_ref().unwrap_or(&none);
@@ -59,12 +60,21 @@ pub(super) fn watch_table(
                 caption.visually-hidden[!selection.is_filtered() && pages == 1] {
                     (first + 1) "–" (first + shown.len()) " of " (selected.len()) @if selection.is_filtered() { " selected" }
                 }
-                thead { tr { @for column in columns { (heading(column, selection, axis)) } } }
+                thead {
+                    tr {
+                        (sorting_heading("Watch", [Sort::Name, Sort::NameDescending], selection))
+                        th scope="col" { "Status" }
+                        (sorting_heading("Duration", [Sort::Duration, Sort::DurationDescending], selection))
+                        th scope="col" { "Ended" }
+                        th.time-axis scope="col" { "Timeline" @if let Some(axis) = axis { ", " span.zone { "UTC" } (axis.labels()) } }
+                        @for column in [&*items, "Next poll"] { th scope="col" { (column) } }
+                    }
+                }
                 tbody {
-                    @for watch in shown { (row(watch, spans_of(watch), parts, axis, now)) }
+                    @for watch in shown { (row(watch, spans_of(watch), options, axis, now)) }
                 }
             }
-            @if axis.is_some() { (legend()) }
+            @if axis.is_some() { (hatch_pattern()) (legend()) }
         }
         @if pages > 1 {
             nav.pages aria-label="Pages" {
@@ -86,20 +96,8 @@ fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<W
     Ok(timelines)
 }
 
-/// A column heading. It is a link if the column can be sorted.
-fn heading(column: &str, selection: &Selection, axis: Option<TimeAxis>) -> Markup {
-    let [ascending, descending] = match column {
-        "Watch" => [Sort::Name, Sort::NameDescending],
-        "Duration" => [Sort::Duration, Sort::DurationDescending],
-        "Timeline" => {
-            return html! {
-                th.time-axis scope="col" {
-                    (column) @if let Some(axis) = axis { ", " span.zone { "UTC" } (axis.labels()) }
-                }
-            };
-        }
-        _ => return html! { th scope="col" { (column) } },
-    };
+/// A column heading with a link that sorts by the column.
+fn sorting_heading(column: &str, [ascending, descending]: [Sort; 2], selection: &Selection) -> Markup {
     let (order, mark) = match selection.sort {
         sort if sort == ascending => (Some("ascending"), " ↑"),
         sort if sort == descending => (Some("descending"), " ↓"),
@@ -111,7 +109,7 @@ fn heading(column: &str, selection: &Selection, axis: Option<TimeAxis>) -> Marku
 }
 
 fn lifetime_of(job: &JobState, spans: &[StatusSpan], now: Timestamp) -> Option<Lifetime> {
-    lifetime(spans, [job.created_at, job.completed_at, job.vanished_at], now)
+    lifetime(spans, JobTimes::from(job), now)
 }
 
 /// Relative to the status page.
@@ -119,14 +117,20 @@ pub(super) fn job_path(JobKey { kind, store, job }: &JobKey) -> String {
     format!("jobs/{kind}/{store}/{job}")
 }
 
-/// The parts of a row that only some tables show.
+/// Rows show kinds and targets only if there are several.
 #[derive(Clone, Copy, Debug)]
-struct RowParts {
-    kind: bool,
-    target: bool,
+struct RowOptions {
+    shows_kind: bool,
+    shows_target: bool,
 }
 
-fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, axis: Option<TimeAxis>, now: Timestamp) -> Markup {
+fn row(
+    watch: &WatchStatus,
+    spans: &[StatusSpan],
+    options: RowOptions,
+    axis: Option<TimeAxis>,
+    now: Timestamp,
+) -> Markup {
     let job = watch.known.as_deref();
     let ended_at = job.and_then(ended_at);
     let items = JobKind::items_heading([watch.id.key.kind]);
@@ -134,8 +138,8 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, axis: Option<
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
                 a href=(job_path(&watch.id.key)) { (Sanitized(&watch.name)) }
-                small { @if parts.kind { (watch.id.key.kind) " " } (ids(&watch.id.key)) }
-                @if parts.target {
+                small { @if options.shows_kind { (watch.id.key.kind) " " } (ids(&watch.id.key)) }
+                @if options.shows_target {
                     small { (Sanitized(&watch.id.target)) @if !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
                 }
             }
@@ -153,14 +157,14 @@ fn row(watch: &WatchStatus, spans: &[StatusSpan], parts: RowParts, axis: Option<
     }
 }
 
-/// `STORE/JOB`, as the commands take it.
+/// `STORE/JOB`, as CLI subcommands take it.
 pub(super) fn ids(JobKey { store, job, .. }: &JobKey) -> Markup {
     copyable_code("the ids", &format!("{store}/{job}"), &html! { (store) "/" wbr; (job) })
 }
 
 fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     html! {
-        @if watch.up == Some(false) && watch.state != WatchState::Finished && let Some(last) = watch.recent_failures.back() {
+        @if watch.up == Some(false) && let Some(last) = watch.recent_failures.back() {
             small.bad { "Polls fail: " (last.reason.class().summary) ", " (relative_time(last.at, now)) " ago" }
             small { (shortened(&last.message, MESSAGE_CHARS_MAX)) }
         }

@@ -7,6 +7,7 @@ mod page_parts;
 mod pages;
 mod sinks;
 mod stores;
+mod timelines;
 mod transitions;
 
 use std::collections::{BTreeMap, VecDeque};

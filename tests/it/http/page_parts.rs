@@ -1,4 +1,4 @@
-//! The script, the icon and the title of pages, the shared time axis, and the pages for 404, the configuration and ended jobs.
+//! The script, the icon and the title of pages, and the pages for 404, the configuration and ended jobs.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sha2::{Digest as _, Sha256};
@@ -96,68 +96,18 @@ async fn the_icon_and_the_title_show_the_number_of_problems() {
 }
 
 #[tokio::test]
-async fn all_timelines_of_the_list_share_one_time_axis() {
-    let rows = [
-        row("2222222222", None, "SUBMITTED", "2026-03-01T08:00:00.000Z"),
-        row("2222222222", Some("SUBMITTED"), "FAILED", "2026-03-01T08:30:00.000Z"),
-        row("3333333333", None, "SUBMITTED", "2026-03-01T08:30:00.000Z"),
-        row("3333333333", Some("SUBMITTED"), "COMPLETED", "2026-03-01T09:00:00.000Z"),
-    ];
-    let server = Server::with(Limits::default(), rows).await;
-    for (job, status, created_at, since) in [
-        ("2222222222", JobStatus::Failed, "2026-03-01T08:00:00Z", "2026-03-01T08:30:00Z"),
-        ("3333333333", JobStatus::Completed, "2026-03-01T08:30:00Z", "2026-03-01T09:00:00Z"),
-    ] {
-        let known = JobState { created_at: Some(at(created_at)), since: at(since), ..known(status.clone()) };
-        server.shared.publish(WatchStatus { known: Some(known.into()), ..view(job, status) });
-    }
-    let page = server.get("/").await.body;
-    for part in [
-        r#"<rect class="waiting" x="0.00%" y="6" width="50.00%" height="4">"#,
-        r#"<rect class="bad" x="50.00%" y="0""#,
-        r#"<rect class="waiting" x="50.00%" y="6" width="50.00%" height="4">"#,
-        r#"<rect class="good" x="100.00%" y="0""#,
-        r#"<text x="50.00%" y="12" text-anchor="middle" data-time="2026-03-01T08:30:00.000Z">08:30</text>"#,
-        r#"<ul class="legend""#,
-        r#"<td class="duration" data-label="Duration"><span class="nowrap">30m</span></td>"#,
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
-    }
-    assert!(page.contains(r#"<td class="ended" data-label="Ended"><span class="nowrap"><time"#), "{page}");
-}
-
-#[tokio::test]
-async fn a_running_bar_is_solid_and_only_its_uncertain_edge_is_hatched() {
-    let mut second = row("2222222222", Some("SUBMITTED"), "IN_PROGRESS", "2026-03-01T08:10:00.000Z");
-    second.1.transition.as_mut().unwrap().not_before = Some(at("2026-03-01T08:05:00Z"));
-    let rows = [row("2222222222", None, "SUBMITTED", "2026-03-01T08:00:00.000Z"), second];
-    let server = Server::with(Limits::default(), rows).await;
-    let vanished_at = Some(at("2026-03-01T08:20:00Z"));
-    let known = JobState { last_seen: at("2026-03-01T08:18:00Z"), vanished_at, ..known(JobStatus::InProgress) };
-    server.shared.publish(WatchStatus { known: Some(known.into()), ..view("2222222222", JobStatus::InProgress) });
-    let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
-    for part in [
-        r#"<rect class="waiting" x="0.00%" y="6" width="50.00%" height="4">"#,
-        r#"<rect class="unsure" x="25.00%" y="6" width="25.00%" height="4" fill="url(#hatch)">"#,
-        r#"<rect class="active" x="50.00%" y="3" width="50.00%" height="10">"#,
-        r#"<rect class="unsure" x="90.00%" y="3" width="10.00%" height="10" fill="url(#hatch)">"#,
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
-    }
-}
-
-#[tokio::test]
 async fn a_finished_job_shows_no_failed_poll() {
     let server = Server::start().await;
     let failure =
         FailedPoll { at: at("2026-03-01T08:00:00Z"), reason: FailureReason::Timeout, message: "too slow".to_owned() };
-    let failing = |status| WatchStatus {
+    let failed_before = |status, up| WatchStatus {
         recent_failures: [failure.clone()].into(),
-        up: Some(false),
+        up: Some(up),
         ..view("2222222222", status)
     };
-    for (status, shown) in [(JobStatus::InProgress, true), (JobStatus::Completed, false)] {
-        server.shared.publish(failing(status));
+    // A watch is finished after a successful poll only.
+    for (status, up, shown) in [(JobStatus::InProgress, false, true), (JobStatus::Completed, true, false)] {
+        server.shared.publish(failed_before(status, up));
         for path in ["/", "/jobs/reference_import/1234567890/2222222222"] {
             let page = server.get(path).await.body;
             assert_eq!(page.contains("too slow"), shown, "{path}: {page}");
@@ -232,6 +182,10 @@ async fn ended_jobs_are_listed_from_the_database_by_time_whether_they_are_watche
         ("since=2026-03-01&until=2026-03-01", "2222222222"),
         ("since=2026-03-02&until=2026-03-02", "4444444444"),
         ("since=2026-03-03&until=2026-03-03", ""),
+        // A form sends a cleared field as an empty text.
+        ("since=&until=2026-03-01", "2222222222"),
+        ("since=2026-03-01&until=", "4444444444 2222222222"),
+        ("since=-009999-01-01&until=9999-12-31", "4444444444 2222222222"),
     ] {
         let page = server.get(&format!("/history?{query}")).await.body;
         let jobs: Vec<&str> = page.split("<a href=\"jobs/").skip(1).map(|rest| &rest[28..38]).collect();
@@ -248,14 +202,30 @@ async fn ended_jobs_are_listed_from_the_database_by_time_whether_they_are_watche
 }
 
 #[tokio::test]
-async fn a_job_of_several_targets_is_shown_for_each() {
+async fn ended_and_unwatched_jobs_are_unavailable_while_the_database_cannot_be_read() {
     let server = Server::with(Limits::default(), [row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z")]).await;
-    server.shared.publish(view("2222222222", JobStatus::InProgress));
+    std::fs::write(&server.database, "not a database").unwrap();
+    for path in ["/jobs/reference_import/1234567890/2222222222", "/history"] {
+        let page = server.get(path).await;
+        assert_eq!(page.status, 503, "{path}: {}", page.body);
+        assert!(page.body.contains("not a refwatch database"), "{path}: {}", page.body);
+    }
+    server.shared.publish(view("2222222222", JobStatus::Failed));
+    assert_eq!(server.get("/jobs/reference_import/1234567890/2222222222").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_job_of_several_targets_is_shown_for_each() {
+    let failed = row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z");
     let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
+    let server = Server::with(Limits::default(), [(other.clone(), failed.1.clone()), failed]).await;
+    server.shared.publish(view("2222222222", JobStatus::InProgress));
     server.shared.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     let parts = ["Target default", "Target other", ">IN_PROGRESS</span>", "first seen", "2026-03-01 08:01:00 UTC"];
     for part in parts {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
+    assert_eq!(page.matches("<figure>").count(), 2, "{page}");
+    assert_eq!(page.matches("id=\"hatch\"").count(), 1, "an id is unique: {page}");
 }

@@ -1,7 +1,7 @@
 //! Commands to sinks: a test event, and a replay of past events.
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::job::JobKey;
 use crate::core::time::Timestamp;
 use crate::database::ReplayFilter;
+use crate::http::parameters::Parameters;
 use crate::http::response::sanitized_lines;
 use crate::notify::{CommandError, SinkCommands};
 
@@ -38,11 +39,11 @@ pub(super) fn router(sinks: SinkCommands) -> Router {
     Router::new().route(TEST_PATH, post(test)).route(REPLAY_PATH, post(replay)).with_state(sinks)
 }
 
-async fn test(State(sinks): State<SinkCommands>, Query(TestQuery { sink }): Query<TestQuery>) -> Response {
-    respond(sinks.test(&sink).await)
+async fn test(State(sinks): State<SinkCommands>, Parameters(query): Parameters<TestQuery>) -> Response {
+    respond(sinks.test(&query.sink).await)
 }
 
-async fn replay(State(sinks): State<SinkCommands>, Query(query): Query<ReplayQuery>) -> Response {
+async fn replay(State(sinks): State<SinkCommands>, Parameters(query): Parameters<ReplayQuery>) -> Response {
     let ReplayQuery { sink, jobs, since, failed } = query;
     let jobs: Result<Vec<JobKey>, _> = jobs.split(',').filter(|job| !job.is_empty()).map(str::parse).collect();
     let jobs = match jobs {
