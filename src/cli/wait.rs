@@ -15,7 +15,7 @@ use super::terminal;
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
-use crate::core::job::{JobKey, JobStatus, SourceStatus, WatchId};
+use crate::core::job::{ItemStatus, JobKey, JobStatus, WatchId};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
@@ -237,8 +237,8 @@ fn show(bar: &ProgressBar, text: &str, is_new: bool, clock: Clock) {
 }
 
 fn status_line(key: &JobKey, known: &JobState) -> String {
-    let finished = known.sources.values().filter(|source| source.status == SourceStatus::Finished).count();
+    let finished = known.items.values().filter(|item| item.status == ItemStatus::Finished).count();
     let message = known.status_message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-    let (status, total, item) = (&known.status, known.sources.len(), key.kind.info().item);
+    let (status, total, item) = (&known.status, known.items.len(), key.kind.info().item);
     format!("{key} {status}, {finished} of {total} {item}s finished{message}")
 }

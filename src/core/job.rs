@@ -202,8 +202,8 @@ status!(
 );
 
 status!(
-    /// The status of one source of a job.
-    SourceStatus [4] {
+    /// The status of one item of a job.
+    ItemStatus [4] {
         NotStarted = "NOT_STARTED",
         InProgress = "IN_PROGRESS",
         Finished = "FINISHED",
@@ -225,23 +225,24 @@ impl JobStatus {
     }
 }
 
-/// Identifies a source of a job. Sources have no id in the API: the name and file that the requester gave identify them.
+/// Identifies an item of a job: a source of an import, or a read set of an export or activation. Sources have no id in the API: the name
+/// and file that the requester gave identify them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceKey {
+pub struct ItemKey {
     pub name: Box<str>,
     pub source_file: Box<str>,
-    /// A number among the sources with the same name and file. In a response it is the position. `core::sources` matches it with
+    /// A number among the items with the same name and file. In a response it is the position. `core::items` matches it with
     /// the known numbers.
     pub nth: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    pub status: SourceStatus,
+pub struct Item {
+    pub status: ItemStatus,
     pub status_message: Option<Box<str>>,
 }
 
-pub type Sources = BTreeMap<SourceKey, Source>;
+pub type Items = BTreeMap<ItemKey, Item>;
 
 /// The state of a job in one response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,8 +252,8 @@ pub struct Snapshot {
     pub created_at: Option<Timestamp>,
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// Empty if the response names no sources, which the API page does not allow.
-    pub sources: Sources,
+    /// Empty if the response names no items, which the API page does not allow.
+    pub items: Items,
     /// The limits that the response exceeded. What is over a limit is left out.
     pub exceeded: Vec<Limit>,
 }

@@ -57,11 +57,11 @@ limits! {
     /// Pages until a listing starts again. They hold twice as many jobs as are discovered.
     ListingPages: "listing_pages", 1_000, "pages of a listing";
     /// `StartReferenceImportJob` accepts 100 sources. So many take 4 MB of memory.
-    Items: "items", 20_000, "sources of a job";
+    Items: "items", 20_000, "items of a job";
     /// Saved transitions of a job. A job has at most four in its life; a service may repeat old ones for a while.
     Transitions: "transitions", 100, "transitions of a job";
-    /// Saved changes of a job other than transitions. A source has three in its life. So many take 10 MB of disk.
-    Changes: "changes", 60_000, "saved changes of the sources and the message of a job";
+    /// Saved changes of a job other than transitions. An item has three in its life. So many take 10 MB of disk.
+    Changes: "changes", 60_000, "saved changes of the items and the message of a job";
     /// Bytes of a message, a name, a file or a status. AWS's messages are sentences; one may quote two keys of S3 with 1,024 bytes each.
     TextBytes: "text_bytes", 4_096, "bytes of a message, a name or a status";
 }

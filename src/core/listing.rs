@@ -13,7 +13,7 @@ use super::time::Timestamp;
 use super::tracker::JobState;
 
 /// The greatest share of the quota for routine polls, those without a hint, while listings replace polls. They find changes that
-/// listings do not show, such as the status of a source.
+/// listings do not show, such as the status of an item.
 const ROUTINE_SHARE: f64 = 0.5;
 
 /// The greatest age of a job whose polls listings replace. Imports take hours at most. If a job hangs for days, listings back
@@ -315,7 +315,7 @@ mod tests {
             status_message: None,
             created_at: Some(at(-60 * hours)),
             completed_at: None,
-            sources: BTreeMap::new(),
+            items: BTreeMap::new(),
             transitions: 1,
             changes: 0,
             since: at(0),

@@ -1,10 +1,10 @@
-//! The history of a job as the database holds it: status transitions of the job and of its sources, and other details.
+//! The history of a job as the database holds it: status transitions of the job and of its items, and other details.
 //!
 //! Plain data. `JobTracker` computes almost all of it; the job's task adds [`DetailKind::StillSeen`] when it stops.
 
 use std::sync::Arc;
 
-use super::job::{JobStatus, Labels, Source, SourceKey, SourceStatus};
+use super::job::{Item, ItemKey, ItemStatus, JobStatus, Labels};
 use super::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub struct WatchInfo {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceTransition {
-    pub key: SourceKey,
-    /// `None` at the first observation of the source.
-    pub from: Option<SourceStatus>,
-    /// `None` if the service no longer names the source.
-    pub to: Option<Source>,
+pub struct ItemTransition {
+    pub key: ItemKey,
+    /// `None` at the first observation of the item.
+    pub from: Option<ItemStatus>,
+    /// `None` if the service no longer names the item.
+    pub to: Option<Item>,
     pub observed_at: Timestamp,
 }
 
@@ -120,14 +120,14 @@ impl Anomaly {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     pub transition: Option<Transition>,
-    pub sources: Vec<SourceTransition>,
+    pub items: Vec<ItemTransition>,
     pub details: Vec<Detail>,
 }
 
 impl Change {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.transition.is_none() && self.sources.is_empty() && self.details.is_empty()
+        self.transition.is_none() && self.items.is_empty() && self.details.is_empty()
     }
 }
 
@@ -147,9 +147,9 @@ mod tests {
     fn a_change_is_empty_without_transition_source_and_detail() {
         let at = Timestamp::UNIX_EPOCH;
         let detail = Detail { kind: DetailKind::StatusMessage, value: None, observed_at: at };
-        let key = SourceKey { name: "".into(), source_file: "".into(), nth: 0 };
-        let to = Some(Source { status: SourceStatus::Finished, status_message: None });
-        let source = SourceTransition { key, from: None, to, observed_at: at };
+        let key = ItemKey { name: "".into(), source_file: "".into(), nth: 0 };
+        let to = Some(Item { status: ItemStatus::Finished, status_message: None });
+        let item = ItemTransition { key, from: None, to, observed_at: at };
         let transition = Transition {
             from: None,
             to: JobStatus::Submitted,
@@ -164,6 +164,6 @@ mod tests {
         assert!(Change::default().is_empty());
         assert!(!Change { transition: Some(transition), ..Change::default() }.is_empty());
         assert!(!Change { details: vec![detail], ..Change::default() }.is_empty());
-        assert!(!Change { sources: vec![source], ..Change::default() }.is_empty());
+        assert!(!Change { items: vec![item], ..Change::default() }.is_empty());
     }
 }

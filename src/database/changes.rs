@@ -10,13 +10,13 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Transaction, params, 
 use super::tables::{Stored, millisecond_text};
 use crate::core::job::{JobKey, JobStatus, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Change, Detail, SourceTransition, Transition};
+use crate::core::transition::{Change, Detail, ItemTransition, Transition};
 
 /// Condition of the rows of one job, with the values of [`job_values`]. An index of each table with rows of jobs serves it.
 pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
 /// The tables of changes, whose rows are numbered in one sequence.
-const TABLES: [&str; 3] = [Transition::TABLE, SourceTransition::TABLE, Detail::TABLE];
+const TABLES: [&str; 3] = [Transition::TABLE, ItemTransition::TABLE, Detail::TABLE];
 
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
@@ -46,12 +46,12 @@ pub(super) fn last_row_id(connection: &Connection) -> Result<i64> {
 /// Inserts a change, unless it is stored already: an earlier commit may have reached the disk although it reported an error. `last_id`
 /// is the highest row id so far. Returns the new one.
 pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &WatchId, change: &Change) -> Result<i64> {
-    let Change { transition, sources, details } = change;
+    let Change { transition, items, details } = change;
     // Commits are atomic, and callers repeat only the job's last change. The change is stored already if its last row equals the job's
     // last row in the same table, `observed_at` included.
-    let is_stored = match (transition, sources.last(), details.last()) {
+    let is_stored = match (transition, items.last(), details.last()) {
         (_, _, Some(detail)) => is_last(transaction, watch_id, detail)?,
-        (_, Some(source), None) => is_last(transaction, watch_id, source)?,
+        (_, Some(item), None) => is_last(transaction, watch_id, item)?,
         (Some(transition), None, None) => is_last(transaction, watch_id, transition)?,
         // An empty change has no rows.
         (None, None, None) => true,
@@ -60,7 +60,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &Wat
         return Ok(last_id);
     }
     let last_id = insert_all(transaction, last_id, watch_id, transition.as_slice())?;
-    let last_id = insert_all(transaction, last_id, watch_id, sources)?;
+    let last_id = insert_all(transaction, last_id, watch_id, items)?;
     insert_all(transaction, last_id, watch_id, details)
 }
 

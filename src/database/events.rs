@@ -6,9 +6,9 @@ use super::changes::{OF_JOB, job_values};
 use super::queries::select;
 use super::tables::{Row, millisecond_text};
 use crate::core::event::EventType;
-use crate::core::job::{Sources, WatchId};
+use crate::core::job::{Items, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{SourceTransition, Transition};
+use crate::core::transition::{ItemTransition, Transition};
 
 /// An event with everything that a notification of it contains. The same row always has the same event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Event {
     /// For a vanished job, its last transition.
     pub transition: Transition,
     /// The items of the job as they were then.
-    pub items: Sources,
+    pub items: Items,
 }
 
 /// `None` if there is no such event, or it cannot be read.
@@ -52,11 +52,11 @@ pub(super) fn load(connection: &Connection, row: i64) -> Result<Option<Event>> {
 }
 
 /// Replays the changes of items up to the event. The rows of one change follow each other: the transition, then the items.
-fn items(connection: &Connection, watch_id: &WatchId, row: i64, observed_at: Timestamp) -> Result<Sources> {
+fn items(connection: &Connection, watch_id: &WatchId, row: i64, observed_at: Timestamp) -> Result<Items> {
     let clauses = format!("WHERE {OF_JOB} ORDER BY id");
-    let rows = select::<SourceTransition>(connection, &clauses, job_values(watch_id), usize::MAX)?;
-    let (mut items, mut last) = (Sources::new(), row);
-    for Row { id, value: SourceTransition { key, to, observed_at: changed_at, .. }, .. } in rows {
+    let rows = select::<ItemTransition>(connection, &clauses, job_values(watch_id), usize::MAX)?;
+    let (mut items, mut last) = (Items::new(), row);
+    for Row { id, value: ItemTransition { key, to, observed_at: changed_at, .. }, .. } in rows {
         if id > last + 1 || (id > row && millisecond_text(changed_at) != millisecond_text(observed_at)) {
             break;
         }

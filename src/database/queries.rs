@@ -20,7 +20,7 @@ use crate::core::job::{JobId, JobKey, JobStatus, StoreId, TargetStore, UNKNOWN_L
 use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
-use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition};
+use crate::core::transition::{Detail, DetailKind, ItemTransition, Transition};
 
 /// Reads the database at a path. Every call opens the file, reads in one transaction and closes the file. A connection that stayed open
 /// would go on reading a file that was replaced. Calls block on the disk.
@@ -185,29 +185,29 @@ fn retained(connection: &Connection, target_store: &TargetStore, ended_since: Ti
 /// The value of a row of any table.
 enum Entry {
     Transition(Transition),
-    Source(SourceTransition),
+    Item(ItemTransition),
     Detail(Detail),
 }
 
 fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState>> {
     let mut by_id = load(connection, watch_id, Entry::Transition)?;
-    by_id.extend(load(connection, watch_id, Entry::Source)?);
+    by_id.extend(load(connection, watch_id, Entry::Item)?);
     by_id.extend(load(connection, watch_id, Entry::Detail)?);
     let mut state: Option<JobState> = None;
     for entry in by_id.into_values() {
         match (entry, state.as_mut()) {
             (Entry::Transition(transition), _) => state = Some(replay_transition(transition, state)),
-            (Entry::Source(SourceTransition { key, to, observed_at, .. }), Some(state)) => {
+            (Entry::Item(ItemTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
                 state.changes += 1;
                 match to {
-                    Some(source) => state.sources.insert(key, source),
-                    None => state.sources.remove(&key),
+                    Some(item) => state.items.insert(key, item),
+                    None => state.items.remove(&key),
                 };
             }
             (Entry::Detail(detail), Some(state)) => replay_detail(detail, state),
             // A job's first row is a transition. Here it is missing or unreadable.
-            (Entry::Source(_) | Entry::Detail(_), None) => {}
+            (Entry::Item(_) | Entry::Detail(_), None) => {}
         }
     }
     Ok(state)
@@ -223,8 +223,8 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 /// A job in a response has not vanished.
 fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, sources, transitions, changes, had_ended) = before
-        .map(|before| (before.created_at, before.sources, before.transitions, before.changes, before.ended_once))
+    let (earlier_created_at, items, transitions, changes, had_ended) = before
+        .map(|before| (before.created_at, before.items, before.transitions, before.changes, before.ended_once))
         .unwrap_or_default();
     JobState {
         ended_once: had_ended || to.is_terminal(),
@@ -232,7 +232,7 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
         status_message,
         created_at: created_at.or(earlier_created_at),
         completed_at,
-        sources,
+        items,
         transitions: transitions + 1,
         changes,
         since: observed_at,
@@ -264,7 +264,7 @@ fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobSta
 /// Fails if a table lacks one of its columns.
 pub(super) fn require_columns(connection: &Connection) -> Result<()> {
     select::<Transition>(connection, "", [], 0)?;
-    select::<SourceTransition>(connection, "", [], 0)?;
+    select::<ItemTransition>(connection, "", [], 0)?;
     select::<Detail>(connection, "", [], 0)?;
     Ok(())
 }

@@ -11,9 +11,9 @@ use rusqlite::Result;
 use rusqlite::types::{Type, Value};
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
-use crate::core::job::{JobKey, JobStatus, Labels, Source, SourceKey, SourceStatus, WatchId};
+use crate::core::job::{Item, ItemKey, ItemStatus, JobKey, JobStatus, Labels, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Anomaly, Detail, DetailKind, SourceTransition, Transition, WatchInfo};
+use crate::core::transition::{Anomaly, Detail, DetailKind, ItemTransition, Transition, WatchInfo};
 
 /// A type whose values are stored in a table, one value a row.
 pub trait Stored: Sized {
@@ -105,7 +105,7 @@ fn watch_info(row: &rusqlite::Row<'_>) -> Result<Option<WatchInfo>> {
     Ok(Some(WatchInfo { region: region.into(), name: name.into(), labels: labels.into() }))
 }
 
-impl Stored for SourceTransition {
+impl Stored for ItemTransition {
     const TABLE: &str = "item_transitions";
     const COLUMNS: &[&str] =
         &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
@@ -124,12 +124,12 @@ impl Stored for SourceTransition {
     }
 
     fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
-        let status = |text: &str| SourceStatus::from(text);
+        let status = |text: &str| ItemStatus::from(text);
         let status_message = row.get("status_message")?;
         let to = row.get::<_, Option<Box<str>>>("to_status")?;
-        let to = to.map(|to| Source { status: status(&to), status_message });
+        let to = to.map(|to| Item { status: status(&to), status_message });
         Ok(Self {
-            key: SourceKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? },
+            key: ItemKey { name: row.get("name")?, source_file: row.get("source_file")?, nth: row.get("nth")? },
             from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
             to,
             observed_at: parsed(row, "observed_at")?,

@@ -21,7 +21,7 @@ const GET_DEADLINE: Duration = Duration::from_secs(10);
 /// A reload waits for tasks that are committing to the database.
 const POST_DEADLINE: Duration = Duration::from_mins(1);
 
-/// A response with 10,000 watches of 100 sources each is smaller.
+/// A response with 10,000 watches of 100 items each is smaller.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]

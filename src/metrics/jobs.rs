@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::exposition::{Exposition, labels};
 use super::{number, seconds};
-use crate::core::job::{JobStatus, SourceStatus};
+use crate::core::job::{ItemStatus, JobStatus};
 use crate::state::WatchStatus;
 
 pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
@@ -27,11 +27,11 @@ pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
     );
     families.labelled("refwatch_job_items", "Sources of the job by status.", "status", |watch| {
         let Some(known) = &watch.known else { return vec![] };
-        let mut counts = [0_u64; SourceStatus::DOCUMENTED.len() + 1];
-        for source in known.sources.values() {
-            counts[source.status.index()] += 1;
+        let mut counts = [0_u64; ItemStatus::DOCUMENTED.len() + 1];
+        for item in known.items.values() {
+            counts[item.status.index()] += 1;
         }
-        SourceStatus::labels().zip(counts.map(number)).collect()
+        ItemStatus::labels().zip(counts.map(number)).collect()
     });
     families.single("refwatch_job_up", "1 if the last poll of the job succeeded, 0 otherwise.", |watch| {
         watch.up.map(f64::from)

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::transport::Notification;
 use crate::config::SinkFormat;
 use crate::core::event::EventType;
-use crate::core::job::{Source, SourceStatus};
+use crate::core::job::{Item, ItemStatus};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 use crate::core::transition::WatchInfo;
@@ -123,8 +123,8 @@ fn drop_last_item(body: &mut Value) -> bool {
 }
 
 fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
-    let failed = event.items.iter().filter(|(_, item)| item.status == SourceStatus::Failed);
-    failed.map(|(key, Source { status_message, .. })| {
+    let failed = event.items.iter().filter(|(_, item)| item.status == ItemStatus::Failed);
+    failed.map(|(key, Item { status_message, .. })| {
         let message = status_message.as_deref().map(|message| excerpt(message, TEXT_CHARS_MAX));
         json!({ "name": excerpt(&key.name, TEXT_CHARS_MAX), "status_message": message })
     })
@@ -143,7 +143,7 @@ fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
             .map(|duration| format!(" after {}", humantime::format_duration(Duration::from_secs(duration.as_secs())))),
         _ => None,
     };
-    let failed = items.values().filter(|item| item.status == SourceStatus::Failed);
+    let failed = items.values().filter(|item| item.status == ItemStatus::Failed);
     let count = failed.clone().count();
     let failures = (count > 0).then(|| format!(", {count} of {} items failed", items.len()));
     let first_message = || failed.clone().find_map(|item| item.status_message.as_deref());
@@ -177,7 +177,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::job::{JobStatus, SourceKey, Sources, WatchId};
+    use crate::core::job::{ItemKey, Items, JobStatus, WatchId};
     use crate::core::transition::Transition;
 
     fn event() -> Event {
@@ -197,11 +197,11 @@ mod tests {
             })),
         };
         let item = |name: &str, status, message: Option<&str>| {
-            let key = SourceKey { name: name.into(), source_file: "s3://a/b".into(), nth: 0 };
-            (key, Source { status, status_message: message.map(Into::into) })
+            let key = ItemKey { name: name.into(), source_file: "s3://a/b".into(), nth: 0 };
+            (key, Item { status, status_message: message.map(Into::into) })
         };
         let items =
-            [item("chr1", SourceStatus::Finished, None), item("chr2", SourceStatus::Failed, Some("not a FASTA file"))];
+            [item("chr1", ItemStatus::Finished, None), item("chr2", ItemStatus::Failed, Some("not a FASTA file"))];
         Event {
             row: 7,
             watch_id: WatchId { target: "lab 1".into(), key: "1234567890/9876543210".parse().expect("a job") },
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(id.len(), "evt_".len() + 2 * ID_BYTES);
         assert!(!id.contains('.'));
         let mut same = event();
-        (same.row, same.watch_id.target, same.items) = (8, "other".into(), Sources::new());
+        (same.row, same.watch_id.target, same.items) = (8, "other".into(), Items::new());
         same.transition.status_message = None;
         assert_eq!(event_id(&same), id);
         let mut again = event();
@@ -270,8 +270,8 @@ mod tests {
         large.transition.status_message = Some(text.clone());
         large.items = (0..1_000)
             .map(|nth| {
-                let key = SourceKey { name: text.as_str().into(), source_file: "".into(), nth };
-                (key, Source { status: SourceStatus::Failed, status_message: Some(text.as_str().into()) })
+                let key = ItemKey { name: text.as_str().into(), source_file: "".into(), nth };
+                (key, Item { status: ItemStatus::Failed, status_message: Some(text.as_str().into()) })
             })
             .collect();
         let labels: BTreeMap<_, _> = (0..16).map(|nth| (format!("{nth:0128}"), "\u{1f9ec}".repeat(128))).collect();
@@ -287,7 +287,7 @@ mod tests {
     fn a_slack_message_is_one_line_with_escaped_text() {
         let message = slack_message(&event(), Some("https://ops.lab.example/jobs/x"));
         let message: Value = serde_json::from_slice(&message).expect("JSON");
-        let expected = "GRCh38 (1234567890/9876543210): *COMPLETED_WITH_FAILURES* after 59m 59s, 1 of 2 items failed: \
+        let expected = "GRCh38 (1234567890/9876543210): *COMPLETED_WITH_FAILURES* after 59m 59s, 1 of 2 sources failed: \
                         1 of 2 sources &lt;failed&gt; &amp; more <https://ops.lab.example/jobs/x|details>";
         assert_eq!(message, json!({ "text": expected }));
     }

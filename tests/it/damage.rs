@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use refwatch::clock::Clock;
 use refwatch::core::time::Timestamp;
-use refwatch::core::transition::{Detail, SourceTransition, Transition};
+use refwatch::core::transition::{Detail, ItemTransition, Transition};
 use refwatch::database::{Database, Filter, JobQuery, OpenError};
 
 use crate::campaigns::{env_number, print_summary};
@@ -73,7 +73,7 @@ async fn read_all(db: &TestDatabase, database: &Database) -> String {
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));
     for filter in by_job.chain([Filter::default(), Filter { since: Some(at(5)), ..Filter::default() }]) {
         all.push(format!("{:?}", db.reader().rows::<Transition>(&filter).expect("rows")));
-        all.push(format!("{:?}", db.reader().rows::<SourceTransition>(&filter).expect("rows")));
+        all.push(format!("{:?}", db.reader().rows::<ItemTransition>(&filter).expect("rows")));
         all.push(format!("{:?}", db.reader().rows::<Detail>(&filter).expect("rows")));
     }
     all.concat()

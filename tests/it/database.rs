@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use refwatch::cli::{CommandLine, Exit};
-use refwatch::core::job::{JobStatus, Source, SourceKey, SourceStatus, WatchId};
+use refwatch::core::job::{Item, ItemKey, ItemStatus, JobStatus, WatchId};
 use refwatch::core::time::Timestamp;
-use refwatch::core::transition::{Change, Detail, DetailKind, SourceTransition, Transition};
+use refwatch::core::transition::{Change, Detail, DetailKind, ItemTransition, Transition};
 use refwatch::database::{Database, DatabaseReader, Filter, OpenError, ReadError, Row, RowLimit, WriterError};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
@@ -102,15 +102,15 @@ pub(crate) fn transition(from: Option<&str>, to: &str, seconds: i64) -> Change {
 
 /// A change with sources and details.
 pub(crate) fn full_change(from: Option<&str>, to: &str, seconds: i64) -> Change {
-    let source = |nth| SourceTransition {
-        key: SourceKey { name: "GRCh38".into(), source_file: "s3://bucket/GRCh38.fa".into(), nth },
+    let source = |nth| ItemTransition {
+        key: ItemKey { name: "GRCh38".into(), source_file: "s3://bucket/GRCh38.fa".into(), nth },
         from: None,
-        to: Some(Source { status: SourceStatus::Failed, status_message: Some("not a FASTA file".into()) }),
+        to: Some(Item { status: ItemStatus::Failed, status_message: Some("not a FASTA file".into()) }),
         observed_at: at(seconds),
     };
     let detail = |kind, value: Option<&str>| Detail { kind, value: value.map(str::to_owned), observed_at: at(seconds) };
     Change {
-        sources: vec![source(0), source(1)],
+        items: vec![source(0), source(1)],
         details: vec![detail(DetailKind::Returned, None), detail(DetailKind::StatusMessage, Some("slow"))],
         ..transition(from, to, seconds)
     }
@@ -137,13 +137,13 @@ async fn an_acknowledged_change_is_stored_in_the_documented_columns() {
         )
     );
     let job = Filter::of_job(id(1).key.clone());
-    let sources = db.reader().rows::<SourceTransition>(&job).expect("rows");
-    let sources: Vec<_> = sources
+    let items = db.reader().rows::<ItemTransition>(&job).expect("rows");
+    let items: Vec<_> = items
         .iter()
         .filter_map(|row| Some((row.id, row.value.key.nth, row.value.to.as_ref()?)))
         .map(|(id, nth, to)| (id, nth, to.status.as_str(), to.status_message.as_deref()))
         .collect();
-    assert_eq!(sources, [(3, 0, "FAILED", Some("not a FASTA file")), (4, 1, "FAILED", Some("not a FASTA file"))]);
+    assert_eq!(items, [(3, 0, "FAILED", Some("not a FASTA file")), (4, 1, "FAILED", Some("not a FASTA file"))]);
     let details = db.reader().rows::<Detail>(&job).expect("rows");
     let details: Vec<_> =
         details.iter().map(|row| (row.id, row.value.kind.as_str(), row.value.value.as_deref())).collect();
@@ -236,9 +236,9 @@ async fn a_failed_commit_fails_all_its_changes_and_a_retry_duplicates_nothing() 
     assert_eq!((db.count("transitions"), db.instruments.database_failures.get()), (0, 1), "all or nothing");
     db.shell().execute_batch("DROP TRIGGER sabotage").expect("a dropped trigger");
     // A commit can fail after the rows were written. The retry must find them.
-    let only_sources = Change { sources: full_change(None, "", 5).sources, ..Change::default() };
+    let only_items = Change { items: full_change(None, "", 5).items, ..Change::default() };
     let only_details = Change { details: full_change(None, "", 6).details, ..Change::default() };
-    for change in [&first, &only_sources, &only_details] {
+    for change in [&first, &only_items, &only_details] {
         for _ in 0..2 {
             database.append(&id(1), change).await.expect("a commit");
             database.append(&id(2), &second).await.expect("a commit");

@@ -91,9 +91,9 @@ async fn a_response_is_converted_to_a_snapshot() {
     assert_eq!(snapshot.status_message.as_deref(), Some("importing"));
     assert_eq!(snapshot.created_at, "2026-01-02T03:04:05.678Z".parse::<Timestamp>().ok());
     assert_eq!(snapshot.completed_at, None);
-    let sources: Vec<(u32, &str)> =
-        snapshot.sources.iter().map(|(key, source)| (key.nth, source.status.as_str())).collect();
-    assert_eq!(sources, [(0, "FINISHED"), (1, "NEW_STATUS")]);
+    let items: Vec<(u32, &str)> =
+        snapshot.items.iter().map(|(key, source)| (key.nth, source.status.as_str())).collect();
+    assert_eq!(items, [(0, "FINISHED"), (1, "NEW_STATUS")]);
 }
 
 #[tokio::test]

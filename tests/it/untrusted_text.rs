@@ -12,7 +12,7 @@ use refwatch::cli::{history, status};
 use refwatch::clock::Clock;
 use refwatch::config::{LogFormat, Quota, TargetConfig};
 use refwatch::core::failure::FailureReason;
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, WatchId};
+use refwatch::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, WatchId};
 use refwatch::core::sanitize::{Sanitized, is_unsafe_to_display};
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
@@ -241,13 +241,13 @@ impl std::io::Write for Log {
 fn view(text: &str) -> WatchStatus {
     let own = || text.to_owned();
     let key: JobKey = JOB.parse().expect("a job");
-    let source = Source { status: SourceStatus::from(text), status_message: Some(own().into()) };
+    let source = Item { status: ItemStatus::from(text), status_message: Some(own().into()) };
     let known = JobState {
         status: JobStatus::from(text),
         status_message: Some(own()),
         created_at: None,
         completed_at: None,
-        sources: Sources::from_iter([(SourceKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
+        items: Items::from_iter([(ItemKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
         transitions: 1,
         changes: 0,
         since: Timestamp::UNIX_EPOCH,

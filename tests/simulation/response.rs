@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use refwatch::core::failure::FailureReason;
-use refwatch::core::job::{JobStatus, Snapshot, SourceStatus, Sources};
+use refwatch::core::job::{ItemStatus, Items, JobStatus, Snapshot};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::ListedJob;
 
@@ -79,7 +79,7 @@ pub(crate) fn corrupt_snapshot(snapshot: &mut Snapshot, rng: &mut Rng, ends: boo
             let ends: Vec<JobStatus> = JobStatus::DOCUMENTED.into_iter().filter(JobStatus::is_terminal).collect();
             snapshot.status = rng.choice(ends).expect("not empty");
         }
-        9..12 => snapshot.sources = Sources::default(),
+        9..12 => snapshot.items = Items::default(),
         12..14 => snapshot.completed_at = None,
         14..16 => snapshot.completed_at = Some(some_time(rng)),
         16..18 => snapshot.created_at = Some(some_time(rng)),
@@ -98,11 +98,11 @@ pub(crate) fn corrupt_page(jobs: &mut Vec<ListedJob>, rng: &mut Rng) {
 }
 
 /// The status of a job's only source.
-pub(crate) fn source_status(status: &JobStatus) -> SourceStatus {
+pub(crate) fn item_status(status: &JobStatus) -> ItemStatus {
     match status {
-        JobStatus::Submitted => SourceStatus::NotStarted,
-        JobStatus::InProgress | JobStatus::Cancelling | JobStatus::Unknown(_) => SourceStatus::InProgress,
-        JobStatus::Completed => SourceStatus::Finished,
-        JobStatus::Cancelled | JobStatus::Failed | JobStatus::CompletedWithFailures => SourceStatus::Failed,
+        JobStatus::Submitted => ItemStatus::NotStarted,
+        JobStatus::InProgress | JobStatus::Cancelling | JobStatus::Unknown(_) => ItemStatus::InProgress,
+        JobStatus::Completed => ItemStatus::Finished,
+        JobStatus::Cancelled | JobStatus::Failed | JobStatus::CompletedWithFailures => ItemStatus::Failed,
     }
 }

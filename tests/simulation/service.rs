@@ -13,7 +13,7 @@ use fastrand::Rng;
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
 use refwatch::core::failure::{FailureReason, Operation, RequestFailure};
-use refwatch::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, Sources, StoreId};
+use refwatch::core::job::{Item, ItemKey, Items, JobKey, JobStatus, Snapshot, StoreId};
 use refwatch::core::kind::JobKind;
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use crate::bucket::{Bucket, Buckets, full_buckets};
 use crate::counters::Counters;
 use crate::expectations::{Expectation, Watch};
-use crate::response::{Response, corrupt_page, corrupt_snapshot, source_status};
+use crate::response::{Response, corrupt_page, corrupt_snapshot, item_status};
 use crate::scenario::{Job, Listing, Scenario};
 
 const PAGE_JOBS: usize = 100;
@@ -289,14 +289,14 @@ impl Service {
             return Err(failed(FailureReason::NotFound));
         }
         let status = job.at(now).clone();
-        let source = Source { status: source_status(&status), status_message: None };
-        let source_key = SourceKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth: 0 };
+        let source = Item { status: item_status(&status), status_message: None };
+        let item_key = ItemKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth: 0 };
         let mut snapshot = Snapshot {
             status,
             status_message: None,
             created_at: Some(self.timestamp(job.timeline[0].0)),
             completed_at: self.ended_at(job, now),
-            sources: Sources::from_iter([(source_key, source)]),
+            items: Items::from_iter([(item_key, source)]),
             exceeded: Vec::new(),
         };
         if incorrect {

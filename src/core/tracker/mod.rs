@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
 use super::failure::{FailureReason, PollOutcome, RequestFailure, RetryClass};
-use super::job::{JobStatus, Snapshot, Sources};
+use super::items::{item_transitions, match_items};
+use super::job::{Items, JobStatus, Snapshot};
 use super::limits::Limit;
-use super::sources::{match_sources, source_transitions};
 use super::time::{Monotonic, Now, Timestamp};
 use super::transition::{Anomaly, Change, Detail, DetailKind, Transition};
 
@@ -35,10 +35,10 @@ pub struct JobState {
     pub created_at: Option<Timestamp>,
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    pub sources: Sources,
+    pub items: Items,
     /// The number of saved transitions: see `Limit::Transitions`.
     pub transitions: usize,
-    /// The number of saved changes of sources, messages and creation times, and of returns: see `Limit::Changes`.
+    /// The number of saved changes of items, messages and creation times, and of returns: see `Limit::Changes`.
     pub changes: usize,
     /// The `observed_at` of the transition to this status.
     pub since: Timestamp,
@@ -214,16 +214,16 @@ impl JobTracker {
             exceeded.push(Limit::Transitions);
             return change;
         }
-        // A response without sources keeps the known ones.
-        let named = if snapshot.sources.is_empty() { &state.sources } else { &snapshot.sources };
-        let sources = match_sources(&state.sources, named.clone());
-        let changed_sources = source_transitions(&state.sources, &sources, observed_at);
+        // A response without items keeps the known ones.
+        let named = if snapshot.items.is_empty() { &state.items } else { &snapshot.items };
+        let items = match_items(&state.items, named.clone());
+        let changed_items = item_transitions(&state.items, &items, observed_at);
         let changed_details: Vec<_> = details(state, &snapshot, observed_at).collect();
-        let changes = state.changes + changed_sources.len() + changed_details.len();
+        let changes = state.changes + changed_items.len() + changed_details.len();
         if changes <= Limit::Changes.max() {
             state.changes = changes;
-            state.sources = sources;
-            change.sources = changed_sources;
+            state.items = items;
+            change.items = changed_items;
             change.details.extend(changed_details);
         } else {
             // An unsaved change is not shown either.
@@ -255,10 +255,10 @@ impl JobTracker {
 
     fn first_observation(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let anomaly = anomaly(None, &snapshot);
-        let sources = match_sources(&Sources::default(), snapshot.sources.clone());
+        let items = match_items(&Items::default(), snapshot.items.clone());
         let change = Change {
             transition: Some(transition(None, &snapshot, observed_at, None, anomaly)),
-            sources: source_transitions(&Sources::default(), &sources, observed_at),
+            items: item_transitions(&Items::default(), &items, observed_at),
             details: Vec::new(),
         };
         let state = JobState {
@@ -268,8 +268,8 @@ impl JobTracker {
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
             transitions: 1,
-            changes: change.sources.len(),
-            sources,
+            changes: change.items.len(),
+            items,
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::job::{Source, SourceKey, SourceStatus};
-use crate::core::transition::SourceTransition;
+use crate::core::job::{Item, ItemKey, ItemStatus};
+use crate::core::transition::ItemTransition;
 
 const POLICY: PollPolicy = PollPolicy {
     interval: Duration::from_secs(10),
@@ -26,7 +26,7 @@ fn snapshot(status: &str) -> Snapshot {
         status_message: None,
         created_at: Some(now(0).wall),
         completed_at,
-        sources: Sources::default(),
+        items: Items::default(),
         exceeded: Vec::new(),
     }
 }
@@ -36,7 +36,7 @@ fn failure(reason: FailureReason) -> RequestFailure {
 }
 
 /// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
-/// `source from>to`, `!limit`, then the next action.
+/// `item from>to`, `!limit`, then the next action.
 fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
     let mut watch = JobTracker::new(POLICY, None, 1);
     let mut lines = Vec::new();
@@ -54,8 +54,8 @@ fn describe(decision: &Decision, now: Now) -> String {
         words.extend(anomaly.map(|anomaly| anomaly.as_str().to_owned()));
     }
     words.extend(decision.change.details.iter().map(|detail| format!("+{}", detail.kind.as_str())));
-    for SourceTransition { key, from, to, .. } in &decision.change.sources {
-        let from = from.as_ref().map_or("", SourceStatus::as_str);
+    for ItemTransition { key, from, to, .. } in &decision.change.items {
+        let from = from.as_ref().map_or("", ItemStatus::as_str);
         let to = to.as_ref().map_or("", |to| to.status.as_str());
         words.push(format!("{}#{} {from}>{to}", key.name, key.nth));
     }
@@ -201,12 +201,12 @@ fn a_new_message_or_creation_time_is_a_detail_and_no_transition() {
 
 #[test]
 fn name_and_file_identify_a_source_and_named_sources_replace_the_known_ones() {
-    let with = |sources: &[(&str, u32, &str)]| {
-        let source = |&(name, nth, status): &(&str, u32, &str)| {
-            let key = SourceKey { name: name.into(), source_file: format!("s3://b/{name}").into(), nth };
-            (key, Source { status: status.into(), status_message: None })
+    let with = |items: &[(&str, u32, &str)]| {
+        let item = |&(name, nth, status): &(&str, u32, &str)| {
+            let key = ItemKey { name: name.into(), source_file: format!("s3://b/{name}").into(), nth };
+            (key, Item { status: status.into(), status_message: None })
         };
-        Ok(Snapshot { sources: sources.iter().map(source).collect(), ..snapshot("IN_PROGRESS") })
+        Ok(Snapshot { items: items.iter().map(item).collect(), ..snapshot("IN_PROGRESS") })
     };
     assert_eq!(
         play([
@@ -279,9 +279,9 @@ fn past_the_limit_of_changes_a_vanished_job_returns_only_with_a_transition() {
 fn past_the_limit_of_changes_a_source_is_not_shown_and_a_message_only_with_a_transition() {
     let mut watch = JobTracker::new(POLICY, None, 1);
     watch.handle(Ok(snapshot("SUBMITTED")), now(0));
-    let key = SourceKey { name: "a".into(), source_file: "s3://b/a".into(), nth: 0 };
-    let source = Source { status: SourceStatus::InProgress, status_message: None };
-    for (left, status, expected, sources, message) in [
+    let key = ItemKey { name: "a".into(), source_file: "s3://b/a".into(), nth: 0 };
+    let item = Item { status: ItemStatus::InProgress, status_message: None };
+    for (left, status, expected, items, message) in [
         (2, "SUBMITTED", "+status_message a#0 >IN_PROGRESS 10 s", 1, Some("slow")),
         (1, "SUBMITTED", "!changes 10 s", 0, None),
         (0, "IN_PROGRESS", "SUBMITTED>IN_PROGRESS !changes 10 s", 0, Some("slow")),
@@ -289,12 +289,12 @@ fn past_the_limit_of_changes_a_source_is_not_shown_and_a_message_only_with_a_tra
         let mut before = watch.state().expect("a job").as_ref().clone();
         before.changes = Limit::Changes.max() - left;
         let mut watch = JobTracker::new(POLICY, Some(Arc::new(before)), 1);
-        let sources_seen = Sources::from([(key.clone(), source.clone())]);
-        let seen = Snapshot { sources: sources_seen, status_message: Some("slow".to_owned()), ..snapshot(status) };
+        let items_seen = Items::from([(key.clone(), item.clone())]);
+        let seen = Snapshot { items: items_seen, status_message: Some("slow".to_owned()), ..snapshot(status) };
         let decision = watch.handle(Ok(seen), now(1));
         let state = watch.state().expect("a job");
         assert_eq!(describe(&decision, now(1)), expected);
-        assert_eq!((state.sources.len(), state.status_message.as_deref()), (sources, message), "{left} left");
+        assert_eq!((state.items.len(), state.status_message.as_deref()), (items, message), "{left} left");
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::core::event::{EventFilter, EventType};
-use crate::core::job::{JobStatus, Source, SourceKey, SourceStatus};
-use crate::core::transition::{Detail, DetailKind, SourceTransition, Transition, WatchInfo};
+use crate::core::job::{Item, ItemKey, ItemStatus, JobStatus};
+use crate::core::transition::{Detail, DetailKind, ItemTransition, Transition, WatchInfo};
 
 const NOW: i64 = 1_700_000_000;
 
@@ -125,16 +125,16 @@ async fn the_events_of_a_job_are_due_one_after_another_and_jobs_do_not_wait_for_
 #[tokio::test]
 async fn an_event_has_its_occurrence_and_the_items_of_its_time() {
     let queue = Queue::new().await;
-    let item = |status, seconds| SourceTransition {
-        key: SourceKey { name: "chr1".into(), source_file: "s3://a/b".into(), nth: 0 },
+    let item = |status, seconds| ItemTransition {
+        key: ItemKey { name: "chr1".into(), source_file: "s3://a/b".into(), nth: 0 },
         from: None,
-        to: Some(Source { status, status_message: None }),
+        to: Some(Item { status, status_message: None }),
         observed_at: at(seconds),
     };
     for (from, to, status, seconds) in [
-        (None, "FAILED", SourceStatus::Failed, 0),
-        (Some("FAILED"), "IN_PROGRESS", SourceStatus::InProgress, 1),
-        (Some("IN_PROGRESS"), "FAILED", SourceStatus::Finished, 2),
+        (None, "FAILED", ItemStatus::Failed, 0),
+        (Some("FAILED"), "IN_PROGRESS", ItemStatus::InProgress, 1),
+        (Some("IN_PROGRESS"), "FAILED", ItemStatus::Finished, 2),
     ] {
         let transition = Transition {
             from: from.map(JobStatus::from),
@@ -147,7 +147,7 @@ async fn an_event_has_its_occurrence_and_the_items_of_its_time() {
             anomaly: None,
             watch: Some(Arc::new(WatchInfo { name: "GRCh38".into(), ..WatchInfo::default() })),
         };
-        let change = Change { transition: Some(transition), sources: vec![item(status, seconds)], details: vec![] };
+        let change = Change { transition: Some(transition), items: vec![item(status, seconds)], details: vec![] };
         queue.database.append(&watch_id(1), &change).await.expect("a commit");
     }
     let details = vec![Detail { kind: DetailKind::Vanished, value: None, observed_at: at(3) }];

@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use super::*;
 use crate::core::backoff::BackoffPolicy;
 use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
-use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus};
+use crate::core::job::{Item, ItemKey, ItemStatus, JobKey, JobStatus, Snapshot};
 use crate::core::time::{Monotonic, Now};
 use crate::core::tracker::{JobTracker, PollPolicy};
 use crate::core::transition::{DetailKind, Transition};
@@ -56,25 +56,25 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// An outcome of a poll. Avoids what is not saved: a change of only the completion time, a change of only the message of a source, and
+/// An outcome of a poll. Avoids what is not saved: a change of only the completion time, a change of only the message of an item, and
 /// a creation time that was missing before.
 fn outcome() -> impl Strategy<Value = PollOutcome> {
-    let source = (0..3_u32, 0..SourceStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
-        let status = SourceStatus::DOCUMENTED[status].clone();
-        let status_message = (status == SourceStatus::Failed).then(|| "it failed".to_owned());
-        let key = SourceKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth };
-        (key, Source { status, status_message: status_message.map(Into::into) })
+    let item = (0..3_u32, 0..ItemStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
+        let status = ItemStatus::DOCUMENTED[status].clone();
+        let status_message = (status == ItemStatus::Failed).then(|| "it failed".to_owned());
+        let key = ItemKey { name: "GRCh38".into(), source_file: "s3://a/b".into(), nth };
+        (key, Item { status, status_message: status_message.map(Into::into) })
     });
     let status = prop_oneof![
         5 => (0..JobStatus::DOCUMENTED.len()).prop_map(|status| JobStatus::DOCUMENTED[status].clone()),
         1 => Just(JobStatus::from("PAUSED")),
     ];
     let message = proptest::option::of("[a-c\u{0}\u{e9}]{0,2}");
-    let snapshot = (status, message, 0..2_i32, proptest::collection::vec(source, 0..3));
-    let snapshot = snapshot.prop_map(|(status, status_message, created, sources)| Snapshot {
+    let snapshot = (status, message, 0..2_i32, proptest::collection::vec(item, 0..3));
+    let snapshot = snapshot.prop_map(|(status, status_message, created, items)| Snapshot {
         completed_at: status.is_terminal().then(|| time(50, 123_456_789)),
         created_at: Some(time(-60, 987_654_000 + created)),
-        sources: sources.into_iter().collect(),
+        items: items.into_iter().collect(),
         exceeded: Vec::new(),
         status,
         status_message,
@@ -102,7 +102,7 @@ impl Model {
     fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
         let change = self.tracker.handle(outcome.clone(), now).change;
         let seen = |kind| !matches!(kind, DetailKind::Vanished | DetailKind::Returned);
-        if change.transition.is_some() || !change.sources.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
+        if change.transition.is_some() || !change.items.is_empty() || change.details.iter().any(|it| seen(it.kind)) {
             self.last_seen = Some(now.wall);
         }
         self.last_outcome = Some((outcome, now));
@@ -197,7 +197,7 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
         let connection = rusqlite::Connection::open(&path).expect("a connection");
         let id = Model::new("default").id;
         let state = &queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job")[&id];
-        assert_eq!(state.sources.values().next().map(|source| &source.status), Some(&SourceStatus::Finished));
+        assert_eq!(state.items.values().next().map(|item| &item.status), Some(&ItemStatus::Finished));
         assert!(state.vanished_at.is_some());
         std::fs::remove_file(&path).expect("a file");
     }

@@ -21,7 +21,7 @@ use aws_sdk_omics::types::SourceFiles;
 use serde_json::Value;
 
 use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
-use crate::core::job::{JobKey, JobStatus, Snapshot, Source, SourceKey, SourceStatus, Sources, StoreId};
+use crate::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, Snapshot, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::limits::{Limit, PAGE_TOKEN_BYTES_MAX};
 use crate::core::sanitize::excerpt;
@@ -47,11 +47,11 @@ pub(super) struct JobDetail {
     job: Job,
     status_message: Option<String>,
     completed: Option<DateTime>,
-    items: Vec<Item>,
+    items: Vec<ResponseItem>,
 }
 
-/// A source or a read set. It becomes a [`Source`].
-struct Item {
+/// A source or a read set of a response.
+struct ResponseItem {
     /// The requester gave name and file. They identify the item.
     name: String,
     source_file: String,
@@ -90,7 +90,7 @@ macro_rules! job_detail {
 
 macro_rules! item {
     ($item:ident, $name:expr, $source_file:expr) => {
-        Item {
+        ResponseItem {
             name: $name,
             source_file: $source_file,
             status: $item.status.as_str().to_owned(),
@@ -191,7 +191,7 @@ pub(super) fn snapshot(
         status_message: status_message.map(|text| cut(&text, &mut exceeded).to_owned()),
         created_at: job.created.as_ref().and_then(timestamp),
         completed_at: completed.as_ref().and_then(timestamp),
-        sources: sources(&items, &mut exceeded),
+        items: self::items(&items, &mut exceeded),
         exceeded,
     })
 }
@@ -254,17 +254,17 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     (time != Timestamp::UNIX_EPOCH).then_some(time)
 }
 
-fn sources<'a>(items: &'a [Item], exceeded: &mut Vec<Limit>) -> Sources {
+fn items<'a>(items: &'a [ResponseItem], exceeded: &mut Vec<Limit>) -> Items {
     note(Limit::Items, items.len() > Limit::Items.max(), exceeded);
     // Items may share name and file; `nth` distinguishes them.
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let source = |item: &'a Item| {
+    let item = |item: &'a ResponseItem| {
         let (name, source_file) = (cut(&item.name, exceeded), cut(&item.source_file, exceeded));
         let count = counts.entry((name, source_file)).or_default();
-        let key = SourceKey { name: name.into(), source_file: source_file.into(), nth: *count };
+        let key = ItemKey { name: name.into(), source_file: source_file.into(), nth: *count };
         *count += 1;
-        let status = SourceStatus::from(cut(&item.status, exceeded));
-        (key, Source { status, status_message: item.status_message.as_deref().map(|text| cut(text, exceeded).into()) })
+        let status = ItemStatus::from(cut(&item.status, exceeded));
+        (key, Item { status, status_message: item.status_message.as_deref().map(|text| cut(text, exceeded).into()) })
     };
-    items.iter().take(Limit::Items.max()).map(source).collect()
+    items.iter().take(Limit::Items.max()).map(item).collect()
 }

@@ -7,15 +7,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::core::job::{JobKey, JobStatus, Labels, Source, SourceKey, SourceStatus, Sources};
+use crate::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, Labels};
 use crate::http::app_state::AppState;
 use crate::http::filter::{Severity, WatchFilter, severity_of};
 use crate::http::parameters::Parameters;
 use crate::http::response::{json, json_error, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
-/// Sources listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100. The counts include all sources.
-pub const SOURCES_LISTED_MAX: usize = 100;
+/// Items listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100 sources. The counts include all items.
+pub const ITEMS_LISTED_MAX: usize = 100;
 
 /// One watch. `watch` is its configured name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +48,13 @@ pub struct JobInfo {
     pub recent_failures: Vec<PollFailure>,
 }
 
-/// The sources of a job. The JSON calls them items.
+/// The items of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobItems {
     pub total: usize,
     /// Statuses that AWS does not document are counted as `UNKNOWN`.
     pub by_status: BTreeMap<String, usize>,
-    /// At most [`SOURCES_LISTED_MAX`], failed sources first.
+    /// At most [`ITEMS_LISTED_MAX`], failed items first.
     pub listed: Vec<JobItem>,
 }
 
@@ -121,11 +121,11 @@ impl JobInfo {
     }
 }
 
-/// The first [`SOURCES_LISTED_MAX`] sources, failed sources first.
-pub(in crate::http) fn listed_sources(sources: &Sources) -> impl Iterator<Item = (&SourceKey, &Source)> {
+/// The first [`ITEMS_LISTED_MAX`] items, failed items first.
+pub(in crate::http) fn listed_items(items: &Items) -> impl Iterator<Item = (&ItemKey, &Item)> {
     let with_failed =
-        |failed: bool| sources.iter().filter(move |(_, source)| (source.status == SourceStatus::Failed) == failed);
-    with_failed(true).chain(with_failed(false)).take(SOURCES_LISTED_MAX)
+        |failed: bool| items.iter().filter(move |(_, item)| (item.status == ItemStatus::Failed) == failed);
+    with_failed(true).chain(with_failed(false)).take(ITEMS_LISTED_MAX)
 }
 
 impl From<&WatchStatus> for JobInfo {
@@ -157,7 +157,7 @@ impl From<&WatchStatus> for JobInfo {
             completed_at: job.and_then(|job| job.completed_at).map(rfc3339),
             since: job.map(|job| rfc3339(job.since)),
             last_seen: job.map(|job| rfc3339(job.last_seen)),
-            items: job.map(|job| JobItems::from(&job.sources)),
+            items: job.map(|job| JobItems::from(&job.items)),
             up: watch.up,
             last_successful_poll: watch.last_successful_poll.map(rfc3339),
             next_poll: watch.next_poll.map(rfc3339),
@@ -166,16 +166,16 @@ impl From<&WatchStatus> for JobInfo {
     }
 }
 
-impl From<&Sources> for JobItems {
-    fn from(sources: &Sources) -> Self {
-        let count = |label| sources.values().filter(|source| source.status.label() == label).count();
-        let by_status = SourceStatus::labels().map(|label| (label.to_owned(), count(label))).collect();
-        let listed = listed_sources(sources).map(|(key, source)| JobItem {
+impl From<&Items> for JobItems {
+    fn from(items: &Items) -> Self {
+        let count = |label| items.values().filter(|item| item.status.label() == label).count();
+        let by_status = ItemStatus::labels().map(|label| (label.to_owned(), count(label))).collect();
+        let listed = listed_items(items).map(|(key, item)| JobItem {
             name: key.name.to_string(),
             source_file: key.source_file.to_string(),
-            status: source.status.to_string(),
-            status_message: source.status_message.as_deref().map(str::to_owned),
+            status: item.status.to_string(),
+            status_message: item.status_message.as_deref().map(str::to_owned),
         });
-        Self { total: sources.len(), by_status, listed: listed.collect() }
+        Self { total: items.len(), by_status, listed: listed.collect() }
     }
 }

@@ -6,9 +6,9 @@ use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::presentation::{job_tone, problem_count, source_tone};
+use super::presentation::{item_tone, job_tone, problem_count};
 use super::selection::Refresh;
-use crate::core::job::{JobStatus, SourceStatus, Sources};
+use crate::core::job::{ItemStatus, Items, JobStatus};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 use crate::http::app_state::AppState;
@@ -141,8 +141,8 @@ pub(super) fn job_badge(status: &JobStatus) -> Markup {
     badge(job_tone(status), status.as_str())
 }
 
-pub(super) fn source_badge(status: &SourceStatus) -> Markup {
-    badge(source_tone(status), status.as_str())
+pub(super) fn item_badge(status: &ItemStatus) -> Markup {
+    badge(item_tone(status), status.as_str())
 }
 
 pub(super) fn badge(tone: &str, status: &str) -> Markup {
@@ -154,10 +154,10 @@ pub(super) fn status_text(status: &str) -> String {
     shortened(status, STATUS_CHARS_MAX)
 }
 
-/// The numbers of finished, failed and all sources, as text and as a bar.
-pub(super) fn progress(sources: &Sources, heading: &str) -> Markup {
-    let count = |status| sources.values().filter(|source| source.status == status).count();
-    let (finished, failed, all) = (count(SourceStatus::Finished), count(SourceStatus::Failed), sources.len());
+/// The numbers of finished, failed and all items, as text and as a bar.
+pub(super) fn progress(items: &Items, heading: &str) -> Markup {
+    let count = |status| items.values().filter(|item| item.status == status).count();
+    let (finished, failed, all) = (count(ItemStatus::Finished), count(ItemStatus::Failed), items.len());
     let tone = match (finished, failed) {
         (finished, 0) if finished == all => "good",
         (_, 0) => "active",

@@ -8,21 +8,21 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use super::axis::{Lifetime, hatch_pattern, legend};
-use super::html::{Page, absolute_time, copyable, job_badge, page, relative_time, source_badge, table};
+use super::html::{Page, absolute_time, copyable, item_badge, job_badge, page, relative_time, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
 use super::selection::Refresh;
 use super::sinks::deliveries_table;
 use super::timeline::{JobTimes, StatusSpan, Timeline, lifetime};
 use super::watch_table::{next_poll, status};
-use crate::core::job::{JobKey, SourceKey};
+use crate::core::job::{ItemKey, JobKey};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
-use crate::core::transition::{Detail, SourceTransition, Transition};
+use crate::core::transition::{Detail, ItemTransition, Transition};
 use crate::database::{Filter, JobDelivery, ReadError, Row, RowLimit};
-use crate::http::api::jobs::{SOURCES_LISTED_MAX, listed_sources};
+use crate::http::api::jobs::{ITEMS_LISTED_MAX, listed_items};
 use crate::http::app_state::AppState;
 use crate::http::response::{duration_between, duration_text};
 use crate::state::{RECENT_FAILURES_MAX, WatchState, WatchStatus};
@@ -33,14 +33,14 @@ const ROOT: &str = "../../../";
 /// Limits each of three queries, for transitions, details and deliveries, over all targets. A normal job has fewer than ten rows.
 const ROWS_MAX: usize = 200;
 
-/// Limits the query for the transitions of sources, over all targets: on average eight for each of 100 sources.
-const SOURCE_ROWS_MAX: usize = 8 * 100;
+/// Limits the query for the transitions of items, over all targets: on average eight for each of 100 items.
+const ITEM_ROWS_MAX: usize = 8 * 100;
 
 /// The database rows of one job in every target.
 #[derive(Default)]
 struct History {
     transitions: Vec<Row<Transition>>,
-    source_transitions: Vec<Row<SourceTransition>>,
+    item_transitions: Vec<Row<ItemTransition>>,
     details: Vec<Row<Detail>>,
     /// Those that wait or have failed.
     deliveries: Vec<JobDelivery>,
@@ -52,7 +52,7 @@ impl History {
         let latest = |limit| Filter { limit: Some(RowLimit::Latest(limit)), ..Filter::of_job(key.clone()) };
         Ok(Self {
             transitions: state.database.rows(&latest(ROWS_MAX))?,
-            source_transitions: state.database.rows(&latest(SOURCE_ROWS_MAX))?,
+            item_transitions: state.database.rows(&latest(ITEM_ROWS_MAX))?,
             details: state.database.rows(&latest(ROWS_MAX))?,
             deliveries: state.database.deliveries(key, ROWS_MAX)?,
         })
@@ -146,8 +146,8 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
             @if let Some(advice) = watch.and_then(presentation::advice) { p.advice { strong { "What to do. " } (advice) } }
             @if let (Some(lifetime), Some(times)) = (lifetime, times) { (figure(name, &spans, lifetime, times.last_seen)) }
             @if let Some(watch) = watch { (facts(watch, now)) }
-            @if let (Some(watch), Some(job)) = (watch, job) && !job.sources.is_empty() {
-                (items_table(watch.id.key.kind, job, &of_target(&history.source_transitions, target), lifetime))
+            @if let (Some(watch), Some(job)) = (watch, job) && !job.items.is_empty() {
+                (items_table(watch.id.key.kind, job, &of_target(&history.item_transitions, target), lifetime))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
@@ -194,32 +194,32 @@ fn facts(watch: &WatchStatus, now: Timestamp) -> Markup {
     }
 }
 
-fn items_table(kind: JobKind, job: &JobState, transitions: &[&SourceTransition], lifetime: Option<Lifetime>) -> Markup {
-    let sources = &job.sources;
-    let mut spans: BTreeMap<&SourceKey, Vec<StatusSpan>> = BTreeMap::new();
-    for SourceTransition { key, to, observed_at, .. } in transitions {
+fn items_table(kind: JobKind, job: &JobState, transitions: &[&ItemTransition], lifetime: Option<Lifetime>) -> Markup {
+    let items = &job.items;
+    let mut spans: BTreeMap<&ItemKey, Vec<StatusSpan>> = BTreeMap::new();
+    for ItemTransition { key, to, observed_at, .. } in transitions {
         match to {
-            Some(to) => spans.entry(key).or_default().push(StatusSpan::of_source(&to.status, *observed_at)),
-            // AWS no longer names the source. The same key may later name another one.
+            Some(to) => spans.entry(key).or_default().push(StatusSpan::of_item(&to.status, *observed_at)),
+            // AWS no longer names the item. The same key may later name another one.
             None => drop(spans.remove(key)),
         }
     }
     let caption = html! {
         (JobKind::items_heading([kind]))
-        @if sources.len() > SOURCES_LISTED_MAX {
-            " (" (SOURCES_LISTED_MAX) " of " (sources.len()) ", failed " (kind.info().item) "s first)"
+        @if items.len() > ITEMS_LISTED_MAX {
+            " (" (ITEMS_LISTED_MAX) " of " (items.len()) ", failed " (kind.info().item) "s first)"
         }
     };
-    let rows = listed_sources(sources).map(|(key, source)| {
+    let rows = listed_items(items).map(|(key, item)| {
         let image = spans.get(key).zip(lifetime).map(|(spans, lifetime)| {
             let last_seen = if job.status.is_terminal() { lifetime.end } else { job.last_seen };
             Timeline { name: &key.name, spans, lifetime, last_seen, axis: lifetime.axis() }.image()
         });
         [
             html! { (Sanitized(&key.name)) small { code { (Sanitized(&key.source_file)) } } },
-            source_badge(&source.status),
+            item_badge(&item.status),
             image.unwrap_or_default(),
-            html! { (Sanitized(source.status_message.as_deref().unwrap_or_default())) },
+            html! { (Sanitized(item.status_message.as_deref().unwrap_or_default())) },
         ]
     });
     table(&caption, ["Name", "Status", "Timeline", "Message"], rows)

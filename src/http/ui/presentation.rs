@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use crate::core::job::{JobStatus, SourceStatus};
+use crate::core::job::{ItemStatus, JobStatus};
 use crate::core::kind::KindInfo;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
@@ -88,13 +88,13 @@ pub(super) fn job_tone(status: &JobStatus) -> &'static str {
     }
 }
 
-pub(super) fn source_tone(status: &SourceStatus) -> &'static str {
+pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     match status {
-        SourceStatus::NotStarted => WAITING,
-        SourceStatus::InProgress => "active",
-        SourceStatus::Finished => "good",
-        SourceStatus::Failed => "bad",
-        SourceStatus::Unknown(_) => "mixed",
+        ItemStatus::NotStarted => WAITING,
+        ItemStatus::InProgress => "active",
+        ItemStatus::Finished => "good",
+        ItemStatus::Failed => "bad",
+        ItemStatus::Unknown(_) => "mixed",
     }
 }
 

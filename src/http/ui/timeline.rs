@@ -1,4 +1,4 @@
-//! The timeline of a job or a source: an SVG with a bar for each status, a mark for the end, and a text for screen readers.
+//! The timeline of a job or an item: an SVG with a bar for each status, a mark for the end, and a text for screen readers.
 //!
 //! The widths of bars are percentages, so the image fits any width. Colours are CSS classes, because the content security
 //! policy forbids inline styles.
@@ -7,8 +7,8 @@ use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, percent};
 use super::html::status_text;
-use super::presentation::{WAITING, job_tone, source_tone};
-use crate::core::job::SourceStatus;
+use super::presentation::{WAITING, item_tone, job_tone};
+use crate::core::job::ItemStatus;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
@@ -21,7 +21,7 @@ const HEIGHT: u32 = 16;
 /// A fraction of the image's width. A narrower bar would be invisible and is not drawn.
 const BAR_DRAWN_MIN: f64 = 0.000_5;
 
-/// A status. It lasts until the next span of the job or source begins.
+/// A status. It lasts until the next span of the job or item begins.
 #[derive(Clone, Debug)]
 pub(super) struct StatusSpan {
     tone: &'static str,
@@ -39,9 +39,9 @@ impl StatusSpan {
         Self { not_before: *not_before, ..span }
     }
 
-    pub(super) fn of_source(status: &SourceStatus, since: Timestamp) -> Self {
-        let is_terminal = [SourceStatus::Finished, SourceStatus::Failed].contains(status);
-        Self::new(source_tone(status), status.as_str(), is_terminal, since)
+    pub(super) fn of_item(status: &ItemStatus, since: Timestamp) -> Self {
+        let is_terminal = [ItemStatus::Finished, ItemStatus::Failed].contains(status);
+        Self::new(item_tone(status), status.as_str(), is_terminal, since)
     }
 
     fn new(tone: &'static str, status: &str, is_terminal: bool, since: Timestamp) -> Self {
@@ -93,7 +93,7 @@ pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) ->
     Some(Lifetime { begin, end: end.max(begin), is_live: !last.is_terminal && times.vanished_at.is_none() })
 }
 
-/// The spans of one job or source in the image of an axis.
+/// The spans of one job or item in the image of an axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeline<'a> {
     pub name: &'a str,

@@ -11,7 +11,7 @@ use super::html::{badge, copyable_code, job_badge, progress, relative_time, shor
 use super::presentation::{WAITING, ended_at, job_duration};
 use super::selection::{ROWS_PER_PAGE, Selection, Sort};
 use super::timeline::{JobTimes, StatusSpan, Timeline, lifetime};
-use crate::core::job::{JobKey, SourceStatus, WatchId};
+use crate::core::job::{ItemStatus, JobKey, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -22,7 +22,7 @@ use crate::http::filter::{Severity, severity};
 use crate::http::response::duration_text;
 use crate::state::{WatchState, WatchStatus};
 
-/// Characters shown of a message or of a source's name. The job page shows both completely.
+/// Characters shown of a message or of an item's name. The job page shows both completely.
 pub(super) const MESSAGE_CHARS_MAX: usize = 160;
 
 /// Transitions that each timeline shows, the latest ones. The job page shows more.
@@ -151,7 +151,7 @@ fn row(
                     (Timeline { name: &watch.name, spans, lifetime, last_seen: job.last_seen, axis }.image())
                 }
             }
-            td.items data-label=(items) { @if let Some(job) = job { (progress(&job.sources, &items)) (failed_source(watch)) } }
+            td.items data-label=(items) { @if let Some(job) = job { (progress(&job.items, &items)) (failed_item(watch)) } }
             td.next-poll data-label="Next poll" { (next_poll(watch, now)) }
         }
     }
@@ -171,13 +171,13 @@ fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     }
 }
 
-fn failed_source(watch: &WatchStatus) -> Markup {
-    let mut sources = watch.known.iter().flat_map(|job| job.sources.iter());
+fn failed_item(watch: &WatchStatus) -> Markup {
+    let mut items = watch.known.iter().flat_map(|job| job.items.iter());
     html! {
-        @if let Some((key, source)) = sources.find(|(_, source)| source.status == SourceStatus::Failed) {
+        @if let Some((key, item)) = items.find(|(_, item)| item.status == ItemStatus::Failed) {
             small {
                 (shortened(&key.name, MESSAGE_CHARS_MAX))
-                @if let Some(message) = &source.status_message { ": " (shortened(message, MESSAGE_CHARS_MAX)) }
+                @if let Some(message) = &item.status_message { ": " (shortened(message, MESSAGE_CHARS_MAX)) }
             }
         }
     }

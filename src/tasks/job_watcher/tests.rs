@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Quota, TargetConfig};
 use crate::core::backoff::BackoffPolicy;
-use crate::core::job::{JobKey, Snapshot, Sources, StoreId};
+use crate::core::job::{Items, JobKey, Snapshot, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
 use crate::healthomics::{BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, Target, TargetService};
@@ -33,7 +33,7 @@ impl TargetService for CompletedJob {
             status_message: None,
             created_at: None,
             completed_at: None,
-            sources: Sources::new(),
+            items: Items::new(),
             exceeded: vec![],
         };
         Box::pin(async { Ok(snapshot) })

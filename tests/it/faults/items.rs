@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::service::{JOB, STORE, Service, config, job};
 use crate::process::{Workspace, eventually, json as api};
 
-/// Sources with the same name and file, and these statuses.
+/// Items with the same name and file, and these statuses.
 fn equal_sources(statuses: &[&str]) -> Value {
     statuses.iter().map(|status| json!({"name": "a", "sourceFile": "s3://b/a", "status": status})).collect()
 }

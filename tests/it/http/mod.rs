@@ -19,7 +19,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::config::PasswordHash;
 use refwatch::core::failure::{FailureReason, Operation};
-use refwatch::core::job::{JobKey, JobStatus, Source, SourceKey, SourceStatus, Sources, TargetStore, WatchId};
+use refwatch::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, TargetStore, WatchId};
 use refwatch::core::kind::JobKind;
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
@@ -163,8 +163,8 @@ fn watch_id(job: &str) -> WatchId {
 
 fn known(status: JobStatus) -> JobState {
     let source = |name: &str, status| {
-        let key = SourceKey { name: name.into(), source_file: format!("s3://refs/{name}.fa").into(), nth: 0 };
-        (key, Source { status, status_message: None })
+        let key = ItemKey { name: name.into(), source_file: format!("s3://refs/{name}.fa").into(), nth: 0 };
+        (key, Item { status, status_message: None })
     };
     JobState {
         ended_once: status.is_terminal(),
@@ -172,7 +172,7 @@ fn known(status: JobStatus) -> JobState {
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
-        sources: Sources::from_iter([source("chr1", SourceStatus::Finished), source("chr2", SourceStatus::Failed)]),
+        items: Items::from_iter([source("chr1", ItemStatus::Finished), source("chr2", ItemStatus::Failed)]),
         transitions: 1,
         changes: 0,
         since: at("2026-03-01T08:05:00.25Z"),
@@ -200,9 +200,9 @@ fn view(job: &str, status: JobStatus) -> WatchStatus {
 fn hostile_view() -> WatchStatus {
     let text = || HOSTILE.to_owned();
     let mut known = JobState { status_message: Some(text()), ..known(JobStatus::from(HOSTILE)) };
-    let key = SourceKey { name: text().into(), source_file: text().into(), nth: 0 };
-    let source = Source { status: SourceStatus::from(HOSTILE), status_message: Some(text().into()) };
-    known.sources = Sources::from_iter([(key, source)]);
+    let key = ItemKey { name: text().into(), source_file: text().into(), nth: 0 };
+    let source = Item { status: ItemStatus::from(HOSTILE), status_message: Some(text().into()) };
+    known.items = Items::from_iter([(key, source)]);
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchStatus {
         id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),

@@ -1,6 +1,6 @@
 //! The status page and the job page: sorting, filters, paging, timelines and advice.
 
-use refwatch::core::transition::{Detail, DetailKind, SourceTransition};
+use refwatch::core::transition::{Detail, DetailKind, ItemTransition};
 
 use super::*;
 
@@ -169,9 +169,9 @@ async fn the_job_page_shows_errors_and_advice() {
     let transition = change.transition.as_mut().unwrap();
     transition.not_before = Some(at("2026-03-01T08:00:55Z"));
     transition.anomaly = Some(refwatch::core::transition::Anomaly::NoCompletionTime);
-    let key = SourceKey { name: "chr2".into(), source_file: "s3://refs/chr2.fa".into(), nth: 0 };
-    let to = Some(Source { status: SourceStatus::Failed, status_message: None });
-    change.sources.push(SourceTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });
+    let key = ItemKey { name: "chr2".into(), source_file: "s3://refs/chr2.fa".into(), nth: 0 };
+    let to = Some(Item { status: ItemStatus::Failed, status_message: None });
+    change.items.push(ItemTransition { key, from: None, to, observed_at: at("2026-03-01T08:00:30Z") });
     change.details.push(Detail {
         kind: DetailKind::StatusMessage,
         value: Some(HOSTILE.to_owned()),
