@@ -59,7 +59,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// What the value of a key may be: one value of a [`ValueType`], a [`List`], a [`Nested`] table or a [`Map`].
+/// A type of the value of a key: one value of a [`ValueType`], a [`List`], a [`Nested`] table or a [`Map`].
 pub(super) trait Field {
     /// An absent or invalid value reads as the default.
     type Parsed: Default;

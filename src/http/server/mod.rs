@@ -164,7 +164,7 @@ async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> (TcpS
     }
 }
 
-/// What the task of a connection uses. Only the router differs: it has the address of the client.
+/// The context of a connection. Only the router differs between connections: it has the address of the client.
 #[derive(Clone)]
 struct ConnectionContext {
     router: Router,

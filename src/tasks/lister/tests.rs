@@ -58,7 +58,7 @@ impl TargetService for LongStore {
     }
 }
 
-/// What a lister and its test use.
+/// A lister, and everything that its test uses.
 struct Fixture {
     lister: Lister,
     clock: Clock,
