@@ -1,7 +1,6 @@
 //! `refwatch schema`, `completions` and `man`: files for editors, shells and man(1).
 
 use std::fs;
-use std::iter;
 use std::path::Path;
 
 use clap::Command;
@@ -41,8 +40,10 @@ pub fn man(directory: Option<&Path>) -> Result<(), Failure> {
         let file = directory.join(name);
         fs::write(&file, text).map_err(|error| Failure::running(format_args!("{}: {error}", file.display())))
     };
-    for command in iter::once(&refwatch).chain(refwatch.get_subcommands()) {
+    let mut commands = vec![&refwatch];
+    while let Some(command) = commands.pop() {
         write(Man::new(command.clone()).get_filename(), &page(command)?)?;
+        commands.extend(command.get_subcommands().filter(|command| command.get_name() != "help"));
     }
     write("refwatch.toml.5".to_owned(), manual::configuration_page().as_bytes())
 }

@@ -1,48 +1,41 @@
 //! The examples and exit statuses that `--help` and the manual pages show, and the files and variables of the manual pages.
 
-/// The command lines that show the use of a command.
-pub(super) fn examples(command: &str) -> &'static [&'static str] {
-    match command {
-        "run" => &["refwatch run", "refwatch --config /etc/refwatch/second/refwatch.toml run"],
-        "demo" => &["refwatch demo", "refwatch demo --jobs 20 --seconds 60 --listen 127.0.0.1:0"],
-        "simulate" => &[
-            "refwatch simulate --config-out simulated.toml",
-            "refwatch simulate --fault throttling=0.2 --fault internal=0.05",
-        ],
-        "check" => {
-            &["refwatch check", "sudo -u refwatch refwatch check --online", "refwatch check --json | jq .problems"]
-        }
-        "schema" => &["refwatch schema >refwatch.schema.json"],
-        "status" => &[
-            "refwatch status",
-            "refwatch status --status FAILED",
-            "refwatch status --kind read_set_import --search project=atlas",
-            "refwatch status --follow --sort -duration",
-        ],
-        "add" => {
-            &["refwatch add 1234567890/9876543210 --name GRCh38", "refwatch add read_set_import/1234567890/9876543210"]
-        }
-        "remove" => &["refwatch remove 1234567890/9876543210"],
-        "reload" => &["sudo refwatch reload"],
-        "notify" => &[
-            "refwatch notify status",
-            "sudo refwatch notify test pipeline",
-            "sudo refwatch notify replay pipeline --failed",
-        ],
-        "history" => &[
-            "refwatch history 1234567890/9876543210",
-            "refwatch history --since 2026-01-30 --status FAILED,CANCELLED",
-            "refwatch history --follow --json --cursor /var/lib/hook/cursor",
-        ],
-        "wait" => &[
-            "refwatch wait 1234567890/9876543210 --region us-west-2 --timeout 2h",
-            "refwatch wait --any --json 1234567890/9876543210 1234567890/9876543211",
-        ],
-        "rules" => &["refwatch rules --set listing_seconds=1800 >/etc/prometheus/refwatch.yml"],
-        "completions" => &["refwatch completions bash >~/.local/share/bash-completion/completions/refwatch"],
-        "man" => &["refwatch man | man -l -", "refwatch man --directory /usr/local/share/man/man1"],
-        _ => &[],
-    }
+const EXAMPLES: [&str; 30] = [
+    "refwatch run",
+    "refwatch run --config /etc/refwatch/second/refwatch.toml",
+    "refwatch demo",
+    "refwatch demo --jobs 20 --seconds 60 --listen 127.0.0.1:0",
+    "refwatch simulate --config-out simulated.toml",
+    "refwatch simulate --fault throttling=0.2 --fault internal=0.05",
+    "refwatch check",
+    "sudo -u refwatch refwatch check --online",
+    "refwatch check --json | jq .problems",
+    "refwatch schema >refwatch.schema.json",
+    "refwatch status",
+    "refwatch status --status FAILED",
+    "refwatch status --kind read_set_import --search project=atlas",
+    "refwatch status --follow --sort -duration",
+    "refwatch add 1234567890/9876543210 --name GRCh38",
+    "refwatch add read_set_import/1234567890/9876543210",
+    "refwatch remove 1234567890/9876543210",
+    "sudo refwatch reload",
+    "refwatch notify status",
+    "sudo refwatch notify test pipeline",
+    "sudo refwatch notify replay pipeline --failed",
+    "refwatch history 1234567890/9876543210",
+    "refwatch history --since 2026-01-30 --status FAILED,CANCELLED",
+    "refwatch history --follow --json --cursor /var/lib/hook/cursor",
+    "refwatch wait 1234567890/9876543210 --region us-west-2 --timeout 2h",
+    "refwatch wait --any --json 1234567890/9876543210 1234567890/9876543211",
+    "refwatch rules --set listing_seconds=1800 >/etc/prometheus/refwatch.yml",
+    "refwatch completions bash >~/.local/share/bash-completion/completions/refwatch",
+    "refwatch man | man -l -",
+    "refwatch man --directory manuals",
+];
+
+/// The examples that contain a command such as "refwatch notify test".
+pub(super) fn examples(command: &str) -> impl Iterator<Item = &'static str> {
+    EXAMPLES.into_iter().filter(move |line| line.contains(command))
 }
 
 pub(super) const EXIT_STATUS: &str =
@@ -65,7 +58,7 @@ pub(super) fn exit_status(command: &str) -> &'static str {
 
 /// The text after the options in `--help`.
 pub(super) fn after_help(command: &str) -> String {
-    let examples: String = examples(command).iter().flat_map(|line| ["  ", line, "\n"]).collect();
+    let examples: String = examples(&format!("refwatch {command}")).flat_map(|line| ["  ", line, "\n"]).collect();
     format!("Examples:\n{examples}\nExit status: {}", exit_status(command))
 }
 

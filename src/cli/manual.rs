@@ -21,7 +21,7 @@ reference_store_id = "1234567890"
 id = "9876543210"
 "#;
 
-/// The page of the program or of one of its commands.
+/// The page of the program or of one of its commands, of a definition that is built.
 pub(super) fn command_page(command: &Command) -> std::io::Result<Vec<u8>> {
     let name = command.get_name();
     let is_program = name == "refwatch";
@@ -30,9 +30,8 @@ pub(super) fn command_page(command: &Command) -> std::io::Result<Vec<u8>> {
     Man::new(command.clone().after_help(Resettable::Reset)).source(SOURCE).render(&mut page)?;
     let mut roff = Roff::new();
     section(&mut roff, "EXAMPLES");
-    let commands: Vec<&Command> = if is_program { command.get_subcommands().collect() } else { vec![command] };
-    for line in commands.into_iter().flat_map(|command| help::examples(command.get_name())) {
-        roff.text([bold(*line)]);
+    for line in help::examples(command.get_bin_name().unwrap_or(name)) {
+        roff.text([bold(line)]);
         roff.control("br", []);
     }
     section(&mut roff, "EXIT STATUS");

@@ -1,4 +1,4 @@
-//! The command line. Each subcommand has its own file. `exit` and `table` have what subcommands share: exit statuses and output.
+//! The command line. Subcommands share exit statuses (`exit`) and output (`table`, `terminal`).
 
 pub mod add;
 pub mod check;

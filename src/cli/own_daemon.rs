@@ -34,7 +34,7 @@ pub(super) async fn find(config: &Path) -> Result<DaemonAddress, Failure> {
         }
     }
     Err(Failure::running(format_args!(
-        "cannot find the daemon of {}: {}: check systemctl status refwatch, or set --config or --address",
+        "cannot find the daemon of {}: {}: check systemctl status refwatch and --config",
         config.display(),
         reasons.join("; ")
     )))

@@ -1,6 +1,6 @@
-//! `refwatch remove`: removes one job from the files of `conf.d`. The running daemon reads the files without a reload.
+//! `refwatch remove`: removes one job from the included files. The running daemon reads the files without a reload.
 //!
-//! It changes no other file: the main file belongs to the operator.
+//! It does not change the main file, which belongs to the operator.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,9 +14,6 @@ use crate::config::{self, JobLocation};
 use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
 
-/// The directory whose files `add` writes.
-const EDITED_DIRECTORY: &str = "conf.d";
-
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The job; KIND/STORE/JOB if it is not a reference import
@@ -25,16 +22,16 @@ pub struct Args {
 }
 
 /// # Errors
-/// Returns an error if the main file has errors, if the job has no entry or one outside of `conf.d`, or if a file cannot be written.
+/// Returns an error if the main file has errors, if the job has no entry or one in the main file, or if a file cannot be written.
 pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
     load(main)?;
     let locations = config::job_locations(main, job);
     if locations.is_empty() {
         return Err(Failure::usage(format_args!("{job} is not in the watch list of {}", main.display())));
     }
-    if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| !is_edited(&location.file)) {
+    if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| location.file == main) {
         let place = format!("{}:{line}", file.display());
-        return Err(by_hand(&place, &format!("{job} is not in a file of {EDITED_DIRECTORY}")));
+        return Err(by_hand(&place, &format!("{job} is in the main file")));
     }
     // A file may have several entries of the job.
     let mut edits = BTreeMap::new();
@@ -51,20 +48,16 @@ pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
     print_watched(main)
 }
 
-fn is_edited(file: &Path) -> bool {
-    file.parent().and_then(Path::file_name).is_some_and(|name| name == EDITED_DIRECTORY)
-}
-
 fn by_hand(place: &str, reason: &str) -> Failure {
     Failure::usage(format_args!("{place}: {reason}: remove the entry there with an editor"))
 }
 
-/// Replaces the text of a file atomically, and keeps its owner and mode. Deletes the file if nothing is left.
+/// Replaces the text of a file atomically, and keeps its owner and mode. If nothing is left, deletes the file, or the symbolic link.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    // A symbolic link stays.
-    let file = &fs::canonicalize(file)?;
+    let is_empty = text.trim().is_empty();
+    let file = &if is_empty { std::path::absolute(file)? } else { fs::canonicalize(file)? };
     let directory = file.parent().unwrap_or(Path::new("/"));
-    if text.trim().is_empty() {
+    if is_empty {
         fs::remove_file(file)?;
     } else {
         let metadata = fs::metadata(file)?;

@@ -62,7 +62,7 @@ impl SinkArgs {
     }
 }
 
-/// Prints a line for each received event. Returns only if standard output cannot be written.
+/// Prints a line for each received event. Returns only an error of standard output, but not for a closed pipe.
 pub(super) async fn print_received(sink: Option<&SinkReceiver>) -> Result<(), Failure> {
     let Some(sink) = sink else { return future::pending().await };
     loop {

@@ -187,7 +187,12 @@ async fn wait_for_end(
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.set_message(format!("{key} waiting for the first response"));
     bar.enable_steady_tick(Duration::from_millis(250));
-    let failed = |key, error| Outcome { key, exit: Exit::Failed, known: None, error: Some(error) };
+    let failed = |key, error, known: Option<&Arc<JobState>>| Outcome {
+        key,
+        exit: Exit::Failed,
+        known: known.cloned(),
+        error: Some(error),
+    };
     loop {
         let decision = tokio::select! {
             decision = poller.poll() => decision,
@@ -197,7 +202,9 @@ async fn wait_for_end(
         };
         if let Some(decision) = decision {
             match (decision.failure, poller.known()) {
-                (Some(failure), known) if is_final(&failure, known.is_some()) => return failed(key, failure.message),
+                (Some(failure), known) if is_final(&failure, known.is_some()) => {
+                    return failed(key, failure.message, known);
+                }
                 (Some(failure), _) => {
                     let text = format!("{key} {}, retrying: {}", failure.reason.label(), failure.message);
                     show(bar, &text, true, clock);
@@ -214,7 +221,7 @@ async fn wait_for_end(
                 let exit = if known.status == JobStatus::Completed { Exit::Done } else { Exit::NotCompleted };
                 return Outcome { key, exit, known: Some(Arc::clone(known)), error: None };
             }
-            (NextAction::Parked(reason), _) => return failed(key, reason.clone()),
+            (NextAction::Parked(reason), known) => return failed(key, reason.clone(), known),
             (NextAction::PollAt(_) | NextAction::Finished(_), _) => {}
         }
     }

@@ -30,7 +30,7 @@ pub struct SinkConfig {
     /// The value of the metric label `sink`.
     pub name: Arc<str>,
     pub url: SinkUrl,
-    /// Standard Webhooks secrets (`whsec_…`), one a line. The first signs; all are sent during a rotation.
+    /// Standard Webhooks secrets (`whsec_…`), one a line. Each request has a signature by each of them.
     pub secret_file: Option<PathBuf>,
     pub bearer_token_file: Option<PathBuf>,
     /// By name. Names differ in more than the case.
@@ -61,7 +61,7 @@ impl SinkConfig {
     pub(super) const FORMAT: SinkFormat = SinkFormat::CloudEvents;
     pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
-    /// A hash of all keys of the entry, to detect a change.
+    /// A hash of all keys of the entry, to detect a change. It does not include the content of the files that they name.
     #[must_use]
     pub fn hash(&self) -> String {
         let Self { url, headers, .. } = self;

@@ -18,7 +18,7 @@ pub enum AttemptResult {
     NoResponse,
     /// The sink is disabled until its configuration changes.
     Gone,
-    /// This event is retried. Other events are sent.
+    /// This event is retried, and the later events of its job wait for it. Events of other jobs are sent.
     Rejected,
 }
 

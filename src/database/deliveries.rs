@@ -39,14 +39,10 @@ pub struct DeliveryStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
-    /// The event is sent again at this time.
-    Retry {
+    Rejected {
         reason: String,
-        next_attempt_at: Timestamp,
-    },
-    /// The event is not sent again, unless a user replays it.
-    Failed {
-        reason: String,
+        /// When the event is sent again. `None`: the delivery has failed, and only a replay sends the event again.
+        next_attempt_at: Option<Timestamp>,
     },
 }
 
@@ -71,7 +67,7 @@ pub struct SinkQueue {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// Failed attempts so far.
+    /// Rejected attempts so far. Attempts that paused the sink do not count.
     pub attempts: u32,
 }
 
@@ -132,9 +128,8 @@ impl Database {
         sink: Arc<str>,
         filter: EventFilter,
         replay: ReplayFilter,
-        now: Timestamp,
     ) -> std::result::Result<usize, WriterError> {
-        let queued = self.transaction(move |transaction| requeue(transaction, &sink, &filter, &replay, now)).await?;
+        let queued = self.transaction(move |transaction| replay_events(transaction, &sink, &filter, &replay)).await?;
         self.commits.send_modify(|commits| *commits += 1);
         Ok(queued)
     }
@@ -163,7 +158,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
     for (row, outcome) in outcomes {
         save_outcome(transaction, sink, *row, outcome, *now)?;
     }
-    let mut has_more = queue_new_events(transaction, sink, filter, *now)?;
+    let mut has_more = queue_new_events(transaction, sink, filter)?;
     let disabled_at = "SELECT disabled_at FROM sinks WHERE name = ?";
     let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| optional_time(row, 0));
     let disabled_at = disabled_at.optional()?.flatten();
@@ -178,7 +173,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
             due.push(DueEvent { event, attempts });
         } else {
             let reason = "its row in the database was deleted or cannot be read".to_owned();
-            save_outcome(transaction, sink, row, &DeliveryOutcome::Failed { reason }, *now)?;
+            save_outcome(transaction, sink, row, &DeliveryOutcome::Rejected { reason, next_attempt_at: None }, *now)?;
             has_more = true;
         }
     }
@@ -200,23 +195,29 @@ fn save_outcome(
     outcome: &DeliveryOutcome,
     now: Timestamp,
 ) -> Result<()> {
-    let (reason, next_attempt_at) = match outcome {
+    match outcome {
         DeliveryOutcome::Delivered => {
             let sql = "DELETE FROM deliveries WHERE sink = ? AND transition_id = ?";
             transaction.prepare_cached(sql)?.execute(params![sink, row])?;
-            return Ok(());
         }
-        DeliveryOutcome::Retry { reason, next_attempt_at } => (reason, Some(millisecond_text(*next_attempt_at))),
-        DeliveryOutcome::Failed { reason } => (reason, None),
-    };
-    let sql = "UPDATE deliveries SET attempts = attempts + 1, next_attempt_at = ?, reason = ?, at = ?
-        WHERE sink = ? AND transition_id = ?";
-    transaction.prepare_cached(sql)?.execute(params![next_attempt_at, reason, millisecond_text(now), sink, row])?;
+        DeliveryOutcome::Rejected { reason, next_attempt_at } => {
+            let sql = "UPDATE deliveries SET attempts = attempts + 1, next_attempt_at = ?, reason = ?, at = ?
+                WHERE sink = ? AND transition_id = ?";
+            let next_attempt_at = next_attempt_at.map(millisecond_text);
+            transaction.prepare_cached(sql)?.execute(params![
+                next_attempt_at,
+                reason,
+                millisecond_text(now),
+                sink,
+                row
+            ])?;
+        }
+    }
     Ok(())
 }
 
 /// Moves the cursor over new rows and queues the events that the sink wants. Returns whether rows are left.
-fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter, now: Timestamp) -> Result<bool> {
+fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<bool> {
     let cursor = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(cursor)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
@@ -231,17 +232,16 @@ fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFil
         terminal_statuses()
     );
     let values = named_params! { ":cursor": cursor, ":end": end, ":failed": false };
-    queue_events(transaction, sink, filter, now, &condition, values)?;
+    queue_events(transaction, sink, filter, &condition, values)?;
     transaction.prepare_cached("UPDATE sinks SET cursor = ? WHERE name = ?")?.execute(params![end, sink])?;
     Ok(end < last_row)
 }
 
-fn requeue(
+fn replay_events(
     transaction: &Transaction<'_>,
     sink: &str,
     filter: &EventFilter,
     replay: &ReplayFilter,
-    now: Timestamp,
 ) -> Result<usize> {
     let ReplayFilter { jobs, since, failed } = replay;
     let jobs: Vec<_> = jobs.iter().map(|JobKey { kind, store, job }| format!("{kind}/{store}/{job}")).collect();
@@ -252,16 +252,16 @@ fn requeue(
     let values = named_params! {
         ":since": since.map(millisecond_text), ":jobs": json!(jobs).to_string(), ":failed": failed,
     };
-    queue_events(transaction, sink, filter, now, condition, values)
+    queue_events(transaction, sink, filter, condition, values)
 }
 
 /// Queues the events that match the SQL condition and that the filter selects. If the value `:failed` is true, queues instead those
-/// that match the condition and whose delivery has failed, whatever the filter. Returns their number.
+/// that match the condition and whose delivery has failed, whatever the filter. They are due at once, also if the clock is set back.
+/// Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,
     filter: &EventFilter,
-    now: Timestamp,
     condition: &str,
     values: &[(&str, &dyn ToSql)],
 ) -> Result<usize> {
@@ -272,14 +272,14 @@ fn queue_events(
     let sql = format!(
         "INSERT OR REPLACE INTO deliveries
             (sink, transition_id, target, kind, store_id, job_id, attempts, next_attempt_at)
-        SELECT :sink, id, target, kind, store_id, job_id, 0, :now FROM events
+        SELECT :sink, id, target, kind, store_id, job_id, 0, :due_at_once FROM events
         WHERE {condition} AND CASE WHEN :failed
             THEN id IN (SELECT transition_id FROM failed_deliveries WHERE sink = :sink)
             ELSE type IN (SELECT value FROM json_each(:types)) AND (:patterns = '[]'
                 OR EXISTS (SELECT 1 FROM json_each(:patterns) WHERE coalesce(watch, '') GLOB value)) END"
     );
     let common = named_params! {
-        ":sink": sink, ":now": millisecond_text(now), ":types": types, ":patterns": patterns,
+        ":sink": sink, ":due_at_once": millisecond_text(Timestamp::UNIX_EPOCH), ":types": types, ":patterns": patterns,
     };
     transaction.prepare_cached(&sql)?.execute(&[common, values].concat()[..])
 }

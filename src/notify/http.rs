@@ -74,7 +74,8 @@ fn request(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("refwatch/", env!("CARGO_PKG_VERSION"))));
     headers.insert(HOST, secret_value(url.authority().map_or("", Authority::as_str))?);
-    let path = url.path_and_query().map_or("/", PathAndQuery::as_str);
+    // `to_string` adds the slash that a URL without a path lacks.
+    let path = url.path_and_query().map(PathAndQuery::to_string).unwrap_or_default();
     let request = Request::post(path).body(Full::from(body));
     let mut request = request.map_err(|_| "the URL has an invalid path".to_owned())?;
     *request.headers_mut() = headers;

@@ -41,13 +41,14 @@ pub struct Sinks {
     context: Arc<SinkContext>,
     seeds: fastrand::Rng,
     running: BTreeMap<Arc<str>, RunningSink>,
+    /// Stops all tasks.
+    stop: CancellationToken,
     commands: SinkCommands,
 }
 
 #[derive(Debug)]
 struct RunningSink {
     config: Arc<SinkConfig>,
-    stop: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
 
@@ -61,6 +62,7 @@ impl Sinks {
             context,
             seeds: fastrand::Rng::with_seed(seed),
             running: BTreeMap::new(),
+            stop: CancellationToken::new(),
         }
     }
 
@@ -69,7 +71,8 @@ impl Sinks {
         self.commands.clone()
     }
 
-    /// Moves from the running sinks to `configs`. Unchanged sinks go on. Does not wait for requests in flight.
+    /// Moves from the running sinks to `configs`. Unchanged sinks go on. Requests of other sinks are cancelled: if the sink stays, their
+    /// events are sent again, with the same ids.
     ///
     /// # Errors
     /// The database cannot be written, or its writer has stopped. The running sinks stay.
@@ -77,63 +80,56 @@ impl Sinks {
         let hashes = configs.iter().map(|config| (Arc::clone(&config.name), config.hash())).collect();
         let now = self.context.clock.now().wall;
         self.context.database.synchronize_sinks(hashes, now).await?;
-        let mut before = mem::take(&mut self.running);
-        for config in configs {
-            let running = match before.remove(&config.name) {
-                Some(unchanged) if *unchanged.config == *config => unchanged,
-                changed => self.start(Arc::new(config.clone()), changed),
-            };
-            self.running.insert(Arc::clone(&config.name), running);
-        }
-        for (name, RunningSink { task, .. }) in before {
+        let (unchanged, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            mem::take(&mut self.running).into_iter().partition(|(_, sink)| configs.contains(&sink.config));
+        self.running = unchanged;
+        for (name, RunningSink { task, .. }) in old {
+            // The old task must not select events by its old configuration any more. The error says that it was aborted.
             task.abort();
-            // The error says that it was aborted.
             drop(task.await);
-            self.context.shared.remove_sink(&name);
-            self.context.instruments.remove_sink(&name);
+            if !configs.iter().any(|config| config.name == name) {
+                self.context.shared.remove_sink(&name);
+                self.context.instruments.remove_sink(&name);
+            }
+        }
+        for config in configs {
+            if !self.running.contains_key(&config.name) {
+                let sink = self.start(Arc::new(config.clone()));
+                self.running.insert(Arc::clone(&config.name), sink);
+            }
         }
         let configs = self.running.iter().map(|(name, sink)| (Arc::clone(name), Arc::clone(&sink.config)));
         *self.commands.lock() = configs.collect();
         Ok(())
     }
 
-    /// Starts a task. It first stops the sink's old task and waits until that has ended.
-    fn start(&mut self, config: Arc<SinkConfig>, old: Option<RunningSink>) -> RunningSink {
+    fn start(&mut self, config: Arc<SinkConfig>) -> RunningSink {
         self.context.instruments.add_sink(&config.name);
-        let (stop, seed) = (CancellationToken::new(), self.seeds.u64(..));
-        let (context, config_of_task, stop_of_task) = (Arc::clone(&self.context), Arc::clone(&config), stop.clone());
+        let (stop, seed) = (self.stop.clone(), self.seeds.u64(..));
+        let (context, config_of_task) = (Arc::clone(&self.context), Arc::clone(&config));
         #[expect(clippy::disallowed_methods, reason = "dropping the handle aborts the task")]
-        let task = tokio::spawn(async move {
-            if let Some(RunningSink { stop, task, .. }) = old {
-                stop.cancel();
-                // An error means that it was aborted or has panicked.
-                drop(task.await);
-            }
-            let new_task = || SinkTask::new(Arc::clone(&context), Arc::clone(&config_of_task), seed);
-            run_with_restarts(&context, new_task, &stop_of_task).await;
-        });
-        RunningSink { config, stop, task: AbortOnDropHandle::new(task) }
+        let task = tokio::spawn(run_with_restarts(context, config_of_task, seed, stop));
+        RunningSink { config, task: AbortOnDropHandle::new(task) }
     }
 
     /// Stops every sink. Requests in flight have up to 2 s to end.
     pub async fn stop(self) {
-        for running in self.running.values() {
-            running.stop.cancel();
-        }
-        for running in self.running.into_values() {
-            // As in `start`.
-            drop(running.task.await);
+        self.stop.cancel();
+        for sink in self.running.into_values() {
+            // An error means that the task has panicked.
+            drop(sink.task.await);
         }
     }
 }
 
 /// Runs a sink's task. After a panic it starts again, from the database.
-async fn run_with_restarts(context: &SinkContext, new_task: impl Fn() -> SinkTask, stop: &CancellationToken) {
+async fn run_with_restarts(context: Arc<SinkContext>, config: Arc<SinkConfig>, seed: u64, stop: CancellationToken) {
     let mut backoff = Backoff::new(RESTART);
-    while AssertUnwindSafe(new_task().run(stop)).catch_unwind().await.is_err() {
+    let new_task = || SinkTask::new(Arc::clone(&context), Arc::clone(&config), seed);
+    while AssertUnwindSafe(new_task().run(&stop)).catch_unwind().await.is_err() {
         context.instruments.task_restarts.inc();
-        let delay = backoff.next_delay(0.0);
-        error!(event = "task_panicked", "internal error: the task of a sink failed and restarts in {delay:?}");
+        let (sink, delay) = (&*config.name, backoff.next_delay(0.0));
+        error!(event = "task_panicked", sink, "internal error: the task of a sink failed and restarts in {delay:?}");
         stop.run_until_cancelled(context.clock.sleep(delay)).await;
     }
 }
@@ -186,8 +182,7 @@ impl SinkCommands {
     /// There is no such sink, or the database cannot be written.
     pub async fn replay(&self, sink: &str, replay: ReplayFilter) -> Result<usize, CommandError> {
         let SinkConfig { name, events, .. } = &*self.config(sink)?;
-        let now = self.context.clock.now().wall;
-        Ok(self.context.database.replay_deliveries(Arc::clone(name), events.clone(), replay, now).await?)
+        Ok(self.context.database.replay_deliveries(Arc::clone(name), events.clone(), replay).await?)
     }
 
     fn config(&self, sink: &str) -> Result<Arc<SinkConfig>, CommandError> {

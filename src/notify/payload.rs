@@ -1,6 +1,6 @@
 //! The body and the id of a notification: a CloudEvents 1.0 object, or one line of text for Slack.
 //!
-//! Pure. The same event always has the same body and id, also when it is sent again.
+//! Pure. An event that is sent again has the same id and, unless `http.external_url` has changed, the same body.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,9 +33,6 @@ const ID_BYTES: usize = 16;
 /// The characters of a path segment in `source` that are percent-encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-const CLOUD_EVENTS: &str = "application/cloudevents+json";
-const JSON: &str = "application/json";
-
 /// The notification of an event, at the time `now`.
 pub(super) fn notification(
     event: &Event,
@@ -44,23 +41,28 @@ pub(super) fn notification(
     now: Timestamp,
 ) -> Notification {
     let page = external_url.map(|url| job_page(url, event));
-    let (content_type, body) = match format {
-        SinkFormat::CloudEvents => (CLOUD_EVENTS, cloud_event(event, page.as_deref())),
-        SinkFormat::Slack => (JSON, slack_message(event, page.as_deref())),
+    let body = match format {
+        SinkFormat::CloudEvents => cloud_event(event, page.as_deref()),
+        SinkFormat::Slack => slack_message(event, page.as_deref()),
     };
-    Notification { id: event_id(event), timestamp: now.as_second(), content_type, body }
+    new_notification(format, event_id(event), &body, now)
 }
 
 /// A notification that concerns no job.
 pub(super) fn test_notification(format: SinkFormat, now: Timestamp) -> Notification {
     let id = format!("evt_test_{}", now.as_millisecond());
-    let (content_type, body) = match format {
-        SinkFormat::CloudEvents => (
-            CLOUD_EVENTS,
-            json!({ "specversion": "1.0", "id": id, "source": "/refwatch", "type": "io.refwatch.test.v1",
-                "time": format!("{now:.3}"), "datacontenttype": "application/json", "data": {} }),
-        ),
-        SinkFormat::Slack => (JSON, json!({ "text": "refwatch: this is a test" })),
+    let body = match format {
+        SinkFormat::CloudEvents => json!({ "specversion": "1.0", "id": id, "source": "/refwatch",
+            "type": "io.refwatch.test.v1", "time": format!("{now:.3}"), "datacontenttype": "application/json", "data": {} }),
+        SinkFormat::Slack => json!({ "text": "refwatch: this is a test" }),
+    };
+    new_notification(format, id, &body, now)
+}
+
+fn new_notification(format: SinkFormat, id: String, body: &Value, now: Timestamp) -> Notification {
+    let content_type = match format {
+        SinkFormat::CloudEvents => "application/cloudevents+json",
+        SinkFormat::Slack => "application/json",
     };
     Notification { id, timestamp: now.as_second(), content_type, body: body.to_string().into_bytes() }
 }
@@ -77,7 +79,7 @@ fn event_id(event: &Event) -> String {
 }
 
 /// The body of a CloudEvents notification. `page` is the URL of the job's page.
-fn cloud_event(event: &Event, page: Option<&str>) -> Vec<u8> {
+fn cloud_event(event: &Event, page: Option<&str>) -> Value {
     let Event { row, watch_id, event_type, observed_at, transition, items, .. } = event;
     let watch = watch_info(event);
     let row = Row { id: *row, watch_id: watch_id.clone(), value: transition.clone() };
@@ -110,16 +112,12 @@ fn cloud_event(event: &Event, page: Option<&str>) -> Vec<u8> {
         "datacontenttype": "application/json",
         "data": data,
     });
-    let mut text = body.to_string();
-    while text.len() > BODY_BYTES_MAX && drop_last_item(&mut body) {
-        text = body.to_string();
+    while body.to_string().len() > BODY_BYTES_MAX {
+        if body["data"]["failed_items"].as_array_mut().and_then(Vec::pop).is_none() {
+            break;
+        }
     }
-    text.into_bytes()
-}
-
-/// Drops the last failed item. Returns whether there was one.
-fn drop_last_item(body: &mut Value) -> bool {
-    body["data"]["failed_items"].as_array_mut().is_some_and(|items| items.pop().is_some())
+    body
 }
 
 fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
@@ -132,7 +130,7 @@ fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
 
 /// The body of a notification for Slack, and for Mattermost and Teams workflows, which accept the same: name, status, duration, what
 /// failed, and a link.
-fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
+fn slack_message(event: &Event, page: Option<&str>) -> Value {
     let Event { watch_id, event_type, transition, items, .. } = event;
     let watch = watch_info(event);
     let name =
@@ -152,7 +150,7 @@ fn slack_message(event: &Event, page: Option<&str>) -> Vec<u8> {
     let link = page.map(|page| format!(" <{page}|details>"));
     let parts = [duration, failures, message, link].into_iter().flatten();
     let text = format!("{}: *{}*", escaped(&name), escaped(event_type.as_str())) + &parts.collect::<String>();
-    json!({ "text": text }).to_string().into_bytes()
+    json!({ "text": text })
 }
 
 /// Slack's control characters are escaped. Invisible characters are shown.
@@ -217,7 +215,6 @@ mod tests {
     fn a_cloud_event_has_the_row_the_labels_the_items_and_the_page() {
         let external_url: Uri = "https://ops.lab.example/refwatch/".parse().expect("a URL");
         let body = cloud_event(&event(), Some(&job_page(&external_url, &event())));
-        let body: Value = serde_json::from_slice(&body).expect("JSON");
         let expected = json!({
             "specversion": "1.0",
             "id": event_id(&event()),
@@ -277,17 +274,15 @@ mod tests {
         let labels: BTreeMap<_, _> = (0..16).map(|nth| (format!("{nth:0128}"), "\u{1f9ec}".repeat(128))).collect();
         large.transition.watch = Some(Arc::new(WatchInfo { labels: labels.into(), ..WatchInfo::default() }));
         let body = cloud_event(&large, None);
-        assert!(body.len() <= BODY_BYTES_MAX, "{}", body.len());
-        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert!(body.to_string().len() <= BODY_BYTES_MAX, "{body}");
         assert_eq!(body["data"]["items"]["FAILED"], 1_000);
-        assert!(slack_message(&large, None).len() <= BODY_BYTES_MAX);
+        assert!(slack_message(&large, None).to_string().len() <= BODY_BYTES_MAX);
     }
 
     #[test]
     fn a_slack_message_is_one_line_with_escaped_text() {
         let message = slack_message(&event(), Some("https://ops.lab.example/jobs/x"));
-        let message: Value = serde_json::from_slice(&message).expect("JSON");
-        let expected = "GRCh38 (1234567890/9876543210): *COMPLETED_WITH_FAILURES* after 59m 59s, 1 of 2 sources failed: \
+        let expected = "GRCh38 (1234567890/9876543210): *COMPLETED_WITH_FAILURES* after 59m 59s, 1 of 2 items failed: \
                         1 of 2 sources &lt;failed&gt; &amp; more <https://ops.lab.example/jobs/x|details>";
         assert_eq!(message, json!({ "text": expected }));
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::OptionFuture;
 use http::Uri;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -109,18 +110,12 @@ impl SinkTask {
                 Err(WriterError::Stopped) => return,
                 Err(WriterError::Sqlite(_) | WriterError::Reopen(_)) => Some(clock.now().monotonic + DATABASE_RETRY),
             };
-            let wake = async {
-                match wake_at {
-                    Some(at) => clock.sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 Some((row, attempt)) = self.requests.join_next() => self.handle_attempt(row, attempt).await,
                 Ok(()) = commits.changed() => {}
-                () = wake => {}
+                Some(()) = OptionFuture::from(wake_at.map(|at| clock.sleep_until(at))) => {}
             }
             // One step saves the outcomes of all requests that have ended.
             while let Some(Some((row, attempt))) = self.requests.join_next().now_or_never() {
@@ -246,16 +241,8 @@ impl SinkTask {
     fn retry(&mut self, row: i64, attempts: u32, reason: String, now: Timestamp) {
         let sink = &*self.config.name;
         let is_known = self.status.last_error.replace(reason.clone()).as_ref() == Some(&reason);
-        let next = retry_delay(attempts).and_then(|delay| now.checked_add(delay).ok());
-        let outcome = if let Some(next_attempt_at) = next {
-            if !is_known {
-                warn!(
-                    event = "delivery_rejected",
-                    sink, reason, "a sink rejects notifications; each is sent again over three days"
-                );
-            }
-            DeliveryOutcome::Retry { reason, next_attempt_at }
-        } else {
+        let next_attempt_at = retry_delay(attempts).and_then(|delay| now.checked_add(delay).ok());
+        if next_attempt_at.is_none() {
             self.context.instruments.count_failed_delivery(sink);
             warn!(
                 event = "delivery_failed",
@@ -264,9 +251,13 @@ impl SinkTask {
                 attempts,
                 "a notification has failed: after the sink works again, run `refwatch notify replay --failed`"
             );
-            DeliveryOutcome::Failed { reason }
-        };
-        self.outcomes.push((row, outcome));
+        } else if !is_known {
+            warn!(
+                event = "delivery_rejected",
+                sink, reason, "a sink rejects notifications; each is sent again over three days"
+            );
+        }
+        self.outcomes.push((row, DeliveryOutcome::Rejected { reason, next_attempt_at }));
     }
 
     /// Begins or prolongs a pause.

@@ -22,7 +22,7 @@ use super::faults::{ConnectionFault, FaultRate, Trickle, draw, faults};
 use super::server::{BodyError, Server, read_body};
 use crate::clock::Clock;
 use crate::core::time::{Monotonic, Now};
-use crate::notify::signature::{SigningSecret, verify};
+use crate::notify::signature::{SigningSecret, sign};
 
 /// Events are received here. Other paths do not exist.
 pub const SINK_PATH: &str = "/sink";
@@ -189,7 +189,8 @@ impl SimulatedSink {
         if now.duration_since(sent_at).unsigned_abs() > TIMESTAMP_TOLERANCE {
             return SignatureCheck::Rejected("the time stamp differs by more than 5 minutes");
         }
-        if verify(&self.secrets, id, sent_at.as_second(), body, signature) {
+        let expected = sign(&self.secrets, id, sent_at.as_second(), body);
+        if signature.split(' ').any(|given| expected.split(' ').any(|expected| given == expected)) {
             SignatureCheck::Verified
         } else {
             SignatureCheck::Rejected("the signature is wrong")

@@ -49,7 +49,7 @@ fn jobs_of_each_kind_reach_every_end_and_page_metrics_api_and_history_agree() {
         assert!(selected.contains(&format!("jobs/{kind}/{store}/{job}")), "{kind} {end}: {selected}");
         let page = get(address, &format!("/jobs/{kind}/{store}/{job}")).1;
         let heading =
-            if kind.ends_with("_import") { "<caption>Items</caption>" } else { "<caption>Read sets</caption>" };
+            if kind.ends_with("_import") { "<caption>Sources</caption>" } else { "<caption>Read sets</caption>" };
         assert!(page.contains(&format!(">{end}</span>")) && page.contains(heading), "{kind} {end}: {page}");
     }
     demo.signal(Signal::INT);

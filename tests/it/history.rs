@@ -61,6 +61,8 @@ async fn history_selects_by_time_status_and_number() {
         (["--since", "yesterday"], "a date (2026-01-30, in UTC)"),
         (["--status", "FAILD"], "COMPLETED_WITH_FAILURES"),
         (["--limit", "0"], "0 is not in 1.."),
+        // The cursor would pass over the later transitions.
+        (["--until=2026-01-30", "--cursor=cursor"], "cannot be used with"),
     ] {
         let message = ids(&workspace, &db.path, &wrong).expect_err("wrong use");
         assert!(message.contains(error), "{message}");

@@ -228,7 +228,7 @@ fn refwatch_add_writes_a_file_that_the_daemon_applies() {
 }
 
 #[test]
-fn refwatch_remove_edits_only_files_of_conf_d_and_keeps_comments_and_modes() {
+fn refwatch_remove_edits_only_included_files_and_keeps_comments_and_modes() {
     const ENTRY: &str = "[[job]]\nreference_store_id = \"1234567890\"\nid = \"9876543210\"\n";
     let workspace = Workspace::new();
     let main = workspace.write("refwatch.toml", NO_WATCHES);
@@ -259,4 +259,13 @@ fn refwatch_remove_edits_only_files_of_conf_d_and_keeps_comments_and_modes() {
         assert!(error.contains("remove the entry there with an editor"), "{error}");
     }
     assert_eq!(fs::read_to_string(&main).expect("a file"), text);
+
+    // In another directory, through a symbolic link: the link is removed.
+    fs::create_dir(workspace.path("jobs.d")).expect("a directory");
+    let target = workspace.write("shared", &ENTRY.replace("9876543210", "3333333333"));
+    std::os::unix::fs::symlink(&target, workspace.path("jobs.d/a.toml")).expect("a link");
+    fs::write(&main, format!("include = [\"jobs.d/*.toml\"]\n{NO_WATCHES}")).expect("a file");
+    let (status, output, error) = remove("1234567890/3333333333");
+    assert!(status == 0 && output.ends_with("now watched: 0 jobs on 0 targets"), "{output}{error}");
+    assert!(target.exists() && !workspace.path("jobs.d/a.toml").is_symlink());
 }

@@ -1,6 +1,7 @@
 //! Commands on a terminal and their output for programs: `status`, `wait`, `--version`, manual pages.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use refwatch::config::schema;
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,10 +12,16 @@ use crate::faults::terminals::Terminal;
 use crate::process::{Process, Workspace, eventually, get};
 
 const IDS: [&str; 3] = ["1111111111", "2222222222", "3333333333"];
+const VANISHED: &str = "5555555555";
 
-/// HealthOmics with a completed, a failed and a running job.
+/// HealthOmics with a completed, a failed and running jobs, one of which vanishes after its first poll.
 fn healthomics() -> Service {
-    Service::new(|request| {
+    let was_polled = AtomicBool::new(false);
+    Service::new(move |request| {
+        if request.head.contains(VANISHED) && was_polled.swap(true, Ordering::SeqCst) {
+            let error = "x-amzn-errortype: ResourceNotFoundException\r\n";
+            return service::response("404 Not Found", error, &json!({"message": "no such job"}).to_string());
+        }
         let members = match request.head.split(['/', ' ']).nth(5) {
             Some("1111111111") => json!({"status": "COMPLETED"}),
             Some("2222222222") => json!({"status": "FAILED", "statusMessage": "no such file"}),
@@ -150,6 +157,11 @@ fn wait_prints_json_ends_at_the_first_end_and_stamps_its_progress() {
     assert_eq!((status, &result["ended"], &result["status"]), (124, &json!(false), &json!("IN_PROGRESS")), "{notes}");
     let (stamp, line) = notes.lines().next().expect("progress").split_once(' ').expect("a time");
     assert!(stamp.ends_with('Z') && stamp.len() == 20 && line.starts_with(&running), "{notes}");
+    let vanished = format!("{STORE}/{VANISHED}");
+    let (status, results, notes) = wait(&["--json", &vanished]);
+    let result: Value = serde_json::from_str(&results).expect("one object");
+    assert_eq!((status, &result["ended"], &result["status"]), (1, &json!(false), &json!("IN_PROGRESS")), "{notes}");
+    assert!(result["error"].as_str().is_some_and(|error| error.contains("no such job")), "{result}");
     let (status, _, error) = wait(&["--role-arn", "refwatch", &running]);
     assert!(status == 64 && error.contains("arn:"), "{error}");
 }
@@ -178,12 +190,15 @@ fn help_and_manual_pages_have_examples_and_the_configuration_page_has_every_key(
         for section in ["EXAMPLES", "\"EXIT STATUS\"", "FILES", "ENVIRONMENT"] {
             assert!(page(&name).contains(&format!(".SH {section}\n")), "{name} {section}: {}", page(&name));
         }
-        if command != "help" {
+        let words: Vec<&str> = command.split('-').collect();
+        assert!(page(&name).contains(".SH EXAMPLES\n\\fB"), "{name}: {}", page(&name));
+        if let [command] = words[..] {
             let help = workspace.run(&[command, "--help"]).1;
             assert!(help.contains("Examples:\n  ") && help.contains("Exit status: 0 "), "{help}");
             assert!(help.contains(&format!("refwatch {command}")), "{help}");
         }
     }
+    assert!(page("refwatch-notify-replay.1").contains("pipeline") && !pages.join("refwatch-help.1").exists());
     let page = page("refwatch.toml.5");
     let mut keys = 0;
     let mut values = vec![schema()];

@@ -1,4 +1,5 @@
-//! The file with the id of the last transition that was printed: a decimal number. It is replaced atomically, so it is never half written.
+//! The file with the id up to which transitions were read and, if they match, printed: a decimal number. It is replaced atomically, so it
+//! is never half written.
 
 use std::fs::{self, File};
 use std::io;

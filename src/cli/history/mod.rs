@@ -20,7 +20,7 @@ pub use output::table;
 /// The pause before new transitions are read. A reading without new rows takes less than 1 ms.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Transitions of a page, about 400 kB of JSON. A cursor is saved after each page.
+/// Transitions that `--follow` reads at a time, about 400 kB of JSON. The cursor is saved after each reading.
 const PAGE_ROWS: usize = 1000;
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "T", value_parser = time)]
     since: Option<Timestamp>,
     /// Only transitions observed before then
-    #[arg(long, value_name = "T", value_parser = time, conflicts_with = "follow")]
+    #[arg(long, value_name = "T", value_parser = time, conflicts_with_all = ["follow", "cursor"])]
     until: Option<Timestamp>,
     /// Only transitions to this status; several are separated by commas
     #[arg(long, value_name = "S", value_delimiter = ',', ignore_case = true, value_parser = one_of(JobStatus::labels()))]
@@ -94,21 +94,21 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
 /// Prints the transitions of the past, then with `--follow` those that are committed.
 async fn print_pages(reader: &DatabaseReader, mut filter: Filter, args: &Args) -> Result<(), Failure> {
     let (clock, width, colours) = (Clock::system(), terminal::width(), terminal::shows_colours(&stdout()));
-    let (mut is_first, mut error_shown) = (true, None);
+    let (mut has_read, mut has_header, mut error_shown) = (false, false, None);
     loop {
         match next_page(reader, &mut filter) {
             Ok((rows, position)) => {
-                error_shown = None;
+                (has_read, error_shown) = (true, None);
                 if rows.is_empty() && !args.follow {
                     print_note("no transition matches");
                 }
                 let text = match (args.json, args.follow) {
                     (true, true) => rows.iter().map(json_line).collect::<Result<String, Failure>>()?,
                     (true, false) => json_line(&rows)?,
-                    (false, _) if is_first => output::lines(&rows, width, colours).text(),
-                    (false, _) => output::lines(&rows, width, colours).body(),
+                    (false, _) if has_header => output::lines(&rows, width, colours).body(),
+                    (false, _) => output::lines(&rows, width, colours).text(),
                 };
-                is_first &= rows.is_empty();
+                has_header |= !rows.is_empty();
                 if !print_to_reader(text)? {
                     return Ok(());
                 }
@@ -127,7 +127,7 @@ async fn print_pages(reader: &DatabaseReader, mut filter: Filter, args: &Args) -
                 return Err(Failure::running(message));
             }
             // The daemon may restart, or restore the database.
-            Err(error) if args.follow && !is_first => {
+            Err(error) if args.follow && has_read => {
                 let message = error.to_string();
                 if error_shown.as_ref() != Some(&message) {
                     print_note(format_args!("warning: {message}: retrying"));

@@ -55,7 +55,7 @@ pub struct Args {
     /// The order
     #[arg(long, value_name = "KEY", default_value = "attention", allow_hyphen_values = true)]
     sort: Sort,
-    /// Print the JSON of the daemon's API
+    /// Print JSON, as /api/v1/jobs has it
     #[arg(long)]
     json: bool,
     /// Repeat every 2 seconds until Ctrl-C; on a terminal, redraw it: arrow and page keys scroll, q quits

@@ -1,4 +1,5 @@
-//! Draws the status on the alternate screen, within its height: the header and the jobs that need attention stay, the others scroll.
+//! Draws the status on the alternate screen, within its height. Errors and the summary take at most half of it. The header and the
+//! jobs that need attention stay, and the other jobs scroll.
 
 use std::io::stdout;
 
@@ -39,13 +40,22 @@ impl Scroll {
 pub(super) fn draw(view: &View, scroll: &mut Scroll) -> String {
     let (width, height) = (terminal::width(), terminal::height().unwrap_or(usize::MAX));
     let lines = view.lines(width, terminal::shows_colours(&stdout()));
-    let head = view.head(width);
+    let head = cut_errors(&view.head(width), height / 2);
     // The last line stays empty, because a line end there would scroll.
     let space = height.saturating_sub(head.lines().count() + 2);
     let (shown, note) = select(&lines.rows, view.need_attention(), space, scroll);
     let header = if view.watches.is_empty() { String::new() } else { lines.header + "\n" };
     let rows: String = shown.iter().flat_map(|row| row.iter()).flat_map(|line| [&**line, "\n"]).collect();
     format!("{REDRAW}{head}{header}{rows}{note}")
+}
+
+/// Leaves out errors if the text has more than `lines_max` lines. The last line is the summary, which stays.
+fn cut_errors(head: &str, lines_max: usize) -> String {
+    let mut lines: Vec<&str> = head.lines().collect();
+    if lines.len() > lines_max {
+        lines.splice(lines_max.saturating_sub(2)..lines.len() - 1, ["… more errors: refwatch status"]);
+    }
+    lines.join("\n") + "\n"
 }
 
 pub(super) fn error(failure: &Failure) -> String {
@@ -113,6 +123,14 @@ mod tests {
             }
             assert_eq!(shown(9, &mut scroll), (rows.to_owned(), note(above, below)));
         }
+    }
+
+    #[test]
+    fn many_errors_leave_half_of_the_screen_for_jobs() {
+        let head: String = (1..=30).map(|store| format!("store {store}\n")).chain(["3 jobs\n".to_owned()]).collect();
+        assert_eq!(cut_errors(&head, 31), head);
+        assert_eq!(cut_errors(&head, 4), "store 1\nstore 2\n… more errors: refwatch status\n3 jobs\n");
+        assert_eq!(cut_errors("3 jobs\n", 1), "3 jobs\n");
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn down(sinks: &[SinkStatus]) -> String {
     format!("Notifications are not delivered: {}: run refwatch notify status\n", down.join(", "))
 }
 
-/// Such as: 14 jobs: 1 FAILED, 13 COMPLETED; 1 needs attention.
+/// Such as: 14 jobs: 13 COMPLETED, 1 FAILED; 1 needs attention.
 fn summary(watches: &[JobInfo], stores: &[StoreInfo]) -> String {
     match watches.len() {
         0 if stores.is_empty() => return "Nothing is watched.\n".to_owned(),

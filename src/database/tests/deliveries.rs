@@ -80,7 +80,7 @@ impl Queue {
     }
 
     async fn replay(&self, replay: ReplayFilter) -> usize {
-        self.database.replay_deliveries("hook".into(), filter(), replay, at(0)).await.expect("a commit")
+        self.database.replay_deliveries("hook".into(), filter(), replay).await.expect("a commit")
     }
 }
 
@@ -94,11 +94,11 @@ fn rows(queue: &SinkQueue) -> Vec<i64> {
 }
 
 fn retry(seconds: i64) -> DeliveryOutcome {
-    DeliveryOutcome::Retry { reason: "HTTP status 400".to_owned(), next_attempt_at: at(seconds) }
+    DeliveryOutcome::Rejected { reason: "HTTP status 400".to_owned(), next_attempt_at: Some(at(seconds)) }
 }
 
 fn failed() -> DeliveryOutcome {
-    DeliveryOutcome::Failed { reason: "HTTP status 400".to_owned() }
+    DeliveryOutcome::Rejected { reason: "HTTP status 400".to_owned(), next_attempt_at: None }
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn a_star_of_a_pattern_matches_any_text_and_other_characters_match_themsel
         let filter = EventFilter { watches: vec![pattern.to_owned()], ..filter() };
         let replay = ReplayFilter { jobs: vec![watch_id(1).key], ..ReplayFilter::default() };
         queue.step(0, &[], &[]).await;
-        let queued = queue.database.replay_deliveries("hook".into(), filter, replay, at(0)).await.expect("a commit");
+        let queued = queue.database.replay_deliveries("hook".into(), filter, replay).await.expect("a commit");
         assert_eq!(queued, usize::from(expected), "{pattern} {watch}");
     }
 }
@@ -253,6 +253,14 @@ async fn a_disabled_sink_has_no_due_events_until_its_configuration_changes() {
     queue.synchronize(&[("hook", "2")]).await;
     let enabled = queue.step(7, &[], &[]).await;
     assert_eq!((rows(&enabled), enabled.disabled_at), (vec![1], None));
+}
+
+#[tokio::test]
+async fn a_new_event_is_due_at_once_also_after_the_clock_was_set_back() {
+    let queue = Queue::new().await;
+    queue.transition(1, None, "FAILED", 86_400).await;
+    assert!(rows(&queue.step(86_400, &[], &[1]).await).is_empty());
+    assert_eq!(rows(&queue.step(0, &[], &[]).await), [1]);
 }
 
 #[tokio::test]

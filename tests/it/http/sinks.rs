@@ -116,7 +116,7 @@ async fn the_page_of_a_job_shows_its_notifications_that_wait_or_have_failed() {
     };
     let due = database.step_deliveries(step.clone()).await.unwrap().due;
     let reason = "HTTP status 400".to_owned();
-    step.outcomes = vec![(due[0].event.row, DeliveryOutcome::Failed { reason })];
+    step.outcomes = vec![(due[0].event.row, DeliveryOutcome::Rejected { reason, next_attempt_at: None })];
     database.step_deliveries(step).await.unwrap();
     database.close().await;
 
