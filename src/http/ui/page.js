@@ -60,7 +60,9 @@ const show = (page) => {
 };
 
 const refresh = async () => {
-  const response = await fetch(location.href, { signal: AbortSignal.timeout(10 * SECONDS) }).catch(() => null);
+  // Without the header, an error would be plain text.
+  const options = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10 * SECONDS) };
+  const response = await fetch(location.href, options).catch(() => null);
   const page = new DOMParser().parseFromString((await response?.text().catch(() => "")) ?? "", "text/html");
   const isPage = page.querySelector("[data-part]") !== null;
   document.getElementById("stale").hidden = isPage;
