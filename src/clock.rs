@@ -1,4 +1,4 @@
-//! Reads the clocks and sleeps. A lint forbids both in other modules, which receive the time as a [`Now`].
+//! Reads the clocks and sleeps. A lint forbids both in other modules, which receive a [`Clock`] or a [`Now`].
 //!
 //! Tests and simulations thus control the time that all other code sees.
 
@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, Sleep};
 
 use crate::core::time::{Monotonic, Now, Timestamp};
+
+/// In place of a time that the clock of the system cannot represent: 100 years.
+const FAR: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A monotonic clock and a wall clock, read together.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +48,24 @@ impl Clock {
     /// Completes at `at`, or at once if `at` has passed.
     #[expect(clippy::disallowed_methods, reason = "the one module that sleeps")]
     pub fn sleep_until(self, at: Monotonic) -> Sleep {
-        tokio::time::sleep_until(self.origin + at.elapsed())
+        let at = self.origin.checked_add(at.elapsed()).unwrap_or(self.origin + FAR);
+        tokio::time::sleep_until(at)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one module that sleeps")]
     pub fn sleep(self, duration: Duration) -> Sleep {
         tokio::time::sleep(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_that_the_clock_cannot_represent_is_far_in_the_future() {
+        let clock = Clock::system();
+        let far = clock.now().monotonic + Duration::MAX;
+        assert!(tokio::time::timeout(Duration::from_hours(24), clock.sleep_until(far)).await.is_err());
     }
 }

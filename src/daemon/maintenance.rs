@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::task::JoinMap;
 use tracing::warn;
 
 use super::systemd::{self, status_line};
@@ -22,6 +23,14 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Task {
+    /// Tests the database and pings the watchdog.
+    Probe,
+    /// Deletes old rows. It may take minutes, so the watchdog does not wait for it.
+    Prune,
+}
+
 pub(super) struct Maintenance {
     context: TaskContext,
     log: Log,
@@ -30,7 +39,7 @@ pub(super) struct Maintenance {
     interval: Duration,
     next_round: Monotonic,
     next_prune: Monotonic,
-    tasks: JoinSet<Result<(), WriterError>>,
+    tasks: JoinMap<Task, Result<(), WriterError>>,
     tls_refresh: Option<JoinHandle<()>>,
 }
 
@@ -38,7 +47,7 @@ impl Maintenance {
     pub(super) fn new(context: TaskContext, log: Log, tls: Option<Arc<Tls>>, retention: Duration) -> Self {
         let now = context.clock.now().monotonic;
         let interval = systemd::watchdog_interval().map_or(INTERVAL, |interval| interval.min(INTERVAL));
-        let tasks = JoinSet::new();
+        let tasks = JoinMap::new();
         Self {
             context,
             log,
@@ -59,8 +68,8 @@ impl Maintenance {
         loop {
             tokio::select! {
                 biased;
-                Some(done) = self.tasks.join_next() => {
-                    // The panic hook logs a panic. The next round tries again.
+                Some((_, done)) = self.tasks.join_next() => {
+                    // The panic hook logs a panic.
                     if let Ok(Err(error)) = done {
                         return error;
                     }
@@ -86,27 +95,36 @@ impl Maintenance {
                 tls.report_stuck_refresh();
             }
         }
-        if !self.tasks.is_empty() {
-            return;
+        if !self.tasks.contains_key(&Task::Probe) {
+            self.tasks.spawn(Task::Probe, probe(context.clone()));
         }
-        let prune_before = (now.monotonic >= self.next_prune).then(|| {
+        if now.monotonic >= self.next_prune && !self.tasks.contains_key(&Task::Prune) {
             self.next_prune = now.monotonic + PRUNE_INTERVAL;
-            now.wall.checked_sub(self.retention).unwrap_or(Timestamp::MIN)
-        });
-        self.tasks.spawn(maintain_database(context, prune_before));
+            let before = now.wall.checked_sub(self.retention).unwrap_or(Timestamp::MIN);
+            self.tasks.spawn(Task::Prune, prune(context, before));
+        }
     }
 }
 
-async fn maintain_database(context: TaskContext, prune_before: Option<Timestamp>) -> Result<(), WriterError> {
-    let result = context.database.probe().await;
+/// # Errors
+/// The writer has stopped.
+async fn probe(context: TaskContext) -> Result<(), WriterError> {
+    if let Err(error @ WriterError::Stopped) = context.database.probe().await {
+        return Err(error);
+    }
     // Also after an error such as a full disk, because a restart would not help.
     systemd::ping_watchdog();
-    if let Err(WriterError::Stopped) = result {
-        return result;
-    }
-    if let Some(before) = prune_before.filter(|_| result.is_ok()) {
-        let watched = context.shared.watches().iter().map(|watch| watch.id.clone()).collect();
-        if let Err(error) = context.database.delete_ended_before(before, watched).await {
+    Ok(())
+}
+
+/// # Errors
+/// The writer has stopped.
+async fn prune(context: TaskContext, before: Timestamp) -> Result<(), WriterError> {
+    let watched = context.shared.watches().iter().map(|watch| watch.id.clone()).collect();
+    match context.database.delete_ended_before(before, watched).await {
+        Ok(_) => {}
+        Err(error @ WriterError::Stopped) => return Err(error),
+        Err(error) => {
             warn!(event = "retention_failed", %error, "cannot delete rows older than database.retention; the next attempt is in 24 h");
         }
     }

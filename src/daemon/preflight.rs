@@ -3,6 +3,7 @@
 //! Files are read on blocking threads, because file systems can hang. States of this machine, such as a port in use or a full
 //! disk, are no part of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +77,8 @@ pub async fn preflight(config: &Config, main_file: PathBuf) -> Result<Checked, P
         }
     }
     // A variable of the environment is an error of every target.
-    errors.dedup();
+    let mut reported = BTreeSet::new();
+    errors.retain(|error| reported.insert(error.clone()));
     if !errors.is_empty() {
         return Err(PreflightError::Config(errors));
     }
