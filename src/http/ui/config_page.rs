@@ -21,8 +21,8 @@ pub(in crate::http) async fn show(State(state): State<AppState>, headers: Header
         let content = html! {
             h1 { "Configuration" }
             p.summary {
-                "In use" @if let Some(at) = daemon.config_loaded_at { " since " (absolute_time(at)) } ", with defaults, and secrets hidden. The file is "
-                (copyable("the path", &daemon.config_file.to_string_lossy())) "."
+                "In use" @if let Some(at) = daemon.config_loaded_at { " since " (absolute_time(at)) } ", with defaults, and secrets hidden. The file: "
+                (copyable("the path", &daemon.config_file.to_string_lossy()))
             }
             pre { code { (text) } }
         };
