@@ -104,7 +104,7 @@ struct Listing {
     pages: usize,
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
-    /// The listable jobs on these pages.
+    /// The jobs on these pages.
     listed: BTreeSet<JobId>,
 }
 
@@ -219,11 +219,12 @@ impl Lister {
             listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
+                // If jobs are created during the listing, a job may be on two pages.
+                if !listing.listed.insert(listed.job.clone()) {
+                    continue;
+                }
                 if let Some(known) = listable.get(&listed.job) {
-                    // A job that was created during the listing may be on two pages.
-                    if listing.listed.insert(listed.job.clone()) {
-                        self.compare_listed(&listed, known.as_deref());
-                    }
+                    self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
