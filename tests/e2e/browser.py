@@ -240,7 +240,7 @@ def check_typing(page, setup):
 
 
 def check_removed_job(page, setup):
-    """A refresh of a job page shows "Not found" once the job is removed. The changed address stands for a removed job."""
+    """A refresh of a job page shows "Not found" once the job is removed. The check changes the address instead."""
     watch = next(watch for watch in setup.watches() if watch["state"] == "live" and watch["status"])
     page.go(f"http://{setup.address}/jobs/reference_import/{watch['store_id']}/{watch['job_id']}")
     page.await_load(lambda: page.evaluate("history.replaceState(null, '', '/none/here')"))
