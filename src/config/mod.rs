@@ -117,6 +117,12 @@ impl TargetConfig {
         self.operation_quotas.get(&operation).copied().unwrap_or(self.quota)
     }
 
+    /// Whether the AWS SDK determines the region, the credentials and the endpoint.
+    fn is_bare(&self) -> bool {
+        let Self { region, profile, role_arn, endpoint_url, .. } = self;
+        [region, profile, role_arn, endpoint_url].into_iter().all(Option::is_none)
+    }
+
     /// A target whose region and credentials the AWS SDK determines.
     #[must_use]
     pub fn new(name: &str) -> Self {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::Config;
+use super::{Config, TargetConfig};
 
 impl Config {
     /// Adds the jobs, stores and targets of `running` that this new configuration lacks. Call this only if a file was left out: that file
@@ -18,7 +18,10 @@ impl Config {
             self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
         }
         for (name, target) in &running.targets {
-            self.targets.entry(Arc::clone(name)).or_insert_with(|| target.clone());
+            // The target `default` always exists, so the file that sets it up may be the one that was left out.
+            if self.targets.get(name).is_none_or(TargetConfig::is_bare) {
+                self.targets.insert(Arc::clone(name), target.clone());
+            }
         }
     }
 
@@ -66,14 +69,17 @@ mod tests {
 
     #[test]
     fn missing_entries_are_retained_and_new_entries_replace_old_ones() {
-        let before = config("before", &["1000000001", "1000000002"], &["1000000001", "1000000002"], &["eu", "us"]);
+        let targets = ["default", "eu", "us"];
+        let before = config("before", &["1000000001", "1000000002"], &["1000000001", "1000000002"], &targets);
         let mut new = config("new", &["1000000002", "1000000003"], &["1000000002", "1000000003"], &["us", "jp"]);
+        new.targets.insert("default".into(), TargetConfig::new(TargetConfig::DEFAULT));
         new.retain_missing_from(&before);
         let jobs: Vec<&str> = new.watch_list.jobs.values().map(|entry| &*entry.name).collect();
         assert_eq!(jobs, ["before", "new", "new"]);
         let stores: Vec<&str> = new.watch_list.stores.values().map(|entry| &*entry.job_settings.name).collect();
         assert_eq!(stores, ["before", "new", "new"]);
         let targets: Vec<_> = new.targets.iter().map(|(name, target)| (&**name, target.profile.as_deref())).collect();
-        assert_eq!(targets, [("eu", Some("before")), ("jp", Some("new")), ("us", Some("new"))]);
+        let expected = [("default", "before"), ("eu", "before"), ("jp", "new"), ("us", "new")];
+        assert_eq!(targets, expected.map(|(name, profile)| (name, Some(profile))));
     }
 }

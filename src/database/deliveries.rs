@@ -160,7 +160,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
     }
     let mut has_more = queue_new_events(transaction, sink, filter)?;
     let disabled_at = "SELECT disabled_at FROM sinks WHERE name = ?";
-    let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| optional_time(row, 0));
+    let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = disabled_at.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
     let mut rows = due_rows(transaction, sink, *now, limit + in_flight.len() + skip)?;
@@ -182,7 +182,7 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
                 (SELECT min(transition_id) FROM deliveries WHERE sink = ?1 AND next_attempt_at IS NOT NULL)),
             min(next_attempt_at) FILTER (WHERE next_attempt_at > ?2)
         FROM deliveries WHERE sink = ?1";
-    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2)?, optional_time(row, 3)?));
+    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2), optional_time(row, 3)));
     let (waiting, failed, oldest, next_due) =
         transaction.prepare_cached(sql)?.query_one(params![sink, millisecond_text(*now)], columns)?;
     Ok(SinkQueue { due, has_more, next_due, waiting, failed, oldest, disabled_at })
@@ -296,7 +296,7 @@ fn due_rows(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -
     query.query_map(params![sink, millisecond_text(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// `None` if the time is NULL, or was changed by hand to another text.
-fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<Box<str>>>(column)?.and_then(|text| text.parse().ok()))
+/// `None` if the time is NULL, or is damaged.
+fn optional_time(row: &Row<'_>, column: usize) -> Option<Timestamp> {
+    row.get::<_, Option<Box<str>>>(column).ok()??.parse().ok()
 }

@@ -31,12 +31,9 @@ pub(super) fn load(connection: &Connection, row: i64) -> Result<Option<Event>> {
     let sql = "SELECT type, observed_at, (SELECT count(*) FROM events AS same WHERE store_id = event.store_id
             AND job_id = event.job_id AND kind = event.kind AND target = event.target AND type = event.type AND id <= event.id)
         FROM events AS event WHERE id = ?";
-    let columns = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?));
-    let Some((event_type, observed_at, occurrence)) =
-        connection.prepare_cached(sql)?.query_row([row], columns).optional()?
-    else {
-        return Ok(None);
-    };
+    let columns = |row: &rusqlite::Row<'_>| -> Result<(String, String, u32)> { row.try_into() };
+    let found = connection.prepare_cached(sql)?.query_row([row], |row| Ok(columns(row).ok())).optional()?;
+    let Some((event_type, observed_at, occurrence)) = found.flatten() else { return Ok(None) };
     let (event_type, Ok(observed_at)) = (EventType::from(&*event_type), observed_at.parse()) else { return Ok(None) };
     let latest = "WHERE id <= ?1 AND (store_id, job_id, kind, target)
         = (SELECT store_id, job_id, kind, target FROM events WHERE id = ?1) ORDER BY id DESC";

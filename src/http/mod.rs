@@ -10,7 +10,7 @@
 //!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`.
 //! - A job has vanished if AWS returned it before and now returns 404.
 //! - `kind` is the kind of job (`core::kind`), such as `reference_import`.
-//! - A `Item` is a part of a job: an item, or a read set of an export. JSON and pages call both items.
+//! - An item is a part of a job: a source of an import, or a read set of an export or activation.
 
 mod api;
 mod app_state;

@@ -285,17 +285,23 @@ async fn a_step_can_pass_over_due_events() {
 }
 
 #[tokio::test]
-async fn after_an_event_whose_row_was_deleted_the_next_event_of_its_job_is_due() {
-    let queue = Queue::new().await;
-    queue.transition(1, None, "SUBMITTED", 0).await;
-    queue.transition(1, Some("SUBMITTED"), "FAILED", 0).await;
-    assert_eq!(rows(&queue.step(0, &[], &[]).await), [1]);
-    let other_program = rusqlite::Connection::open(queue.directory.path().join("database.db")).expect("a database");
-    other_program.execute("DELETE FROM transitions WHERE id = 1", []).expect("a commit");
-    let first = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&first), first.has_more), (vec![], true));
-    let second = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&second), second.has_more, second.failed), (vec![2], false, 1));
+async fn after_an_event_whose_row_is_deleted_or_damaged_the_next_event_of_its_job_is_due() {
+    for damage in [
+        "DELETE FROM transitions WHERE id = 1",
+        "UPDATE transitions SET observed_at = CAST(x'ff' AS TEXT) WHERE id = 1",
+    ] {
+        let queue = Queue::new().await;
+        queue.transition(1, None, "SUBMITTED", 0).await;
+        queue.transition(1, Some("SUBMITTED"), "FAILED", 0).await;
+        assert_eq!(rows(&queue.step(0, &[], &[]).await), [1]);
+        let file = queue.directory.path().join("database.db");
+        let other_program = rusqlite::Connection::open(file).expect("a database");
+        other_program.execute(damage, []).expect("a commit");
+        let first = queue.step(0, &[], &[]).await;
+        assert_eq!((rows(&first), first.has_more), (vec![], true), "{damage}");
+        let second = queue.step(0, &[], &[]).await;
+        assert_eq!((rows(&second), second.has_more, second.failed), (vec![2], false, 1), "{damage}");
+    }
 }
 
 #[tokio::test]

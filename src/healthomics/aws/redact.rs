@@ -5,12 +5,21 @@ use std::sync::LazyLock;
 
 use regex_lite::{Captures, Regex};
 
+/// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
+const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
+
+/// Matches a value with its opening quote, or without quotes. Two groups have the quote.
+const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
+
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.
 static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     let names =
         "signature|credential|(?:security|session)[_-]?token|secret[_-]?access[_-]?key|access[_-]?key[_-]?id|password";
-    regex(&format!(r#"(?i)((?:{names})["' ]*[=:>]["' =:>]*)[^\s&,;"'<]*"#))
+    regex(&format!("(?i)((?:{names}){SEPARATOR}){VALUE}"))
 });
+
+/// The replacement of a name with its value.
+const REDACTED: &str = "${1}${2}${3}[redacted]";
 
 /// Matches the user and password of a URL. The first group is its scheme.
 static USER_INFO: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?i)([a-z][a-z0-9+.-]*://)[^/?#"'<>\s]*@"#));
@@ -18,13 +27,13 @@ static USER_INFO: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?i)([a-z][a-z0-9+
 /// Replaces the value of each match of [`CREDENTIAL`] and of [`USER_INFO`] with `[redacted]`.
 pub(super) fn redacted(text: &str) -> String {
     let text = USER_INFO.replace_all(text, "${1}[redacted]@");
-    CREDENTIAL.replace_all(&text, "${1}[redacted]").into_owned()
+    CREDENTIAL.replace_all(&text, REDACTED).into_owned()
 }
 
 /// Matches an assignment to a name that may be a secret's. The first group is the name and the separator.
 static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
     let names = "secret|token|passw|passphrase|pwd|credential|signature|key|auth";
-    regex(&format!(r#"(?i)((?:{names})[\w-]*["' ]*[=:]["' =:>]*(?:bearer |basic )?)[^\s&,;"'<]+"#))
+    regex(&format!(r"(?i)((?:{names})[\w-]*{SEPARATOR}(?:bearer |basic )?){VALUE}"))
 });
 
 /// Matches text that may be a key or a token.
@@ -33,7 +42,7 @@ static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*")
 /// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too, but not a path in lower case.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
-    let text = ASSIGNMENT.replace_all(&text, "${1}[redacted]");
+    let text = ASSIGNMENT.replace_all(&text, REDACTED);
     let is_path = |text: &str| text.starts_with('/') && !text.contains(|c: char| c.is_ascii_uppercase());
     let token = |found: &Captures<'_>| if is_path(&found[0]) { found[0].to_owned() } else { "[redacted]".to_owned() };
     TOKEN.replace_all(&text, token).into_owned()
@@ -68,6 +77,8 @@ mod tests {
             ("AWS_SECRET_ACCESS_KEY=abc/+def rest", "AWS_SECRET_ACCESS_KEY=[redacted] rest"),
             ("\"SecretAccessKey\": \"abc\", \"a\": 1", "\"SecretAccessKey\": \"[redacted]\", \"a\": 1"),
             ("aws_session_token = abc", "aws_session_token = [redacted]"),
+            ("password=\"hunter, 2\" rest", "password=\"[redacted]\" rest"),
+            (r#"{\"SessionToken\":\"abc\"}"#, r#"{\"SessionToken\":\"[redacted]"}"#),
             ("X-Amz-Security-Token:abc&b", "X-Amz-Security-Token:[redacted]&b"),
             ("to HTTPS://ada:p@ss@b.example:1/x@y", "to HTTPS://[redacted]@b.example:1/x@y"),
             ("postgres+tls://ada@[::1]/", "postgres+tls://[redacted]@[::1]/"),

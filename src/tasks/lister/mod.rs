@@ -147,15 +147,13 @@ impl Lister {
         }
     }
 
-    /// Runs until `stop` is signalled. Then the jobs are polled one by one.
+    /// Runs until `stop` is signalled. The supervisor then removes the routine interval.
     pub(crate) async fn run(mut self, stop: oneshot::Receiver<()>) {
-        let registry = Arc::clone(&self.registry);
         tokio::select! {
             biased;
             _ = stop => {}
             () = self.list_repeatedly() => {}
         }
-        registry.set_routine_interval(None);
     }
 
     async fn list_repeatedly(&mut self) {

@@ -178,6 +178,9 @@ impl Supervisor {
     async fn stop_tasks(&mut self, plan: &Plan, config: &Config) {
         let jobs = plan.stop_jobs.iter().cloned().map(TaskKey::JobWatcher);
         self.tasks.stop(jobs.chain(plan.stop_listers.iter().cloned().map(TaskKey::Lister)), STOP_TIMEOUT).await;
+        for store in &plan.stop_listers {
+            self.poll_one_by_one(store);
+        }
         for id in &plan.stop_jobs {
             // The view of a job in `start_jobs` stays published until its new task replaces it.
             self.remove_job(id, !plan.start_jobs.contains_key(id));
@@ -185,6 +188,13 @@ impl Supervisor {
         for store in self.config.watch_list.stores.keys().filter(|store| !config.watch_list.stores.contains_key(store))
         {
             self.context.shared.remove_store(store);
+        }
+    }
+
+    /// Removes the routine interval of a store whose lister has ended. The next lister sets it again.
+    fn poll_one_by_one(&self, store: &TargetStore) {
+        if let Some(registry) = self.registries.get(store) {
+            registry.set_routine_interval(None);
         }
     }
 
@@ -248,10 +258,7 @@ impl Supervisor {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %store.target, kind = %store.kind, store_id = %store.store,
                     "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
-                // Until the lister runs again, the jobs are polled one by one.
-                if let Some(registry) = self.registries.get(&store) {
-                    registry.set_routine_interval(None);
-                }
+                self.poll_one_by_one(&store);
                 if self.config.watch_list.stores.contains_key(&store) {
                     let error = "internal error: the task that lists it failed and restarts".to_owned();
                     self.context.shared.update_store(&store, |view| view.error = Some(error));

@@ -164,7 +164,7 @@ fn fault_055_a_cancelling_job_may_complete() {
 }
 
 #[test]
-fn fault_056_completed_with_failures_is_terminal_and_shows_the_failed_items() {
+fn fault_056_completed_with_failures_is_terminal_and_shows_the_failed_sources() {
     let source = |name: &str, status: &str| json!({"name": name, "sourceFile": "s3://b/c", "status": status});
     let mut end = ended("COMPLETED_WITH_FAILURES");
     end["sources"] = json!([source("good", "FINISHED"), source("bad", "FAILED")]);

@@ -28,7 +28,7 @@ use crate::healthomics::aws::redact::redacted_output;
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 
 /// The longest standard error that is logged. Most tracebacks are shorter.
-const LOGGED_BYTES_MAX: u64 = 4 * 1024;
+const LOGGED_BYTES_MAX: usize = 4 * 1024;
 
 /// The shell's exit statuses for a command that cannot be executed or does not exist.
 const NOT_EXECUTED: [i32; 2] = [126, 127];
@@ -74,14 +74,19 @@ impl CredentialProcess {
             .run_command()
             .await
             .map_err(|error| failed(SourceCause::ProcessFailed, &format!("cannot run it: {error}")))?;
-        if !status.success() {
-            let stderr = redacted_output(String::from_utf8_lossy(&stderr).trim_end());
-            warn!(event = "credential_process_failed", profile = self.profile, "{}: {status}: {stderr}", self.name());
-            let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
+        let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
+        let result = if status.success() {
+            self.credentials(&stdout).map_err(|problem| failed(SourceCause::ProcessFailed, &problem))
+        } else {
             let cause = if is_executed { SourceCause::ProcessFailed } else { SourceCause::Misconfigured };
-            return Err(failed(cause, &status.to_string()));
+            Err(failed(cause, &status.to_string()))
+        };
+        if result.is_err() {
+            let stderr = redacted_output(String::from_utf8_lossy(&stderr).trim_end());
+            let stderr = &stderr[..stderr.floor_char_boundary(LOGGED_BYTES_MAX)];
+            warn!(event = "credential_process_failed", profile = self.profile, "{}: {status}: {stderr}", self.name());
         }
-        self.credentials(&stdout).map_err(|problem| failed(SourceCause::ProcessFailed, &problem))
+        result
     }
 
     async fn run_command(&self) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
@@ -135,7 +140,8 @@ async fn read_stdout(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 /// Reads to the end, so that the process does not wait for a reader.
 async fn read_stderr(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut errors = Vec::new();
-    (&mut pipe).take(LOGGED_BYTES_MAX).read_to_end(&mut errors).await?;
+    // More than is logged: a secret that the log cuts must be complete to be redacted.
+    (&mut pipe).take(2 * LOGGED_BYTES_MAX as u64).read_to_end(&mut errors).await?;
     tokio::io::copy(&mut pipe, &mut sink()).await?;
     Ok(errors)
 }
