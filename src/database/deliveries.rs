@@ -165,8 +165,8 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
     let limit = if disabled_at.is_some() { 0 } else { *limit };
     let mut rows = due_rows(transaction, sink, *now, limit + in_flight.len() + skip)?;
     rows.retain(|(row, _)| !in_flight.contains(row));
-    let first = skip.checked_rem(rows.len()).unwrap_or_default();
-    rows.rotate_left(first);
+    let skipped = skip.checked_rem(rows.len()).unwrap_or_default();
+    rows.rotate_left(skipped);
     let mut due = Vec::new();
     for (row, attempts) in rows.into_iter().take(limit) {
         if let Some(event) = events::load(transaction, row)? {
@@ -286,10 +286,10 @@ fn queue_events(
 
 /// The rows and failed attempts of the first waiting event of each job, if it is due.
 fn due_rows(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -> Result<Vec<(i64, u32)>> {
-    let sql = "SELECT transition_id, attempts FROM deliveries AS first WHERE sink = ? AND next_attempt_at <= ?
-        AND NOT EXISTS (SELECT 1 FROM deliveries WHERE sink = first.sink AND store_id = first.store_id
-            AND job_id = first.job_id AND kind = first.kind AND target = first.target
-            AND next_attempt_at IS NOT NULL AND transition_id < first.transition_id)
+    let sql = "SELECT transition_id, attempts FROM deliveries AS due WHERE sink = ? AND next_attempt_at <= ?
+        AND NOT EXISTS (SELECT 1 FROM deliveries WHERE sink = due.sink AND store_id = due.store_id
+            AND job_id = due.job_id AND kind = due.kind AND target = due.target
+            AND next_attempt_at IS NOT NULL AND transition_id < due.transition_id)
         ORDER BY transition_id LIMIT ?";
     let mut query = connection.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! Reads the ends of jobs, watched or not.
+//! Reads the ends of jobs, for the page of ended jobs. They may not be watched any more.
 
 use std::ops::Range;
 

@@ -56,7 +56,7 @@ pub(super) struct DatabaseFile {
     /// Whether the database was not closed, or an operation has failed since it was opened.
     unclean: bool,
     /// The identities of the files when SQLite opened them.
-    opened: [Option<Identity>; SUFFIXES.len()],
+    opened_identities: [Option<Identity>; SUFFIXES.len()],
 }
 
 /// The device and inode of a file.
@@ -86,7 +86,7 @@ impl DatabaseFile {
             Err(TryLockError::Error(error)) => return Err(open_error(error)),
         }
         let unclean = read.map_or(true, |length| length > 0);
-        let mut file = Self { path, lock_file, database: None, unclean, opened: [None; SUFFIXES.len()] };
+        let mut file = Self { path, lock_file, database: None, unclean, opened_identities: [None; SUFFIXES.len()] };
         if file.path.exists() {
             file.lock_database()?;
         }
@@ -127,7 +127,7 @@ impl DatabaseFile {
     /// # Errors
     /// The file is damaged or of another program, its schema is newer, or the system or SQLite fails.
     pub(super) fn connect(&mut self) -> Result<Connection, OpenError> {
-        self.create_or_reject()?;
+        self.prepare()?;
         let path = &*self.path;
         let open_error = |error| OpenError::of_sqlite(path, error);
         let wal = with_suffix(path, "-wal");
@@ -164,7 +164,7 @@ impl DatabaseFile {
             [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;
         }
         self.unclean = false;
-        self.opened = self.identities();
+        self.opened_identities = self.identities();
         Ok(connection)
     }
 
@@ -181,9 +181,9 @@ impl DatabaseFile {
         self.lock_file.set_len(0)
     }
 
-    /// Creates an empty file if there is none. Rejects a WAL without a database, because SQLite would delete it, and a format that
+    /// Locks the file, and creates an empty one if there is none. Rejects a WAL without a database, because SQLite would delete it, and a format that
     /// SQLite would open read-only without an error.
-    fn create_or_reject(&mut self) -> Result<(), OpenError> {
+    fn prepare(&mut self) -> Result<(), OpenError> {
         if length(&self.path) == 0 && length(&with_suffix(&self.path, "-wal")) > 0 {
             let reason = "its write-ahead log has content, but the database does not";
             return Err(OpenError::damaged(&self.path, &reason));
@@ -230,7 +230,7 @@ impl DatabaseFile {
 
     /// Whether the database, the WAL and its index are the files that SQLite opened. SQLite writes to a deleted file without an error.
     pub(super) fn is_in_place(&self) -> bool {
-        self.identities() == self.opened
+        self.identities() == self.opened_identities
     }
 
     /// Saves all commits of `connection` after one of the files was moved, deleted or replaced. After that the connection may be closed,

@@ -241,8 +241,8 @@ impl Writer {
         result
     }
 
-    /// Calls `work` with the connection. Opens the file first if the last operation failed. If a file was deleted or replaced meanwhile,
-    /// a result is returned only once all commits are in a new file.
+    /// Calls `work` with the connection. Opens the file first if the last operation failed. If a file was deleted meanwhile, first
+    /// restores it with all commits.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
         let mut connection = match self.connection.take() {
             Some(connection) => self.reopen_if_moved(connection)?,
@@ -313,7 +313,7 @@ impl Writer {
     }
 }
 
-/// Opens the file and requires every column of refwatch: SQLite's check accepts a table that was altered by hand.
+/// Opens the file and requires every column of the tables of changes: SQLite's check accepts a table that was altered by hand.
 fn connect_and_require_columns(file: &mut DatabaseFile) -> Result<Connection, OpenError> {
     let connection = file.connect()?;
     queries::require_columns(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
