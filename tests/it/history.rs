@@ -103,7 +103,7 @@ async fn without_permission_history_advises_to_join_the_group() {
     let db = database_with(&["SUBMITTED"]).await;
     let workspace = Workspace::new();
     // `nobody` may not read the build directory.
-    fs::copy(env!("CARGO_BIN_EXE_refwatch"), workspace.path("refwatch")).expect("a copy");
+    workspace.copy_binary();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("our directory");
     open(&workspace.path(""));
     if rustix::process::geteuid().as_raw() != 0 {

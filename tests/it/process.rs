@@ -64,6 +64,13 @@ impl Workspace {
         path
     }
 
+    /// Copies the binary to `refwatch`, in a process of its own: a concurrent test that forks would hold a file that this process writes
+    /// open, and the copy could not be executed.
+    pub(crate) fn copy_binary(&self) {
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_refwatch")).arg(self.path("refwatch")).status();
+        assert!(copied.expect("cp starts").success());
+    }
+
     /// `refwatch` with test credentials and no other AWS configuration.
     pub(crate) fn refwatch(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_refwatch"));

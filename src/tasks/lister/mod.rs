@@ -104,7 +104,7 @@ struct Listing {
     pages: usize,
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
-    /// The jobs on these pages.
+    /// The listable jobs and the new jobs on these pages. If jobs are created during the listing, a job may be on two pages.
     listed: BTreeSet<JobId>,
 }
 
@@ -217,17 +217,18 @@ impl Lister {
             listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
-                // If jobs are created during the listing, a job may be on two pages.
-                if !listing.listed.insert(listed.job.clone()) {
+                if listing.listed.contains(&listed.job) {
                     continue;
                 }
                 if let Some(known) = listable.get(&listed.job) {
+                    listing.listed.insert(listed.job.clone());
                     self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
+                    listing.listed.insert(listed.job.clone());
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }

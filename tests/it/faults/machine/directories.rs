@@ -19,7 +19,7 @@ fn fault_079_a_state_directory_of_another_user_is_rejected_with_its_path_and_own
     let workspace = Workspace::new();
     let (_simulator, _, config) = workspace.simulate(&["--jobs", "1", "--mean-seconds", "600"]);
     // `nobody` may not read the build directory.
-    fs::copy(env!("CARGO_BIN_EXE_refwatch"), workspace.path("refwatch")).expect("a copy");
+    workspace.copy_binary();
     fs::set_permissions(workspace.path(""), fs::Permissions::from_mode(0o777)).expect("our directory");
     fs::create_dir_all(workspace.path("closed/state")).expect("a directory");
     fs::set_permissions(workspace.path("closed"), fs::Permissions::from_mode(0o700)).expect("our directory");
