@@ -43,7 +43,8 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     load_files(path, None)
 }
 
-/// Loads the file at `path` as if it also included a file with the path `extra` and the content `text`. `extra` itself is not read.
+/// Loads the file at `path` as if it also included a file with the path `extra` and the content `text`. No file may
+/// exist at `extra` yet: it could be included twice.
 ///
 /// # Errors
 /// As with [`load`].

@@ -51,7 +51,8 @@ pub enum DeliveryOutcome {
 pub struct SinkQueue {
     /// Events to send now, at most [`DeliveryStep::limit`].
     pub due: Vec<DueEvent>,
-    /// Whether the next step has work now: rows after the cursor are left, or an event that cannot be read has made way for another.
+    /// Whether the next step has work now: rows after the cursor are left, or an event has failed because it cannot be read, so the next
+    /// event of its job may be due.
     pub has_more: bool,
     /// The earliest time at which an event becomes due after now.
     pub next_due: Option<Timestamp>,

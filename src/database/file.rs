@@ -181,8 +181,8 @@ impl DatabaseFile {
         self.lock_file.set_len(0)
     }
 
-    /// Locks the file, and creates an empty one if there is none. Rejects a WAL without a database, because SQLite would delete it, and a format that
-    /// SQLite would open read-only without an error.
+    /// Locks the file, and creates an empty one if there is none. Rejects a WAL without a database, because SQLite would delete it, and
+    /// a format that SQLite would open read-only without an error.
     fn prepare(&mut self) -> Result<(), OpenError> {
         if length(&self.path) == 0 && length(&with_suffix(&self.path, "-wal")) > 0 {
             let reason = "its write-ahead log has content, but the database does not";
