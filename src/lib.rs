@@ -7,6 +7,7 @@
 //! 3. [`tasks`]: one task per job ([`tasks::job_watcher`]), one per store ([`tasks::lister`]), and their [`tasks::supervisor`].
 //! 4. [`http`]: pages and API. [`metrics`]: a scrape of `state` and of the counters in [`instruments`]. [`notify`]: notifications.
 //! 5. [`config`]: the watch list and settings, from TOML. [`logging`]: the log. [`files`]: opening files. [`reload`]: requests for a reload.
+//!    [`version`]: the version and the commit.
 //! 6. [`daemon`]: starts, runs and stops all of the above. [`cli`]: the subcommands; [`cli::run`] is the one that runs the daemon.
 //! 7. [`simulator`]: a simulated HealthOmics for the demo, the tests and the benches.
 
@@ -27,3 +28,4 @@ pub mod reload;
 pub mod simulator;
 pub mod state;
 pub mod tasks;
+pub mod version;

@@ -218,6 +218,8 @@ pub struct DaemonStatus {
     pub database_error: Option<String>,
     /// The targets that are down, with the reason.
     pub targets_down: BTreeMap<Arc<str>, String>,
+    /// When the certificate of `http.tls` expires; `None` without TLS.
+    pub certificate_expires_at: Option<Timestamp>,
     pub stopping: bool,
 }
 

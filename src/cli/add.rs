@@ -8,7 +8,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 use toml::{Table, Value};
 
-use super::exit::{Exit, Failure, count, load, print};
+use super::exit::{Exit, Failure, count, load, print, print_note};
 use crate::config::{self, Config, JobLocation, Loaded, TargetConfig};
 use crate::core::job::JobKey;
 use crate::core::kind::JobKind;
@@ -66,7 +66,15 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
 
 /// Prints what the files of the configuration watch.
 pub(super) fn print_watched(main: &Path) -> Result<(), Failure> {
-    print(format_args!("now watched: {}\n", watched(&load(main)?.config)))
+    let Loaded { config, problems, .. } = load(main)?;
+    print(format_args!("now watched: {}\n", watched(&config)))?;
+    if !problems.is_empty() {
+        let problem = problems.summary();
+        print_note(format_args!(
+            "warning: {problem}: until this is corrected, a running daemon ends no watch: run refwatch check"
+        ));
+    }
+    Ok(())
 }
 
 /// Such as: 3 jobs on 1 target.
@@ -94,7 +102,7 @@ fn entry(Args { job, name, target }: &Args) -> String {
 
 /// Creates the file atomically and syncs it to disk. Fails if it exists.
 fn write(file: &Path, text: &str) -> io::Result<()> {
-    let directory = file.parent().unwrap_or(Path::new("."));
+    let directory = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The daemon runs as another user, and the umask may be strict.
     let missing: Vec<_> =
         directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();

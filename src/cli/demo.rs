@@ -75,6 +75,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         endpoint = simulator.address(),
         receiver = receiver.url(),
     ))?;
+    print(format_args!(
+        "{}\n\n",
+        match args.seconds {
+            0 => "Ctrl-C stops it.".to_owned(),
+            seconds => format!("It ends after {seconds} s, once all jobs have ended. Ctrl-C stops it earlier."),
+        }
+    ))?;
     let (shared, clock) = (daemon.shared().clone(), Clock::system());
     let mut transitions = shared.subscribe();
     let ends_at = (args.seconds > 0).then(|| clock.now().monotonic + Duration::from_secs(args.seconds));
@@ -126,7 +133,7 @@ fn line(event: &TransitionEvent) -> String {
     let transition = &event.transition;
     let from = transition.from.as_ref().map_or("", JobStatus::as_str);
     let message = transition.status_message.as_deref().map(|message| format!("  {message}")).unwrap_or_default();
-    let time = transition.observed_at.strftime("%H:%M:%S");
+    let time = transition.observed_at.strftime("%H:%M:%SZ");
     let line = format!("{time}  {name:28} {from:>11} → {to}{message}", name = event.name, to = transition.to);
     format!("{}\n", Sanitized(&line))
 }

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use tracing::Level;
 
@@ -108,10 +110,17 @@ pub(super) fn print(text: impl Display) -> Result<(), Failure> {
 pub(super) fn print_to_reader(text: impl Display) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(!is_closed_pipe(&out)),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::running(format_args!("cannot write to standard output: {error}"))),
     }
+}
+
+/// Whether `out` is a pipe without a reader. The write of an empty text does not show it.
+fn is_closed_pipe(out: &impl AsFd) -> bool {
+    let mut descriptors = [PollFd::new(out, PollFlags::empty())];
+    let polled = poll(&mut descriptors, Some(&Timespec::default()));
+    polled.is_ok() && descriptors[0].revents().contains(PollFlags::ERR)
 }
 
 /// JSON on one line, sanitized.

@@ -45,8 +45,8 @@ pub(super) const EXIT_STATUS: &str =
 pub(super) fn exit_status(command: &str) -> &'static str {
     match command {
         "check" => {
-            "0 no problems, and with --online no missing permissions and no unreachable sinks; 1 with --online, a permission is \
-             missing or a sink is unreachable; 64 wrong use; 78 the configuration has a problem."
+            "0 no problems, and with --online every needed request succeeded and every sink is reachable; 1 with --online, a permission \
+             is missing, a request failed or a sink is unreachable; 64 wrong use; 78 the configuration has a problem."
         }
         "wait" => {
             "0 every job is COMPLETED; 1 a job cannot be polled; 3 a job ended with another status; 64 wrong use; 78 AWS's \
@@ -56,10 +56,18 @@ pub(super) fn exit_status(command: &str) -> &'static str {
     }
 }
 
-/// The text after the options in `--help`.
+/// The examples that `refwatch --help` shows.
+const FIRST_EXAMPLES: [&str; 3] =
+    ["refwatch demo", "sudo -u refwatch refwatch check --online", "refwatch status --follow --sort -duration"];
+
+/// The text after the options in `--help` of a command such as "refwatch notify test".
 pub(super) fn after_help(command: &str) -> String {
-    let examples: String = examples(&format!("refwatch {command}")).flat_map(|line| ["  ", line, "\n"]).collect();
-    format!("Examples:\n{examples}\nExit status: {}", exit_status(command))
+    let examples: Vec<&str> = match command.strip_prefix("refwatch ") {
+        Some(_) => examples(command).collect(),
+        None => FIRST_EXAMPLES.to_vec(),
+    };
+    let lines: String = examples.into_iter().flat_map(|line| ["  ", line, "\n"]).collect();
+    format!("Examples:\n{lines}\nExit status: {}", exit_status(command.trim_start_matches("refwatch ")))
 }
 
 /// Sections of each manual page: names and meanings.

@@ -20,7 +20,6 @@ mod simulate_sink;
 pub mod status;
 mod table;
 mod terminal;
-mod version;
 pub mod wait;
 
 use std::path::PathBuf;
@@ -44,10 +43,9 @@ const WITHOUT_CONFIGURATION: [&str; 6] = ["completions", "demo", "man", "schema"
 /// Watches AWS HealthOmics import, export and activation jobs until they end.
 #[derive(Debug, Parser)]
 #[command(
-    version = version::VERSION.as_str(),
+    version = crate::version::VERSION.as_str(),
     about,
-    max_term_width = 100,
-    after_help = format!("Exit status: {}", help::EXIT_STATUS)
+    max_term_width = 100
 )]
 pub struct CommandLine {
     /// The configuration file
@@ -118,11 +116,20 @@ fn definition() -> clap::Command {
     let definition = CommandLine::command();
     let hidden = definition.get_arguments().find(|argument| argument.get_id() == "config").cloned();
     let hidden = hidden.map(|config| config.hide(true));
-    definition.mut_subcommands(|command| {
+    let definition = definition.mut_subcommands(|command| {
         let is_without = WITHOUT_CONFIGURATION.contains(&command.get_name());
-        let after_help = help::after_help(command.get_name());
         // clap adds a global argument to the commands that do not have it.
-        command.args(hidden.iter().filter(|_| is_without)).after_help(after_help)
+        command.args(hidden.iter().filter(|_| is_without))
+    });
+    with_examples(definition, "refwatch")
+}
+
+/// Adds the examples to the help of a command such as "refwatch notify", and of its subcommands.
+fn with_examples(command: clap::Command, name: &str) -> clap::Command {
+    let command = command.after_help(help::after_help(name));
+    command.mut_subcommands(|subcommand| {
+        let name = format!("{name} {}", subcommand.get_name());
+        with_examples(subcommand, &name)
     })
 }
 

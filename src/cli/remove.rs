@@ -24,10 +24,14 @@ pub struct Args {
 /// # Errors
 /// Returns an error if the main file has errors, if the job has no entry or one in the main file, or if a file cannot be written.
 pub fn run(main: &Path, Args { job }: &Args) -> Result<(), Failure> {
-    load(main)?;
+    let problems = load(main)?.problems;
     let locations = config::job_locations(main, job);
     if locations.is_empty() {
-        return Err(Failure::usage(format_args!("{job} is not in the watch list of {}", main.display())));
+        let main = main.display();
+        // A file that is not valid TOML is not searched.
+        let unsearched =
+            if problems.is_empty() { "" } else { "; a file with errors may contain it: run refwatch check" };
+        return Err(Failure::usage(format_args!("{job} is not in the watch list of {main}{unsearched}")));
     }
     if let Some(JobLocation { file, line, .. }) = locations.iter().find(|location| location.file == main) {
         let place = format!("{}:{line}", file.display());

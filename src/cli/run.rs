@@ -10,6 +10,7 @@ use crate::daemon::config_watcher::Loader;
 use crate::daemon::signals::{SignalAction, Signals};
 use crate::daemon::{Daemon, DaemonError, PreflightError, read_at_start, start_blocking_threads};
 use crate::database::WriterError;
+use crate::healthomics::TargetError;
 use crate::logging;
 use crate::tasks::supervisor::SupervisorError;
 
@@ -52,7 +53,9 @@ impl From<DaemonError> for Failure {
             DaemonError::Preflight(error) => return Self::preflight(error),
             // A directory that is missing counts: systemd would give up after 20 restarts, long before somebody mounts its disk.
             DaemonError::Open(error) if error.is_permanent() => Exit::Config,
-            DaemonError::Apply(SupervisorError::Target(_)) => Exit::Config,
+            DaemonError::Apply(SupervisorError::Target(TargetError::NoRegion(_) | TargetError::Invalid(_))) => {
+                Exit::Config
+            }
             // Only root may use the port; an address may still be assigned, and a port in use be freed.
             DaemonError::Listen { error, .. } if error.kind() == ErrorKind::PermissionDenied => Exit::Config,
             DaemonError::Apply(SupervisorError::Fatal(WriterError::Stopped))

@@ -89,7 +89,7 @@ fn line(event: &Received) -> String {
     };
     let line = format!(
         "{time}  {kind}  {subject}  id {id}  attempt {attempt}  {signature}  → {reply}",
-        time = event.at.wall.strftime("%H:%M:%S"),
+        time = event.at.wall.strftime("%H:%M:%SZ"),
         kind = attribute("type"),
         subject = attribute("subject"),
         id = event.id,

@@ -108,9 +108,10 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let (mut exit, mut not_ended) = (Exit::Done, BTreeMap::new());
     while let Some(joined) = waits.join_next().await {
         let outcome = joined.map_err(Failure::running)?;
-        progress.suspend(|| outcome.print(args.json))?;
+        // An error leaves the lines of the other jobs on the terminal, which may be closed by now: the result is still printed.
+        drop(progress.clear());
+        outcome.print(args.json)?;
         if args.any && outcome.has_ended() {
-            // An error leaves the lines of the other jobs on the terminal.
             drop(progress.clear());
             return Ok(outcome.exit);
         }

@@ -22,7 +22,7 @@ use crate::core::kind::{JobKind, StoreType};
 type FileSpan = (usize, Range<usize>);
 
 /// A `[[job]]`, or a `[[store]]` if `job_id` is `None`.
-struct Entry<'a> {
+struct WatchEntry<'a> {
     file: usize,
     store_id: &'a Spanned<StoreId>,
     /// The kind of the job, or the kinds of the store.
@@ -34,17 +34,17 @@ struct Entry<'a> {
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
-/// Adds the problems to the files. Each round first checks every entry by itself, and then all entries for conflicts. The first round
-/// checks all files, so that every problem is reported. A file with a problem is left out, so entries of other files may lose their
-/// target. Further rounds therefore check the files without a problem, until no file is left out. File 0 is the main file: a problem
-/// in it rejects the configuration and ends the checks.
+/// Adds the problems to the files. A file with a problem will be left out, and an entry of another file may lose its target by that. So
+/// the files are checked in rounds: the first round checks all files, and each other round those without a problem, until it finds none.
+/// A round first checks every entry by itself, and then all entries for conflicts. File 0 is the main file: a problem in it rejects the
+/// configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
     let mut order: Vec<usize> = (0..files.len()).collect();
     loop {
         let mut checker = Checker { files, problems: Vec::new() };
         checker.check_entries(&order, settings);
         add_problems(files, checker.problems);
-        // Files that are left out come last, so that conflicts are reported there. The main file stays first.
+        // Files with a problem come last. A conflict is reported at the later file, so they make no other file bad. The main file stays first.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, problems: Vec::new() };
         checker.check_conflicts(&order);
@@ -64,12 +64,12 @@ fn add_problems(files: &mut [ParsedFile], problems: Vec<(usize, Problem)>) {
 }
 
 /// Returns the jobs and stores of a file in the order of the file.
-fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> {
+fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<WatchEntry<'_>> {
     let jobs = root.job.iter().flatten().filter_map(|raw| {
         let Job { name, kind, id, target, interval, .. } = raw;
         let (store_id, job_id) = (raw.store()?.0, Some(id.as_ref()?));
         let kinds = [kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref())].into();
-        Some(Entry { file, store_id, kinds, job_id, name, target, interval })
+        Some(WatchEntry { file, store_id, kinds, job_id, name, target, interval })
     });
     let stores = root.store.iter().flatten().filter_map(|raw| {
         let Store { name, kinds, target, interval, .. } = raw;
@@ -78,14 +78,14 @@ fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Entry<'_>> 
             Some(kinds) => kinds.iter().flatten().map(|kind| *kind.get_ref()).collect(),
             None => JobKind::of_store(store_type).collect(),
         };
-        Some(Entry { file, store_id, kinds, job_id: None, name, target, interval })
+        Some(WatchEntry { file, store_id, kinds, job_id: None, name, target, interval })
     });
-    let mut entries: Vec<Entry<'_>> = jobs.chain(stores).collect();
+    let mut entries: Vec<WatchEntry<'_>> = jobs.chain(stores).collect();
     entries.sort_by_key(|entry| entry.id_span().1.start);
     entries
 }
 
-impl Entry<'_> {
+impl WatchEntry<'_> {
     /// The place of the job's id, or of the store's id if the entry is a store.
     fn id_span(&self) -> FileSpan {
         (self.file, self.job_id.map_or_else(|| self.store_id.span(), Spanned::span))
@@ -145,7 +145,7 @@ impl Checker<'_> {
     fn check_conflicts(&mut self, order: &[usize]) {
         let files = self.files;
         self.check_target_names(order);
-        let entries: Vec<Entry<'_>> = order.iter().flat_map(|&file| entries(file, &files[file])).collect();
+        let entries: Vec<WatchEntry<'_>> = order.iter().flat_map(|&file| entries(file, &files[file])).collect();
         self.check_duplicates(&entries);
         self.check_swapped_ids(&entries);
     }
@@ -173,22 +173,27 @@ impl Checker<'_> {
         }
     }
 
-    fn check_target_exists(&mut self, entry: &Entry<'_>, targets: &BTreeSet<&str>) {
-        let Some(raw) = entry.target else { return };
-        let target = raw.get_ref().as_str();
-        if target == TargetConfig::DEFAULT || targets.contains(target) {
+    fn check_target_exists(&mut self, entry: &WatchEntry<'_>, targets: &BTreeSet<&str>) {
+        let target = entry.target_or_default();
+        if targets.contains(target) {
             return;
         }
         let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
-        // A file that defines the target and is not checked has been left out.
-        let help = if let Some(file) = self.files.iter().find(defines_it) {
+        // A file that defines the target and is not checked will be left out.
+        let defining_file = self.files.iter().find(defines_it);
+        // The target `default` exists even if no file defines it.
+        if target == TargetConfig::DEFAULT && defining_file.is_none() {
+            return;
+        }
+        let help = if let Some(file) = defining_file {
             format!("correct the errors in {}, which defines it", file.source.path.display())
         } else if let Some(near) = nearest(target, targets.iter().copied().chain([TargetConfig::DEFAULT])) {
             format!("did you mean \"{near}\"?")
         } else {
             format!("define it: [target.{target}]")
         };
-        self.report((entry.file, raw.span()), &format!("there is no target \"{target}\""), Some(&help));
+        let span = entry.target.as_ref().map_or_else(|| entry.id_span(), |target| (entry.file, target.span()));
+        self.report(span, &format!("there is no target \"{target}\""), Some(&help));
     }
 
     fn check_target_names(&mut self, order: &[usize]) {
@@ -204,12 +209,13 @@ impl Checker<'_> {
         }
     }
 
-    fn check_duplicates(&mut self, entries: &[Entry<'_>]) {
+    fn check_duplicates(&mut self, entries: &[WatchEntry<'_>]) {
         let (mut ids, mut names) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
             let mut other = None;
             for kind in &entry.kinds {
                 let id = (*kind, entry.target_or_default(), entry.ids());
+                // The last kind that an earlier entry also has determines the reported entry.
                 other = ids.insert(id, entry.id_span()).or(other);
             }
             if let Some(other) = other {
@@ -232,7 +238,7 @@ impl Checker<'_> {
         for job in files[file].root.job.iter().flatten() {
             self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
             let Some((id, store)) = job.store() else { continue };
-            // An invalid kind reads as absent, and is reported already.
+            // An invalid kind reads as absent and is reported already, so a file with a problem is not checked.
             if job.kind.is_none() && store == StoreType::Sequence && files[file].problems.is_empty() {
                 let help = format!("set `kind` to one of {}", kind_names(store));
                 self.report((file, id.span()), "the key `kind` is missing", Some(&help));
@@ -288,9 +294,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports jobs whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped.
-    /// If two entries have each other's ids, the entry is right whose store more entries use, or else whose store is used first.
-    fn check_swapped_ids(&mut self, entries: &[Entry<'_>]) {
+    /// Reports a job whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped. The
+    /// entry is right if more entries use its store. Of two entries with each other's ids and equally used stores, the first is right.
+    fn check_swapped_ids(&mut self, entries: &[WatchEntry<'_>]) {
         // For each store, the number of its entries and the first of them.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -300,7 +306,8 @@ impl Checker<'_> {
             let (store, Some(job)) = entry.ids() else { continue };
             let Some(&(other_count, other_first)) = stores.get(job) else { continue };
             let (count, first) = stores[store];
-            if count > other_count || (count == other_count && first < other_first) {
+            let is_mutual = || entries.iter().any(|other| other.ids() == (job, Some(store)));
+            if count > other_count || (count == other_count && first < other_first && is_mutual()) {
                 continue;
             }
             let other = &entries[other_first];

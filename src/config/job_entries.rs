@@ -1,6 +1,7 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal keeps all other lines, and comments on lines of their own. Its result is parsed again: an unknown layout is not changed.
+//! A removal keeps all other lines, and comments on lines of their own. The result is parsed again. If it lacks another entry, the layout
+//! was not understood, and the text is not changed.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ pub struct JobLocation {
 }
 
 /// A complete `[[job]]` entry of a file.
-struct Entry<'a> {
+struct JobInFile<'a> {
     job: JobKey,
     target: &'a str,
     /// The start of the job's id, in bytes.
@@ -59,7 +60,8 @@ pub fn without_job(text: &str, job: &JobKey) -> Option<String> {
     let text = lines.concat();
     let rest = parse(&text);
     let is_known = |problem: &Problem| parsed.problems.iter().any(|known| known.message == problem.message);
-    let is_same = |(kept, entry): (&Entry<'_>, &Entry<'_>)| (&kept.job, kept.target) == (&entry.job, entry.target);
+    let is_same =
+        |(kept, entry): (&JobInFile<'_>, &JobInFile<'_>)| (&kept.job, kept.target) == (&entry.job, entry.target);
     let rest_entries: Vec<_> = entries(&rest).collect();
     let has_kept = kept.len() == rest_entries.len() && kept.iter().zip(&rest_entries).all(is_same);
     (has_kept && rest.problems.iter().all(is_known)).then_some(text)
@@ -70,14 +72,14 @@ fn parse(text: &str) -> ParsedFile {
 }
 
 /// The complete `[[job]]` entries in the order of the file.
-fn entries(file: &ParsedFile) -> impl Iterator<Item = Entry<'_>> {
+fn entries(file: &ParsedFile) -> impl Iterator<Item = JobInFile<'_>> {
     file.root.job.iter().flatten().filter_map(|raw| {
         let Job { kind, id, target, .. } = raw;
         let (store, id) = (raw.store()?.0, id.as_ref()?);
         let kind = kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref());
         let job = JobKey { kind, store: store.get_ref().clone(), job: id.get_ref().clone() };
         let target = target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref());
-        Some(Entry { job, target, id_offset: id.span().start })
+        Some(JobInFile { job, target, id_offset: id.span().start })
     })
 }
 
@@ -87,17 +89,18 @@ fn line_of(text: &str, offset: usize) -> usize {
 
 /// `[[job]]`, in any spacing.
 fn is_header(line: &str) -> bool {
-    without_spaces(line).starts_with("[[job]]")
+    normalized(line).starts_with("[[job]]")
 }
 
 /// A table that does not belong to the entry above it.
 fn is_other_table(line: &str) -> bool {
-    let header = without_spaces(line);
+    let header = normalized(line);
     header.starts_with('[') && !header.starts_with("[job.") && !header.starts_with("[[job.")
 }
 
-fn without_spaces(line: &str) -> String {
-    line.chars().filter(|c| !c.is_whitespace()).collect()
+/// A header without spaces and quotes: `["job" . labels]` is `[job.labels]`.
+fn normalized(line: &str) -> String {
+    line.chars().filter(|c| !c.is_whitespace() && !['"', '\''].contains(c)).collect()
 }
 
 #[cfg(test)]
@@ -117,6 +120,8 @@ mod tests {
         assert_eq!(without(&text), Some(format!("# the jobs\n# for Ada\n{OTHER}")));
         assert_eq!(without(&format!("{OTHER}{entry}{entry}")), Some(format!("{OTHER}# for Ada\n# for Ada\n")));
         assert_eq!(without(OTHER), Some(OTHER.to_owned()));
+        let labelled = format!("{}\n[\"job\".labels]\nrun = \"7\"\n", entry.trim_end());
+        assert_eq!(without(&format!("{OTHER}{labelled}")), Some(format!("{OTHER}# for Ada\n")));
         let of_kind = entry.replace("reference_store_id", "kind = \"read_set_import\"\nsequence_store_id");
         assert_eq!(without(&of_kind), Some(of_kind), "a job of another kind");
     }

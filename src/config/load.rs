@@ -99,7 +99,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     Ok(Loaded { config, problems, files: LoadedFiles { patterns, stamps }, is_blank })
 }
 
-/// Relative paths in the file start here.
+/// The absolute directory of the file. Relative paths in the file start there.
 fn directory_of(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().unwrap_or(Path::new("/")).to_owned()
@@ -112,7 +112,7 @@ fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {
     problems
 }
 
-/// Parses the text from [`SourceText::read`], and adds the problem. If the text is not valid TOML, its values are not checked.
+/// Parses the text from [`SourceText::read`]. Adds the problem of the read, if there was one. If the text is not valid TOML, its values are not checked.
 fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bool) -> ParsedFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(&source);
@@ -150,7 +150,9 @@ fn included_files(main: &mut ParsedFile) -> Included {
         match matching_files(&pattern) {
             Ok(found) => {
                 for file in found {
-                    if *file != *main.source.path && !included.files.contains(&file) {
+                    // The main file may be named by a relative path.
+                    let is_main = std::path::absolute(&file).ok() == std::path::absolute(&main.source.path).ok();
+                    if !is_main && !included.files.contains(&file) {
                         included.files.push(file);
                     }
                 }
@@ -164,7 +166,8 @@ fn included_files(main: &mut ParsedFile) -> Included {
 
 fn unlisted_problem(main: &SourceText, span: Range<usize>, pattern: &Path, error: &io::Error) -> Problem {
     let location = if span.is_empty() { Location::whole_file(&main.path) } else { Location::new(main, span) };
-    let directory = pattern.parent().unwrap_or(Path::new("")).display();
+    let directory =
+        pattern.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new(".")).display();
     let help = (error.kind() == io::ErrorKind::PermissionDenied)
         .then(|| format!("the daemon's user must be able to list it: run `chmod 0755 {directory}`"));
     Problem::new(location, &format!("the directory {directory} cannot be listed: {error}"), help)

@@ -3,6 +3,8 @@
 //! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`.
 //! `resolve` applies the main file's settings. `cross_check` finds conflicts between entries and files. `resolve` then adds the entries.
 //! Errors become `diagnostics`. `reload` compares a new configuration with the running one. `render` writes TOML, `schema` JSON Schema.
+//!
+//! An entry is a `[[job]]`, a `[[store]]` or a `[target.NAME]`, in any file. A setting is any other key, in the main file.
 
 mod access;
 mod cross_check;
@@ -23,6 +25,7 @@ mod schema;
 mod sinks;
 mod suggest;
 mod syntax;
+mod urls;
 mod values;
 pub mod watch_list;
 
@@ -44,7 +47,8 @@ pub use job_entries::{JobLocation, job_locations, without_job};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
 pub use sinks::{SinkConfig, SinkFormat, SinkUrl, parse_sink_url, redacted_url};
-pub use values::{parse_endpoint_url, parse_external_url, parse_profile_name, parse_region, parse_role_arn};
+pub use urls::{parse_endpoint_url, parse_external_url};
+pub use values::{parse_profile_name, parse_region, parse_role_arn};
 use watch_list::WatchList;
 
 use crate::core::backoff::BackoffPolicy;
@@ -62,7 +66,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
-    /// In the order of the file. Their names differ.
+    /// In the order of the file. Each has another name.
     pub sinks: Vec<SinkConfig>,
 }
 
@@ -118,7 +122,7 @@ impl TargetConfig {
     }
 
     /// Whether the AWS SDK determines the region, the credentials and the endpoint.
-    fn is_bare(&self) -> bool {
+    fn is_set_by_sdk(&self) -> bool {
         let Self { region, profile, role_arn, endpoint_url, .. } = self;
         [region, profile, role_arn, endpoint_url].into_iter().all(Option::is_none)
     }
@@ -180,9 +184,12 @@ impl DatabaseConfig {
         Self { path, retention: Duration::from_hours(365 * 24) }
     }
 
-    /// The path of the database if the main file, in the directory `config_directory`, does not set it. It is in systemd's
-    /// `STATE_DIRECTORY`, else in the state directory of the service with this configuration, if that exists, else in the state
-    /// directory of the user (XDG Base Directory Specification). `None` if the environment defines none of them.
+    /// The path of the database if the main file, in the directory `config_directory`, does not set it. Its directory is the first of:
+    /// - systemd's `STATE_DIRECTORY`,
+    /// - for a configuration in `/etc`, the state directory of its service, if that exists,
+    /// - the state directory of the user (XDG Base Directory Specification).
+    ///
+    /// `None` if there is none of them.
     #[must_use]
     pub fn default_path(config_directory: &Path) -> Option<PathBuf> {
         Self::default_path_in(|name| std::env::var_os(name), config_directory, may_exist)
@@ -218,8 +225,8 @@ impl DatabaseConfig {
     }
 }
 
-/// The state directory of the service whose configuration is here. `refwatch@NAME` uses `/etc/refwatch/NAME` and
-/// `/var/lib/refwatch/NAME`; any other configuration in `/etc` is of the service `refwatch`.
+/// The state directory of the service with this configuration: `/var/lib/refwatch/NAME` for `/etc/refwatch/NAME` of `refwatch@NAME`,
+/// and `/var/lib/refwatch` for any other directory in `/etc`.
 fn service_directory(config_directory: &Path) -> Option<PathBuf> {
     let below_etc = config_directory.strip_prefix("/etc").ok()?;
     let instance = below_etc.strip_prefix("refwatch").unwrap_or(Path::new(""));

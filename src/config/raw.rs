@@ -13,11 +13,12 @@ use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::sinks::{
     EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText, WatchPattern,
 };
+use super::urls::{EndpointUrl, ExternalUrl};
 use super::values::{
-    BackoffInitial, BackoffMax, Boolean, CreatedWithin, EndpointUrl, ExternalId, ExternalUrl, FilePath, HostName,
-    IncludePattern, Interval, JobIdText, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord,
-    MinInterval, Name, PasswordHashText, ReferenceStoreIdText, Region, RemoveAfter, RequestsPerSecond, Retention,
-    RoleArn, SequenceStoreIdText, Share, TargetName, Timeout, UserName,
+    BackoffInitial, BackoffMax, Boolean, CreatedWithin, ExternalId, FilePath, HostName, IncludePattern, Interval,
+    JobIdText, JobKindWord, KeepFiles, Listen, LogFormatWord, LogLevelWord, LogRotationWord, MinInterval, Name,
+    PasswordHashText, ReferenceStoreIdText, Region, RemoveAfter, RequestsPerSecond, Retention, RoleArn,
+    SequenceStoreIdText, Share, TargetName, Timeout, UserName,
 };
 use crate::core::failure::Operation;
 use crate::core::job::StoreId;
@@ -55,7 +56,7 @@ tables! {
     }
 
     Poll, "[poll]" requires [] {
-        /// "auto" polls every job as often as the quota allows. A duration is a fixed interval.
+        /// "auto" polls every job as often as the quota allows. A duration is a minimum; the quota may make it longer.
         interval: Interval,
         /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
         min_interval: MinInterval,
@@ -65,7 +66,7 @@ tables! {
         backoff_initial: BackoffInitial,
         /// The maximum delay after a failed poll.
         backoff_max: BackoffMax,
-        /// Whether to list a store's jobs if that saves polls. Requires the List action of the kind, such as omics:ListReferenceImportJobs.
+        /// Whether to list a store's jobs if that saves polls. A `[[store]]` is always listed. Requires the List action of the kind, such as omics:ListReferenceImportJobs.
         use_list: Boolean,
     }
 
@@ -111,7 +112,7 @@ tables! {
         listen: Listen,
         /// The URL of the status page for people, if a reverse proxy serves it. Its host is accepted, and its path is removed from requests.
         external_url: ExternalUrl,
-        /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name and the host of `external_url`.
+        /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name unless `listen` is on loopback, and the host of `external_url`.
         allowed_hosts: List<HostName>,
         /// TLS on the listener. The files are reloaded when they change.
         tls: Nested<Tls>,
@@ -129,7 +130,7 @@ tables! {
     }
 
     Log, "[log]" requires [] {
-        /// The minimum level of logged events.
+        /// The minimum level of logged events. An edit applies without a restart.
         level: LogLevelWord,
         /// The format of a line.
         format: LogFormatWord,
@@ -169,7 +170,7 @@ tables! {
         id: JobIdText,
         /// The target that sends the requests.
         target: TargetName,
-        /// The interval of this job. It overrides `interval` in `[poll]`.
+        /// The interval of this job. It overrides `interval` in `[poll]`. Not shorter than `min_interval`.
         interval: Interval,
         /// Your own labels, such as a project or team. At most 16. They appear in `refwatch_job_labels`, on the job's page and in the API.
         labels: LabelTable,
@@ -184,13 +185,13 @@ tables! {
         sequence_store_id: SequenceStoreIdText,
         /// The kinds of jobs to watch. The default is all kinds of the store.
         kinds: List<JobKindWord>,
-        /// The maximum age of a job when refwatch first lists the store.
+        /// The maximum age of a job when refwatch first lists the store. Not longer than `retention`.
         created_within: CreatedWithin,
-        /// How long a job stays on the page and in the metrics after its end.
+        /// How long a job stays on the page and in the metrics after its end. Not longer than `retention`.
         remove_after: RemoveAfter,
         /// The target that sends the requests.
         target: TargetName,
-        /// The interval of the store's jobs. It overrides `interval` in `[poll]`.
+        /// The interval of the store's jobs. It overrides `interval` in `[poll]`. Not shorter than `min_interval`.
         interval: Interval,
         /// The labels of the store's jobs, as for `[[job]]`. A job with its own entry has the labels of that entry only.
         labels: LabelTable,

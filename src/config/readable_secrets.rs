@@ -11,7 +11,7 @@ use super::sinks::{SinkConfig, SinkUrl, parse_sink_url};
 /// The permission of users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
-/// The letters and digits of the shortest token in a webhook's URL: Slack's. Mattermost's has 26, Teams's 32.
+/// A run of this many letters and digits counts as a token. Tokens in URLs have 24 (Slack), 26 (Mattermost) or 32 (Teams).
 const TOKEN_LENGTH_MIN: usize = 24;
 
 impl Config {

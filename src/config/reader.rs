@@ -205,12 +205,12 @@ impl<'a> Reader<'a> {
         missing.retain(|keys| !keys.iter().any(|key| table.contains_key(*key)));
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             let name = key.get_ref();
-            // Keys that the table has, and their alternatives, are not suggested.
-            let is_given = |key: &str| {
-                let alternatives = T::REQUIRED.iter().find(|keys| keys.contains(&key)).copied().unwrap_or_default();
-                table.contains_key(key) || alternatives.iter().any(|key| table.contains_key(*key))
+            // A key is not suggested if the table has it or an alternative to it.
+            let is_settled = |key: &str| {
+                let group = T::REQUIRED.iter().find(|group| group.contains(&key)).copied().unwrap_or_default();
+                table.contains_key(key) || group.iter().any(|alternative| table.contains_key(*alternative))
             };
-            let near = nearest(name, known.iter().copied().filter(|key| !is_given(key)));
+            let near = nearest(name, known.iter().copied().filter(|key| !is_settled(key)));
             // The misspelled key is not also reported as missing.
             missing.retain(|keys| !near.is_some_and(|near| keys.contains(&near)));
             let renamed = RENAMED.iter().find(|(old, new)| *old == &**name && known.contains(new));

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Config, TargetConfig};
+use super::{Config, LogConfig, TargetConfig};
 
 impl Config {
     /// Adds the jobs, stores and targets of `running` that this new configuration lacks. Call this only if a file was left out: that file
@@ -18,20 +18,23 @@ impl Config {
             self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
         }
         for (name, target) in &running.targets {
-            // The target `default` always exists, so the file that sets it up may be the one that was left out.
-            if self.targets.get(name).is_none_or(TargetConfig::is_bare) {
+            // The target `default` always exists. If only the running one is set up, a file that was left out may set it up.
+            let is_lost =
+                |new: &TargetConfig| &**name == TargetConfig::DEFAULT && new.is_set_by_sdk() && !target.is_set_by_sdk();
+            if self.targets.get(name).is_none_or(is_lost) {
                 self.targets.insert(Arc::clone(name), target.clone());
             }
         }
     }
 
-    /// Returns the tables of this new configuration that differ from `running` and take effect only after a restart.
+    /// Returns the tables of this new configuration that differ from `running` and take effect only after a restart. `log.level` needs none.
     #[must_use]
     pub fn tables_needing_restart(&self, running: &Self) -> Vec<&'static str> {
+        let log = LogConfig { level: running.log.level, ..self.log.clone() };
         let tables = [
             ("database", self.database != running.database),
             ("http", self.http != running.http),
-            ("log", self.log != running.log),
+            ("log", log != running.log),
         ];
         tables.into_iter().filter(|(_, differs)| *differs).map(|(table, _)| table).collect()
     }
@@ -81,5 +84,15 @@ mod tests {
         let targets: Vec<_> = new.targets.iter().map(|(name, target)| (&**name, target.profile.as_deref())).collect();
         let expected = [("default", "before"), ("eu", "before"), ("jp", "new"), ("us", "new")];
         assert_eq!(targets, expected.map(|(name, profile)| (name, Some(profile))));
+    }
+
+    #[test]
+    fn new_settings_of_a_default_target_that_no_file_defines_apply() {
+        let before = Config::new("refwatch.db".into());
+        let mut new = before.clone();
+        let timeout = std::time::Duration::from_secs(7);
+        new.targets.insert("default".into(), TargetConfig { timeout, ..TargetConfig::new(TargetConfig::DEFAULT) });
+        new.retain_missing_from(&before);
+        assert_eq!(new.targets[TargetConfig::DEFAULT].timeout, timeout);
     }
 }

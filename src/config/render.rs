@@ -24,8 +24,9 @@ impl Config {
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
-        // The kinds of one [[store]] are consecutive entries with the same settings.
-        let stores: Vec<_> = stores.iter().collect();
+        // Each kind of a [[store]] is an entry. After the sort, the kinds with the same settings are consecutive.
+        let mut stores: Vec<_> = stores.iter().collect();
+        stores.sort_by_key(|(id, entry)| (&id.target, &id.store, &entry.job_settings.name));
         let is_same = |(id, entry): &(&TargetStore, _), (other, other_entry): &(&TargetStore, _)| {
             (&id.target, &id.store, entry) == (&other.target, &other.store, other_entry)
         };

@@ -104,8 +104,8 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
     set(&mut poll.use_list, raw.use_list);
 }
 
-/// The keys of the target's `quota` also override the same keys of the main file's `[quota.OPERATION]` tables, because they
-/// describe the target's account.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A key outside
+/// of the operations' tables then also replaces the inherited values of all operations, because those are of another account.
 fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set(&mut quota.requests_per_second, raw.requests_per_second.clone());
@@ -214,7 +214,7 @@ fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<s
     (Arc::clone(&target.name), target)
 }
 
-/// Never `None`: a file without a required key has already been left out.
+/// `Some` here: files in which a job lacks a required key were left out before.
 fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let store = raw.store()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };

@@ -17,6 +17,7 @@ use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 use toml::de::DeValue;
 
+use super::urls::has_valid_port;
 use super::values::{
     Invalid, ValueType, duration, duration_between, duration_candidates, duration_schema, name, no_candidates,
     pattern_schema, read_text, read_word, regex, require, value_type, words_schema,
@@ -33,7 +34,7 @@ pub struct SinkConfig {
     /// Standard Webhooks secrets (`whsec_…`), one a line. Each request has a signature by each of them.
     pub secret_file: Option<PathBuf>,
     pub bearer_token_file: Option<PathBuf>,
-    /// By name. Names differ in more than the case.
+    /// By name. No two names are equal if case is ignored.
     pub headers: BTreeMap<String, Secret>,
     /// The keys `on` and `watches`.
     pub events: EventFilter,
@@ -112,8 +113,7 @@ pub fn parse_sink_url(text: &str) -> Result<Uri, String> {
     require(text.is_ascii(), "must be ASCII, with percent-encoding of other characters")?;
     let host = url.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    let has_port = authority != host;
-    require(ServerName::try_from(address).is_ok() && (!has_port || url.port_u16().is_some()), rule)?;
+    require(ServerName::try_from(address).is_ok() && has_valid_port(&url), rule)?;
     let is_loopback =
         || address.parse::<IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
     match url.scheme_str() {
@@ -133,7 +133,7 @@ pub fn redacted_url(url: &Uri) -> String {
     format!("{scheme}://{}", url.authority().map(http::uri::Authority::as_str).unwrap_or_default())
 }
 
-/// The headers that refwatch sets itself. So are those with the prefix `webhook-`.
+/// refwatch sets these headers itself, and all that begin with `webhook-`.
 const RESERVED_HEADERS: [&str; 6] =
     ["connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"];
 

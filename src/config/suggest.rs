@@ -15,12 +15,13 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let normal = |word: &str| word.to_lowercase().replace('-', "_");
     let word = normal(word);
     // Similar: at most one wrong character in three ("profil"), or one word contains the other ("store_id", "warning").
-    let is_part = |known: &str| word.len() >= PART_LENGTH_MIN && known.contains(&*word);
-    let is_near = |distance: usize, known: &str| {
-        distance <= known.len().max(word.len()) / 3 || is_part(known) || word.contains(known)
+    let is_part = |part: &str, whole: &str| part.len() >= PART_LENGTH_MIN && whole.contains(part);
+    let distance_if_near = |known: &str| {
+        let distance = strsim::damerau_levenshtein(&word, known);
+        let is_near = distance <= known.len().max(word.len()) / 3 || is_part(&word, known) || is_part(known, &word);
+        is_near.then_some(distance)
     };
-    let distances = known.into_iter().map(|known| (strsim::damerau_levenshtein(&word, &normal(known)), known));
-    distances.filter(|(distance, known)| is_near(*distance, known)).min().map(|(_, known)| known)
+    known.into_iter().filter_map(|known| Some((distance_if_near(&normal(known))?, known))).min().map(|(_, known)| known)
 }
 
 #[cfg(test)]
@@ -40,5 +41,7 @@ mod tests {
         ] {
             assert_eq!(nearest(word, known), suggestion, "{word}");
         }
+        assert_eq!(nearest("eu-west", ["lab-eu-west", "a"]), Some("lab-eu-west"));
+        assert_eq!(nearest("lab-east", ["a"]), None);
     }
 }

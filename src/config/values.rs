@@ -10,7 +10,6 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use http::Uri;
 use regex_lite::Regex;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
@@ -47,6 +46,8 @@ impl Invalid {
     }
 }
 
+/// Declares the marker type `$name` of a key: the Rust type of its value, its JSON Schema, and the conversion from TOML. A name ends in
+/// `Text` or `Word` if the Rust type has the plain name.
 macro_rules! value_type {
     ($name:ident, $value:ty, $schema:expr, $convert:expr) => {
         pub(super) enum $name {}
@@ -153,10 +154,6 @@ value_type!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
     let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
     read_text(value, |text| parse(text, rule), listen_candidates)
 });
-value_type!(EndpointUrl, String, pattern_schema("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@ ]+(/[^?# ]*)?$"), |value| {
-    read_text(value, parse_endpoint_url, no_candidates)
-});
-value_type!(ExternalUrl, Uri, EndpointUrl::schema(), |value| { read_text(value, parse_external_url, no_candidates) });
 value_type!(PasswordHashText, PasswordHash, pattern_schema("^\\$2[abxy]\\$1[0-6]\\$[./A-Za-z0-9]{53}$"), |value| {
     read_text(value, |text| text.parse().map_err(|rule: &str| rule.to_owned()), no_candidates)
 });
@@ -192,8 +189,8 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A number without quotes is parsed
-/// like a string. If it is valid, the help is "write it in quotes".
+/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A number is always invalid, and is
+/// parsed only for its help: "write it in quotes" if `parse` accepts its digits.
 pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -209,8 +206,11 @@ pub(super) fn read_text<T>(
         let valid = candidates(text).into_iter().find(|candidate| parse(candidate).is_ok());
         Invalid { rule, help: valid.map(|valid| format!("did you mean \"{valid}\"?")) }
     })?;
-    let quoted = || Invalid::wrong_type("a string", value, Some("write it in quotes".to_owned()));
-    value.is_str().then_some(parsed).ok_or_else(quoted)
+    if value.is_str() {
+        Ok(parsed)
+    } else {
+        Err(Invalid::wrong_type("a string", value, Some("write it in quotes".to_owned())))
+    }
 }
 
 pub(super) fn no_candidates(_: &str) -> Vec<String> {
@@ -247,7 +247,7 @@ fn number(value: &DeValue<'_>, limits: &RangeInclusive<f64>) -> Result<f64, Inva
     number.filter(|number| limits.contains(number)).ok_or_else(invalid)
 }
 
-fn parse<T: FromStr>(text: &str, rule: &str) -> Result<T, String> {
+pub(super) fn parse<T: FromStr>(text: &str, rule: &str) -> Result<T, String> {
     text.parse().map_err(|_| rule.to_owned())
 }
 
@@ -350,32 +350,6 @@ fn include_pattern(text: &str) -> Result<PathBuf, String> {
 
 fn listen_candidates(text: &str) -> Vec<String> {
     vec![text.replace("localhost", "127.0.0.1"), format!("127.0.0.1:{}", text.trim_start_matches(':'))]
-}
-
-/// Checks the URL of an endpoint.
-///
-/// # Errors
-/// The rule that the URL violates.
-pub fn parse_endpoint_url(text: &str) -> Result<String, String> {
-    let rule = "must be a URL such as \"http://127.0.0.1:4566\", without user name, password, query and fragment";
-    http_url(text, rule).map(|_| text.to_owned())
-}
-
-/// Checks the URL at which people open the pages.
-///
-/// # Errors
-/// The rule that the URL violates.
-pub fn parse_external_url(text: &str) -> Result<Uri, String> {
-    let rule =
-        "must be a URL such as \"https://ops.lab.example/refwatch/\", without user name, password, query and fragment";
-    http_url(text, rule)
-}
-
-fn http_url(text: &str, rule: &str) -> Result<Uri, String> {
-    let uri: Uri = parse(text, rule)?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    require(is_http && has_host && !text.contains(['@', '?', '#']), rule).map(|()| uri)
 }
 
 #[cfg(test)]

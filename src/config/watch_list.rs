@@ -56,9 +56,8 @@ impl StoreEntry {
 impl Display for WatchList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        // Each kind of a store has its own entry.
-        let stores: BTreeSet<_> = self.stores.keys().map(|id| (&id.target, &id.store)).collect();
-        let (jobs, stores) = (self.jobs.len(), stores.len());
+        let stores = self.store_count();
+        let (jobs, stores) = (self.jobs.len(), stores);
         write!(f, "{jobs} job{}", plural(jobs))?;
         if stores == 0 { Ok(()) } else { write!(f, " and {stores} store{}", plural(stores)) }
     }
@@ -81,6 +80,12 @@ impl WatchList {
     #[must_use]
     pub fn entry(&self, id: &WatchId) -> Option<&JobEntry> {
         self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.target_store())?.job_settings))
+    }
+
+    /// The number of stores, however many kinds of each are watched.
+    #[must_use]
+    pub fn store_count(&self) -> usize {
+        self.stores.keys().map(|id| (&id.target, &id.store)).collect::<BTreeSet<_>>().len()
     }
 
     /// The targets of all jobs and stores.

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use super::backoff::BackoffPolicy;
-use super::time::{Timestamp, parse_retry_after};
 
 /// The result of a request to a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +52,9 @@ impl AttemptResult {
 pub const PAUSE: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_hours(1) };
 
 /// The longest `Retry-After` of a sink that is honoured.
-const SINK_RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+pub const SINK_RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
-/// The schedule of Standard Webhooks: the delay after each failed attempt of one event. In total 3 days and 3.6 hours.
+/// The schedule of Standard Webhooks: the delay after each rejection of one event. In total 3 days and 3.6 hours.
 const RETRY_DELAYS: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_mins(5),
@@ -68,17 +67,11 @@ const RETRY_DELAYS: [Duration; 9] = [
     Duration::from_hours(24),
 ];
 
-/// The delay after the nth failed attempt of one event, from 1. `None`: the event has failed permanently.
+/// The delay after the nth rejection of one event, from 1. `None`: the event has failed permanently.
 #[must_use]
-pub fn retry_delay(attempts: u32) -> Option<Duration> {
-    let nth = usize::try_from(attempts.saturating_sub(1)).ok()?;
+pub fn retry_delay(rejections: u32) -> Option<Duration> {
+    let nth = usize::try_from(rejections.saturating_sub(1)).ok()?;
     RETRY_DELAYS.get(nth).copied()
-}
-
-/// The pause that a sink's `Retry-After` requests: seconds or an HTTP date, at most one day. Unreadable values are ignored.
-#[must_use]
-pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
-    parse_retry_after(header, now).map(|pause| pause.min(SINK_RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -119,16 +112,5 @@ mod tests {
     #[test]
     fn a_paused_sink_is_probed_after_5_seconds_to_1_hour() {
         assert_eq!((PAUSE.initial.as_secs(), PAUSE.max.as_secs()), (5, 3_600));
-    }
-
-    #[test]
-    fn retry_after_is_honoured_up_to_one_day() {
-        let now: Timestamp = "1994-11-06T08:49:37Z".parse().expect("a time");
-        let requested = |header| retry_after(header, now).map(|pause| pause.as_secs());
-        assert_eq!(requested("86399"), Some(86_399));
-        assert_eq!(requested("86401"), Some(86_400));
-        assert_eq!(requested("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
-        assert_eq!(requested("Sun, 13 Nov 1994 08:49:37 GMT"), Some(86_400));
-        assert_eq!(requested("soon"), None);
     }
 }

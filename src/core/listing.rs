@@ -39,7 +39,7 @@ pub fn routine_interval(live: usize, polls_per_second: f64) -> Duration {
 
 /// How to continue after a failed request for a page of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListingFailure {
+pub enum AfterFailure {
     /// The same page is requested again when `Retry-After` and the quota allow it. Listings still replace polls.
     RepeatRequest,
     /// The store is listed again after a backoff. Listings still replace polls.
@@ -48,7 +48,7 @@ pub enum ListingFailure {
     PollOneByOne,
 }
 
-/// From this many failed requests in a row, a failure of the whole target means [`ListingFailure::PollOneByOne`]. A throttle means
+/// From this many failed requests in a row, a failure of the whole target means [`AfterFailure::PollOneByOne`]. A throttle means
 /// it only with a long `Retry-After`; any other failure means it at once.
 const LASTING_FAILURES: u32 = 4;
 
@@ -57,13 +57,13 @@ const SHORT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Decides how to continue after the `consecutive`th failed listing in a row.
 #[must_use]
-pub fn after_failure(failure: &RequestFailure, consecutive: u32) -> ListingFailure {
+pub fn after_failure(failure: &RequestFailure, consecutive: u32) -> AfterFailure {
     let long_wait = failure.retry_after.is_some_and(|wait| wait > SHORT_RETRY_AFTER);
     match failure.reason.class() {
-        _ if long_wait => ListingFailure::PollOneByOne,
-        FailureClass { quota: QuotaEvidence::Exceeded, .. } => ListingFailure::RepeatRequest,
-        FailureClass { scope: Scope::Target, .. } if consecutive < LASTING_FAILURES => ListingFailure::RetryLater,
-        _ => ListingFailure::PollOneByOne,
+        _ if long_wait => AfterFailure::PollOneByOne,
+        FailureClass { quota: QuotaEvidence::Exceeded, .. } => AfterFailure::RepeatRequest,
+        FailureClass { scope: Scope::Target, .. } if consecutive < LASTING_FAILURES => AfterFailure::RetryLater,
+        _ => AfterFailure::PollOneByOne,
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_throttled_page_is_repeated_and_jobs_are_polled_one_by_one_after_denial_absence_or_lasting_failure() {
-        use ListingFailure::{PollOneByOne, RepeatRequest, RetryLater};
+        use AfterFailure::{PollOneByOne, RepeatRequest, RetryLater};
         let [short, long] = [5, 6].map(|seconds| Some(Duration::from_secs(seconds)));
         for (reason, retry_after, consecutive, expected) in [
             (FailureReason::Throttled, None, 1, RepeatRequest),

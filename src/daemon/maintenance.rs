@@ -16,6 +16,7 @@ use crate::core::time::{Monotonic, Timestamp};
 use crate::database::WriterError;
 use crate::http::tls::Tls;
 use crate::logging::Log;
+use crate::state::SharedState;
 use crate::tasks::job_watcher::TaskContext;
 
 /// The maximum time between two rounds. A shorter watchdog interval replaces it.
@@ -89,6 +90,7 @@ impl Maintenance {
         dropped.inc_by(self.log.lines_dropped().saturating_sub(dropped.get()));
         systemd::status(&status_line(&context.shared, now));
         if let Some(tls) = self.tls.clone() {
+            publish_certificate(&context.shared, Some(&tls));
             if self.tls_refresh.as_ref().is_none_or(JoinHandle::is_finished) {
                 self.tls_refresh = Some(spawn_blocking(move || tls.refresh()));
             } else {
@@ -104,6 +106,11 @@ impl Maintenance {
             self.tasks.spawn(Task::Prune, prune(context, before));
         }
     }
+}
+
+pub(super) fn publish_certificate(shared: &SharedState, tls: Option<&Tls>) {
+    let expires_at = tls.and_then(Tls::expires_at);
+    shared.update_daemon(|daemon| daemon.certificate_expires_at = expires_at);
 }
 
 /// # Errors

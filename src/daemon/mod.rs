@@ -25,14 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::watch_list::WatchList;
 use crate::config::{Config, DatabaseConfig, HttpConfig, Loaded, LoadedFiles, Problems};
 use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
 use crate::http::{self, AppState, Renderer, control};
 use crate::instruments::Instruments;
-use crate::logging::Log;
+use crate::logging::{Log, LogLevel};
 use crate::metrics::Metrics;
 use crate::notify::{HttpTransport, SinkContext, Sinks};
 use crate::reload::ReloadRequests;
@@ -40,7 +39,7 @@ use crate::state::SharedState;
 use crate::tasks::job_watcher::TaskContext;
 use crate::tasks::supervisor::{Supervisor, SupervisorError};
 use config_watcher::{ConfigWatcher, Loader};
-use maintenance::Maintenance;
+use maintenance::{Maintenance, publish_certificate};
 use reload::publish_config;
 use signals::SignalAction;
 use systemd::status_line;
@@ -61,6 +60,9 @@ const BLOCKING_THREADS_MIN: usize = 8;
 pub struct Daemon {
     /// The result of the last load, applied or not. `None`: the next load is applied even if the files have not changed.
     last_load: Option<Result<Loaded, Problems>>,
+    /// Whether the main file of the running configuration has only comments and blank lines.
+    runs_blank: bool,
+    log_level: LogLevel,
     config_watcher: ConfigWatcher,
     requests: ReloadRequests,
     address: SocketAddr,
@@ -104,11 +106,12 @@ impl Daemon {
     /// See [`DaemonError`].
     pub async fn start(mut loaded: Loaded, load_config: Loader, log: Log) -> Result<Self, DaemonError> {
         let files = std::mem::take(&mut loaded.files);
-        let Loaded { config, problems, .. } = loaded.clone();
+        let Loaded { config, problems, is_blank, .. } = loaded.clone();
         let (clock, shared, instruments) = (Clock::system(), SharedState::default(), Instruments::new()?);
         publish_files(&shared, &files, &config.database);
         let main_file = files.patterns.first().cloned().unwrap_or_default();
         let Checked { tls, readable_secret_warnings } = preflight(&config, main_file).await?;
+        publish_certificate(&shared, tls.as_deref());
         let address = config.http.listen;
         let listen_error = |error| DaemonError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
@@ -150,9 +153,12 @@ impl Daemon {
         if !problems.is_empty() {
             config_watcher.retry();
         }
+        let log_level = log.level();
         let maintenance = Maintenance::new(context.clone(), log, tls, config.database.retention);
         Ok(Self {
             last_load: Some(Ok(loaded)),
+            runs_blank: is_blank,
+            log_level,
             config_watcher,
             requests,
             address,
@@ -199,8 +205,8 @@ impl Daemon {
 
     async fn run_main_loop(&mut self) -> Result<(), DaemonError> {
         systemd::ready(&status_line(&self.context.shared, self.context.clock.now()));
-        let WatchList { jobs, stores } = &self.supervisor.config().watch_list;
-        info!(event = "started", address = %self.address, jobs = jobs.len(), stores = stores.len(),
+        let list = &self.supervisor.config().watch_list;
+        info!(event = "started", address = %self.address, jobs = list.jobs.len(), stores = list.store_count(),
             version = env!("CARGO_PKG_VERSION"), "watching");
         loop {
             tokio::select! {
@@ -239,7 +245,8 @@ fn warn_about_access(http: &HttpConfig, readable_secret_warnings: &[String]) {
 
 fn new_sinks(context: TaskContext, http: &HttpConfig) -> Sinks {
     let TaskContext { clock, database, shared, instruments } = context;
-    let (transport, external_url) = (Arc::new(HttpTransport { clock }), http.external_url.clone());
+    let transport = Arc::new(HttpTransport { clock, file_permits: Mutex::default() });
+    let external_url = http.external_url.clone();
     Sinks::new(SinkContext { clock, database, transport, shared, instruments, external_url }, fastrand::u64(..))
 }
 

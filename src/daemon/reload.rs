@@ -1,7 +1,7 @@
 //! Applies a newly loaded configuration, or reports its errors and keeps the running configuration.
 //!
-//! Only this module decides whether the configuration has changed. It never reads files. The tables `database`, `http` and `log` keep
-//! their values until a restart.
+//! Only this module decides whether the configuration has changed. It never reads files. The tables `database`, `http` and `log`, except
+//! `log.level`, keep their values until a restart.
 
 use tracing::{error, info, warn};
 
@@ -9,7 +9,7 @@ use super::Daemon;
 use super::config_watcher::ConfigLoad;
 use super::systemd::{self, status_line};
 use crate::config::watch_list::WatchList;
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{Config, Loaded, LogConfig, Problems};
 use crate::database::WriterError;
 use crate::reload::ReloadResult;
 use crate::state::ConfigError;
@@ -21,6 +21,8 @@ const FILES_LEFT_OUT: &str =
     "files with errors were left out and the rest is applied; previously watched jobs and stores are still watched";
 /// Published if the main file has errors, or if applying failed.
 const CONFIG_UNCHANGED: &str = "the previous configuration is still used";
+/// Published if only the sinks could not be applied.
+const SINKS_UNCHANGED: &str = "jobs and stores are applied; sinks are changed once the database can be written";
 const BLANK: &str = "the main file is empty: restore it, or to watch nothing, keep its [target.default]";
 
 impl Daemon {
@@ -34,26 +36,26 @@ impl Daemon {
         self.last_load = Some(outcome.clone());
         let result = match outcome {
             // An editor or a full disk may have emptied the file.
-            Ok(Loaded { is_blank: true, .. }) if self.supervisor.config().watch_list != WatchList::default() => {
+            Ok(Loaded { is_blank: true, .. })
+                if !self.runs_blank && self.supervisor.config().watch_list != WatchList::default() =>
+            {
                 error!(event = "config_problem", "{BLANK}");
-                self.reject(BLANK.to_owned(), BLANK.to_owned())
+                self.reject(CONFIG_UNCHANGED, BLANK.to_owned(), BLANK.to_owned())
             }
             Ok(loaded) => match self.apply(loaded).await {
                 Ok(result) => result,
                 Err(error @ SupervisorError::Fatal(_)) => return Err(error),
                 Err(error) => {
                     if matches!(error, SupervisorError::Unreadable(_)) {
-                        // The same files may be applied later, when the database works again.
-                        self.last_load = None;
-                        self.config_watcher.retry();
+                        self.apply_later();
                     }
                     error!(event = "config_problem", "{error}");
-                    self.reject(error.to_string(), error.to_string())
+                    self.reject(CONFIG_UNCHANGED, error.to_string(), error.to_string())
                 }
             },
             Err(problems) => {
                 log_problems(&problems);
-                self.reject(problems.summary(), problems.to_string())
+                self.reject(CONFIG_UNCHANGED, problems.summary(), problems.to_string())
             }
         };
         systemd::ready(&status_line(&self.context.shared, self.context.clock.now()));
@@ -64,36 +66,54 @@ impl Daemon {
         Ok(())
     }
 
-    fn reject(&self, summary: String, details: String) -> ReloadResult {
-        error!(event = "reload_failed", "reload rejected: {CONFIG_UNCHANGED}");
-        let result = Err(format!("{details}\n\n{CONFIG_UNCHANGED}"));
-        let error = ConfigError { in_force: CONFIG_UNCHANGED.to_owned(), summary, details };
+    /// The same files may be applied later, when the database works again.
+    fn apply_later(&mut self) {
+        self.last_load = None;
+        self.config_watcher.retry();
+    }
+
+    /// Reports a failure. `in_force` says what is used now.
+    fn reject(&self, in_force: &str, summary: String, details: String) -> ReloadResult {
+        error!(event = "reload_failed", "reload failed: {in_force}");
+        let result = Err(format!("{details}\n\n{in_force}"));
+        let error = ConfigError { in_force: in_force.to_owned(), summary, details };
         self.context.shared.update_daemon(|daemon| daemon.config_error = Some(error));
         result
     }
 
     async fn apply(&mut self, loaded: Loaded) -> Result<ReloadResult, SupervisorError> {
-        let Loaded { mut config, problems, .. } = loaded;
+        let Loaded { mut config, problems, is_blank, .. } = loaded;
         let running = self.supervisor.config();
         if !problems.is_empty() {
             config.retain_missing_from(running);
         }
         let restart = config.tables_needing_restart(running);
         let Config { database, http, log, .. } = running.clone();
+        let log = LogConfig { level: config.log.level, ..log };
         self.supervisor.apply(&Config { database, http, log, ..config }).await?;
-        let sinks = self.supervisor.config().sinks.clone();
-        self.sinks.apply(&sinks).await.map_err(|error| match error {
-            WriterError::Stopped => SupervisorError::Fatal(error),
-            WriterError::Sqlite(_) | WriterError::Reopen(_) => SupervisorError::Unreadable(error),
-        })?;
+        self.runs_blank = is_blank;
+        let Config { log, sinks, .. } = self.supervisor.config().clone();
+        self.log_level.set(log.level);
+        if let Err(error) = self.sinks.apply(&sinks).await {
+            if matches!(error, WriterError::Stopped) {
+                return Err(SupervisorError::Fatal(error));
+            }
+            self.apply_later();
+            return Ok(self.reject(SINKS_UNCHANGED, error.to_string(), error.to_string()));
+        }
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
         if !restart.is_empty() {
             warn!(event = "restart_needed", "the configuration is applied{notes}");
         }
         let config = self.supervisor.config();
-        let WatchList { jobs, stores } = &config.watch_list;
-        info!(event = "reloaded", jobs = jobs.len(), stores = stores.len(), "the new configuration is applied");
+        let list = &config.watch_list;
+        info!(
+            event = "reloaded",
+            jobs = list.jobs.len(),
+            stores = list.store_count(),
+            "the new configuration is applied"
+        );
         publish_config(&self.context, config, &problems);
         if problems.is_empty() {
             return Ok(Ok(format!("applied: {}{notes}", config.watch_list)));

@@ -2,6 +2,8 @@
 //!
 //! Without the variable `NOTIFY_SOCKET`, nothing is sent. A failed notification is logged and never stops the daemon.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -31,7 +33,9 @@ pub fn status(status: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(monotonic) => notify(&[NotifyState::Reloading, monotonic]),
-        Err(error) => warn!(%error, "cannot read the monotonic clock, so systemd is not notified of the reload"),
+        Err(error) => {
+            warn!(event = "systemd_not_notified", %error, "cannot read the monotonic clock, so systemd is not notified of the reload");
+        }
     }
 }
 
@@ -55,12 +59,16 @@ fn line(text: &str) -> String {
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "cannot notify systemd");
+    /// Only the first of consecutive failures is logged.
+    static FAILING: AtomicBool = AtomicBool::new(false);
+    let notified = sd_notify::notify(state);
+    let was_failing = FAILING.swap(notified.is_err(), Ordering::Relaxed);
+    if let (Err(error), false) = (notified, was_failing) {
+        warn!(event = "systemd_not_notified", %error, "cannot notify systemd");
     }
 }
 
-/// The most important problem, followed by "12 jobs: 3 in progress, 9 finished, 0 parked; 1 stores; last poll 2 s ago".
+/// The most important problem, followed by "12 jobs: 3 in progress, 9 finished, 0 parked; 1 store; last poll 2 s ago".
 pub(super) fn status_line(shared: &SharedState, now: Now) -> String {
     let (watches, stores, daemon) = (shared.watches(), shared.stores(), shared.daemon());
     let unlisted = stores.iter().find(|store| store.error.is_some());
@@ -80,6 +88,9 @@ pub(super) fn status_line(shared: &SharedState, now: Now) -> String {
     let jobs = format!("{} jobs: {in_progress} in progress, {finished} finished, {parked} parked", watches.len());
     let last_poll = watches.iter().filter_map(|watch| watch.last_successful_poll).max();
     let last_poll = last_poll.map(|last| format!("last poll {} s ago", now.wall.duration_since(last).as_secs().max(0)));
-    let parts = [problem, Some(jobs), Some(format!("{} stores", stores.len())), last_poll];
+    // Each kind of a store has a status.
+    let stores = stores.iter().map(|store| (&store.id.target, &store.id.store)).collect::<BTreeSet<_>>().len();
+    let stores = format!("{stores} store{}", if stores == 1 { "" } else { "s" });
+    let parts = [problem, Some(jobs), Some(stores), last_poll];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

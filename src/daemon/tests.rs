@@ -20,7 +20,7 @@ fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
         shared.publish_store(StoreStatus { id, name, listed_at: None, error, missed: None });
     };
     store("1000000001", None);
-    assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 stores");
+    assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 store");
     store("1000000002", Some("denied"));
     let jobs = "0 jobs: 0 in progress, 0 finished, 0 parked; 2 stores";
     assert_eq!(line(), format!("new jobs of store 1000000002 cannot be discovered; {jobs}"));

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Result, Transaction, params, params_from_iter};
+use tracing::warn;
 
 use super::tables::{Stored, millisecond_text};
 use crate::core::job::{JobKey, JobStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Detail, ItemTransition, Transition};
 
-/// Condition of the rows of one job, with the values of [`job_values`]. An index of each table with rows of jobs serves it.
+/// Condition of the rows of one job, with the values of [`job_values`]. [`TABLES`] and `deliveries` have an index for it.
 pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
 /// The tables of changes, whose rows are numbered in one sequence.
@@ -21,8 +22,9 @@ const TABLES: [&str; 3] = [Transition::TABLE, ItemTransition::TABLE, Detail::TAB
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A condition of SQL: every sink has received every event of the job in the row `ended` of the outer query, or its delivery has failed.
-const IS_DELIVERED: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
+/// A condition of SQL: no event of the job in the row `ended` of the outer query waits for delivery. The cursor of every sink is past the
+/// job's last events, and no delivery waits; failed deliveries do not count.
+const NO_EVENT_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
         SELECT max(id) FROM details WHERE store_id = ended.store_id AND job_id = ended.job_id
             AND kind = ended.kind AND target = ended.target AND detail = 'vanished'))
     AND NOT EXISTS (SELECT 1 FROM deliveries WHERE store_id = ended.store_id AND job_id = ended.job_id
@@ -105,7 +107,7 @@ pub(super) fn delete_ended(
          WHERE observed_at < ?1 AND to_status IN ({}) AND NOT EXISTS (
              SELECT 1 FROM transitions WHERE id > ended.id AND store_id = ended.store_id
                  AND job_id = ended.job_id AND kind = ended.kind AND target = ended.target)
-             AND (store_id, job_id, kind, target) NOT IN ({}) AND (observed_at < ?3 OR {IS_DELIVERED})
+             AND (store_id, job_id, kind, target) NOT IN ({}) AND (observed_at < ?3 OR {NO_EVENT_WAITS})
          ORDER BY observed_at",
         terminal_statuses(),
         TABLES
@@ -121,6 +123,15 @@ pub(super) fn delete_ended(
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
+    let waiting = format!("SELECT count(next_attempt_at) FROM deliveries WHERE {OF_JOB}");
+    for job in &jobs {
+        let waiting: i64 = transaction.prepare_cached(&waiting)?.query_one(job.each_ref(), |row| row.get(0))?;
+        if waiting > 0 {
+            let [store_id, job_id, kind, target] = *job;
+            warn!(event = "undelivered_deleted", %target, %kind, %store_id, %job_id, waiting,
+                "notifications of this job were deleted before their delivery, 30 days after its retention");
+        }
+    }
     for table in TABLES.into_iter().chain(["deliveries"]) {
         let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE {OF_JOB}"))?;
         for job in &jobs {

@@ -18,27 +18,32 @@ use crate::core::event::{EventFilter, EventType};
 use crate::core::job::JobKey;
 use crate::core::time::Timestamp;
 
-/// Rows that one step moves the cursor over. It bounds how long a change of a job waits for the writer.
-const ROWS_MAX: i64 = 1000;
+/// Why an event of [`SinkQueue::unreadable`] has failed.
+pub const UNREADABLE: &str = "its row in the database was deleted or cannot be read";
 
 /// One step of a sink: the outcomes of its requests since the last step, and the number of further events that it can send.
 #[derive(Clone, Debug)]
 pub struct DeliveryStep {
     pub sink: Arc<str>,
+    /// For [`DeliveryOutcome::Gone`].
+    pub config_hash: String,
     pub filter: EventFilter,
     pub now: Timestamp,
-    /// By [`Event::row`].
+    /// By [`Event::id`].
     pub outcomes: Vec<(i64, DeliveryOutcome)>,
-    /// The rows of the events that are being sent.
+    /// The ids of the events that are being sent.
     pub in_flight: BTreeSet<i64>,
     pub limit: usize,
-    /// How many due events are passed over; past the last one, it goes on from the first. A sink that fails then tries another event.
+    /// The index of the due event to begin with, modulo their number. The caller raises it after a failure, so that one event that always
+    /// fails does not block the others.
     pub skip: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
+    /// The sink is disabled, unless it has another configuration by now. The event waits.
+    Gone,
     Rejected {
         reason: String,
         /// When the event is sent again. `None`: the delivery has failed, and only a replay sends the event again.
@@ -51,10 +56,9 @@ pub enum DeliveryOutcome {
 pub struct SinkQueue {
     /// Events to send now, at most [`DeliveryStep::limit`].
     pub due: Vec<DueEvent>,
-    /// Whether the next step has work now: rows after the cursor are left, or an event has failed because it cannot be read, so the next
-    /// event of its job may be due.
-    pub has_more: bool,
-    /// The earliest time at which an event becomes due after now.
+    /// Due events that have failed in this step, because their rows were deleted or cannot be read.
+    pub unreadable: usize,
+    /// When the next step has work: the earliest time at which an event becomes due, or now if the next event of a job may be due.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -68,8 +72,8 @@ pub struct SinkQueue {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// Rejected attempts so far. Attempts that paused the sink do not count.
-    pub attempts: u32,
+    /// How often the sink has rejected the event. The caller reports no outcome of a request that paused the sink.
+    pub rejections: u32,
 }
 
 /// Selects the events that are sent again. All conditions must hold.
@@ -105,21 +109,6 @@ impl Database {
         self.transaction(move |transaction| advance(transaction, &step)).await
     }
 
-    /// Disables a sink: no event of it is due any more. Returns false if it is disabled already or has another configuration by now.
-    ///
-    /// # Errors
-    /// The database cannot be written, or the writer has stopped.
-    pub async fn disable_sink(
-        &self,
-        sink: Arc<str>,
-        config_hash: String,
-        at: Timestamp,
-    ) -> std::result::Result<bool, WriterError> {
-        let sql = "UPDATE sinks SET disabled_at = ? WHERE name = ? AND config_hash = ? AND disabled_at IS NULL";
-        let values = (millisecond_text(at), sink, config_hash);
-        Ok(self.transaction(move |transaction| transaction.execute(sql, values)).await? > 0)
-    }
-
     /// Queues past events of a sink again, and wakes the sinks. Returns their number.
     ///
     /// # Errors
@@ -131,7 +120,7 @@ impl Database {
         replay: ReplayFilter,
     ) -> std::result::Result<usize, WriterError> {
         let queued = self.transaction(move |transaction| replay_events(transaction, &sink, &filter, &replay)).await?;
-        self.commits.send_modify(|commits| *commits += 1);
+        self.new_events.send_modify(|count| *count += 1);
         Ok(queued)
     }
 }
@@ -155,87 +144,86 @@ fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>
 }
 
 fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQueue> {
-    let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, skip } = step;
-    for (row, outcome) in outcomes {
-        save_outcome(transaction, sink, *row, outcome, *now)?;
+    let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, skip, .. } = step;
+    for (event_id, outcome) in outcomes {
+        save_outcome(transaction, step, *event_id, outcome)?;
     }
-    let mut has_more = queue_new_events(transaction, sink, filter)?;
+    queue_new_events(transaction, sink, filter)?;
     let disabled_at = "SELECT disabled_at FROM sinks WHERE name = ?";
     let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = disabled_at.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    let mut rows = due_rows(transaction, sink, *now, limit + in_flight.len() + skip)?;
-    rows.retain(|(row, _)| !in_flight.contains(row));
-    let skipped = skip.checked_rem(rows.len()).unwrap_or_default();
-    rows.rotate_left(skipped);
-    let mut due = Vec::new();
-    for (row, attempts) in rows.into_iter().take(limit) {
-        if let Some(event) = events::load(transaction, row)? {
-            due.push(DueEvent { event, attempts });
+    // Enough events that `limit` are left without those in flight and the skipped ones.
+    let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + skip)?;
+    candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
+    let skipped = skip.checked_rem(candidates.len()).unwrap_or_default();
+    candidates.rotate_left(skipped);
+    let (mut due, mut unreadable) = (Vec::new(), 0);
+    for (event_id, rejections) in candidates.into_iter().take(limit) {
+        if let Some(event) = events::load(transaction, event_id)? {
+            due.push(DueEvent { event, rejections });
         } else {
-            let reason = "its row in the database was deleted or cannot be read".to_owned();
-            save_outcome(transaction, sink, row, &DeliveryOutcome::Rejected { reason, next_attempt_at: None }, *now)?;
-            has_more = true;
+            let failed = DeliveryOutcome::Rejected { reason: UNREADABLE.to_owned(), next_attempt_at: None };
+            save_outcome(transaction, step, event_id, &failed)?;
+            unreadable += 1;
         }
     }
     let sql = "SELECT count(next_attempt_at), count(*) - count(next_attempt_at),
-            (SELECT observed_at FROM events WHERE id =
-                (SELECT min(transition_id) FROM deliveries WHERE sink = ?1 AND next_attempt_at IS NOT NULL)),
+            min(transition_id) FILTER (WHERE next_attempt_at IS NOT NULL),
             min(next_attempt_at) FILTER (WHERE next_attempt_at > ?2)
         FROM deliveries WHERE sink = ?1";
-    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2), optional_time(row, 3)));
+    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?, optional_time(row, 3)));
     let (waiting, failed, oldest, next_due) =
         transaction.prepare_cached(sql)?.query_one(params![sink, millisecond_text(*now)], columns)?;
-    Ok(SinkQueue { due, has_more, next_due, waiting, failed, oldest, disabled_at })
+    let oldest = oldest.map(|event_id| events::observed_at(transaction, event_id)).transpose()?.flatten();
+    let next_due = if unreadable > 0 { Some(*now) } else { next_due };
+    Ok(SinkQueue { due, unreadable, next_due, waiting, failed, oldest, disabled_at })
 }
 
 fn save_outcome(
     transaction: &Transaction<'_>,
-    sink: &str,
-    row: i64,
+    DeliveryStep { sink, config_hash, now, .. }: &DeliveryStep,
+    event_id: i64,
     outcome: &DeliveryOutcome,
-    now: Timestamp,
 ) -> Result<()> {
+    let now = millisecond_text(*now);
     match outcome {
         DeliveryOutcome::Delivered => {
             let sql = "DELETE FROM deliveries WHERE sink = ? AND transition_id = ?";
-            transaction.prepare_cached(sql)?.execute(params![sink, row])?;
+            transaction.prepare_cached(sql)?.execute(params![sink, event_id])?;
+        }
+        DeliveryOutcome::Gone => {
+            let sql = "UPDATE sinks SET disabled_at = ? WHERE name = ? AND config_hash = ? AND disabled_at IS NULL";
+            transaction.prepare_cached(sql)?.execute(params![now, sink, config_hash])?;
         }
         DeliveryOutcome::Rejected { reason, next_attempt_at } => {
             let sql = "UPDATE deliveries SET attempts = attempts + 1, next_attempt_at = ?, reason = ?, at = ?
                 WHERE sink = ? AND transition_id = ?";
             let next_attempt_at = next_attempt_at.map(millisecond_text);
-            transaction.prepare_cached(sql)?.execute(params![
-                next_attempt_at,
-                reason,
-                millisecond_text(now),
-                sink,
-                row
-            ])?;
+            transaction.prepare_cached(sql)?.execute(params![next_attempt_at, reason, now, sink, event_id])?;
         }
     }
     Ok(())
 }
 
-/// Moves the cursor over new rows and queues the events that the sink wants. Returns whether rows are left.
-fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<bool> {
+/// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. A sink takes a step after each
+/// commit, so these are the rows of a few commits.
+fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
     let cursor = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(cursor)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
     // A reload may have removed the sink.
-    let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(false) };
-    let end = last_row.min(cursor + ROWS_MAX);
-    // A job that ended before the sink was created is not new, although it was discovered afterwards. `julianday` makes numbers of times,
-    // whose texts differ in their number of digits. A missing time makes the event a new one.
+    let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(()) };
+    // Omits the first event of a job that had ended before the sink was created: the job was only discovered afterwards. `julianday` makes
+    // numbers of the times, whose texts differ in their number of digits. An event without a readable completion time is queued.
     let condition = format!(
-        "id > :cursor AND id <= :end AND (is_first AND type IN ({}) AND julianday(completed_at)
+        "id > :cursor AND (is_first AND type IN ({}) AND julianday(completed_at)
             < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",
         terminal_statuses()
     );
-    let values = named_params! { ":cursor": cursor, ":end": end, ":failed": false };
-    queue_events(transaction, sink, filter, &condition, values)?;
-    transaction.prepare_cached("UPDATE sinks SET cursor = ? WHERE name = ?")?.execute(params![end, sink])?;
-    Ok(end < last_row)
+    queue_events(transaction, sink, Some(filter), &condition, named_params! { ":cursor": cursor })?;
+    transaction.prepare_cached("UPDATE sinks SET cursor = ? WHERE name = ?")?.execute(params![last_row, sink])?;
+    Ok(())
 }
 
 fn replay_events(
@@ -250,26 +238,25 @@ fn replay_events(
     let condition = "id <= (SELECT cursor FROM sinks WHERE name = :sink)
         AND (:since IS NULL OR observed_at >= :since)
         AND (:jobs = '[]' OR kind || '/' || store_id || '/' || job_id IN (SELECT value FROM json_each(:jobs)))";
-    let values = named_params! {
-        ":since": since.map(millisecond_text), ":jobs": json!(jobs).to_string(), ":failed": failed,
-    };
-    queue_events(transaction, sink, filter, condition, values)
+    let values = named_params! { ":since": since.map(millisecond_text), ":jobs": json!(jobs).to_string() };
+    queue_events(transaction, sink, (!failed).then_some(filter), condition, values)
 }
 
-/// Queues the events that match the SQL condition and that the filter selects. If the value `:failed` is true, queues instead those
-/// that match the condition and whose delivery has failed, whatever the filter. They are due at once, also if the clock is set back.
-/// Returns their number.
+/// Queues the events that match the SQL condition and that the filter selects; without a filter, those whose delivery has failed. The
+/// condition may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set back. Returns
+/// their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,
-    filter: &EventFilter,
+    filter: Option<&EventFilter>,
     condition: &str,
     values: &[(&str, &dyn ToSql)],
 ) -> Result<usize> {
-    let types: Vec<_> = filter.types.iter().map(EventType::as_str).collect();
+    let types: Vec<_> = filter.iter().flat_map(|filter| &filter.types).map(EventType::as_str).collect();
     // The other special characters of GLOB are escaped.
-    let patterns = filter.watches.iter().map(|pattern| pattern.replace('[', "[[]").replace('?', "[?]"));
-    let (types, patterns) = (json!(types).to_string(), json!(patterns.collect::<Vec<_>>()).to_string());
+    let escaped = |pattern: &String| pattern.replace('[', "[[]").replace('?', "[?]");
+    let patterns: Vec<_> = filter.iter().flat_map(|filter| &filter.watches).map(escaped).collect();
+    let (types, patterns) = (json!(types).to_string(), json!(patterns).to_string());
     let sql = format!(
         "INSERT OR REPLACE INTO deliveries
             (sink, transition_id, target, kind, store_id, job_id, attempts, next_attempt_at)
@@ -280,18 +267,21 @@ fn queue_events(
                 OR EXISTS (SELECT 1 FROM json_each(:patterns) WHERE coalesce(watch, '') GLOB value)) END"
     );
     let common = named_params! {
-        ":sink": sink, ":due_at_once": millisecond_text(Timestamp::UNIX_EPOCH), ":types": types, ":patterns": patterns,
+        ":sink": sink, ":failed": filter.is_none(), ":due_at_once": millisecond_text(Timestamp::UNIX_EPOCH), ":types": types, ":patterns": patterns,
     };
     transaction.prepare_cached(&sql)?.execute(&[common, values].concat()[..])
 }
 
-/// The rows and failed attempts of the first waiting event of each job, if it is due.
-fn due_rows(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -> Result<Vec<(i64, u32)>> {
-    let sql = "SELECT transition_id, attempts FROM deliveries AS due WHERE sink = ? AND next_attempt_at <= ?
+/// The id and rejections of the first waiting event of each job, if it is due. After the clock was set back to before the last attempt, it
+/// is due at once.
+fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -> Result<Vec<(i64, u32)>> {
+    let sql =
+        "SELECT transition_id, attempts FROM deliveries AS due WHERE sink = ?1 AND (next_attempt_at <= ?2 OR at > ?2)
+            AND next_attempt_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE sink = due.sink AND store_id = due.store_id
             AND job_id = due.job_id AND kind = due.kind AND target = due.target
             AND next_attempt_at IS NOT NULL AND transition_id < due.transition_id)
-        ORDER BY transition_id LIMIT ?";
+        ORDER BY transition_id LIMIT ?3";
     let mut query = connection.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     query.query_map(params![sink, millisecond_text(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()

@@ -1,4 +1,4 @@
-//! Reads the ends of jobs, for the page of ended jobs. They may not be watched any more.
+//! Reads the ends of jobs, for the page of ended jobs. Some of these jobs are no longer watched.
 
 use std::ops::Range;
 

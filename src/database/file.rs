@@ -233,12 +233,12 @@ impl DatabaseFile {
         self.identities() == self.opened_identities
     }
 
-    /// Saves all commits of `connection` after one of the files was moved, deleted or replaced. After that the connection may be closed,
-    /// and the database opened again.
+    /// Saves all commits of `connection` after one of the files has changed: writes the WAL into the database, and copies a deleted database
+    /// back to its path. After that the connection may be closed, and the database opened again.
     ///
     /// # Errors
-    /// The database was moved or replaced, a reader prevents the checkpoint, or the disk fails. The connection must stay open: it may
-    /// have the only copy.
+    /// The database itself was moved, or another file is at its path; a reader prevents the checkpoint; or the disk fails. The connection
+    /// must stay open: it may have the only copy.
     pub(super) fn save_commits(&mut self, connection: &Connection) -> Result<(), OpenError> {
         self.unclean = true;
         // This writes the WAL to the database through the open descriptors. It also empties the WAL, which SQLite would otherwise apply

@@ -11,7 +11,7 @@ pub struct JobDelivery {
     pub target: String,
     /// The status, or `vanished`. Empty if its row was deleted.
     pub event_type: String,
-    /// The attempts that were rejected. Attempts while the sink was paused do not count.
+    /// How often the sink has rejected the event. Requests that paused the sink do not count.
     pub rejections: u32,
     /// It is not sent again.
     pub has_failed: bool,
@@ -19,16 +19,19 @@ pub struct JobDelivery {
     pub reason: Option<String>,
 }
 
+/// The base tables are read, because SQLite would scan all rows of the view `events`.
+pub(super) const OF_JOB: &str = "SELECT sink, target,
+        coalesce((SELECT to_status FROM transitions WHERE id = transition_id),
+            (SELECT detail FROM details WHERE id = transition_id), ''),
+        attempts, next_attempt_at IS NULL, reason
+    FROM deliveries WHERE store_id = ? AND job_id = ? AND kind = ? ORDER BY sink, transition_id LIMIT ?";
+
 impl DatabaseReader {
     /// Reads the deliveries of a job over all targets, ordered by sink and age, at most `limit`.
     ///
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read.
     pub fn deliveries(&self, job: &JobKey, limit: usize) -> Result<Vec<JobDelivery>, ReadError> {
-        let sql = "SELECT sink, deliveries.target, coalesce(type, ''), attempts, next_attempt_at IS NULL, reason
-            FROM deliveries LEFT JOIN events ON id = transition_id
-            WHERE deliveries.store_id = ? AND deliveries.job_id = ? AND deliveries.kind = ?
-            ORDER BY sink, transition_id LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.in_transaction(|connection| {
             let params = rusqlite::params![job.store.as_str(), job.job.as_str(), job.kind.as_str(), limit];
@@ -42,7 +45,7 @@ impl DatabaseReader {
                     reason: row.get(5)?,
                 })
             };
-            connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+            connection.prepare_cached(OF_JOB)?.query_map(params, read)?.collect()
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The database: the durable log of job changes and the queues of the sinks, in SQLite.
 //!
 //! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens
-//! the file itself, with or without a running daemon. Rows of jobs are added and, after the retention, deleted. They are never updated.
+//! the file itself, with or without a running daemon. Changes of jobs are added and, after the retention, deleted. They are never updated.
 //! A job is identified by its [`WatchId`]: the rows of one job watched through two targets are separate.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
@@ -33,7 +33,7 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
-pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, ReplayFilter, SinkQueue};
+pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, ReplayFilter, SinkQueue, UNREADABLE};
 pub use errors::{OpenError, ReadError, WriterError};
 pub use events::Event;
 pub use file::create_directory;
@@ -52,8 +52,8 @@ const QUEUE_LENGTH: usize = 1024;
 pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
-    /// Counts commits with changes of jobs, and replays.
-    commits: watch::Sender<u64>,
+    /// Counts committed groups of changes, and replays. After each, sinks may have new events.
+    new_events: watch::Sender<u64>,
 }
 
 /// Selects the jobs to restore.
@@ -77,9 +77,9 @@ impl Database {
     pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
-        let (health, commits) = (writer.health(), writer.commits());
+        let (health, new_events) = (writer.health(), writer.new_events());
         writer.start(queue)?;
-        Ok(Self { requests, health, commits })
+        Ok(Self { requests, health, new_events })
     }
 
     /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run: for simulations, where
@@ -93,8 +93,8 @@ impl Database {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
         let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
-        let (health, commits) = (writer.health(), writer.commits());
-        Ok((Self { requests, health, commits }, writer.run(queue)))
+        let (health, new_events) = (writer.health(), writer.new_events());
+        Ok((Self { requests, health, new_events }, writer.run(queue)))
     }
 
     /// The error of the last commit or [`Self::probe`]. `None` after a success, and before the first commit.
@@ -103,10 +103,10 @@ impl Database {
         self.health.clone()
     }
 
-    /// Notifies of each commit of [`Self::append`], and of each replay.
+    /// Changes whenever sinks may have new events: after each commit of [`Self::append`], and after each replay.
     #[must_use]
-    pub fn commits(&self) -> watch::Receiver<u64> {
-        self.commits.subscribe()
+    pub fn new_events(&self) -> watch::Receiver<u64> {
+        self.new_events.subscribe()
     }
 
     /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::Retained`],
@@ -159,8 +159,8 @@ impl Database {
         }
     }
 
-    /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. May
-    /// first reopen the file, and so create it. Any result but [`WriterError::Stopped`] shows that the writer is not stuck.
+    /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. Like every
+    /// request, it first restores a deleted file. Any result but [`WriterError::Stopped`] shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -162,13 +162,14 @@ fn status_condition() -> String {
     )
 }
 
-/// Replays the rows of jobs in the order written. Returns the final state of each selected job with a readable transition.
+/// Builds the last known state of jobs from their rows. Omits jobs without a readable transition.
 pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
         JobQuery::Retained { target_store, ended_since } => retained(connection, &target_store, ended_since)?,
     };
-    let states = jobs.into_iter().map(|watch_id| Ok(replay(connection, &watch_id)?.map(|state| (watch_id, state))));
+    let states =
+        jobs.into_iter().map(|watch_id| Ok(build_state(connection, &watch_id)?.map(|state| (watch_id, state))));
     states.filter_map(Result::transpose).collect()
 }
 
@@ -189,14 +190,15 @@ enum Entry {
     Detail(Detail),
 }
 
-fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState>> {
+/// Applies the rows of a job in the order written.
+fn build_state(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState>> {
     let mut by_id = load(connection, watch_id, Entry::Transition)?;
     by_id.extend(load(connection, watch_id, Entry::Item)?);
     by_id.extend(load(connection, watch_id, Entry::Detail)?);
     let mut state: Option<JobState> = None;
     for entry in by_id.into_values() {
         match (entry, state.as_mut()) {
-            (Entry::Transition(transition), _) => state = Some(replay_transition(transition, state)),
+            (Entry::Transition(transition), _) => state = Some(apply_transition(transition, state)),
             (Entry::Item(ItemTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
                 state.changes += 1;
@@ -205,7 +207,7 @@ fn replay(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState
                     None => state.items.remove(&key),
                 };
             }
-            (Entry::Detail(detail), Some(state)) => replay_detail(detail, state),
+            (Entry::Detail(detail), Some(state)) => apply_detail(detail, state),
             // A job's first row is a transition. Here it is missing or unreadable.
             (Entry::Item(_) | Entry::Detail(_), None) => {}
         }
@@ -221,7 +223,7 @@ fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> E
 
 /// As `JobTracker` does: a response without a creation time keeps the earlier one, but a response without a completion time clears it.
 /// A job in a response has not vanished.
-fn replay_transition(transition: Transition, before: Option<JobState>) -> JobState {
+fn apply_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
     let (earlier_created_at, items, transitions, changes, had_ended) = before
         .map(|before| (before.created_at, before.items, before.transitions, before.changes, before.ended_once))
@@ -241,11 +243,11 @@ fn replay_transition(transition: Transition, before: Option<JobState>) -> JobSta
     }
 }
 
-/// Applies a detail. A creation time that cannot be parsed becomes `None`.
+/// A creation time that cannot be parsed becomes `None`.
 ///
-/// `last_seen` is when the status was last observed. A 404 shows no status. `JobTracker` does not trust the first response after a 404,
-/// because it may show an ended job as live. So Vanished and Returned do not move `last_seen`.
-fn replay_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
+/// Vanished and Returned do not move `last_seen`, the time when the status was last observed: a 404 shows no status, and `JobTracker` does
+/// not trust the first response after a 404, because it may show an ended job as live. `changes` counts what `JobTracker` counts.
+fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,
         DetailKind::CreationTimeChanged => state.created_at = value.and_then(|value| value.parse().ok()),

@@ -78,11 +78,11 @@ pub(super) struct Writer {
     connection: Option<Connection>,
     file: DatabaseFile,
     /// Whether the WAL was larger than [`WAL_STALLED_BYTES`] at the last probe.
-    is_stalled: bool,
+    is_checkpoint_stalled: bool,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,
-    /// Counts committed groups of changes and replays.
-    commits: watch::Sender<u64>,
+    /// See [`super::Database::new_events`].
+    new_events: watch::Sender<u64>,
 }
 
 impl Writer {
@@ -108,8 +108,8 @@ impl Writer {
             connection = connect_and_require_columns(&mut file);
         }
         let (connection, instruments) = (Some(connection?), instruments.clone());
-        let (health, commits) = (watch::Sender::new(None), watch::Sender::new(0));
-        let mut writer = Self { connection, file, is_stalled: false, instruments, health, commits };
+        let (health, new_events) = (watch::Sender::new(None), watch::Sender::new(0));
+        let mut writer = Self { connection, file, is_checkpoint_stalled: false, instruments, health, new_events };
         writer.measure();
         Ok(writer)
     }
@@ -118,8 +118,8 @@ impl Writer {
         self.health.subscribe()
     }
 
-    pub(super) fn commits(&self) -> watch::Sender<u64> {
-        self.commits.clone()
+    pub(super) fn new_events(&self) -> watch::Sender<u64> {
+        self.new_events.clone()
     }
 
     /// Starts a thread for [`Self::run`].
@@ -129,10 +129,13 @@ impl Writer {
     pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
         let path = self.file.path.clone();
         let started = thread::Builder::new().name("database".to_owned()).spawn(move || {
-            // Built on this thread: a failed start would drop it in the daemon's runtime, which panics.
+            // The tokio runtime is built here. If it were built before the thread and the thread could not start, it would be dropped
+            // within the daemon's runtime, where tokio panics.
             match tokio::runtime::Builder::new_current_thread().build() {
                 Ok(runtime) => runtime.block_on(self.run(queue)),
-                Err(error) => error!(%error, "the thread that writes the database cannot run"),
+                Err(error) => {
+                    error!(event = "database_thread_failed", %error, "the thread that writes the database cannot run");
+                }
             }
         });
         started.map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
@@ -210,7 +213,7 @@ impl Writer {
             drop(queued.reply.send(result.clone().map(|_| ())));
         }
         if result.is_ok() {
-            self.commits.send_modify(|commits| *commits += 1);
+            self.new_events.send_modify(|count| *count += 1);
         }
     }
 
@@ -245,12 +248,12 @@ impl Writer {
     /// restores it with all commits.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
         let mut connection = match self.connection.take() {
-            Some(connection) => self.reopen_if_moved(connection)?,
+            Some(connection) => self.reopen_if_changed(connection)?,
             None => self.connect()?,
         };
         match work(&mut connection) {
             Ok(value) => {
-                self.connection = Some(self.reopen_if_moved(connection)?);
+                self.connection = Some(self.reopen_if_changed(connection)?);
                 Ok(value)
             }
             Err(error) => {
@@ -260,9 +263,9 @@ impl Writer {
         }
     }
 
-    /// Returns the connection. If a file was deleted or replaced, saves all commits and opens the file again. If they cannot be saved, the
-    /// old connection is kept for the next request.
-    fn reopen_if_moved(&mut self, connection: Connection) -> Result<Connection, WriterError> {
+    /// Returns the connection. If the database, its WAL or the index is no longer the file that SQLite opened, saves all commits and opens
+    /// the database again. If the commits cannot be saved, the old connection is kept for the next request.
+    fn reopen_if_changed(&mut self, connection: Connection) -> Result<Connection, WriterError> {
         if self.file.is_in_place() {
             return Ok(connection);
         }
@@ -287,8 +290,8 @@ impl Writer {
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.instruments.database_size.set(gauge(database));
         self.instruments.database_wal.set(gauge(wal));
-        let was_stalled = mem::replace(&mut self.is_stalled, wal > WAL_STALLED_BYTES);
-        if self.is_stalled && !was_stalled {
+        let was_stalled = mem::replace(&mut self.is_checkpoint_stalled, wal > WAL_STALLED_BYTES);
+        if self.is_checkpoint_stalled && !was_stalled {
             warn!(event = "checkpoint_stalled", database = %self.file.path.display(), wal_bytes = wal,
                 "the write-ahead log grows, because another process stays in a read transaction: to find it, run `fuser -v` on the \
                 database; then end it");

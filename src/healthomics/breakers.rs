@@ -31,20 +31,21 @@ pub(super) struct Breakers {
 #[derive(Debug)]
 struct State {
     breakers: TargetBreakers,
-    /// For each breaker at which a request has waited: a semaphore with one permit. Only its holder may probe.
-    probe_queues: BTreeMap<BreakerKey, Arc<Semaphore>>,
+    /// For each breaker at which a request has waited: a semaphore with one permit. Only the request that holds it may probe.
+    probe_slots: BTreeMap<BreakerKey, Arc<Semaphore>>,
 }
 
-/// The right of a request to pass one breaker. A probe holds its permit until it ends.
+/// The right of a request to pass one breaker.
 #[derive(Debug)]
 pub(super) struct Pass {
     key: BreakerKey,
+    /// `None`: the breaker was closed. Otherwise the request is its probe, and no other probe is sent before the permit is dropped.
     probe_permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Breakers {
     pub(super) fn new(target: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
-        let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probe_queues: BTreeMap::new() });
+        let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probe_slots: BTreeMap::new() });
         Self { target, clock, state, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
     }
 
@@ -55,8 +56,9 @@ impl Breakers {
         [store_pass, self.wait_for_pass(BreakerKey::Target).await]
     }
 
+    /// Waits until the breaker is closed, or until the request may probe it: it first waits to be the only probe, then until `probe_at`.
     async fn wait_for_pass(&self, key: BreakerKey) -> Pass {
-        let new_queue = || Arc::new(Semaphore::new(1));
+        let new_slot = || Arc::new(Semaphore::new(1));
         let mut probe_permit = None;
         loop {
             // Created before the check, so that no close is missed.
@@ -64,10 +66,9 @@ impl Breakers {
             // If the breaker is closed, a probe permit from an earlier round is not needed any more.
             let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
             if probe_permit.is_none() {
-                let queue =
-                    self.with(|state| Arc::clone(state.probe_queues.entry(key.clone()).or_insert_with(new_queue)));
+                let slot = self.with(|state| Arc::clone(state.probe_slots.entry(key.clone()).or_insert_with(new_slot)));
                 // Always `Some`, because the semaphore is never closed.
-                probe_permit = queue.acquire_owned().await.ok();
+                probe_permit = slot.acquire_owned().await.ok();
                 // The breaker may have closed meanwhile.
                 continue;
             }

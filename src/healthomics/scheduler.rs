@@ -1,8 +1,8 @@
 //! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! Two locks are its queues, because a tokio mutex is locked in FIFO order. The request that has locked `next_slot` is sent next: it
-//! waits for an in-flight permit, then for the pacer. Hinted requests wait for `next_slot`. Routine requests first wait for
-//! `next_routine`, so at most one of them waits for `next_slot`. A hinted request therefore waits for at most one routine request.
+//! A hinted request waits for at most one routine request. Two locks are the queues, because a tokio mutex is locked in FIFO order. The
+//! request that has locked `send_queue` is sent next: it waits for an in-flight permit, then for the pacer. Hinted requests wait for
+//! `send_queue`. Routine requests first wait for `routine_queue`, so at most one of them waits for `send_queue`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,8 +27,8 @@ const IN_FLIGHT_MAX: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    next_routine: sync::Mutex<()>,
-    next_slot: sync::Mutex<()>,
+    routine_queue: sync::Mutex<()>,
+    send_queue: sync::Mutex<()>,
     in_flight: Arc<Semaphore>,
     pacer: Mutex<Pacer>,
     clock: Clock,
@@ -41,8 +41,8 @@ impl Scheduler {
         instruments.quota_allowed.set(pacer.current_rate());
         instruments.quota_configured.set(configured_rate);
         Self {
-            next_routine: sync::Mutex::default(),
-            next_slot: sync::Mutex::default(),
+            routine_queue: sync::Mutex::default(),
+            send_queue: sync::Mutex::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             pacer: Mutex::new(pacer),
             clock,
@@ -50,22 +50,26 @@ impl Scheduler {
         }
     }
 
-    /// Waits for an in-flight permit and the quota. The caller holds the permit until the response. `wanted` is checked when the
-    /// request is next, and after each wait for the quota: if it returns false, the result is `None`. Cancel safe: a cancelled
+    /// Waits for an in-flight permit and the quota. The caller holds the permit until the response. If `may_be_sent` returns false, the
+    /// request leaves the queue, and the result is `None`; it is checked before each attempt to use the quota. Cancel safe: a cancelled
     /// caller leaves the queue and uses no quota.
-    pub(super) async fn acquire(&self, priority: Priority, wanted: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn acquire(
+        &self,
+        priority: Priority,
+        may_be_sent: impl Fn() -> bool,
+    ) -> Option<OwnedSemaphorePermit> {
         let called_at = self.clock.now().monotonic;
-        let routine_guard = if priority == Priority::Routine { Some(self.next_routine.lock().await) } else { None };
-        let slot_guard = self.next_slot.lock().await;
+        let routine_guard = if priority == Priority::Routine { Some(self.routine_queue.lock().await) } else { None };
+        let send_guard = self.send_queue.lock().await;
         let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
         loop {
-            if !wanted() {
+            if !may_be_sent() {
                 return None;
             }
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
-        drop((slot_guard, routine_guard));
+        drop((send_guard, routine_guard));
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(called_at).as_secs_f64());
         Some(in_flight)
     }
@@ -122,7 +126,7 @@ mod tests {
         }
         requests.join_all().await;
         let order: Vec<usize> = std::iter::from_fn(|| order.try_recv().ok()).collect();
-        // Request 1 had locked `next_slot` before the hinted requests 4 and 5 came.
+        // Request 1 had locked `send_queue` before the hinted requests 4 and 5 came.
         assert_eq!(order, [0, 1, 4, 5, 2, 3]);
     }
 

@@ -52,15 +52,15 @@ pub struct CallerIdentity {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     pub jobs: Vec<ListedJob>,
-    /// Why jobs of the page are unreadable, one reason a job.
-    pub skipped: Vec<String>,
+    /// Why jobs of the page are unreadable and skipped, one reason a job.
+    pub skip_reasons: Vec<String>,
     /// Whether the page had more jobs than `Limit::PageJobs`. The others are ignored.
     pub is_cut: bool,
     /// The token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }
 
-/// A listed job. A listing contains no messages and no sources.
+/// A listed job. A listing contains no messages and no items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedJob {
     pub job: JobId,

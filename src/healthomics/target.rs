@@ -109,8 +109,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until a breaker that can block polls of `kind` in `store` has closed after `since`, the time when a failed request was
-    /// sent. If none closes, it waits forever: race it with the backoff of the request. Cancel safe.
+    /// Ends the backoff of a failed request early: waits until a breaker that can block polls of `kind` in `store` has closed after `since`,
+    /// the time when the request was sent. If none closes, it waits forever. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }
@@ -119,8 +119,8 @@ impl Target {
         loop {
             let passes = self.breakers.wait_for_passes(operation, store).await;
             // If a breaker opens meanwhile, the request waits at the breaker again.
-            let wanted = || self.breakers.are_still_valid(&passes);
-            if let Some(in_flight) = self.scheduler(operation).acquire(priority, wanted).await {
+            let may_be_sent = || self.breakers.are_still_valid(&passes);
+            if let Some(in_flight) = self.scheduler(operation).acquire(priority, may_be_sent).await {
                 return RequestPermit { _passes: passes, _in_flight: in_flight };
             }
         }

@@ -15,14 +15,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::core::sanitize::excerpt;
+
 /// From the connection attempt to the end of the body. A response with 10,000 watches takes up to 1 s.
 const GET_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A reload waits for tasks that are committing to the database.
-const POST_DEADLINE: Duration = Duration::from_mins(1);
+/// A reload waits for tasks that are committing to the database, a test event for a sink, whose timeout is at most a minute.
+const POST_DEADLINE: Duration = Duration::from_secs(90);
 
 /// A response with 10,000 watches of 100 items each is smaller.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Characters shown of the body of an unexpected response.
+const REASON_CHARS_MAX: usize = 200;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -30,8 +35,9 @@ pub enum RequestError {
     Connect(std::io::Error),
     #[error("{0}")]
     Http(Box<dyn std::error::Error + Send + Sync>),
-    #[error("unexpected HTTP status {0}")]
-    Status(StatusCode),
+    /// `reason` is the start of the body, on one line.
+    #[error("unexpected HTTP status {status}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
+    Status { status: StatusCode, reason: String },
     #[error("no response before the deadline")]
     Timeout,
 }
@@ -61,7 +67,11 @@ pub async fn get(address: &DaemonAddress, path: &str) -> Result<Bytes, RequestEr
     let response = send(address, Method::GET, path).await?;
     match response.status() {
         StatusCode::OK => Ok(response.into_body()),
-        status => Err(RequestError::Status(status)),
+        status => {
+            let body = String::from_utf8_lossy(response.body());
+            let reason = excerpt(body.lines().next().unwrap_or_default(), REASON_CHARS_MAX);
+            Err(RequestError::Status { status, reason })
+        }
     }
 }
 

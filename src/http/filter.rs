@@ -52,7 +52,8 @@ impl WatchFilter<'_> {
     fn is_found_in(&self, watch: &WatchStatus) -> bool {
         let WatchStatus { name, id, aws_region, labels, .. } = watch;
         let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
-        let text = format!("{name} {} {} {} {aws_region} {labels}", id.key, id.target, status_label(watch));
+        let status = watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.as_str());
+        let text = format!("{name} {} {} {status} {aws_region} {labels}", id.key, id.target);
         text.to_lowercase().contains(&self.q.to_lowercase())
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP server: pages for people (`ui`), JSON and metrics for programs (`api`), listener and control socket (`server`).
 //! CLI subcommands send their requests with `client`.
 //!
-//! Endpoints read the shared state (`state`) and the database. They never change anything, so only GET and HEAD are allowed.
+//! Endpoints read the shared state (`crate::state`) and the database. They never change anything, so only GET and HEAD are allowed.
 //! The control socket also accepts POST: to reload, and to send test events or past events to a sink.
 //!
 //! Terms of the other modules:

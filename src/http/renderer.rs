@@ -1,7 +1,7 @@
 //! Renders responses on blocking threads, because 10,000 watches take up to 1 s and must not delay polls.
 //!
-//! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. The rendering belongs to its
-//!   thread, so a client that disconnects does not cause a second one.
+//! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. It runs to its end even if the
+//!   client that started it disconnects.
 //! - A page or JSON depends on its request. At most [`RESPONSES_MAX`] are rendered at a time, and one more that may be large.
 //! - The response is 503 with `Retry-After` if [`UNSENT_BYTES_MAX`] are exceeded, or if the rendering takes longer than [`DEADLINE`], for
 //!   example because no thread can be started.
@@ -76,7 +76,7 @@ impl Renderer {
         headers: impl IntoResponseParts,
         render: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Response {
-        let mut progress = self.join(variant, render);
+        let mut progress = self.subscribe_or_start(variant, render);
         match timeout(DEADLINE, progress.wait_for(Option::is_some)).await {
             Ok(Ok(done)) => match &*done {
                 Some(Ok(bytes)) => (headers, bytes.clone()).into_response(),
@@ -87,14 +87,14 @@ impl Renderer {
         }
     }
 
-    fn join(
+    fn subscribe_or_start(
         &self,
         variant: ScrapeVariant,
         render: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> watch::Receiver<Progress> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A finished rendering is not shared: the client may already have a newer response.
+        // A finished rendering is not shared: its client may have had it or a later one already, and metrics must not go back in time.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
@@ -108,7 +108,7 @@ impl Renderer {
                 if unsent.is_full() { Ok(Err(Overload)) } else { render().map(|bytes| Ok(unsent.add(bytes))) };
             match rendered {
                 Ok(rendered) => drop(sender.send_replace(Some(rendered))),
-                Err(error) => error!(%error, ?variant, "cannot render an HTTP response"),
+                Err(error) => error!(event = "response_failed", %error, ?variant, "cannot render an HTTP response"),
             }
         }));
         receiver

@@ -11,7 +11,7 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// Within this time a client that does not read is disconnected, and waiting passwords are checked.
+/// After this time there is room again: clients that do not read are disconnected, and the waiting passwords are checked.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// The response 503. `excess` is "requests" or "logins".
@@ -22,7 +22,7 @@ pub(super) fn busy(excess: &str) -> Response {
 }
 
 pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
-    error!(%error, "cannot render an HTTP response");
+    error!(event = "response_failed", %error, "cannot render an HTTP response");
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 

@@ -41,8 +41,8 @@ pub(super) fn router(state: AppState) -> Router {
     Router::new().fallback_service(routes).layer(map_request_with_state(external_path, remove_external_path))
 }
 
-/// Removes the path of `http.external_url`: a reverse proxy may pass it or remove it. Without its final slash the relative links of the
-/// page would lead elsewhere, so such a request is redirected.
+/// Removes the path of `http.external_url`, which a reverse proxy may pass or remove. A request for the path without its final slash is
+/// redirected: the relative links of the page would lead elsewhere.
 async fn remove_external_path(
     State(external_path): State<Arc<str>>,
     mut request: Request,

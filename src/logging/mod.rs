@@ -1,7 +1,7 @@
 //! Sets up the log: standard error, or journald if systemd connects standard error to the journal; also files in `log.directory`.
 //!
-//! Every line is sanitized, so untrusted text cannot forge a line or move a cursor. Threads of their own write to journald and
-//! the files, so a slow disk delays no task. Libraries log errors only: their finer levels would print headers with signatures.
+//! Every line is sanitized, so untrusted text cannot forge a line or move a cursor. Threads of their own write each of them, so a slow disk
+//! or a terminal that is stopped delays no task. Libraries log errors only: their finer levels would print headers with signatures.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -13,7 +13,8 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use self::files::LogFiles;
@@ -25,7 +26,7 @@ use crate::core::sanitize::Sanitized;
 mod files;
 pub mod journal;
 
-/// Lines queued for the log files or the journal. Further lines are dropped and counted, so a poll never waits for the log.
+/// Lines queued for the log files, the journal or standard error. Further lines are dropped and counted, so a poll never waits for the log.
 const BACKLOG_LINES_MAX: usize = 16_384;
 
 /// Owns the threads that write the log. Dropping it writes the queued lines, for at most 1.1 s per thread.
@@ -33,12 +34,35 @@ const BACKLOG_LINES_MAX: usize = 16_384;
 pub struct Log {
     queues: Vec<ErrorCounter>,
     threads: Vec<WorkerGuard>,
-    /// Lines that a file or the journal did not accept.
+    /// Lines that were not accepted by a file, the journal or standard error.
     failed: Arc<AtomicU64>,
+    level: LogLevel,
+}
+
+/// Changes `log.level` while the log is in use.
+#[derive(Clone, Debug, Default)]
+pub struct LogLevel(Option<reload::Handle<Targets, Registry>>);
+
+impl LogLevel {
+    pub fn set(&self, level: Level) {
+        if let Some(filter) = &self.0 {
+            // An error means that the log has ended.
+            drop(filter.reload(filter_of(level)));
+        }
+    }
+}
+
+fn filter_of(level: Level) -> Targets {
+    Targets::new().with_target("refwatch", level).with_default(Level::ERROR)
 }
 
 impl Log {
-    /// The number of lines that are missing in the files or the journal: a write failed, or the queue was full.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        self.level.clone()
+    }
+
+    /// The number of lines that were lost: a write failed, or the queue was full.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
         let overflowed = self.queues.iter().map(|queue| u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX));
@@ -83,7 +107,7 @@ pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
     let to_stderr = match Journal::new(journal::SOCKET.as_ref(), io::stderr()) {
         Ok(journal) if journal::is_standard_error() => journal_layer(config.format, log.queue(journal)),
         // Without a socket, systemd still forwards standard error to the journal.
-        Ok(_) | Err(_) => layer(config.format, io::stderr),
+        Ok(_) | Err(_) => layer(config.format, log.queue(io::stderr())),
     };
     // A file is opened at the first line, on the thread of the queue, because a file system can hang. Without files, the daemon runs, too:
     // standard error has every line.
@@ -92,8 +116,9 @@ pub fn init(config: &LogConfig) -> Result<Log, TryInitError> {
         let files = LogFiles { directory, rotation, keep, clock, open_file: None, failing: false };
         layer(config.format, log.queue(files))
     });
-    let filter = Targets::new().with_target("refwatch", config.level).with_default(Level::ERROR);
-    tracing_subscriber::registry().with(to_stderr).with(to_files).with(filter).try_init()?;
+    let (filter, handle) = reload::Layer::new(filter_of(config.level));
+    log.level = LogLevel(Some(handle));
+    tracing_subscriber::registry().with(filter).with(to_stderr).with(to_files).try_init()?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(log)
 }

@@ -8,6 +8,7 @@ use super::{number, seconds};
 use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
 use crate::state::{DaemonStatus, StoreStatus, WatchState, WatchStatus};
+use crate::version::revision;
 
 pub(super) fn write(
     daemon: &DaemonStatus,
@@ -54,12 +55,13 @@ pub(super) fn write(
         "When the running configuration was read.",
         daemon.config_loaded_at.map(seconds),
     );
-    let build = labels(&[
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("os", std::env::consts::OS),
-        ("arch", std::env::consts::ARCH),
-    ]);
-    exposition.family("refwatch_build_info", "Always 1. The labels have the version and the platform.", [(build, 1.0)]);
+    exposition.single(
+        "refwatch_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of http.tls expires.",
+        daemon.certificate_expires_at.map(seconds),
+    );
+    let build = labels(&[("version", env!("CARGO_PKG_VERSION")), ("revision", revision())]);
+    exposition.family("refwatch_build_info", "Always 1. The labels have the version and the commit.", [(build, 1.0)]);
 }
 
 fn store_labels(store: &StoreStatus) -> String {

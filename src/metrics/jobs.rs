@@ -25,7 +25,7 @@ pub(super) fn write(watches: &[Arc<WatchStatus>], exposition: &mut Exposition) {
             JobStatus::labels().map(|status| (status, f64::from(current == Some(status)))).collect()
         },
     );
-    families.labelled("refwatch_job_items", "Sources of the job by status.", "status", |watch| {
+    families.labelled("refwatch_job_items", "Items of the job by status.", "status", |watch| {
         let Some(known) = &watch.known else { return vec![] };
         let mut counts = [0_u64; ItemStatus::DOCUMENTED.len() + 1];
         for item in known.items.values() {

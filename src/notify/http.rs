@@ -2,6 +2,9 @@
 //!
 //! Nothing here logs, and errors name neither the URL's path nor a secret. Redirects are responses like others.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
@@ -10,6 +13,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::connection::{connect, with_cause};
@@ -18,22 +22,36 @@ use super::signature::sign;
 use super::transport::{Notification, SinkResponse, Transport};
 use crate::clock::Clock;
 use crate::config::SinkConfig;
-use crate::core::delivery::retry_after as retry_after_of;
+use crate::core::time::parse_retry_after;
 
 #[derive(Debug)]
 pub struct HttpTransport {
     pub clock: Clock,
+    /// One permit for each sink, to read its files. If their file system hangs, only one thread hangs.
+    pub file_permits: Mutex<BTreeMap<Arc<str>, Arc<Semaphore>>>,
 }
 
 impl Transport for HttpTransport {
     fn send(&self, sink: &SinkConfig, notification: Notification) -> BoxFuture<'static, Result<SinkResponse, String>> {
-        Box::pin(send(self.clock, sink.clone(), notification))
+        let mut permits = self.file_permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let permits = permits.entry(Arc::clone(&sink.name)).or_insert_with(|| Arc::new(Semaphore::new(1)));
+        Box::pin(send(self.clock, sink.clone(), notification, Arc::clone(permits)))
     }
 }
 
-async fn send(clock: Clock, sink: SinkConfig, notification: Notification) -> Result<SinkResponse, String> {
+async fn send(
+    clock: Clock,
+    sink: SinkConfig,
+    notification: Notification,
+    file_permits: Arc<Semaphore>,
+) -> Result<SinkResponse, String> {
+    let permit = file_permits.acquire_owned().await.map_err(|error| error.to_string())?;
     // The files are read for each request, so that a changed secret is used at once.
-    let read = spawn_blocking(move || (secrets::read(&sink), sink)).await;
+    let read = spawn_blocking(move || {
+        let _permit = permit;
+        (secrets::read(&sink), sink)
+    });
+    let read = read.await;
     let (secrets, sink) = read.map_err(|error| error.to_string())?;
     let secrets = secrets?;
     let request = request(&sink, &secrets, notification)?;
@@ -49,7 +67,7 @@ async fn send(clock: Clock, sink: SinkConfig, notification: Notification) -> Res
     };
     let response = response.map_err(|error| with_cause(&error))?;
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let retry_after = retry_after.and_then(|value| retry_after_of(value, clock.now().wall));
+    let retry_after = retry_after.and_then(|value| parse_retry_after(value, clock.now().wall));
     Ok(SinkResponse { status: response.status().as_u16(), retry_after })
 }
 

@@ -15,10 +15,12 @@ mod transport;
 use std::collections::BTreeMap;
 use std::mem;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
@@ -34,6 +36,9 @@ use crate::database::{ReplayFilter, WriterError};
 
 /// The delay before a sink's task runs again after an internal error.
 const RESTART: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) };
+
+/// The time of all sinks to stop: requests in flight, then the last step. That of all tasks is the same.
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The running sinks. Dropping it aborts them.
 #[derive(Debug)]
@@ -58,7 +63,7 @@ impl Sinks {
     pub fn new(context: SinkContext, seed: u64) -> Self {
         let context = Arc::new(context);
         Self {
-            commands: SinkCommands { context: Arc::clone(&context), configs: Arc::default() },
+            commands: SinkCommands { context: Arc::clone(&context), configs: watch::Sender::default() },
             context,
             seeds: fastrand::Rng::with_seed(seed),
             running: BTreeMap::new(),
@@ -99,7 +104,7 @@ impl Sinks {
             }
         }
         let configs = self.running.iter().map(|(name, sink)| (Arc::clone(name), Arc::clone(&sink.config)));
-        *self.commands.lock() = configs.collect();
+        self.commands.configs.send_replace(configs.collect());
         Ok(())
     }
 
@@ -112,12 +117,15 @@ impl Sinks {
         RunningSink { config, task: AbortOnDropHandle::new(task) }
     }
 
-    /// Stops every sink. Requests in flight have up to 2 s to end.
+    /// Stops every sink. Requests in flight have up to 2 s to end. A sink that waits for the database is aborted after [`STOP_TIMEOUT`].
     pub async fn stop(self) {
         self.stop.cancel();
-        for sink in self.running.into_values() {
-            // An error means that the task has panicked.
-            drop(sink.task.await);
+        let ends = join_all(self.running.into_values().map(|sink| sink.task));
+        tokio::select! {
+            biased;
+            // An error means that a task has panicked.
+            _ = ends => {}
+            () = self.context.clock.sleep(STOP_TIMEOUT) => {}
         }
     }
 }
@@ -134,30 +142,11 @@ async fn run_with_restarts(context: Arc<SinkContext>, config: Arc<SinkConfig>, s
     }
 }
 
-/// Commands of users: test events and replays.
+/// Commands of users: test events and replays. The error of each is for the user.
 #[derive(Clone, Debug)]
 pub struct SinkCommands {
     context: Arc<SinkContext>,
-    configs: Arc<Mutex<SinkConfigs>>,
-}
-
-type SinkConfigs = BTreeMap<Arc<str>, Arc<SinkConfig>>;
-
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    #[error("there is no sink \"{name}\"{}", configured_sinks(.configured))]
-    UnknownSink { name: String, configured: Vec<Arc<str>> },
-    #[error("the database: {0}")]
-    Database(#[from] WriterError),
-    #[error("{0}")]
-    NotDelivered(String),
-}
-
-fn configured_sinks(names: &[Arc<str>]) -> String {
-    match names {
-        [] => ": the configuration has no [[notify]]".to_owned(),
-        names => format!(": the sinks are {}", names.join(", ")),
-    }
+    configs: watch::Sender<BTreeMap<Arc<str>, Arc<SinkConfig>>>,
 }
 
 impl SinkCommands {
@@ -165,36 +154,33 @@ impl SinkCommands {
     ///
     /// # Errors
     /// There is no such sink, or it did not accept the event.
-    pub async fn test(&self, sink: &str) -> Result<String, CommandError> {
+    pub async fn test(&self, sink: &str) -> Result<String, String> {
         let config = self.config(sink)?;
         let notification = payload::test_notification(config.format, self.context.clock.now().wall);
         let id = notification.id.clone();
-        let response = send(&self.context, &config, notification).await.map_err(CommandError::NotDelivered)?;
-        match response.status {
+        match send(&self.context, &config, notification).await?.status {
             status @ 200..300 => Ok(format!("{sink}: delivered test event {id}: HTTP status {status}")),
-            status => Err(CommandError::NotDelivered(format!("{sink}: HTTP status {status}"))),
+            status => Err(format!("{sink}: HTTP status {status}")),
         }
     }
 
-    /// Sends past events again. Returns their number.
+    /// Queues past events again. Returns their number.
     ///
     /// # Errors
     /// There is no such sink, or the database cannot be written.
-    pub async fn replay(&self, sink: &str, replay: ReplayFilter) -> Result<usize, CommandError> {
+    pub async fn replay(&self, sink: &str, replay: ReplayFilter) -> Result<usize, String> {
         let SinkConfig { name, events, .. } = &*self.config(sink)?;
-        Ok(self.context.database.replay_deliveries(Arc::clone(name), events.clone(), replay).await?)
+        let queued = self.context.database.replay_deliveries(Arc::clone(name), events.clone(), replay).await;
+        queued.map_err(|error| format!("the database: {error}"))
     }
 
-    fn config(&self, sink: &str) -> Result<Arc<SinkConfig>, CommandError> {
-        let configs = self.lock();
-        configs.get(sink).cloned().ok_or_else(|| CommandError::UnknownSink {
-            name: sink.to_owned(),
-            configured: configs.keys().cloned().collect(),
+    fn config(&self, sink: &str) -> Result<Arc<SinkConfig>, String> {
+        let configs = self.configs.borrow();
+        configs.get(sink).cloned().ok_or_else(|| {
+            let names: Vec<&str> = configs.keys().map(|name| &**name).collect();
+            let names = names.join(", ");
+            let sinks = if names.is_empty() { "the configuration has no [[notify]]" } else { "the sinks are " };
+            format!("there is no sink \"{sink}\": {sinks}{names}")
         })
-    }
-
-    // A poisoned lock is still usable: writers only assign the map.
-    fn lock(&self) -> MutexGuard<'_, SinkConfigs> {
-        self.configs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -80,13 +80,16 @@ fn event_id(event: &Event) -> String {
 
 /// The body of a CloudEvents notification. `page` is the URL of the job's page.
 fn cloud_event(event: &Event, page: Option<&str>) -> Value {
-    let Event { row, watch_id, event_type, observed_at, transition, items, .. } = event;
+    let Event { id, watch_id, event_type, observed_at, transition, items, .. } = event;
     let watch = watch_info(event);
-    let row = Row { id: *row, watch_id: watch_id.clone(), value: transition.clone() };
+    let row = Row { id: *id, watch_id: watch_id.clone(), value: transition.clone() };
     // Rows have texts, numbers and a map of texts. They are always serialized.
     let mut data = serde_json::to_value(row).unwrap_or_default();
-    if let Some(message) = transition.status_message.as_deref() {
-        data["status_message"] = excerpt(message, TEXT_CHARS_MAX).into();
+    // An unknown status may be long.
+    for key in ["from_status", "to_status", "status_message"] {
+        if let Some(text) = data[key].as_str() {
+            data[key] = excerpt(text, TEXT_CHARS_MAX).into();
+        }
     }
     data["region"] = (*watch.region).into();
     data["watch"] = (*watch.name).into();
@@ -133,8 +136,9 @@ fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
 fn slack_message(event: &Event, page: Option<&str>) -> Value {
     let Event { watch_id, event_type, transition, items, .. } = event;
     let watch = watch_info(event);
-    let name =
-        if watch.name.is_empty() { watch_id.key.to_string() } else { format!("{} ({})", watch.name, watch_id.key) };
+    let key = watch_id.key.to_string();
+    // The default name of a job is its key.
+    let name = if ["", &key].contains(&&*watch.name) { key } else { format!("{} ({key})", watch.name) };
     let duration = match (event_type, transition.created_at, transition.completed_at) {
         (EventType::Status(_), Some(created), Some(completed)) => Duration::try_from(completed.duration_since(created))
             .ok()
@@ -201,7 +205,7 @@ mod tests {
         let items =
             [item("chr1", ItemStatus::Finished, None), item("chr2", ItemStatus::Failed, Some("not a FASTA file"))];
         Event {
-            row: 7,
+            id: 7,
             watch_id: WatchId { target: "lab 1".into(), key: "1234567890/9876543210".parse().expect("a job") },
             event_type: EventType::Status(JobStatus::CompletedWithFailures),
             occurrence: 1,
@@ -244,7 +248,7 @@ mod tests {
         assert_eq!(id.len(), "evt_".len() + 2 * ID_BYTES);
         assert!(!id.contains('.'));
         let mut same = event();
-        (same.row, same.watch_id.target, same.items) = (8, "other".into(), Items::new());
+        (same.id, same.watch_id.target, same.items) = (8, "other".into(), Items::new());
         same.transition.status_message = None;
         assert_eq!(event_id(&same), id);
         let mut again = event();

@@ -3,7 +3,6 @@
 //! An error of a file names the sink, the key and the file, and never quotes the content. A file system can hang, so async code calls this
 //! module on a blocking thread.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -20,7 +19,6 @@ const FILE_BYTES_MAX: u64 = 4096;
 const HOW_TO_MAKE_A_SECRET: &str = "to make one, run `echo whsec_$(openssl rand -base64 32)`";
 
 /// The contents of a sink's files.
-#[derive(Clone)]
 pub struct SinkSecrets {
     /// Its path and query may contain a token.
     pub url: Uri,
@@ -28,12 +26,6 @@ pub struct SinkSecrets {
     pub signing: Vec<SigningSecret>,
     /// Printable ASCII without spaces.
     pub bearer: Option<Secret>,
-}
-
-impl fmt::Debug for SinkSecrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SinkSecrets")
-    }
 }
 
 /// # Errors

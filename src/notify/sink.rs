@@ -19,9 +19,9 @@ use super::transport::{Notification, SinkResponse, Transport};
 use crate::clock::Clock;
 use crate::config::SinkConfig;
 use crate::core::backoff::Backoff;
-use crate::core::delivery::{AttemptResult, PAUSE, retry_delay};
+use crate::core::delivery::{AttemptResult, PAUSE, SINK_RETRY_AFTER_MAX, retry_delay};
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, SinkQueue, WriterError};
+use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, SinkQueue, UNREADABLE, WriterError};
 use crate::instruments::Instruments;
 use crate::state::{SharedState, SinkState, SinkStatus};
 
@@ -52,20 +52,22 @@ pub(super) struct SinkTask {
     context: Arc<SinkContext>,
     config: Arc<SinkConfig>,
     jitter: fastrand::Rng,
-    /// By the row of the event.
+    /// By the id of the event.
     requests: JoinMap<i64, Attempt>,
     /// Outcomes to save.
     outcomes: Vec<(i64, DeliveryOutcome)>,
     pause: Option<Pause>,
     backoff: Backoff,
     status: SinkStatus,
+    /// The reason of a rejection that was logged, until no event waits.
+    logged_rejection: Option<String>,
 }
 
 /// A request that has ended.
 #[derive(Debug)]
 struct Attempt {
-    /// Failed attempts before it.
-    attempts: u32,
+    /// How often the sink had rejected the event before.
+    rejections: u32,
     observed_at: Timestamp,
     sent: Monotonic,
     response: Result<SinkResponse, String>,
@@ -94,16 +96,17 @@ impl SinkTask {
             outcomes: Vec::new(),
             pause: None,
             backoff: Backoff::new(PAUSE),
+            logged_rejection: None,
         }
     }
 
     /// Runs until `stop`. Requests in flight then have [`STOP_GRACE`] to end. Returns at once if the writer of the database has stopped.
     pub(super) async fn run(&mut self, stop: &CancellationToken) {
         let clock = self.context.clock;
-        let mut commits = self.context.database.commits();
+        let mut new_events = self.context.database.new_events();
         while !stop.is_cancelled() {
             // Marked before the step reads, so that a commit during the step causes another one.
-            commits.mark_unchanged();
+            new_events.mark_unchanged();
             let free_requests = self.free_requests();
             let wake_at = match self.step(free_requests).await {
                 Ok(queue) => self.handle_queue(queue, free_requests),
@@ -113,18 +116,18 @@ impl SinkTask {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                Some((row, attempt)) = self.requests.join_next() => self.handle_attempt(row, attempt).await,
-                Ok(()) = commits.changed() => {}
+                Some((event_id, attempt)) = self.requests.join_next() => self.handle_attempt(event_id, attempt),
+                Ok(()) = new_events.changed() => {}
                 Some(()) = OptionFuture::from(wake_at.map(|at| clock.sleep_until(at))) => {}
             }
             // One step saves the outcomes of all requests that have ended.
-            while let Some(Some((row, attempt))) = self.requests.join_next().now_or_never() {
-                self.handle_attempt(row, attempt).await;
+            while let Some(Some((event_id, attempt))) = self.requests.join_next().now_or_never() {
+                self.handle_attempt(event_id, attempt);
             }
         }
         let drain = async {
-            while let Some((row, attempt)) = self.requests.join_next().await {
-                self.handle_attempt(row, attempt).await;
+            while let Some((event_id, attempt)) = self.requests.join_next().await {
+                self.handle_attempt(event_id, attempt);
             }
         };
         // Requests that have not ended are cancelled when this task ends.
@@ -141,6 +144,7 @@ impl SinkTask {
         let outcomes = mem::take(&mut self.outcomes);
         let step = DeliveryStep {
             sink: Arc::clone(&self.config.name),
+            config_hash: self.config.hash(),
             filter: self.config.events.clone(),
             now: self.context.clock.now().wall,
             outcomes: outcomes.clone(),
@@ -169,7 +173,18 @@ impl SinkTask {
     /// one before.
     fn handle_queue(&mut self, queue: SinkQueue, free_requests: usize) -> Option<Monotonic> {
         let now = self.context.clock.now();
-        let SinkQueue { due, has_more, next_due, waiting, failed, oldest, disabled_at } = queue;
+        let SinkQueue { due, unreadable, next_due, waiting, failed, oldest, disabled_at } = queue;
+        if disabled_at.is_some() && self.status.state != SinkState::Disabled {
+            warn!(
+                event = "sink_disabled",
+                sink = &*self.config.name,
+                url = self.status.url,
+                "a sink has responded with 410 Gone: it is disabled until its [[notify]] entry changes"
+            );
+        }
+        for _ in 0..unreadable {
+            self.log_failed_delivery(UNREADABLE, 0);
+        }
         self.status.state = match self.pause {
             _ if disabled_at.is_some() => SinkState::Disabled,
             Some(_) => SinkState::Paused,
@@ -180,15 +195,15 @@ impl SinkTask {
         self.status.next_attempt_at = pause.map(|pause| pause.until.wall);
         self.status.disabled_at = disabled_at;
         (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) = (waiting, failed, oldest);
-        if waiting == 0 && failed == 0 && self.status.state == SinkState::Up {
-            self.status.last_error = None;
+        if waiting == 0 {
+            self.logged_rejection = None;
+            if failed == 0 && self.status.state == SinkState::Up {
+                self.status.last_error = None;
+            }
         }
         self.context.shared.publish_sink(self.status.clone());
         for event in due {
             self.send(event);
-        }
-        if has_more {
-            return Some(now.monotonic);
         }
         // The step did not ask for due events, because the pause had not ended.
         let has_paused = free_requests == 0 && self.requests.is_empty() && waiting > 0;
@@ -198,19 +213,19 @@ impl SinkTask {
         next_due.map(|due| now.monotonic + Duration::try_from(due.duration_since(now.wall)).unwrap_or_default())
     }
 
-    fn send(&mut self, DueEvent { event, attempts }: DueEvent) {
+    fn send(&mut self, DueEvent { event, rejections }: DueEvent) {
         let now = self.context.clock.now();
         let notification = notification(&event, self.config.format, self.context.external_url.as_ref(), now.wall);
         let (context, config) = (Arc::clone(&self.context), Arc::clone(&self.config));
-        self.requests.spawn(event.row, async move {
+        self.requests.spawn(event.id, async move {
             let response = send(&context, &config, notification).await;
-            Attempt { attempts, observed_at: event.observed_at, sent: now.monotonic, response }
+            Attempt { rejections, observed_at: event.observed_at, sent: now.monotonic, response }
         });
     }
 
-    async fn handle_attempt(&mut self, row: i64, attempt: Result<Attempt, JoinError>) {
+    fn handle_attempt(&mut self, event_id: i64, attempt: Result<Attempt, JoinError>) {
         let now = self.context.clock.now();
-        let Ok(Attempt { attempts, observed_at, sent, response }) = attempt else {
+        let Ok(Attempt { rejections, observed_at, sent, response }) = attempt else {
             return self.pause("internal error: the request failed".to_owned(), None, now.monotonic);
         };
         let (result, reason, retry_after) = match response {
@@ -227,37 +242,46 @@ impl SinkTask {
                 instruments.count_delivery(&self.config.name, delay);
                 self.end_pause(sent);
                 self.status.last_delivered_at = Some(now.wall);
-                self.outcomes.push((row, DeliveryOutcome::Delivered));
+                self.outcomes.push((event_id, DeliveryOutcome::Delivered));
             }
             AttemptResult::Unavailable | AttemptResult::NoResponse => self.pause(reason, retry_after, sent),
-            AttemptResult::Gone => self.disable(reason, now.wall).await,
+            AttemptResult::Gone => {
+                self.status.last_error = Some(reason);
+                self.outcomes.push((event_id, DeliveryOutcome::Gone));
+            }
             AttemptResult::Rejected => {
                 self.end_pause(sent);
-                self.retry(row, attempts + 1, reason, now.wall);
+                self.retry(event_id, rejections + 1, reason, now.wall);
             }
         }
     }
 
-    fn retry(&mut self, row: i64, attempts: u32, reason: String, now: Timestamp) {
-        let sink = &*self.config.name;
-        let is_known = self.status.last_error.replace(reason.clone()).as_ref() == Some(&reason);
-        let next_attempt_at = retry_delay(attempts).and_then(|delay| now.checked_add(delay).ok());
+    fn retry(&mut self, event_id: i64, rejections: u32, reason: String, now: Timestamp) {
+        let next_attempt_at = retry_delay(rejections).and_then(|delay| now.checked_add(delay).ok());
         if next_attempt_at.is_none() {
-            self.context.instruments.count_failed_delivery(sink);
-            warn!(
-                event = "delivery_failed",
-                sink,
-                reason,
-                attempts,
-                "a notification has failed: after the sink works again, run `refwatch notify replay --failed`"
-            );
-        } else if !is_known {
+            self.log_failed_delivery(&reason, rejections);
+        } else if self.logged_rejection.as_ref() != Some(&reason) {
+            self.logged_rejection = Some(reason.clone());
+            let sink = &*self.config.name;
             warn!(
                 event = "delivery_rejected",
                 sink, reason, "a sink rejects notifications; each is sent again over three days"
             );
         }
-        self.outcomes.push((row, DeliveryOutcome::Rejected { reason, next_attempt_at }));
+        self.status.last_error = Some(reason.clone());
+        self.outcomes.push((event_id, DeliveryOutcome::Rejected { reason, next_attempt_at }));
+    }
+
+    fn log_failed_delivery(&self, reason: &str, rejections: u32) {
+        let sink = &*self.config.name;
+        self.context.instruments.count_failed_delivery(sink);
+        warn!(
+            event = "delivery_failed",
+            sink,
+            reason,
+            attempts = rejections,
+            "a notification has failed: after the sink works again, run `refwatch notify replay {sink} --failed`"
+        );
     }
 
     /// Begins or prolongs a pause.
@@ -275,7 +299,8 @@ impl SinkTask {
                 "a sink does not accept notifications; they wait in the database"
             );
         }
-        let delay = self.backoff.next_delay(self.jitter.f64()).max(retry_after.unwrap_or_default());
+        let retry_after = retry_after.unwrap_or_default().min(SINK_RETRY_AFTER_MAX);
+        let delay = self.backoff.next_delay(self.jitter.f64()).max(retry_after);
         let wall = now.wall.checked_add(delay).unwrap_or(Timestamp::MAX);
         self.pause = Some(Pause {
             began_at: self.pause.map_or(now.wall, |pause| pause.began_at),
@@ -291,20 +316,6 @@ impl SinkTask {
         if self.pause.take_if(|pause| sent >= pause.last_failure).is_some() {
             info!(event = "sink_recovered", sink = &*self.config.name, "a sink responds again");
             self.backoff.reset();
-        }
-    }
-
-    async fn disable(&mut self, reason: String, now: Timestamp) {
-        self.status.last_error = Some(reason);
-        let (sink, config_hash) = (Arc::clone(&self.config.name), self.config.hash());
-        // After an error of the database the sink is not disabled, so the next event is sent and causes another attempt.
-        if let Ok(true) = self.context.database.disable_sink(sink, config_hash, now).await {
-            warn!(
-                event = "sink_disabled",
-                sink = &*self.config.name,
-                url = self.status.url,
-                "a sink responded with 410 Gone: it is disabled until its [[notify]] entry changes"
-            );
         }
     }
 }

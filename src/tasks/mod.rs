@@ -5,15 +5,15 @@
 //! - A *target* is where requests go: region, identity and endpoint. A *view* is a published `WatchStatus` or `StoreStatus`.
 //! - A *watched* job is in the `registry` of its store. A job with its *own entry* (`[[job]]`) stays there after its task has
 //!   ended. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry.
-//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`: it is not polled until a hint says
-//!   that it may have been reopened.
+//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`. The task of a discovered job waits for
+//!   a hint that the job may have been reopened. The task of a job with its own entry ends.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
 //! - A *hint* asks a job watcher to poll now. A *listable* job has a next poll that a listing can replace.
 //! - A poll without a hint is *routine*. While listings of a store succeed, routine polls of a listable job are at least the
 //!   *routine interval* apart, unless its last poll failed or the user set its poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished or, if it was never
-//!   seen, since its task started. `Decision::may_expire` must allow it if the job is polled.
+//!   seen, since its task started. A vanished or unseen job is still polled; it expires after a poll that `Decision::may_expire` allows.
 
 pub mod job_watcher;
 pub mod lister;

@@ -45,14 +45,15 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
-    // A job that loses its own entry becomes a discovered job. The restart of its store's lister restores or discovers it.
-    let takes_over_job = |store: &TargetStore| {
+    // A job that loses its own entry becomes a discovered job. The restart of its store's lister starts it: from the database, or because
+    // the listing shows it.
+    let gains_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
     let (old_listers, new_listers) = (listers(running.config), listers(wanted));
     let same_lister = |store: &&TargetStore| {
-        old_listers.get(store) == new_listers.get(store) && same_store(store) && !takes_over_job(store)
+        old_listers.get(store) == new_listers.get(store) && same_store(store) && !gains_job(store)
     };
     let keep: BTreeSet<TargetStore> = running.listers.iter().filter(same_lister).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();

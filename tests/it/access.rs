@@ -29,7 +29,7 @@ fn write_certificate(workspace: &Workspace, authority: &CertificateAuthority, na
     workspace.write(&format!("{name}.crt"), &certificate.pem());
 }
 
-/// Sends a GET that trusts `authority`, with the client certificate `name` if given. Returns status and body.
+/// Requests `/metrics` over TLS. Trusts `authority`, with the client certificate `name` if given. Returns status and body.
 fn request(
     workspace: &Workspace,
     address: SocketAddr,
@@ -50,7 +50,7 @@ fn request(
     };
     let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(HOST).expect("a name"));
     let mut stream = StreamOwned::new(connection.expect("a connection"), TcpStream::connect(address)?);
-    write!(stream, "GET /-/healthy HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
@@ -84,6 +84,10 @@ fn a_replaced_certificate_is_loaded_without_a_restart_and_an_invalid_one_is_reje
     write_certificate(&workspace, &second, "server");
     eventually("the other certificate", || request(&second).ok().filter(|(status, _)| *status == 200));
     assert!(request(&first).is_err());
+    // The end of 2999, as `write_certificate` sets it.
+    let expiry = "\nrefwatch_tls_certificate_expiry_timestamp_seconds 32503593600\n";
+    let metrics = request(&second).expect("a response").1;
+    assert!(metrics.contains(expiry), "{metrics}");
     assert_eq!(daemon.stderr().matches("event=\"certificate_rejected\"").count(), 1, "one event: {}", daemon.stderr());
 }
 

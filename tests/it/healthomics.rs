@@ -141,7 +141,7 @@ async fn a_listed_job_needs_its_ids_and_a_status_but_no_creation_time() {
         (r#""referenceStoreId": "1234567899", "status": "SUBMITTED""#, "job \"1234567899\"/\"9876543210\" is not"),
     ] {
         let page = list(members).await.expect("a page");
-        assert!(page.jobs.is_empty() && page.skipped[0].contains(message), "{page:?}");
+        assert!(page.jobs.is_empty() && page.skip_reasons[0].contains(message), "{page:?}");
     }
 }
 

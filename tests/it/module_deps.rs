@@ -13,6 +13,7 @@ const MODULES: &[(&str, &str)] = &[
     ("core", ""),
     ("files", ""),
     ("reload", ""),
+    ("version", ""),
     ("clock", "core"),
     ("instruments", "core"),
     ("config", "core files"),
@@ -22,13 +23,14 @@ const MODULES: &[(&str, &str)] = &[
     ("notify", "clock config core database files instruments state"),
     ("healthomics", "clock config core files instruments"),
     ("tasks", "clock config core database healthomics instruments state"),
-    ("metrics", "clock core instruments state"),
+    ("metrics", "clock core instruments state version"),
     ("http", "clock config core database files instruments metrics notify reload state"),
     ("daemon", "clock config core database healthomics http instruments logging metrics notify reload state tasks"),
     ("simulator", "clock core notify"),
     (
         "cli",
-        "clock config core daemon database healthomics http instruments logging notify reload simulator state tasks",
+        "clock config core daemon database healthomics http instruments logging notify reload simulator state tasks \
+         version",
     ),
     ("main", "cli"),
 ];

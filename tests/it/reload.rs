@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Write as _, read_to_string};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -268,4 +268,81 @@ fn refwatch_remove_edits_only_included_files_and_keeps_comments_and_modes() {
     let (status, output, error) = remove("1234567890/3333333333");
     assert!(status == 0 && output.ends_with("now watched: 0 jobs on 0 targets"), "{output}{error}");
     assert!(target.exists() && !workspace.path("jobs.d/a.toml").is_symlink());
+}
+
+#[test]
+fn the_log_level_changes_without_a_restart() {
+    let workspace = Workspace::new();
+    let with_level =
+        |level: &str| workspace.write("refwatch.toml", &format!("{NO_WATCHES}[log]\nlevel = \"{level}\"\n"));
+    let (daemon, address) = workspace.daemon(&with_level("info"));
+    with_level("debug");
+    eventually("the reload", || daemon.stderr().contains("event=\"reloaded\"").then_some(()));
+    assert!(!daemon.stderr().contains("event=\"restart_needed\""), "{}", daemon.stderr());
+    // The connection breaks off within a request.
+    let broken = || TcpStream::connect(address).and_then(|mut stream| stream.write_all(b"GET")).expect("a listener");
+    eventually("an event of level debug", || {
+        broken();
+        daemon.stderr().contains(" DEBUG ").then_some(())
+    });
+}
+
+#[test]
+fn a_reload_finds_the_daemon_after_an_edit_of_the_path_of_its_database() {
+    let workspace = Workspace::new();
+    let file = workspace.write("refwatch.toml", NO_WATCHES);
+    let (_daemon, address) = workspace.daemon(&file);
+    let edited = NO_WATCHES.replace("refwatch.db", "other.db").replace("127.0.0.1:0", &address.to_string());
+    let edited = workspace.write("refwatch.toml", &edited);
+    let (status, shown, error) = workspace.run(&["--config", edited.to_str().expect("text"), "reload"]);
+    assert_eq!(status, 0, "{error}");
+    assert!(shown.contains("changes in [database] take effect at the next start"), "{shown}");
+}
+
+#[test]
+fn a_main_file_of_comments_is_accepted_if_the_daemon_was_started_with_it() {
+    let workspace = Workspace::new();
+    let state = workspace.path("state");
+    fs::create_dir_all(workspace.path("conf.d")).expect("a directory");
+    fs::create_dir_all(&state).expect("a directory");
+    workspace.write("conf.d/a.toml", &job(1));
+    let file = workspace.write("refwatch.toml", "# Everything is in conf.d.\n");
+    let mut command = workspace.refwatch(&["--config", file.to_str().expect("text"), "run"]);
+    command.env("STATE_DIRECTORY", &state).env("AWS_REGION", "us-west-2").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
+    let daemon = workspace.spawn(command);
+    eventually("the start", || daemon.stderr().contains("event=\"started\"").then_some(()));
+    workspace.write("conf.d/b.toml", &job(2));
+    eventually("the reload", || daemon.stderr().contains("event=\"reloaded\" jobs=2").then_some(()));
+}
+
+#[test]
+fn remove_says_that_files_with_errors_are_not_searched_and_add_that_their_jobs_stay_watched() {
+    let workspace = Workspace::new();
+    let file = workspace.write("refwatch.toml", NO_WATCHES);
+    fs::create_dir(workspace.path("conf.d")).expect("a directory");
+    workspace.write("conf.d/a.toml", "[[job]\n");
+    let run = |arguments: &[&str]| workspace.run(&[&["--config", file.to_str().expect("text")], arguments].concat());
+    let (status, _, error) = run(&["remove", "1234567890/9876543210"]);
+    assert!(status == 64 && error.contains("a file with errors may contain it: run refwatch check"), "{error}");
+    let (status, shown, error) = run(&["add", "1234567890/9876543210"]);
+    assert!(status == 0 && shown.ends_with("now watched: 1 job on 1 target"), "{shown} {error}");
+    assert!(
+        error.contains("a.toml:1:") && error.contains("until this is corrected, a running daemon ends no watch"),
+        "{error}"
+    );
+}
+
+#[test]
+fn jobs_of_the_default_target_are_left_out_while_the_file_that_defines_it_has_an_error() {
+    let workspace = Workspace::new();
+    let main = "[database]\npath = \"refwatch.db\"\n";
+    let file = workspace.write("refwatch.toml", main);
+    fs::create_dir(workspace.path("conf.d")).expect("a directory");
+    workspace.write("conf.d/a.toml", "[target.default]\nregion = \"us-west-2\"\nregoin = 1\n");
+    workspace.write("conf.d/b.toml", &job(1));
+    let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), "check"]);
+    assert!(
+        status == 78 && error.contains("b.toml:3:6: there is no target \"default\" (correct the errors in "),
+        "{error}"
+    );
 }

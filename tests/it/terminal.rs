@@ -192,12 +192,12 @@ fn help_and_manual_pages_have_examples_and_the_configuration_page_has_every_key(
         }
         let words: Vec<&str> = command.split('-').collect();
         assert!(page(&name).contains(".SH EXAMPLES\n\\fB"), "{name}: {}", page(&name));
-        if let [command] = words[..] {
-            let help = workspace.run(&[command, "--help"]).1;
-            assert!(help.contains("Examples:\n  ") && help.contains("Exit status: 0 "), "{help}");
-            assert!(help.contains(&format!("refwatch {command}")), "{help}");
-        }
+        let help = workspace.run(&[&words[..], &["--help"]].concat()).1;
+        assert!(help.contains("Examples:\n  ") && help.contains("Exit status: 0 "), "{help}");
+        assert!(help.contains(&format!("refwatch {}", words.join(" "))), "{help}");
     }
+    let help = workspace.run(&["--help"]).1;
+    assert!(help.contains("Examples:\n  refwatch demo\n") && help.contains("Exit status: 0 "), "{help}");
     assert!(page("refwatch-notify-replay.1").contains("pipeline") && !pages.join("refwatch-help.1").exists());
     let page = page("refwatch.toml.5");
     let mut keys = 0;

@@ -154,7 +154,7 @@ impl SinkHost {
         for config in &enabled {
             let all = ReplayFilter { since: Some(Timestamp::MIN), ..ReplayFilter::default() };
             if let Err(error) = sinks.commands().replay(&config.name, all).await {
-                self.world.service.violate(&error.to_string());
+                self.world.service.violate(&error);
             }
         }
         self.wait_until_empty(context).await;

@@ -32,9 +32,9 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     let mut report = Report::new(path);
     let config = match check_files(path, &mut report).await {
         Ok(config) => config,
-        Err(Failure { exit: Exit::Config, .. }) if args.json => {
+        Err(Failure { exit, .. }) if args.json => {
             print(report.json()?)?;
-            return Ok(Exit::Config);
+            return Ok(exit);
         }
         Err(Failure { exit: Exit::Config, message }) => {
             return Err(Failure { exit: Exit::Config, message: format!("{message}\n{}", report.summary()) });
@@ -68,9 +68,11 @@ async fn check_files(path: &Path, report: &mut Report) -> Result<Config, Failure
         return Err(Failure::problems_with_source(&problems));
     };
     let checked = preflight(&config, path.to_owned()).await.map_err(|error| {
-        if let PreflightError::Config(errors) = &error {
-            report.problems = errors.iter().map(|error| json!({ "message": error })).collect();
-        }
+        let messages = match &error {
+            PreflightError::Config(errors) => errors.clone(),
+            other => vec![other.to_string()],
+        };
+        report.problems = messages.iter().map(|message| json!({ "message": message })).collect();
         Failure::preflight(&error)
     })?;
     report.watched = watched(&config);

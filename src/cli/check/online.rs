@@ -49,7 +49,8 @@ struct PermissionReport {
     kind: &'static str,
     store_id: String,
     operation: &'static str,
-    allowed: bool,
+    /// `None` if the request failed for another reason than a missing permission.
+    allowed: Option<bool>,
     /// Whether the watch list depends on the operation.
     needed: bool,
     /// "allowed", or the failure.
@@ -57,10 +58,19 @@ struct PermissionReport {
 }
 
 impl TargetReport {
-    /// The operations that are needed and fail, or 1 for an unusable target.
-    pub(super) fn missing(&self) -> usize {
-        let missing = self.permissions.iter().filter(|permission| permission.needed && !permission.allowed).count();
-        missing + usize::from(!self.is_usable)
+    /// The needed operations that are denied.
+    pub(super) fn denied(&self) -> usize {
+        self.count_needed(Some(false))
+    }
+
+    /// The needed operations whose request failed for another reason, or 1 for an unusable target.
+    pub(super) fn failed(&self) -> usize {
+        self.count_needed(None) + usize::from(!self.is_usable)
+    }
+
+    fn count_needed(&self, allowed: Option<bool>) -> usize {
+        let counted = |permission: &&PermissionReport| permission.needed && permission.allowed == allowed;
+        self.permissions.iter().filter(counted).count()
     }
 }
 
@@ -156,7 +166,10 @@ async fn check_store(
         kind: kind.as_str(),
         store_id: id.to_string(),
         operation: operation.as_str(),
-        allowed: failure.is_none(),
+        allowed: match &failure {
+            None => Some(true),
+            Some(failure) => (failure.reason == FailureReason::AccessDenied).then_some(false),
+        },
         needed,
         result: failure.map_or_else(|| "allowed".to_owned(), |failure| result(&failure, needed)),
     };

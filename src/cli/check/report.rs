@@ -29,9 +29,10 @@ impl Report {
         Self { file: file.to_string_lossy().into_owned(), ..Self::default() }
     }
 
-    /// Whether every needed operation is allowed and every sink is reachable.
+    /// Whether every needed operation succeeded and every sink is reachable.
     pub(super) fn succeeded(&self) -> bool {
-        self.targets.iter().all(|target| target.missing() == 0) && self.sinks.iter().all(|sink| sink.is_reachable)
+        self.targets.iter().all(|target| target.denied() + target.failed() == 0)
+            && self.sinks.iter().all(|sink| sink.is_reachable)
     }
 
     pub(super) fn json(&self) -> Result<String, Failure> {
@@ -40,13 +41,15 @@ impl Report {
 
     pub(super) fn summary(&self) -> String {
         let any = |number: usize, noun: &str| (number > 0).then(|| count(number, noun));
-        let missing = self.targets.iter().map(TargetReport::missing).sum();
+        let denied = self.targets.iter().map(TargetReport::denied).sum();
+        let failed = self.targets.iter().map(TargetReport::failed).sum();
         let unreachable = self.sinks.iter().filter(|sink| !sink.is_reachable).count();
         let parts = [
             Some(self.watched.clone()).filter(|watched| !watched.is_empty()),
             any(self.problems.len(), "problem").or_else(|| Some("no problems".to_owned())),
             any(self.warnings.len(), "warning"),
-            any(missing, "missing permission"),
+            any(denied, "missing permission"),
+            any(failed, "failed request"),
             any(unreachable, "unreachable sink"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();

@@ -19,18 +19,21 @@ pub(super) struct SinkReport {
 }
 
 /// # Errors
-/// The files of a sink have changed since the configuration was checked, and cannot be used.
+/// Internal.
 pub(super) async fn run(config: &Config) -> Result<Vec<SinkReport>, Failure> {
     let mut reports = Vec::new();
     for sink in &config.sinks {
-        let (name, timeout, sink) = (sink.name.to_string(), sink.timeout, sink.clone());
+        let (name, shown_url, timeout, sink) = (sink.name.to_string(), sink.shown_url(), sink.timeout, sink.clone());
         let read = spawn_blocking(move || secrets::read(&sink)).await;
         let read = read.map_err(|error| Failure::new(Exit::InternalError, error))?;
-        let url = read.map_err(|error| Failure::new(Exit::Config, error))?.url;
-        let result = connection::check(&url, timeout).await;
-        let is_reachable = result.is_ok();
-        let result = result.map_or_else(|error| error, str::to_owned);
-        reports.push(SinkReport { sink: name, url: redacted_url(&url), is_reachable, result });
+        let (url, checked) = match read {
+            Ok(secrets) => (redacted_url(&secrets.url), connection::check(&secrets.url, timeout).await),
+            // A file has changed since the configuration was checked.
+            Err(error) => (shown_url, Err(error)),
+        };
+        let is_reachable = checked.is_ok();
+        let result = checked.map_or_else(|error| error, str::to_owned);
+        reports.push(SinkReport { sink: name, url, is_reachable, result });
     }
     Ok(reports)
 }

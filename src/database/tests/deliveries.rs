@@ -69,6 +69,7 @@ impl Queue {
     async fn step(&self, seconds: i64, outcomes: &[(i64, DeliveryOutcome)], in_flight: &[i64]) -> SinkQueue {
         let step = DeliveryStep {
             sink: "hook".into(),
+            config_hash: "1".to_owned(),
             filter: filter(),
             now: at(seconds),
             outcomes: outcomes.to_vec(),
@@ -90,7 +91,7 @@ fn filter() -> EventFilter {
 }
 
 fn rows(queue: &SinkQueue) -> Vec<i64> {
-    queue.due.iter().map(|due| due.event.row).collect()
+    queue.due.iter().map(|due| due.event.id).collect()
 }
 
 fn retry(seconds: i64) -> DeliveryOutcome {
@@ -157,7 +158,7 @@ async fn an_event_has_its_occurrence_and_the_items_of_its_time() {
     while let Some(due) = queue.step(3, &outcomes, &[]).await.due.pop() {
         let event = due.event;
         let status = event.items.values().next().map(|item| item.status.label());
-        outcomes = vec![(event.row, DeliveryOutcome::Delivered)];
+        outcomes = vec![(event.id, DeliveryOutcome::Delivered)];
         seen.push((event.event_type, event.occurrence, status));
     }
     let status = |status: &str| EventType::Status(status.into());
@@ -225,28 +226,17 @@ async fn a_replay_sends_delivered_or_failed_events_again() {
 }
 
 #[tokio::test]
-async fn more_new_rows_than_one_step_moves_are_left_for_the_next() {
-    let queue = Queue::new().await;
-    for job in 0..2 {
-        queue.transition(job, None, "FAILED", 0).await;
-        let detail = |seconds| Detail { kind: DetailKind::StillSeen, value: None, observed_at: at(seconds) };
-        let details = (0..600).map(detail).collect();
-        queue.database.append(&watch_id(job), &Change { details, ..Change::default() }).await.expect("a commit");
-    }
-    let first = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&first), first.has_more, first.waiting), (vec![1, 602], true, 2));
-    let second = queue.step(0, &[], &[]).await;
-    assert_eq!((second.has_more, second.waiting), (false, 2));
-}
-
-#[tokio::test]
 async fn a_disabled_sink_has_no_due_events_until_its_configuration_changes() {
     let queue = Queue::new().await;
     queue.transition(1, None, "FAILED", 0).await;
-    let disable =
-        async |hash: &str| queue.database.disable_sink("hook".into(), hash.to_owned(), at(5)).await.expect("a commit");
-    assert!(!disable("0").await, "the response was to an earlier configuration");
-    assert!(disable("1").await && !disable("1").await);
+    queue.synchronize(&[("hook", "0")]).await;
+    let changed = queue.step(5, &[(1, DeliveryOutcome::Gone)], &[]).await;
+    assert_eq!((rows(&changed), changed.disabled_at), (vec![1], None), "the response was to an earlier configuration");
+    queue.synchronize(&[("hook", "1")]).await;
+    for seconds in [5, 6] {
+        let disabled = queue.step(seconds, &[(1, DeliveryOutcome::Gone)], &[]).await;
+        assert_eq!(disabled.disabled_at, Some(at(5)));
+    }
     queue.synchronize(&[("hook", "1")]).await;
     let disabled = queue.step(6, &[], &[]).await;
     assert_eq!((rows(&disabled), disabled.waiting, disabled.disabled_at), (vec![], 1, Some(at(5))));
@@ -264,6 +254,32 @@ async fn a_new_event_is_due_at_once_also_after_the_clock_was_set_back() {
 }
 
 #[tokio::test]
+async fn a_rejected_event_is_due_at_once_after_the_clock_was_set_back() {
+    let queue = Queue::new().await;
+    queue.transition(1, None, "FAILED", 0).await;
+    queue.step(86_400, &[], &[]).await;
+    assert!(rows(&queue.step(86_400, &[(1, retry(86_405))], &[]).await).is_empty());
+    assert_eq!(rows(&queue.step(86_399, &[], &[]).await), [1]);
+}
+
+#[test]
+fn no_query_of_a_step_reads_all_rows() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("database.db");
+    drop(Database::open(&file, &Instruments::new().expect("metrics")).expect("a database"));
+    let connection = rusqlite::Connection::open(file).expect("a database");
+    for sql in [events::EVENT, events::OBSERVED_AT, job_deliveries::OF_JOB] {
+        let mut query = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a query");
+        let parameters = query.parameter_count();
+        let rows =
+            query.query_map(rusqlite::params_from_iter(vec![1; parameters]), |row| row.get::<_, String>("detail"));
+        let plan: Vec<String> = rows.expect("a plan").collect::<Result<_, _>>().expect("texts");
+        let scans = plan.iter().filter(|step| step.starts_with("SCAN transitions") || step.starts_with("SCAN details"));
+        assert_eq!(scans.count(), 0, "{sql}: {plan:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_step_can_pass_over_due_events() {
     let queue = Queue::new().await;
     for job in 1..=3 {
@@ -272,6 +288,7 @@ async fn a_step_can_pass_over_due_events() {
     for (skip, expected) in [(0, 1), (1, 2), (2, 3), (3, 1), (4, 2)] {
         let step = DeliveryStep {
             sink: "hook".into(),
+            config_hash: "1".to_owned(),
             filter: filter(),
             now: at(0),
             outcomes: vec![],
@@ -298,9 +315,9 @@ async fn after_an_event_whose_row_is_deleted_or_damaged_the_next_event_of_its_jo
         let other_program = rusqlite::Connection::open(file).expect("a database");
         other_program.execute(damage, []).expect("a commit");
         let first = queue.step(0, &[], &[]).await;
-        assert_eq!((rows(&first), first.has_more), (vec![], true), "{damage}");
+        assert_eq!((rows(&first), first.unreadable, first.next_due), (vec![], 1, Some(at(0))), "{damage}");
         let second = queue.step(0, &[], &[]).await;
-        assert_eq!((rows(&second), second.has_more, second.failed), (vec![2], false, 1), "{damage}");
+        assert_eq!((rows(&second), second.unreadable, second.failed), (vec![2], 0, 1), "{damage}");
     }
 }
 

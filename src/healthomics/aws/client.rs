@@ -28,7 +28,7 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::credentials::{CredentialFetcher, SourceFailure};
+use super::credentials::{CredentialFailure, CredentialFetcher};
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity::caller_identity;
 use super::{environment, errors, responses, sdk_files};
@@ -127,7 +127,7 @@ impl AwsService {
         let mut current = self.current.lock().await;
         if current.is_unusable.load(Ordering::Relaxed) {
             sdk_files::check(None).await.map_err(|error| {
-                let SourceFailure { reason, message } = SourceFailure::of_files(&error);
+                let CredentialFailure { reason, message } = CredentialFailure::of_files(&error);
                 RequestFailure { reason, message, retry_after: None }
             })?;
             *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credentials).await);
@@ -135,8 +135,7 @@ impl AwsService {
         Ok(current.clone())
     }
 
-    /// Runs a request. A panic in the SDK becomes a failure: signing panics at a control character in an access key. The next request
-    /// uses a new client.
+    /// Runs a request. A panic in the SDK becomes a failure, and the next request uses a new client.
     async fn catch_panic<T>(
         &self,
         request: impl Future<Output = Result<T, RequestFailure>>,

@@ -57,12 +57,14 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
     Ok(())
 }
 
-/// Returns the region. Checks what the SDK has found besides the variables: the AWS profile's values, and the region of the instance.
+/// Returns the region. Checks what the SDK has found besides the variables: the AWS profile's values, and the region of the instance. A
+/// simulated target uses no endpoint of the profile.
 ///
 /// # Errors
 /// There is no region, or a value violates its rule.
 pub(super) fn check_sdk_config(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
-    for url in ["Omics", "STS"].iter().filter_map(|service| sdk_endpoint(sdk, service)) {
+    let services: &[&str] = if target.simulated { &[] } else { &["Omics", "STS"] };
+    for url in services.iter().filter_map(|service| sdk_endpoint(sdk, service)) {
         endpoint(&url).map_err(|rule| TargetError::Invalid(format!("`endpoint_url` of the AWS profile {rule}")))?;
     }
     let region = sdk.region().ok_or_else(|| TargetError::NoRegion(target.name.clone()))?;

@@ -10,14 +10,14 @@ use aws_sdk_omics::config::http::HttpResponse;
 use aws_sdk_omics::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
-use super::credentials::SourceFailure;
+use super::credentials::CredentialFailure;
 use super::redact::redacted;
 use crate::config::TargetConfig;
 use crate::core::failure::{FailureReason, Operation, RequestFailure};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::{Timestamp, parse_retry_after};
 
-/// The longest response of HealthOmics that is read. An import has at most 100 sources of a few hundred bytes each.
+/// The longest response of HealthOmics that is read. A job has at most 100 items of a few hundred bytes each.
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
@@ -39,9 +39,9 @@ pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
     error: &SdkError<E, HttpResponse>,
     wall: Timestamp,
 ) -> RequestFailure {
-    let source_failure = causes(error).find_map(|cause| cause.downcast_ref::<SourceFailure>());
-    let (reason, message) = match (source_failure, error) {
-        (Some(SourceFailure { reason, message }), _) => (*reason, message.clone()),
+    let credential_failure = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
+    let (reason, message) = match (credential_failure, error) {
+        (Some(CredentialFailure { reason, message }), _) => (*reason, message.clone()),
         (None, SdkError::ServiceError(context)) => service_error(operation, context.err(), context.raw(), wall),
         (None, SdkError::ResponseError(context)) => unreadable_response(error, context.raw()),
         (None, SdkError::TimeoutError(_)) => {
@@ -58,7 +58,7 @@ pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
 /// The failure of a request that panicked.
 pub(super) fn panicked() -> RequestFailure {
     let message = "internal error: the request could not be sent or its response could not be read, see the event `panic` in the \
-        log; check that the access key and the session token contain no control characters";
+        log";
     RequestFailure { reason: FailureReason::Internal, message: message.to_owned(), retry_after: None }
 }
 
@@ -183,7 +183,7 @@ fn connect_message(operation: Option<Operation>, config: &TargetConfig, error: &
          (ca-certificates, SSL_CERT_FILE)"
     } else if operation.is_some() && config.endpoint_url.is_none() && chain.contains("dns error") {
         let region = config.region.as_deref().unwrap_or_default();
-        return format!("{chain} (is HealthOmics offered in the region {region}?)");
+        return format!("{chain} (check the region {region}, name resolution and, if it is set, AWS_ENDPOINT_URL)");
     } else {
         return chain;
     };

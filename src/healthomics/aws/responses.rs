@@ -50,10 +50,11 @@ pub(super) struct JobDetail {
     items: Vec<ResponseItem>,
 }
 
-/// A source or a read set of a response.
+/// An item of a response. Name and file identify it.
 struct ResponseItem {
-    /// The requester gave name and file. They identify the item.
+    /// The name of a reference, `subject/sample`, or the id of a read set.
     name: String,
+    /// Empty for exports and activations.
     source_file: String,
     status: String,
     status_message: Option<String>,
@@ -191,7 +192,7 @@ pub(super) fn snapshot(
         status_message: status_message.map(|text| cut(&text, &mut exceeded).to_owned()),
         created_at: job.created.as_ref().and_then(timestamp),
         completed_at: completed.as_ref().and_then(timestamp),
-        items: self::items(&items, &mut exceeded),
+        items: snapshot_items(&items, &mut exceeded),
         exceeded,
     })
 }
@@ -206,7 +207,7 @@ pub(super) fn list_page(requested: &StoreId, Page { jobs, next_token }: Page) ->
     for job in jobs.into_iter().take(Limit::PageJobs.max()) {
         match job.and_then(|job| listed_job(requested, job)) {
             Ok(job) => page.jobs.push(job),
-            Err(reason) => page.skipped.push(reason),
+            Err(reason) => page.skip_reasons.push(reason),
         }
     }
     Ok(page)
@@ -254,11 +255,11 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     (time != Timestamp::UNIX_EPOCH).then_some(time)
 }
 
-fn items<'a>(items: &'a [ResponseItem], exceeded: &mut Vec<Limit>) -> Items {
-    note(Limit::Items, items.len() > Limit::Items.max(), exceeded);
+fn snapshot_items<'a>(response_items: &'a [ResponseItem], exceeded: &mut Vec<Limit>) -> Items {
+    note(Limit::Items, response_items.len() > Limit::Items.max(), exceeded);
     // Items may share name and file; `nth` distinguishes them.
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let item = |item: &'a ResponseItem| {
+    let convert = |item: &'a ResponseItem| {
         let (name, source_file) = (cut(&item.name, exceeded), cut(&item.source_file, exceeded));
         let count = counts.entry((name, source_file)).or_default();
         let key = ItemKey { name: name.into(), source_file: source_file.into(), nth: *count };
@@ -266,5 +267,5 @@ fn items<'a>(items: &'a [ResponseItem], exceeded: &mut Vec<Limit>) -> Items {
         let status = ItemStatus::from(cut(&item.status, exceeded));
         (key, Item { status, status_message: item.status_message.as_deref().map(|text| cut(text, exceeded).into()) })
     };
-    items.iter().take(Limit::Items.max()).map(item).collect()
+    response_items.iter().take(Limit::Items.max()).map(convert).collect()
 }

@@ -27,7 +27,7 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Shorter than the deadline of a fetch of credentials at the default `poll.timeout`, whose error does not mention files.
+/// Shorter than the deadline of a fetch of credentials at the default `poll.timeout`: the error of that deadline would not mention files.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs.
@@ -82,7 +82,8 @@ fn check_file(path: &Path, setting: &str) -> Result<(), String> {
     }
 }
 
-/// Waits here if a file system does not respond. The SDK skips what is not a regular file, and ignores missing directories.
+/// Reads and discards the files, so that a file system that hangs stops this thread, and not the SDK's. The SDK skips what is not a regular
+/// file, and ignores missing directories.
 fn read_certificate_directories() {
     let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
     for entry in std::env::split_paths(&directories).filter_map(|path| path.read_dir().ok()).flatten().flatten() {

@@ -17,7 +17,7 @@ use crate::state::{WatchState, WatchStatus};
 /// Items listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100 sources. The counts include all items.
 pub const ITEMS_LISTED_MAX: usize = 100;
 
-/// One watch. `watch` is its configured name.
+/// One watch. `watch` is its name in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobInfo {
     pub watch: String,

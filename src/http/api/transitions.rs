@@ -66,7 +66,7 @@ impl Query {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
         // One row more than the page shows whether there is a next page.
-        let limit = if self.is_ascending() { RowLimit::First(limit + 1) } else { RowLimit::Latest(limit) };
+        let limit = if self.wants_first() { RowLimit::First(limit + 1) } else { RowLimit::Latest(limit) };
         Ok(Filter {
             after: self.after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),
             since: self.since,
@@ -78,7 +78,8 @@ impl Query {
         })
     }
 
-    fn is_ascending(&self) -> bool {
+    /// Whether the page has the first rows that match, or the latest.
+    fn wants_first(&self) -> bool {
         self.after.is_some() || self.since.is_some()
     }
 

@@ -28,7 +28,7 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         "default-src 'none'; style-src 'self'; script-src 'sha256-{hash}'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
          form-action 'self'; frame-ancestors 'none'"
     );
-    // The text is a valid header. Otherwise nothing would be allowed.
+    // The text is a valid header. If it were not, nothing would be allowed.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 

@@ -50,7 +50,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
-/// The pause after a failed accept: without descriptors the next accept would fail at once. The end of a connection ends it early.
+/// The pause after a failed accept: without descriptors the next accept would fail at once. If a connection ends, the next accept comes
+/// earlier.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Simultaneous connections, if the process may open at least four times as many descriptors.
@@ -157,7 +158,7 @@ async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> (TcpS
         match accepted {
             Ok(accepted) => return accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                warn!(event = "accept_failed", %error, "a connection could not be accepted");
                 clock.sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
@@ -219,7 +220,7 @@ impl ConnectionContext {
         match ended {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                // hyper has rejected a request that it could not parse.
+                // hyper itself has responded to a request that it could not parse, so `count_response` did not see it.
                 if error.is_parse() {
                     let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                     let status = if error.is_parse_too_large() { too_large } else { StatusCode::BAD_REQUEST };
@@ -240,6 +241,6 @@ async fn count_response(State(instruments): State<Instruments>, request: Request
 
 fn report(ended: Result<(), JoinError>) {
     if let Err(fault) = ended {
-        error!(%fault, "the task of an HTTP connection failed");
+        error!(event = "connection_failed", %fault, "internal error: the task of an HTTP connection failed");
     }
 }

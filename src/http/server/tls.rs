@@ -13,8 +13,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use crate::config::TlsConfig;
+use crate::core::time::Timestamp;
 use crate::files;
 
 /// A bundle of all public authorities has 0.3 MB.
@@ -83,6 +86,14 @@ impl Tls {
     pub fn report_stuck_refresh(&self) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.reject("http.tls: the file system does not respond");
+    }
+
+    /// When the certificate in use expires. `None` if its time is out of range.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let certificate = CertificateDer::pem_slice_iter(&current.contents.cert).find_map(Result::ok)?;
+        let (_, certificate) = X509Certificate::from_der(&certificate).ok()?;
+        Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {

@@ -97,7 +97,7 @@ impl Users {
             is_correct
         });
         let is_correct = checked.await.unwrap_or_else(|error| {
-            error!(%error, "the password check failed");
+            error!(event = "password_check_failed", %error, "internal error: the password check failed");
             false
         });
         if !(is_correct && self.hashes.contains_key(user)) {

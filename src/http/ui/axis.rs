@@ -6,8 +6,8 @@ use maud::{Markup, html};
 use crate::core::time::Timestamp;
 use crate::http::response::rfc3339;
 
-/// The shared axis covers this time before its end, and more only for live jobs. An older ended job would make the bars of short jobs
-/// invisible.
+/// The shared axis covers at most this time before its end, but always every live job. For a job that ended long before, the bars of short
+/// jobs would be too narrow to see.
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;

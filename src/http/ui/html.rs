@@ -39,7 +39,7 @@ pub(super) struct Page<'a> {
     pub title: &'a str,
     /// The relative path to the status page.
     pub root: &'a str,
-    /// How the page is refreshed, every 10 s.
+    /// Every 10 s, unless it is off.
     pub refresh: Refresh,
     /// Added to the page footer.
     pub footer: Markup,
@@ -47,9 +47,9 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// A page beside the status page, without a refresh.
+    /// A page at the path of the status page, without a refresh.
     pub(super) fn new(title: &'a str, content: Markup) -> Self {
-        Self { title, root: "./", refresh: Refresh::Never, footer: html! {}, content }
+        Self { title, root: "./", refresh: Refresh::Off, footer: html! {}, content }
     }
 }
 
@@ -64,12 +64,12 @@ pub(super) fn page(state: &AppState, Page { title, root, refresh, footer, conten
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if refresh == Refresh::Always { noscript { meta http-equiv="refresh" content="10"; } }
+                @if refresh == Refresh::ScriptOrReload { noscript { meta http-equiv="refresh" content="10"; } }
                 title { @if problems > 0 { "(" (problems) ") " } (Sanitized(title)) " · refwatch" }
                 link rel="icon" type="image/svg+xml" href={ (root) (icon) };
                 link rel="stylesheet" href={ (root) "style.css" };
             }
-            body data-refresh=[(refresh != Refresh::Never).then_some("10")] {
+            body data-refresh=[(refresh != Refresh::Off).then_some("10")] {
                 a.skip href="#content" { "Skip to the content" }
                 header { a.brand href=(root) { "refwatch" } span.muted { "AWS HealthOmics jobs" } }
                 p.note.stale #stale role="status" hidden { "refwatch does not respond. This page is not up to date." }
@@ -192,12 +192,13 @@ pub(super) fn copyable(name: &str, text: &str) -> Markup {
     copyable_code(name, &text, &html! { (text) })
 }
 
-/// `shown` is `text` with places to break it. The script copies it. After a refresh, the script finds the focused button by `data-copy`.
+/// `shown` is `text` with places where a line may break. The script copies the text of the `code` element. By `data-key` it finds the focused
+/// button again after a refresh.
 pub(super) fn copyable_code(name: &str, text: &str, shown: &Markup) -> Markup {
     html! {
         span.copyable {
             code { (shown) }
-            button.copy.scripted type="button" data-copy=(text) aria-label={ "Copy " (name) } title={ "Copy " (name) } hidden { "⧉" }
+            button.copy.scripted type="button" data-key=(text) aria-label={ "Copy " (name) } title={ "Copy " (name) } hidden { "⧉" }
         }
     }
 }

@@ -101,7 +101,7 @@ pub(in crate::http) async fn show(
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
-            let refresh = if is_live { Refresh::Always } else { Refresh::Never };
+            let refresh = if is_live { Refresh::ScriptOrReload } else { Refresh::Off };
             let status = if is_empty { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
             (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
@@ -125,7 +125,7 @@ fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
     }
 }
 
-/// The job in one target. Without a watch, it is no longer watched: its rows are in the database.
+/// The job in one target. If it is no longer watched, `watch` is `None`, and everything comes from the database.
 fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, now: Timestamp) -> Markup {
     let transitions = of_target(&history.transitions, target);
     let details = of_target(&history.details, target);

@@ -36,27 +36,26 @@ document.addEventListener("click", (event) => {
 
 const parts = (page) => new Map([...page.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
 
+// The links or buttons with the same key: one of them stays focused if its part is replaced.
+const key = (element) => element.getAttribute("href") ?? element.dataset.key;
+const sameAs = (element) => [...document.querySelectorAll("a, button.copy")].filter((other) => key(other) === key(element));
+
 const isTyping = () => [...document.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
 
 const show = (page) => {
-  const [old, current] = [parts(document), parts(page)];
+  const [shown, fetched] = [parts(document), parts(page)];
   // Other parts: the page has changed its kind, for example to "Not found".
   const names = (parts) => [...parts.keys()].join();
-  if (names(old) !== names(current) && !isTyping()) return location.reload();
+  if (names(shown) !== names(fetched) && !isTyping()) return location.reload();
   const focused = document.activeElement;
+  const nth = sameAs(focused).indexOf(focused);
   // A screen reader would read an equal alert again.
-  for (const [name, part] of old) if (!part.isEqualNode(current.get(name) ?? null)) part.replaceWith(current.get(name) ?? "");
-  if (!focused.isConnected) {
-    // The focus stays on the link or the button in the new part.
-    const key = (element) => element.getAttribute("href") ?? element.dataset.copy;
-    const same = [...document.querySelectorAll("a, button.copy")].find((element) => key(element) === key(focused));
-    improve();
-    same?.focus({ preventScroll: true });
-  }
+  for (const [name, part] of shown) if (!part.isEqualNode(fetched.get(name) ?? null)) part.replaceWith(fetched.get(name) ?? "");
   document.title = page.title;
   document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").href;
   document.body.dataset.refresh = page.body.dataset.refresh ?? "";
   improve();
+  if (!focused.isConnected) sameAs(focused)[nth]?.focus({ preventScroll: true });
 };
 
 const refresh = async () => {

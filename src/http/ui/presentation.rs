@@ -74,7 +74,7 @@ pub(super) fn detail(kind: DetailKind) -> &'static str {
     }
 }
 
-/// The CSS class of a status before the work starts. Its bar in a timeline is thinner.
+/// The CSS class of what has not started: a submitted job, an unseen watch, a delivery that waits. Its bar in a timeline is thinner.
 pub(super) const WAITING: &str = "waiting";
 
 pub(super) fn job_tone(status: &JobStatus) -> &'static str {
@@ -100,12 +100,39 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
 
 /// From the creation, or from the first sighting of the status, to the end or to now.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
-    let begin = job.created_at.unwrap_or(job.since).min(job.since);
-    begin.duration_until(ended_at(job).unwrap_or(now))
+    let end = ended_at(job).unwrap_or(now);
+    // Without a creation time, a job may be seen first after its end.
+    let begin = job.created_at.unwrap_or(job.since).min(job.since).min(end);
+    begin.duration_until(end)
 }
 
 /// When the job ended or vanished. AWS's time counts, unless it is later than the sighting.
 pub(super) fn ended_at(job: &JobState) -> Option<Timestamp> {
     let end = job.status.is_terminal().then(|| job.completed_at.map_or(job.since, |at| at.min(job.since)));
     end.or(job.vanished_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::job::Items;
+
+    #[test]
+    fn a_job_that_was_seen_first_after_its_end_has_no_duration() {
+        let at = |text: &str| -> Timestamp { text.parse().expect("a time") };
+        let job = JobState {
+            status: JobStatus::Completed,
+            status_message: None,
+            created_at: None,
+            completed_at: Some(at("2026-03-01T00:00:00Z")),
+            items: Items::new(),
+            transitions: 1,
+            changes: 0,
+            since: at("2026-03-08T00:00:00Z"),
+            last_seen: at("2026-03-08T00:00:00Z"),
+            vanished_at: None,
+            ended_once: true,
+        };
+        assert_eq!(job_duration(&job, at("2026-03-09T00:00:00Z")), SignedDuration::ZERO);
+    }
 }

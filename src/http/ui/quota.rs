@@ -10,7 +10,7 @@ use crate::instruments::Rate;
 
 pub(super) fn section(rates: &BTreeMap<(String, String), Rate>) -> Markup {
     let rows = rates.iter().map(|((target, operation), Rate { used, allowed, configured })| {
-        // As displayed, so "1.0 of 1.0" is not called reduced.
+        // Compares the rates as displayed, so that "1.0 of 1.0" is not called reduced.
         let shown = |rate: &f64| format!("{rate:.1}");
         let reduced = allowed < configured && shown(allowed) != shown(configured);
         let label = format!("Requests of {operation} on {}", Sanitized(target));

@@ -32,15 +32,15 @@ pub(super) enum Sort {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Refresh {
-    /// Only the script refreshes the page. It keeps what a person types.
+    /// By the script, which keeps what a person types.
     #[default]
     #[serde(rename = "script")]
-    WithScript,
-    /// Without the script the browser reloads the page, which clears what a person types.
+    ScriptOnly,
+    /// By the script or, without it, by the browser, whose reload clears what a person types.
     #[serde(rename = "on")]
-    Always,
+    ScriptOrReload,
     #[serde(rename = "off")]
-    Never,
+    Off,
 }
 
 /// The query. Links omit parameters that have their default.
@@ -49,7 +49,7 @@ pub(super) enum Refresh {
 pub(in crate::http) struct Selection {
     #[serde(skip_serializing_if = "is_default")]
     pub(super) sort: Sort,
-    /// See [`WatchFilter`], as for `status`, `state` and `q`.
+    /// [`WatchFilter`] describes `kind`, `status`, `state` and `q`.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) kind: String,
     #[serde(skip_serializing_if = "is_default")]
@@ -102,6 +102,13 @@ impl Selection {
         change(&mut changed);
         let query = changed.query();
         if query.is_empty() { "./".to_owned() } else { format!("./?{query}") }
+    }
+
+    /// The relative link to all watches, in the same order and with the same refresh.
+    pub(super) fn link_to_all(&self) -> String {
+        self.link_with(|changed| {
+            *changed = Self { sort: changed.sort, refresh: changed.refresh, ..Self::default() };
+        })
     }
 
     /// The parameters that differ from their defaults.

@@ -26,11 +26,11 @@ pub(in crate::http) async fn show(
     State(state): State<AppState>,
     parameters: Result<Parameters<Selection>, InvalidParameters>,
 ) -> Response {
-    let selected = parameters.map_err(|error| error.to_string()).and_then(|Parameters(selection)| {
+    let checked_selection = parameters.map_err(|error| error.to_string()).and_then(|Parameters(selection)| {
         let checked = selection.filter().check().map_err(|error| format!("invalid query: {error}"));
         checked.map(|()| selection)
     });
-    let (status, selection, error) = match selected {
+    let (http_status, selection, error) = match checked_selection {
         Ok(selection) => (StatusCode::OK, selection, None),
         Err(error) => (StatusCode::BAD_REQUEST, Selection::default(), Some(error)),
     };
@@ -53,15 +53,17 @@ pub(in crate::http) async fn show(
         };
         let refresh = selection.refresh;
         let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
+        // One link: the page is either refreshed, or it is not. `ScriptOnly` depends on whether the script runs.
+        let start = html! { a href=(link(Refresh::ScriptOrReload)) { "Refresh every 10 s." } };
+        let stop = link(Refresh::Off);
         let footer = html! {
-            @if refresh != Refresh::Never { a.scripted href=(link(Refresh::Never)) hidden[refresh == Refresh::WithScript] { "Stop refreshing." } }
             @match refresh {
-                Refresh::WithScript => noscript { a href=(link(Refresh::Always)) { "Refresh every 10 s." } },
-                Refresh::Never => a href=(link(Refresh::Always)) { "Refresh every 10 s." },
-                Refresh::Always => {}
+                Refresh::ScriptOnly => { a.scripted href=(stop) hidden { "Stop refreshing." } noscript { (start) } },
+                Refresh::ScriptOrReload => a href=(stop) { "Stop refreshing." },
+                Refresh::Off => (start),
             }
         };
-        (status, page(&state, Page { refresh, footer, ..Page::new("Watches", content) })).into_response()
+        (http_status, page(&state, Page { refresh, footer, ..Page::new("Watches", content) })).into_response()
     })
     .await
 }
@@ -122,11 +124,16 @@ fn no_watches(shared: &SharedState) -> Markup {
     html! {
         @if stores.is_empty() {
             p { "No job is watched yet. Add one with this command:" }
-            p { (copyable("the command", &format!("refwatch --config {file} add STORE/JOB"))) }
+            p { (copyable("the command", &format!("refwatch --config {} add STORE/JOB", quoted_for_shell(&file)))) }
             p { "Or add a " code { "[[job]]" } " or, for every job of a store, a " code { "[[store]]" } " to this file. Edits apply within two seconds:" }
             p { (copyable("the path", &file)) }
         } @else {
             p { "No job was discovered yet in " (stores.iter().map(|store| store_name(store)).collect::<Vec<_>>().join(", ")) "." }
         }
     }
+}
+
+fn quoted_for_shell(text: &str) -> String {
+    let is_safe = text.chars().all(|c| c.is_alphanumeric() || "/._-@".contains(c));
+    if is_safe { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -74,9 +74,11 @@ impl JobTimes {
             match detail.kind {
                 DetailKind::Vanished => times.vanished_at = Some(detail.observed_at),
                 DetailKind::Returned => times.vanished_at = None,
-                DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::StillSeen => {
+                DetailKind::CreationTimeChanged => {
+                    times.created_at = detail.value.as_deref().and_then(|time| time.parse().ok());
                     times.last_seen = detail.observed_at;
                 }
+                DetailKind::StatusMessage | DetailKind::StillSeen => times.last_seen = detail.observed_at,
             }
         }
         times
@@ -93,12 +95,12 @@ pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) ->
     Some(Lifetime { begin, end: end.max(begin), is_live: !last.is_terminal && times.vanished_at.is_none() })
 }
 
-/// The spans of one job or item in the image of an axis.
+/// Draws the spans of one job or item as an image, along `axis`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeline<'a> {
     pub name: &'a str,
     pub spans: &'a [StatusSpan],
-    /// That of the job.
+    /// The lifetime of the job, also for an item.
     pub lifetime: Lifetime,
     /// When the last status was last observed. A bar is hatched after this time.
     pub last_seen: Timestamp,
@@ -126,7 +128,7 @@ impl Timeline<'_> {
         }
     }
 
-    /// When the span begins. The end of a job may be observed much later than it happened.
+    /// When the span begins, but not after the end of the lifetime: the end of a job may be observed much later than it happened.
     fn begin(&self, span: &StatusSpan) -> Timestamp {
         span.since.min(self.lifetime.end)
     }
@@ -136,7 +138,7 @@ impl Timeline<'_> {
         next.map_or(self.lifetime.end, |next| self.begin(next))
     }
 
-    /// A solid bar. It is hatched from the last poll that observed the status.
+    /// A bar: solid until the last poll that observed the status, then hatched.
     fn bar(self, span: &StatusSpan, next: Option<&StatusSpan>) -> Markup {
         let (begin, end) = (self.begin(span), self.end_before(next));
         let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));

@@ -54,7 +54,7 @@ pub(super) fn watch_table(
     html! {
         @if let Err(error) = &read { p.note role="status" { "Timelines are unavailable: " (Sanitized(&error.to_string())) } }
         @if shown.is_empty() {
-            p { "No watch matches. " a href="./" { "Show all" } }
+            p { "No watch matches. " a href=(selection.link_to_all()) { "Show all" } }
         } @else {
             table.cards.watches {
                 caption.visually-hidden[!selection.is_filtered() && pages == 1] {

@@ -20,13 +20,14 @@ pub(crate) struct Poller {
     slot: WatcherSlot,
     /// When the last poll succeeded; `None` before the first success.
     last_success: Option<Monotonic>,
-    failing: Option<Failing>,
+    /// `None` if the last poll succeeded.
+    last_failure: Option<LastFailure>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Failing {
-    sent: Monotonic,
-    /// Whether the backoff ends early when a circuit breaker closes.
+struct LastFailure {
+    request_sent: Monotonic,
+    /// Whether the backoff ends early when a circuit breaker closes after `request_sent`.
     retry_on_recovery: bool,
 }
 
@@ -42,7 +43,7 @@ impl Poller {
     ) -> Self {
         let tracker = JobTracker::new(policy, known, seed);
         let next_action = tracker.initial_action(target.clock().now());
-        Self { target, id, tracker, next_action, slot, last_success: None, failing: None }
+        Self { target, id, tracker, next_action, slot, last_success: None, last_failure: None }
     }
 
     pub(crate) fn aws_region(&self) -> &Arc<str> {
@@ -66,7 +67,7 @@ impl Poller {
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
-        let may_be_delayed = listable && self.failing.is_none() && !self.tracker.policy().fixed;
+        let may_be_delayed = listable && self.last_failure.is_none() && !self.tracker.policy().fixed;
         match (self.slot.routine_interval(), self.last_success) {
             (Some(interval), Some(last_success)) if may_be_delayed => Some(due.max(last_success + interval)),
             _ => Some(due),
@@ -80,7 +81,7 @@ impl Poller {
         let sent = self.target.clock().now().monotonic;
         let outcome = self.target.poll(&self.id.key, permit).await;
         let now = self.target.clock().now();
-        self.failing = outcome.as_ref().err().map(|failure| Failing::new(failure, sent));
+        self.last_failure = outcome.as_ref().err().map(|failure| LastFailure::new(failure, sent));
         if outcome.is_ok() {
             self.last_success = Some(now.monotonic);
         }
@@ -89,13 +90,14 @@ impl Poller {
         Some(decision)
     }
 
-    /// Waits until a finished job has a hint, because it may have been reopened. The next action is then a poll, which takes the hint.
+    /// Waits until a finished job has a hint, because it may have been reopened. The next action is then a poll.
     /// Never returns if the next action is not `Finished`.
     pub(crate) async fn wait_for_hint_if_finished(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
         self.slot.next_hint().await;
+        // `wait_for_permit` takes it again and gives the poll priority.
         self.slot.hint();
         self.next_action = NextAction::PollAt(self.target.clock().now().monotonic);
     }
@@ -104,10 +106,10 @@ impl Poller {
     /// A hint makes the job due now and gives its poll priority. During a backoff the hint is kept for later.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
-        if let Some(Failing { sent, retry_on_recovery }) = self.failing {
+        if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {
             tokio::select! {
                 biased;
-                () = target.wait_for_breaker_close(key.kind, &key.store, sent), if retry_on_recovery => {}
+                () = target.wait_for_breaker_close(key.kind, &key.store, request_sent), if retry_on_recovery => {}
                 () = target.clock().sleep_until(due) => {}
             }
             return Some(target.poll_permit(key, Priority::Routine).await);
@@ -130,11 +132,11 @@ impl Poller {
     }
 }
 
-impl Failing {
-    fn new(failure: &RequestFailure, sent: Monotonic) -> Self {
+impl LastFailure {
+    fn new(failure: &RequestFailure, request_sent: Monotonic) -> Self {
         // Only failures of a whole store or target open a circuit breaker.
         let has_breaker = failure.reason.class().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
-        Self { sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }
+        Self { request_sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }
     }
 }

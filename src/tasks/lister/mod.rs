@@ -17,7 +17,7 @@ use crate::core::backoff::{Backoff, BackoffPolicy};
 use crate::core::failure::{FailureReason, RequestFailure};
 use crate::core::job::{JobId, TargetStore};
 use crate::core::limits::{Limit, PART_PAGES_MAX};
-use crate::core::listing::{DiscoveryWindow, ListingFailure, StatusDifferences, after_failure, routine_interval};
+use crate::core::listing::{AfterFailure, DiscoveryWindow, StatusDifferences, after_failure, routine_interval};
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::JobState;
 use crate::healthomics::{ListPage, ListedJob, Target};
@@ -62,7 +62,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredBatch {
     pub store: TargetStore,
     pub jobs: Vec<JobId>,
-    /// The supervisor sends `Ok` once it watches all unexpired jobs, or why it watches none. Closed if the lister was stopped.
+    /// `Ok`: all jobs that have not expired are watched. `Err`: none is, and why. If the lister was stopped, its receiver is gone.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -93,8 +93,8 @@ pub(crate) struct Lister {
     skipped_logged: bool,
 }
 
-/// A listing of all pages, in parts of at most [`PART_PAGES_MAX`]. A part begins at the next page and not at the newest job,
-/// because AWS does not document the order of a listing.
+/// A listing of all pages, in parts of at most [`PART_PAGES_MAX`]. A part continues with `next_token`, not with a later `created_after`:
+/// AWS does not document the order of a listing.
 #[derive(Debug, Default)]
 struct Listing {
     /// The lower bound of the creation time. `None`: no bound.
@@ -105,7 +105,7 @@ struct Listing {
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
     /// The listable jobs and the new jobs on these pages. If jobs are created during the listing, a job may be on two pages.
-    listed: BTreeSet<JobId>,
+    handled: BTreeSet<JobId>,
 }
 
 /// With their last known states, `None` before the first successful poll.
@@ -207,7 +207,7 @@ impl Lister {
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
         let mut listing = unfinished.unwrap_or_else(new_listing);
         let discovers = self.policy.discovery.is_some();
-        // Finished jobs are hinted too, because they may be reopened. Only a discovered one still has a task to hint.
+        // Finished jobs are hinted too, because they may be reopened. A hint has no effect on a job with its own entry: its task has ended.
         let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
         let (mut not_watched_because, mut new_ended, mut seen_tokens) = (None, Vec::new(), BTreeSet::new());
@@ -217,24 +217,24 @@ impl Lister {
             listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
-                if listing.listed.contains(&listed.job) {
+                if listing.handled.contains(&listed.job) {
                     continue;
                 }
                 if let Some(known) = listable.get(&listed.job) {
-                    listing.listed.insert(listed.job.clone());
+                    listing.handled.insert(listed.job.clone());
                     self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
-                    listing.listed.insert(listed.job.clone());
+                    listing.handled.insert(listed.job.clone());
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
-            let is_done = !discovers && listable.keys().all(|job| listing.listed.contains(job));
+            let is_done = !discovers && listable.keys().all(|job| listing.handled.contains(job));
             // A repeated token would list the same pages again.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
             if listing.next_token.is_none() {
@@ -243,7 +243,7 @@ impl Lister {
         }
         // Only a whole listing shows that a job is not listed.
         if listing.next_token.is_none() {
-            self.hint_unlisted(listable, &listing.listed);
+            self.hint_unlisted(listable, &listing.handled);
         }
         // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
@@ -265,7 +265,7 @@ impl Lister {
             match self.target.list(self.store.kind, &self.store.store, *created_after, next_token.clone()).await {
                 Ok(page) => {
                     self.failed_requests = 0;
-                    self.on_unreadable(&page.skipped);
+                    self.on_unreadable(&page.skip_reasons);
                     if page.is_cut {
                         self.on_limit(Limit::PageJobs);
                     }
@@ -273,7 +273,7 @@ impl Lister {
                 }
                 Err(failure) => {
                     self.failed_requests += 1;
-                    if after_failure(&failure, self.failed_requests) != ListingFailure::RepeatRequest {
+                    if after_failure(&failure, self.failed_requests) != AfterFailure::RepeatRequest {
                         return Err(failure);
                     }
                     self.context.clock.sleep(failure.retry_after.unwrap_or_default()).await;
@@ -305,7 +305,7 @@ impl Lister {
 
     fn hint_unlisted(&mut self, listable: &ListableJobs, listed: &BTreeSet<JobId>) {
         for (job, known) in listable.iter().filter(|(job, _)| !listed.contains(*job)) {
-            // The listed status `None` differs from every known status.
+            // `None`: the job is not listed. It differs from every known status.
             if self.differences.should_hint(job, known.as_ref().map(|known| &known.status), None) {
                 self.registry.hint(job);
             }
@@ -335,7 +335,8 @@ impl Lister {
         Ok(())
     }
 
-    /// Ends a listing, at its last page or the limit of pages. If all its new jobs are watched, the next listing may start later.
+    /// Ends a listing, at its last page or the limit of pages. If all its new jobs within the limits are watched, the next listing may start
+    /// at a later creation time.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         if listing.next_token.is_some() {

@@ -8,7 +8,7 @@ use super::{DiscoveryPolicy, Lister};
 use crate::core::failure::{FailureReason, RequestFailure, Scope};
 use crate::core::job::TargetStore;
 use crate::core::limits::Limit;
-use crate::core::listing::{ListingFailure, after_failure};
+use crate::core::listing::{AfterFailure, after_failure};
 use crate::core::tracker::RETRY_AFTER_MAX;
 
 /// The pause after a failure of one store that a person must fix, such as a denied listing. Not used with discovery.
@@ -35,11 +35,11 @@ impl Lister {
     /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
     pub(super) fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
         let (class, retry_after) = (failure.reason.class(), failure.retry_after);
-        if after_failure(failure, self.failed_requests) == ListingFailure::PollOneByOne {
+        if after_failure(failure, self.failed_requests) == AfterFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // Listings of one store have a breaker too, but it never ends the pause: `wait_for_breaker_close` ignores it.
+        // The breaker of this store's listings does not end the pause: `wait_for_breaker_close` waits for those that block polls.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -89,9 +89,9 @@ impl Lister {
     }
 
     /// Counts unreadable listed jobs. Logs the first.
-    pub(super) fn on_unreadable(&mut self, skipped: &[String]) {
-        self.context.instruments.listed_jobs_skipped.inc_by(skipped.len() as u64);
-        if let Some(reason) = skipped.first().filter(|_| !self.skipped_logged) {
+    pub(super) fn on_unreadable(&mut self, reasons: &[String]) {
+        self.context.instruments.listed_jobs_skipped.inc_by(reasons.len() as u64);
+        if let Some(reason) = reasons.first().filter(|_| !self.skipped_logged) {
             self.skipped_logged = true;
             let TargetStore { target, kind, store } = &self.store;
             warn!(event = "listed_job_skipped", %target, %kind, store_id = %store, "a listed job is unreadable and skipped: {reason}");

@@ -179,7 +179,7 @@ impl Supervisor {
         let jobs = plan.stop_jobs.iter().cloned().map(TaskKey::JobWatcher);
         self.tasks.stop(jobs.chain(plan.stop_listers.iter().cloned().map(TaskKey::Lister)), STOP_TIMEOUT).await;
         for store in &plan.stop_listers {
-            self.poll_one_by_one(store);
+            self.clear_routine_interval(store);
         }
         for id in &plan.stop_jobs {
             // The view of a job in `start_jobs` stays published until its new task replaces it.
@@ -192,7 +192,7 @@ impl Supervisor {
     }
 
     /// Removes the routine interval of a store whose lister has ended. The next lister sets it again.
-    fn poll_one_by_one(&self, store: &TargetStore) {
+    fn clear_routine_interval(&self, store: &TargetStore) {
         if let Some(registry) = self.registries.get(store) {
             registry.set_routine_interval(None);
         }
@@ -218,8 +218,8 @@ impl Supervisor {
     }
 
     /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
-    /// send no requests, so their outages would never end. `shared` follows the health of each. Only `apply` changes their set: while
-    /// a target is down, its jobs do not end.
+    /// send no requests, so their outages would never end. `shared` follows the health of each. Called only by `apply`, so a target stays
+    /// published after its last job has ended. It was up then, because a job ends only by a successful poll.
     fn publish_targets(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -258,7 +258,7 @@ impl Supervisor {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %store.target, kind = %store.kind, store_id = %store.store,
                     "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
-                self.poll_one_by_one(&store);
+                self.clear_routine_interval(&store);
                 if self.config.watch_list.stores.contains_key(&store) {
                     let error = "internal error: the task that lists it failed and restarts".to_owned();
                     self.context.shared.update_store(&store, |view| view.error = Some(error));
@@ -291,8 +291,8 @@ impl Supervisor {
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
-                // Otherwise each listing that still shows an expired vanished job would start its task again.
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
+                // A job whose polls return 404 may still be listed. If it were started, each listing would start it again.
                 self.start_discovered(&store, jobs, ExpiredVanished::Skip);
                 Ok(())
             }
@@ -334,9 +334,10 @@ impl Supervisor {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let may_expire =
+            // A job that has neither ended nor vanished has no remaining retention.
+            let retention_counts =
                 |known: &&JobState| known.status.is_terminal() || expired_vanished == ExpiredVanished::Skip;
-            let known = restored.as_ref().filter(may_expire);
+            let known = restored.as_ref().filter(retention_counts);
             let remaining_retention = known.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if remaining_retention != Some(Duration::ZERO) && !watched {

@@ -50,8 +50,8 @@ pub(super) struct TaskSet<K, E> {
 struct TaskHandle {
     stop: oneshot::Sender<()>,
     restarts: u32,
-    /// When the delay of the restart ended or ends.
-    started_at: Monotonic,
+    /// When the task starts to run, after the delay of a restart. May be in the future.
+    runs_from: Monotonic,
 }
 
 /// How a task ended. The end of a stopped task is returned only if it is `Failed`.
@@ -94,8 +94,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let (stop, mut stopped) = oneshot::channel();
-        let started_at = self.clock.now().monotonic + restart_delay(restarts);
-        let delay = self.clock.sleep_until(started_at);
+        let runs_from = self.clock.now().monotonic + restart_delay(restarts);
+        let delay = self.clock.sleep_until(runs_from);
         self.join_map.spawn(key.clone(), async move {
             if restarts > 0 {
                 tokio::select! {
@@ -106,7 +106,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
             }
             task(stopped).await
         });
-        self.handles.insert(key, TaskHandle { stop, restarts, started_at });
+        self.handles.insert(key, TaskHandle { stop, restarts, runs_from });
     }
 
     /// Waits for the next task to end. Skips stopped tasks that returned no error. Cancel safe.
@@ -157,8 +157,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         match (end, handle) {
             (Ok(Err(error)), _) => self.pending_ends.push_back(TaskEnd::Failed(error)),
             (Ok(Ok(())), Some(_)) => self.pending_ends.push_back(TaskEnd::Done(key)),
-            (Err(_), Some(TaskHandle { restarts, started_at, .. })) => {
-                let was_healthy = self.clock.now().monotonic.since(started_at) >= HEALTHY_AFTER;
+            (Err(_), Some(TaskHandle { restarts, runs_from, .. })) => {
+                let was_healthy = self.clock.now().monotonic.since(runs_from) >= HEALTHY_AFTER;
                 let restarts = if was_healthy { 1 } else { restarts.saturating_add(1) };
                 self.pending_ends.push_back(TaskEnd::Panicked { key, restarts });
             }

@@ -199,7 +199,10 @@ fn fault_043_a_region_without_healthomics_is_named() {
     if log.contains("unshare:") {
         return crate::disk_faults::skipped::<()>(&log).unwrap_or_default();
     }
-    assert!(log.contains("(is HealthOmics offered in the region xx-nowhere-9?)"), "{log}");
+    assert!(
+        log.contains("(check the region xx-nowhere-9, name resolution and, if it is set, AWS_ENDPOINT_URL)"),
+        "{log}"
+    );
     daemon.signal(Signal::TERM);
     daemon.end();
 }

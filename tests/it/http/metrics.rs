@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 
-use super::sinks::publish_sinks;
+use super::sinks::{publish_daemon, publish_sinks};
 use super::*;
 use flate2::read::GzDecoder;
 use futures_util::future::join_all;
@@ -51,7 +51,8 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("refwatch_task_restarts_total", "counter", ""),
     ("refwatch_config_last_reload_successful", "gauge", ""),
     ("refwatch_config_last_reload_success_timestamp_seconds", "gauge", ""),
-    ("refwatch_build_info", "gauge", "arch,os,version"),
+    ("refwatch_tls_certificate_expiry_timestamp_seconds", "gauge", ""),
+    ("refwatch_build_info", "gauge", "revision,version"),
     ("refwatch_http_requests_total", "counter", "code"),
     ("refwatch_listed_jobs_skipped_total", "counter", ""),
     ("refwatch_limit_exceeded_total", "counter", "limit"),
@@ -143,7 +144,7 @@ async fn the_metrics_are_the_documented_ones() {
     server.shared.publish_store(store_view("1234567890", None));
     server.shared.publish_store(StoreStatus { listed_at: None, ..store_view("1234567891", Some("denied")) });
     publish_sinks(&server);
-    server.shared.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00Z")));
+    publish_daemon(&server, "2026-03-01T08:00:00Z");
     let text = server.get("/metrics").await.body;
     let series = series(&text);
 
@@ -299,7 +300,7 @@ async fn openmetrics_has_the_series_of_the_text_format_with_its_own_metadata() {
     server.shared.publish(hostile_view());
     server.shared.publish_store(store_view("1234567890", None));
     publish_sinks(&server);
-    server.shared.update_daemon(|daemon| daemon.config_loaded_at = Some(at("2026-03-01T08:00:00.25Z")));
+    publish_daemon(&server, "2026-03-01T08:00:00.25Z");
     let (_, text) = scrape(&server, "").await;
     let (_, open) = scrape(&server, PROMETHEUS).await;
 

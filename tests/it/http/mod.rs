@@ -336,7 +336,7 @@ async fn the_api_returns_all_fields_of_a_watch() {
     let body = client::get(&client::DaemonAddress::Listener(server.address.to_string()), "/api/v1/jobs").await.unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
     let refused = client::get(&client::DaemonAddress::Listener(server.address.to_string()), "/none").await;
-    assert!(matches!(refused, Err(client::RequestError::Status(status)) if status == 404), "{refused:?}");
+    assert!(matches!(refused, Err(client::RequestError::Status { status, .. }) if status == 404), "{refused:?}");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn without_the_script_the_status_page_is_refreshed_only_on_request() {
             false,
             ["<noscript><a href=\"./?refresh=on\">", "<a class=\"scripted\" href=\"./?refresh=off\" hidden>"],
         ),
-        ("/?refresh=on", true, true, ["<a class=\"scripted\" href=\"./?refresh=off\">Stop refreshing.</a>"; 2]),
+        ("/?refresh=on", true, true, ["<a href=\"./?refresh=off\">Stop refreshing.</a>"; 2]),
         ("/?refresh=off", false, false, ["<a href=\"./?refresh=on\">Refresh every 10 s.</a>"; 2]),
     ] {
         let page = without_script(&server.get(path).await.body);
@@ -158,9 +158,9 @@ async fn a_job_page_has_the_job_as_json_a_link_to_the_console_and_buttons_that_c
     let console = "https://us-west-2.console.aws.amazon.com/omics/home?region=us-west-2";
     assert!(page.contains(&format!("href=\"{console}\"")), "{page}");
     for id in ["1234567890", "2222222222"] {
-        assert!(page.contains(&format!("data-copy=\"{id}\"")), "{page}");
+        assert!(page.contains(&format!("data-key=\"{id}\"")), "{page}");
     }
-    assert!(server.get("/").await.body.contains("data-copy=\"1234567890/2222222222\""));
+    assert!(server.get("/").await.body.contains("data-key=\"1234567890/2222222222\""));
     server.shared.publish(WatchStatus { aws_region: "".into(), ..view("2222222222", JobStatus::InProgress) });
     let page = server.get("/jobs/reference_import/1234567890/2222222222").await.body;
     assert!(!page.contains("console.aws"), "{page}");

@@ -8,6 +8,12 @@ use refwatch::state::{SinkState, SinkStatus};
 
 use super::*;
 
+/// With one time for all.
+pub(super) fn publish_daemon(Server { shared, .. }: &Server, time: &str) {
+    let time = Some(at(time));
+    shared.update_daemon(|daemon| (daemon.config_loaded_at, daemon.certificate_expires_at) = (time, time));
+}
+
 /// Three sinks: `chat` works, `old` is disabled, `pipeline` is paused.
 pub(super) fn publish_sinks(server: &Server) {
     let sink = |name: &str| SinkStatus {
@@ -107,6 +113,7 @@ async fn the_page_of_a_job_shows_its_notifications_that_wait_or_have_failed() {
     }
     let mut step = DeliveryStep {
         sink,
+        config_hash: "1".to_owned(),
         filter: EventFilter { types: EventType::documented().collect(), watches: vec![] },
         now,
         outcomes: vec![],
@@ -116,7 +123,7 @@ async fn the_page_of_a_job_shows_its_notifications_that_wait_or_have_failed() {
     };
     let due = database.step_deliveries(step.clone()).await.unwrap().due;
     let reason = "HTTP status 400".to_owned();
-    step.outcomes = vec![(due[0].event.row, DeliveryOutcome::Rejected { reason, next_attempt_at: None })];
+    step.outcomes = vec![(due[0].event.id, DeliveryOutcome::Rejected { reason, next_attempt_at: None })];
     database.step_deliveries(step).await.unwrap();
     database.close().await;
 

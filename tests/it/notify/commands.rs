@@ -74,18 +74,18 @@ fn a_replay_sends_the_selected_events_with_the_same_ids_and_bodies() {
     assert_eq!((status, &*output), (64, ""));
     assert!(error.contains("name jobs, or set --since or --failed"), "{error}");
 
-    assert_eq!(replay(&["--since", "1h"]).1, "pipeline: 3 events are sent again");
+    assert_eq!(replay(&["--since", "1h"]).1, "pipeline: 3 events will be sent again");
     let second = accepted(&receiver, 6).split_off(3);
     assert_eq!(bodies(&second), bodies(&first));
     assert!(second.iter().all(|event| event.attempt == 2), "{second:?}");
 
     let job = format!("{STORE}/{}", job_id(2));
-    assert_eq!(replay(&[&job]).1, "pipeline: 1 event is sent again");
+    assert_eq!(replay(&[&job]).1, "pipeline: 1 event will be sent again");
     let third = accepted(&receiver, 7).remove(6);
     assert_eq!(third.attribute("subject"), Some(format!("reference_import/{job}")));
     assert_eq!(bodies(&first)[&*third.id], &*third.body);
 
     for none in [&["--failed"][..], &["--since", "2999-01-01"], &["1234567890/5555555555"]] {
-        assert_eq!(replay(none).1, "pipeline: 0 events are sent again", "{none:?}");
+        assert_eq!(replay(none).1, "pipeline: 0 events will be sent again", "{none:?}");
     }
 }

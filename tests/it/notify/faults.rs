@@ -111,7 +111,7 @@ fn fault_152_an_event_fails_after_three_days_the_next_one_is_sent_and_a_replay_s
     assert_eq!(daemon.stderr().matches("event=\"delivery_failed\"").count(), 1);
     host.write_secret(SECRET);
     let (status, output, error) = host.command(&["notify", "replay", "pipeline", "--failed"]);
-    assert_eq!((status, &*output), (0, "pipeline: 1 event is sent again"), "{error}");
+    assert_eq!((status, &*output), (0, "pipeline: 1 event will be sent again"), "{error}");
     let events = accepted(&receiver, 2);
     let failed = receiver
         .received()

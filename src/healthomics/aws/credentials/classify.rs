@@ -10,7 +10,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
-use super::failure::{SourceCause, SourceFailure};
+use super::failure::{CredentialFailure, FailureCause};
 use crate::core::failure::FailureReason;
 use crate::healthomics::aws::errors::{
     causes, chain, code_and_message, contains, reason_of_code, reason_of_status, unexpected_body_message,
@@ -27,49 +27,50 @@ pub(super) struct SourceInfo {
     pub(super) sso_profile: Option<String>,
 }
 
-/// The parts of an SDK error whose type is public.
-struct TypedError {
-    cause: SourceCause,
+/// What is known of a failed call of the SDK whose error type is public.
+struct CallFailure {
+    cause: FailureCause,
     /// The action of AWS's API that failed.
     action: Option<&'static str>,
     /// The code and the message of AWS's response.
     response: Option<String>,
 }
 
-pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> SourceFailure {
+pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> CredentialFailure {
     // The failure of another source, whose credentials this source uses.
-    if let Some(failure) = causes(error).find_map(|cause| cause.downcast_ref::<SourceFailure>()) {
+    if let Some(failure) = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>()) {
         return failure.clone();
     }
-    let typed = causes(error).find_map(typed_error);
-    let cause = match (error, &typed) {
-        (CredentialsError::CredentialsNotLoaded(_), _) => SourceCause::NotFound,
-        (CredentialsError::InvalidConfiguration(_), _) => SourceCause::Misconfigured,
-        (CredentialsError::ProviderTimedOut(_), _) => SourceCause::TimedOut,
-        (_, Some(typed)) => typed.cause,
-        _ if contains::<ConnectorError>(error) => SourceCause::Unreachable,
+    let call = causes(error).find_map(call_failure);
+    let cause = match (error, &call) {
+        (CredentialsError::CredentialsNotLoaded(_), _) => FailureCause::NotFound,
+        (CredentialsError::InvalidConfiguration(_), _) => FailureCause::Misconfigured,
+        (CredentialsError::ProviderTimedOut(_), _) => FailureCause::TimedOut,
+        (_, Some(call)) => call.cause,
+        _ if contains::<ConnectorError>(error) => FailureCause::Unreachable,
         // The cached token is missing or has expired. The SDK's errors for that are private.
-        _ if source.sso_profile.is_some() => SourceCause::Rejected,
+        _ if source.sso_profile.is_some() => FailureCause::Rejected,
         // A file, such as the token of a web identity.
-        _ if contains::<std::io::Error>(error) => SourceCause::Misconfigured,
-        _ => SourceCause::Unavailable,
+        _ if contains::<std::io::Error>(error) => FailureCause::Misconfigured,
+        _ => FailureCause::Unavailable,
     };
-    let detail = typed.as_ref().and_then(|typed| typed.response.clone()).unwrap_or_else(|| chain(error));
-    let name = match (typed.as_ref().and_then(|typed| typed.action), &source.role_arn) {
+    let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain(error));
+    let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
         (None, _) => source.name.clone(),
-        (Some(action), None) => format!("{action} for {}", source.name),
-        (Some(action), Some(role)) => format!("{action} on {role}"),
+        // SSO's action is called for the profile, before the SDK assumes the role.
+        (Some(action), Some(role)) if action.starts_with("sts:") => format!("{action} on {role}"),
+        (Some(action), _) => format!("{action} for {}", source.name),
     };
     match &source.sso_profile {
-        Some(profile) if cause == SourceCause::Rejected => {
+        Some(profile) if cause == FailureCause::Rejected => {
             let remedy = format!("run `aws sso login --profile {profile}`");
-            SourceFailure::with_remedy(cause, &name, &detail, &remedy)
+            CredentialFailure::with_remedy(cause, &name, &detail, &remedy)
         }
-        _ => SourceFailure::new(cause, &name, &detail),
+        _ => CredentialFailure::new(cause, &name, &detail),
     }
 }
 
-fn typed_error(error: &(dyn Error + 'static)) -> Option<TypedError> {
+fn call_failure(error: &(dyn Error + 'static)) -> Option<CallFailure> {
     action_error::<AssumeRoleError>(error, "sts:AssumeRole")
         .or_else(|| action_error::<AssumeRoleWithWebIdentityError>(error, "sts:AssumeRoleWithWebIdentity"))
         .or_else(|| action_error::<GetRoleCredentialsError>(error, "sso:GetRoleCredentials"))
@@ -78,7 +79,7 @@ fn typed_error(error: &(dyn Error + 'static)) -> Option<TypedError> {
             let SdkError::TimeoutError(_) = error.downcast_ref::<SdkError<CredentialsError, HttpResponse>>()? else {
                 return None;
             };
-            Some(TypedError { cause: SourceCause::TimedOut, action: None, response: None })
+            Some(CallFailure { cause: FailureCause::TimedOut, action: None, response: None })
         })
 }
 
@@ -86,12 +87,12 @@ fn typed_error(error: &(dyn Error + 'static)) -> Option<TypedError> {
 fn action_error<E: ProvideErrorMetadata + Error + 'static>(
     error: &(dyn Error + 'static),
     action: &'static str,
-) -> Option<TypedError> {
+) -> Option<CallFailure> {
     let (cause, response) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
-        SdkError::TimeoutError(_) => (SourceCause::TimedOut, None),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => (SourceCause::TimedOut, None),
-        SdkError::DispatchFailure(_) => (SourceCause::Unreachable, None),
-        SdkError::ConstructionFailure(_) => (SourceCause::Misconfigured, None),
+        SdkError::TimeoutError(_) => (FailureCause::TimedOut, None),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => (FailureCause::TimedOut, None),
+        SdkError::DispatchFailure(_) => (FailureCause::Unreachable, None),
+        SdkError::ConstructionFailure(_) => (FailureCause::Misconfigured, None),
         SdkError::ServiceError(context) => {
             let code = context.err().code();
             let unexpected = || unexpected_body_message(context.raw());
@@ -101,29 +102,29 @@ fn action_error<E: ProvideErrorMetadata + Error + 'static>(
         SdkError::ResponseError(context) => {
             (cause_of_response(None, context.raw()), Some(unexpected_body_message(context.raw())))
         }
-        _ => (SourceCause::Unavailable, None),
+        _ => (FailureCause::Unavailable, None),
     };
-    Some(TypedError { cause, action: Some(action), response })
+    Some(CallFailure { cause, action: Some(action), response })
 }
 
-fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> SourceCause {
+fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> FailureCause {
     match code {
-        Some("IDPCommunicationError") => return SourceCause::Unavailable,
-        Some("IDPRejectedClaim") => return SourceCause::Denied,
+        Some("IDPCommunicationError") => return FailureCause::Unavailable,
+        Some("IDPRejectedClaim") => return FailureCause::Denied,
         // Codes of STS, and of SSO for a session that has ended.
-        Some("InvalidIdentityToken" | "UnauthorizedException") => return SourceCause::Rejected,
-        Some("RegionDisabledException") => return SourceCause::Misconfigured,
+        Some("InvalidIdentityToken" | "UnauthorizedException") => return FailureCause::Rejected,
+        Some("RegionDisabledException") => return FailureCause::Misconfigured,
         _ => {}
     }
     match code.and_then(reason_of_code).unwrap_or_else(|| reason_of_status(response)) {
-        FailureReason::Throttled => SourceCause::Throttled,
-        FailureReason::AccessDenied => SourceCause::Denied,
-        FailureReason::Credentials => SourceCause::Rejected,
-        FailureReason::Timeout => SourceCause::TimedOut,
-        FailureReason::Connect => SourceCause::Unreachable,
+        FailureReason::Throttled => FailureCause::Throttled,
+        FailureReason::AccessDenied => FailureCause::Denied,
+        FailureReason::Credentials => FailureCause::Rejected,
+        FailureReason::Timeout => FailureCause::TimedOut,
+        FailureReason::Connect => FailureCause::Unreachable,
         FailureReason::Internal | FailureReason::Protocol | FailureReason::CredentialsUnavailable => {
-            SourceCause::Unavailable
+            FailureCause::Unavailable
         }
-        FailureReason::NotFound | FailureReason::Validation | FailureReason::Other => SourceCause::Misconfigured,
+        FailureReason::NotFound | FailureReason::Validation | FailureReason::Other => FailureCause::Misconfigured,
     }
 }

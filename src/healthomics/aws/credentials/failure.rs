@@ -10,7 +10,7 @@ use crate::healthomics::service::TargetError;
 pub(super) const FILES_SOURCE_NAME: &str = "AWS's configuration files";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum SourceCause {
+pub(in super::super) enum FailureCause {
     /// No source is configured.
     NotFound,
     /// The identity may not assume the role.
@@ -31,13 +31,13 @@ pub(in super::super) enum SourceCause {
 /// A source returned no credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(in super::super) struct SourceFailure {
+pub(in super::super) struct CredentialFailure {
     pub(in super::super) reason: FailureReason,
     /// The source, the problem and its remedy. Contains no output of a process.
     pub(in super::super) message: String,
 }
 
-impl SourceCause {
+impl FailureCause {
     /// Returns the reason, the problem and its remedy.
     const fn describe(self) -> (FailureReason, &'static str, &'static str) {
         use FailureReason::{Credentials, CredentialsUnavailable};
@@ -75,9 +75,9 @@ impl SourceCause {
     }
 }
 
-impl SourceFailure {
+impl CredentialFailure {
     /// `source` names the source, such as `sts:AssumeRole on ROLE`.
-    pub(super) fn new(cause: SourceCause, source: &str, detail: &str) -> Self {
+    pub(super) fn new(cause: FailureCause, source: &str, detail: &str) -> Self {
         let (_, _, remedy) = cause.describe();
         Self::with_remedy(cause, source, detail, remedy)
     }
@@ -85,15 +85,15 @@ impl SourceFailure {
     /// The AWS SDK's files cannot be used.
     pub(in super::super) fn of_files(error: &TargetError) -> Self {
         let cause = match error {
-            TargetError::FilesTimeout(_) => SourceCause::TimedOut,
-            TargetError::NoRegion(_) | TargetError::Invalid(_) => SourceCause::Misconfigured,
+            TargetError::FilesTimeout(_) => FailureCause::TimedOut,
+            TargetError::NoRegion(_) | TargetError::Invalid(_) => FailureCause::Misconfigured,
         };
         Self::new(cause, FILES_SOURCE_NAME, &error.to_string())
     }
 
-    pub(super) fn with_remedy(cause: SourceCause, source: &str, detail: &str, remedy: &str) -> Self {
+    pub(super) fn with_remedy(cause: FailureCause, source: &str, detail: &str, remedy: &str) -> Self {
         let (reason, problem, _) = cause.describe();
-        let message = if cause == SourceCause::NotFound {
+        let message = if cause == FailureCause::NotFound {
             format!("{problem}; {remedy} ({detail})")
         } else {
             format!("cannot get credentials: {source}: {problem}: {detail} ({remedy})")
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn files_that_hang_are_a_temporary_failure_and_files_that_are_unusable_are_not() {
-        let reason = |error| SourceFailure::of_files(&error).reason;
+        let reason = |error| CredentialFailure::of_files(&error).reason;
         assert_eq!(reason(TargetError::FilesTimeout("a".to_owned())), FailureReason::CredentialsUnavailable);
         assert_eq!(reason(TargetError::Invalid("a".to_owned())), FailureReason::Credentials);
     }

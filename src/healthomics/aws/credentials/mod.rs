@@ -26,8 +26,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use self::classify::{SourceInfo, classify};
-pub(super) use self::failure::SourceFailure;
-use self::failure::{FILES_SOURCE_NAME, SourceCause};
+pub(super) use self::failure::CredentialFailure;
+use self::failure::{FILES_SOURCE_NAME, FailureCause};
 use self::profiles::{Base, ProfileSource, Role};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
@@ -49,17 +49,17 @@ pub(super) struct CredentialFetcher {
     clock: Clock,
     deadline: Duration,
     /// The failure of the last fetch and its time. The lock is held during a fetch, so that one runs at a time.
-    last_failure: Arc<Mutex<Option<(Monotonic, SourceFailure)>>>,
+    last_failure: Arc<Mutex<Option<(Monotonic, CredentialFailure)>>>,
 }
 
-/// Provides the credentials of a client.
+/// The provider of a client: fetches from its source with the lock and the deadline of the [`CredentialFetcher`].
 #[derive(Debug)]
 struct TargetProvider {
     fetcher: CredentialFetcher,
     source: CredentialSource,
 }
 
-/// A provider whose errors are [`SourceFailure`]s.
+/// Where credentials come from. Its errors contain a [`CredentialFailure`]. As a provider it also is the source of a role.
 #[derive(Debug)]
 struct CredentialSource {
     info: SourceInfo,
@@ -84,10 +84,10 @@ impl CredentialFetcher {
         sdk.into_builder().credentials_provider(provider).build()
     }
 
-    async fn fetch(&self, source: &CredentialSource) -> Result<Credentials, SourceFailure> {
+    async fn fetch(&self, source: &CredentialSource) -> Result<Credentials, CredentialFailure> {
         let called_at = self.clock.now().monotonic;
         let detail = format!("none within {:?}", self.deadline);
-        let timed_out = || SourceFailure::new(SourceCause::TimedOut, &source.info.name, &detail);
+        let timed_out = || CredentialFailure::new(FailureCause::TimedOut, &source.info.name, &detail);
         let Ok(mut last_failure) = timeout(self.deadline, self.last_failure.lock()).await else {
             return Err(timed_out());
         };
@@ -144,8 +144,8 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSour
     source
 }
 
-/// The source of a target without credentials in a profile: the rest of AWS's chain. If the target names a profile, the SDK's error
-/// for that profile.
+/// The source if `profiles` found no credentials. Without a configured profile: AWS's own chain. With a profile: a provider that fails, and
+/// whose error says why.
 fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {
@@ -193,16 +193,16 @@ impl CredentialSource {
         Self { info: SourceInfo { name, ..SourceInfo::default() }, provider, token_file: None }
     }
 
-    async fn fetch(&self) -> Result<Credentials, SourceFailure> {
+    async fn fetch(&self) -> Result<Credentials, CredentialFailure> {
         // The SDK reads its files with blocking calls.
-        sdk_files::check(self.token_file.clone()).await.map_err(|error| SourceFailure::of_files(&error))?;
+        sdk_files::check(self.token_file.clone()).await.map_err(|error| CredentialFailure::of_files(&error))?;
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.info, &error))?;
         self.trim_and_check(&credentials)
     }
 
     /// Removes the white space around each part: files and secrets often end with a line end. Rejects an empty part, and one with a
     /// character that is not printable ASCII, because it cannot be sent.
-    fn trim_and_check(&self, credentials: &Credentials) -> Result<Credentials, SourceFailure> {
+    fn trim_and_check(&self, credentials: &Credentials) -> Result<Credentials, CredentialFailure> {
         let key = credentials.access_key_id().trim();
         let secret = credentials.secret_access_key().trim();
         let token = credentials.session_token().map(str::trim).filter(|token| !token.is_empty());
@@ -211,7 +211,7 @@ impl CredentialSource {
         {
             if text.is_some_and(|text| text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic())) {
                 let detail = format!("the {part} is empty, or contains a character that is not printable ASCII");
-                return Err(SourceFailure::new(SourceCause::Misconfigured, &self.info.name, &detail));
+                return Err(CredentialFailure::new(FailureCause::Misconfigured, &self.info.name, &detail));
             }
         }
         let mut trimmed = Credentials::builder().access_key_id(key).secret_access_key(secret).provider_name("refwatch");

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, sink};
 use tokio::process::Command;
 use tracing::{debug, warn};
 
-use super::failure::{SourceCause, SourceFailure};
+use super::failure::{CredentialFailure, FailureCause};
 use crate::clock::Clock;
 use crate::healthomics::aws::redact::redacted_output;
 
@@ -68,17 +68,17 @@ impl CredentialProcess {
     }
 
     /// Dropping the future kills the process group.
-    async fn run(&self) -> Result<Credentials, SourceFailure> {
-        let failed = |cause, detail: &str| SourceFailure::new(cause, &self.name(), detail);
-        let (status, stdout, stderr) = self
-            .run_command()
-            .await
-            .map_err(|error| failed(SourceCause::ProcessFailed, &format!("cannot run it: {error}")))?;
+    async fn run(&self) -> Result<Credentials, CredentialFailure> {
+        let failed = |cause, detail: &str| CredentialFailure::new(cause, &self.name(), detail);
+        let (status, stdout, stderr) = self.run_command().await.map_err(|error| {
+            let (cause, remedy) = (FailureCause::ProcessFailed, "refwatch retries");
+            CredentialFailure::with_remedy(cause, &self.name(), &error.to_string(), remedy)
+        })?;
         let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
         let result = if status.success() {
-            self.credentials(&stdout).map_err(|problem| failed(SourceCause::ProcessFailed, &problem))
+            self.credentials(&stdout).map_err(|problem| failed(FailureCause::ProcessFailed, &problem))
         } else {
-            let cause = if is_executed { SourceCause::ProcessFailed } else { SourceCause::Misconfigured };
+            let cause = if is_executed { FailureCause::ProcessFailed } else { FailureCause::Misconfigured };
             Err(failed(cause, &status.to_string()))
         };
         if result.is_err() {
@@ -89,10 +89,12 @@ impl CredentialProcess {
         result
     }
 
+    /// The error says what is wrong.
     async fn run_command(&self) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).process_group(0).kill_on_drop(true);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|error| io::Error::other(format!("cannot run it: {error}")))?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let mut group = ProcessGroup(pid);
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else { unreachable!("piped") };
@@ -140,7 +142,7 @@ async fn read_stdout(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 /// Reads to the end, so that the process does not wait for a reader.
 async fn read_stderr(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut errors = Vec::new();
-    // More than is logged: a secret that the log cuts must be complete to be redacted.
+    // More than is logged, because the text is redacted before it is cut: a secret at the cut must be complete.
     (&mut pipe).take(2 * LOGGED_BYTES_MAX as u64).read_to_end(&mut errors).await?;
     tokio::io::copy(&mut pipe, &mut sink()).await?;
     Ok(errors)

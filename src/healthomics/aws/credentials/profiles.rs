@@ -68,9 +68,10 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         let Some((role, source_profile)) = role(profile).zip(source_profile) else {
             return Ok(base(profile).map(|base| ProfileSource { base, roles }));
         };
+        // A role may name its own profile: the other keys of the profile are then its source.
         if source_profile == profile.name() {
             let base = base(profile);
-            // If the SDK handles the profile, it assumes the role, too.
+            // `Base::Sdk` gives the whole profile to the SDK, which also assumes the role.
             if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
             }
@@ -83,23 +84,23 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
     }
 }
 
-/// `None` if the profile contains no credentials.
+/// The source in the profile itself. SSO and `OTHER_SOURCES` override `credential_process`, and that overrides access keys. `None` if the
+/// profile contains no credentials.
 fn base(profile: &Profile) -> Option<Base> {
     const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
     const SSO_ACCOUNT_AND_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
-    const HANDLED_BY_SDK: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
+    const OTHER_SOURCES: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has(&SSO) || has(&SSO_ACCOUNT_AND_ROLE), has(&["role_arn"]));
     // Without an account and a role, the SDK gets no credentials from SSO, and ignores the other sources of the profile.
-    if is_sso && !has(&SSO_ACCOUNT_AND_ROLE) && !has(&HANDLED_BY_SDK) {
+    if is_sso && !has(&SSO_ACCOUNT_AND_ROLE) && !has(&OTHER_SOURCES) {
         return None;
     }
     // The SDK rejects a role without a source.
     let is_incomplete_role = is_role && !has(&["source_profile"]);
-    if let (Some(command), false) =
-        (profile.get("credential_process"), is_sso || is_incomplete_role || has(&HANDLED_BY_SDK))
-    {
+    let sdk_decides = is_sso || is_incomplete_role || has(&OTHER_SOURCES);
+    if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
     let info = SourceInfo {
@@ -107,7 +108,7 @@ fn base(profile: &Profile) -> Option<Base> {
         role_arn: profile.get("role_arn").map(str::to_owned),
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
-    let is_source = is_sso || is_role || has(&HANDLED_BY_SDK) || has(&ACCESS_KEYS);
+    let is_source = is_sso || is_role || has(&OTHER_SOURCES) || has(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
     is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }

@@ -12,7 +12,7 @@ use crate::core::time::Timestamp;
 use crate::database::ReplayFilter;
 use crate::http::parameters::Parameters;
 use crate::http::response::sanitized_lines;
-use crate::notify::{CommandError, SinkCommands};
+use crate::notify::SinkCommands;
 
 pub const TEST_PATH: &str = "/-/notify/test";
 pub const REPLAY_PATH: &str = "/-/notify/replay";
@@ -31,6 +31,7 @@ pub struct ReplayQuery {
     #[serde(default)]
     pub jobs: String,
     pub since: Option<Timestamp>,
+    /// Only events whose delivery has failed.
     #[serde(default)]
     pub failed: bool,
 }
@@ -51,19 +52,16 @@ async fn replay(State(sinks): State<SinkCommands>, Parameters(query): Parameters
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
     let queued = sinks.replay(&sink, ReplayFilter { jobs, since, failed }).await;
-    respond(
-        queued.map(|queued| {
-            format!("{sink}: {queued} {} sent again", if queued == 1 { "event is" } else { "events are" })
-        }),
-    )
+    respond(queued.map(|queued| {
+        format!("{sink}: {queued} {} be sent again", if queued == 1 { "event will" } else { "events will" })
+    }))
 }
 
-fn respond(result: Result<String, CommandError>) -> Response {
+/// The command prints an error as it is, whatever its status.
+fn respond(result: Result<String, String>) -> Response {
     let (status, text) = match result {
         Ok(text) => (StatusCode::OK, text),
-        Err(error @ CommandError::UnknownSink { .. }) => (StatusCode::NOT_FOUND, error.to_string()),
-        Err(error @ CommandError::NotDelivered(_)) => (StatusCode::BAD_GATEWAY, error.to_string()),
-        Err(error @ CommandError::Database(_)) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error),
     };
     (status, sanitized_lines(&text) + "\n").into_response()
 }

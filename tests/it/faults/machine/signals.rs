@@ -71,7 +71,9 @@ fn fault_091_a_stop_does_not_wait_for_a_reload_or_a_commit_on_a_stuck_disk() {
     let workspace = Workspace::new();
     let (_simulator, _, config) = workspace.simulate(&["--jobs", "8", "--mean-seconds", "600"]);
     let jobs: Vec<&str> = config.split("[[job]]").collect();
-    let list = |count: usize| workspace.write("refwatch.toml", &jobs[..=count].join("[[job]]"));
+    // A sink also waits for the writer.
+    let sink = "[[notify]]\nname = \"a\"\nurl = \"http://127.0.0.1:9\"\n";
+    let list = |count: usize| workspace.write("refwatch.toml", &(jobs[..=count].join("[[job]]") + sink));
     let path = list(6);
     let systemd = UnixDatagram::bind(workspace.path("notify")).expect("a socket");
     let mut command = workspace.refwatch(&["--config", path.to_str().expect("text"), "run"]);
