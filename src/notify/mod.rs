@@ -117,7 +117,7 @@ impl Sinks {
         RunningSink { config, task: AbortOnDropHandle::new(task) }
     }
 
-    /// Stops every sink. Requests in flight have up to 2 s to end. A sink that waits for the database is aborted after [`STOP_TIMEOUT`].
+    /// Stops every sink. Requests in flight have up to 2 s to end. A sink that waits for the database is aborted after 4 s.
     pub async fn stop(self) {
         self.stop.cancel();
         let ends = join_all(self.running.into_values().map(|sink| sink.task));
