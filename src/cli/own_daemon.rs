@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::from_slice;
 
 use super::exit::{Failure, load};
-use crate::config::{self, Config};
+use crate::config;
 use crate::http::client::{self, DaemonAddress, RequestError};
 use crate::http::daemon::DaemonInfo;
 use crate::http::{control, sanitized_lines};
@@ -56,29 +56,12 @@ async fn ask(address: &DaemonAddress, config: &Path) -> Result<(), String> {
 /// The configuration has errors, the daemon does not respond, or it is that of another configuration.
 pub(super) async fn post(config: &Path, path: &str) -> Result<(StatusCode, String), Failure> {
     // The path of the socket follows from the configuration. If the configuration has errors, no request is needed to report them.
-    let settings = load(config)?.config;
-    let mut socket = DaemonAddress::Socket(control::socket_path(&settings.database.path));
-    let mut found = client::get(&socket, DAEMON_PATH).await;
-    if let Err(RequestError::Connect(_)) = &found
-        && let Some(running) = socket_by_listener(config, &settings).await
-    {
-        socket = running;
-        found = client::get(&socket, DAEMON_PATH).await;
-    }
+    let socket = DaemonAddress::Socket(control::socket_path(&load(config)?.config.database.path));
     let failure = |error| failed(&socket, &error);
-    require_own(&found.map_err(failure)?, &socket, config).map_err(Failure::running)?;
+    let daemon = client::get(&socket, DAEMON_PATH).await.map_err(failure)?;
+    require_own(&daemon, &socket, config).map_err(Failure::running)?;
     let response = client::send(&socket, Method::POST, path).await.map_err(failure)?;
     Ok((response.status(), sanitized_lines(&String::from_utf8_lossy(response.body()))))
-}
-
-/// The socket of the daemon of this configuration that listens at `http.listen`. After an edit of `database.path`, its socket is still
-/// beside the previous database.
-async fn socket_by_listener(config: &Path, settings: &Config) -> Option<DaemonAddress> {
-    let listener = DaemonAddress::Listener(settings.http.listen.to_string());
-    let response = client::get(&listener, DAEMON_PATH).await.ok()?;
-    require_own(&response, &listener, config).ok()?;
-    let daemon: DaemonInfo = from_slice(&response).ok()?;
-    Some(DaemonAddress::Socket(control::socket_path(Path::new(&daemon.database))))
 }
 
 fn failed(socket: &DaemonAddress, error: &RequestError) -> Failure {
@@ -86,7 +69,9 @@ fn failed(socket: &DaemonAddress, error: &RequestError) -> Failure {
         RequestError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
             "run as root: only root and the daemon's user may use this socket"
         }
-        RequestError::Connect(_) => "check that it runs with this configuration: systemctl status refwatch",
+        RequestError::Connect(_) => {
+            "check that it runs with this configuration: systemctl status refwatch; after an edit of database.path, restart it"
+        }
         RequestError::Http(_) | RequestError::Status { .. } | RequestError::Timeout => "see the log of the daemon",
     };
     Failure::running(format_args!("no response from the daemon at {socket}: {error}: {advice}"))

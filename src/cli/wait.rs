@@ -108,9 +108,11 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let (mut exit, mut not_ended) = (Exit::Done, BTreeMap::new());
     while let Some(joined) = waits.join_next().await {
         let outcome = joined.map_err(Failure::running)?;
-        // An error leaves the lines of the other jobs on the terminal, which may be closed by now: the result is still printed.
-        drop(progress.clear());
-        outcome.print(args.json)?;
+        // `suspend` panics if the terminal has gone. The result is still printed.
+        match progress.clear() {
+            Ok(()) => progress.suspend(|| outcome.print(args.json))?,
+            Err(_) => outcome.print(args.json)?,
+        }
         if args.any && outcome.has_ended() {
             drop(progress.clear());
             return Ok(outcome.exit);

@@ -295,7 +295,8 @@ impl Checker<'_> {
     }
 
     /// Reports a job whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped. The
-    /// entry is right if more entries use its store. Of two entries with each other's ids and equally used stores, the first is right.
+    /// entry is right if more entries use its store. If both stores are used equally, the first of two entries with each other's ids is right,
+    /// and so is an entry whose counterpart is in a later file: a mistake in an included file must not reject the main file.
     fn check_swapped_ids(&mut self, entries: &[WatchEntry<'_>]) {
         // For each store, the number of its entries and the first of them.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -307,7 +308,8 @@ impl Checker<'_> {
             let Some(&(other_count, other_first)) = stores.get(job) else { continue };
             let (count, first) = stores[store];
             let is_mutual = || entries.iter().any(|other| other.ids() == (job, Some(store)));
-            if count > other_count || (count == other_count && first < other_first && is_mutual()) {
+            let is_certain = |other: usize| is_mutual() || entries[other].file != entry.file;
+            if count > other_count || (count == other_count && first < other_first && is_certain(other_first)) {
                 continue;
             }
             let other = &entries[other_first];

@@ -92,14 +92,21 @@ impl Daemon {
         let log = LogConfig { level: config.log.level, ..log };
         self.supervisor.apply(&Config { database, http, log, ..config }).await?;
         self.runs_blank = is_blank;
-        let Config { log, sinks, .. } = self.supervisor.config().clone();
-        self.log_level.set(log.level);
+        let config = self.supervisor.config();
+        let sinks = config.sinks.clone();
+        self.log_level.set(config.log.level);
+        publish_config(&self.context, config, &problems);
         if let Err(error) = self.sinks.apply(&sinks).await {
             if matches!(error, WriterError::Stopped) {
                 return Err(SupervisorError::Fatal(error));
             }
             self.apply_later();
-            return Ok(self.reject(SINKS_UNCHANGED, error.to_string(), error.to_string()));
+            error!(event = "config_problem", "{error}");
+            return Ok(self.reject(
+                SINKS_UNCHANGED,
+                error.to_string(),
+                format!("{error}\n{problems}").trim_end().to_owned(),
+            ));
         }
         let notes = restart.iter().map(|table| format!("; changes in [{table}] take effect at the next start"));
         let notes: String = notes.collect();
@@ -114,7 +121,6 @@ impl Daemon {
             stores = list.store_count(),
             "the new configuration is applied"
         );
-        publish_config(&self.context, config, &problems);
         if problems.is_empty() {
             return Ok(Ok(format!("applied: {}{notes}", config.watch_list)));
         }

@@ -3,9 +3,12 @@
 //! The events in the rows after a sink's cursor are added to the table `deliveries`, and the cursor moves on. A delivered event leaves
 //! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
 //! transaction of the writer.
+//!
+//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its rejections, and `at` is the time of the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, Transaction, named_params, params};
 use serde_json::json;
@@ -17,6 +20,9 @@ use super::{Database, WriterError};
 use crate::core::event::{EventFilter, EventType};
 use crate::core::job::JobKey;
 use crate::core::time::Timestamp;
+
+/// Smaller steps of the clock are normal: NTP corrects it all the time.
+const CLOCK_STEP_MIN: Duration = Duration::from_mins(1);
 
 /// Why an event of [`SinkQueue::unreadable`] has failed.
 pub const UNREADABLE: &str = "its row in the database was deleted or cannot be read";
@@ -58,7 +64,7 @@ pub struct SinkQueue {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// When the next step has work: the earliest time at which an event becomes due, or now if the next event of a job may be due.
+    /// The earliest time after now at which an event becomes due; now if the next event of a job may be due after an unreadable one.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -72,7 +78,7 @@ pub struct SinkQueue {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// How often the sink has rejected the event. The caller reports no outcome of a request that paused the sink.
+    /// How often the sink has rejected the event. Requests that paused the sink do not count: the caller reports no outcome for them.
     pub rejections: u32,
 }
 
@@ -83,7 +89,7 @@ pub struct ReplayFilter {
     pub jobs: Vec<JobKey>,
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
-    /// Only failed deliveries.
+    /// Only failed deliveries, whatever the types and watches of the sink's filter.
     pub failed: bool,
 }
 
@@ -272,19 +278,24 @@ fn queue_events(
     transaction.prepare_cached(&sql)?.execute(&[common, values].concat()[..])
 }
 
-/// The id and rejections of the first waiting event of each job, if it is due. After the clock was set back to before the last attempt, it
-/// is due at once.
+/// The id and rejections of the first waiting event of each job, if it is due. After the clock was set back, an event whose last rejection
+/// is in the future is due at once.
 fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -> Result<Vec<(i64, u32)>> {
     let sql =
-        "SELECT transition_id, attempts FROM deliveries AS due WHERE sink = ?1 AND (next_attempt_at <= ?2 OR at > ?2)
+        "SELECT transition_id, attempts FROM deliveries AS due WHERE sink = ?1 AND (next_attempt_at <= ?2 OR at > ?3)
             AND next_attempt_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE sink = due.sink AND store_id = due.store_id
             AND job_id = due.job_id AND kind = due.kind AND target = due.target
             AND next_attempt_at IS NOT NULL AND transition_id < due.transition_id)
-        ORDER BY transition_id LIMIT ?3";
+        ORDER BY transition_id LIMIT ?4";
     let mut query = connection.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    query.query_map(params![sink, millisecond_text(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    let future = now.checked_add(CLOCK_STEP_MIN).unwrap_or(Timestamp::MAX);
+    query
+        .query_map(params![sink, millisecond_text(now), millisecond_text(future), limit], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
 }
 
 /// `None` if the time is NULL, or is damaged.

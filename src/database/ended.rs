@@ -21,7 +21,7 @@ impl DatabaseReader {
             "WHERE observed_at >= ? AND observed_at < ? AND to_status IN ({}) AND NOT EXISTS (
                  SELECT 1 FROM transitions AS later WHERE later.id > transitions.id AND later.store_id = transitions.store_id
                      AND later.job_id = transitions.job_id AND later.kind = transitions.kind AND later.target = transitions.target)
-             ORDER BY observed_at DESC",
+             ORDER BY observed_at DESC, id DESC",
             terminal_statuses()
         );
         let times = [range.start, range.end].map(millisecond_text);

@@ -27,18 +27,18 @@ pub struct Event {
 }
 
 /// Type, time and occurrence of an event. The base tables are counted, because SQLite would scan all rows of the view `events`.
-pub(super) const EVENT: &str = "SELECT type, observed_at,
+pub(super) const SELECT_EVENT: &str = "SELECT type, observed_at,
         (SELECT count(*) FROM transitions WHERE store_id = event.store_id AND job_id = event.job_id
             AND kind = event.kind AND target = event.target AND id <= event.id AND to_status = type)
         + (SELECT count(*) FROM details WHERE store_id = event.store_id AND job_id = event.job_id
             AND kind = event.kind AND target = event.target AND id <= event.id AND detail = type)
     FROM events AS event WHERE id = ?";
 
-pub(super) const OBSERVED_AT: &str = "SELECT observed_at FROM events WHERE id = ?";
+pub(super) const SELECT_OBSERVED_AT: &str = "SELECT observed_at FROM events WHERE id = ?";
 
 /// `None` if there is no such event, or its time cannot be read.
 pub(super) fn observed_at(connection: &Connection, event_id: i64) -> Result<Option<Timestamp>> {
-    let mut query = connection.prepare_cached(OBSERVED_AT)?;
+    let mut query = connection.prepare_cached(SELECT_OBSERVED_AT)?;
     let text = query.query_row([event_id], |row| Ok(row.get::<_, String>(0).ok())).optional()?;
     Ok(text.flatten().and_then(|text| text.parse().ok()))
 }
@@ -46,7 +46,8 @@ pub(super) fn observed_at(connection: &Connection, event_id: i64) -> Result<Opti
 /// `None` if there is no such event, or it cannot be read.
 pub(super) fn load(connection: &Connection, event_id: i64) -> Result<Option<Event>> {
     let columns = |row: &rusqlite::Row<'_>| -> Result<(String, String, u32)> { row.try_into() };
-    let found = connection.prepare_cached(EVENT)?.query_row([event_id], |row| Ok(columns(row).ok())).optional()?;
+    let found =
+        connection.prepare_cached(SELECT_EVENT)?.query_row([event_id], |row| Ok(columns(row).ok())).optional()?;
     let Some((event_type, observed_at, occurrence)) = found.flatten() else { return Ok(None) };
     let (event_type, Ok(observed_at)) = (EventType::from(&*event_type), observed_at.parse()) else { return Ok(None) };
     let latest = "WHERE id <= ?1 AND (store_id, job_id, kind, target)
@@ -63,8 +64,8 @@ pub(super) fn load(connection: &Connection, event_id: i64) -> Result<Option<Even
     Ok(Some(Event { id: event_id, watch_id, event_type, occurrence, observed_at, transition, items }))
 }
 
-/// The items of the job after the change that contains the event. The rows of one change have the same `observed_at`, and those of its
-/// items follow that of its transition.
+/// The items of the job after the change that contains the event. The rows of items in that change have higher ids, and the same
+/// `observed_at`.
 fn items(connection: &Connection, watch_id: &WatchId, event_id: i64, observed_at: Timestamp) -> Result<Items> {
     let clauses = format!("WHERE {OF_JOB} AND (id < ? OR observed_at = ?) ORDER BY id");
     let [store, job, kind, target] = job_values(watch_id);

@@ -13,14 +13,14 @@ pub struct JobDelivery {
     pub event_type: String,
     /// How often the sink has rejected the event. Requests that paused the sink do not count.
     pub rejections: u32,
-    /// It is not sent again.
+    /// Only a replay sends it again.
     pub has_failed: bool,
     /// Why it was rejected last.
     pub reason: Option<String>,
 }
 
 /// The base tables are read, because SQLite would scan all rows of the view `events`.
-pub(super) const OF_JOB: &str = "SELECT sink, target,
+pub(super) const DELIVERIES_OF_JOB: &str = "SELECT sink, target,
         coalesce((SELECT to_status FROM transitions WHERE id = transition_id),
             (SELECT detail FROM details WHERE id = transition_id), ''),
         attempts, next_attempt_at IS NULL, reason
@@ -45,7 +45,7 @@ impl DatabaseReader {
                     reason: row.get(5)?,
                 })
             };
-            connection.prepare_cached(OF_JOB)?.query_map(params, read)?.collect()
+            connection.prepare_cached(DELIVERIES_OF_JOB)?.query_map(params, read)?.collect()
         })
     }
 }

@@ -175,17 +175,19 @@ impl Writer {
             }
             self.commit_group(group);
         }
+        let mut is_saved = true;
         if self.connection.is_some() {
             // Saves the commits if a file was deleted since the last request.
             let saved = self.execute(|_| Ok(()));
             self.publish_health(saved.as_ref().err());
+            is_saved = saved.is_ok();
         }
         // Closing the last connection moves the WAL into the database.
         let error = match self.connection.take().map(Connection::close) {
-            Some(Ok(())) => self.file.mark_closed().err().map(|error| error.to_string()),
+            Some(Ok(())) if is_saved => self.file.mark_closed().err().map(|error| error.to_string()),
             Some(Err((_, error))) => Some(error.to_string()),
-            // The lock file still names this process, so the next start checks the database.
-            None => None,
+            // The lock file still names this process, so the next start checks the database. The error was logged.
+            Some(Ok(())) | None => None,
         };
         if let Some(error) = error {
             warn!(

@@ -109,8 +109,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Ends the backoff of a failed request early: waits until a breaker that can block polls of `kind` in `store` has closed after `since`,
-    /// the time when the request was sent. If none closes, it waits forever. Cancel safe.
+    /// Waits until a breaker that can block polls of `kind` in `store` has closed after `since`, when a failed request was sent. Callers end
+    /// its backoff then. If none closes, this waits forever. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

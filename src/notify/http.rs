@@ -27,14 +27,14 @@ use crate::core::time::parse_retry_after;
 #[derive(Debug)]
 pub struct HttpTransport {
     pub clock: Clock,
-    /// One permit for each sink, to read its files. If their file system hangs, only one thread hangs.
-    pub file_permits: Mutex<BTreeMap<Arc<str>, Arc<Semaphore>>>,
+    /// One permit for each configuration of a sink, by its hash, to read its files. If their file system hangs, only one thread hangs.
+    pub file_permits: Mutex<BTreeMap<String, Arc<Semaphore>>>,
 }
 
 impl Transport for HttpTransport {
     fn send(&self, sink: &SinkConfig, notification: Notification) -> BoxFuture<'static, Result<SinkResponse, String>> {
         let mut permits = self.file_permits.lock().unwrap_or_else(PoisonError::into_inner);
-        let permits = permits.entry(Arc::clone(&sink.name)).or_insert_with(|| Arc::new(Semaphore::new(1)));
+        let permits = permits.entry(sink.hash()).or_insert_with(|| Arc::new(Semaphore::new(1)));
         Box::pin(send(self.clock, sink.clone(), notification, Arc::clone(permits)))
     }
 }

@@ -183,7 +183,7 @@ impl SinkTask {
             );
         }
         for _ in 0..unreadable {
-            self.log_failed_delivery(UNREADABLE, 0);
+            self.count_failed_delivery(UNREADABLE, "it cannot be sent again");
         }
         self.status.state = match self.pause {
             _ if disabled_at.is_some() => SinkState::Disabled,
@@ -259,7 +259,10 @@ impl SinkTask {
     fn retry(&mut self, event_id: i64, rejections: u32, reason: String, now: Timestamp) {
         let next_attempt_at = retry_delay(rejections).and_then(|delay| now.checked_add(delay).ok());
         if next_attempt_at.is_none() {
-            self.log_failed_delivery(&reason, rejections);
+            self.count_failed_delivery(
+                &reason,
+                "after the sink works again, run `refwatch notify replay SINK --failed`",
+            );
         } else if self.logged_rejection.as_ref() != Some(&reason) {
             self.logged_rejection = Some(reason.clone());
             let sink = &*self.config.name;
@@ -272,16 +275,10 @@ impl SinkTask {
         self.outcomes.push((event_id, DeliveryOutcome::Rejected { reason, next_attempt_at }));
     }
 
-    fn log_failed_delivery(&self, reason: &str, rejections: u32) {
+    fn count_failed_delivery(&self, reason: &str, advice: &str) {
         let sink = &*self.config.name;
         self.context.instruments.count_failed_delivery(sink);
-        warn!(
-            event = "delivery_failed",
-            sink,
-            reason,
-            attempts = rejections,
-            "a notification has failed: after the sink works again, run `refwatch notify replay {sink} --failed`"
-        );
+        warn!(event = "delivery_failed", sink, reason, "a notification has failed: {advice}");
     }
 
     /// Begins or prolongs a pause.

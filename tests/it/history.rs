@@ -70,6 +70,18 @@ async fn history_selects_by_time_status_and_number() {
 }
 
 #[tokio::test]
+async fn history_follow_ends_when_its_reader_has_gone_and_nothing_is_committed() {
+    let db = database_with(&["SUBMITTED", "COMPLETED"]).await;
+    let workspace = Workspace::new();
+    let history = workspace.refwatch(&["history", "--follow", "--json", "--database", db.path.to_str().expect("text")]);
+    let mut pipe = Command::new("sh");
+    pipe.args(["-c", "\"$@\" | head -n 1", "sh"]).arg(history.get_program()).args(history.get_args());
+    let mut pipe = workspace.spawn(pipe);
+    assert!(pipe.end().success());
+    assert_eq!(pipe.rest().len(), 1);
+}
+
+#[tokio::test]
 async fn a_cursor_starts_at_the_present_and_continues_after_the_last_printed_transition() {
     let db = database_with(&["SUBMITTED", "IN_PROGRESS"]).await;
     let workspace = Workspace::new();

@@ -288,18 +288,6 @@ fn the_log_level_changes_without_a_restart() {
 }
 
 #[test]
-fn a_reload_finds_the_daemon_after_an_edit_of_the_path_of_its_database() {
-    let workspace = Workspace::new();
-    let file = workspace.write("refwatch.toml", NO_WATCHES);
-    let (_daemon, address) = workspace.daemon(&file);
-    let edited = NO_WATCHES.replace("refwatch.db", "other.db").replace("127.0.0.1:0", &address.to_string());
-    let edited = workspace.write("refwatch.toml", &edited);
-    let (status, shown, error) = workspace.run(&["--config", edited.to_str().expect("text"), "reload"]);
-    assert_eq!(status, 0, "{error}");
-    assert!(shown.contains("changes in [database] take effect at the next start"), "{shown}");
-}
-
-#[test]
 fn a_main_file_of_comments_is_accepted_if_the_daemon_was_started_with_it() {
     let workspace = Workspace::new();
     let state = workspace.path("state");

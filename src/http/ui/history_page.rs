@@ -114,7 +114,7 @@ fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]
                 small { @if several_kinds { (key.kind) " " } (ids(key)) }
             },
             job_badge(&last.to),
-            html! { @if let Some(created_at) = last.created_at { (duration_between(created_at, ended_at)) } },
+            html! { @if let Some(created_at) = last.created_at { (duration_between(created_at.min(ended_at), ended_at)) } },
             absolute_time(ended_at),
             html! { (Sanitized(last.status_message.as_deref().unwrap_or_default())) },
         ]

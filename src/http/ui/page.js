@@ -65,8 +65,7 @@ const refresh = async () => {
   const page = new DOMParser().parseFromString((await response?.text().catch(() => "")) ?? "", "text/html");
   const isPage = page.querySelector("[data-part]") !== null;
   document.getElementById("stale").hidden = isPage;
-  if (isPage) show(page);
-  schedule();
+  try { if (isPage) show(page); } finally { schedule(); }
 };
 
 const schedule = () => {

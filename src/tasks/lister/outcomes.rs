@@ -39,7 +39,7 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // The breaker of this store's listings does not end the pause: `wait_for_breaker_close` waits for those that block polls.
+        // Only a breaker that also blocks polls ends the pause, not that of the listings.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();

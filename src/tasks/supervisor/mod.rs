@@ -119,7 +119,7 @@ impl Supervisor {
         let start_query = JobQuery::These(plan.start_jobs.keys().cloned().collect());
         let discovering = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
         let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
-        // Checks that the database can be read before any task stops. The results are discarded: a task that stops may write.
+        // Checks that the database can be read before any task stops. It is read again after that, because a stopping task may write.
         for query in [start_query.clone()].into_iter().chain(retained_queries) {
             self.context.database.restore(query).await.map_err(SupervisorError::Unreadable)?;
         }
@@ -334,7 +334,7 @@ impl Supervisor {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            // A job that has neither ended nor vanished has no remaining retention.
+            // `remaining_retention` is `None` for a job that has neither ended nor vanished: it is started.
             let retention_counts =
                 |known: &&JobState| known.status.is_terminal() || expired_vanished == ExpiredVanished::Skip;
             let known = restored.as_ref().filter(retention_counts);

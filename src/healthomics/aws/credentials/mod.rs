@@ -40,7 +40,7 @@ const SESSION_NAME: &str = "refwatch";
 /// The part of `poll.timeout` after which a fetch fails.
 const DEADLINE_FRACTION: f64 = 0.9;
 
-/// A request that comes during a failing fetch, or less than this after it, gets its failure instead of a fetch of its own.
+/// A call during a fetch that fails, or less than this after it, gets the same failure and does not fetch again.
 const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The fetches of one target.

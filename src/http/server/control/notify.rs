@@ -49,7 +49,7 @@ async fn replay(State(sinks): State<SinkCommands>, Parameters(query): Parameters
     let jobs: Result<Vec<JobKey>, _> = jobs.split(',').filter(|job| !job.is_empty()).map(str::parse).collect();
     let jobs = match jobs {
         Ok(jobs) => jobs,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        Err(error) => return (StatusCode::BAD_REQUEST, sanitized_lines(&error.to_string()) + "\n").into_response(),
     };
     let queued = sinks.replay(&sink, ReplayFilter { jobs, since, failed }).await;
     respond(queued.map(|queued| {
