@@ -67,20 +67,17 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         error => error.into(),
     })?;
     let page = daemon.address();
+    let end = match args.seconds {
+        0 => "Ctrl-C stops it.".to_owned(),
+        seconds => format!("It ends after {seconds} s, once all jobs have ended. Ctrl-C stops it earlier."),
+    };
     print(format_args!(
         "{jobs} on a simulated HealthOmics at http://{endpoint}\n\n  \
          status page  http://{page}/\n  metrics      http://{page}/metrics\n  API          http://{page}/api/v1/jobs\n  \
-         receiver     {receiver}: gets a signed notification of each end\n\n",
+         receiver     {receiver}: gets a signed notification of each end\n\n{end}\n\n",
         jobs = count(args.jobs as usize, "job"),
         endpoint = simulator.address(),
         receiver = receiver.url(),
-    ))?;
-    print(format_args!(
-        "{}\n\n",
-        match args.seconds {
-            0 => "Ctrl-C stops it.".to_owned(),
-            seconds => format!("It ends after {seconds} s, once all jobs have ended. Ctrl-C stops it earlier."),
-        }
     ))?;
     let (shared, clock) = (daemon.shared().clone(), Clock::system());
     let mut transitions = shared.subscribe();

@@ -38,8 +38,7 @@ pub(super) fn examples(command: &str) -> impl Iterator<Item = &'static str> {
     EXAMPLES.into_iter().filter(move |line| line.contains(command))
 }
 
-pub(super) const EXIT_STATUS: &str =
-    "0 done; 1 failed while running; 64 wrong use; 70 internal error; 78 wrong configuration.";
+const EXIT_STATUS: &str = "0 done; 1 failed while running; 64 wrong use; 70 internal error; 78 wrong configuration.";
 
 /// The exit statuses of a command, if it has others than [`EXIT_STATUS`].
 pub(super) fn exit_status(command: &str) -> &'static str {
@@ -62,12 +61,12 @@ const FIRST_EXAMPLES: [&str; 3] =
 
 /// The text after the options in `--help` of a command such as "refwatch notify test".
 pub(super) fn after_help(command: &str) -> String {
-    let examples: Vec<&str> = match command.strip_prefix("refwatch ") {
-        Some(_) => examples(command).collect(),
-        None => FIRST_EXAMPLES.to_vec(),
+    let (name, examples) = match command.strip_prefix("refwatch ") {
+        Some(name) => (name, examples(command).collect()),
+        None => (command, FIRST_EXAMPLES.to_vec()),
     };
     let lines: String = examples.into_iter().flat_map(|line| ["  ", line, "\n"]).collect();
-    format!("Examples:\n{lines}\nExit status: {}", exit_status(command.trim_start_matches("refwatch ")))
+    format!("Examples:\n{lines}\nExit status: {}", exit_status(name))
 }
 
 /// Sections of each manual page: names and meanings.

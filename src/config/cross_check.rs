@@ -308,11 +308,11 @@ impl Checker<'_> {
             let Some(&(other_count, other_first)) = stores.get(job) else { continue };
             let (count, first) = stores[store];
             let is_mutual = || entries.iter().any(|other| other.ids() == (job, Some(store)));
-            let is_certain = |other: usize| is_mutual() || entries[other].file != entry.file;
-            if count > other_count || (count == other_count && first < other_first && is_certain(other_first)) {
+            let other = &entries[other_first];
+            let is_first = || first < other_first && (other.file != entry.file || is_mutual());
+            if count > other_count || (count == other_count && is_first()) {
                 continue;
             }
-            let other = &entries[other_first];
             let message = "this is the id of a store, not of a job";
             let help = "are the ids of store and job swapped?";
             self.report_conflict(entry.id_span(), (other.file, other.store_id.span()), message, help);

@@ -104,8 +104,8 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
     set(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A key outside
-/// of the operations' tables then also replaces the inherited values of all operations, because those are of another account.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. The inherited
+/// values of all operations are of another account, so a key that concerns no single operation replaces them, too.
 fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set(&mut quota.requests_per_second, raw.requests_per_second.clone());

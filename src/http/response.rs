@@ -11,7 +11,7 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// After this time there is room again: clients that do not read are disconnected, and the waiting passwords are checked.
+/// By then, clients that do not read are disconnected, and the waiting passwords are usually checked.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// The response 503. `excess` is "requests" or "logins".

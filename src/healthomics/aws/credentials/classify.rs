@@ -27,7 +27,7 @@ pub(super) struct SourceInfo {
     pub(super) sso_profile: Option<String>,
 }
 
-/// What is known of a failed call of the SDK whose error type is public.
+/// A failed call of the SDK whose error type is public.
 struct CallFailure {
     cause: FailureCause,
     /// The action of AWS's API that failed.

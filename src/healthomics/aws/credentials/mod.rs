@@ -59,7 +59,7 @@ struct TargetProvider {
     source: CredentialSource,
 }
 
-/// Where credentials come from. Its errors contain a [`CredentialFailure`]. As a provider it also is the source of a role.
+/// A source of credentials. Its errors contain a [`CredentialFailure`]. It is a provider, so that a role can be assumed with it.
 #[derive(Debug)]
 struct CredentialSource {
     info: SourceInfo,
