@@ -345,7 +345,7 @@ impl Instruments {
         operations.iter().map(|(labels, instruments)| (labels.clone(), instruments.rate(now))).collect()
     }
 
-    /// Removes the series of a target that is no longer configured.
+    /// Removes the series of a target that has no jobs and stores any more.
     pub fn remove_target(&self, target: &str) {
         // An error means that the series does not exist.
         for labels in Operation::all().map(|operation| [target, operation.as_str()]) {

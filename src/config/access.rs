@@ -49,7 +49,7 @@ impl PasswordHash {
         self.cost
     }
 
-    /// Returns whether the password matches. bcrypt ignores all bytes after the 72nd, so a longer password never matches. A wrong password
+    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected. A wrong password
     /// takes as long as with a hash of cost `cost_max`, so that the time does not reveal whose hash it was compared with. bcrypt is slow
     /// on purpose, so call this on a blocking thread.
     #[must_use]

@@ -44,7 +44,8 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
         let mut checker = Checker { files, problems: Vec::new() };
         checker.check_entries(&order, settings);
         add_problems(files, checker.problems);
-        // Files with a problem come last. A conflict is reported at the later file, so they make no other file bad. The main file stays first.
+        // A conflict is reported at the later file. Files with a problem come last, so that they add no problem to another file. The main
+        // file stays first.
         order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, problems: Vec::new() };
         checker.check_conflicts(&order);
@@ -179,7 +180,7 @@ impl Checker<'_> {
             return;
         }
         let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
-        // A file that defines the target and is not checked will be left out.
+        // Only files without a problem are still checked. If another file defines the target, it has a problem.
         let defining_file = self.files.iter().find(defines_it);
         // The target `default` exists even if no file defines it.
         if target == TargetConfig::DEFAULT && defining_file.is_none() {
@@ -215,7 +216,7 @@ impl Checker<'_> {
             let mut other = None;
             for kind in &entry.kinds {
                 let id = (*kind, entry.target_or_default(), entry.ids());
-                // The last kind that an earlier entry also has determines the reported entry.
+                // If several kinds conflict, the message refers to the earlier entry of the last one.
                 other = ids.insert(id, entry.id_span()).or(other);
             }
             if let Some(other) = other {
@@ -237,23 +238,23 @@ impl Checker<'_> {
         let files = self.files;
         for job in files[file].root.job.iter().flatten() {
             self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
-            let Some((id, store)) = job.store() else { continue };
-            // An invalid kind reads as absent and is reported already, so a file with a problem is not checked.
-            if job.kind.is_none() && store == StoreType::Sequence && files[file].problems.is_empty() {
-                let help = format!("set `kind` to one of {}", kind_names(store));
+            let Some((id, store_type)) = job.store() else { continue };
+            // An invalid kind reads as absent and is reported already, so a missing kind is reported only if the file has no other problem.
+            if job.kind.is_none() && store_type == StoreType::Sequence && files[file].problems.is_empty() {
+                let help = format!("set `kind` to one of {}", kind_names(store_type));
                 self.report((file, id.span()), "the key `kind` is missing", Some(&help));
             }
-            self.check_kind(file, job.kind.as_ref(), store);
+            self.check_kind(file, job.kind.as_ref(), store_type);
         }
         for entry in files[file].root.store.iter().flatten() {
             self.check_one_store(file, entry.reference_store_id.as_ref(), entry.sequence_store_id.as_ref());
-            let Some((id, store)) = entry.store() else { continue };
+            let Some((id, store_type)) = entry.store() else { continue };
             if entry.kinds.as_ref().is_some_and(Vec::is_empty) {
-                let help = format!("remove it, or name one of {}", kind_names(store));
+                let help = format!("remove it, or name one of {}", kind_names(store_type));
                 self.report((file, id.span()), "`kinds` of this store names no kind", Some(&help));
             }
             for kind in entry.kinds.iter().flatten() {
-                self.check_kind(file, kind.as_ref(), store);
+                self.check_kind(file, kind.as_ref(), store_type);
             }
         }
     }
@@ -280,8 +281,8 @@ impl Checker<'_> {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store() else { continue };
             for (key, raw, default) in [
-                ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN),
-                ("remove_after", &store.remove_after, StoreEntry::REMOVE_AFTER),
+                ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN_DEFAULT),
+                ("remove_after", &store.remove_after, StoreEntry::REMOVE_AFTER_DEFAULT),
             ] {
                 let (length, span) = raw.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
                 if length > retention {
@@ -294,23 +295,30 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports a job whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped. The
-    /// entry is right if more entries use its store. If both stores are used equally, the first of two entries with each other's ids is right,
-    /// and so is an entry whose counterpart is in a later file: a mistake in an included file must not reject the main file.
+    /// Reports a job whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped. An
+    /// entry is right if
+    /// - the first use of its store is in an earlier file than that of the other store,
+    /// - or both are in one file, and more entries of that file use its store,
+    /// - or both are in one file and used equally, and it is the first of two entries with each other's ids.
     fn check_swapped_ids(&mut self, entries: &[WatchEntry<'_>]) {
-        // For each store, the number of its entries and the first of them.
+        // The index of each store's first entry, and the number of its entries in the file of that.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
-            stores.entry(entry.ids().0).or_insert((0, index)).0 += 1;
+            let (first, count) = stores.entry(entry.ids().0).or_insert((index, 0));
+            *count += usize::from(entries[*first].file == entry.file);
         }
         for entry in entries {
             let (store, Some(job)) = entry.ids() else { continue };
-            let Some(&(other_count, other_first)) = stores.get(job) else { continue };
-            let (count, first) = stores[store];
-            let is_mutual = || entries.iter().any(|other| other.ids() == (job, Some(store)));
+            let Some(&(other_first, other_count)) = stores.get(job) else { continue };
+            let (own_first, own_count) = stores[store];
             let other = &entries[other_first];
-            let is_first = || first < other_first && (other.file != entry.file || is_mutual());
-            if count > other_count || (count == other_count && is_first()) {
+            let is_mutual = || entries.iter().any(|other| other.ids() == (job, Some(store)));
+            let is_right = if entries[own_first].file == other.file {
+                own_count > other_count || (own_count == other_count && own_first < other_first && is_mutual())
+            } else {
+                own_first < other_first
+            };
+            if is_right {
                 continue;
             }
             let message = "this is the id of a store, not of a job";

@@ -1,7 +1,7 @@
 //! The problems of a configuration with their locations, as text.
 //!
 //! The log, the page, the API and most commands show `FILE:LINE:COLUMN: MESSAGE` without the line's text, because it may contain a
-//! password. Only `refwatch check` shows the text, with [`Problems::render`]. All text is sanitized before it is shown.
+//! password. Only `refwatch check` shows the text, with [`Problems::render`]. Text for people is sanitized.
 
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl fmt::Debug for Mark {
     }
 }
 
-/// The problems of a configuration, ordered by file and location.
+/// The problems of a configuration: those of directories, then the others by file and location.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostics::{Location, Problem, SourceText};
-use crate::files;
 
 /// The maximum size of a file in bytes: enough for 10,000 jobs of 100 bytes each.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -68,7 +67,7 @@ impl SourceText {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    files::read(path, FILE_SIZE_MAX).map_err(|error| match error.kind() {
+    crate::files::read(path, FILE_SIZE_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
             format!("this file is larger than {} KiB: split it with `include`", FILE_SIZE_MAX / 1024)
         }

@@ -50,7 +50,7 @@ pub(super) fn id_candidates(text: &str, wanted: IdOf) -> Vec<String> {
     }
 }
 
-/// The resource of an ARN is `sequenceStore/1234567890/importJob/9876543210`, or the store's part of it.
+/// Returns the wanted id. The resource of an ARN is `sequenceStore/1234567890/importJob/9876543210`, or the store's part of it.
 fn id_in_arn(arn: &str, wanted: IdOf) -> Option<&str> {
     let parts: Vec<&str> = arn.rsplit(':').next()?.split('/').collect();
     let pair = parts.chunks_exact(2).find(|pair| match wanted {

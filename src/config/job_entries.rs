@@ -28,7 +28,7 @@ struct JobInFile<'a> {
     id_offset: usize,
 }
 
-/// The entries of a job in the main file and the included files, also in files with errors.
+/// The entries of a job in the main file and the included files, also in files with errors, unless an error is one of syntax.
 #[must_use]
 pub fn job_locations(main: &Path, job: &JobKey) -> Vec<JobLocation> {
     let mut locations = Vec::new();

@@ -81,9 +81,10 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
-    let Included { patterns, files: included, problems: directory_problems } = included_files(&mut main);
+    let Included { patterns, files: included, stamps: included_stamps, problems: directory_problems } =
+        included_files(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    stamps.extend(included.iter().map(|path| (path.clone(), stamp(path))));
+    stamps.extend(included_stamps);
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));
     files.extend(extra.map(|source| parse_file((source, None), false)));
@@ -133,8 +134,10 @@ fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bo
 #[derive(Default)]
 struct Included {
     patterns: Vec<PathBuf>,
-    /// The matching files, each once, by pattern and then by name.
+    /// The matching files except the main file, each once, by pattern and then by name.
     files: Vec<PathBuf>,
+    /// Of all matching files, before they were read.
+    stamps: Stamps,
     /// The directories that cannot be listed.
     problems: Vec<Problem>,
 }
@@ -144,27 +147,29 @@ fn included_files(main: &mut ParsedFile) -> Included {
     let default = || vec![Some(Spanned::new(0..0, INCLUDE_DEFAULT.into()))];
     let configured = main.root.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();
+    let main_path = main.source.path.canonicalize().ok();
     let mut included = Included::default();
     for include in configured.into_iter().flatten() {
         let pattern = directory.join(include.get_ref());
         match matching_files(&pattern) {
             Ok(found) => {
                 for file in found {
-                    // The main file may be named by a relative path.
-                    let is_main = std::path::absolute(&file).ok() == std::path::absolute(&main.source.path).ok();
+                    included.stamps.insert(file.clone(), stamp(&file));
+                    // The pattern may lead to the main file by another path.
+                    let is_main = main_path.is_some() && file.canonicalize().ok() == main_path;
                     if !is_main && !included.files.contains(&file) {
                         included.files.push(file);
                     }
                 }
             }
-            Err(error) => included.problems.push(unlisted_problem(&main.source, include.span(), &pattern, &error)),
+            Err(error) => included.problems.push(listing_problem(&main.source, include.span(), &pattern, &error)),
         }
         included.patterns.push(pattern);
     }
     included
 }
 
-fn unlisted_problem(main: &SourceText, span: Range<usize>, pattern: &Path, error: &io::Error) -> Problem {
+fn listing_problem(main: &SourceText, span: Range<usize>, pattern: &Path, error: &io::Error) -> Problem {
     let location = if span.is_empty() { Location::whole_file(&main.path) } else { Location::new(main, span) };
     let directory =
         pattern.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new(".")).display();

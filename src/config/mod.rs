@@ -1,10 +1,11 @@
 //! The configuration. A loaded [`Config`] satisfies the rules of this module, so other modules do not check them again.
 //!
 //! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`.
-//! `resolve` applies the main file's settings. `cross_check` finds conflicts between entries and files. `resolve` then adds the entries.
+//! `resolve` applies the main file's settings. `cross_check` checks the entries, and finds conflicts between them. `resolve` then adds the entries.
 //! Errors become `diagnostics`. `reload` compares a new configuration with the running one. `render` writes TOML, `schema` JSON Schema.
 //!
-//! An entry is a `[[job]]`, a `[[store]]` or a `[target.NAME]`, in any file. A setting is any other key, in the main file.
+//! An entry is a `[[job]]`, a `[[store]]` or a `[target.NAME]`, in any file; a watch is one of the first two. A setting is any other
+//! table or key, in the main file.
 
 mod access;
 mod cross_check;
@@ -66,7 +67,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
-    /// In the order of the file. Each has another name.
+    /// In the order of the file. Their names differ.
     pub sinks: Vec<SinkConfig>,
 }
 
@@ -121,8 +122,8 @@ impl TargetConfig {
         self.operation_quotas.get(&operation).copied().unwrap_or(self.quota)
     }
 
-    /// Whether the AWS SDK determines the region, the credentials and the endpoint.
-    fn is_set_by_sdk(&self) -> bool {
+    /// Whether the target sets no region, profile, role or endpoint, so that the AWS SDK determines them.
+    fn leaves_access_to_sdk(&self) -> bool {
         let Self { region, profile, role_arn, endpoint_url, .. } = self;
         [region, profile, role_arn, endpoint_url].into_iter().all(Option::is_none)
     }
@@ -184,7 +185,8 @@ impl DatabaseConfig {
         Self { path, retention: Duration::from_hours(365 * 24) }
     }
 
-    /// The path of the database if the main file, in the directory `config_directory`, does not set it. Its directory is the first of:
+    /// The path of the database if the main file sets none. `config_directory` is the directory of the main file. The directory of the
+    /// database is the first of:
     /// - systemd's `STATE_DIRECTORY`,
     /// - for a configuration in `/etc`, the state directory of its service, if that exists,
     /// - the state directory of the user (XDG Base Directory Specification).
@@ -323,10 +325,11 @@ pub enum LogRotation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// A fixed interval. `None`, "auto" in the file: as often as `min_interval` and the quota allow.
+    /// The shortest interval; the quota may make it longer. `None`, "auto" in the file: as often as `min_interval` and the quota allow.
     pub interval: Option<Duration>,
-    /// The minimum interval between two polls of one job. Retries, and polls after a hint, may come sooner.
+    /// The minimum interval between two polls of one job. Retries, and polls prompted by a listing, may come sooner.
     pub min_interval: Duration,
+    /// The delay after failed polls of one job. Targets use the same delays while all of their requests fail.
     pub backoff: BackoffPolicy,
     /// Whether to list a store's jobs if that saves polls.
     pub use_list: bool,
@@ -340,7 +343,7 @@ impl Default for PollConfig {
 }
 
 impl PollConfig {
-    /// The policy of a job. Without a fixed interval, it uses `min_interval`, and the quota may make the interval longer.
+    /// The policy of a job without an interval of its own.
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
         let interval = self.interval.unwrap_or(self.min_interval);

@@ -101,7 +101,7 @@ tables! {
     }
 
     Database, "[database]" requires [] {
-        /// The file, in an existing directory. The default is `refwatch.db` in `$STATE_DIRECTORY`, else for a configuration in `/etc` in `/var/lib/refwatch` if that exists, else in `refwatch` in the user's state directory.
+        /// The file, in an existing directory. The default is `refwatch.db` in `$STATE_DIRECTORY`, else for a configuration in `/etc` in `/var/lib/refwatch` (in `/var/lib/refwatch/NAME` for `/etc/refwatch/NAME`) if that exists, else in `refwatch` in the user's state directory.
         path: FilePath,
         /// How long a job's rows are kept after its end.
         retention: Retention,
@@ -265,7 +265,7 @@ fn store<'a>(
 
 pub(super) struct ParsedFile {
     pub source: SourceText,
-    /// Invalid values are absent. After a syntax error, all values are absent. An included file has only the keys of `IncludedRootTable`.
+    /// Invalid values are absent. After a syntax error, `load` takes all values as absent. An included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

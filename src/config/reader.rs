@@ -31,7 +31,7 @@ pub(super) struct Key {
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. The type of a key is a [`ValueType`], a [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
+/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key is a [`ValueType`], a [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
 macro_rules! tables {
     ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
@@ -59,7 +59,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// A type of the value of a key: one value of a [`ValueType`], a [`List`], a [`Nested`] table or a [`Map`].
+/// What a key may contain: one value of a [`ValueType`], a [`List`], a [`Nested`] table or a [`Map`].
 pub(super) trait Field {
     /// An absent or invalid value reads as the default.
     type Parsed: Default;

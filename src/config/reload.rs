@@ -9,7 +9,7 @@ use super::{Config, LogConfig, TargetConfig};
 impl Config {
     /// Adds the jobs, stores and targets of `running` that this new configuration lacks. Call this only if a file was left out: that file
     /// may have these entries, and an error in a file must not end a watch. Entries that were deleted on purpose are retained, too.
-    pub fn retain_missing_from(&mut self, running: &Self) {
+    pub fn add_missing_entries_of(&mut self, running: &Self) {
         let jobs = Arc::make_mut(&mut self.watch_list.jobs);
         for (id, entry) in &*running.watch_list.jobs {
             jobs.entry(Arc::clone(id)).or_insert_with(|| entry.clone());
@@ -18,9 +18,11 @@ impl Config {
             self.watch_list.stores.entry(id.clone()).or_insert_with(|| entry.clone());
         }
         for (name, target) in &running.targets {
-            // The target `default` always exists. If only the running one is set up, a file that was left out may set it up.
-            let is_lost =
-                |new: &TargetConfig| &**name == TargetConfig::DEFAULT && new.is_set_by_sdk() && !target.is_set_by_sdk();
+            // The target `default` always exists. If only the running one has a region, profile, role or endpoint, a file that was left
+            // out may set them.
+            let is_lost = |new: &TargetConfig| {
+                &**name == TargetConfig::DEFAULT && new.leaves_access_to_sdk() && !target.leaves_access_to_sdk()
+            };
             if self.targets.get(name).is_none_or(is_lost) {
                 self.targets.insert(Arc::clone(name), target.clone());
             }
@@ -76,7 +78,7 @@ mod tests {
         let before = config("before", &["1000000001", "1000000002"], &["1000000001", "1000000002"], &targets);
         let mut new = config("new", &["1000000002", "1000000003"], &["1000000002", "1000000003"], &["us", "jp"]);
         new.targets.insert("default".into(), TargetConfig::new(TargetConfig::DEFAULT));
-        new.retain_missing_from(&before);
+        new.add_missing_entries_of(&before);
         let jobs: Vec<&str> = new.watch_list.jobs.values().map(|entry| &*entry.name).collect();
         assert_eq!(jobs, ["before", "new", "new"]);
         let stores: Vec<&str> = new.watch_list.stores.values().map(|entry| &*entry.job_settings.name).collect();
@@ -92,7 +94,7 @@ mod tests {
         let mut new = before.clone();
         let timeout = std::time::Duration::from_secs(7);
         new.targets.insert("default".into(), TargetConfig { timeout, ..TargetConfig::new(TargetConfig::DEFAULT) });
-        new.retain_missing_from(&before);
+        new.add_missing_entries_of(&before);
         assert_eq!(new.targets[TargetConfig::DEFAULT].timeout, timeout);
     }
 }

@@ -105,7 +105,7 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
 }
 
 /// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. The inherited
-/// values of all operations are of another account, so a key that concerns no single operation replaces them, too.
+/// quotas of operations are of another account, so a rate or share that is set for no operation replaces those, too.
 fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set(&mut quota.requests_per_second, raw.requests_per_second.clone());
@@ -192,8 +192,8 @@ fn sink(raw: Notify, base: &Path) -> Option<SinkConfig> {
             types: raw.on.map_or_else(|| EventType::DEFAULT.into(), |on| on.into_iter().filter_map(value).collect()),
             watches: raw.watches.into_iter().flatten().filter_map(value).collect(),
         },
-        format: SinkConfig::FORMAT,
-        timeout: SinkConfig::TIMEOUT,
+        format: SinkConfig::FORMAT_DEFAULT,
+        timeout: SinkConfig::TIMEOUT_DEFAULT,
     };
     set(&mut sink.format, raw.format);
     set(&mut sink.timeout, raw.timeout);
@@ -214,7 +214,7 @@ fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<s
     (Arc::clone(&target.name), target)
 }
 
-/// `Some` here: files in which a job lacks a required key were left out before.
+/// Always `Some`, because files in which a job lacks a required key were left out before.
 fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
     let store = raw.store()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };

@@ -34,11 +34,11 @@ pub fn schema() -> Json {
         ("quota/properties/share", json!(share)),
         ("job/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/target", json!(TargetConfig::DEFAULT)),
-        ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN)),
-        ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER)),
+        ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN_DEFAULT)),
+        ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER_DEFAULT)),
         ("notify/items/properties/on", EventType::DEFAULT.iter().map(EventType::as_str).collect()),
-        ("notify/items/properties/format", json!(SinkConfig::FORMAT)),
-        ("notify/items/properties/timeout", duration(SinkConfig::TIMEOUT)),
+        ("notify/items/properties/format", json!(SinkConfig::FORMAT_DEFAULT)),
+        ("notify/items/properties/timeout", duration(SinkConfig::TIMEOUT_DEFAULT)),
     ];
     defaults.extend(other_defaults.map(|(pointer, value)| (pointer.to_owned(), value)));
     // The default of `database.path` depends on the environment, so the schema has none: its value here is "".

@@ -59,8 +59,8 @@ pub enum SinkFormat {
 }
 
 impl SinkConfig {
-    pub(super) const FORMAT: SinkFormat = SinkFormat::CloudEvents;
-    pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+    pub(super) const FORMAT_DEFAULT: SinkFormat = SinkFormat::CloudEvents;
+    pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
     /// A hash of all keys of the entry, to detect a change. It does not include the content of the files that they name.
     #[must_use]

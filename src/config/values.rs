@@ -46,8 +46,8 @@ impl Invalid {
     }
 }
 
-/// Declares the marker type `$name` of a key: the Rust type of its value, its JSON Schema, and the conversion from TOML. A name ends in
-/// `Text` or `Word` if the Rust type has the plain name.
+/// Declares the marker type `$name` of a key: the Rust type of its value, its JSON Schema, and the conversion from TOML. The
+/// suffix `Text` or `Word` avoids the name of another type.
 macro_rules! value_type {
     ($name:ident, $value:ty, $schema:expr, $convert:expr) => {
         pub(super) enum $name {}

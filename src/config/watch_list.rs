@@ -14,7 +14,7 @@ use crate::core::tracker::PollPolicy;
 pub struct WatchList {
     /// In an `Arc`, because the list may be long and configurations are cloned.
     pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
-    /// The stores whose jobs are discovered, with one entry for each kind of job.
+    /// The stores whose jobs are discovered. The kind of the jobs is part of the key.
     pub stores: BTreeMap<TargetStore, StoreEntry>,
 }
 
@@ -39,15 +39,20 @@ pub struct StoreEntry {
 }
 
 impl StoreEntry {
-    pub(super) const CREATED_WITHIN: Duration = Duration::from_hours(7 * 24);
-    pub(super) const REMOVE_AFTER: Duration = Duration::from_hours(24);
+    pub(super) const CREATED_WITHIN_DEFAULT: Duration = Duration::from_hours(7 * 24);
+    pub(super) const REMOVE_AFTER_DEFAULT: Duration = Duration::from_hours(24);
 
     /// A store with the default durations.
     #[must_use]
     pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
         Self {
-            created_within: Self::CREATED_WITHIN,
-            job_settings: JobEntry { name, labels: Arc::default(), policy, remove_after: Some(Self::REMOVE_AFTER) },
+            created_within: Self::CREATED_WITHIN_DEFAULT,
+            job_settings: JobEntry {
+                name,
+                labels: Arc::default(),
+                policy,
+                remove_after: Some(Self::REMOVE_AFTER_DEFAULT),
+            },
         }
     }
 }

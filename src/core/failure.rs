@@ -38,7 +38,7 @@ impl Operation {
     }
 }
 
-pub type PollOutcome = Result<Snapshot, RequestFailure>;
+pub type PollResult = Result<Snapshot, RequestFailure>;
 
 /// A failed poll, listing or STS request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -85,7 +85,7 @@ impl Daemon {
         let Loaded { mut config, problems, is_blank, .. } = loaded;
         let running = self.supervisor.config();
         if !problems.is_empty() {
-            config.retain_missing_from(running);
+            config.add_missing_entries_of(running);
         }
         let restart = config.tables_needing_restart(running);
         let Config { database, http, log, .. } = running.clone();

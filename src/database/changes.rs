@@ -22,7 +22,7 @@ const TABLES: [&str; 3] = [Transition::TABLE, ItemTransition::TABLE, Detail::TAB
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A condition of SQL: no event of the job in the row `ended` of the outer query waits for delivery. The cursor of every sink is past the
+/// A condition of [`delete_ended`]'s query over `transitions AS ended`: no event of the job waits for delivery. The cursor of every sink is past the
 /// job's last events, and no delivery waits; failed deliveries do not count.
 const NO_EVENT_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
         SELECT max(id) FROM details WHERE store_id = ended.store_id AND job_id = ended.job_id
@@ -83,9 +83,9 @@ fn insert_all<T: Stored>(transaction: &Transaction<'_>, last_id: i64, watch_id: 
 /// Whether the last row of the job in the table of `T` holds `value`.
 fn is_last<T: Stored>(transaction: &Transaction<'_>, watch_id: &WatchId, value: &T) -> Result<bool> {
     let sql = format!("SELECT {} FROM {} WHERE {OF_JOB} ORDER BY id DESC LIMIT 1", T::COLUMNS.join(", "), T::TABLE);
-    let mut last = transaction.prepare_cached(&sql)?;
-    let columns = |row: &rusqlite::Row<'_>| (0..T::COLUMNS.len()).map(|column| row.get(column)).collect();
-    let last: Option<Vec<Value>> = last.query_row(job_values(watch_id), columns).optional()?;
+    let mut query = transaction.prepare_cached(&sql)?;
+    let read = |row: &rusqlite::Row<'_>| (0..T::COLUMNS.len()).map(|column| row.get(column)).collect();
+    let last: Option<Vec<Value>> = query.query_row(job_values(watch_id), read).optional()?;
     Ok(last == Some(value.values()))
 }
 
@@ -116,16 +116,16 @@ pub(super) fn delete_ended(
     ))?;
     let last_id = last_row_id(transaction)?;
     let undelivered_cutoff = cutoff.checked_sub(UNDELIVERED_RETENTION).unwrap_or(Timestamp::MIN);
-    let columns = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+    let read = |row: &rusqlite::Row<'_>| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
     let ended = query
-        .query_map(params![millisecond_text(cutoff), last_id, millisecond_text(undelivered_cutoff)], columns)?
+        .query_map(params![millisecond_text(cutoff), last_id, millisecond_text(undelivered_cutoff)], read)?
         .collect::<Result<Vec<_>>>()?;
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
     let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
-    let waiting = format!("SELECT count(next_attempt_at) FROM deliveries WHERE {OF_JOB}");
+    let count_waiting = format!("SELECT count(next_attempt_at) FROM deliveries WHERE {OF_JOB}");
     for job in &jobs {
-        let waiting: i64 = transaction.prepare_cached(&waiting)?.query_one(job.each_ref(), |row| row.get(0))?;
+        let waiting: i64 = transaction.prepare_cached(&count_waiting)?.query_one(job.each_ref(), |row| row.get(0))?;
         if waiting > 0 {
             let [store_id, job_id, kind, target] = *job;
             warn!(event = "undelivered_deleted", %target, %kind, %store_id, %job_id, waiting,

@@ -4,7 +4,8 @@
 //! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
 //! transaction of the writer.
 //!
-//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its rejections, and `at` is the time of the last one.
+//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its failed attempts, and `at` is the time of the last
+//! one. An event whose row cannot be read fails without a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::core::event::{EventFilter, EventType};
 use crate::core::job::JobKey;
 use crate::core::time::Timestamp;
 
-/// Smaller steps of the clock are normal: NTP corrects it all the time.
+/// An event whose last attempt is this far in the future is due at once, because the clock was set back. Smaller steps are normal: NTP
+/// corrects the clock all the time.
 const CLOCK_STEP_MIN: Duration = Duration::from_mins(1);
 
 /// Why an event of [`SinkQueue::unreadable`] has failed.
@@ -31,7 +33,7 @@ pub const UNREADABLE: &str = "its row in the database was deleted or cannot be r
 #[derive(Clone, Debug)]
 pub struct DeliveryStep {
     pub sink: Arc<str>,
-    /// For [`DeliveryOutcome::Gone`].
+    /// Of the configuration that the requests used. [`DeliveryOutcome::Gone`] disables the sink only if this is unchanged.
     pub config_hash: String,
     pub filter: EventFilter,
     pub now: Timestamp,
@@ -64,7 +66,8 @@ pub struct SinkQueue {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// The earliest time after now at which an event becomes due; now if the next event of a job may be due after an unreadable one.
+    /// When an event becomes due without a new row or outcome: the earliest later attempt; or now if an unreadable event has failed in this
+    /// step, because the next event of its job may be due.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -78,7 +81,7 @@ pub struct SinkQueue {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// How often the sink has rejected the event. Requests that paused the sink do not count: the caller reports no outcome for them.
+    /// How often its delivery has failed. Requests that paused the sink do not count: the caller reports no outcome for them.
     pub rejections: u32,
 }
 
@@ -212,8 +215,8 @@ fn save_outcome(
     Ok(())
 }
 
-/// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. A sink takes a step after each
-/// commit, so these are the rows of a few commits.
+/// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. No limit is needed: a sink
+/// takes a step after each commit, so these are few rows.
 fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
     let cursor = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(cursor)?.query_row([sink], |row| row.get(0)).optional()?;
@@ -227,7 +230,7 @@ fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFil
             < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",
         terminal_statuses()
     );
-    queue_events(transaction, sink, Some(filter), &condition, named_params! { ":cursor": cursor })?;
+    queue_events(transaction, sink, filter, false, &condition, named_params! { ":cursor": cursor })?;
     transaction.prepare_cached("UPDATE sinks SET cursor = ? WHERE name = ?")?.execute(params![last_row, sink])?;
     Ok(())
 }
@@ -245,23 +248,23 @@ fn replay_events(
         AND (:since IS NULL OR observed_at >= :since)
         AND (:jobs = '[]' OR kind || '/' || store_id || '/' || job_id IN (SELECT value FROM json_each(:jobs)))";
     let values = named_params! { ":since": since.map(millisecond_text), ":jobs": json!(jobs).to_string() };
-    queue_events(transaction, sink, (!failed).then_some(filter), condition, values)
+    queue_events(transaction, sink, filter, *failed, condition, values)
 }
 
-/// Queues the events that match the SQL condition and that the filter selects; without a filter, those whose delivery has failed. The
-/// condition may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set back. Returns
-/// their number.
+/// Queues the events that the filter selects or, with `failed`, those whose delivery has failed. They must match the SQL condition, which may contain `:sink` and the names in `values`. The queued events are
+/// due at once, also if the clock is set back. Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,
-    filter: Option<&EventFilter>,
+    filter: &EventFilter,
+    failed: bool,
     condition: &str,
     values: &[(&str, &dyn ToSql)],
 ) -> Result<usize> {
-    let types: Vec<_> = filter.iter().flat_map(|filter| &filter.types).map(EventType::as_str).collect();
+    let types: Vec<_> = filter.types.iter().map(EventType::as_str).collect();
     // The other special characters of GLOB are escaped.
     let escaped = |pattern: &String| pattern.replace('[', "[[]").replace('?', "[?]");
-    let patterns: Vec<_> = filter.iter().flat_map(|filter| &filter.watches).map(escaped).collect();
+    let patterns: Vec<_> = filter.watches.iter().map(escaped).collect();
     let (types, patterns) = (json!(types).to_string(), json!(patterns).to_string());
     let sql = format!(
         "INSERT OR REPLACE INTO deliveries
@@ -273,7 +276,7 @@ fn queue_events(
                 OR EXISTS (SELECT 1 FROM json_each(:patterns) WHERE coalesce(watch, '') GLOB value)) END"
     );
     let common = named_params! {
-        ":sink": sink, ":failed": filter.is_none(), ":due_at_once": millisecond_text(Timestamp::UNIX_EPOCH), ":types": types, ":patterns": patterns,
+        ":sink": sink, ":failed": failed, ":due_at_once": millisecond_text(Timestamp::UNIX_EPOCH), ":types": types, ":patterns": patterns,
     };
     transaction.prepare_cached(&sql)?.execute(&[common, values].concat()[..])
 }

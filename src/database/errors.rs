@@ -114,8 +114,8 @@ pub enum WriterError {
 }
 
 impl OpenError {
-    /// Whether the daemon retries: after an error of SQLite, or while the disk is full, read-only or failing. Any other error ends the
-    /// daemon; [`Self::is_permanent`] tells whether a restart may help.
+    /// Whether the daemon retries: after an error of SQLite, while the disk is full, read-only or failing, or if the writer's thread cannot
+    /// start. Any other error ends the daemon; [`Self::is_permanent`] tells whether a restart may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -26,7 +26,8 @@ pub struct Event {
     pub items: Items,
 }
 
-/// Type, time and occurrence of an event. The base tables are counted, because SQLite would scan all rows of the view `events`.
+/// Type, time and occurrence of an event. The occurrences are counted in the base tables: SQLite finds one id in the view `events` by
+/// an index, but would scan the whole view to count.
 pub(super) const SELECT_EVENT: &str = "SELECT type, observed_at,
         (SELECT count(*) FROM transitions WHERE store_id = event.store_id AND job_id = event.job_id
             AND kind = event.kind AND target = event.target AND id <= event.id AND to_status = type)
@@ -56,7 +57,7 @@ pub(super) fn load(connection: &Connection, event_id: i64) -> Result<Option<Even
     else {
         return Ok(None);
     };
-    // An unreadable row is skipped, and an earlier transition was read instead.
+    // `select` has skipped the event's own row, because it is unreadable.
     if id != event_id && event_type != EventType::Vanished {
         return Ok(None);
     }

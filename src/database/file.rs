@@ -43,8 +43,8 @@ const WRITE_VERSION_MAX: u8 = 2;
 /// The bytes of a path that are percent-encoded in a URI.
 const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The path of a database, and the locks on its lock file and on the database. Until it is dropped, no other process can write the
-/// database, whatever its name.
+/// The path of a database, and the locks on its lock file and on the database. Until it is dropped, no other refwatch can write the
+/// database, not even through a hard link. Other programs can, and on NFS nothing locks the database itself.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     /// Absolute, so that SQLite does not parse it as a URI, and without symbolic links.
@@ -96,7 +96,7 @@ impl DatabaseFile {
     }
 
     /// Opens the file at the path and locks it, unless that is done already. Creates a missing file. The lock file alone is not enough:
-    /// it may be deleted, and a hard link has another one.
+    /// it may be deleted, and a hard link to the database has a lock file of its own.
     fn lock_database(&mut self) -> Result<&File, OpenError> {
         let file = match self.database.take() {
             Some(file) if file.metadata().ok().as_ref().map(identity) == identity_at(&self.path) => file,
@@ -127,12 +127,13 @@ impl DatabaseFile {
     /// # Errors
     /// The file is damaged or of another program, its schema is newer, or the system or SQLite fails.
     pub(super) fn connect(&mut self) -> Result<Connection, OpenError> {
-        self.prepare()?;
+        self.lock_and_check_format()?;
         let path = &*self.path;
         let open_error = |error| OpenError::of_sqlite(path, error);
         let wal = with_suffix(path, "-wal");
         let has_wal = wal.exists();
-        // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read does it.
+        // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read on
+        // it starts the rollback.
         if with_suffix(path, "-journal").exists() {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open_error)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(open_error)?;
@@ -182,8 +183,8 @@ impl DatabaseFile {
     }
 
     /// Locks the file, and creates an empty one if there is none. Rejects a WAL without a database, because SQLite would delete it, and
-    /// a format that SQLite would open read-only without an error.
-    fn prepare(&mut self) -> Result<(), OpenError> {
+    /// an unknown write version, which SQLite would open read-only without an error.
+    fn lock_and_check_format(&mut self) -> Result<(), OpenError> {
         if length(&self.path) == 0 && length(&with_suffix(&self.path, "-wal")) > 0 {
             let reason = "its write-ahead log has content, but the database does not";
             return Err(OpenError::damaged(&self.path, &reason));
@@ -351,7 +352,7 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Creates the directory of a database and its ancestors.
+/// Creates the directory `path`, in which a database will be, and its ancestors.
 ///
 /// # Errors
 /// A system call fails.

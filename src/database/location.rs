@@ -20,7 +20,7 @@ const LINKS_MAX: usize = 40;
 const HEADER_LENGTH: usize = 100;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const SCHEMA_COOKIE: Range<usize> = 40..44;
-const APPLICATION_ID: Range<usize> = 68..72;
+const APPLICATION_ID_RANGE: Range<usize> = 68..72;
 
 /// A lock file contains nothing, or a process id with padding and a line end.
 pub(super) const LOCK_LENGTH_MAX: usize = 20;
@@ -40,7 +40,8 @@ pub fn inspect(path: &Path) -> Result<(), OpenError> {
     inspect_files(&resolve(path)?)
 }
 
-/// Makes the path absolute and resolves symbolic links, also one whose target does not exist yet: every link leads to one lock file.
+/// Makes the path absolute and resolves symbolic links, so that all links to a database share its lock file. The target of a link need
+/// not exist yet.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     let mut path = path::absolute(path).map_err(OpenError::of_system(path, "resolve the path"))?;
     for _ in 0..LINKS_MAX {
@@ -74,7 +75,7 @@ pub(super) fn inspect_files(path: &Path) -> Result<(), OpenError> {
         return if has_foreign_wal { Err(OpenError::foreign(&wal, "a log without its database")) } else { Ok(()) };
     };
     // A damaged database goes to quarantine. Its header may be lost, but it has a lock file.
-    let is_known = lock.is_some() || header.get(APPLICATION_ID) == Some(&schema::APPLICATION_ID.to_be_bytes());
+    let is_known = lock.is_some() || header.get(APPLICATION_ID_RANGE) == Some(&schema::APPLICATION_ID.to_be_bytes());
     if header.is_empty() || is_known || is_new(path, &header) {
         return Ok(());
     }
@@ -85,8 +86,8 @@ pub(super) fn inspect_files(path: &Path) -> Result<(), OpenError> {
 /// Whether the creation of a database was interrupted: the header has no schema yet, or a power cut has left zeros.
 fn is_new(path: &Path, header: &[u8]) -> bool {
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    let has = |range| header.get(range).is_some_and(is_zero);
-    header.starts_with(MAGIC) && has(SCHEMA_COOKIE) && has(APPLICATION_ID)
+    let is_unset = |range| header.get(range).is_some_and(is_zero);
+    header.starts_with(MAGIC) && is_unset(SCHEMA_COOKIE) && is_unset(APPLICATION_ID_RANGE)
         || is_zero(header) && with_suffix(path, "-journal").exists()
 }
 

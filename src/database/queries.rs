@@ -37,7 +37,7 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Observed before this time.
     pub until: Option<Timestamp>,
-    /// The new statuses, as [`JobStatus::label`] returns them; empty: all. Only for transitions.
+    /// The new statuses, as [`JobStatus::label`] returns them; empty: all. Must be empty unless transitions are read.
     pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
@@ -154,7 +154,8 @@ impl DatabaseReader {
     }
 }
 
-/// The SQL condition of rows whose new status is in a text of [`JobStatus::label`]s, separated by spaces.
+/// An SQL condition with one parameter: the wanted [`JobStatus::label`]s, joined by spaces. It selects the rows whose new status has one
+/// of them.
 fn status_condition() -> String {
     let documented = JobStatus::DOCUMENTED.map(|status| format!("'{}'", status.as_str())).join(", ");
     format!(
@@ -246,7 +247,8 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
 /// A creation time that cannot be parsed becomes `None`.
 ///
 /// Vanished and Returned do not move `last_seen`, the time when the status was last observed: a 404 shows no status, and `JobTracker` does
-/// not trust the first response after a 404, because it may show an ended job as live. `changes` counts what `JobTracker` counts.
+/// not trust the first response after a 404, because it may show an ended job as live. `changes` counts as in
+/// `JobTracker`: not the vanishing, which a response does not show.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,

@@ -201,6 +201,6 @@ fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str
 
 fn unreadable(row: &rusqlite::Row<'_>, column: &str, error: &dyn Display) -> rusqlite::Error {
     let message = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
-    // The message names the column, so the index 0 is not shown.
-    message.map_or_else(|no_id| no_id, |text| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, text.into()))
+    let index = row.as_ref().column_index(column).unwrap_or_default();
+    message.map_or_else(|no_id| no_id, |text| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, text.into()))
 }

@@ -26,7 +26,7 @@ use crate::instruments::Instruments;
 /// Maximum of requests taken from the queue at once, and so of changes in a group. It bounds how long the first caller waits.
 const GROUP_MAX: usize = 1024;
 
-/// A WAL of this size has a reader that stays open: SQLite starts a checkpoint at 4 MiB.
+/// The WAL grows to this size only while a reader stays open: SQLite starts a checkpoint at 4 MiB.
 const WAL_STALLED_BYTES: u64 = 64 << 20;
 
 /// Sends the result of a request. The caller may have dropped the receiver.
@@ -77,7 +77,7 @@ pub(super) struct Writer {
     /// `None` if the file must be opened again.
     connection: Option<Connection>,
     file: DatabaseFile,
-    /// Whether the WAL was larger than [`WAL_STALLED_BYTES`] at the last probe.
+    /// Whether the WAL was larger than [`WAL_STALLED_BYTES`] when it was last measured.
     is_checkpoint_stalled: bool,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,

@@ -76,7 +76,7 @@ pub enum TargetError {
          the instance metadata service names none"
     )]
     NoRegion(Arc<str>),
-    /// A variable of the environment or a value of the AWS profile violates its rule.
+    /// A variable of the environment, a value of the AWS profile, or a file violates its rule.
     #[error("{0}")]
     Invalid(String),
     /// The file system of the AWS SDK's files does not respond.

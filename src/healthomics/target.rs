@@ -13,7 +13,7 @@ use super::scheduler::{Priority, Scheduler};
 use super::service::{ListPage, RequestFuture, ServiceFactory, TargetError, TargetService};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
-use crate::core::failure::{Operation, PollOutcome, RequestFailure};
+use crate::core::failure::{Operation, PollResult, RequestFailure};
 use crate::core::job::{JobKey, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::time::{Monotonic, Timestamp};
@@ -87,7 +87,7 @@ impl Target {
     ///
     /// # Errors
     /// See [`RequestFailure`].
-    pub async fn poll(&self, key: &JobKey, permit: RequestPermit) -> PollOutcome {
+    pub async fn poll(&self, key: &JobKey, permit: RequestPermit) -> PollResult {
         let request = self.service.get_job(key);
         self.send(Operation::Get(key.kind), &key.store, permit, request).await
     }
@@ -109,8 +109,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until a breaker that can block polls of `kind` in `store` has closed after `since`, when a failed request was sent. Callers end
-    /// its backoff then. If none closes, this waits forever. Cancel safe.
+    /// Waits until a breaker that can block polls of `kind` in `store` has closed after `since`: the time when the caller's failed request
+    /// was sent. The caller then ends its backoff. If none closes, this waits forever. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

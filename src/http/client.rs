@@ -20,7 +20,7 @@ use crate::core::sanitize::excerpt;
 /// From the connection attempt to the end of the body. A response with 10,000 watches takes up to 1 s.
 const GET_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A reload waits for tasks that are committing to the database, a test event for a sink, whose timeout is at most a minute.
+/// A reload waits for tasks that are committing to the database. A test event waits for its sink, whose timeout is at most a minute.
 const POST_DEADLINE: Duration = Duration::from_secs(90);
 
 /// A response with 10,000 watches of 100 items each is smaller.

@@ -15,11 +15,11 @@ pub(super) const ATTENTION: &str = "attention";
 pub(super) struct WatchFilter<'a> {
     /// The name of a kind.
     pub(super) kind: &'a str,
-    /// A status's label, or [`NOT_SEEN`].
+    /// A status as [`JobStatus::label`] returns it, or [`NOT_SEEN`].
     pub(super) status: &'a str,
-    /// A state's label, or [`ATTENTION`].
+    /// A state as [`WatchState::label`] returns it, or [`ATTENTION`].
     pub(super) state: &'a str,
-    /// A substring of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`, in any case.
+    /// A substring of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`. Upper and lower case are equal.
     pub(super) q: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! The query parameters of every endpoint. An unknown parameter is an error: a misspelled filter would otherwise be ignored.
+//! The query parameters of the endpoints that have any. An unknown parameter is an error: a misspelled filter would otherwise be ignored.
 
 use std::error::Error as _;
 

@@ -2,7 +2,8 @@
 //!
 //! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. It runs to its end even if the
 //!   client that started it disconnects.
-//! - A page or JSON depends on its request. At most [`RESPONSES_MAX`] are rendered at a time, and one more that may be large.
+//! - A page or JSON depends on its request. At most [`RESPONSES_MAX`] of usual size and one large one are
+//!   rendered at a time.
 //! - The response is 503 with `Retry-After` if [`UNSENT_BYTES_MAX`] are exceeded, or if the rendering takes longer than [`DEADLINE`], for
 //!   example because no thread can be started.
 
@@ -53,7 +54,7 @@ pub struct Renderer {
     current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Progress>>>>>,
     /// Scrapes are rendered one at a time, because a rendering needs more memory than its result.
     scrape_lock: Arc<Mutex<()>>,
-    unsent: UnsentBytes,
+    unsent: UnsentCount,
 }
 
 impl Default for Renderer {
@@ -63,7 +64,7 @@ impl Default for Renderer {
             large_permit: Arc::new(Semaphore::new(1)),
             current: Arc::default(),
             scrape_lock: Arc::default(),
-            unsent: UnsentBytes::default(),
+            unsent: UnsentCount::default(),
         }
     }
 }
@@ -80,6 +81,7 @@ impl Renderer {
         match timeout(DEADLINE, progress.wait_for(Option::is_some)).await {
             Ok(Ok(done)) => match &*done {
                 Some(Ok(bytes)) => (headers, bytes.clone()).into_response(),
+                // `wait_for` never returns `None`.
                 Some(Err(Overload)) | None => busy("requests"),
             },
             Ok(Err(failed)) => internal_error(&failed),
@@ -94,7 +96,8 @@ impl Renderer {
     ) -> watch::Receiver<Progress> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A finished rendering is not shared: its client may have had it or a later one already, and metrics must not go back in time.
+        // A rendering that has just finished is not shared: this client may already have received a later one, and metrics must not go
+        // back in time.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
@@ -114,7 +117,7 @@ impl Renderer {
         receiver
     }
 
-    /// For a page or JSON that may have several megabytes.
+    /// For a response that contains all watches, so it may have tens of megabytes.
     pub(super) async fn large_response(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
         self.with_permit(&self.large_permit, render).await
     }
@@ -155,32 +158,32 @@ impl Renderer {
 
 /// Counts the bytes of rendered bodies until they are sent or their connections have ended. Clones share the count.
 #[derive(Clone, Debug, Default)]
-struct UnsentBytes(Arc<AtomicUsize>);
+struct UnsentCount(Arc<AtomicUsize>);
 
 /// Bytes that are counted as unsent. hyper drops them after the last write.
-struct Unsent {
+struct CountedBytes {
     bytes: Bytes,
     count: Arc<AtomicUsize>,
 }
 
-impl UnsentBytes {
+impl UnsentCount {
     fn is_full(&self) -> bool {
         self.0.load(Ordering::Relaxed) > UNSENT_BYTES_MAX
     }
 
     fn add(&self, bytes: Bytes) -> Bytes {
         self.0.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Unsent { bytes, count: Arc::clone(&self.0) })
+        Bytes::from_owner(CountedBytes { bytes, count: Arc::clone(&self.0) })
     }
 }
 
-impl AsRef<[u8]> for Unsent {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Unsent {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         self.count.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }

@@ -2,18 +2,21 @@
 //!
 //! Tasks publish status through `TaskContext::shared` and never read it. Decisions use the supervisor's own data and `registry`.
 //!
-//! - A *target* is where requests go: region, identity and endpoint. A *view* is a published `WatchStatus` or `StoreStatus`.
+//! - A *target* is where requests go: region, identity and endpoint. A *view* is the `WatchStatus` or
+//!   `StoreStatus` that a task publishes.
 //! - A *watched* job is in the `registry` of its store. A job with its *own entry* (`[[job]]`) stays there after its task has
 //!   ended. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry.
-//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`. The task of a discovered job waits for
-//!   a hint that the job may have been reopened. The task of a job with its own entry ends.
+//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`, until a hint says that it may have been
+//!   reopened. The task of a discovered job waits for such a hint. The task of a job with its own entry ends.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
-//! - A *hint* asks a job watcher to poll now. A *listable* job has a next poll that a listing can replace.
-//! - A poll without a hint is *routine*. While listings of a store succeed, routine polls of a listable job are at least the
+//! - A *hint* asks a job watcher to poll now. A job is *listable* if its next action is a poll that a listing can
+//!   replace.
+//! - A poll without a hint is *routine*. Until listings of a store are denied or keep failing, routine polls of a listable job are at least the
 //!   *routine interval* apart, unless its last poll failed or the user set its poll interval.
-//! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished or, if it was never
-//!   seen, since its task started. A vanished or unseen job is still polled; it expires after a poll that `Decision::may_expire` allows.
+//! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
+//!   expires that long after the start of its task, but not within an hour. A vanished or unseen job that is still polled expires only
+//!   after a poll that `Decision::may_expire` allows.
 
 pub mod job_watcher;
 pub mod lister;

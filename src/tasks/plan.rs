@@ -1,6 +1,6 @@
 //! Compares the running tasks with a new configuration, and plans which tasks stop and which start.
 //!
-//! Pure: the supervisor stops and starts the tasks, and removes the views and metrics that no task maintains any more.
+//! Pure: the supervisor stops and starts the tasks, and removes their views and metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,13 +47,13 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
 
     // A job that loses its own entry becomes a discovered job. The restart of its store's lister starts it: from the database, or because
     // the listing shows it.
-    let gains_job = |store: &TargetStore| {
+    let inherits_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
     let (old_listers, new_listers) = (listers(running.config), listers(wanted));
     let same_lister = |store: &&TargetStore| {
-        old_listers.get(store) == new_listers.get(store) && same_store(store) && !gains_job(store)
+        old_listers.get(store) == new_listers.get(store) && same_store(store) && !inherits_job(store)
     };
     let keep: BTreeSet<TargetStore> = running.listers.iter().filter(same_lister).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();

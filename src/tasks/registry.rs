@@ -3,7 +3,7 @@
 //! Job watchers report the known state and the next action of their jobs. The lister reads the reports, and sends hints and the
 //! routine interval. Only a poll changes the known state of a job.
 //!
-//! Each job has its own `Notify`: job watchers wake in the order of the notifications, so simulations are reproducible.
+//! Each job has its own `Notify`, so the order of the hints is the order in which job watchers wake, and simulations are reproducible.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -137,7 +137,7 @@ impl WatcherSlot {
         lock(&self.0.data).routine_interval
     }
 
-    /// Hints the own job.
+    /// Hints the job of this slot.
     pub(crate) fn hint(&self) {
         self.0.hint();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use refwatch::clock::Clock;
 use refwatch::config::TargetConfig;
-use refwatch::core::failure::{FailureReason, PollOutcome};
+use refwatch::core::failure::{FailureReason, PollResult};
 use refwatch::core::job::{JobKey, JobStatus};
 use refwatch::core::time::Timestamp;
 use refwatch::healthomics::{AwsFactory, Priority, Target};
@@ -54,13 +54,13 @@ pub(crate) async fn target_at(endpoint_url: &str, timeout: Duration) -> Target {
 }
 
 /// Polls `JOB` from a service that sends `response`.
-pub(crate) async fn poll(response: impl Into<Vec<u8>>) -> PollOutcome {
+pub(crate) async fn poll(response: impl Into<Vec<u8>>) -> PollResult {
     let (address, _request) = serve(response);
     poll_target(&target(address, LONG).await).await
 }
 
 /// Polls `JOB` once.
-pub(crate) async fn poll_target(target: &Target) -> PollOutcome {
+pub(crate) async fn poll_target(target: &Target) -> PollResult {
     let key: JobKey = JOB.parse().expect("a job");
     let permit = target.poll_permit(&key, Priority::Routine).await;
     target.poll(&key, permit).await

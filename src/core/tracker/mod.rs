@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::{Backoff, BackoffPolicy};
-use super::failure::{FailureReason, PollOutcome, RequestFailure, RetryClass};
+use super::failure::{FailureReason, PollResult, RequestFailure, RetryClass};
 use super::items::{item_transitions, match_items};
 use super::job::{Items, JobStatus, Snapshot};
 use super::limits::Limit;
@@ -141,7 +141,7 @@ impl JobTracker {
     }
 
     /// Handles the outcome of a poll. The caller commits the change.
-    pub fn handle(&mut self, outcome: PollOutcome, at: Now) -> Decision {
+    pub fn handle(&mut self, outcome: PollResult, at: Now) -> Decision {
         match outcome {
             Ok(mut snapshot) => {
                 self.backoff.reset();

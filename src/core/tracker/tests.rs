@@ -37,7 +37,7 @@ fn failure(reason: FailureReason) -> RequestFailure {
 
 /// Feeds the outcomes at 0 s, 100 s, 200 s … and writes each decision as a line: `from>to anomaly`, `+detail`,
 /// `item from>to`, `!limit`, then the next action.
-fn play(script: impl IntoIterator<Item = PollOutcome>) -> Vec<String> {
+fn play(script: impl IntoIterator<Item = PollResult>) -> Vec<String> {
     let mut watch = JobTracker::new(POLICY, None, 1);
     let mut lines = Vec::new();
     for (step, outcome) in script.into_iter().enumerate() {
@@ -354,7 +354,7 @@ fn an_unseen_job_may_expire_after_one_404_or_403_and_a_vanished_job_after_a_seco
     }
 }
 
-fn any_outcome() -> impl Strategy<Value = PollOutcome> {
+fn any_outcome() -> impl Strategy<Value = PollResult> {
     let names = JobStatus::DOCUMENTED.map(|status| status.as_str().to_owned());
     let status = prop_oneof![4 => prop::sample::select(names.to_vec()), 1 => "[A-Z_]{1,12}"];
     prop_oneof![

@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 
 use super::*;
 use crate::core::backoff::BackoffPolicy;
-use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
+use crate::core::failure::{FailureReason, PollResult, RequestFailure};
 use crate::core::job::{Item, ItemKey, ItemStatus, JobKey, JobStatus, Snapshot};
 use crate::core::time::{Monotonic, Now};
 use crate::core::tracker::{JobTracker, PollPolicy};
@@ -58,7 +58,7 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
 
 /// An outcome of a poll. Avoids what is not saved: a change of only the completion time, a change of only the message of an item, and
 /// a creation time that was missing before.
-fn outcome() -> impl Strategy<Value = PollOutcome> {
+fn outcome() -> impl Strategy<Value = PollResult> {
     let item = (0..3_u32, 0..ItemStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
         let status = ItemStatus::DOCUMENTED[status].clone();
         let status_message = (status == ItemStatus::Failed).then(|| "it failed".to_owned());
@@ -89,7 +89,7 @@ struct Model {
     id: Arc<WatchId>,
     tracker: JobTracker,
     last_seen: Option<Timestamp>,
-    last_outcome: Option<(PollOutcome, Now)>,
+    last_outcome: Option<(PollResult, Now)>,
 }
 
 impl Model {
@@ -99,7 +99,7 @@ impl Model {
         Self { id, tracker: JobTracker::new(POLICY, None, 1), last_seen: None, last_outcome: None }
     }
 
-    fn poll(&mut self, outcome: PollOutcome, now: Now) -> Change {
+    fn poll(&mut self, outcome: PollResult, now: Now) -> Change {
         let change = self.tracker.handle(outcome.clone(), now).change;
         let seen = |kind| !matches!(kind, DetailKind::Vanished | DetailKind::Returned);
         if change.transition.is_some() || !change.items.is_empty() || change.details.iter().any(|it| seen(it.kind)) {

@@ -76,7 +76,7 @@ struct SdkClient {
 pub struct EndpointAndSizeInterceptor;
 
 impl AwsFactory {
-    /// `clock` is compared with dates in error responses: `Date` and `Retry-After`.
+    /// `clock` is compared with dates in error responses (`Date` and `Retry-After`), and times the fetches of credentials.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
@@ -127,7 +127,7 @@ impl AwsService {
         let mut current = self.current.lock().await;
         if current.is_unusable.load(Ordering::Relaxed) {
             sdk_files::check(None).await.map_err(|error| {
-                let CredentialFailure { reason, message } = CredentialFailure::of_files(&error);
+                let CredentialFailure { reason, message } = CredentialFailure::from_files_error(&error);
                 RequestFailure { reason, message, retry_after: None }
             })?;
             *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credentials).await);
@@ -187,10 +187,12 @@ impl TargetService for AwsService {
                 }};
             }
             let response = match key.kind {
-                JobKind::ReferenceImport => get!(get_reference_import_job, reference_store_id, reference_import),
-                JobKind::ReadSetImport => get!(get_read_set_import_job, sequence_store_id, read_set_import),
-                JobKind::ReadSetExport => get!(get_read_set_export_job, sequence_store_id, read_set_export),
-                JobKind::ReadSetActivation => get!(get_read_set_activation_job, sequence_store_id, read_set_activation),
+                JobKind::ReferenceImport => get!(get_reference_import_job, reference_store_id, reference_import_detail),
+                JobKind::ReadSetImport => get!(get_read_set_import_job, sequence_store_id, read_set_import_detail),
+                JobKind::ReadSetExport => get!(get_read_set_export_job, sequence_store_id, read_set_export_detail),
+                JobKind::ReadSetActivation => {
+                    get!(get_read_set_activation_job, sequence_store_id, read_set_activation_detail)
+                }
             };
             responses::snapshot(key, response?)
         }))
@@ -224,16 +226,16 @@ impl TargetService for AwsService {
             }
             let page = match kind {
                 JobKind::ReferenceImport => list! {
-                    list_reference_import_jobs, reference_store_id, ImportReferenceFilter, reference_imports
+                    list_reference_import_jobs, reference_store_id, ImportReferenceFilter, reference_import_page
                 },
                 JobKind::ReadSetImport => list! {
-                    list_read_set_import_jobs, sequence_store_id, ImportReadSetFilter, read_set_imports
+                    list_read_set_import_jobs, sequence_store_id, ImportReadSetFilter, read_set_import_page
                 },
                 JobKind::ReadSetExport => list! {
-                    list_read_set_export_jobs, sequence_store_id, ExportReadSetFilter, read_set_exports
+                    list_read_set_export_jobs, sequence_store_id, ExportReadSetFilter, read_set_export_page
                 },
                 JobKind::ReadSetActivation => list! {
-                    list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter, read_set_activations
+                    list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter, read_set_activation_page
                 },
             }?;
             responses::list_page(store, page)

@@ -16,7 +16,7 @@ use crate::healthomics::service::TargetError;
 /// Checks a value. The error is the rule that it violates, such as "must be true or false".
 type Check = fn(&str) -> Result<(), String>;
 
-/// Variables that the SDK uses for every target.
+/// Variables that the SDK may use for any target.
 const VARIABLES: [(&str, Check); 18] = [
     ("AWS_ENDPOINT_URL", endpoint),
     ("AWS_ENDPOINT_URL_OMICS", endpoint),

@@ -26,7 +26,8 @@ const EXCERPT_MAX: usize = 200;
 /// The longest quote of an unexpected body, in bytes.
 const QUOTED_BYTES_MAX: usize = 250;
 
-/// The part of an unexpected body that is redacted before it is quoted. A URL that the quote cuts must be complete here.
+/// The part of an unexpected body that is redacted before it is quoted. Longer than the quote, so that a URL at the end of the quote is
+/// redacted as a whole.
 const REDACTED_BYTES_MAX: usize = 4096;
 
 /// The smallest clock skew that is reported. AWS allows five minutes for most services.

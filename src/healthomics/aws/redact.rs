@@ -8,7 +8,7 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// Matches a value with its opening quote, or without quotes. Two groups have the quote.
+/// Matches a value with its opening quote, or without quotes. A quote is in one of the two groups, so that [`REDACTED`] keeps it.
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.

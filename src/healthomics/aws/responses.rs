@@ -20,7 +20,7 @@ use aws_sdk_omics::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_omics::types::SourceFiles;
 use serde_json::Value;
 
-use crate::core::failure::{FailureReason, PollOutcome, RequestFailure};
+use crate::core::failure::{FailureReason, PollResult, RequestFailure};
 use crate::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, Snapshot, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::limits::{Limit, PAGE_TOKEN_BYTES_MAX};
@@ -109,14 +109,14 @@ macro_rules! page {
     };
 }
 
-pub(super) fn reference_import(response: GetReferenceImportJobOutput) -> JobDetail {
+pub(super) fn reference_import_detail(response: GetReferenceImportJobOutput) -> JobDetail {
     let items = response.sources.iter().map(|source| {
         item!(source, source.name.clone().unwrap_or_default(), source.source_file.clone().unwrap_or_default())
     });
     job_detail!(response, reference_store_id, items)
 }
 
-pub(super) fn read_set_import(response: GetReadSetImportJobOutput) -> JobDetail {
+pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> JobDetail {
     let items = response.sources.iter().map(|source| {
         let name = format!("{}/{}", source.subject_id, source.sample_id);
         item!(source, name, source.source_files.as_ref().map(file_names).unwrap_or_default())
@@ -124,12 +124,12 @@ pub(super) fn read_set_import(response: GetReadSetImportJobOutput) -> JobDetail 
     job_detail!(response, sequence_store_id, items)
 }
 
-pub(super) fn read_set_export(response: GetReadSetExportJobOutput) -> JobDetail {
+pub(super) fn read_set_export_detail(response: GetReadSetExportJobOutput) -> JobDetail {
     let items = response.read_sets.iter().flatten().map(|read_set| item!(read_set, read_set.id.clone(), String::new()));
     job_detail!(response, sequence_store_id, items)
 }
 
-pub(super) fn read_set_activation(response: GetReadSetActivationJobOutput) -> JobDetail {
+pub(super) fn read_set_activation_detail(response: GetReadSetActivationJobOutput) -> JobDetail {
     let items =
         response.sources.iter().flatten().map(|source| item!(source, source.read_set_id.clone(), String::new()));
     job_detail!(response, sequence_store_id, items)
@@ -140,19 +140,19 @@ fn file_names(files: &SourceFiles) -> String {
     files.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn reference_imports(response: ListReferenceImportJobsOutput) -> Page {
+pub(super) fn reference_import_page(response: ListReferenceImportJobsOutput) -> Page {
     page!(response, import_jobs, reference_store_id)
 }
 
-pub(super) fn read_set_imports(response: ListReadSetImportJobsOutput) -> Page {
+pub(super) fn read_set_import_page(response: ListReadSetImportJobsOutput) -> Page {
     page!(response, import_jobs, sequence_store_id)
 }
 
-pub(super) fn read_set_exports(response: ListReadSetExportJobsOutput) -> Page {
+pub(super) fn read_set_export_page(response: ListReadSetExportJobsOutput) -> Page {
     page!(response, export_jobs, sequence_store_id)
 }
 
-pub(super) fn read_set_activations(response: ListReadSetActivationJobsOutput) -> Page {
+pub(super) fn read_set_activation_page(response: ListReadSetActivationJobsOutput) -> Page {
     page!(response, activation_jobs, sequence_store_id)
 }
 
@@ -180,15 +180,15 @@ pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<Page> {
 pub(super) fn snapshot(
     requested: &JobKey,
     JobDetail { job, status_message, completed, items }: JobDetail,
-) -> PollOutcome {
+) -> PollResult {
     if job.store != requested.store.as_str() || job.id != requested.job.as_str() {
         let response = describe(&job.store, &job.id);
-        return Err(protocol(format!("the response is about {response}, the request was about {requested}")));
+        return Err(protocol_failure(format!("the response is about {response}, the request was about {requested}")));
     }
     let mut exceeded = Vec::new();
     let status = job_status(&job.status, &mut exceeded);
     Ok(Snapshot {
-        status: status.ok_or_else(|| protocol("the response has no status".to_owned()))?,
+        status: status.ok_or_else(|| protocol_failure("the response has no status".to_owned()))?,
         status_message: status_message.map(|text| cut(&text, &mut exceeded).to_owned()),
         created_at: job.created.as_ref().and_then(timestamp),
         completed_at: completed.as_ref().and_then(timestamp),
@@ -201,7 +201,7 @@ pub(super) fn list_page(requested: &StoreId, Page { jobs, next_token }: Page) ->
     let next_token = next_token.filter(|token| !token.is_empty());
     if let Some(length) = next_token.as_ref().map(String::len).filter(|length| *length > PAGE_TOKEN_BYTES_MAX) {
         let message = format!("the nextToken of a listing has {length} bytes, more than {PAGE_TOKEN_BYTES_MAX}");
-        return Err(protocol(message));
+        return Err(protocol_failure(message));
     }
     let mut page = ListPage { next_token, is_cut: jobs.len() > Limit::PageJobs.max(), ..ListPage::default() };
     for job in jobs.into_iter().take(Limit::PageJobs.max()) {
@@ -227,7 +227,7 @@ fn describe(store: &str, job: &str) -> String {
     format!("job {:?}/{:?}", excerpt(store, QUOTED_ID_MAX), excerpt(job, QUOTED_ID_MAX))
 }
 
-fn protocol(message: String) -> RequestFailure {
+fn protocol_failure(message: String) -> RequestFailure {
     RequestFailure { reason: FailureReason::Protocol, message, retry_after: None }
 }
 

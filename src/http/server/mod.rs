@@ -50,8 +50,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
-/// The pause after a failed accept: without descriptors the next accept would fail at once. If a connection ends, the next accept comes
-/// earlier.
+/// The pause after a failed accept: without descriptors the next accept would fail at once. When a connection ends, `serve` accepts again
+/// without this pause.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Simultaneous connections, if the process may open at least four times as many descriptors.
@@ -62,11 +62,11 @@ pub struct Limits {
     /// Simultaneous connections. Each may hold a complete response in memory. Two Prometheus servers, people and scripts need
     /// about ten.
     pub connections: usize,
-    /// Time for the TLS handshake. Also the time from the end of a response to the end of the next request's headers.
+    /// Time for the TLS handshake. Also the time for the headers of a request, since the handshake or the previous response.
     pub header_read: Duration,
     /// Time without an acknowledgement of sent bytes, or with a full receive buffer of the client, after which the kernel closes the
     /// connection (`TCP_USER_TIMEOUT`). A client that stops reading holds a response in memory.
-    pub unread: Duration,
+    pub tcp_user_timeout: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
     /// Time to finish the current request after that age. A rendering may take 8 s of it.
@@ -90,7 +90,7 @@ impl Default for Limits {
             // Polls, the database and the log need the other descriptors.
             connections: descriptors.map_or(CONNECTIONS_MAX, |limit| (limit / 4).clamp(1, CONNECTIONS_MAX)),
             header_read: Duration::from_secs(5),
-            unread: Duration::from_secs(5),
+            tcp_user_timeout: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
             last_request: Duration::from_secs(12),
             drain: Duration::from_secs(3),
@@ -126,7 +126,7 @@ pub async fn serve(
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
-            (stream, client) = accept(&listener, limits.unread, clock), if connections.len() < limits.connections => {
+            (stream, client) = accept(&listener, limits.tcp_user_timeout, clock), if connections.len() < limits.connections => {
                 let router = context.router.clone().layer(Extension(ConnectInfo(client)));
                 let context = ConnectionContext { router, ..context.clone() };
                 let limits = limits.under_load(connections.len());
@@ -148,11 +148,11 @@ pub async fn serve(
 }
 
 /// Returns the next connection and the client's address. Logs and retries failed accepts.
-async fn accept(listener: &TcpListener, unread: Duration, clock: Clock) -> (TcpStream, SocketAddr) {
-    let unread = u32::try_from(unread.as_millis()).unwrap_or(u32::MAX);
+async fn accept(listener: &TcpListener, user_timeout: Duration, clock: Clock) -> (TcpStream, SocketAddr) {
+    let user_timeout = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
     loop {
         let accepted = listener.accept().await.and_then(|(stream, client)| {
-            set_tcp_user_timeout(&stream, unread)?;
+            set_tcp_user_timeout(&stream, user_timeout)?;
             Ok((stream, client))
         });
         match accepted {
@@ -204,7 +204,7 @@ impl ConnectionContext {
             ended = connection.as_mut() => Some(ended),
             _ = expired_or_stopped => {
                 connection.as_mut().graceful_shutdown();
-                // A stop shortens the time for the last request.
+                // After a stop, `drain` is the time for the last request.
                 let deadline = async {
                     if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request)).await.is_none() {
                         self.clock.sleep(limits.drain).await;

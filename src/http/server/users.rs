@@ -86,7 +86,8 @@ impl Users {
         }
         // The hash with the highest cost. There is none without users.
         let Some(slowest) = self.hashes.values().max_by_key(|hash| hash.cost()) else { return Login::Rejected };
-        // An unknown user is checked against the slowest hash: a quick rejection would reveal that the user is unknown.
+        // An unknown user is checked against the slowest hash, and every check takes as long as one at the highest cost: the time reveals
+        // neither whether the user exists nor the cost of a hash.
         let (hash, cost_max) = (self.hashes.get(user).unwrap_or(slowest).clone(), slowest.cost());
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return Login::Busy };
         let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
@@ -146,7 +147,7 @@ pub(super) async fn authenticate(
             }
             login
         }
-        // Browsers send the first request without a password: this is not a failed login.
+        // A browser sends its first request without a password, so a header that is missing or unreadable is not a failed login.
         None => Login::Rejected,
     };
     match login {

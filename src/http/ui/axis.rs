@@ -6,14 +6,14 @@ use maud::{Markup, html};
 use crate::core::time::Timestamp;
 use crate::http::response::rfc3339;
 
-/// The shared axis covers at most this time before its end, but always every live job. For a job that ended long before, the bars of short
-/// jobs would be too narrow to see.
+/// The shared axis covers at most this time before its end, but always every live job. If it covered jobs that ended long ago, the bars
+/// of short jobs would be too narrow to see.
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;
 const DAY: i64 = 24 * 60 * MINUTE;
 
-/// The distances of ticks in seconds: from 1 s to 30 s, 30 min, 12 h and 365 days.
+/// The distances of ticks in seconds: 1 to 30 s, 1 to 30 min, 1 to 12 h, and 1 to 365 days.
 const STEPS: [i64; 20] = [
     1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000,
     7_776_000, 31_536_000,

@@ -13,14 +13,15 @@ use crate::state::WatchStatus;
 
 /// A link for each state, status and kind, with the number of watches, and a search form. Without several kinds there are no links by kind.
 pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
-    // The link that sets one field of the selection. The count ignores the other fields. To read a field through `field_mut` takes a copy.
-    let link_to = |field_mut: fn(&mut Selection) -> &mut String, label: &str, text: &str| {
-        let mut label_only = Selection::default();
-        field_mut(&mut label_only).push_str(label);
-        let count = watches.iter().filter(|watch| label_only.filter().matches(watch)).count();
-        let chosen = field_mut(&mut selection.clone()) == label;
+    // The link that sets one field of the selection. The count ignores the other fields.
+    let link_to = |field_mut: fn(&mut Selection) -> &mut String, value: &str, text: &str| {
+        let mut value_only = Selection::default();
+        field_mut(&mut value_only).push_str(value);
+        let count = watches.iter().filter(|watch| value_only.filter().matches(watch)).count();
+        // A clone, because `field_mut` needs a mutable selection.
+        let chosen = field_mut(&mut selection.clone()) == value;
         let link =
-            selection.link_with(|changed| *field_mut(changed) = if chosen { String::new() } else { label.to_owned() });
+            selection.link_with(|changed| *field_mut(changed) = if chosen { String::new() } else { value.to_owned() });
         filter(text, count, &link, chosen)
     };
     let states = [(ATTENTION, "Need attention"), ("live", "Live"), ("finished", "Finished"), ("parked", "Parked")];
@@ -28,8 +29,8 @@ pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Ma
     html! {
         div.filters {
             nav aria-label="Filters" data-part="filters" {
-                ul { (filter("All", watches.len(), &selection.link_to_all(), !selection.is_filtered())) @for (label, text) in states { (link_to(|selection| &mut selection.state, label, text)) } }
-                ul { @for (label, text) in statuses { (link_to(|selection| &mut selection.status, label, text)) } }
+                ul { (filter("All", watches.len(), &selection.link_to_all(), !selection.is_filtered())) @for (value, text) in states { (link_to(|selection| &mut selection.state, value, text)) } }
+                ul { @for (value, text) in statuses { (link_to(|selection| &mut selection.status, value, text)) } }
                 @if !selection.kind.is_empty() || has_several(watches, |id| id.key.kind) {
                     ul { @for kind in JobKind::ALL.map(JobKind::as_str) { (link_to(|selection| &mut selection.kind, kind, kind)) } }
                 }

@@ -22,7 +22,7 @@ const STATUS_CHARS_MAX: usize = 40;
 /// policy allows this script only, by its hash.
 pub(in crate::http) const SCRIPT: &str = include_str!("page.js");
 
-/// A file as a response. It is also a handler.
+/// A file as a response. axum accepts it as a handler, too.
 type File = ([(HeaderName, &'static str); 1], &'static str);
 
 pub(in crate::http) const STYLE: File =

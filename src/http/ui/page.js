@@ -59,7 +59,7 @@ const show = (page) => {
 };
 
 const refresh = async () => {
-  // Without the header, an error would be plain text.
+  // Without the header, the response 404 would be plain text.
   const options = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10 * SECONDS) };
   const response = await fetch(location.href, options).catch(() => null);
   const page = new DOMParser().parseFromString((await response?.text().catch(() => "")) ?? "", "text/html");

@@ -1,6 +1,6 @@
 //! The page `/runbook`: docs/runbook.md as HTML. Alerts link to its sections.
 //!
-//! A heading has the anchor that GitHub gives it. The daemon serves no other document, so a link to one becomes its text and path.
+//! A heading of plain words has the anchor that GitHub gives it. The daemon serves no other document, so a link to one becomes its text and path.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -21,7 +21,7 @@ pub(in crate::http) async fn show(State(state): State<AppState>) -> Response {
 fn rendered(markdown: &str) -> String {
     let mut parser = Parser::new_ext(markdown, Options::ENABLE_TABLES).peekable();
     let mut events = Vec::new();
-    let mut document = None;
+    let mut open_link = None;
     while let Some(event) = parser.next() {
         match event {
             Event::Start(Tag::Heading { level, classes, attrs, .. }) => {
@@ -31,8 +31,8 @@ fn rendered(markdown: &str) -> String {
                 };
                 events.push(Event::Start(Tag::Heading { level, id, classes, attrs }));
             }
-            Event::Start(Tag::Link { dest_url, .. }) if !dest_url.starts_with('#') => document = Some(dest_url),
-            Event::End(TagEnd::Link) => events.push(match document.take() {
+            Event::Start(Tag::Link { dest_url, .. }) if !dest_url.starts_with('#') => open_link = Some(dest_url),
+            Event::End(TagEnd::Link) => events.push(match open_link.take() {
                 Some(path) => Event::Text(format!(" ({})", path.trim_start_matches("../")).into()),
                 None => event,
             }),

@@ -29,7 +29,8 @@ pub(super) struct StatusSpan {
     is_terminal: bool,
     /// When the status was first observed.
     since: Timestamp,
-    /// When the previous status was last observed. The change is between this time and `since`.
+    /// When the previous status was last observed. The change is between this time and `since`. `None` if unknown, as for items: the
+    /// change is then drawn at `since`.
     not_before: Option<Timestamp>,
 }
 

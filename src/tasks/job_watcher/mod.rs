@@ -51,6 +51,7 @@ pub struct WriterStopped;
 pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
+    /// This task's copy. `publish_view_and_report` updates and publishes it.
     view: WatchStatus,
     watch_info: Arc<WatchInfo>,
     started: Monotonic,
@@ -122,7 +123,7 @@ impl JobWatcher {
 
     /// How long the task of a job that is not polled, because it is finished or parked, waits for a hint or `stop`:
     /// - not at all if the job has its own entry (its view stays published),
-    /// - until `stop` if the discovered job is parked, was seen and has not vanished,
+    /// - until `stop` if the discovered job is parked, was seen, and has neither ended nor vanished,
     /// - until its retention has passed if it is any other discovered job.
     fn max_idle_time(&self) -> Duration {
         if self.is_discovered() { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
@@ -142,6 +143,7 @@ impl JobWatcher {
     /// repeated: an older bound is less exact, but correct.
     async fn save_last_seen(&self) -> Result<(), WriterStopped> {
         let known = self.poller.known().filter(|known| !known.status.is_terminal() && known.vanished_at.is_none());
+        // Without a successful poll in this task, `last_seen` comes from the database.
         let (Some(_), Some(known)) = (self.view.last_successful_poll, known) else {
             return Ok(());
         };
@@ -191,7 +193,7 @@ impl JobWatcher {
         if let Some(transition) = &change.transition {
             self.context.instruments.count_transition(&self.view.id.target, self.view.id.key.kind, &transition.to);
         }
-        // The view still has the state before this poll.
+        // Before the update of the view below.
         let ended_before = self.view.known.as_ref().is_some_and(|known| known.ended_once);
         // First the view: subscribers of transitions read it.
         self.publish_view_and_report(at);
@@ -280,7 +282,7 @@ impl JobWatcher {
         // Discovered jobs share the name of their store.
         let labels = &*self.watch_info.labels;
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
-        // The level of an event is constant, so the fields are in a macro.
+        // `event!` needs a constant level, so the macro writes the fields once for both levels.
         macro_rules! log {
             ($level:expr) => {
                 event!(

@@ -20,12 +20,12 @@ pub(crate) struct Poller {
     slot: WatcherSlot,
     /// When the last poll succeeded; `None` before the first success.
     last_success: Option<Monotonic>,
-    /// `None` if the last poll succeeded.
-    last_failure: Option<LastFailure>,
+    /// The failure of the last poll; `None` if that succeeded or there was no poll.
+    failed_last: Option<FailedPoll>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct LastFailure {
+struct FailedPoll {
     request_sent: Monotonic,
     /// Whether the backoff ends early when a circuit breaker closes after `request_sent`.
     retry_on_recovery: bool,
@@ -43,7 +43,7 @@ impl Poller {
     ) -> Self {
         let tracker = JobTracker::new(policy, known, seed);
         let next_action = tracker.initial_action(target.clock().now());
-        Self { target, id, tracker, next_action, slot, last_success: None, last_failure: None }
+        Self { target, id, tracker, next_action, slot, last_success: None, failed_last: None }
     }
 
     pub(crate) fn aws_region(&self) -> &Arc<str> {
@@ -67,7 +67,7 @@ impl Poller {
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
-        let may_be_delayed = listable && self.last_failure.is_none() && !self.tracker.policy().fixed;
+        let may_be_delayed = listable && self.failed_last.is_none() && !self.tracker.policy().fixed;
         match (self.slot.routine_interval(), self.last_success) {
             (Some(interval), Some(last_success)) if may_be_delayed => Some(due.max(last_success + interval)),
             _ => Some(due),
@@ -81,7 +81,7 @@ impl Poller {
         let sent = self.target.clock().now().monotonic;
         let outcome = self.target.poll(&self.id.key, permit).await;
         let now = self.target.clock().now();
-        self.last_failure = outcome.as_ref().err().map(|failure| LastFailure::new(failure, sent));
+        self.failed_last = outcome.as_ref().err().map(|failure| FailedPoll::new(failure, sent));
         if outcome.is_ok() {
             self.last_success = Some(now.monotonic);
         }
@@ -97,7 +97,7 @@ impl Poller {
             std::future::pending::<()>().await;
         }
         self.slot.next_hint().await;
-        // `wait_for_permit` takes it again and gives the poll priority.
+        // Puts the hint back: `wait_for_permit` takes it and gives the poll priority.
         self.slot.hint();
         self.next_action = NextAction::PollAt(self.target.clock().now().monotonic);
     }
@@ -106,7 +106,7 @@ impl Poller {
     /// A hint makes the job due now and gives its poll priority. During a backoff the hint is kept for later.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
-        if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {
+        if let Some(FailedPoll { request_sent, retry_on_recovery }) = self.failed_last {
             tokio::select! {
                 biased;
                 () = target.wait_for_breaker_close(key.kind, &key.store, request_sent), if retry_on_recovery => {}
@@ -124,7 +124,7 @@ impl Poller {
             () = target.clock().sleep_until(due) => tokio::select! {
                 biased;
                 () = self.slot.next_hint() => {}
-                // `next_hint` ignores a changed routine interval, so the queued request keeps its place.
+                // Not `woken`: a changed routine interval must not cost the request its place in the queue.
                 permit = target.poll_permit(key, Priority::Routine) => return Some(permit),
             },
         }
@@ -132,7 +132,7 @@ impl Poller {
     }
 }
 
-impl LastFailure {
+impl FailedPoll {
     fn new(failure: &RequestFailure, request_sent: Monotonic) -> Self {
         // Only failures of a whole store or target open a circuit breaker.
         let has_breaker = failure.reason.class().scope != Scope::Job;

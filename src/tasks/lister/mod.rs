@@ -31,7 +31,7 @@ const MIN_JOBS_FOR_LISTING: usize = 2;
 /// default quota of 5 requests per second.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// The pause after a failed listing or hand-over, except where `RECHECK_INTERVAL` or `Retry-After` is longer.
+/// The pause after a failed listing or hand-over. `on_failure` has two exceptions.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
 /// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
@@ -62,7 +62,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredBatch {
     pub store: TargetStore,
     pub jobs: Vec<JobId>,
-    /// `Ok`: all jobs that have not expired are watched. `Err`: none is, and why. If the lister was stopped, its receiver is gone.
+    /// `Ok`: all jobs that have not expired are watched. `Err`: none is, and why. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -105,7 +105,7 @@ struct Listing {
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
     /// The listable jobs and the new jobs on these pages. If jobs are created during the listing, a job may be on two pages.
-    handled: BTreeSet<JobId>,
+    seen: BTreeSet<JobId>,
 }
 
 /// With their last known states, `None` before the first successful poll.
@@ -217,35 +217,35 @@ impl Lister {
             listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
-                if listing.handled.contains(&listed.job) {
+                if listing.seen.contains(&listed.job) {
                     continue;
                 }
                 if let Some(known) = listable.get(&listed.job) {
-                    listing.handled.insert(listed.job.clone());
+                    listing.seen.insert(listed.job.clone());
                     self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
-                    listing.handled.insert(listed.job.clone());
+                    listing.seen.insert(listed.job.clone());
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
-            let is_done = !discovers && listable.keys().all(|job| listing.handled.contains(job));
-            // A repeated token would list the same pages again.
+            let is_done = !discovers && listable.keys().all(|job| listing.seen.contains(job));
+            // A repeated token would list the same pages again, so it ends the listing.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
             if listing.next_token.is_none() {
                 break;
             }
         }
-        // Only a whole listing shows that a job is not listed.
+        // Only the end of a listing shows that a job is not listed.
         if listing.next_token.is_none() {
-            self.hint_unlisted(listable, &listing.handled);
+            self.hint_unlisted(listable, &listing.seen);
         }
-        // Ended jobs come last, because there may be thousands of them: jobs that have not ended are polled first.
+        // New jobs that have already ended come last, because there may be thousands of them: the others are polled first.
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
             not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
@@ -285,7 +285,7 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Without a bound the whole store would be listed, so jobs of unknown age are ignored. Their first poll returns their age.
+            // Without a bound the whole store would be listed, so a job of unknown age does not lower it. Its first poll returns its age.
             window.list_from(created.flatten().min())
         } else {
             // While the age of a job is unknown, there is no bound: the listing stops anyway once all listable jobs were listed.
@@ -295,7 +295,7 @@ impl Lister {
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job is hinted at its hand-over. Its listed status at that time replaces the known status until its first poll.
+        // A new job is hinted at its hand-over. Until its first poll it has no known status; the status at the hand-over stands in for it.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
@@ -303,8 +303,8 @@ impl Lister {
         }
     }
 
-    fn hint_unlisted(&mut self, listable: &ListableJobs, listed: &BTreeSet<JobId>) {
-        for (job, known) in listable.iter().filter(|(job, _)| !listed.contains(*job)) {
+    fn hint_unlisted(&mut self, listable: &ListableJobs, seen: &BTreeSet<JobId>) {
+        for (job, known) in listable.iter().filter(|(job, _)| !seen.contains(*job)) {
             // `None`: the job is not listed. It differs from every known status.
             if self.differences.should_hint(job, known.as_ref().map(|known| &known.status), None) {
                 self.registry.hint(job);
@@ -320,11 +320,11 @@ impl Lister {
     /// Hands new jobs to the supervisor. The error is the reason why they are not watched.
     async fn hand_over(&mut self, jobs: &[ListedJob]) -> Result<(), String> {
         let Some(window) = self.window.as_mut().filter(|_| !jobs.is_empty()) else { return Ok(()) };
-        let (ack, handled) = oneshot::channel();
+        let (ack, receiver) = oneshot::channel();
         let ids = jobs.iter().map(|listed| listed.job.clone()).collect();
         // A closed channel, here and below, means that the supervisor stops. It then stops this task.
         drop(self.discovered_sender.send(DiscoveredBatch { store: self.store.clone(), jobs: ids, ack }).await);
-        handled.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
+        receiver.await.unwrap_or_else(|_| Err("refwatch stops".to_owned()))?;
         for ListedJob { job, created_at, status } in jobs {
             window.record_handed_over(job.clone(), *created_at, status.clone());
             if !status.is_terminal() {

@@ -11,7 +11,8 @@ use crate::core::limits::Limit;
 use crate::core::listing::{AfterFailure, after_failure};
 use crate::core::tracker::RETRY_AFTER_MAX;
 
-/// The pause after a failure of one store that a person must fix, such as a denied listing. Not used with discovery.
+/// The pause, in place of the backoff, after a failure of one store that a person must fix, such as a denied listing. Not used with
+/// discovery.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 impl Lister {
@@ -39,7 +40,7 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // Only a breaker that also blocks polls ends the pause, not that of the listings.
+        // Polls may close the breaker of the target, so this task waits for it. Only a listing closes the breaker of the listings.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -80,6 +81,7 @@ impl Lister {
             let TargetStore { target, kind, store } = &self.store;
             let advice = if self.window.is_some() { ", or set a shorter `created_within`" } else { "" };
             let (max, items) = (limit.max(), limit.text());
+            // An endpoint other than AWS's may return any number of jobs.
             let missed = format!("more than {max} {items}; the rest is ignored: check `endpoint_url`{advice}");
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{missed}");
             if self.window.is_some() {

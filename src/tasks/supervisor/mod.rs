@@ -30,7 +30,7 @@ use task_set::{TaskSet, restart_delay};
 /// How long tasks may take to stop. The systemd unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Retries if the database cannot be read to start tasks. After the last the process ends.
+/// How often a failed read of the database is retried when tasks start. If the last retry fails, the process ends.
 const READ_RETRIES: u32 = 5;
 
 const READ_RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// Whether to start vanished jobs whose retention has passed.
+/// Whether to start jobs that have vanished and expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExpiredVanished {
     Start,
@@ -128,15 +128,15 @@ impl Supervisor {
             self.context.instruments.remove_target(name);
         }
         (self.targets, self.config) = (targets, config.clone());
-        let mut restored = self.restore(start_query).await?;
+        let mut states = self.read_states(start_query).await?;
         for (id, entry) in plan.start_jobs {
-            let restored = restored.remove(&id);
-            self.start_job_watcher(id, &entry, restored, 0);
+            let known = states.remove(&id);
+            self.start_job_watcher(id, &entry, known, 0);
         }
         for (store, policy) in plan.start_listers {
             if policy.discovery.is_some() {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
-                let jobs = self.restore(self.retained_query(&store, &self.config)).await?;
+                let jobs = self.read_states(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
                 // Vanished jobs are polled once more: the 404 may have been wrong.
                 self.start_discovered(&store, jobs, ExpiredVanished::Start);
@@ -163,9 +163,10 @@ impl Supervisor {
     /// Keeps unchanged targets, with their adapted request rate and their circuit breakers.
     async fn build_targets(&self, config: &Config, plan: &Plan) -> Result<Targets, TargetError> {
         let mut targets = self.targets.clone();
-        targets.retain(|name, _| !plan.changed_targets.contains(name));
-        for name in config.watch_list.targets() {
-            let Some(wanted) = config.targets.get(name) else { unreachable!("the configuration names its targets") };
+        let used = config.watch_list.targets();
+        targets.retain(|name, _| used.contains(name) && !plan.changed_targets.contains(name));
+        for name in used {
+            let Some(wanted) = config.targets.get(name) else { unreachable!("a job or store has a defined target") };
             if !targets.contains_key(name) {
                 let TaskContext { clock, instruments, .. } = &*self.context;
                 let target = Target::new(wanted, &*self.service_factory, *clock, instruments).await?;
@@ -218,8 +219,8 @@ impl Supervisor {
     }
 
     /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
-    /// send no requests, so their outages would never end. `shared` follows the health of each. Called only by `apply`, so a target stays
-    /// published after its last job has ended. It was up then, because a job ends only by a successful poll.
+    /// send no requests, so their outages would never end. A `down_message` stays up to date, so only `apply` calls this. A target whose
+    /// last job has ended stays published; its last poll succeeded, so it is up.
     fn publish_targets(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -273,9 +274,9 @@ impl Supervisor {
                     job_id = %id.key.job, "internal error: the task that polls this job failed and restarts in {:?}",
                     restart_delay(restarts));
                 // The panic may have come between a commit and its publication, so the task starts from the database.
-                let restored = self.restore(JobQuery::These(vec![id.clone()])).await?.remove(&id);
+                let known = self.read_states(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
-                    self.start_job_watcher(id, &entry, restored, restarts);
+                    self.start_job_watcher(id, &entry, known, restarts);
                 }
             }
         }
@@ -292,7 +293,8 @@ impl Supervisor {
         let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
-                // A job whose polls return 404 may still be listed. If it were started, each listing would start it again.
+                // AWS may still list an expired vanished job. If it were started, it would expire after one poll, and the next
+                // listing would start it again.
                 self.start_discovered(&store, jobs, ExpiredVanished::Skip);
                 Ok(())
             }
@@ -311,7 +313,7 @@ impl Supervisor {
     }
 
     /// Reads the last known state of jobs that are about to start, with retries.
-    async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, SupervisorError> {
+    async fn read_states(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, SupervisorError> {
         for _ in 0..READ_RETRIES {
             match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
@@ -334,10 +336,10 @@ impl Supervisor {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            // `remaining_retention` is `None` for a job that has neither ended nor vanished: it is started.
-            let retention_counts =
+            // A job without a `remaining_retention` is started: it has neither ended nor vanished, or its retention does not apply.
+            let retention_applies =
                 |known: &&JobState| known.status.is_terminal() || expired_vanished == ExpiredVanished::Skip;
-            let known = restored.as_ref().filter(retention_counts);
+            let known = restored.as_ref().filter(retention_applies);
             let remaining_retention = known.and_then(|known| known.remaining_retention(entry.remove_after?, now));
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if remaining_retention != Some(Duration::ZERO) && !watched {

@@ -93,6 +93,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     ) where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        // A pending end is that of an earlier task.
+        self.pending_ends.retain(|end| end.key() != Some(&key));
         let (stop, mut stopped) = oneshot::channel();
         let runs_from = self.clock.now().monotonic + restart_delay(restarts);
         let delay = self.clock.sleep_until(runs_from);
@@ -236,6 +238,21 @@ mod tests {
         tokio::task::yield_now().await;
         tasks.stop(["runs"], LONG).await;
         tasks.stop(["panics"], LONG).await;
+        assert!(tasks.pending_ends.is_empty(), "{:?}", tasks.pending_ends);
+    }
+
+    #[tokio::test]
+    async fn a_pending_end_is_dropped_when_a_task_with_its_key_starts() {
+        let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
+        tasks.start("panics", 0, |_| async { panic!("a fault") });
+        tasks.start("runs", 0, |stop| async move {
+            let _ = stop.await;
+            Ok(())
+        });
+        tokio::task::yield_now().await;
+        tasks.stop(["runs"], LONG).await;
+        assert_eq!(tasks.pending_ends.len(), 1);
+        tasks.start("panics", 0, |_| std::future::pending());
         assert!(tasks.pending_ends.is_empty(), "{:?}", tasks.pending_ends);
     }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::watch_list::{StoreEntry, WatchList};
 use crate::config::{PollConfig, TargetConfig};
+use crate::core::failure::Operation;
 use crate::core::job::JobStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Transition};
@@ -105,6 +106,18 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_exp
     assert_eq!(watches, [("all", &in_progress), ("all", &new), ("1234567890/9876543210", &own)]);
     let known = shared.watch(&in_progress).expect("a watch").known.clone().expect("its state in the database");
     assert_eq!(known.status, JobStatus::InProgress);
+}
+
+#[tokio::test]
+async fn a_target_without_jobs_and_stores_loses_its_metrics_at_a_reload() {
+    let (mut supervisor, id, _directory) = supervisor().await;
+    let TaskContext { clock, instruments, .. } = TaskContext::clone(&supervisor.context);
+    // As a first request does.
+    instruments.operation(&id.target, Operation::Get(id.key.kind));
+    let mut config = supervisor.config.clone();
+    config.watch_list.jobs = Arc::default();
+    supervisor.apply(&config).await.expect("an applied configuration");
+    assert!(instruments.rates(clock.now().monotonic).is_empty());
 }
 
 #[tokio::test]

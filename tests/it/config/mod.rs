@@ -16,7 +16,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use refwatch::cli::{Exit, check};
 use refwatch::config::watch_list::{JobEntry, StoreEntry};
-use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load, schema};
+use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load, schema, stamps};
 use refwatch::core::failure::Operation;
 use refwatch::core::kind::JobKind;
 use refwatch::core::secret::Secret;
@@ -318,6 +318,15 @@ fn an_included_file_with_an_error_is_skipped_and_others_are_loaded() {
             "d.toml:7:6: this job is in the watch list twice",
         ]
     );
+}
+
+#[test]
+fn a_pattern_may_lead_to_the_main_file_by_another_path() {
+    let directory =
+        directory(&[("refwatch.toml", "include = [\"conf.d/../*.toml\"]\n[poll]\n"), ("conf.d/a.toml", "")]);
+    let Loaded { problems, files, .. } = load_in(&directory).expect("a good file");
+    assert_eq!(problems, Problems::default());
+    assert_eq!(files.stamps, stamps(&files.patterns), "the file would be loaded again and again");
 }
 
 #[test]

@@ -130,9 +130,13 @@ async fn fault_103_a_client_that_does_not_read_is_disconnected() {
 
 #[tokio::test]
 async fn fault_129_a_client_that_stops_reading_is_disconnected() {
-    assert_eq!(Limits::default().unread, Duration::from_secs(5));
-    expect_disconnection(Limits { unread: Duration::from_secs(1), connection_age: DEADLINE * 3, ..Limits::default() })
-        .await;
+    assert_eq!(Limits::default().tcp_user_timeout, Duration::from_secs(5));
+    expect_disconnection(Limits {
+        tcp_user_timeout: Duration::from_secs(1),
+        connection_age: DEADLINE * 3,
+        ..Limits::default()
+    })
+    .await;
 }
 
 /// Requests more than the socket buffers hold, and waits until the server has closed the connection.

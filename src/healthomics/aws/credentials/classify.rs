@@ -27,7 +27,7 @@ pub(super) struct SourceInfo {
     pub(super) sso_profile: Option<String>,
 }
 
-/// A failed call of the SDK whose error type is public.
+/// A failed request of the SDK to an AWS service. It is recognized only if the SDK's error type is public.
 struct CallFailure {
     cause: FailureCause,
     /// The action of AWS's API that failed.
@@ -111,7 +111,7 @@ fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> FailureCaus
     match code {
         Some("IDPCommunicationError") => return FailureCause::Unavailable,
         Some("IDPRejectedClaim") => return FailureCause::Denied,
-        // Codes of STS, and of SSO for a session that has ended.
+        // STS: the token is invalid. SSO: the session has ended.
         Some("InvalidIdentityToken" | "UnauthorizedException") => return FailureCause::Rejected,
         Some("RegionDisabledException") => return FailureCause::Misconfigured,
         _ => {}

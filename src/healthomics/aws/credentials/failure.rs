@@ -1,12 +1,12 @@
 //! Why a source returned no credentials, in one table.
 //!
-//! A source is STS, SSO, a metadata service, a credential process, a file or the environment. `classify` finds the cause of an
-//! error. A cause's reason says whether refwatch retries or waits for a person.
+//! A source is STS, SSO, a metadata service, a credential process, a file or the environment. `classify` maps an
+//! error to a [`FailureCause`]. Its [`FailureReason`] says whether refwatch retries or waits for a person.
 
 use crate::core::failure::FailureReason;
 use crate::healthomics::service::TargetError;
 
-/// Names the source in messages if its files are unusable.
+/// The source in messages about unusable AWS files.
 pub(super) const FILES_SOURCE_NAME: &str = "AWS's configuration files";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(in super::super) enum FailureCause {
 #[error("{message}")]
 pub(in super::super) struct CredentialFailure {
     pub(in super::super) reason: FailureReason,
-    /// The source, the problem and its remedy. Contains no output of a process.
+    /// The problem and its remedy; and the source, if there is one. Quotes no output of a process.
     pub(in super::super) message: String,
 }
 
@@ -83,7 +83,7 @@ impl CredentialFailure {
     }
 
     /// The AWS SDK's files cannot be used.
-    pub(in super::super) fn of_files(error: &TargetError) -> Self {
+    pub(in super::super) fn from_files_error(error: &TargetError) -> Self {
         let cause = match error {
             TargetError::FilesTimeout(_) => FailureCause::TimedOut,
             TargetError::NoRegion(_) | TargetError::Invalid(_) => FailureCause::Misconfigured,
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn files_that_hang_are_a_temporary_failure_and_files_that_are_unusable_are_not() {
-        let reason = |error| CredentialFailure::of_files(&error).reason;
+        let reason = |error| CredentialFailure::from_files_error(&error).reason;
         assert_eq!(reason(TargetError::FilesTimeout("a".to_owned())), FailureReason::CredentialsUnavailable);
         assert_eq!(reason(TargetError::Invalid("a".to_owned())), FailureReason::Credentials);
     }

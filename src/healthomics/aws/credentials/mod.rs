@@ -40,7 +40,7 @@ const SESSION_NAME: &str = "refwatch";
 /// The part of `poll.timeout` after which a fetch fails.
 const DEADLINE_FRACTION: f64 = 0.9;
 
-/// A call during a fetch that fails, or less than this after it, gets the same failure and does not fetch again.
+/// After a fetch has failed, calls within this time get its failure and do not fetch again. So do calls that waited for it.
 const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The fetches of one target.
@@ -129,7 +129,7 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSour
             };
             (source, roles)
         }
-        Ok(None) => (sdk_source(config, sdk), Vec::new()),
+        Ok(None) => (fallback_source(config, sdk), Vec::new()),
         Err(problem) => {
             let failing = move || {
                 let error = CredentialsError::invalid_configuration(problem.clone());
@@ -144,9 +144,9 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSour
     source
 }
 
-/// The source if `profiles` found no credentials. Without a configured profile: AWS's own chain. With a profile: a provider that fails, and
-/// whose error says why.
-fn sdk_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
+/// The source if `profiles` found no credentials: AWS's own chain, unless a profile is configured. Its provider then fails, and its error
+/// says why.
+fn fallback_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {
             let role_arn = std::env::var("AWS_ROLE_ARN").ok();
@@ -195,13 +195,13 @@ impl CredentialSource {
 
     async fn fetch(&self) -> Result<Credentials, CredentialFailure> {
         // The SDK reads its files with blocking calls.
-        sdk_files::check(self.token_file.clone()).await.map_err(|error| CredentialFailure::of_files(&error))?;
+        sdk_files::check(self.token_file.clone()).await.map_err(|error| CredentialFailure::from_files_error(&error))?;
         let credentials = self.provider.provide_credentials().await.map_err(|error| classify(&self.info, &error))?;
         self.trim_and_check(&credentials)
     }
 
-    /// Removes the white space around each part: files and secrets often end with a line end. Rejects an empty part, and one with a
-    /// character that is not printable ASCII, because it cannot be sent.
+    /// Removes the white space around each part: files and secrets often end with a line end. Rejects an empty key, and any part
+    /// with a character that is not printable ASCII, because it cannot be sent. An empty session token counts as none.
     fn trim_and_check(&self, credentials: &Credentials) -> Result<Credentials, CredentialFailure> {
         let key = credentials.access_key_id().trim();
         let secret = credentials.secret_access_key().trim();

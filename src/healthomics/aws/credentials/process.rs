@@ -60,7 +60,7 @@ impl CredentialProcess {
         Self { profile: profile.to_owned(), command: command.to_owned(), account_id: account_id.map(str::to_owned) }
     }
 
-    /// The program and the profile. The program is omitted if a variable precedes it, whose value may contain spaces.
+    /// The program and the profile. The program is omitted if the command starts with an assignment, such as `KEY='a b' program`.
     pub(super) fn name(&self) -> String {
         let program = self.command.split_whitespace().next().filter(|word| !word.contains('='));
         let program = program.map(|word| format!("{} ", word.trim_matches(['"', '\'']))).unwrap_or_default();
@@ -71,6 +71,7 @@ impl CredentialProcess {
     async fn run(&self) -> Result<Credentials, CredentialFailure> {
         let failed = |cause, detail: &str| CredentialFailure::new(cause, &self.name(), detail);
         let (status, stdout, stderr) = self.run_command().await.map_err(|error| {
+            // The usual remedy refers to the log, which has nothing here.
             let (cause, remedy) = (FailureCause::ProcessFailed, "refwatch retries");
             CredentialFailure::with_remedy(cause, &self.name(), &error.to_string(), remedy)
         })?;

@@ -42,8 +42,8 @@ pub(super) struct Role {
     pub(super) session_name: Option<String>,
 }
 
-/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if the profile does not exist
-/// or contains no credentials.
+/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if the profile, or
+/// the last one along `source_profile`, does not exist or contains no credentials.
 #[expect(clippy::default_trait_access, reason = "the type is in a crate that is not a direct dependency")]
 pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
     let selected = profile.map(|profile| profile.to_owned().into());
@@ -68,7 +68,7 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         let Some((role, source_profile)) = role(profile).zip(source_profile) else {
             return Ok(base(profile).map(|base| ProfileSource { base, roles }));
         };
-        // A role may name its own profile: the other keys of the profile are then its source.
+        // A role may name its own profile: the other settings of that profile are then its source.
         if source_profile == profile.name() {
             let base = base(profile);
             // `Base::Sdk` gives the whole profile to the SDK, which also assumes the role.
@@ -88,18 +88,18 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
 /// profile contains no credentials.
 fn base(profile: &Profile) -> Option<Base> {
     const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
-    const SSO_ACCOUNT_AND_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
+    const SSO_ACCOUNT_OR_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
     const OTHER_SOURCES: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
-    let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    let (is_sso, is_role) = (has(&SSO) || has(&SSO_ACCOUNT_AND_ROLE), has(&["role_arn"]));
-    // Without an account and a role, the SDK gets no credentials from SSO, and ignores the other sources of the profile.
-    if is_sso && !has(&SSO_ACCOUNT_AND_ROLE) && !has(&OTHER_SOURCES) {
+    let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
+    let (is_sso, is_role) = (has_any(&SSO) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
+    // For SSO without an account and a role, the SDK gets no credentials, even if the profile has a process or access keys.
+    if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
         return None;
     }
-    // The SDK rejects a role without a source.
-    let is_incomplete_role = is_role && !has(&["source_profile"]);
-    let sdk_decides = is_sso || is_incomplete_role || has(&OTHER_SOURCES);
+    // The SDK rejects such a role, unless the profile has one of `OTHER_SOURCES`.
+    let is_role_without_source = is_role && !has_any(&["source_profile"]);
+    let sdk_decides = is_sso || is_role_without_source || has_any(&OTHER_SOURCES);
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
@@ -108,7 +108,7 @@ fn base(profile: &Profile) -> Option<Base> {
         role_arn: profile.get("role_arn").map(str::to_owned),
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
-    let is_source = is_sso || is_role || has(&OTHER_SOURCES) || has(&ACCESS_KEYS);
+    let is_source = is_sso || is_role || has_any(&OTHER_SOURCES) || has_any(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
     is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }
