@@ -113,7 +113,7 @@ async fn a_target_without_jobs_and_stores_loses_its_metrics_at_a_reload() {
     let (mut supervisor, id, _directory) = supervisor().await;
     let TaskContext { clock, instruments, .. } = TaskContext::clone(&supervisor.context);
     // As a first request does.
-    instruments.operation(&id.target, Operation::Get(id.key.kind));
+    drop(instruments.operation(&id.target, Operation::Get(id.key.kind)));
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
     supervisor.apply(&config).await.expect("an applied configuration");
