@@ -13,7 +13,7 @@ use super::duration_text::DurationText;
 use super::raw::{Job, ParsedFile, Store};
 use super::resolve::interval_error;
 use super::suggest::nearest;
-use super::watch_list::StoreEntry;
+use super::watch_list::StoreSettings;
 use super::{Config, TargetConfig};
 use crate::core::job::{JobId, StoreId};
 use crate::core::kind::{JobKind, StoreType};
@@ -39,20 +39,24 @@ struct WatchEntry<'a> {
 /// A round first checks every entry by itself, and then all entries for conflicts. File 0 is the main file: a problem in it rejects the
 /// configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
-    let mut order: Vec<usize> = (0..files.len()).collect();
+    // Without the main file's targets and settings, the other files would have errors that are none.
+    if !files[0].is_toml {
+        return;
+    }
+    let mut remaining: Vec<usize> = (0..files.len()).collect();
     loop {
         let mut checker = Checker { files, problems: Vec::new() };
-        checker.check_entries(&order, settings);
+        checker.check_entries(&remaining, settings);
         add_problems(files, checker.problems);
         // A conflict is reported at the later file. Files with a problem come last, so that they add no problem to another file. The main
         // file stays first.
-        order.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
+        remaining.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, problems: Vec::new() };
-        checker.check_conflicts(&order);
+        checker.check_conflicts(&remaining);
         add_problems(files, checker.problems);
-        let before = order.len();
-        order.retain(|&index| files[index].problems.is_empty());
-        if order.len() == before || !files[0].problems.is_empty() {
+        let before = remaining.len();
+        remaining.retain(|&index| files[index].problems.is_empty());
+        if remaining.len() == before || !files[0].problems.is_empty() {
             return;
         }
     }
@@ -125,13 +129,16 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     /// Checks each entry by itself.
-    fn check_entries(&mut self, order: &[usize], settings: &Config) {
+    fn check_entries(&mut self, remaining: &[usize], settings: &Config) {
         let files = self.files;
-        let targets: BTreeSet<&str> =
-            order.iter().flat_map(|&file| &files[file].root.target).map(|(name, _)| name.get_ref().as_str()).collect();
-        for &file in order {
+        let targets: BTreeSet<&str> = remaining
+            .iter()
+            .flat_map(|&file| &files[file].root.target)
+            .map(|(name, _)| name.get_ref().as_str())
+            .collect();
+        for &file in remaining {
             self.check_external_ids(file);
-            self.check_kinds(file);
+            self.check_stores_and_kinds(file);
             self.check_durations(file, settings.database.retention);
             for entry in entries(file, &files[file]) {
                 self.check_target_exists(&entry, &targets);
@@ -143,10 +150,10 @@ impl Checker<'_> {
     }
 
     /// Checks for targets, entries and names that exist twice, and for swapped ids.
-    fn check_conflicts(&mut self, order: &[usize]) {
+    fn check_conflicts(&mut self, remaining: &[usize]) {
         let files = self.files;
-        self.check_target_names(order);
-        let entries: Vec<WatchEntry<'_>> = order.iter().flat_map(|&file| entries(file, &files[file])).collect();
+        self.check_target_names(remaining);
+        let entries: Vec<WatchEntry<'_>> = remaining.iter().flat_map(|&file| entries(file, &files[file])).collect();
         self.check_duplicates(&entries);
         self.check_swapped_ids(&entries);
     }
@@ -168,7 +175,8 @@ impl Checker<'_> {
     fn check_external_ids(&mut self, file: usize) {
         let files = self.files;
         for (_, target) in &files[file].root.target {
-            if let (Some(id), None) = (&target.external_id, &target.role_arn) {
+            // An invalid `role_arn` reads as absent and is reported already.
+            if let (Some(id), None, []) = (&target.external_id, &target.role_arn, &*files[file].problems) {
                 self.report((file, id.span()), "`external_id` needs `role_arn`", None);
             }
         }
@@ -180,7 +188,7 @@ impl Checker<'_> {
             return;
         }
         let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
-        // Only files without a problem are still checked. If another file defines the target, it has a problem.
+        // The first round checks all files, so all definitions are in `targets`. Later, a file that defines the target has a problem.
         let defining_file = self.files.iter().find(defines_it);
         // The target `default` exists even if no file defines it.
         if target == TargetConfig::DEFAULT && defining_file.is_none() {
@@ -188,6 +196,8 @@ impl Checker<'_> {
         }
         let help = if let Some(file) = defining_file {
             format!("correct the errors in {}, which defines it", file.source.path.display())
+        } else if let Some(file) = self.files.iter().find(|file| !file.is_toml) {
+            format!("correct the syntax of {}, which may define it", file.source.path.display())
         } else if let Some(near) = nearest(target, targets.iter().copied().chain([TargetConfig::DEFAULT])) {
             format!("did you mean \"{near}\"?")
         } else {
@@ -197,10 +207,10 @@ impl Checker<'_> {
         self.report(span, &format!("there is no target \"{target}\""), Some(&help));
     }
 
-    fn check_target_names(&mut self, order: &[usize]) {
+    fn check_target_names(&mut self, remaining: &[usize]) {
         let files = self.files;
         let mut names: BTreeMap<&str, FileSpan> = BTreeMap::new();
-        for &file in order {
+        for &file in remaining {
             for (name, _) in &files[file].root.target {
                 let span = (file, name.span());
                 if let Some(other) = names.insert(name.get_ref(), span.clone()) {
@@ -216,7 +226,7 @@ impl Checker<'_> {
             let mut other = None;
             for kind in &entry.kinds {
                 let id = (*kind, entry.target_or_default(), entry.ids());
-                // If several kinds conflict, the message refers to the earlier entry of the last one.
+                // If several kinds conflict, the message names the earlier entry that has the last of these kinds.
                 other = ids.insert(id, entry.id_span()).or(other);
             }
             if let Some(other) = other {
@@ -233,8 +243,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports entries that name two stores, and kinds that do not belong to the store of their entry.
-    fn check_kinds(&mut self, file: usize) {
+    /// Reports entries with two stores, and kinds that are missing or do not belong to the store.
+    fn check_stores_and_kinds(&mut self, file: usize) {
         let files = self.files;
         for job in files[file].root.job.iter().flatten() {
             self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
@@ -275,14 +285,14 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports durations of stores that are longer than `retention`. With `created_within`, a job whose rows were deleted would be
-    /// discovered again. With `remove_after`, a job whose rows were deleted would not be restored after a restart.
+    /// Reports durations of stores that are longer than `retention`. With a longer `created_within`, a job whose rows were deleted
+    /// would be discovered again. With a longer `remove_after`, it would not be restored after a restart.
     fn check_durations(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store() else { continue };
             for (key, raw, default) in [
-                ("created_within", &store.created_within, StoreEntry::CREATED_WITHIN_DEFAULT),
-                ("remove_after", &store.remove_after, StoreEntry::REMOVE_AFTER_DEFAULT),
+                ("created_within", &store.created_within, StoreSettings::CREATED_WITHIN_DEFAULT),
+                ("remove_after", &store.remove_after, StoreSettings::REMOVE_AFTER_DEFAULT),
             ] {
                 let (length, span) = raw.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
                 if length > retention {
@@ -295,13 +305,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports a job whose id is also the id of a store. Ids are long, so this is a mistake: probably the ids of an entry are swapped. An
-    /// entry is right if
-    /// - the first use of its store is in an earlier file than that of the other store,
-    /// - or both are in one file, and more entries of that file use its store,
-    /// - or both are in one file and used equally, and it is the first of two entries with each other's ids.
+    /// Reports an entry (store S, job J) if J is also the store of an entry. Ids are long, so one of the two is a mistake: probably the ids
+    /// are swapped. The entry is right if
+    /// - S is first used as a store in an earlier file than J,
+    /// - or both are first used in one file, and S in more entries of it,
+    /// - or both are used equally, S first, and another entry is (store J, job S).
     fn check_swapped_ids(&mut self, entries: &[WatchEntry<'_>]) {
-        // The index of each store's first entry, and the number of its entries in the file of that.
+        // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
             let (first, count) = stores.entry(entry.ids().0).or_insert((index, 0));
@@ -312,7 +322,7 @@ impl Checker<'_> {
             let Some(&(other_first, other_count)) = stores.get(job) else { continue };
             let (own_first, own_count) = stores[store];
             let other = &entries[other_first];
-            let is_mutual = || entries.iter().any(|other| other.ids() == (job, Some(store)));
+            let is_mutual = || entries.iter().any(|candidate| candidate.ids() == (job, Some(store)));
             let is_right = if entries[own_first].file == other.file {
                 own_count > other_count || (own_count == other_count && own_first < other_first && is_mutual())
             } else {

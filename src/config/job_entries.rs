@@ -1,6 +1,6 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal keeps all other lines, and comments on lines of their own. The result is parsed again. If it lacks another entry, the layout
+//! A removal keeps all other lines, and comments on lines of their own. The result is parsed again. If it lacks another `[[job]]`, the layout
 //! was not understood, and the text is not changed.
 
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub struct JobLocation {
     pub target: String,
 }
 
-/// A complete `[[job]]` entry of a file.
+/// A `[[job]]` entry of a file, with a store and an id.
 struct JobInFile<'a> {
     job: JobKey,
     target: &'a str,
@@ -71,7 +71,7 @@ fn parse(text: &str) -> ParsedFile {
     parse_text(SourceText { path: Path::new("").into(), text: text.to_owned() })
 }
 
-/// The complete `[[job]]` entries in the order of the file.
+/// The `[[job]]` entries with a store and an id, in the order of the file.
 fn entries(file: &ParsedFile) -> impl Iterator<Item = JobInFile<'_>> {
     file.root.job.iter().flatten().filter_map(|raw| {
         let Job { kind, id, target, .. } = raw;

@@ -56,9 +56,10 @@ pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Proble
 #[must_use]
 pub fn main_settings(path: &Path) -> Config {
     let (source, _) = SourceText::read(path, None);
-    let (document, _) = DeTable::parse_recoverable(&source.text);
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
     let root = Reader::new(&source).read_table(document.get_ref(), 0..0);
-    resolve::take_settings(&mut ParsedFile { source, root, problems: Vec::new() }, &directory_of(path))
+    let mut main = ParsedFile { source, is_toml: errors.is_empty(), root, problems: Vec::new() };
+    resolve::take_settings(&mut main, &directory_of(path))
 }
 
 /// The main file and the included files, each parsed by itself.
@@ -75,16 +76,16 @@ pub(super) fn parse_text(source: SourceText) -> ParsedFile {
 }
 
 fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems> {
-    let mut stamps = Stamps::from([(path.to_owned(), stamp(path))]);
+    let main_stamp = stamp(path);
     let mut main = parse_file(SourceText::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
     let mut config = resolve::take_settings(&mut main, &directory_of(path));
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
-    let Included { patterns, files: included, stamps: included_stamps, problems: directory_problems } =
-        included_files(&mut main);
+    let Included { patterns, files: included, mut stamps, problems: directory_problems } = included_files(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    stamps.extend(included_stamps);
+    // Overwrites a later stamp of the main file, which a pattern may match.
+    stamps.insert(path.to_owned(), main_stamp);
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));
     files.extend(extra.map(|source| parse_file((source, None), false)));
@@ -127,7 +128,7 @@ fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bo
         root = RootTable { target, job, store, ..root };
     }
     let problems = reader.problems.into_iter().chain(read_problem).collect();
-    ParsedFile { source, root, problems }
+    ParsedFile { source, is_toml: errors.is_empty(), root, problems }
 }
 
 /// The files and directories that `include` of the main file names.
@@ -136,7 +137,7 @@ struct Included {
     patterns: Vec<PathBuf>,
     /// The matching files except the main file, each once, by pattern and then by name.
     files: Vec<PathBuf>,
-    /// Of all matching files, before they were read.
+    /// Of all matching files, before the included files are read.
     stamps: Stamps,
     /// The directories that cannot be listed.
     problems: Vec<Problem>,

@@ -197,7 +197,7 @@ impl DatabaseConfig {
         Self::default_path_in(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
-    /// Whether the database is in the default directory of the user, the only directory that the daemon creates.
+    /// Whether the database is in the default directory of the user, the only directory of a database that the daemon creates.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
         self.path
@@ -243,7 +243,7 @@ fn may_exist(directory: &Path) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
-    /// The URL of the status page for people, if a reverse proxy serves it.
+    /// The URL at which people open the status page, if it is behind a reverse proxy.
     pub external_url: Option<Uri>,
     /// Host names that requests may use, in lower case.
     pub allowed_hosts: Vec<String>,
@@ -325,9 +325,9 @@ pub enum LogRotation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// The shortest interval; the quota may make it longer. `None`, "auto" in the file: as often as `min_interval` and the quota allow.
+    /// The interval between two polls of one job; longer if the quota does not suffice. `None`, "auto" in the file: `min_interval`.
     pub interval: Option<Duration>,
-    /// The minimum interval between two polls of one job. Retries, and polls prompted by a listing, may come sooner.
+    /// The minimum of every interval. Retries, and polls prompted by a listing, may come sooner.
     pub min_interval: Duration,
     /// The delay after failed polls of one job. Targets use the same delays while all of their requests fail.
     pub backoff: BackoffPolicy,

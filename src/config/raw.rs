@@ -56,7 +56,7 @@ tables! {
     }
 
     Poll, "[poll]" requires [] {
-        /// "auto" polls every job as often as the quota allows. A duration is a minimum; the quota may make it longer.
+        /// "auto" polls every job as often as `min_interval` and the quota allow. A duration is a minimum; the quota may make it longer.
         interval: Interval,
         /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
         min_interval: MinInterval,
@@ -66,7 +66,7 @@ tables! {
         backoff_initial: BackoffInitial,
         /// The maximum delay after a failed poll.
         backoff_max: BackoffMax,
-        /// Whether to list a store's jobs if that saves polls. A `[[store]]` is always listed. Requires the List action of the kind, such as omics:ListReferenceImportJobs.
+        /// Whether to list a store if that saves polls of its jobs. A `[[store]]` is always listed. Requires the List action of the kind, such as omics:ListReferenceImportJobs.
         use_list: Boolean,
     }
 
@@ -110,7 +110,7 @@ tables! {
     Http, "[http]" requires [] {
         /// The IP address and port to listen on.
         listen: Listen,
-        /// The URL of the status page for people, if a reverse proxy serves it. Its host is accepted, and its path is removed from requests.
+        /// The URL at which people open the status page, if it is behind a reverse proxy. Its host is accepted, and its path is removed from requests.
         external_url: ExternalUrl,
         /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name unless `listen` is on loopback, and the host of `external_url`.
         allowed_hosts: List<HostName>,
@@ -265,7 +265,9 @@ fn store<'a>(
 
 pub(super) struct ParsedFile {
     pub source: SourceText,
-    /// Invalid values are absent. After a syntax error, `load` takes all values as absent. An included file has only the keys of `IncludedRootTable`.
+    /// False after a syntax error.
+    pub is_toml: bool,
+    /// Invalid values are absent. Without `is_toml` all values are, except in `main_settings`. An included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

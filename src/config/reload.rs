@@ -45,7 +45,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::watch_list::{StoreEntry, WatchList};
+    use crate::config::watch_list::{StoreSettings, WatchList};
     use crate::config::{PollConfig, TargetConfig};
     use crate::core::job::TargetStore;
     use crate::core::kind::JobKind;
@@ -63,7 +63,7 @@ mod tests {
             store: store.parse().expect("an id"),
             kind: JobKind::ReferenceImport,
         };
-        list.stores = stores.iter().map(|store| (id(store), StoreEntry::new(name.into(), policy))).collect();
+        list.stores = stores.iter().map(|store| (id(store), StoreSettings::new(name.into(), policy))).collect();
         let target = |target: &&str| {
             let profile = Some(name.to_owned());
             ((*target).into(), TargetConfig { profile, ..TargetConfig::new(target) })

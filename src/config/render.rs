@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::duration_text::DurationText;
 use super::sinks::{SinkConfig, SinkUrl, parse_sink_url, redacted_url};
-use super::watch_list::{JobEntry, StoreEntry, WatchList};
+use super::watch_list::{JobSettings, StoreSettings, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::event::EventFilter;
 use crate::core::job::{Labels, TargetStore, WatchId};
@@ -116,9 +116,9 @@ fn target_table(target: &TargetConfig) -> Value {
     ])
 }
 
-fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
+fn job_table(id: &WatchId, entry: &JobSettings, poll: &PollConfig) -> Value {
     let WatchId { target, key } = id;
-    let JobEntry { name, labels, policy, remove_after: _ } = entry;
+    let JobSettings { name, labels, policy, remove_after: _ } = entry;
     table([
         ("name", Some((**name).into())),
         ("kind", Some(key.kind.as_str().into())),
@@ -131,10 +131,10 @@ fn job_table(id: &WatchId, entry: &JobEntry, poll: &PollConfig) -> Value {
 }
 
 /// The table of a store from its entries, one for each kind. There is at least one.
-fn store_table(entries: &[(&TargetStore, &StoreEntry)], poll: &PollConfig) -> Value {
+fn store_table(entries: &[(&TargetStore, &StoreSettings)], poll: &PollConfig) -> Value {
     let kinds = entries.iter().map(|(id, _)| Value::from(id.kind.as_str())).collect();
     let (TargetStore { target, kind, store }, entry) = entries[0];
-    let StoreEntry { created_within, job_settings: JobEntry { name, labels, policy, remove_after } } = entry;
+    let StoreSettings { created_within, job_settings: JobSettings { name, labels, policy, remove_after } } = entry;
     table([
         ("name", Some((**name).into())),
         (kind.info().store.id_key(), Some(store.as_str().into())),

@@ -18,7 +18,7 @@ use super::raw::{
     Http, Job, Log, Notify, OperationQuota, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target,
 };
 use super::sinks::{SinkConfig, SinkUrl};
-use super::watch_list::{JobEntry, StoreEntry};
+use super::watch_list::{JobSettings, StoreSettings};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
 use crate::core::event::{EventFilter, EventType};
 use crate::core::job::{JobKey, TargetStore, WatchId};
@@ -104,8 +104,8 @@ fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
     set(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. The inherited
-/// quotas of operations are of another account, so a rate or share that is set for no operation replaces those, too.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A rate
+/// or share directly in `[target.NAME.quota]` also replaces the inherited quotas of operations, because those are of another account.
 fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set(&mut quota.requests_per_second, raw.requests_per_second.clone());
@@ -215,17 +215,17 @@ fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<s
 }
 
 /// Always `Some`, because files in which a job lacks a required key were left out before.
-fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobEntry)> {
+fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobSettings)> {
     let store = raw.store()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };
     let name = value(raw.name).unwrap_or_else(|| key.to_string()).into();
     let labels = Arc::new(labels(raw.labels));
-    let entry = JobEntry { name, labels, policy: policy(raw.interval, poll), remove_after: None };
+    let entry = JobSettings { name, labels, policy: policy(raw.interval, poll), remove_after: None };
     Some((Arc::new(WatchId { target: target_name(raw.target), key }), entry))
 }
 
 /// One entry for each kind.
-fn store(raw: Store, poll: &PollConfig) -> Vec<(TargetStore, StoreEntry)> {
+fn store(raw: Store, poll: &PollConfig) -> Vec<(TargetStore, StoreSettings)> {
     let Some((store, store_type)) = raw.store().map(|(id, store_type)| (id.get_ref().clone(), store_type)) else {
         return Vec::new();
     };
@@ -234,7 +234,7 @@ fn store(raw: Store, poll: &PollConfig) -> Vec<(TargetStore, StoreEntry)> {
         None => JobKind::of_store(store_type).collect::<Vec<_>>(),
     };
     let name = value(raw.name).unwrap_or_else(|| store.to_string()).into();
-    let mut entry = StoreEntry::new(name, policy(raw.interval, poll));
+    let mut entry = StoreSettings::new(name, policy(raw.interval, poll));
     entry.job_settings.labels = Arc::new(labels(raw.labels));
     set(&mut entry.created_within, raw.created_within);
     entry.job_settings.remove_after = value(raw.remove_after).or(entry.job_settings.remove_after);

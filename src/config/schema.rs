@@ -8,7 +8,7 @@ use super::duration_text::DurationText;
 use super::raw::RootTable;
 use super::reader::table_schema;
 use super::sinks::SinkConfig;
-use super::watch_list::StoreEntry;
+use super::watch_list::StoreSettings;
 use super::{Config, Quota, TargetConfig};
 use crate::core::event::EventType;
 
@@ -34,8 +34,8 @@ pub fn schema() -> Json {
         ("quota/properties/share", json!(share)),
         ("job/items/properties/target", json!(TargetConfig::DEFAULT)),
         ("store/items/properties/target", json!(TargetConfig::DEFAULT)),
-        ("store/items/properties/created_within", duration(StoreEntry::CREATED_WITHIN_DEFAULT)),
-        ("store/items/properties/remove_after", duration(StoreEntry::REMOVE_AFTER_DEFAULT)),
+        ("store/items/properties/created_within", duration(StoreSettings::CREATED_WITHIN_DEFAULT)),
+        ("store/items/properties/remove_after", duration(StoreSettings::REMOVE_AFTER_DEFAULT)),
         ("notify/items/properties/on", EventType::DEFAULT.iter().map(EventType::as_str).collect()),
         ("notify/items/properties/format", json!(SinkConfig::FORMAT_DEFAULT)),
         ("notify/items/properties/timeout", duration(SinkConfig::TIMEOUT_DEFAULT)),

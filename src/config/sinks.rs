@@ -62,11 +62,11 @@ impl SinkConfig {
     pub(super) const FORMAT_DEFAULT: SinkFormat = SinkFormat::CloudEvents;
     pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-    /// A hash of all keys of the entry, to detect a change. It does not include the content of the files that they name.
+    /// A hash of all keys of the sink, to detect a change. It does not include the content of the files that they name.
     #[must_use]
     pub fn hash(&self) -> String {
         let Self { url, headers, .. } = self;
-        // The text forms of secrets hide them.
+        // `{self:?}` hides secrets, so they are added here.
         let url = if let SinkUrl::Text(url) = url { url.expose() } else { "" };
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name, value.expose())).collect();
         let hash = Sha256::digest(format!("{self:?} {url:?} {headers:?}"));

@@ -3,7 +3,7 @@
 /// Longer words get no suggestion, because the comparison takes quadratic time.
 const WORD_LENGTH_MAX: usize = 64;
 
-/// A single letter is in most known words.
+/// The shortest text that counts as a part of a known word. A single letter is in most of them.
 const PART_LENGTH_MIN: usize = 2;
 
 /// Returns the most similar word of `known`, if any is similar enough.

@@ -13,14 +13,14 @@ use crate::core::tracker::PollPolicy;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
     /// In an `Arc`, because the list may be long and configurations are cloned.
-    pub jobs: Arc<BTreeMap<Arc<WatchId>, JobEntry>>,
+    pub jobs: Arc<BTreeMap<Arc<WatchId>, JobSettings>>,
     /// The stores whose jobs are discovered. The kind of the jobs is part of the key.
-    pub stores: BTreeMap<TargetStore, StoreEntry>,
+    pub stores: BTreeMap<TargetStore, StoreSettings>,
 }
 
 /// The settings of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobEntry {
+pub struct JobSettings {
     /// The value of the metric label `watch`.
     pub name: Arc<str>,
     pub labels: Arc<Labels>,
@@ -31,14 +31,14 @@ pub struct JobEntry {
 
 /// The settings of a store's jobs of one kind. All kinds of a `[[store]]` have the same settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreEntry {
+pub struct StoreSettings {
     /// The maximum age of a job when refwatch first lists the store.
     pub created_within: Duration,
     /// The settings of the store's jobs that have no entry of their own. These jobs share the store's name.
-    pub job_settings: JobEntry,
+    pub job_settings: JobSettings,
 }
 
-impl StoreEntry {
+impl StoreSettings {
     pub(super) const CREATED_WITHIN_DEFAULT: Duration = Duration::from_hours(7 * 24);
     pub(super) const REMOVE_AFTER_DEFAULT: Duration = Duration::from_hours(24);
 
@@ -47,7 +47,7 @@ impl StoreEntry {
     pub fn new(name: Arc<str>, policy: PollPolicy) -> Self {
         Self {
             created_within: Self::CREATED_WITHIN_DEFAULT,
-            job_settings: JobEntry {
+            job_settings: JobSettings {
                 name,
                 labels: Arc::default(),
                 policy,
@@ -76,14 +76,14 @@ impl WatchList {
         let entry = |key: JobKey| {
             let name = key.to_string().into();
             let id = WatchId { target: Arc::clone(&target), key };
-            (Arc::new(id), JobEntry { name, labels: Arc::default(), policy, remove_after: None })
+            (Arc::new(id), JobSettings { name, labels: Arc::default(), policy, remove_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
     }
 
     /// Returns the settings of a job. The job's own entry overrides its store's entry. `None`: the job is not watched.
     #[must_use]
-    pub fn entry(&self, id: &WatchId) -> Option<&JobEntry> {
+    pub fn entry(&self, id: &WatchId) -> Option<&JobSettings> {
         self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.target_store())?.job_settings))
     }
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_store_is_one_store_however_many_kinds_it_has() {
         let mut list = list(&["1000000001"]);
-        let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
+        let entry = StoreSettings::new("all".into(), PollConfig::default().policy());
         for kind in JobKind::of_store(StoreType::Sequence) {
             let store = "1234567890".parse().expect("an id");
             let id = TargetStore { target: TargetConfig::DEFAULT.into(), kind, store };
@@ -127,7 +127,7 @@ mod tests {
     fn the_entry_of_a_job_overrides_the_entry_of_its_store() {
         let mut list = list(&["1000000001"]);
         let id = list.jobs.keys().next().expect("a job").clone();
-        let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
+        let entry = StoreSettings::new("all".into(), PollConfig::default().policy());
         list.stores.insert(id.target_store(), entry);
         let name = |list: &WatchList, id| list.entry(id).map(|entry| entry.name.to_string());
         assert_eq!(name(&list, &id).as_deref(), Some("1234567890/1000000001"));

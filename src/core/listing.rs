@@ -22,7 +22,7 @@ const LISTED_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// True if listings replace the polls of a live job.
 #[must_use]
-pub fn listings_replace_polls(state: Option<&JobState>, now: Timestamp) -> bool {
+pub fn listing_can_replace_poll(state: Option<&JobState>, now: Timestamp) -> bool {
     let Some(state) = state else { return true };
     let age = state.created_at.and_then(|created| Duration::try_from(now.duration_since(created)).ok());
     state.vanished_at.is_none() && age.is_none_or(|age| age <= LISTED_AGE_MAX)
@@ -323,9 +323,9 @@ mod tests {
             vanished_at,
             ended_once: false,
         };
-        assert!(listings_replace_polls(None, at(0)) && listings_replace_polls(Some(&state(24, None)), at(0)));
-        assert!(!listings_replace_polls(Some(&state(25, None)), at(0)), "old");
-        assert!(!listings_replace_polls(Some(&state(1, Some(at(0)))), at(0)), "vanished");
-        assert!(listings_replace_polls(Some(&state(-9_000, None)), at(0)), "a clock that is ahead");
+        assert!(listing_can_replace_poll(None, at(0)) && listing_can_replace_poll(Some(&state(24, None)), at(0)));
+        assert!(!listing_can_replace_poll(Some(&state(25, None)), at(0)), "old");
+        assert!(!listing_can_replace_poll(Some(&state(1, Some(at(0)))), at(0)), "vanished");
+        assert!(listing_can_replace_poll(Some(&state(-9_000, None)), at(0)), "a clock that is ahead");
     }
 }

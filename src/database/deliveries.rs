@@ -4,8 +4,7 @@
 //! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
 //! transaction of the writer.
 //!
-//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its failed attempts, and `at` is the time of the last
-//! one. An event whose row cannot be read fails without a request.
+//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its rejections, and `at` is the time of the last one. An event whose row cannot be read fails without a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,16 +40,17 @@ pub struct DeliveryStep {
     pub outcomes: Vec<(i64, DeliveryOutcome)>,
     /// The ids of the events that are being sent.
     pub in_flight: BTreeSet<i64>,
+    /// How many more events the sink can send now.
     pub limit: usize,
-    /// The index of the due event to begin with, modulo their number. The caller raises it after a failure, so that one event that always
-    /// fails does not block the others.
-    pub skip: usize,
+    /// The due events are rotated: the one at this index, modulo their number, comes first. The caller raises it after a failure, so that
+    /// one event that always fails does not block the others.
+    pub rotation: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
-    /// The sink is disabled, unless it has another configuration by now. The event waits.
+    /// The receiver responded with 410. The sink is disabled, unless its configuration has changed since the request. The event waits.
     Gone,
     Rejected {
         reason: String,
@@ -81,7 +81,7 @@ pub struct SinkQueue {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// How often its delivery has failed. Requests that paused the sink do not count: the caller reports no outcome for them.
+    /// How often the event was rejected so far. Requests that paused the sink do not count: the caller reports no outcome for them.
     pub rejections: u32,
 }
 
@@ -118,7 +118,7 @@ impl Database {
         self.transaction(move |transaction| advance(transaction, &step)).await
     }
 
-    /// Queues past events of a sink again, and wakes the sinks. Returns their number.
+    /// Queues past events of a sink again, and wakes the sinks. Returns the number of queued events.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped.
@@ -153,7 +153,7 @@ fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>
 }
 
 fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQueue> {
-    let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, skip, .. } = step;
+    let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, rotation, .. } = step;
     for (event_id, outcome) in outcomes {
         save_outcome(transaction, step, *event_id, outcome)?;
     }
@@ -162,11 +162,11 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQue
     let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = disabled_at.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // Enough events that `limit` are left without those in flight and the skipped ones.
-    let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + skip)?;
+    // Enough events that `limit` are left after those in flight are removed and the rest is rotated.
+    let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
-    let skipped = skip.checked_rem(candidates.len()).unwrap_or_default();
-    candidates.rotate_left(skipped);
+    let first = rotation.checked_rem(candidates.len()).unwrap_or_default();
+    candidates.rotate_left(first);
     let (mut due, mut unreadable) = (Vec::new(), 0);
     for (event_id, rejections) in candidates.into_iter().take(limit) {
         if let Some(event) = events::load(transaction, event_id)? {
@@ -251,7 +251,7 @@ fn replay_events(
     queue_events(transaction, sink, filter, *failed, condition, values)
 }
 
-/// Queues the events that the filter selects or, with `failed`, those whose delivery has failed. They must match the SQL condition, which may contain `:sink` and the names in `values`. The queued events are
+/// Queues the events that the filter selects or, with `failed`, those whose delivery has failed. Of these, only events that match the SQL condition are queued. It may contain `:sink` and the names in `values`. The queued events are
 /// due at once, also if the clock is set back. Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
@@ -262,7 +262,7 @@ fn queue_events(
     values: &[(&str, &dyn ToSql)],
 ) -> Result<usize> {
     let types: Vec<_> = filter.types.iter().map(EventType::as_str).collect();
-    // The other special characters of GLOB are escaped.
+    // Only `*` is special in a pattern, so the other special characters of GLOB are escaped.
     let escaped = |pattern: &String| pattern.replace('[', "[[]").replace('?', "[?]");
     let patterns: Vec<_> = filter.watches.iter().map(escaped).collect();
     let (types, patterns) = (json!(types).to_string(), json!(patterns).to_string());

@@ -1,7 +1,7 @@
 //! The file of the database: lock, open, check, quarantine.
 //!
-//! The writer writes its process id into the lock file before it opens the database, and empties the lock file after it has closed the
-//! database. A process id or a WAL that is left at the next start counts as an unclean stop. SQLite then checks the database
+//! The writer writes its process id into the lock file before SQLite opens the database, and empties the lock file after SQLite has closed
+//! it. A process id or a WAL that is left at the next start counts as an unclean stop. SQLite then checks the database
 //! before the writer uses it. Readers do not use the lock file.
 //!
 //! The files may be moved, deleted or replaced while the daemon runs. SQLite does not notice that.

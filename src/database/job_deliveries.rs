@@ -11,7 +11,7 @@ pub struct JobDelivery {
     pub target: String,
     /// The status, or `vanished`. Empty if its row was deleted.
     pub event_type: String,
-    /// How often its delivery has failed. Requests that paused the sink do not count.
+    /// How often the event was rejected so far. Requests that paused the sink do not count.
     pub rejections: u32,
     /// Only a replay sends it again.
     pub has_failed: bool,
@@ -19,7 +19,7 @@ pub struct JobDelivery {
     pub reason: Option<String>,
 }
 
-/// The base tables are read, because SQLite would scan the view `events` for each delivery.
+/// `transition_id` is the id of an event. The base tables are read: SQLite would scan the view `events` for an id of an outer row.
 pub(super) const DELIVERIES_OF_JOB: &str = "SELECT sink, target,
         coalesce((SELECT to_status FROM transitions WHERE id = transition_id),
             (SELECT detail FROM details WHERE id = transition_id), ''),

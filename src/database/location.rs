@@ -1,4 +1,5 @@
-//! The path of the database: resolves symbolic links, and rejects every file that refwatch has not made.
+//! The path of the database: resolves symbolic links, and rejects every file that refwatch has not made. A file with a lock file
+//! of refwatch beside it counts as made by refwatch, because a damaged database may have lost its header.
 //!
 //! Opens files for reading only, and before SQLite does: SQLite would change a file of another program.
 
@@ -65,8 +66,8 @@ pub(super) fn inspect_files(path: &Path) -> Result<(), OpenError> {
     let lock_path = with_suffix(path, ".lock");
     let lock = read_start(&lock_path, LOCK_LENGTH_MAX + 1)?;
     // After a power cut the file may contain zeros.
-    let is_of_lock = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'\n' | 0);
-    if lock.as_ref().is_some_and(|lock| lock.len() > LOCK_LENGTH_MAX || !lock.iter().all(is_of_lock)) {
+    let may_be_in_lock_file = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'\n' | 0);
+    if lock.as_ref().is_some_and(|lock| lock.len() > LOCK_LENGTH_MAX || !lock.iter().all(may_be_in_lock_file)) {
         return Err(OpenError::foreign(&lock_path, "not a lock file of refwatch"));
     }
     let Some(header) = read_start(path, HEADER_LENGTH)? else {
@@ -76,7 +77,7 @@ pub(super) fn inspect_files(path: &Path) -> Result<(), OpenError> {
     };
     // A damaged database goes to quarantine. Its header may be lost, but it has a lock file.
     let is_known = lock.is_some() || header.get(APPLICATION_ID_RANGE) == Some(&schema::APPLICATION_ID.to_be_bytes());
-    if header.is_empty() || is_known || is_new(path, &header) {
+    if header.is_empty() || is_known || is_half_created(path, &header) {
         return Ok(());
     }
     let found = if header.starts_with(MAGIC) { "the database of another program" } else { "not a database" };
@@ -84,7 +85,7 @@ pub(super) fn inspect_files(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Whether the creation of a database was interrupted: the header has no schema yet, or a power cut has left zeros.
-fn is_new(path: &Path, header: &[u8]) -> bool {
+fn is_half_created(path: &Path, header: &[u8]) -> bool {
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     let is_unset = |range| header.get(range).is_some_and(is_zero);
     header.starts_with(MAGIC) && is_unset(SCHEMA_COOKIE) && is_unset(APPLICATION_ID_RANGE)

@@ -177,7 +177,7 @@ impl Writer {
         }
         let mut is_saved = true;
         if self.connection.is_some() {
-            // Saves the commits if a file was deleted since the last request.
+            // No work: `execute` itself saves the commits if a file was deleted since the last request.
             let saved = self.execute(|_| Ok(()));
             self.publish_health(saved.as_ref().err());
             is_saved = saved.is_ok();
@@ -186,7 +186,7 @@ impl Writer {
         let error = match self.connection.take().map(Connection::close) {
             Some(Ok(())) if is_saved => self.file.mark_closed().err().map(|error| error.to_string()),
             Some(Err((_, error))) => Some(error.to_string()),
-            // The lock file still names this process, so the next start checks the database. The error was logged.
+            // Not saved, or already closed after an error. The lock file still names this process, so the next start checks the database.
             Some(Ok(())) | None => None,
         };
         if let Some(error) = error {

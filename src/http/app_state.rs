@@ -13,7 +13,7 @@ use crate::state::SharedState;
 pub struct AppState {
     pub shared: SharedState,
     pub metrics: Arc<Metrics>,
-    /// The source of the request rates on the status page.
+    /// Counts responses and failed logins. Also has the rates of requests to AWS, which the status page shows.
     pub instruments: Instruments,
     pub database: DatabaseReader,
     pub renderer: Renderer,

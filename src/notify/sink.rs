@@ -150,7 +150,7 @@ impl SinkTask {
             outcomes: outcomes.clone(),
             in_flight: self.requests.keys().copied().collect(),
             limit,
-            skip: self.pause.map_or(0, |pause| pause.failures),
+            rotation: self.pause.map_or(0, |pause| pause.failures),
         };
         let queue = self.context.database.step_deliveries(step).await;
         if queue.is_err() {

@@ -12,10 +12,11 @@
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
 //! - A *hint* asks a job watcher to poll now. A job is *listable* if its next action is a poll that a listing can
 //!   replace.
-//! - A poll without a hint is *routine*. Until listings of a store are denied or keep failing, routine polls of a listable job are at least the
-//!   *routine interval* apart, unless its last poll failed or the user set its poll interval.
+//! - A poll without a hint is *routine*. While listings of a store replace polls, its lister sets the *routine interval*: the shortest time
+//!   from a successful poll to the next routine poll of a listable job. It does not apply after a failed poll, or if the user set the
+//!   job's poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
-//!   expires that long after the start of its task, but not within an hour. A vanished or unseen job that is still polled expires only
+//!   expires after its retention, and at least an hour, from the start of its task. A vanished or unseen job that is still polled expires only
 //!   after a poll that `Decision::may_expire` allows.
 
 pub mod job_watcher;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::config::watch_list::{JobEntry, StoreEntry, WatchList};
+use crate::config::watch_list::{JobSettings, StoreSettings, WatchList};
 use crate::core::job::{TargetStore, WatchId};
 use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 
@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     /// Jobs whose entry or target was removed or changed. A discovered job has the entry of its store.
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
     /// Jobs whose own entry or target is new or changed. Discovered jobs are started when their store's lister starts.
-    pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobEntry>,
+    pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobSettings>,
     pub(crate) stop_listers: BTreeSet<TargetStore>,
     pub(crate) start_listers: BTreeMap<TargetStore, ListingPolicy>,
 }
@@ -72,7 +72,7 @@ pub(crate) fn listers(config: &Config) -> BTreeMap<TargetStore, ListingPolicy> {
             listers.insert(id.target_store(), ListingPolicy { replaces_polls, discovery: None });
         }
     }
-    for (store, StoreEntry { created_within, job_settings }) in stores {
+    for (store, StoreSettings { created_within, job_settings }) in stores {
         let name = Arc::clone(&job_settings.name);
         let discovery = DiscoveryPolicy { name, created_within: *created_within, interval: config.poll.min_interval };
         listers.insert(store.clone(), ListingPolicy { replaces_polls, discovery: Some(discovery) });
@@ -94,7 +94,7 @@ mod tests {
         let policy = PollConfig::default().policy();
         let jobs = jobs.iter().map(|job| id(job).key.clone());
         let mut config = Config { watch_list: WatchList::of_jobs(jobs, policy), ..Config::new("refwatch.db".into()) };
-        let stores = stores.iter().map(|store| (store_id(store), StoreEntry::new((*store).into(), policy)));
+        let stores = stores.iter().map(|store| (store_id(store), StoreSettings::new((*store).into(), policy)));
         config.watch_list.stores = stores.collect();
         config
     }

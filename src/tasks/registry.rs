@@ -3,7 +3,7 @@
 //! Job watchers report the known state and the next action of their jobs. The lister reads the reports, and sends hints and the
 //! routine interval. Only a poll changes the known state of a job.
 //!
-//! Each job has its own `Notify`, so the order of the hints is the order in which job watchers wake, and simulations are reproducible.
+//! Each job has a `Notify`, in place of one for the store: job watchers wake in the order of their hints, so simulations are reproducible.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::core::job::{JobId, JobStatus};
-use crate::core::listing::listings_replace_polls;
+use crate::core::listing::listing_can_replace_poll;
 use crate::core::time::Timestamp;
 use crate::core::tracker::{JobState, NextAction};
 
@@ -80,7 +80,7 @@ impl StoreRegistry {
     /// The listable jobs, with their last known state.
     pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<JobId, Option<Arc<JobState>>> {
         self.collect(|next, known| {
-            (matches!(next, NextAction::PollAt(_)) && listings_replace_polls(known.map(AsRef::as_ref), now))
+            (matches!(next, NextAction::PollAt(_)) && listing_can_replace_poll(known.map(AsRef::as_ref), now))
                 .then(|| known.cloned())
         })
     }

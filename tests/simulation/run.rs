@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refwatch::clock::Clock;
-use refwatch::config::watch_list::{JobEntry, StoreEntry, WatchList};
+use refwatch::config::watch_list::{JobSettings, StoreSettings, WatchList};
 use refwatch::config::{Config, TargetConfig};
 use refwatch::core::failure::Operation;
 use refwatch::core::job::{JobKey, JobStatus, TargetStore};
@@ -271,10 +271,10 @@ impl DaemonHost {
         self.configured_jobs = configured_jobs.into_keys().collect();
         if let Some(Discovery { since, remove_after }) = self.scenario.discovery {
             for Job { key, .. } in &self.scenario.jobs {
-                let entry = StoreEntry::new(key.store.as_str().into(), self.scenario.poll.policy());
-                let job_settings = JobEntry { remove_after: Some(remove_after), ..entry.job_settings };
+                let entry = StoreSettings::new(key.store.as_str().into(), self.scenario.poll.policy());
+                let job_settings = JobSettings { remove_after: Some(remove_after), ..entry.job_settings };
                 let id = TargetStore { target: TargetConfig::DEFAULT.into(), store: key.store.clone(), kind: key.kind };
-                watch_list.stores.insert(id, StoreEntry { created_within: since, job_settings });
+                watch_list.stores.insert(id, StoreSettings { created_within: since, job_settings });
             }
         }
         let target = TargetConfig {

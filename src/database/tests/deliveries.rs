@@ -75,7 +75,7 @@ impl Queue {
             outcomes: outcomes.to_vec(),
             in_flight: in_flight.iter().copied().collect(),
             limit: 8,
-            skip: 0,
+            rotation: 0,
         };
         self.database.step_deliveries(step).await.expect("a step")
     }
@@ -286,7 +286,7 @@ async fn a_step_can_pass_over_due_events() {
     for job in 1..=3 {
         queue.transition(job, None, "FAILED", 0).await;
     }
-    for (skip, expected) in [(0, 1), (1, 2), (2, 3), (3, 1), (4, 2)] {
+    for (rotation, expected) in [(0, 1), (1, 2), (2, 3), (3, 1), (4, 2)] {
         let step = DeliveryStep {
             sink: "hook".into(),
             config_hash: "1".to_owned(),
@@ -295,10 +295,10 @@ async fn a_step_can_pass_over_due_events() {
             outcomes: vec![],
             in_flight: BTreeSet::new(),
             limit: 1,
-            skip,
+            rotation,
         };
         let due = queue.database.step_deliveries(step).await.expect("a step");
-        assert_eq!(rows(&due), [expected], "{skip}");
+        assert_eq!(rows(&due), [expected], "{rotation}");
     }
 }
 

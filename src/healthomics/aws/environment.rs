@@ -1,4 +1,4 @@
-//! Checks the values that the SDK reads from the environment and the AWS profile, by the rules of the same keys in the configuration.
+//! Checks the values that the SDK reads from the environment and the AWS profile, by the rules of the same settings in the configuration.
 //!
 //! The SDK uses a value as it is: with a line end in `AWS_REGION`, no request could be sent. `credentials` checks access keys after
 //! each fetch. A message never quotes a value, because a URL may contain a password.

@@ -18,7 +18,7 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!("(?i)((?:{names}){SEPARATOR}){VALUE}"))
 });
 
-/// The replacement of a name with its value.
+/// Keeps the name, the separator and the opening quote of a match, and hides the value.
 const REDACTED: &str = "${1}${2}${3}[redacted]";
 
 /// Matches the user and password of a URL. The first group is its scheme.
@@ -39,7 +39,7 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 /// Matches text that may be a key or a token.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
-/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too, but not a path in lower case.
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too, but not most paths in lower case.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REDACTED);

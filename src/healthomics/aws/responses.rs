@@ -1,6 +1,6 @@
 //! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], within the limits of `core::limits`.
 //!
-//! Each kind has a reader for its `Get` response and one for its `List` response. The rest is the same for all kinds.
+//! Each kind has a function `…_detail` for its `Get` response and one for its `List` response. The rest is the same for all kinds.
 //!
 //! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). Here a missing creation time becomes
 //! `None`, and an item without a status keeps the substitute. A missing id, a job without a status, and another job or store than

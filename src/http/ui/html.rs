@@ -47,7 +47,7 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// A page at the path of the status page, without a refresh.
+    /// A page in the directory of the status page, without a refresh.
     pub(super) fn new(title: &'a str, content: Markup) -> Self {
         Self { title, root: "./", refresh: Refresh::Off, footer: html! {}, content }
     }

@@ -136,7 +136,7 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
         None => transitions.last().map(|last| JobTimes::from_rows(last, &details)),
     };
     let lifetime = times.and_then(|times| lifetime(&spans, times, now));
-    // Only the title of the timeline: the page shows one for each target.
+    // The title of the timeline. A job that is not watched has no name, so its target takes its place.
     let name = watch.map_or(target, |watch| &watch.name);
     // A finished job is not polled: its failures are over.
     let failing = watch.filter(|watch| watch.state != WatchState::Finished && !watch.recent_failures.is_empty());

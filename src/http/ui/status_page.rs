@@ -53,7 +53,8 @@ pub(in crate::http) async fn show(
         };
         let refresh = selection.refresh;
         let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
-        // One link: the page is either refreshed, or it is not. `ScriptOnly` depends on whether the script runs.
+        // One link is visible: it stops the refresh of a page that is refreshed, and otherwise starts it. `ScriptOnly` needs both
+    // links: with the script the first is visible, without it the second.
         let start = html! { a href=(link(Refresh::ScriptOrReload)) { "Refresh every 10 s." } };
         let stop = link(Refresh::Off);
         let footer = html! {
@@ -119,6 +120,9 @@ fn headline(watches: &[Arc<WatchStatus>]) -> Markup {
 /// Names the file to edit and the command to run.
 fn no_watches(shared: &SharedState) -> Markup {
     let stores = shared.stores();
+    // A store is listed once for each kind.
+    let mut names: Vec<String> = stores.iter().map(|store| store_name(store)).collect();
+    names.dedup();
     let DaemonStatus { config_file, .. } = shared.daemon();
     let file = config_file.to_string_lossy();
     html! {
@@ -128,7 +132,7 @@ fn no_watches(shared: &SharedState) -> Markup {
             p { "Or add a " code { "[[job]]" } " or, for every job of a store, a " code { "[[store]]" } " to this file. Edits apply within two seconds:" }
             p { (copyable("the path", &file)) }
         } @else {
-            p { "No job was discovered yet in " (stores.iter().map(|store| store_name(store)).collect::<Vec<_>>().join(", ")) "." }
+            p { "No job was discovered yet in " (names.join(", ")) "." }
         }
     }
 }

@@ -87,7 +87,7 @@ impl JobTimes {
 }
 
 /// A lifetime begins when the job was created. It ends when the job completed or vanished, or `now` if it did neither. A creation after
-/// the first span and a completion after the last span are ignored. `None` without spans.
+/// the `since` of the first span, and a completion after that of the last, are ignored. `None` without spans.
 pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) -> Option<Lifetime> {
     let (first, last) = (spans.first()?, spans.last()?);
     let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
@@ -103,7 +103,7 @@ pub(super) struct Timeline<'a> {
     pub spans: &'a [StatusSpan],
     /// The lifetime of the job, also for an item.
     pub lifetime: Lifetime,
-    /// When the last status was last observed. A bar is hatched after this time.
+    /// When the last status was last observed. The last bar is hatched after this time.
     pub last_seen: Timestamp,
     pub axis: TimeAxis,
 }
@@ -144,7 +144,7 @@ impl Timeline<'_> {
         let (begin, end) = (self.begin(span), self.end_before(next));
         let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
         let (left, right) = (self.axis.position(begin), self.axis.position(end));
-        let unsure = self.axis.position(certain_until.max(begin));
+        let unsure_left = self.axis.position(certain_until.max(begin));
         let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
         let y = (HEIGHT - height) / 2;
         html! {
@@ -152,8 +152,8 @@ impl Timeline<'_> {
                 rect class=(span.tone) x=(percent(left)) y=(y) width=(percent(right - left)) height=(height) {
                     title { (span.status) ", " (duration_between(begin, end)) }
                 }
-                @if right - unsure > BAR_DRAWN_MIN {
-                    rect.unsure x=(percent(unsure)) y=(y) width=(percent(right - unsure)) height=(height) fill="url(#hatch)" {}
+                @if right - unsure_left > BAR_DRAWN_MIN {
+                    rect.unsure x=(percent(unsure_left)) y=(y) width=(percent(right - unsure_left)) height=(height) fill="url(#hatch)" {}
                 }
             }
         }

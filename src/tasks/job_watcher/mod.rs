@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{Level, event, info, warn};
 
 use crate::clock::Clock;
-use crate::config::watch_list::JobEntry;
+use crate::config::watch_list::JobSettings;
 use crate::core::failure::{FailureReason, RequestFailure};
 use crate::core::job::{JobStatus, WatchId};
 use crate::core::limits::Limit;
@@ -51,7 +51,7 @@ pub struct WriterStopped;
 pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
-    /// This task's copy. `publish_view_and_report` updates and publishes it.
+    /// This task's copy, which `publish_view_and_report` publishes.
     view: WatchStatus,
     watch_info: Arc<WatchInfo>,
     started: Monotonic,
@@ -67,7 +67,7 @@ impl JobWatcher {
         context: Arc<TaskContext>,
         poller: Poller,
         id: Arc<WatchId>,
-        JobEntry { name, labels, remove_after: retention, .. }: JobEntry,
+        JobSettings { name, labels, remove_after: retention, .. }: JobSettings,
     ) -> Self {
         let view = WatchStatus::new(id, name, labels, Arc::clone(poller.aws_region()));
         let watch_info = Arc::new(WatchInfo {
@@ -100,6 +100,7 @@ impl JobWatcher {
                 decision = self.poller.poll() => decision,
             };
             let Some(mut decision) = decision else {
+                // The routine interval may have changed, so the view gets the new time of the next poll.
                 self.publish_view_and_report(self.context.clock.now());
                 continue;
             };
@@ -255,8 +256,8 @@ impl JobWatcher {
         {
             instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        // The duration is added at the first end, also if that is the first observation: both times are AWS's. A later end of a
-        // reopened job is not added. `ended_before` comes from the database, so a restart adds nothing again.
+        // The duration is added at the first end, even at a first observation, because both times are from AWS. A later end of a
+        // reopened job is not added. The database has `ended_once`, so a restart adds nothing again.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
         if let (false, Some(created_at)) = (ended_before, created_at)
             && let Ok(duration) = Duration::try_from(completed_at.duration_since(created_at))
@@ -279,8 +280,8 @@ impl JobWatcher {
             anomaly,
             watch: _,
         } = &transition;
-        // Discovered jobs share the name of their store.
         let labels = &*self.watch_info.labels;
+        // Discovered jobs share the name of their store.
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
         // `event!` needs a constant level, so the macro writes the fields once for both levels.
         macro_rules! log {
@@ -325,11 +326,10 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    /// Whether this failure is logged: at once if it does not pass by itself, else from the [`FAILURES_BEFORE_WARNING`]th failed
-    /// poll in a row. A reason is logged once.
-    fn add(&mut self, reason: FailureReason, needs_operator: bool) -> bool {
+    /// Whether this failure is logged: `at_once`, or from the [`FAILURES_BEFORE_WARNING`]th failed poll in a row. A reason is logged once.
+    fn add(&mut self, reason: FailureReason, at_once: bool) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
-        (needs_operator || self.in_a_row >= FAILURES_BEFORE_WARNING) && self.logged_reasons.insert(reason)
+        (at_once || self.in_a_row >= FAILURES_BEFORE_WARNING) && self.logged_reasons.insert(reason)
     }
 }
 

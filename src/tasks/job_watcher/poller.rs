@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::core::failure::{RequestFailure, Scope};
 use crate::core::job::WatchId;
-use crate::core::listing::listings_replace_polls;
+use crate::core::listing::listing_can_replace_poll;
 use crate::core::time::Monotonic;
 use crate::core::tracker::{Decision, JobState, JobTracker, NextAction, PollPolicy};
 use crate::healthomics::{Priority, RequestPermit, Target};
@@ -21,11 +21,11 @@ pub(crate) struct Poller {
     /// When the last poll succeeded; `None` before the first success.
     last_success: Option<Monotonic>,
     /// The failure of the last poll; `None` if that succeeded or there was no poll.
-    failed_last: Option<FailedPoll>,
+    last_failure: Option<LastFailure>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct FailedPoll {
+struct LastFailure {
     request_sent: Monotonic,
     /// Whether the backoff ends early when a circuit breaker closes after `request_sent`.
     retry_on_recovery: bool,
@@ -43,7 +43,7 @@ impl Poller {
     ) -> Self {
         let tracker = JobTracker::new(policy, known, seed);
         let next_action = tracker.initial_action(target.clock().now());
-        Self { target, id, tracker, next_action, slot, last_success: None, failed_last: None }
+        Self { target, id, tracker, next_action, slot, last_success: None, last_failure: None }
     }
 
     pub(crate) fn aws_region(&self) -> &Arc<str> {
@@ -66,8 +66,8 @@ impl Poller {
     /// unless the last poll failed or the user set the poll interval.
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next_action else { return None };
-        let listable = listings_replace_polls(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
-        let may_be_delayed = listable && self.failed_last.is_none() && !self.tracker.policy().fixed;
+        let listable = listing_can_replace_poll(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
+        let may_be_delayed = listable && self.last_failure.is_none() && !self.tracker.policy().fixed;
         match (self.slot.routine_interval(), self.last_success) {
             (Some(interval), Some(last_success)) if may_be_delayed => Some(due.max(last_success + interval)),
             _ => Some(due),
@@ -81,7 +81,7 @@ impl Poller {
         let sent = self.target.clock().now().monotonic;
         let outcome = self.target.poll(&self.id.key, permit).await;
         let now = self.target.clock().now();
-        self.failed_last = outcome.as_ref().err().map(|failure| FailedPoll::new(failure, sent));
+        self.last_failure = outcome.as_ref().err().map(|failure| LastFailure::new(failure, sent));
         if outcome.is_ok() {
             self.last_success = Some(now.monotonic);
         }
@@ -106,7 +106,7 @@ impl Poller {
     /// A hint makes the job due now and gives its poll priority. During a backoff the hint is kept for later.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
-        if let Some(FailedPoll { request_sent, retry_on_recovery }) = self.failed_last {
+        if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {
             tokio::select! {
                 biased;
                 () = target.wait_for_breaker_close(key.kind, &key.store, request_sent), if retry_on_recovery => {}
@@ -132,7 +132,7 @@ impl Poller {
     }
 }
 
-impl FailedPoll {
+impl LastFailure {
     fn new(failure: &RequestFailure, request_sent: Monotonic) -> Self {
         // Only failures of a whole store or target open a circuit breaker.
         let has_breaker = failure.reason.class().scope != Scope::Job;

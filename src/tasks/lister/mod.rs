@@ -31,7 +31,7 @@ const MIN_JOBS_FOR_LISTING: usize = 2;
 /// default quota of 5 requests per second.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// The pause after a failed listing or hand-over. `on_failure` has two exceptions.
+/// The pause after a failed listing or hand-over. For some failures `on_failure` uses `RECHECK_INTERVAL` instead, or a longer `Retry-After`.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
 /// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
@@ -49,11 +49,11 @@ pub(crate) struct ListingPolicy {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DiscoveryPolicy {
-    /// The store's `watch` label.
+    /// The name of the `[[store]]` entry, which logs and views call `watch`.
     pub(crate) name: Arc<str>,
     /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// In place of [`LISTING_INTERVAL_MIN`] while listings do not replace polls.
+    /// The shortest time between two listings while they do not replace polls, if it is longer than [`LISTING_INTERVAL_MIN`].
     pub(crate) interval: Duration,
 }
 
@@ -74,8 +74,9 @@ pub(crate) struct Lister {
     store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
+    /// The differences between listed and known statuses that gave hints, so that a lasting difference gives few.
     differences: StatusDifferences,
-    /// `None` without discovery.
+    /// Which jobs are new: the creation times to list, and the jobs already handed over. `None` without discovery.
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
@@ -189,6 +190,7 @@ impl Lister {
                     let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_routine_interval(Some(routine));
                 }
+                // `list_part` has set it.
                 if self.not_watched_because.is_none() {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
@@ -214,7 +216,8 @@ impl Lister {
         for _ in 0..PART_PAGES_MAX {
             let page = self.list_page(&listing).await?;
             listing.pages += 1;
-            listing.newest = page.jobs.iter().map(|listed| listed.created_at).max().flatten().max(listing.newest);
+            let newest_on_page = page.jobs.iter().filter_map(|listed| listed.created_at).max();
+            listing.newest = listing.newest.max(newest_on_page);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
                 if listing.seen.contains(&listed.job) {
@@ -235,7 +238,7 @@ impl Lister {
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
             let is_done = !discovers && listable.keys().all(|job| listing.seen.contains(job));
-            // A repeated token would list the same pages again, so it ends the listing.
+            // A repeated token of this part would list the same pages again, so it ends the listing.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
             if listing.next_token.is_none() {
                 break;
@@ -285,7 +288,7 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Without a bound the whole store would be listed, so a job of unknown age does not lower it. Its first poll returns its age.
+            // Jobs of unknown age are left out: without a bound the whole store would be listed. Their first polls return their ages.
             window.list_from(created.flatten().min())
         } else {
             // While the age of a job is unknown, there is no bound: the listing stops anyway once all listable jobs were listed.
@@ -295,7 +298,8 @@ impl Lister {
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job is hinted at its hand-over. Until its first poll it has no known status; the status at the hand-over stands in for it.
+        // A new job is hinted at its hand-over. Until its first poll it has no known status. The status at the hand-over stands in for it, so
+        // that the next listing does not hint the job again.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
@@ -305,7 +309,7 @@ impl Lister {
 
     fn hint_unlisted(&mut self, listable: &ListableJobs, seen: &BTreeSet<JobId>) {
         for (job, known) in listable.iter().filter(|(job, _)| !seen.contains(*job)) {
-            // `None`: the job is not listed. It differs from every known status.
+            // `None`, the status of a job that is not listed, differs from every known status.
             if self.differences.should_hint(job, known.as_ref().map(|known| &known.status), None) {
                 self.registry.hint(job);
             }

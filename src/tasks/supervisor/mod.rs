@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::config::watch_list::{JobEntry, WatchList};
+use crate::config::watch_list::{JobSettings, WatchList};
 use crate::core::job::{TargetStore, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
@@ -56,9 +56,9 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// Whether to start jobs that have vanished and expired.
+/// What to do with jobs that have vanished, have not ended and have expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExpiredVanished {
+enum OnExpiredVanished {
     Start,
     Skip,
 }
@@ -121,7 +121,10 @@ impl Supervisor {
         let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
         // Checks that the database can be read before any task stops. It is read again after that, because a stopping task may write.
         for query in [start_query.clone()].into_iter().chain(retained_queries) {
-            self.context.database.restore(query).await.map_err(SupervisorError::Unreadable)?;
+            self.context.database.restore(query).await.map_err(|error| match error {
+                WriterError::Stopped => SupervisorError::Fatal(error),
+                WriterError::Sqlite(_) | WriterError::Reopen(_) => SupervisorError::Unreadable(error),
+            })?;
         }
         self.stop_tasks(&plan, config).await;
         for name in self.targets.keys().filter(|name| !targets.contains_key(*name)) {
@@ -139,7 +142,7 @@ impl Supervisor {
                 let jobs = self.read_states(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
                 // Vanished jobs are polled once more: the 404 may have been wrong.
-                self.start_discovered(&store, jobs, ExpiredVanished::Start);
+                self.start_discovered(&store, jobs, OnExpiredVanished::Start);
             }
             self.start_lister(store, policy, 0);
         }
@@ -208,7 +211,7 @@ impl Supervisor {
         }
     }
 
-    /// Selects the jobs of a store that have not ended, or whose end was observed within the retention of `config`.
+    /// Selects the jobs of a store that have not ended, or whose end was observed within the store's `remove_after` in `config`.
     fn retained_query(&self, store: &TargetStore, config: &Config) -> JobQuery {
         let entry = config.watch_list.stores.get(store);
         // Every store entry has a `remove_after`.
@@ -218,9 +221,11 @@ impl Supervisor {
         JobQuery::Retained { target_store: store.clone(), ended_since }
     }
 
-    /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. The others
-    /// send no requests, so their outages would never end. A `down_message` stays up to date, so only `apply` calls this. A target whose
-    /// last job has ended stays published; its last poll succeeded, so it is up.
+    /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. Without requests, a
+    /// target could never be seen to recover.
+    ///
+    /// Only `apply` calls this, because [`Target::down_message`] is a receiver that always has the present message. A target whose last
+    /// job has ended stays published. It is up, because that poll succeeded.
     fn publish_targets(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -295,7 +300,7 @@ impl Supervisor {
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
                 // AWS may still list an expired vanished job. If it were started, it would expire after one poll, and the next
                 // listing would start it again.
-                self.start_discovered(&store, jobs, ExpiredVanished::Skip);
+                self.start_discovered(&store, jobs, OnExpiredVanished::Skip);
                 Ok(())
             }
             Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Fatal(error)),
@@ -331,24 +336,26 @@ impl Supervisor {
         &mut self,
         store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
-        expired_vanished: ExpiredVanished,
+        on_expired_vanished: OnExpiredVanished,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            // A job without a `remaining_retention` is started: it has neither ended nor vanished, or its retention does not apply.
-            let retention_applies =
-                |known: &&JobState| known.status.is_terminal() || expired_vanished == ExpiredVanished::Skip;
-            let known = restored.as_ref().filter(retention_applies);
-            let remaining_retention = known.and_then(|known| known.remaining_retention(entry.remove_after?, now));
+            let has_expired = |known: &JobState| {
+                entry.remove_after.and_then(|retention| known.remaining_retention(retention, now))
+                    == Some(Duration::ZERO)
+            };
+            let is_skipped = |known: &JobState| {
+                has_expired(known) && (known.status.is_terminal() || on_expired_vanished == OnExpiredVanished::Skip)
+            };
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
-            if remaining_retention != Some(Duration::ZERO) && !watched {
+            if !watched && !restored.as_ref().is_some_and(is_skipped) {
                 self.start_job_watcher(id, &entry, restored, 0);
             }
         }
     }
 
-    fn start_job_watcher(&mut self, id: Arc<WatchId>, entry: &JobEntry, known: Option<JobState>, restarts: u32) {
+    fn start_job_watcher(&mut self, id: Arc<WatchId>, entry: &JobSettings, known: Option<JobState>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before job watchers") };
         let slot = self.registries.entry(id.target_store()).or_default().add(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));

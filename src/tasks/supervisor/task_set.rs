@@ -24,7 +24,7 @@ const RESTART_DELAY_MAX: Duration = Duration::from_mins(5);
 /// The run time after which the earlier restarts of a task no longer count.
 const HEALTHY_AFTER: Duration = Duration::from_mins(10);
 
-/// The delay before the `restarts`th restart of a task; zero for its first start.
+/// The delay before a restart: `restarts` is 0 for the first start of a task, 1 for its first restart.
 pub(super) fn restart_delay(restarts: u32) -> Duration {
     let Some(doublings) = restarts.checked_sub(1) else { return Duration::ZERO };
     RESTART_DELAY_INITIAL.saturating_mul(2_u32.saturating_pow(doublings)).min(RESTART_DELAY_MAX)
@@ -59,7 +59,7 @@ struct TaskHandle {
 pub enum TaskEnd<K, E> {
     Done(K),
     Failed(E),
-    /// The task panicked. `restarts` is the number of the restart that follows.
+    /// The task panicked. `restarts` is 1 if its first restart follows.
     Panicked {
         key: K,
         restarts: u32,
@@ -84,7 +84,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         self.handles.contains_key(key)
     }
 
-    /// Starts the task of `key` after [`restart_delay`]. `restarts` is the number of this restart; zero for the first start.
+    /// Starts the task of `key` after [`restart_delay`]. `restarts` is 0 for the first start, 1 for the first restart.
     pub(super) fn start<F>(
         &mut self,
         key: K,

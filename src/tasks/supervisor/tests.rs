@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::watch_list::{StoreEntry, WatchList};
+use crate::config::watch_list::{StoreSettings, WatchList};
 use crate::config::{PollConfig, TargetConfig};
 use crate::core::failure::Operation;
 use crate::core::job::JobStatus;
@@ -80,7 +80,7 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
 async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_expired() {
     let (mut supervisor, own, _directory) = supervisor().await;
     let (store, mut config) = (own.target_store(), supervisor.config.clone());
-    let entry = StoreEntry::new("all".into(), PollConfig::default().policy());
+    let entry = StoreSettings::new("all".into(), PollConfig::default().policy());
     config.watch_list.stores.insert(store.clone(), entry);
     supervisor.apply(&config).await.expect("an applied configuration");
     let TaskContext { database, shared, .. } = TaskContext::clone(&supervisor.context);
@@ -125,7 +125,10 @@ async fn a_store_is_not_added_while_the_database_cannot_be_read_and_running_task
     let (mut supervisor, own, directory) = supervisor().await;
     let mut config = supervisor.config.clone();
     config.watch_list.jobs = Arc::default();
-    config.watch_list.stores.insert(own.target_store(), StoreEntry::new("all".into(), PollConfig::default().policy()));
+    config
+        .watch_list
+        .stores
+        .insert(own.target_store(), StoreSettings::new("all".into(), PollConfig::default().policy()));
     std::fs::rename(directory.path().join("refwatch.db"), directory.path().join("elsewhere.db")).expect("a database");
     let result = supervisor.apply(&config).await;
     assert!(matches!(result, Err(SupervisorError::Unreadable(_))), "{result:?}");

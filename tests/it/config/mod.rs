@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use refwatch::cli::{Exit, check};
-use refwatch::config::watch_list::{JobEntry, StoreEntry};
+use refwatch::config::watch_list::{JobSettings, StoreSettings};
 use refwatch::config::{Config, FILE_SIZE_MAX, Loaded, Problems, load, schema};
 use refwatch::core::failure::Operation;
 use refwatch::core::kind::JobKind;
@@ -195,7 +195,7 @@ fn a_full_file_is_loaded_as_written() {
         .watch_list
         .jobs
         .iter()
-        .map(|(id, JobEntry { name, labels, policy, .. })| {
+        .map(|(id, JobSettings { name, labels, policy, .. })| {
             format!("{} {} {name} {:?} {labels:?}", id.target, id.key, policy.interval)
         })
         .collect();
@@ -211,12 +211,17 @@ fn a_full_file_is_loaded_as_written() {
         .watch_list
         .stores
         .iter()
-        .map(|(id, StoreEntry { created_within, job_settings: JobEntry { name, labels, policy, remove_after } })| {
-            format!(
-                "{} {} {} {name} {created_within:?} {remove_after:?} {:?} {labels:?}",
-                id.target, id.kind, id.store, policy.interval
-            )
-        })
+        .map(
+            |(
+                id,
+                StoreSettings { created_within, job_settings: JobSettings { name, labels, policy, remove_after } },
+            )| {
+                format!(
+                    "{} {} {} {name} {created_within:?} {remove_after:?} {:?} {labels:?}",
+                    id.target, id.kind, id.store, policy.interval
+                )
+            },
+        )
         .collect();
     let default = |kind, id, labels| format!("default {kind} {id} {id} 604800s Some(86400s) 30s {labels}");
     let labels = r#"{"project": "sequencing \"core\""}"#;
@@ -275,7 +280,7 @@ fn the_examples_in_the_shipped_file_are_valid_and_cover_every_key() {
     let config = good(&text.join("\n"));
     assert_eq!((config.targets.len(), config.watch_list.jobs.len()), (2, 2));
     let store = config.watch_list.stores.first_key_value().expect("a store");
-    assert_eq!(*store.1, StoreEntry::new("shared references".into(), config.poll.policy()));
+    assert_eq!(*store.1, StoreSettings::new("shared references".into(), config.poll.policy()));
 
     // A configuration with all keys set shows all keys.
     let keys = format!("{}{}", config.to_redacted_toml(), good(FULL).to_redacted_toml());

@@ -112,7 +112,9 @@ fn fault_131_the_discovered_jobs_of_a_store_are_limited() {
     let text = format!("{text}[[store]]\nreference_store_id = \"{STORE}\"\n");
     let (daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &text));
     eventually("the limit", || (exceeded(address, "discovered_jobs") >= 1.0).then_some(()));
-    assert_eq!(metric(address, "refwatch_watches", &["live"]), Some(50_000.0));
+    // On a busy machine a scrape of so many watches may get 503.
+    let watches = eventually("a scrape", || metric(address, "refwatch_watches", &["live"]));
+    assert_eq!(watches.to_string(), "50000");
     let memory = metric(address, "process_resident_memory_bytes", &[]).expect("a size");
     // Less than the unit's MemoryMax=1G, with the scrapes of this test.
     assert!(memory < 800e6, "{memory} bytes");

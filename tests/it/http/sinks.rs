@@ -119,7 +119,7 @@ async fn the_page_of_a_job_shows_its_notifications_that_wait_or_have_failed() {
         outcomes: vec![],
         in_flight: BTreeSet::new(),
         limit: 8,
-        skip: 0,
+        rotation: 0,
     };
     let due = database.step_deliveries(step.clone()).await.unwrap().due;
     let reason = "HTTP status 400".to_owned();

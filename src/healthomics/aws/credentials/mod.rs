@@ -40,10 +40,10 @@ const SESSION_NAME: &str = "refwatch";
 /// The part of `poll.timeout` after which a fetch fails.
 const DEADLINE_FRACTION: f64 = 0.9;
 
-/// After a fetch has failed, calls within this time get its failure and do not fetch again. So do calls that waited for it.
+/// A call within this time after a failed fetch gets the same failure without a new fetch. So does a call that was waiting for that fetch.
 const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
-/// The fetches of one target.
+/// Guards the fetches of one target, for all its clients: one at a time, with a deadline.
 #[derive(Clone, Debug)]
 pub(super) struct CredentialFetcher {
     clock: Clock,
@@ -52,7 +52,7 @@ pub(super) struct CredentialFetcher {
     last_failure: Arc<Mutex<Option<(Monotonic, CredentialFailure)>>>,
 }
 
-/// The provider of a client: fetches from its source with the lock and the deadline of the [`CredentialFetcher`].
+/// What the SDK calls: fetches from a source with the lock and the deadline of the [`CredentialFetcher`].
 #[derive(Debug)]
 struct TargetProvider {
     fetcher: CredentialFetcher,
@@ -64,7 +64,7 @@ struct TargetProvider {
 struct CredentialSource {
     info: SourceInfo,
     provider: SharedCredentialsProvider,
-    /// The file that the SDK reads with a blocking call.
+    /// The token file that the profile names, for `sdk_files::check`.
     token_file: Option<PathBuf>,
 }
 
@@ -144,8 +144,8 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSour
     source
 }
 
-/// The source if `profiles` found no credentials: AWS's own chain, unless a profile is configured. Its provider then fails, and its error
-/// says why.
+/// The source if `profiles` found no credentials. If no profile is configured: AWS's own chain. If one is: the SDK's provider for that
+/// profile, which fails with an error that says why.
 fn fallback_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {

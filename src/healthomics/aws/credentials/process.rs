@@ -1,8 +1,8 @@
 //! Runs the `credential_process` of a profile.
 //!
 //! The process has a process group of its own. If the fetch is cancelled before the process has ended, the whole group is killed. The
-//! standard error goes to the log only, because it may contain secrets. The command may contain secrets too, so only its program is
-//! shown.
+//! standard error may contain secrets, so it is redacted and goes to the log only. The command may contain secrets too, so only its program
+//! is shown.
 
 use std::fmt::{self, Debug};
 use std::io;

@@ -42,8 +42,8 @@ pub(super) struct Role {
     pub(super) session_name: Option<String>,
 }
 
-/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if the profile, or
-/// the last one along `source_profile`, does not exist or contains no credentials.
+/// Finds the source of `profile`, or of the profile that the environment selects. Returns `Ok(None)` if the profile does
+/// not exist, or if it or the last one along `source_profile` contains no credentials. A missing `source_profile` is an error.
 #[expect(clippy::default_trait_access, reason = "the type is in a crate that is not a direct dependency")]
 pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
     let selected = profile.map(|profile| profile.to_owned().into());
@@ -60,15 +60,16 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
             return Err(format!("the `source_profile` of profile \"{}\" leads back to it", profile.name()));
         }
         visited.push(profile.name());
-        // The keys of a source profile override its role.
-        if let (true, Some(keys)) = (visited.len() > 1, keys(profile)) {
+        // The access keys of a source profile override its role.
+        let is_source_profile = visited.len() > 1;
+        if let (true, Some(keys)) = (is_source_profile, keys(profile)) {
             return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
         }
         let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
         let Some((role, source_profile)) = role(profile).zip(source_profile) else {
             return Ok(base(profile).map(|base| ProfileSource { base, roles }));
         };
-        // A role may name its own profile: the other settings of that profile are then its source.
+        // `source_profile` may be the profile itself: its other settings are then the source of the role.
         if source_profile == profile.name() {
             let base = base(profile);
             // `Base::Sdk` gives the whole profile to the SDK, which also assumes the role.
@@ -93,7 +94,7 @@ fn base(profile: &Profile) -> Option<Base> {
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has_any(&SSO) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // For SSO without an account and a role, the SDK gets no credentials, even if the profile has a process or access keys.
+    // For SSO with neither account nor role, the SDK gets no credentials, even if the profile has a process or access keys.
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
         return None;
     }

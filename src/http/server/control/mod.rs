@@ -1,6 +1,7 @@
 //! The control socket: a Unix socket that only its owner and root can use, next to the database.
 //!
-//! It serves every route of the listener, the reload and the commands to sinks, which the listener never accepts.
+//! It serves every route of the listener. It also serves the reload and the commands to sinks, which the
+//! listener never accepts.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};

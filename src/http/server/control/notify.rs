@@ -57,7 +57,7 @@ async fn replay(State(sinks): State<SinkCommands>, Parameters(query): Parameters
     }))
 }
 
-/// Every error is a 500: the command prints its text and ignores which status it has.
+/// An error of a sink is a 500: the command prints its text and ignores which status it has.
 fn respond(result: Result<String, String>) -> Response {
     let (status, text) = match result {
         Ok(text) => (StatusCode::OK, text),
