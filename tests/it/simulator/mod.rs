@@ -209,7 +209,7 @@ async fn the_same_seed_gives_the_same_timelines_and_stuck_jobs_never_end() {
 
 #[tokio::test]
 async fn a_future_job_exists_from_its_creation_on() {
-    let options = Options { jobs: 1, arrivals_per_minute: 12.0, ..options() };
+    let options = Options { jobs: 1, arrivals_per_minute: 5.0, ..options() };
     let job_ids = async |simulator: &Simulator| -> BTreeSet<String> {
         let timelines = get(simulator, "/-/jobs").await.json();
         timelines.as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
