@@ -137,7 +137,7 @@ struct Included {
     patterns: Vec<PathBuf>,
     /// The matching files except the main file, each once, by pattern and then by name.
     files: Vec<PathBuf>,
-    /// Of all matching files, before the included files are read.
+    /// The stamps of all matching files, before the included files are read.
     stamps: Stamps,
     /// The directories that cannot be listed.
     problems: Vec<Problem>,

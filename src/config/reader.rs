@@ -59,7 +59,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// What a key may contain: one value of a [`ValueType`], a [`List`], a [`Nested`] table, a [`Map`] or
+/// The content of a key: one value of a [`ValueType`], a [`List`], a [`Nested`] table, a [`Map`] or
 /// the table of labels.
 pub(super) trait Field {
     /// An absent or invalid value reads as the default.

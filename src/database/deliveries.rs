@@ -32,7 +32,7 @@ pub const UNREADABLE: &str = "its row in the database was deleted or cannot be r
 #[derive(Clone, Debug)]
 pub struct DeliveryStep {
     pub sink: Arc<str>,
-    /// Of the configuration that the requests used. [`DeliveryOutcome::Gone`] disables the sink only if this is unchanged.
+    /// The hash of the configuration that the requests used. [`DeliveryOutcome::Gone`] disables the sink only if this is unchanged.
     pub config_hash: String,
     pub filter: EventFilter,
     pub now: Timestamp,

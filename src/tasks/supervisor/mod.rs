@@ -56,7 +56,7 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// What to do with jobs that have vanished, have not ended and have expired.
+/// Whether to start jobs that have vanished, have not ended and have expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnExpiredVanished {
     Start,

@@ -52,7 +52,7 @@ pub(super) struct CredentialFetcher {
     last_failure: Arc<Mutex<Option<(Monotonic, CredentialFailure)>>>,
 }
 
-/// What the SDK calls: fetches from a source with the lock and the deadline of the [`CredentialFetcher`].
+/// The provider that the SDK calls: fetches from a source with the lock and the deadline of the [`CredentialFetcher`].
 #[derive(Debug)]
 struct TargetProvider {
     fetcher: CredentialFetcher,
