@@ -49,9 +49,9 @@ impl PasswordHash {
         self.cost
     }
 
-    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected. A wrong password
-    /// takes as long as with a hash of cost `cost_max`, so that the time does not reveal whose hash it was compared with. bcrypt is slow
-    /// on purpose, so call this on a blocking thread.
+    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected. A wrong
+    /// password takes as long as with a hash of cost `cost_max`, so that the time does not reveal whose hash it was compared with. bcrypt
+    /// is slow on purpose, so call this on a blocking thread.
     #[must_use]
     pub fn verify(&self, password: &str, cost_max: u32) -> bool {
         if password.len() > PASSWORD_BYTES_MAX {

@@ -1,7 +1,8 @@
 //! The problems of a configuration with their locations, as text.
 //!
 //! The log, the page, the API and most commands show `FILE:LINE:COLUMN: MESSAGE` without the line's text, because it may contain a
-//! password. Only `refwatch check` shows the text, with [`Problems::render`]. All text is sanitized before it is shown, except `file` in JSON.
+//! password. Only `refwatch check` shows the text, with [`Problems::render`]. All text is sanitized before it is shown, except `file` in
+//! JSON.
 
 use std::fmt::{self, Display};
 use std::ops::Range;

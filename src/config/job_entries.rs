@@ -1,7 +1,7 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal keeps all other lines, and comments on lines of their own. The result is parsed again. If it lacks another `[[job]]`, the layout
-//! was not understood, and the text is not changed.
+//! A removal keeps all other lines, and comments on lines of their own. The result is parsed again. If it lacks another `[[job]]`, the
+//! layout was not understood, and the text is not changed.
 
 use std::path::{Path, PathBuf};
 

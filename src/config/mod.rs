@@ -1,8 +1,9 @@
 //! The configuration. A loaded [`Config`] satisfies the rules of this module, so other modules do not check them again.
 //!
 //! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`.
-//! `resolve` applies the main file's settings. `cross_check` checks the entries, and finds conflicts between them. `resolve` then adds the entries.
-//! Errors become `diagnostics`. `reload` compares a new configuration with the running one. `render` writes TOML, `schema` JSON Schema.
+//! `resolve` applies the main file's settings. `cross_check` checks the entries, and finds conflicts between them. `resolve` then adds the
+//! entries. Errors become `diagnostics`. `reload` compares a new configuration with the running one. `render` writes TOML, `schema` JSON
+//! Schema.
 //!
 //! An entry is a `[[job]]`, a `[[store]]` or a `[target.NAME]`, in any file; a watch is one of the first two. A setting is any other
 //! table or key, in the main file.

@@ -267,7 +267,8 @@ pub(super) struct ParsedFile {
     pub source: SourceText,
     /// False after a syntax error.
     pub is_toml: bool,
-    /// Invalid values are absent. Without `is_toml` all values are, except in `main_settings`. An included file has only the keys of `IncludedRootTable`.
+    /// Invalid values are absent. Without `is_toml` all values are, except in `main_settings`. An included file has only the keys of
+    /// `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

@@ -31,7 +31,8 @@ pub(super) struct Key {
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key is a [`ValueType`], a [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
+/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key is a [`ValueType`], a
+/// [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
 macro_rules! tables {
     ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*

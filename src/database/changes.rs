@@ -22,8 +22,8 @@ const TABLES: [&str; 3] = [Transition::TABLE, ItemTransition::TABLE, Detail::TAB
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETED_JOBS_MAX: usize = 100;
 
-/// A condition of [`delete_ended`]'s query over `transitions AS ended`: no event of the job waits for delivery. The cursor of every sink is past the
-/// job's last events, and no delivery waits; failed deliveries do not count.
+/// A condition of [`delete_ended`]'s query over `transitions AS ended`: no event of the job waits for delivery. The cursor of every sink is
+/// past the job's last events, and no delivery waits; failed deliveries do not count.
 const NO_EVENT_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
         SELECT max(id) FROM details WHERE store_id = ended.store_id AND job_id = ended.job_id
             AND kind = ended.kind AND target = ended.target AND detail = 'vanished'))

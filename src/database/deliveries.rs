@@ -4,7 +4,8 @@
 //! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
 //! transaction of the writer.
 //!
-//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its rejections, and `at` is the time of the last one. An event whose row cannot be read fails without a request.
+//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its rejections, and `at` is the time of the last one.
+//! An event whose row cannot be read fails without a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -251,8 +252,9 @@ fn replay_events(
     queue_events(transaction, sink, filter, *failed, condition, values)
 }
 
-/// Queues the events that the filter selects or, with `failed`, those whose delivery has failed. Of these, only events that match the SQL condition are queued. It may contain `:sink` and the names in `values`. The queued events are
-/// due at once, also if the clock is set back. Returns their number.
+/// Queues the events that the filter selects or, with `failed`, those whose delivery has failed. Of these, only events that match the SQL
+/// condition are queued. It may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set
+/// back. Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,

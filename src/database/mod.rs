@@ -136,8 +136,8 @@ impl Database {
 
     /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,
     /// so that changes can be committed between two of them. Jobs in `watched` keep their rows: without the rows, the next start would
-    /// not know that the jobs have ended, and would poll them. The job with the highest row id keeps its rows, so that no id is used twice. A
-    /// job with an event that still waits for delivery keeps its rows for 30 more days.
+    /// not know that the jobs have ended, and would poll them. The job with the highest row id keeps its rows, so that no id is used twice.
+    /// A job with an event that still waits for delivery keeps its rows for 30 more days.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. Earlier transactions stay committed.

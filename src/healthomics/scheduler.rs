@@ -51,8 +51,8 @@ impl Scheduler {
     }
 
     /// Waits for an in-flight permit and the quota. The caller holds the permit until the response. `may_be_sent` is
-    /// called before each attempt to use the quota. If it returns false, the request leaves the queue and the result is `None`. Cancel safe:
-    /// a cancelled caller leaves the queue and uses no quota.
+    /// called before each attempt to use the quota. If it returns false, the request leaves the queue and the result is `None`. Cancel
+    /// safe: a cancelled caller leaves the queue and uses no quota.
     pub(super) async fn acquire(
         &self,
         priority: Priority,

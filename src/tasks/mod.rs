@@ -16,8 +16,8 @@
 //!   from a successful poll to the next routine poll of a listable job. It does not apply after a failed poll, or if the user set the
 //!   job's poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
-//!   expires after its retention, and at least an hour, from the start of its task. A vanished or unseen job that is still polled expires only
-//!   after a poll that `Decision::may_expire` allows.
+//!   expires after its retention, and at least an hour, from the start of its task. A vanished or unseen job that is still polled expires
+//!   only after a poll that `Decision::may_expire` allows.
 
 pub mod job_watcher;
 pub mod lister;

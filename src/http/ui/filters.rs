@@ -11,7 +11,8 @@ use crate::core::sanitize::Sanitized;
 use crate::http::filter::{ATTENTION, NOT_SEEN};
 use crate::state::WatchStatus;
 
-/// A link for each state, status and kind, with the number of watches, and a search form. There are links by kind if there are several, or one is selected.
+/// A link for each state, status and kind, with the number of watches, and a search form. There are links by kind if there are several, or
+/// one is selected.
 pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
     // The link that sets one field of the selection. The count ignores the other fields.
     let link_to = |field_mut: fn(&mut Selection) -> &mut String, value: &str, text: &str| {

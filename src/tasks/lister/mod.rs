@@ -31,7 +31,8 @@ const MIN_JOBS_FOR_LISTING: usize = 2;
 /// default quota of 5 requests per second.
 const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// The pause after a failed listing or hand-over. For some failures `on_failure` uses `RECHECK_INTERVAL` instead, or a longer `Retry-After`.
+/// The pause after a failed listing or hand-over. For some failures `on_failure` uses `RECHECK_INTERVAL` instead, or a longer
+/// `Retry-After`.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
 /// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
@@ -298,8 +299,8 @@ impl Lister {
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job is hinted at its hand-over. Until its first poll it has no known status. The status at the hand-over stands in for it, so
-        // that the next listing does not hint the job again.
+        // A new job is hinted at its hand-over. Until its first poll it has no known status. The status at the hand-over stands in for it,
+        // so that the next listing does not hint the job again.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
