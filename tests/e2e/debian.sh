@@ -1,10 +1,6 @@
 # Sourced by tests/e2e/systemd and tests/e2e/install: builds packages, boots Debian in a container (systemd-nspawn) and runs commands in
 # it. It has a loopback device only, and its changes are discarded.
 
-# SUITE=trixie boots a newer Debian. The unit supports bookworm's systemd and later.
-readonly SUITE=${SUITE:-bookworm}
-readonly ROOT=$E2E/$SUITE
-
 stage=$(mktemp -d)
 container=
 init=
@@ -24,22 +20,11 @@ build_packages() {
     BUILT=yes "$stage/checkout/systemd/package" "$@" >"$stage/package.log" 2>&1 || { cat "$stage/package.log" && return 1; }
 }
 
-# A minimal Debian with systemd, and with rpm.
-bootstrap() {
-    [[ -e $ROOT/usr/bin/rpm ]] && return
-    rm -rf "$ROOT"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,curl,rpm "$SUITE" "$ROOT.part" >"$stage/debootstrap.log" ||
-        { tail -n 20 "$stage/debootstrap.log" && return 1; }
-    # Consoles and timers only slow the boot down.
-    rm -f "$ROOT.part"/etc/systemd/system/{getty.target.wants,timers.target.wants}/*
-    mv "$ROOT.part" "$ROOT"
-}
-
 # Boots with DIRECTORY mounted at /mnt, and waits until systemd is running.
 boot() {
     trap halt EXIT
     systemd-nspawn --quiet --register=no --keep-unit --ephemeral --private-network --machine=refwatch-e2e --hostname=refwatch-e2e \
-        --directory="$ROOT" --bind-ro="$1:/mnt" --boot >"$stage/boot.log" 2>&1 </dev/null &
+        --directory="$DEBIAN" --bind-ro="$1:/mnt" --boot >"$stage/boot.log" 2>&1 </dev/null &
     container=$!
     eventually booted || { tail -n 40 "$stage/boot.log" && return 1; }
     # Runs a program of this machine on the container's network. Not a function, so that `kill` ends the program.
