@@ -47,7 +47,7 @@ pub fn run(main: &Path, args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage(format_args!("{job} is already watched: {file}:{line}")));
     }
     let name = file_name(args);
-    let included = files.patterns.iter().skip(1).find(|path| config::glob_matches_name(path, &name));
+    let included = files.patterns.iter().skip(1).find(|path| config::include_matches_name(path, &name));
     let Some(directory) = included.and_then(|path| path.parent()) else {
         let message = format!("{}: `include` does not match {name}: set include = [\"conf.d/*.toml\"]", main.display());
         return Err(Failure::config(message));

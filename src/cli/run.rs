@@ -52,7 +52,7 @@ impl From<DaemonError> for Failure {
         let exit = match &error {
             DaemonError::Preflight(error) => return Self::preflight(error),
             // A directory that is missing counts: systemd would give up after 20 restarts, long before somebody mounts its disk.
-            DaemonError::Open(error) if error.is_permanent() => Exit::Config,
+            DaemonError::Open(error) if error.outlasts_restart() => Exit::Config,
             DaemonError::Apply(SupervisorError::Target(TargetError::NoRegion(_) | TargetError::Invalid(_))) => {
                 Exit::Config
             }

@@ -11,7 +11,7 @@ use super::add::{FILE_MODE, temporary_file};
 use super::exit::{Failure, print};
 use super::simulate_sink::{self, SinkArgs};
 use crate::daemon::signals::Signals;
-use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator, fault_names};
+use crate::simulator::{Fault, FaultRate, Kind, Options, SimulatedJob, Simulator, fault_help};
 
 /// Ten times the longest supported watch list.
 const JOBS_MAX: i64 = 100_000;
@@ -48,18 +48,13 @@ pub struct Args {
     /// The mean duration of a job, in seconds; durations are 0.25 to 1.75 times the mean
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = number(0.1..=86_400.0))]
     mean_seconds: f64,
-    #[arg(long, value_name = "NAME=RATE", help = fault_help())]
+    #[arg(long, value_name = "NAME=RATE", help = fault_help::<Fault>("requests"))]
     fault: Vec<FaultRate>,
     #[command(flatten)]
     sink: SinkArgs,
     /// Write a configuration that watches the jobs or, with --arrivals-per-minute, their stores
     #[arg(long, value_name = "FILE")]
     config_out: Option<PathBuf>,
-}
-
-fn fault_help() -> String {
-    let names = fault_names::<Fault>();
-    format!("A fault and the fraction of requests, 0 to 1, that it affects; repeatable. Faults: {names}")
 }
 
 /// # Errors

@@ -10,7 +10,7 @@ use crate::core::sanitize::Sanitized;
 use crate::notify::secrets::read_signing_secrets;
 use crate::notify::signature::SigningSecret;
 use crate::simulator::{
-    FaultRate, Received, SignatureCheck, SinkFault, SinkOptions, SinkReceiver, SinkReply, fault_names,
+    FaultRate, NamedFault as _, Received, SignatureCheck, SinkFault, SinkOptions, SinkReceiver, SinkReply, fault_help,
 };
 
 #[derive(Debug, clap::Args)]
@@ -27,13 +27,8 @@ pub(super) struct SinkArgs {
     /// Verify signatures with the secrets in this file, one per line
     #[arg(long, value_name = "FILE", requires = "sink")]
     sink_secret_file: Option<PathBuf>,
-    #[arg(long, value_name = "NAME=RATE", requires = "sink", help = fault_help())]
+    #[arg(long, value_name = "NAME=RATE", requires = "sink", help = fault_help::<SinkFault>("notifications to the receiver"))]
     sink_fault: Vec<FaultRate<SinkFault>>,
-}
-
-fn fault_help() -> String {
-    let names = fault_names::<SinkFault>();
-    format!("A fault of the receiver and the fraction of notifications that it affects; repeatable. Faults: {names}")
 }
 
 impl SinkArgs {

@@ -1,6 +1,8 @@
-//! Checks that depend on several keys, entries or files: duplicates, undefined targets, swapped ids, and durations limited by another table.
+//! Checks that depend on several keys, entries or files: duplicates, undefined targets, kinds that are missing or not those of the store,
+//! swapped ids, and durations limited by another table.
 //!
-//! A conflict is reported only at the entry that is checked later, so that the file of the other entry still applies.
+//! A conflict is reported only at the later of the two entries, in the order of [`cross_check`], so that the file of the other is still
+//! used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,7 +12,7 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::raw::{Job, ParsedFile, Store};
+use super::raw::{JobTable, ParsedFile, StoreTable};
 use super::resolve::interval_error;
 use super::suggest::nearest;
 use super::watch_list::StoreSettings;
@@ -22,7 +24,7 @@ use crate::core::kind::{JobKind, StoreType};
 type FileSpan = (usize, Range<usize>);
 
 /// A `[[job]]`, or a `[[store]]` if `job_id` is `None`.
-struct WatchEntry<'a> {
+struct Watch<'a> {
     file: usize,
     store_id: &'a Spanned<StoreId>,
     /// The kind of the job, or the kinds of the store.
@@ -34,13 +36,13 @@ struct WatchEntry<'a> {
     interval: &'a Option<Spanned<Option<Duration>>>,
 }
 
-/// Adds the problems to the files. A file with a problem will be left out, and an entry of another file may lose its target by that. So
-/// the files are checked in rounds: the first round checks all files, and each other round those without a problem, until it finds none.
-/// A round first checks every entry by itself, and then all entries for conflicts. File 0 is the main file: a problem in it rejects the
-/// configuration and ends the checks.
+/// Adds the problems to the files. A file with a problem will be left out, and an entry of another file may lose its target by that. So the
+/// files are checked in rounds. The first round checks all files. Each later round checks only the files that still have no problem. The
+/// last round finds no new problem. A round first checks every entry by itself, and then all entries for conflicts. File 0 is the main
+/// file: a problem in it rejects the configuration and ends the checks.
 pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
-    // Without the main file's targets and settings, the other files would have errors that are none.
-    if !files[0].is_toml {
+    // Without the main file's targets and settings, the other files would get false errors.
+    if !files[0].is_syntax_valid {
         return;
     }
     let mut remaining: Vec<usize> = (0..files.len()).collect();
@@ -48,15 +50,15 @@ pub(super) fn cross_check(files: &mut [ParsedFile], settings: &Config) {
         let mut checker = Checker { files, problems: Vec::new() };
         checker.check_entries(&remaining, settings);
         add_problems(files, checker.problems);
-        // A conflict is reported at the later file. Files with a problem come last, so that they add no problem to another file. The main
-        // file stays first.
+        // A conflict is reported at the later file. Files with a problem come last, so that they add no problem to another file. They are
+        // removed after this round. The main file stays first.
         remaining.sort_by_key(|&index| index != 0 && !files[index].problems.is_empty());
         let mut checker = Checker { files, problems: Vec::new() };
         checker.check_conflicts(&remaining);
         add_problems(files, checker.problems);
-        let before = remaining.len();
+        let count_before = remaining.len();
         remaining.retain(|&index| files[index].problems.is_empty());
-        if remaining.len() == before || !files[0].problems.is_empty() {
+        if remaining.len() == count_before || !files[0].problems.is_empty() {
             return;
         }
     }
@@ -69,28 +71,28 @@ fn add_problems(files: &mut [ParsedFile], problems: Vec<(usize, Problem)>) {
 }
 
 /// Returns the jobs and stores of a file in the order of the file.
-fn entries(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<WatchEntry<'_>> {
+fn watches(file: usize, ParsedFile { root, .. }: &ParsedFile) -> Vec<Watch<'_>> {
     let jobs = root.job.iter().flatten().filter_map(|raw| {
-        let Job { name, kind, id, target, interval, .. } = raw;
-        let (store_id, job_id) = (raw.store()?.0, Some(id.as_ref()?));
+        let JobTable { name, kind, id, target, interval, .. } = raw;
+        let (store_id, job_id) = (raw.store_id_and_type()?.0, Some(id.as_ref()?));
         let kinds = [kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref())].into();
-        Some(WatchEntry { file, store_id, kinds, job_id, name, target, interval })
+        Some(Watch { file, store_id, kinds, job_id, name, target, interval })
     });
     let stores = root.store.iter().flatten().filter_map(|raw| {
-        let Store { name, kinds, target, interval, .. } = raw;
-        let (store_id, store_type) = raw.store()?;
+        let StoreTable { name, kinds, target, interval, .. } = raw;
+        let (store_id, store_type) = raw.store_id_and_type()?;
         let kinds = match kinds {
             Some(kinds) => kinds.iter().flatten().map(|kind| *kind.get_ref()).collect(),
             None => JobKind::of_store(store_type).collect(),
         };
-        Some(WatchEntry { file, store_id, kinds, job_id: None, name, target, interval })
+        Some(Watch { file, store_id, kinds, job_id: None, name, target, interval })
     });
-    let mut entries: Vec<WatchEntry<'_>> = jobs.chain(stores).collect();
+    let mut entries: Vec<Watch<'_>> = jobs.chain(stores).collect();
     entries.sort_by_key(|entry| entry.id_span().1.start);
     entries
 }
 
-impl WatchEntry<'_> {
+impl Watch<'_> {
     /// The place of the job's id, or of the store's id if the entry is a store.
     fn id_span(&self) -> FileSpan {
         (self.file, self.job_id.map_or_else(|| self.store_id.span(), Spanned::span))
@@ -128,7 +130,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Checks each entry by itself.
+    /// Runs the checks that concern one entry. They need the other files only to see which targets exist.
     fn check_entries(&mut self, remaining: &[usize], settings: &Config) {
         let files = self.files;
         let targets: BTreeSet<&str> = remaining
@@ -139,8 +141,8 @@ impl Checker<'_> {
         for &file in remaining {
             self.check_external_ids(file);
             self.check_stores_and_kinds(file);
-            self.check_durations(file, settings.database.retention);
-            for entry in entries(file, &files[file]) {
+            self.check_against_retention(file, settings.database.retention);
+            for entry in watches(file, &files[file]) {
                 self.check_target_exists(&entry, &targets);
                 if let Some((span, message)) = interval_error(entry.interval.as_ref(), settings.poll.min_interval) {
                     self.report((file, span), &message, None);
@@ -153,7 +155,7 @@ impl Checker<'_> {
     fn check_conflicts(&mut self, remaining: &[usize]) {
         let files = self.files;
         self.check_target_names(remaining);
-        let entries: Vec<WatchEntry<'_>> = remaining.iter().flat_map(|&file| entries(file, &files[file])).collect();
+        let entries: Vec<Watch<'_>> = remaining.iter().flat_map(|&file| watches(file, &files[file])).collect();
         self.check_duplicates(&entries);
         self.check_swapped_ids(&entries);
     }
@@ -182,21 +184,22 @@ impl Checker<'_> {
         }
     }
 
-    fn check_target_exists(&mut self, entry: &WatchEntry<'_>, targets: &BTreeSet<&str>) {
+    fn check_target_exists(&mut self, entry: &Watch<'_>, targets: &BTreeSet<&str>) {
         let target = entry.target_or_default();
         if targets.contains(target) {
             return;
         }
         let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
-        // The first round checks all files, so all definitions are in `targets`. Later, a file that defines the target has a problem.
+        // The first round has all definitions in `targets`. A definition that is missing there is in a file that an earlier round has
+        // removed.
         let defining_file = self.files.iter().find(defines_it);
-        // The target `default` exists even if no file defines it.
+        // The target `default` exists even if no file defines it. It must not replace the definition in a file that was left out.
         if target == TargetConfig::DEFAULT && defining_file.is_none() {
             return;
         }
         let help = if let Some(file) = defining_file {
             format!("correct the errors in {}, which defines it", file.source.path.display())
-        } else if let Some(file) = self.files.iter().find(|file| !file.is_toml) {
+        } else if let Some(file) = self.files.iter().find(|file| !file.is_syntax_valid) {
             format!("correct the syntax of {}, which may define it", file.source.path.display())
         } else if let Some(near) = nearest(target, targets.iter().copied().chain([TargetConfig::DEFAULT])) {
             format!("did you mean \"{near}\"?")
@@ -220,13 +223,13 @@ impl Checker<'_> {
         }
     }
 
-    fn check_duplicates(&mut self, entries: &[WatchEntry<'_>]) {
+    fn check_duplicates(&mut self, entries: &[Watch<'_>]) {
         let (mut ids, mut names) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
             let mut other = None;
             for kind in &entry.kinds {
                 let id = (*kind, entry.target_or_default(), entry.ids());
-                // If several kinds conflict, the message names the earlier entry that has the last of these kinds.
+                // If several kinds conflict, the message names one of the earlier entries.
                 other = ids.insert(id, entry.id_span()).or(other);
             }
             if let Some(other) = other {
@@ -247,8 +250,8 @@ impl Checker<'_> {
     fn check_stores_and_kinds(&mut self, file: usize) {
         let files = self.files;
         for job in files[file].root.job.iter().flatten() {
-            self.check_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
-            let Some((id, store_type)) = job.store() else { continue };
+            self.check_only_one_store(file, job.reference_store_id.as_ref(), job.sequence_store_id.as_ref());
+            let Some((id, store_type)) = job.store_id_and_type() else { continue };
             // An invalid kind reads as absent and is reported already, so a missing kind is reported only if the file has no other problem.
             if job.kind.is_none() && store_type == StoreType::Sequence && files[file].problems.is_empty() {
                 let help = format!("set `kind` to one of {}", kind_names(store_type));
@@ -257,8 +260,9 @@ impl Checker<'_> {
             self.check_kind(file, job.kind.as_ref(), store_type);
         }
         for entry in files[file].root.store.iter().flatten() {
-            self.check_one_store(file, entry.reference_store_id.as_ref(), entry.sequence_store_id.as_ref());
-            let Some((id, store_type)) = entry.store() else { continue };
+            self.check_only_one_store(file, entry.reference_store_id.as_ref(), entry.sequence_store_id.as_ref());
+            let Some((id, store_type)) = entry.store_id_and_type() else { continue };
+            // An empty array has no span, so it is reported at the id.
             if entry.kinds.as_ref().is_some_and(Vec::is_empty) {
                 let help = format!("remove it, or name one of {}", kind_names(store_type));
                 self.report((file, id.span()), "`kinds` of this store names no kind", Some(&help));
@@ -269,7 +273,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_one_store<T>(&mut self, file: usize, reference: Option<&Spanned<T>>, sequence: Option<&Spanned<T>>) {
+    fn check_only_one_store<T>(&mut self, file: usize, reference: Option<&Spanned<T>>, sequence: Option<&Spanned<T>>) {
         if let (Some(_), Some(sequence)) = (reference, sequence) {
             let help = "write one entry for each store";
             self.report((file, sequence.span()), "the entry also has a `reference_store_id`", Some(help));
@@ -279,22 +283,22 @@ impl Checker<'_> {
     fn check_kind(&mut self, file: usize, kind: Option<&Spanned<JobKind>>, store: StoreType) {
         if let Some(kind) = kind.filter(|kind| kind.get_ref().info().store != store) {
             let message = format!("a {} has no jobs of the kind {}", store.noun(), kind.get_ref());
-            let right = kind.get_ref().info().store.id_key();
-            let help = format!("write `{right}`, or one of {}", kind_names(store));
+            let key_of_kind = kind.get_ref().info().store.id_key();
+            let help = format!("write `{key_of_kind}`, or one of {}", kind_names(store));
             self.report((file, kind.span()), &message, Some(&help));
         }
     }
 
-    /// Reports durations of stores that are longer than `retention`. With a longer `created_within`, a job whose rows were deleted
-    /// would be discovered again. With a longer `remove_after`, it would not be restored after a restart.
-    fn check_durations(&mut self, file: usize, retention: Duration) {
+    /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
+    /// `created_within`, the job would be discovered again. With a longer `remove_after`, it would be missing after a restart.
+    fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
-            let Some((id, _)) = store.store() else { continue };
+            let Some((id, _)) = store.store_id_and_type() else { continue };
             for (key, raw, default) in [
                 ("created_within", &store.created_within, StoreSettings::CREATED_WITHIN_DEFAULT),
                 ("remove_after", &store.remove_after, StoreSettings::REMOVE_AFTER_DEFAULT),
             ] {
-                let (length, span) = raw.as_ref().map_or((default, id.span()), |it| (*it.get_ref(), it.span()));
+                let (length, span) = raw.as_ref().map_or((default, id.span()), |raw| (*raw.get_ref(), raw.span()));
                 if length > retention {
                     let (length, retention) = (DurationText(length), DurationText(retention));
                     let message =
@@ -305,12 +309,12 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports an entry (store S, job J) if J is also the store of an entry. Ids are long, so one of the two is a mistake: probably the ids
-    /// are swapped. The entry is right if
+    /// Reports an entry (store S, job J) if J is also the store of an entry. An id has at least 10 digits, so a job and a store do not have
+    /// the same by chance: in one of the entries the ids are probably swapped. This entry is right if S is the better proven store:
     /// - S is first used as a store in an earlier file than J,
     /// - or both are first used in one file, and S in more entries of it,
-    /// - or both are used equally, S first, and another entry is (store J, job S).
-    fn check_swapped_ids(&mut self, entries: &[WatchEntry<'_>]) {
+    /// - or in the same number of entries, S first, and an entry has exactly the swapped ids (store J, job S).
+    fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {

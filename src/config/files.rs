@@ -18,7 +18,7 @@ pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadedFiles {
-    /// The main file and the patterns of `include`, for [`stamps`].
+    /// The main file and the patterns of `include`. [`stamps`] of them differ from `stamps` after a change of a file.
     pub patterns: Vec<PathBuf>,
     /// The stamps before the files were read.
     pub stamps: Stamps,
@@ -32,7 +32,7 @@ pub(super) type Stamp = (u64, u64, u64, [i64; 2]);
 /// Returns the stamps of the files that match `patterns` now. The stamp is `None` if the metadata of a file cannot be read.
 #[must_use]
 pub fn stamps(patterns: &[PathBuf]) -> Stamps {
-    // A directory that cannot be listed has no stamps. The load reports the error.
+    // A directory that cannot be listed has no stamps. `load` reports the error.
     let files = patterns.iter().flat_map(|pattern| matching_files(pattern).unwrap_or_default());
     files.map(|path| (path.clone(), stamp(&path))).collect()
 }
@@ -57,6 +57,7 @@ impl SourceText {
                 let start = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
                 let source = Self { path, text };
+                // The first invalid bytes became one replacement character.
                 let location = Location::new(&source, start..start + char::REPLACEMENT_CHARACTER.len_utf8());
                 let help = "save the file as UTF-8".to_owned();
                 (source, Some(Problem::new(location, "this is not UTF-8", Some(help))))
@@ -92,7 +93,7 @@ pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        if glob_matches_name(pattern, &name.to_string_lossy()) {
+        if include_matches_name(pattern, &name.to_string_lossy()) {
             files.push(directory.join(&name));
         }
     }
@@ -102,17 +103,18 @@ pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Returns whether the last part of `pattern` has a `*` and matches this file name.
 #[must_use]
-pub fn glob_matches_name(pattern: &Path, name: &str) -> bool {
+pub fn include_matches_name(pattern: &Path, name: &str) -> bool {
     let pattern = file_name(pattern);
     let may_be_hidden = pattern.starts_with('.') || !name.starts_with('.');
-    pattern.contains('*') && may_be_hidden && pattern_matches(&pattern, name)
+    pattern.contains('*') && may_be_hidden && wildcard_matches(&pattern, name)
 }
 
 /// A `*` of the pattern matches any text.
 #[must_use]
-pub fn pattern_matches(pattern: &str, name: &str) -> bool {
+pub fn wildcard_matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let head = parts.next().unwrap_or_default();
+    // `None`: the pattern has no `*`.
     let Some(tail) = parts.next_back() else { return name == pattern };
     let Some(mut rest) = name.strip_prefix(head) else { return false };
     for part in parts {
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_include_pattern_matches_by_name_and_skips_hidden_files() {
+    fn an_include_wildcard_matches_by_name_and_skips_hidden_files() {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["b.toml", "a.toml", ".a.toml", "a.toml~", "toml"] {
             fs::write(directory.path().join(name), "").expect("a file");
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_of_a_pattern_matches_any_text() {
+    fn a_star_of_a_wildcard_matches_any_text() {
         let table = [
             ("GRCh38", "GRCh38", true),
             ("GRCh38", "GRCh37", false),
@@ -164,7 +166,7 @@ mod tests {
             ("*b*b*", "b", false),
         ];
         for (pattern, name, expected) in table {
-            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(wildcard_matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

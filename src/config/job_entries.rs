@@ -1,14 +1,14 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal keeps all other lines, and comments on lines of their own. The result is parsed again. If it lacks another `[[job]]`, the
-//! layout was not understood, and the text is not changed.
+//! A removal keeps the lines outside of the entry, and comments on lines of their own in it. The result is parsed again. If it lacks
+//! another `[[job]]` or has a new problem, the layout was not understood, and nothing is removed.
 
 use std::path::{Path, PathBuf};
 
 use super::TargetConfig;
 use super::diagnostics::{Problem, SourceText};
-use super::load::{parse_files, parse_text};
-use super::raw::{Job, ParsedFile};
+use super::load::{parse_files, parse_included_text};
+use super::raw::{JobTable, ParsedFile};
 use crate::core::job::JobKey;
 use crate::core::kind::JobKind;
 
@@ -28,14 +28,14 @@ struct JobInFile<'a> {
     id_offset: usize,
 }
 
-/// The entries of a job in the main file and the included files, also in files with errors, unless an error is one of syntax.
+/// The entries of a job in the main file and the included files, including files with errors, except syntax errors.
 #[must_use]
 pub fn job_locations(main: &Path, job: &JobKey) -> Vec<JobLocation> {
     let mut locations = Vec::new();
     for file in parse_files(main) {
-        locations.extend(entries(&file).filter(|entry| entry.job == *job).map(|entry| JobLocation {
+        locations.extend(job_entries(&file).filter(|entry| entry.job == *job).map(|entry| JobLocation {
             file: file.source.path.to_path_buf(),
-            line: line_of(&file.source.text, entry.id_offset),
+            line: line_index(&file.source.text, entry.id_offset) + 1,
             target: entry.target.to_owned(),
         }));
     }
@@ -47,35 +47,36 @@ pub fn job_locations(main: &Path, job: &JobKey) -> Vec<JobLocation> {
 #[must_use]
 pub fn without_job(text: &str, job: &JobKey) -> Option<String> {
     let parsed = parse(text);
-    let (removed, kept): (Vec<_>, Vec<_>) = entries(&parsed).partition(|entry| entry.job == *job);
+    let (removed, kept): (Vec<_>, Vec<_>) = job_entries(&parsed).partition(|entry| entry.job == *job);
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
     // From the last entry to the first, so that the earlier lines keep their numbers.
     for entry in removed.iter().rev() {
-        let id_line = line_of(text, entry.id_offset) - 1;
-        let start = (0..=id_line).rev().find(|line| is_header(lines[*line]))?;
-        let end = (id_line..lines.len()).find(|line| is_other_table(lines[*line])).unwrap_or(lines.len());
+        let id_line = line_index(text, entry.id_offset);
+        let start = (0..=id_line).rev().find(|line| is_job_header(lines[*line]))?;
+        let end = (id_line..lines.len()).find(|line| starts_other_table(lines[*line])).unwrap_or(lines.len());
         let comments: Vec<&str> = lines.drain(start..end).filter(|line| line.trim_start().starts_with('#')).collect();
         drop(lines.splice(start..start, comments));
     }
     let text = lines.concat();
-    let rest = parse(&text);
-    let is_known = |problem: &Problem| parsed.problems.iter().any(|known| known.message == problem.message);
+    let result = parse(&text);
+    // Only messages are compared, because the lines have changed.
+    let existed_before = |problem: &Problem| parsed.problems.iter().any(|known| known.message == problem.message);
     let is_same =
         |(kept, entry): (&JobInFile<'_>, &JobInFile<'_>)| (&kept.job, kept.target) == (&entry.job, entry.target);
-    let rest_entries: Vec<_> = entries(&rest).collect();
-    let has_kept = kept.len() == rest_entries.len() && kept.iter().zip(&rest_entries).all(is_same);
-    (has_kept && rest.problems.iter().all(is_known)).then_some(text)
+    let result_entries: Vec<_> = job_entries(&result).collect();
+    let keeps_others = kept.len() == result_entries.len() && kept.iter().zip(&result_entries).all(is_same);
+    (keeps_others && result.problems.iter().all(existed_before)).then_some(text)
 }
 
 fn parse(text: &str) -> ParsedFile {
-    parse_text(SourceText { path: Path::new("").into(), text: text.to_owned() })
+    parse_included_text(SourceText { path: Path::new("").into(), text: text.to_owned() })
 }
 
 /// The `[[job]]` entries with a store and an id, in the order of the file.
-fn entries(file: &ParsedFile) -> impl Iterator<Item = JobInFile<'_>> {
+fn job_entries(file: &ParsedFile) -> impl Iterator<Item = JobInFile<'_>> {
     file.root.job.iter().flatten().filter_map(|raw| {
-        let Job { kind, id, target, .. } = raw;
-        let (store, id) = (raw.store()?.0, id.as_ref()?);
+        let JobTable { kind, id, target, .. } = raw;
+        let (store, id) = (raw.store_id_and_type()?.0, id.as_ref()?);
         let kind = kind.as_ref().map_or(JobKind::ReferenceImport, |kind| *kind.get_ref());
         let job = JobKey { kind, store: store.get_ref().clone(), job: id.get_ref().clone() };
         let target = target.as_ref().map_or(TargetConfig::DEFAULT, |target| target.get_ref());
@@ -83,17 +84,17 @@ fn entries(file: &ParsedFile) -> impl Iterator<Item = JobInFile<'_>> {
     })
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    text[..text.floor_char_boundary(offset.min(text.len()))].matches('\n').count() + 1
+fn line_index(text: &str, offset: usize) -> usize {
+    text[..text.floor_char_boundary(offset.min(text.len()))].matches('\n').count()
 }
 
 /// `[[job]]`, in any spacing.
-fn is_header(line: &str) -> bool {
+fn is_job_header(line: &str) -> bool {
     normalized(line).starts_with("[[job]]")
 }
 
-/// A table that does not belong to the entry above it.
-fn is_other_table(line: &str) -> bool {
+/// Whether the line is the header of a table that does not belong to the entry above it.
+fn starts_other_table(line: &str) -> bool {
     let header = normalized(line);
     header.starts_with('[') && !header.starts_with("[job.") && !header.starts_with("[[job.")
 }

@@ -1,4 +1,5 @@
-//! The key `labels` of jobs and stores. It limits the number of labels: each one is in every series of `refwatch_job_labels`.
+//! The key `labels` of jobs and stores. The number of labels is limited, because every label is added to each series of the metric
+//! `refwatch_job_labels`.
 
 use std::sync::LazyLock;
 
@@ -12,7 +13,7 @@ use super::values::{Invalid, ValueType, no_candidates, pattern_schema, read_text
 use crate::core::job::Labels;
 use crate::core::sanitize::is_unsafe_to_display;
 
-/// Each series has five labels besides these. Prometheus has no default limit; hosted services commonly accept 30 labels.
+/// Each series has five more labels. Prometheus has no default limit. Hosted services commonly accept 30 labels, so 16 leaves a margin.
 const LABELS_MAX: usize = 16;
 
 regex!(
@@ -27,20 +28,20 @@ value_type!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |va
 /// The type of the key `labels`.
 pub(super) struct LabelTable;
 
-type Entries = Map<LabelName, LabelValue>;
+type LabelMap = Map<LabelName, LabelValue>;
 
 impl Field for LabelTable {
-    type Parsed = <Entries as Field>::Parsed;
+    type Parsed = <LabelMap as Field>::Parsed;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
         if value.get_ref().as_table().is_some_and(|labels| labels.len() > LABELS_MAX) {
             reader.report(value.span(), &format!("`{key}` must have at most {LABELS_MAX} entries"), None);
         }
-        Entries::read(reader, key, value)
+        LabelMap::read(reader, key, value)
     }
 
     fn schema() -> Json {
-        let mut schema = Entries::schema();
+        let mut schema = LabelMap::schema();
         schema["maxProperties"] = LABELS_MAX.into();
         schema
     }
@@ -52,7 +53,7 @@ fn label_value(text: &str) -> Result<String, String> {
 }
 
 /// The labels without invalid values, which are reported already.
-pub(super) fn labels(parsed: <LabelTable as Field>::Parsed) -> Labels {
+pub(super) fn valid_labels(parsed: <LabelTable as Field>::Parsed) -> Labels {
     parsed.into_iter().filter_map(|(name, value)| Some((name.into_inner(), value?.into_inner()))).collect()
 }
 

@@ -1,7 +1,8 @@
 //! Loads a [`Config`] from the main file and the included files, and collects the problems of all files.
 //!
-//! An included file with a problem is left out as a whole, and so is a directory that cannot be listed. The other files apply. A problem
-//! in the main file rejects the configuration.
+//! An included file with a problem is left out as a whole, and so is a directory that cannot be listed. The other files are used. A problem
+//! in the main file rejects the configuration. The problem of a directory points at `include` in the main file, but is not one of the main
+//! file.
 
 use std::io;
 use std::ops::Range;
@@ -20,6 +21,9 @@ use super::{resolve, syntax};
 
 /// The maximum number of problems reported for one file.
 const PROBLEMS_MAX: usize = 100;
+
+/// The span of what is not in the file.
+const NO_SPAN: Range<usize> = 0..0;
 
 const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
 
@@ -43,8 +47,8 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     load_files(path, None)
 }
 
-/// Loads the file at `path` as if it also included a file with the path `extra` and the content `text`. No file may
-/// exist at `extra` yet: it could be included twice.
+/// Loads the file at `path` as if it also included a file with the path `extra` and the content `text`. `extra` must not exist, or a
+/// pattern could include it a second time.
 ///
 /// # Errors
 /// As with [`load`].
@@ -57,21 +61,21 @@ pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Proble
 pub fn main_settings(path: &Path) -> Config {
     let (source, _) = SourceText::read(path, None);
     let (document, errors) = DeTable::parse_recoverable(&source.text);
-    let root = Reader::new(&source).read_table(document.get_ref(), 0..0);
-    let mut main = ParsedFile { source, is_toml: errors.is_empty(), root, problems: Vec::new() };
+    let root = Reader::new(&source).read_table(document.get_ref(), NO_SPAN);
+    let mut main = ParsedFile { source, is_syntax_valid: errors.is_empty(), root, problems: Vec::new() };
     resolve::take_settings(&mut main, &directory_of(path))
 }
 
 /// The main file and the included files, each parsed by itself.
 pub(super) fn parse_files(path: &Path) -> Vec<ParsedFile> {
     let mut main = parse_file(SourceText::read(path, None), true);
-    let included = included_files(&mut main).files;
+    let included = take_includes(&mut main).files;
     let included = included.iter().map(|path| parse_file(SourceText::read(path, None), false));
     [main].into_iter().chain(included).collect()
 }
 
-/// An included file with this text.
-pub(super) fn parse_text(source: SourceText) -> ParsedFile {
+/// Parses a text as an included file.
+pub(super) fn parse_included_text(source: SourceText) -> ParsedFile {
     parse_file((source, None), false)
 }
 
@@ -82,9 +86,9 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
-    let Included { patterns, files: included, mut stamps, problems: directory_problems } = included_files(&mut main);
+    let Included { patterns, files: included, mut stamps, problems: directory_problems } = take_includes(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    // Overwrites a later stamp of the main file, which a pattern may match.
+    // A pattern may match the main file. Its stamp from before the read replaces the later one.
     stamps.insert(path.to_owned(), main_stamp);
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));
@@ -114,7 +118,7 @@ fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {
     problems
 }
 
-/// Parses the text from [`SourceText::read`]. Adds the problem of the read, if there was one. If the text is not valid TOML, its values are not checked.
+/// Parses the text from [`SourceText::read`], and adds `read_problem`. After a syntax error, values are not checked.
 fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bool) -> ParsedFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(&source);
@@ -122,13 +126,13 @@ fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bo
     if !errors.is_empty() {
         reader.problems = syntax::problems(&source, &errors[..errors.len().min(PROBLEMS_MAX)]);
     } else if is_main {
-        root = reader.read_table(document.get_ref(), 0..0);
+        root = reader.read_table(document.get_ref(), NO_SPAN);
     } else {
-        let IncludedRootTable { target, job, store } = reader.read_table(document.get_ref(), 0..0);
+        let IncludedRootTable { target, job, store } = reader.read_table(document.get_ref(), NO_SPAN);
         root = RootTable { target, job, store, ..root };
     }
     let problems = reader.problems.into_iter().chain(read_problem).collect();
-    ParsedFile { source, is_toml: errors.is_empty(), root, problems }
+    ParsedFile { source, is_syntax_valid: errors.is_empty(), root, problems }
 }
 
 /// The files and directories that `include` of the main file names.
@@ -143,9 +147,9 @@ struct Included {
     problems: Vec<Problem>,
 }
 
-fn included_files(main: &mut ParsedFile) -> Included {
-    // The default is not in the file, so it has no span.
-    let default = || vec![Some(Spanned::new(0..0, INCLUDE_DEFAULT.into()))];
+/// Takes `include` out of the main file and finds the files.
+fn take_includes(main: &mut ParsedFile) -> Included {
+    let default = || vec![Some(Spanned::new(NO_SPAN, INCLUDE_DEFAULT.into()))];
     let configured = main.root.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();
     let main_path = main.source.path.canonicalize().ok();

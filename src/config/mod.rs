@@ -1,12 +1,11 @@
 //! The configuration. A loaded [`Config`] satisfies the rules of this module, so other modules do not check them again.
 //!
-//! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`.
-//! `resolve` applies the main file's settings. `cross_check` checks the entries, and finds conflicts between them. `resolve` then adds the
-//! entries. Errors become `diagnostics`. `reload` compares a new configuration with the running one. `render` writes TOML, `schema` JSON
-//! Schema.
+//! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`
+//! (`ids`, `urls`, `labels`, `sinks` and `access` have more rules; `suggest` and `syntax` find help). `resolve` applies the main file's
+//! settings. `cross_check` checks the entries, and finds conflicts between them. `resolve` then adds the entries. `diagnostics` shows
+//! problems. `reload` compares two configurations. `render` writes TOML, `schema` JSON Schema. `job_entries` removes an entry from a file.
 //!
-//! An entry is a `[[job]]`, a `[[store]]` or a `[target.NAME]`, in any file; a watch is one of the first two. A setting is any other
-//! table or key, in the main file.
+//! An entry is a watch (`[[job]]` or `[[store]]`) or a `[target.NAME]`, in any file. All else is a main setting, in the main file.
 
 mod access;
 mod cross_check;
@@ -44,7 +43,7 @@ use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
-pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, glob_matches_name, pattern_matches, stamps};
+pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, include_matches_name, stamps, wildcard_matches};
 pub use job_entries::{JobLocation, job_locations, without_job};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
@@ -58,6 +57,7 @@ use crate::core::failure::Operation;
 use crate::core::secret::Secret;
 use crate::core::tracker::PollPolicy;
 
+/// The settings and entries of a main file and its included files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// By name. `default` is always present.
@@ -73,7 +73,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: the target `default` and an empty watch list. The default database path depends on the environment, so callers pass it.
+    /// The defaults: the target `default` and an empty watch list. The default database path depends on the environment, so callers pass
+    /// it.
     #[must_use]
     pub fn new(database: PathBuf) -> Self {
         let target = TargetConfig::new(TargetConfig::DEFAULT);
@@ -165,7 +166,7 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// `share` of the quota, in requests per second.
+    /// The highest rate that refwatch may use, in requests per second. The pacer lowers it while AWS throttles.
     #[must_use]
     pub fn configured_rate(self) -> f64 {
         self.requests_per_second * self.share
@@ -195,10 +196,10 @@ impl DatabaseConfig {
     /// `None` if there is none of them.
     #[must_use]
     pub fn default_path(config_directory: &Path) -> Option<PathBuf> {
-        Self::default_path_in(|name| std::env::var_os(name), config_directory, may_exist)
+        Self::default_path_with(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
-    /// Whether the database is in the default directory of the user, the only directory of a database that the daemon creates.
+    /// Whether the database is in the default directory of the user. The daemon creates this directory if it is missing, and no other.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
         self.path
@@ -206,7 +207,7 @@ impl DatabaseConfig {
             .is_some_and(|directory| Self::user_directory(|name| std::env::var_os(name)).as_deref() == Some(directory))
     }
 
-    fn default_path_in(
+    fn default_path_with(
         environment: impl Fn(&str) -> Option<OsString>,
         config_directory: &Path,
         may_exist: impl Fn(&Path) -> bool,
@@ -228,8 +229,8 @@ impl DatabaseConfig {
     }
 }
 
-/// The state directory of the service with this configuration: `/var/lib/refwatch/NAME` for `/etc/refwatch/NAME` of `refwatch@NAME`,
-/// and `/var/lib/refwatch` for any other directory in `/etc`.
+/// The state directory of the systemd service with this configuration: `/var/lib/refwatch/NAME` for `/etc/refwatch/NAME`, which the
+/// instance `refwatch@NAME` reads, and `/var/lib/refwatch` for any other directory in `/etc`.
 fn service_directory(config_directory: &Path) -> Option<PathBuf> {
     let below_etc = config_directory.strip_prefix("/etc").ok()?;
     let instance = below_etc.strip_prefix("refwatch").unwrap_or(Path::new(""));
@@ -246,7 +247,7 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The URL at which people open the status page, if it is behind a reverse proxy.
     pub external_url: Option<Uri>,
-    /// Host names that requests may use, in lower case.
+    /// Names that the header `Host` of a request may have, in lower case.
     pub allowed_hosts: Vec<String>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
@@ -326,7 +327,7 @@ pub enum LogRotation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// The interval between two polls of one job; longer if the quota does not suffice. `None`, "auto" in the file: `min_interval`.
+    /// The interval between two polls of one job. `None` ("auto" in the file): `min_interval`. A small quota makes it longer.
     pub interval: Option<Duration>,
     /// The minimum of every interval. Retries, and polls prompted by a listing, may come sooner.
     pub min_interval: Duration,
@@ -360,7 +361,7 @@ mod tests {
         let variables: BTreeMap<&str, OsString> = variables.iter().map(|(name, value)| (*name, value.into())).collect();
         let exists = |directory: &Path| existing.iter().any(|existing| Path::new(existing) == directory);
         let environment = |name: &str| variables.get(name).cloned();
-        let path = DatabaseConfig::default_path_in(environment, Path::new(config_directory), exists);
+        let path = DatabaseConfig::default_path_with(environment, Path::new(config_directory), exists);
         path.map(|path| path.to_string_lossy().into_owned())
     }
 

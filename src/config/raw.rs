@@ -1,6 +1,7 @@
 //! The tables and keys of the configuration files, before defaults are applied.
 //!
-//! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them.
+//! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them. A table `requires` one key
+//! of each inner list, see [`tables!`].
 
 use std::ops::Range;
 
@@ -10,9 +11,7 @@ use toml::de::DeTable;
 use super::diagnostics::{Location, Problem, SourceText};
 use super::labels::LabelTable;
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
-use super::sinks::{
-    EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText, WatchPattern,
-};
+use super::sinks::{EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText};
 use super::urls::{EndpointUrl, ExternalUrl};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, ExternalId, FilePath, HostName, IncludePattern, Interval,
@@ -29,33 +28,33 @@ tables! {
         /// More files, for `[[job]]`, `[[store]]` and `[target.*]` only. One `*` matches any text in the last part of the path.
         include: List<IncludePattern>,
         /// How jobs are polled.
-        poll: Nested<Poll>,
+        poll: Nested<PollTable>,
         /// How many requests refwatch may send, for each target and operation.
-        quota: Nested<Quota>,
+        quota: Nested<QuotaTable>,
         /// The SQLite database of observed status changes.
-        database: Nested<Database>,
+        database: Nested<DatabaseTable>,
         /// The status page, the metrics and the API.
-        http: Nested<Http>,
+        http: Nested<HttpTable>,
         /// The log.
-        log: Nested<Log>,
+        log: Nested<LogTable>,
         /// Accounts and regions, by name. A job or store without `target` uses `[target.default]`.
-        target: Map<TargetName, Nested<Target>>,
+        target: Map<TargetName, Nested<TargetTable>>,
         /// The jobs to watch.
-        job: List<Nested<Job>>,
+        job: List<Nested<JobTable>>,
         /// The stores to watch, with all their jobs that are not older than `created_within`.
-        store: List<Nested<Store>>,
+        store: List<Nested<StoreTable>>,
         /// The receivers of notifications, called sinks.
-        notify: List<Nested<Notify>>,
+        notify: List<Nested<NotifyTable>>,
     }
 
     // Its keys need no descriptions: the schema describes the main file, which has the same keys and more.
     IncludedRootTable, "an included file" requires [] {
-        target: Map<TargetName, Nested<Target>>,
-        job: List<Nested<Job>>,
-        store: List<Nested<Store>>,
+        target: Map<TargetName, Nested<TargetTable>>,
+        job: List<Nested<JobTable>>,
+        store: List<Nested<StoreTable>>,
     }
 
-    Poll, "[poll]" requires [] {
+    PollTable, "[poll]" requires [] {
         /// "auto" polls every job as often as `min_interval` and the quota allow. A duration is a minimum; the quota may make it longer.
         interval: Interval,
         /// The minimum interval between two polls of one job. Retries and polls prompted by a listing may come sooner.
@@ -70,44 +69,44 @@ tables! {
         use_list: Boolean,
     }
 
-    Quota, "[quota] or [target.NAME.quota]" requires [] {
+    QuotaTable, "[quota] or [target.NAME.quota]" requires [] {
         /// The account's quota for the region. AWS's default is 5. Service Quotas shows yours.
         requests_per_second: RequestsPerSecond,
         /// The fraction of the quota that refwatch may use. The rest is for other callers of the account.
         share: Share,
         /// The quota of this operation, if it differs.
-        GetReferenceImportJob: Nested<OperationQuota>,
+        GetReferenceImportJob: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        ListReferenceImportJobs: Nested<OperationQuota>,
+        ListReferenceImportJobs: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        GetReadSetImportJob: Nested<OperationQuota>,
+        GetReadSetImportJob: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        ListReadSetImportJobs: Nested<OperationQuota>,
+        ListReadSetImportJobs: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        GetReadSetExportJob: Nested<OperationQuota>,
+        GetReadSetExportJob: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        ListReadSetExportJobs: Nested<OperationQuota>,
+        ListReadSetExportJobs: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        GetReadSetActivationJob: Nested<OperationQuota>,
+        GetReadSetActivationJob: Nested<OperationQuotaTable>,
         /// The quota of this operation, if it differs.
-        ListReadSetActivationJobs: Nested<OperationQuota>,
+        ListReadSetActivationJobs: Nested<OperationQuotaTable>,
     }
 
-    OperationQuota, "[quota.OPERATION] or [target.NAME.quota.OPERATION]" requires [] {
+    OperationQuotaTable, "[quota.OPERATION] or [target.NAME.quota.OPERATION]" requires [] {
         /// The account's quota for this operation in the region.
         requests_per_second: RequestsPerSecond,
         /// The fraction of this quota that refwatch may use.
         share: Share,
     }
 
-    Database, "[database]" requires [] {
+    DatabaseTable, "[database]" requires [] {
         /// The file, in an existing directory. The default is `refwatch.db` in `$STATE_DIRECTORY`, else for a configuration in `/etc` in `/var/lib/refwatch` (in `/var/lib/refwatch/NAME` for `/etc/refwatch/NAME`) if that exists, else in `refwatch` in the user's state directory.
         path: FilePath,
         /// How long a job's rows are kept after its end.
         retention: Retention,
     }
 
-    Http, "[http]" requires [] {
+    HttpTable, "[http]" requires [] {
         /// The IP address and port to listen on.
         listen: Listen,
         /// The URL at which people open the status page, if it is behind a reverse proxy. Its host is accepted, and its path is removed from requests.
@@ -115,12 +114,12 @@ tables! {
         /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name unless `listen` is on loopback, and the host of `external_url`.
         allowed_hosts: List<HostName>,
         /// TLS on the listener. The files are reloaded when they change.
-        tls: Nested<Tls>,
+        tls: Nested<TlsTable>,
         /// The users that have access, each with the bcrypt hash of a password, as `htpasswd -nBC 10 NAME` prints it after the colon.
         users: Map<UserName, PasswordHashText>,
     }
 
-    Tls, "[http.tls]" requires [&["cert"], &["key"]] {
+    TlsTable, "[http.tls]" requires [&["cert"], &["key"]] {
         /// The certificate and its intermediates, in PEM.
         cert: FilePath,
         /// The private key, in PEM.
@@ -129,7 +128,7 @@ tables! {
         client_ca: FilePath,
     }
 
-    Log, "[log]" requires [] {
+    LogTable, "[log]" requires [] {
         /// The minimum level of logged events. An edit applies without a restart.
         level: LogLevelWord,
         /// The format of a line.
@@ -142,7 +141,7 @@ tables! {
         keep_files: KeepFiles,
     }
 
-    Target, "[target.NAME]" requires [] {
+    TargetTable, "[target.NAME]" requires [] {
         /// The AWS region, such as us-west-2. Without `region`, the AWS SDK determines the region: environment, shared configuration files, instance.
         region: Region,
         /// A profile of the shared AWS configuration files.
@@ -154,10 +153,10 @@ tables! {
         /// The URL that replaces AWS's endpoint.
         endpoint_url: EndpointUrl,
         /// The quota of this target, if it differs from `[quota]`.
-        quota: Nested<Quota>,
+        quota: Nested<QuotaTable>,
     }
 
-    Job, "[[job]]" requires [&["reference_store_id", "sequence_store_id"], &["id"]] {
+    JobTable, "[[job]]" requires [&["reference_store_id", "sequence_store_id"], &["id"]] {
         /// The `watch` label of the job's metrics. The default is `STORE/ID`, or `KIND/STORE/ID` in a sequence store.
         name: Name,
         /// The id of the reference store that the job imports into.
@@ -176,7 +175,7 @@ tables! {
         labels: LabelTable,
     }
 
-    Store, "[[store]]" requires [&["reference_store_id", "sequence_store_id"]] {
+    StoreTable, "[[store]]" requires [&["reference_store_id", "sequence_store_id"]] {
         /// The `watch` label in the metrics of all its jobs. The default is the id of the store.
         name: Name,
         /// The id of a reference store.
@@ -197,7 +196,7 @@ tables! {
         labels: LabelTable,
     }
 
-    Notify, "[[notify]]" requires [&["name"], &["url", "url_file"]] {
+    NotifyTable, "[[notify]]" requires [&["name"], &["url", "url_file"]] {
         /// The `sink` label in the metrics. refwatch remembers by this name what it has delivered.
         name: SinkName,
         /// The URL that receives a POST request for each event. It begins with https://, or with http:// if the host is this machine.
@@ -213,7 +212,7 @@ tables! {
         /// The statuses to notify of. `vanished` means that AWS no longer knows the job.
         on: List<EventName>,
         /// The names of the watches to notify of. A `*` matches any text. The default is all watches.
-        watches: List<WatchPattern>,
+        watches: List<Name>,
         /// The body of a request: a CloudEvents object, or a line of text as Slack, Mattermost and Teams accept it.
         format: SinkFormatWord,
         /// The timeout of one request.
@@ -221,9 +220,9 @@ tables! {
     }
 }
 
-impl Quota {
-    /// The tables of single operations.
-    pub(super) fn operations(self) -> [(Operation, OperationQuota); 8] {
+impl QuotaTable {
+    /// Each operation with its table.
+    pub(super) fn operations(self) -> [(Operation, OperationQuotaTable); 8] {
         use JobKind::{ReadSetActivation, ReadSetExport, ReadSetImport, ReferenceImport};
         [
             (Operation::Get(ReferenceImport), self.GetReferenceImportJob),
@@ -238,21 +237,21 @@ impl Quota {
     }
 }
 
-impl Job {
-    /// The store's id and type. If a bad file names two stores, the reference store.
-    pub(super) fn store(&self) -> Option<(&Spanned<StoreId>, StoreType)> {
-        store(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
+impl JobTable {
+    /// The store's id and type. If both stores are set, which is an error, those of the reference store.
+    pub(super) fn store_id_and_type(&self) -> Option<(&Spanned<StoreId>, StoreType)> {
+        store_id_and_type(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
     }
 }
 
-impl Store {
-    /// As [`Job::store`].
-    pub(super) fn store(&self) -> Option<(&Spanned<StoreId>, StoreType)> {
-        store(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
+impl StoreTable {
+    /// As [`JobTable::store_id_and_type`].
+    pub(super) fn store_id_and_type(&self) -> Option<(&Spanned<StoreId>, StoreType)> {
+        store_id_and_type(self.reference_store_id.as_ref(), self.sequence_store_id.as_ref())
     }
 }
 
-fn store<'a>(
+fn store_id_and_type<'a>(
     reference: Option<&'a Spanned<StoreId>>,
     sequence: Option<&'a Spanned<StoreId>>,
 ) -> Option<(&'a Spanned<StoreId>, StoreType)> {
@@ -265,10 +264,9 @@ fn store<'a>(
 
 pub(super) struct ParsedFile {
     pub source: SourceText,
-    /// False after a syntax error.
-    pub is_toml: bool,
-    /// Invalid values are absent. Without `is_toml` all values are, except in `main_settings`. An included file has only the keys of
-    /// `IncludedRootTable`.
+    pub is_syntax_valid: bool,
+    /// Invalid values are absent. So an absent value is reported only if the file has no problem. If `is_syntax_valid` is false, all values
+    /// are absent, except in `main_settings`. An included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

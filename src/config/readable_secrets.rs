@@ -23,8 +23,8 @@ impl Config {
         let hashes = (!self.http.users.is_empty()).then(|| (main_file, "the password hashes of http.users".to_owned()));
         let sinks = self.sinks.iter().flat_map(|sink| {
             let in_main_file = keys_with_token(sink).map(|key| (key, main_file));
-            let of_sink = |(key, path)| (path, format!("a secret of the sink \"{}\" (`{key}`)", sink.name));
-            sink.files().chain(in_main_file).map(of_sink)
+            let describe = |(key, path)| (path, format!("a secret of the sink \"{}\" (`{key}`)", sink.name));
+            sink.files().chain(in_main_file).map(describe)
         });
         // A file that cannot be read is reported elsewhere.
         let is_readable = |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
@@ -39,17 +39,17 @@ impl Config {
     }
 }
 
-/// The keys of a `[[notify]]` entry whose value may contain a token.
+/// The keys of a `[[notify]]` table whose value may contain a token.
 fn keys_with_token(sink: &SinkConfig) -> impl Iterator<Item = &'static str> {
     let in_url = match &sink.url {
-        // The host is public.
+        // Only path and query can contain a token: the host is public.
         SinkUrl::Text(url) => {
             parse_sink_url(url.expose()).is_ok_and(|url| has_token(url.path()) || url.query().is_some_and(has_token))
         }
         SinkUrl::File(_) => false,
     };
     let in_headers = sink.headers.values().any(|value| has_token(value.expose()));
-    [("url", in_url), ("headers", in_headers)].into_iter().filter(|(_, has_token)| *has_token).map(|(key, _)| key)
+    [("url", in_url), ("headers", in_headers)].into_iter().filter(|(_, found)| *found).map(|(key, _)| key)
 }
 
 fn has_token(text: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Parses the tables of one file in a single pass and collects all problems. An invalid value reads as absent, so parsing continues.
 //!
 //! [`tables!`] declares the keys of a table. It generates the table's struct, parser and JSON Schema, so that they have the same keys.
+//! The calls are `read_table` → `Table::read_fields` → `read_field` → `Field::read` → `read_value`, or again `read_table`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -18,7 +19,7 @@ pub(super) trait Table: Default {
     /// How messages name the table, such as `[poll]`.
     const NAME: &'static str;
     const KEYS: &'static [Key];
-    /// Each group has alternative keys, of which a table must have one. `cross_check` and `resolve` report a table that has two.
+    /// Each group has alternative keys, of which a table must have at least one. `cross_check` and `resolve` report a table that has two.
     const REQUIRED: &'static [&'static [&'static str]];
 
     /// Reads the known keys. [`Reader::read_table`] also reports unknown and missing keys.
@@ -31,8 +32,8 @@ pub(super) struct Key {
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key is a [`ValueType`], a
-/// [`List`], [`Nested`] or [`Map`]. Only keys can have doc comments.
+/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key is a [`Field`]. Only keys
+/// can have doc comments.
 macro_rules! tables {
     ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
@@ -89,6 +90,7 @@ impl<V: ValueType> Field for V {
 pub(super) struct List<F>(PhantomData<F>);
 
 impl<F: Field> Field for List<F> {
+    // An invalid element is `None`.
     type Parsed = Option<Vec<F::Parsed>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
@@ -170,6 +172,7 @@ pub(super) fn table_schema<T: Table>() -> Json {
     if !single.is_empty() {
         schema["required"] = json!(single.concat());
     }
+    // A table has at most one group of alternatives.
     for keys in alternatives {
         schema["oneOf"] = keys.iter().map(|key| json!({"required": [key]})).collect();
     }
@@ -185,7 +188,7 @@ const RENAMED: [(&str, &str); 5] = [
     ("forget_after", "remove_after"),
 ];
 
-/// Parses the tables of one file: `read_table` → `Table::read_fields` → `read_field` → `Field::read` → `read_value` or again `read_table`.
+/// Parses the tables of one file.
 pub(super) struct Reader<'a> {
     source: &'a SourceText,
     pub problems: Vec<Problem>,

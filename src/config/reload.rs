@@ -29,7 +29,8 @@ impl Config {
         }
     }
 
-    /// Returns the tables of this new configuration that differ from `running` and take effect only after a restart. `log.level` needs none.
+    /// Returns the tables of this new configuration that differ from `running` and take effect only after a restart. `log.level` needs
+    /// none.
     #[must_use]
     pub fn tables_needing_restart(&self, running: &Self) -> Vec<&'static str> {
         let log = LogConfig { level: running.log.level, ..self.log.clone() };

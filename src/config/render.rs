@@ -24,7 +24,7 @@ impl Config {
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
-        // Each kind of a [[store]] is an entry. After the sort, the kinds with the same settings are consecutive.
+        // Each kind of a [[store]] is an element. A name belongs to one [[store]], so after the sort its kinds are consecutive.
         let mut stores: Vec<_> = stores.iter().collect();
         stores.sort_by_key(|(id, entry)| (&id.target, &id.store, &entry.job_settings.name));
         let is_same = |(id, entry): &(&TargetStore, _), (other, other_entry): &(&TargetStore, _)| {

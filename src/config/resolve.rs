@@ -1,6 +1,6 @@
 //! Converts the parsed tables to a [`Config`]: applies defaults, and resolves relative paths.
 //!
-//! It also reports a missing database path, and settings of the main file that contradict one another.
+//! It also reports a missing database path, and invalid combinations of settings in the main file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
@@ -13,9 +13,10 @@ use toml::Spanned;
 
 use super::diagnostics::{Location, Problem};
 use super::duration_text::DurationText;
-use super::labels::labels;
+use super::labels::valid_labels;
 use super::raw::{
-    Http, Job, Log, Notify, OperationQuota, ParsedFile, Poll, Quota as RawQuota, RootTable, Store, Target,
+    HttpTable, JobTable, LogTable, NotifyTable, OperationQuotaTable, ParsedFile, PollTable, QuotaTable, RootTable,
+    StoreTable, TargetTable,
 };
 use super::sinks::{SinkConfig, SinkUrl};
 use super::watch_list::{JobSettings, StoreSettings};
@@ -25,7 +26,8 @@ use crate::core::job::{JobKey, TargetStore, WatchId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
 
-/// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Relative paths start at `base`.
+/// Moves the settings out of the main file. The result has the target `default` only, and no jobs or stores. Relative paths start at
+/// `base`.
 pub(super) fn take_settings(main: &mut ParsedFile, base: &Path) -> Config {
     let database = take(&mut main.root.database);
     let path = value(database.path).map(|path| base.join(path)).or_else(|| DatabaseConfig::default_path(base));
@@ -36,7 +38,7 @@ pub(super) fn take_settings(main: &mut ParsedFile, base: &Path) -> Config {
         main.problems.push(Problem::new(location, "no path for the database is set", Some(help)));
     }
     let mut config = Config::new(path.unwrap_or_default());
-    set(&mut config.database.retention, database.retention);
+    set_if_present(&mut config.database.retention, database.retention);
     let raw = take(&mut main.root.poll);
     let timeout = raw.timeout.clone();
     set_poll(&mut config.poll, raw, main);
@@ -44,7 +46,7 @@ pub(super) fn take_settings(main: &mut ParsedFile, base: &Path) -> Config {
     set_log(&mut config.log, take(&mut main.root.log), base);
     let mut target = TargetConfig { backoff: config.poll.backoff, ..TargetConfig::new(TargetConfig::DEFAULT) };
     set_quotas(&mut target, take(&mut main.root.quota));
-    set(&mut target.timeout, timeout);
+    set_if_present(&mut target.timeout, timeout);
     config.targets.insert(target.name.clone(), target);
     let sinks = take(&mut main.root.notify).unwrap_or_default();
     check_sinks(&sinks, main);
@@ -54,18 +56,18 @@ pub(super) fn take_settings(main: &mut ParsedFile, base: &Path) -> Config {
 
 /// Adds the targets, jobs and stores of all files. Targets inherit the quota, timeout and backoff of the main file.
 pub(super) fn add_entries(config: &mut Config, files: impl Iterator<Item = RootTable>) {
-    let default = config.targets[TargetConfig::DEFAULT].clone();
+    let inherited = config.targets[TargetConfig::DEFAULT].clone();
     let mut jobs = BTreeMap::new();
     for file in files {
-        config.targets.extend(file.target.into_iter().map(|(name, raw)| target(&name, raw, &default)));
-        jobs.extend(file.job.into_iter().flatten().filter_map(|raw| job(raw, &config.poll)));
-        let stores = file.store.into_iter().flatten().flat_map(|raw| store(raw, &config.poll));
+        config.targets.extend(file.target.into_iter().map(|(name, raw)| target(&name, raw, &inherited)));
+        jobs.extend(file.job.into_iter().flatten().filter_map(|raw| job_entry(raw, &config.poll)));
+        let stores = file.store.into_iter().flatten().flat_map(|raw| store_entries(raw, &config.poll));
         config.watch_list.stores.extend(stores);
     }
     config.watch_list.jobs = Arc::new(jobs);
 }
 
-/// Returns the span and the message if a fixed interval is shorter than `min_interval`.
+/// Returns the span and the message if an interval other than "auto" is shorter than `min_interval`.
 pub(super) fn interval_error(
     interval: Option<&Spanned<Option<Duration>>>,
     min_interval: Duration,
@@ -80,48 +82,49 @@ fn value<T>(raw: Option<Spanned<T>>) -> Option<T> {
 }
 
 /// Replaces a default with the value in the file, if there is one.
-fn set<T>(default: &mut T, raw: Option<Spanned<T>>) {
+fn set_if_present<T>(default: &mut T, raw: Option<Spanned<T>>) {
     if let Some(raw) = raw {
         *default = raw.into_inner();
     }
 }
 
-fn set_poll(poll: &mut PollConfig, raw: Poll, main: &mut ParsedFile) {
-    set(&mut poll.min_interval, raw.min_interval);
+fn set_poll(poll: &mut PollConfig, raw: PollTable, main: &mut ParsedFile) {
+    set_if_present(&mut poll.min_interval, raw.min_interval);
     if let Some((span, message)) = interval_error(raw.interval.as_ref(), poll.min_interval) {
         main.report(span, &message, None);
     }
-    set(&mut poll.interval, raw.interval);
+    set_if_present(&mut poll.interval, raw.interval);
     let backoff_span = raw.backoff_initial.as_ref().or(raw.backoff_max.as_ref()).map(Spanned::span);
-    set(&mut poll.backoff.initial, raw.backoff_initial);
-    set(&mut poll.backoff.max, raw.backoff_max);
+    set_if_present(&mut poll.backoff.initial, raw.backoff_initial);
+    set_if_present(&mut poll.backoff.max, raw.backoff_max);
     let (initial, max) = (poll.backoff.initial, poll.backoff.max);
     if let Some(span) = backoff_span.filter(|_| initial > max) {
         let (initial, max) = (DurationText(initial), DurationText(max));
         let message = format!("`backoff_initial`, {initial}, must not be longer than `backoff_max`, {max}");
         main.report(span, &message, None);
     }
-    set(&mut poll.use_list, raw.use_list);
+    set_if_present(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A rate
-/// or share directly in `[target.NAME.quota]` also replaces the inherited quotas of operations, because those are of another account.
-fn set_quotas(target: &mut TargetConfig, raw: RawQuota) {
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A rate or
+/// share directly in `[target.NAME.quota]` also applies to operations whose quota is inherited: the inherited quota is that of another
+/// account.
+fn set_quotas(target: &mut TargetConfig, raw: QuotaTable) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
-        set(&mut quota.requests_per_second, raw.requests_per_second.clone());
-        set(&mut quota.share, raw.share.clone());
+        set_if_present(&mut quota.requests_per_second, raw.requests_per_second.clone());
+        set_if_present(&mut quota.share, raw.share.clone());
     }
-    for (operation, OperationQuota { requests_per_second, share }) in raw.operations() {
+    for (operation, OperationQuotaTable { requests_per_second, share }) in raw.operations() {
         if requests_per_second.is_some() || share.is_some() {
             let quota = target.operation_quotas.entry(operation).or_insert(target.quota);
-            set(&mut quota.requests_per_second, requests_per_second);
-            set(&mut quota.share, share);
+            set_if_present(&mut quota.requests_per_second, requests_per_second);
+            set_if_present(&mut quota.share, share);
         }
     }
 }
 
-fn set_http(http: &mut HttpConfig, raw: Http, base: &Path) {
-    set(&mut http.listen, raw.listen);
+fn set_http(http: &mut HttpConfig, raw: HttpTable, base: &Path) {
+    set_if_present(&mut http.listen, raw.listen);
     http.external_url = value(raw.external_url);
     let hosts = raw.allowed_hosts.into_iter().flatten().flatten();
     http.allowed_hosts = hosts.map(|host| host.into_inner().to_ascii_lowercase()).collect();
@@ -135,15 +138,15 @@ fn set_http(http: &mut HttpConfig, raw: Http, base: &Path) {
     http.users = users.collect();
 }
 
-fn set_log(log: &mut LogConfig, raw: Log, base: &Path) {
-    set(&mut log.level, raw.level);
-    set(&mut log.format, raw.format);
+fn set_log(log: &mut LogConfig, raw: LogTable, base: &Path) {
+    set_if_present(&mut log.level, raw.level);
+    set_if_present(&mut log.format, raw.format);
     log.directory = value(raw.directory).map(|directory| base.join(directory));
-    set(&mut log.rotation, raw.rotation);
-    set(&mut log.keep_files, raw.keep_files);
+    set_if_present(&mut log.rotation, raw.rotation);
+    set_if_present(&mut log.keep_files, raw.keep_files);
 }
 
-fn check_sinks(sinks: &[Notify], main: &mut ParsedFile) {
+fn check_sinks(sinks: &[NotifyTable], main: &mut ParsedFile) {
     let mut names = BTreeMap::new();
     for sink in sinks {
         let name = sink.name.as_ref().map(|name| (name.get_ref().as_str(), name.span()));
@@ -180,7 +183,7 @@ fn check_sinks(sinks: &[Notify], main: &mut ParsedFile) {
 }
 
 /// `None` if a required key is missing or invalid, which is already reported.
-fn sink(raw: Notify, base: &Path) -> Option<SinkConfig> {
+fn sink(raw: NotifyTable, base: &Path) -> Option<SinkConfig> {
     let file = |path: Option<Spanned<PathBuf>>| value(path).map(|path| base.join(path));
     let mut sink = SinkConfig {
         name: value(raw.name)?.into(),
@@ -195,12 +198,12 @@ fn sink(raw: Notify, base: &Path) -> Option<SinkConfig> {
         format: SinkConfig::FORMAT_DEFAULT,
         timeout: SinkConfig::TIMEOUT_DEFAULT,
     };
-    set(&mut sink.format, raw.format);
-    set(&mut sink.timeout, raw.timeout);
+    set_if_present(&mut sink.format, raw.format);
+    set_if_present(&mut sink.timeout, raw.timeout);
     Some(sink)
 }
 
-fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<str>, TargetConfig) {
+fn target(name: &Spanned<String>, raw: TargetTable, inherited: &TargetConfig) -> (Arc<str>, TargetConfig) {
     let mut target = TargetConfig {
         name: name.get_ref().as_str().into(),
         region: value(raw.region),
@@ -208,35 +211,34 @@ fn target(name: &Spanned<String>, raw: Target, default: &TargetConfig) -> (Arc<s
         role_arn: value(raw.role_arn),
         external_id: value(raw.external_id),
         endpoint_url: value(raw.endpoint_url),
-        ..default.clone()
+        ..inherited.clone()
     };
     set_quotas(&mut target, raw.quota);
     (Arc::clone(&target.name), target)
 }
 
-/// Always `Some`, because files in which a job lacks a required key were left out before.
-fn job(raw: Job, poll: &PollConfig) -> Option<(Arc<WatchId>, JobSettings)> {
-    let store = raw.store()?.0.get_ref().clone();
+/// `None` for `?` only: files in which a job lacks a required key were left out before.
+fn job_entry(raw: JobTable, poll: &PollConfig) -> Option<(Arc<WatchId>, JobSettings)> {
+    let store = raw.store_id_and_type()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };
     let name = value(raw.name).unwrap_or_else(|| key.to_string()).into();
-    let labels = Arc::new(labels(raw.labels));
+    let labels = Arc::new(valid_labels(raw.labels));
     let entry = JobSettings { name, labels, policy: policy(raw.interval, poll), remove_after: None };
     Some((Arc::new(WatchId { target: target_name(raw.target), key }), entry))
 }
 
-/// One entry for each kind.
-fn store(raw: Store, poll: &PollConfig) -> Vec<(TargetStore, StoreSettings)> {
-    let Some((store, store_type)) = raw.store().map(|(id, store_type)| (id.get_ref().clone(), store_type)) else {
-        return Vec::new();
-    };
+/// One element for each kind.
+fn store_entries(raw: StoreTable, poll: &PollConfig) -> Vec<(TargetStore, StoreSettings)> {
+    let Some((id, store_type)) = raw.store_id_and_type() else { return Vec::new() };
+    let store = id.get_ref().clone();
     let kinds = match raw.kinds {
         Some(kinds) => kinds.into_iter().filter_map(value).collect(),
         None => JobKind::of_store(store_type).collect::<Vec<_>>(),
     };
     let name = value(raw.name).unwrap_or_else(|| store.to_string()).into();
     let mut entry = StoreSettings::new(name, policy(raw.interval, poll));
-    entry.job_settings.labels = Arc::new(labels(raw.labels));
-    set(&mut entry.created_within, raw.created_within);
+    entry.job_settings.labels = Arc::new(valid_labels(raw.labels));
+    set_if_present(&mut entry.created_within, raw.created_within);
     entry.job_settings.remove_after = value(raw.remove_after).or(entry.job_settings.remove_after);
     let target = target_name(raw.target);
     let id = |kind| TargetStore { target: Arc::clone(&target), kind, store: store.clone() };
@@ -249,6 +251,6 @@ fn target_name(raw: Option<Spanned<String>>) -> Arc<str> {
 
 fn policy(own_interval: Option<Spanned<Option<Duration>>>, poll: &PollConfig) -> PollPolicy {
     let mut poll = *poll;
-    set(&mut poll.interval, own_interval);
+    set_if_present(&mut poll.interval, own_interval);
     poll.policy()
 }

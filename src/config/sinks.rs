@@ -54,7 +54,7 @@ pub enum SinkUrl {
 #[serde(rename_all = "lowercase")]
 pub enum SinkFormat {
     CloudEvents,
-    /// The body of Slack's incoming webhooks.
+    /// The body of incoming webhooks of Slack, Mattermost and Teams.
     Slack,
 }
 
@@ -62,7 +62,8 @@ impl SinkConfig {
     pub(super) const FORMAT_DEFAULT: SinkFormat = SinkFormat::CloudEvents;
     pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-    /// A hash of all keys of the sink, to detect a change. It does not include the content of the files that they name.
+    /// A hash of all keys of the sink, to detect a change. It does not include the content of the files of `url_file`, `secret_file` and
+    /// `bearer_token_file`.
     #[must_use]
     pub fn hash(&self) -> String {
         let Self { url, headers, .. } = self;
@@ -149,16 +150,15 @@ value_type!(HeaderNameText, String, pattern_schema("^[!#$%&'*+.^_`|~0-9A-Za-z-]{
 });
 regex!(HeaderText, Secret, Secret::new, "^[ -~]{1,1024}$", "must be 1 to 1024 printable ASCII characters");
 value_type!(EventName, EventType, words_schema(&words(&events())), |value| read_word(value, &words(&events())));
-value_type!(WatchPattern, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
-    read_text(value, |text| name(text, 128), no_candidates)
-});
 value_type!(SinkFormatWord, SinkFormat, words_schema(&FORMATS), |value| read_word(value, &FORMATS));
 duration!(SinkTimeout, Duration::from_secs(1), Duration::from_mins(1));
 
+/// The rule of [`parse_sink_url`] for the schema. JSON Schema has no flag to ignore case.
 const URL_PATTERN: &str = "^([Hh][Tt][Tt][Pp][Ss]://[^/?#@ ]+|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\\.[0-9.]+|\\[[0:]*:0*1\\])\
                            (:[0-9]+)?)([/?][^# ]*)?$";
 const FORMATS: [(&str, SinkFormat); 2] = [("cloudevents", SinkFormat::CloudEvents), ("slack", SinkFormat::Slack)];
 
+/// The types that a file may name.
 fn events() -> Vec<EventType> {
     EventType::documented().collect()
 }

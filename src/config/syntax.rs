@@ -10,7 +10,7 @@ const OTHER_LANGUAGE: &str = "this looks like JSON or YAML, but TOML is written 
 pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     let text = source.text.as_str();
     let line_start = |offset: usize| text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let mut places: Vec<(usize, &Error)> = errors.iter().map(|error| (start(text, error), error)).collect();
+    let mut places: Vec<(usize, &Error)> = errors.iter().map(|error| (error_start(text, error), error)).collect();
     places.sort_by_key(|(start, _)| *start);
     places.dedup_by_key(|(start, _)| line_start(*start));
     let mut problems = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
         let help = if Some(start) == unclosed(text) {
             Some("end the string with three quotes")
         } else {
-            help(line_before, &text[start..])
+            help_for(line_before, &text[start..])
         };
         let end = error.span().map_or(start, |span| span.end.max(start));
         problems.push(Problem::new(Location::new(source, start..end), error.message(), help.map(str::to_owned)));
@@ -31,18 +31,18 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
 }
 
 /// Returns where an error begins. A string in three quotes that is not closed is reported at its quotes, not at the end of the text.
-fn start(text: &str, error: &Error) -> usize {
+fn error_start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
     if start >= text.trim_end().len() { unclosed(text).unwrap_or(start) } else { start }
 }
 
-/// Returns where a string in three quotes begins that is not closed.
+/// Returns the start of an unclosed string in three quotes, if there is one: the number of quotes is then odd.
 fn unclosed(text: &str) -> Option<usize> {
     let has_odd_number = |quotes: &&str| text.matches(*quotes).count() % 2 == 1;
     ["\"\"\"", "'''"].into_iter().filter(has_odd_number).filter_map(|quotes| text.rfind(quotes)).max()
 }
 
-fn help(line_before: &str, rest: &str) -> Option<&'static str> {
+fn help_for(line_before: &str, rest: &str) -> Option<&'static str> {
     if line_before.trim_start().starts_with("//") || rest.starts_with("//") {
         Some("a comment begins with `#`")
     } else if rest.starts_with([':', '{']) {

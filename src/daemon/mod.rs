@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig, HttpConfig, Loaded, LoadedFiles, Problems};
-use crate::database::{self, Database, DatabaseReader, OpenError, WriterError};
+use crate::database::{self, Database, DatabaseReader, FileError, WriterError};
 use crate::healthomics::AwsFactory;
 use crate::http::server::{Access, Limits};
 use crate::http::{self, AppState, Renderer, control};
@@ -80,7 +80,7 @@ pub enum DaemonError {
     #[error("cannot start a thread: {0}: raise the limit of tasks (TasksMax= of the unit, or ulimit -u)")]
     Threads(io::Error),
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] FileError),
     #[error("cannot listen on {address} (http.listen): {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
@@ -295,7 +295,7 @@ async fn open_database(
             Database::open(&config.path, &counters)
         };
         match spawn_blocking(open).await? {
-            Err(error) if error.is_transient() => wait_for_database(&error, shared, instruments, clock).await,
+            Err(error) if error.is_retried() => wait_for_database(&error, shared, instruments, clock).await,
             opened => return Ok(opened?),
         }
     }

@@ -12,7 +12,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::database::{self, OpenError};
+use crate::database::{self, FileError};
 use crate::healthomics::{AwsFactory, ServiceFactory as _, TargetError};
 use crate::http::tls::Tls;
 use crate::notify::secrets;
@@ -42,9 +42,9 @@ pub enum PreflightError {
     Panicked(#[from] JoinError),
 }
 
-/// Loads the TLS files, reads the files of the sinks, inspects the file of the database, and builds each used target once. If nothing names the region of a
-/// target, this requests it from the instance metadata service. No answer after the SDK's four attempts counts as none: the unit
-/// starts after the network is online, and systemd would otherwise restart a daemon outside of EC2 for ever.
+/// Loads the TLS files, reads the files of the sinks, inspects the file of the database, and builds each used target once. If nothing names
+/// the region of a target, this requests it from the instance metadata service. No answer after the SDK's four attempts counts as none: the
+/// unit starts after the network is online, and systemd would otherwise restart a daemon outside of EC2 for ever.
 ///
 /// # Errors
 /// The configuration cannot be used, or files cannot be read in time.
@@ -64,8 +64,8 @@ pub async fn preflight(config: &Config, main_file: PathBuf) -> Result<Checked, P
     });
     match inspected {
         // The start creates it.
-        Err(OpenError::MissingDirectory { .. }) if config.database.is_in_user_directory() => {}
-        Err(error) if error.is_permanent() => errors.push(error.to_string()),
+        Err(FileError::MissingDirectory { .. }) if config.database.is_in_user_directory() => {}
+        Err(error) if error.outlasts_restart() => errors.push(error.to_string()),
         Ok(()) | Err(_) => {}
     }
     let factory = AwsFactory::new(Clock::system());

@@ -13,17 +13,18 @@ use crate::core::job::{JobKey, JobStatus, WatchId};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Change, Detail, ItemTransition, Transition};
 
-/// Condition of the rows of one job, with the values of [`job_values`]. [`TABLES`] and `deliveries` have an index for it.
+/// Condition of the rows of one job, with the values of [`job_values`]. The columns are in the order of the indexes of [`TABLES`] and
+/// `deliveries`.
 pub(super) const OF_JOB: &str = "store_id = ? AND job_id = ? AND kind = ? AND target = ?";
 
 /// The tables of changes, whose rows are numbered in one sequence.
 const TABLES: [&str; 3] = [Transition::TABLE, ItemTransition::TABLE, Detail::TABLE];
 
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
-pub(super) const DELETED_JOBS_MAX: usize = 100;
+pub(super) const DELETE_BATCH_JOBS: usize = 100;
 
 /// A condition of [`delete_ended`]'s query over `transitions AS ended`: no event of the job waits for delivery. The cursor of every sink is
-/// past the job's last events, and no delivery waits; failed deliveries do not count.
+/// past the job's last transition and its last vanishing, and no delivery waits. Failed deliveries do not count.
 const NO_EVENT_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
         SELECT max(id) FROM details WHERE store_id = ended.store_id AND job_id = ended.job_id
             AND kind = ended.kind AND target = ended.target AND detail = 'vanished'))
@@ -49,8 +50,8 @@ pub(super) fn last_row_id(connection: &Connection) -> Result<i64> {
 /// is the highest row id so far. Returns the new one.
 pub(super) fn insert(transaction: &Transaction<'_>, last_id: i64, watch_id: &WatchId, change: &Change) -> Result<i64> {
     let Change { transition, items, details } = change;
-    // Commits are atomic, and callers repeat only the job's last change. The change is stored already if its last row equals the job's
-    // last row in the same table, `observed_at` included.
+    // A change is stored as a whole or not at all, and callers repeat only the job's last change. So one row shows whether it is stored:
+    // the last row of the change equals the job's last row in the same table, `observed_at` included.
     let is_stored = match (transition, items.last(), details.last()) {
         (_, _, Some(detail)) => is_last(transaction, watch_id, detail)?,
         (_, Some(item), None) => is_last(transaction, watch_id, item)?,
@@ -95,8 +96,9 @@ pub(super) fn terminal_statuses() -> String {
     terminal.map(|status| format!("'{status}'")).collect::<Vec<_>>().join(", ")
 }
 
-/// Deletes the rows of at most [`DELETED_JOBS_MAX`] jobs, see [`super::Database::delete_ended_before`]. Keeps the job with the last row: the
-/// id of a deleted last row would be used again, and clients that follow the rows by id would miss the new row. Returns the number of jobs.
+/// Deletes the rows of at most [`DELETE_BATCH_JOBS`] jobs, see [`super::Database::delete_ended_before`]. Keeps the job with the last row:
+/// the id of a deleted last row would be used again, and clients that follow the rows by id would miss the new row. Returns the number of
+/// jobs.
 pub(super) fn delete_ended(
     transaction: &Transaction<'_>,
     cutoff: Timestamp,
@@ -122,7 +124,7 @@ pub(super) fn delete_ended(
         .collect::<Result<Vec<_>>>()?;
     let watched: BTreeSet<[&str; 4]> = watched.iter().map(|watch_id| job_values(watch_id)).collect();
     let unwatched = ended.iter().filter(|job| !watched.contains(&job.each_ref().map(String::as_str)));
-    let jobs: Vec<&[String; 4]> = unwatched.take(DELETED_JOBS_MAX).collect();
+    let jobs: Vec<&[String; 4]> = unwatched.take(DELETE_BATCH_JOBS).collect();
     let count_waiting = format!("SELECT count(next_attempt_at) FROM deliveries WHERE {OF_JOB}");
     for job in &jobs {
         let waiting: i64 = transaction.prepare_cached(&count_waiting)?.query_one(job.each_ref(), |row| row.get(0))?;

@@ -1,11 +1,11 @@
-//! The queue of each sink: its cursor over the rows of jobs, the events that wait for delivery, and the failed ones.
+//! The queue of each sink: its cursor over the rows of jobs, the events that wait for delivery, and the failed events.
 //!
 //! The events in the rows after a sink's cursor are added to the table `deliveries`, and the cursor moves on. A delivered event leaves
 //! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
 //! transaction of the writer.
 //!
-//! Columns of `deliveries`: `transition_id` is the id of the event, `attempts` counts its rejections, and `at` is the time of the last one.
-//! An event whose row cannot be read fails without a request.
+//! Columns of `deliveries`: `transition_id` is the id of the event. `attempts` counts its rejections by the receiver, and `at` is the time
+//! of the last one. An event whose row cannot be read fails without a request, and counts as one rejection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,19 +15,38 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, Transacti
 use serde_json::json;
 
 use super::changes::{last_row_id, terminal_statuses};
+use super::errors::ReadError;
 use super::events::{self, Event};
+use super::queries::DatabaseReader;
 use super::tables::millisecond_text;
 use super::{Database, WriterError};
 use crate::core::event::{EventFilter, EventType};
 use crate::core::job::JobKey;
 use crate::core::time::Timestamp;
 
-/// An event whose last attempt is this far in the future is due at once, because the clock was set back. Smaller steps are normal: NTP
-/// corrects the clock all the time.
+/// The clock counts as set back if the last rejection of an event is more than this in the future. The event is then due at once. Smaller
+/// steps are normal: NTP corrects the clock all the time.
 const CLOCK_STEP_MIN: Duration = Duration::from_mins(1);
 
-/// Why an event of [`SinkQueue::unreadable`] has failed.
-pub const UNREADABLE: &str = "its row in the database was deleted or cannot be read";
+/// Why an event of [`StepResult::unreadable`] has failed.
+pub const UNREADABLE_ROW_REASON: &str = "its row in the database was deleted or cannot be read";
+
+// These queries read the base tables: SQLite would scan the view `events` for an id that comes from an outer query.
+
+/// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the first attempt after a time.
+pub(super) const SELECT_COUNTS: &str = "SELECT waiting, failed,
+        coalesce((SELECT observed_at FROM transitions WHERE id = oldest), (SELECT observed_at FROM details WHERE id = oldest)),
+        next_due
+    FROM (SELECT count(next_attempt_at) AS waiting, count(*) - count(next_attempt_at) AS failed,
+            min(transition_id) FILTER (WHERE next_attempt_at IS NOT NULL) AS oldest,
+            min(next_attempt_at) FILTER (WHERE next_attempt_at > ?2) AS next_due
+        FROM deliveries WHERE sink = ?1)";
+
+pub(super) const DELIVERIES_OF_JOB: &str = "SELECT sink, target,
+        coalesce((SELECT to_status FROM transitions WHERE id = transition_id),
+            (SELECT detail FROM details WHERE id = transition_id), ''),
+        attempts, next_attempt_at IS NULL, reason
+    FROM deliveries WHERE store_id = ? AND job_id = ? AND kind = ? ORDER BY sink, transition_id LIMIT ?";
 
 /// One step of a sink: the outcomes of its requests since the last step, and the number of further events that it can send.
 #[derive(Clone, Debug)]
@@ -43,8 +62,8 @@ pub struct DeliveryStep {
     pub in_flight: BTreeSet<i64>,
     /// How many more events the sink can send now.
     pub limit: usize,
-    /// The due events are rotated: the one at this index, modulo their number, comes first. The caller raises it after a failure, so that
-    /// one event that always fails does not block the others.
+    /// Skips this many due events, cyclically. The caller raises it after a failure, so that one event that always fails does not block the
+    /// others.
     pub rotation: usize,
 }
 
@@ -60,15 +79,15 @@ pub enum DeliveryOutcome {
     },
 }
 
-/// The queue of a sink after a step.
+/// The state of a sink's queue after a step.
 #[derive(Clone, Debug, Default)]
-pub struct SinkQueue {
+pub struct StepResult {
     /// Events to send now, at most [`DeliveryStep::limit`].
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// When an event becomes due without a new row or outcome: the earliest later attempt; or now if an unreadable event has failed in this
-    /// step, because the next event of its job may be due.
+    /// When the next step is needed if there is no new row and no outcome before: at the earliest later attempt. Now if an unreadable event
+    /// has failed in this step, because the next event of its job may be due.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -82,7 +101,7 @@ pub struct SinkQueue {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// How often the event was rejected so far. Requests that paused the sink do not count: the caller reports no outcome for them.
+    /// How often the event was rejected so far. The caller reports no outcome, and so no rejection, if the sink was unavailable.
     pub rejections: u32,
 }
 
@@ -95,6 +114,39 @@ pub struct ReplayFilter {
     pub since: Option<Timestamp>,
     /// Only failed deliveries, whatever the types and watches of the sink's filter.
     pub failed: bool,
+}
+
+/// An event that waits for delivery, or whose delivery has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndeliveredEvent {
+    pub sink: String,
+    pub target: String,
+    /// The status, or `vanished`. Empty if its row was deleted.
+    pub event_type: String,
+    /// How often the event was rejected so far. Requests while the sink was unavailable do not count.
+    pub rejections: u32,
+    /// Only a replay sends it again.
+    pub has_failed: bool,
+    /// Why it was rejected last.
+    pub reason: Option<String>,
+}
+
+impl DatabaseReader {
+    /// Reads the undelivered events of a job over all targets, ordered by sink and age, at most `limit`.
+    ///
+    /// # Errors
+    /// There is no database, its schema has another version, or it cannot be read.
+    pub fn undelivered(&self, job: &JobKey, limit: usize) -> std::result::Result<Vec<UndeliveredEvent>, ReadError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.in_transaction(|connection| {
+            let read = |row: &Row<'_>| {
+                let (sink, target, event_type, rejections, has_failed, reason) = row.try_into()?;
+                Ok(UndeliveredEvent { sink, target, event_type, rejections, has_failed, reason })
+            };
+            let values = params![job.store.as_str(), job.job.as_str(), job.kind.as_str(), limit];
+            connection.prepare_cached(DELIVERIES_OF_JOB)?.query_map(values, read)?.collect()
+        })
+    }
 }
 
 impl Database {
@@ -115,11 +167,12 @@ impl Database {
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. The step may be repeated; an attempt may then be counted twice.
-    pub async fn step_deliveries(&self, step: DeliveryStep) -> std::result::Result<SinkQueue, WriterError> {
+    pub async fn step_deliveries(&self, step: DeliveryStep) -> std::result::Result<StepResult, WriterError> {
         self.transaction(move |transaction| advance(transaction, &step)).await
     }
 
-    /// Queues past events of a sink again, and wakes the sinks. Returns the number of queued events.
+    /// Queues past events of a sink again, and wakes the sinks. An event that still waits begins again. Returns the number of queued
+    /// events.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped.
@@ -153,41 +206,36 @@ fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>
     Ok(())
 }
 
-fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<SinkQueue> {
+fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<StepResult> {
     let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, rotation, .. } = step;
     for (event_id, outcome) in outcomes {
         save_outcome(transaction, step, *event_id, outcome)?;
     }
     queue_new_events(transaction, sink, filter)?;
-    let disabled_at = "SELECT disabled_at FROM sinks WHERE name = ?";
-    let disabled_at = transaction.prepare_cached(disabled_at)?.query_row([sink], |row| Ok(optional_time(row, 0)));
-    let disabled_at = disabled_at.optional()?.flatten();
+    let sql = "SELECT disabled_at FROM sinks WHERE name = ?";
+    let found = transaction.prepare_cached(sql)?.query_row([sink], |row| Ok(optional_time(row, 0)));
+    let disabled_at = found.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // Enough events that `limit` are left after those in flight are removed and the rest is rotated.
+    // Those in flight are removed, and `rotation` events are moved to the end.
     let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
     let first = rotation.checked_rem(candidates.len()).unwrap_or_default();
     candidates.rotate_left(first);
     let (mut due, mut unreadable) = (Vec::new(), 0);
     for (event_id, rejections) in candidates.into_iter().take(limit) {
-        if let Some(event) = events::load(transaction, event_id)? {
+        if let Some(event) = events::load_event(transaction, event_id)? {
             due.push(DueEvent { event, rejections });
         } else {
-            let failed = DeliveryOutcome::Rejected { reason: UNREADABLE.to_owned(), next_attempt_at: None };
-            save_outcome(transaction, step, event_id, &failed)?;
+            let outcome = DeliveryOutcome::Rejected { reason: UNREADABLE_ROW_REASON.to_owned(), next_attempt_at: None };
+            save_outcome(transaction, step, event_id, &outcome)?;
             unreadable += 1;
         }
     }
-    let sql = "SELECT count(next_attempt_at), count(*) - count(next_attempt_at),
-            min(transition_id) FILTER (WHERE next_attempt_at IS NOT NULL),
-            min(next_attempt_at) FILTER (WHERE next_attempt_at > ?2)
-        FROM deliveries WHERE sink = ?1";
-    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?, optional_time(row, 3)));
+    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2), optional_time(row, 3)));
     let (waiting, failed, oldest, next_due) =
-        transaction.prepare_cached(sql)?.query_one(params![sink, millisecond_text(*now)], columns)?;
-    let oldest = oldest.map(|event_id| events::observed_at(transaction, event_id)).transpose()?.flatten();
+        transaction.prepare_cached(SELECT_COUNTS)?.query_one(params![sink, millisecond_text(*now)], columns)?;
     let next_due = if unreadable > 0 { Some(*now) } else { next_due };
-    Ok(SinkQueue { due, unreadable, next_due, waiting, failed, oldest, disabled_at })
+    Ok(StepResult { due, unreadable, next_due, waiting, failed, oldest, disabled_at })
 }
 
 fn save_outcome(
@@ -219,13 +267,14 @@ fn save_outcome(
 /// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. No limit is needed: a sink
 /// takes a step after each commit, so these are few rows.
 fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
-    let cursor = "SELECT cursor FROM sinks WHERE name = ?";
-    let cursor: Option<i64> = transaction.prepare_cached(cursor)?.query_row([sink], |row| row.get(0)).optional()?;
+    let sql = "SELECT cursor FROM sinks WHERE name = ?";
+    let cursor: Option<i64> = transaction.prepare_cached(sql)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
-    // A reload may have removed the sink.
+    // A reload has removed the sink, or there are no new rows.
     let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(()) };
-    // Omits the first event of a job that had ended before the sink was created: the job was only discovered afterwards. `julianday` makes
-    // numbers of the times, whose texts differ in their number of digits. An event without a readable completion time is queued.
+    // Omits the first event of a job that had ended before the sink was created: the job was only discovered afterwards. The texts of the
+    // times differ in their number of digits, so they are compared as numbers (`julianday`). An event without a readable completion time is
+    // queued.
     let condition = format!(
         "id > :cursor AND (is_first AND type IN ({}) AND julianday(completed_at)
             < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",
@@ -252,9 +301,9 @@ fn replay_events(
     queue_events(transaction, sink, filter, *failed, condition, values)
 }
 
-/// Queues the events that the filter selects or, with `failed`, those whose delivery has failed. Of these, only events that match the SQL
-/// condition are queued. It may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set
-/// back. Returns their number.
+/// Queues the events that match the SQL condition and also the filter or, with `failed`, have failed. The condition may contain `:sink` and
+/// the names in `values`. The queued events are due at once, also if the clock is set back, and begin again without rejections. Returns
+/// their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,
@@ -295,12 +344,9 @@ fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize)
         ORDER BY transition_id LIMIT ?4";
     let mut query = connection.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let future = now.checked_add(CLOCK_STEP_MIN).unwrap_or(Timestamp::MAX);
-    query
-        .query_map(params![sink, millisecond_text(now), millisecond_text(future), limit], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
-        .collect()
+    let set_back_after = now.checked_add(CLOCK_STEP_MIN).unwrap_or(Timestamp::MAX);
+    let values = params![sink, millisecond_text(now), millisecond_text(set_back_after), limit];
+    query.query_map(values, |row| row.try_into())?.collect()
 }
 
 /// `None` if the time is NULL, or is damaged.

@@ -1,6 +1,6 @@
 //! Errors of the database: of opening, reading and writing, and how SQLite's errors map to them.
 //!
-//! [`OpenError::Damaged`] is the only error after which the daemon moves the file to quarantine.
+//! [`FileError::Damaged`] is the only error after which the daemon moves the file to quarantine.
 
 use std::fmt::Display;
 use std::fs;
@@ -17,7 +17,7 @@ use rustix::fs::{Access, access};
 pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum FileError {
     /// A reader reports a missing file; the daemon creates it.
     #[error("{path}: there is no database")]
     Missing { path: PathBuf },
@@ -48,7 +48,7 @@ pub enum OpenError {
         "{path}: its schema version {found} is older than version {known} of this refwatch: start the daemon, which migrates it"
     )]
     OlderSchema { path: PathBuf, found: usize, known: usize },
-    /// Only the start of a daemon moves the file to quarantine.
+    /// A daemon that starts moves the file to quarantine. A running writer or a reader only reports the damage.
     #[error("{path}: not a refwatch database, or damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// SQLite did not apply a setting. Some network file systems do not support WAL mode.
@@ -87,7 +87,7 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] FileError),
     /// After a kill of the daemon, a reader must also write the directory.
     #[error(
         "permission denied opening {path}: run as root or join the group refwatch; if the daemon was killed, start it, or run as root"
@@ -95,7 +95,7 @@ pub enum ReadError {
     Denied { path: PathBuf },
     #[error("the database cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// The id is from a database that was replaced.
+    /// `after` is higher than every id in the database, so it is from a database that was replaced. The highest id is never deleted.
     #[error("no row has the id {after}: the last one is {last}; the database was replaced")]
     UnknownRow { after: i64, last: i64 },
 }
@@ -110,14 +110,14 @@ pub enum WriterError {
     Sqlite(#[source] Arc<rusqlite::Error>),
     /// The file cannot be opened again. It was closed after a failure, or was moved, replaced or deleted.
     #[error("{0}")]
-    Reopen(#[source] Arc<OpenError>),
+    Reopen(#[source] Arc<FileError>),
 }
 
-impl OpenError {
-    /// Whether the daemon retries: after an error of SQLite, while the disk is full, read-only or failing, or if the writer's thread cannot
-    /// start. Any other error ends the daemon; [`Self::is_permanent`] tells whether a restart may help.
+impl FileError {
+    /// Whether the running daemon tries again: after an error of SQLite, while the disk is full, read-only or failing, and while the
+    /// writer's thread cannot start. Any other error ends the daemon.
     #[must_use]
-    pub fn is_transient(&self) -> bool {
+    pub fn is_retried(&self) -> bool {
         match self {
             Self::Sqlite { .. } => true,
             Self::System { error, .. } => {
@@ -150,9 +150,9 @@ impl OpenError {
         }
     }
 
-    /// Whether only a change of the configuration or of the machine helps, and not a restart.
+    /// Whether a restart of the daemon does not help either, but only a change of the configuration or of the machine.
     #[must_use]
-    pub fn is_permanent(&self) -> bool {
+    pub fn outlasts_restart(&self) -> bool {
         matches!(self, Self::NewerSchema { .. } | Self::MissingDirectory { .. } | Self::Foreign { .. })
     }
 

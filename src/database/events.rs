@@ -1,5 +1,7 @@
 //! Reads one event of a job: a transition, or the detail that the job vanished.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 use super::changes::{OF_JOB, job_values};
@@ -8,9 +10,9 @@ use super::tables::{Row, millisecond_text};
 use crate::core::event::EventType;
 use crate::core::job::{Items, WatchId};
 use crate::core::time::Timestamp;
-use crate::core::transition::{ItemTransition, Transition};
+use crate::core::transition::{ItemTransition, Transition, WatchInfo};
 
-/// An event with everything that a notification of it contains. The same id always has the same event.
+/// An event with everything that a notification of it contains. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The id of its row, in the table of transitions or of details.
@@ -22,6 +24,8 @@ pub struct Event {
     pub observed_at: Timestamp,
     /// For a vanished job, its last transition.
     pub transition: Transition,
+    /// `transition.watch`, which is always set here. Empty for transitions that were saved before version 5 of the database.
+    pub watch: Arc<WatchInfo>,
     /// The items of the job as they were then.
     pub items: Items,
 }
@@ -35,38 +39,31 @@ pub(super) const SELECT_EVENT: &str = "SELECT type, observed_at,
             AND kind = event.kind AND target = event.target AND id <= event.id AND detail = type)
     FROM events AS event WHERE id = ?";
 
-pub(super) const SELECT_OBSERVED_AT: &str = "SELECT observed_at FROM events WHERE id = ?";
-
-/// `None` if there is no such event, or its time cannot be read.
-pub(super) fn observed_at(connection: &Connection, event_id: i64) -> Result<Option<Timestamp>> {
-    let mut query = connection.prepare_cached(SELECT_OBSERVED_AT)?;
-    let text = query.query_row([event_id], |row| Ok(row.get::<_, String>(0).ok())).optional()?;
-    Ok(text.flatten().and_then(|text| text.parse().ok()))
-}
-
 /// `None` if there is no such event, or it cannot be read.
-pub(super) fn load(connection: &Connection, event_id: i64) -> Result<Option<Event>> {
+pub(super) fn load_event(connection: &Connection, event_id: i64) -> Result<Option<Event>> {
     let columns = |row: &rusqlite::Row<'_>| -> Result<(String, String, u32)> { row.try_into() };
     let found =
         connection.prepare_cached(SELECT_EVENT)?.query_row([event_id], |row| Ok(columns(row).ok())).optional()?;
     let Some((event_type, observed_at, occurrence)) = found.flatten() else { return Ok(None) };
     let (event_type, Ok(observed_at)) = (EventType::from(&*event_type), observed_at.parse()) else { return Ok(None) };
-    let latest = "WHERE id <= ?1 AND (store_id, job_id, kind, target)
+    let latest_clause = "WHERE id <= ?1 AND (store_id, job_id, kind, target)
         = (SELECT store_id, job_id, kind, target FROM events WHERE id = ?1) ORDER BY id DESC";
-    let Some(Row { id, watch_id, value: transition }) = select(connection, latest, [event_id], 1)?.into_iter().next()
+    let Some(Row { id, watch_id, value: mut transition }) =
+        select::<Transition>(connection, latest_clause, [event_id], 1)?.into_iter().next()
     else {
         return Ok(None);
     };
-    // `select` has skipped the event's own row, because it is unreadable.
+    // Another id means that `select` has skipped the event's own row, because it is unreadable. A vanishing has no row of its own here.
     if id != event_id && event_type != EventType::Vanished {
         return Ok(None);
     }
     let items = items(connection, &watch_id, event_id, observed_at)?;
-    Ok(Some(Event { id: event_id, watch_id, event_type, occurrence, observed_at, transition, items }))
+    let watch = Arc::clone(transition.watch.get_or_insert_default());
+    Ok(Some(Event { id: event_id, watch_id, event_type, occurrence, observed_at, transition, watch, items }))
 }
 
-/// The items of the job after the change that contains the event. The rows of items in that change have higher ids, and the same
-/// `observed_at`.
+/// The items of the job after the change that contains the event. The rows of items in that change have higher ids, so they are found by
+/// `observed_at`, which is the same.
 fn items(connection: &Connection, watch_id: &WatchId, event_id: i64, observed_at: Timestamp) -> Result<Items> {
     let clauses = format!("WHERE {OF_JOB} AND (id < ? OR observed_at = ?) ORDER BY id");
     let [store, job, kind, target] = job_values(watch_id);

@@ -19,7 +19,7 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{NFS_SUPER_MAGIC, fstatfs};
 
-use super::errors::{OpenError, SUFFIXES, with_suffix};
+use super::errors::{FileError, SUFFIXES, with_suffix};
 use super::{location, schema};
 use crate::core::time::Timestamp;
 
@@ -44,17 +44,18 @@ const WRITE_VERSION_MAX: u8 = 2;
 const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The path of a database, and the locks on its lock file and on the database. Until it is dropped, no other refwatch can write the
-/// database, not even through a hard link. Other programs can, and on NFS nothing locks the database itself.
+/// database, even through a hard link. (On NFS only the lock file is locked.) Other programs are not locked out.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     /// Absolute, so that SQLite does not parse it as a URI, and without symbolic links.
     pub(super) path: PathBuf,
     lock_file: File,
-    /// The database, locked with `flock`, which is independent of SQLite's locks. `None` before it is created. It stays open while
-    /// SQLite uses the file: closing any descriptor of a file drops all of SQLite's locks on that file (POSIX).
-    database: Option<File>,
-    /// Whether the database was not closed, or an operation has failed since it was opened.
-    unclean: bool,
+    /// The database, locked with `flock`, which is independent of SQLite's locks. `None` until `lock_database` opens it: at first, after
+    /// quarantine, and after a deleted file was restored. It stays open while SQLite uses the file: closing any descriptor of a file drops
+    /// all of SQLite's locks on that file (POSIX).
+    locked_database: Option<File>,
+    /// Whether the next [`Self::connect`] must run SQLite's check.
+    needs_check: bool,
     /// The identities of the files when SQLite opened them.
     opened_identities: [Option<Identity>; SUFFIXES.len()],
 }
@@ -67,80 +68,81 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// Another process has a lock, the file is of another program, its directory is missing, or a system call fails.
-    pub(super) fn acquire(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn acquire(path: &Path) -> Result<Self, FileError> {
         let path = location::resolve(path)?;
         location::inspect_files(&path)?;
         let lock_path = with_suffix(&path, ".lock");
-        let open_error = OpenError::of_system(&lock_path, "write the lock file");
+        let failed = FileError::of_system(&lock_path, "write the lock file");
         // The lock file is never deleted: otherwise two processes could lock two files of the same name.
-        let mut lock_file = open_or_create(&lock_path).map_err(&open_error)?;
+        let mut lock_file = open_or_create(&lock_path).map_err(&failed)?;
         let locked = lock_file.try_lock();
-        // If another process holds the lock: its process id. Otherwise empty, unless the last stop was unclean.
+        // The id of the process that holds the lock, or of the last writer after an unclean stop. Empty after a clean stop.
         let mut pid = String::new();
         let read = lock_file.read_to_string(&mut pid);
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse { path, pid: pid.trim_end().parse().ok() });
+                return Err(FileError::InUse { path, pid: pid.trim_end().parse().ok() });
             }
-            Err(TryLockError::Error(error)) => return Err(open_error(error)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let unclean = read.map_or(true, |length| length > 0);
-        let mut file = Self { path, lock_file, database: None, unclean, opened_identities: [None; SUFFIXES.len()] };
+        let needs_check = read.map_or(true, |length| length > 0);
+        let mut file =
+            Self { path, lock_file, locked_database: None, needs_check, opened_identities: [None; SUFFIXES.len()] };
         if file.path.exists() {
             file.lock_database()?;
         }
         let pid = format!("{:<width$}\n", std::process::id(), width = PID_WIDTH);
-        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(open_error)?;
+        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
         Ok(file)
     }
 
     /// Opens the file at the path and locks it, unless that is done already. Creates a missing file. The lock file alone is not enough:
     /// it may be deleted, and a hard link to the database has a lock file of its own.
-    fn lock_database(&mut self) -> Result<&File, OpenError> {
-        let file = match self.database.take() {
+    fn lock_database(&mut self) -> Result<&File, FileError> {
+        let file = match self.locked_database.take() {
             Some(file) if file.metadata().ok().as_ref().map(identity) == identity_at(&self.path) => file,
             Some(file) => {
-                self.database = Some(file);
-                return Err(OpenError::Moved { path: self.path.clone() });
+                self.locked_database = Some(file);
+                return Err(FileError::Moved { path: self.path.clone() });
             }
             None => {
                 location::inspect_files(&self.path)?;
-                let open_error = OpenError::of_system(&self.path, "read and write the file");
-                let file = open_or_create(&self.path).map_err(&open_error)?;
+                let failed = FileError::of_system(&self.path, "read and write the file");
+                let file = open_or_create(&self.path).map_err(&failed)?;
                 // On NFS, flock is a lock of the same kind as SQLite's, and would keep SQLite out.
                 let is_nfs = fstatfs(&file).is_ok_and(|found| found.f_type == NFS_SUPER_MAGIC);
                 match if is_nfs { Ok(()) } else { file.try_lock() } {
                     Ok(()) => file,
                     Err(TryLockError::WouldBlock) => {
-                        return Err(OpenError::InUse { path: self.path.clone(), pid: None });
+                        return Err(FileError::InUse { path: self.path.clone(), pid: None });
                     }
-                    Err(TryLockError::Error(error)) => return Err(open_error(error)),
+                    Err(TryLockError::Error(error)) => return Err(failed(error)),
                 }
             }
         };
-        Ok(self.database.insert(file))
+        Ok(self.locked_database.insert(file))
     }
 
     /// Opens the database for the writer, and migrates its schema. Creates a missing database.
     ///
     /// # Errors
     /// The file is damaged or of another program, its schema is newer, or the system or SQLite fails.
-    pub(super) fn connect(&mut self) -> Result<Connection, OpenError> {
+    pub(super) fn connect(&mut self) -> Result<Connection, FileError> {
         self.lock_and_check_format()?;
         let path = &*self.path;
-        let open_error = |error| OpenError::of_sqlite(path, error);
+        let failed = |error| FileError::of_sqlite(path, error);
         let wal = with_suffix(path, "-wal");
         let has_wal = wal.exists();
-        // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read on
-        // it starts the rollback.
+        // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read
+        // through that connection starts the rollback.
         if with_suffix(path, "-journal").exists() {
-            let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open_error)?;
-            connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(open_error)?;
+            let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+            connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
-        // The check itself is read-only: closing a writable connection would move the WAL into a file that may be rejected.
-        read_only(path, |connection, path| schema::check(connection, path, self.unclean || has_wal))?;
-        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open_error)?;
+        // The check itself is read-only: closing a writable connection would move the WAL into the file, which the check may reject.
+        read_only(path, |connection, path| schema::check(connection, path, self.needs_check || has_wal))?;
+        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         for (setting, wanted) in [
             ("journal_mode", Value::from("wal".to_owned())),
             // 2 is FULL: a commit returns once the WAL is synced.
@@ -150,50 +152,49 @@ impl DatabaseFile {
             ("trusted_schema", Value::from(0)),
             ("cell_size_check", Value::from(1)),
         ] {
-            connection.pragma_update(None, setting, &wanted).map_err(open_error)?;
-            let found =
-                connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(open_error)?;
+            connection.pragma_update(None, setting, &wanted).map_err(failed)?;
+            let found = connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(failed)?;
             if found != wanted {
-                return Err(OpenError::PragmaRejected { path: path.into(), setting, wanted, found });
+                return Err(FileError::PragmaRejected { path: path.into(), setting, wanted, found });
             }
         }
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(open_error)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
         schema::migrate(&mut connection, path)?;
         if has_wal {
             // A daemon that was killed during a commit may have written rows without syncing them. They must reach the disk before
             // they are used.
-            [Some(&*wal), path.parent()].into_iter().flatten().filter(|file| file.exists()).try_for_each(sync)?;
+            [Some(&*wal), path.parent()].into_iter().flatten().filter(|path| path.exists()).try_for_each(sync)?;
         }
-        self.unclean = false;
+        self.needs_check = false;
         self.opened_identities = self.identities();
         Ok(connection)
     }
 
     /// Makes the next [`Self::connect`] run SQLite's check.
-    pub(super) fn mark_unclean(&mut self) {
-        self.unclean = true;
+    pub(super) fn require_check(&mut self) {
+        self.needs_check = true;
     }
 
     /// Empties the lock file: the database was closed, and the next start need not run SQLite's check.
     ///
     /// # Errors
     /// The system call fails. The next start then runs the check.
-    pub(super) fn mark_closed(&self) -> io::Result<()> {
+    pub(super) fn empty_lock_file(&self) -> io::Result<()> {
         self.lock_file.set_len(0)
     }
 
     /// Locks the file, and creates an empty one if there is none. Rejects a WAL without a database, because SQLite would delete it, and
     /// an unknown write version, which SQLite would open read-only without an error.
-    fn lock_and_check_format(&mut self) -> Result<(), OpenError> {
+    fn lock_and_check_format(&mut self) -> Result<(), FileError> {
         if length(&self.path) == 0 && length(&with_suffix(&self.path, "-wal")) > 0 {
             let reason = "its write-ahead log has content, but the database does not";
-            return Err(OpenError::damaged(&self.path, &reason));
+            return Err(FileError::damaged(&self.path, &reason));
         }
         let mut version = [0];
         let read = self.lock_database()?.read_at(&mut version, WRITE_VERSION_OFFSET);
-        read.map_err(OpenError::of_system(&self.path, "read the file"))?;
+        read.map_err(FileError::of_system(&self.path, "read the file"))?;
         if version[0] > WRITE_VERSION_MAX {
-            return Err(OpenError::damaged(&self.path, &format!("its SQLite write version {} is unknown", version[0])));
+            return Err(FileError::damaged(&self.path, &format!("its SQLite write version {} is unknown", version[0])));
         }
         Ok(())
     }
@@ -202,10 +203,10 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(super) fn read_all(&self) -> Result<(), OpenError> {
+    pub(super) fn read_all(&self) -> Result<(), FileError> {
         for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)).iter().filter(|file| file.exists()) {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
-            read.map_err(OpenError::of_system(file, "read the file"))?;
+            read.map_err(FileError::of_system(file, "read the file"))?;
         }
         Ok(())
     }
@@ -215,17 +216,17 @@ impl DatabaseFile {
     /// # Errors
     /// A system call fails. Earlier files stay moved. If only the database was moved, the next start finds a non-empty WAL without it
     /// and moves that, too.
-    pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, OpenError> {
+    pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, FileError> {
         let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let open_error = |error| OpenError::of_system(&directory, "move the damaged database to this directory")(error);
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(open_error)?;
+        let failed = |error| FileError::of_system(&directory, "move the damaged database to this directory")(error);
+        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(failed)?;
         for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
-                fs::rename(&file, directory.join(name)).map_err(open_error)?;
+                fs::rename(&file, directory.join(name)).map_err(failed)?;
             }
         }
-        self.database = None;
-        self.unclean = false;
+        self.locked_database = None;
+        self.needs_check = false;
         Ok(directory)
     }
 
@@ -234,47 +235,48 @@ impl DatabaseFile {
         self.identities() == self.opened_identities
     }
 
-    /// Saves all commits of `connection` after one of the files has changed: writes the WAL into the database, and copies a deleted database
-    /// back to its path. After that the connection may be closed, and the database opened again.
+    /// Saves all commits of `connection` after one of the files has changed: writes the WAL into the database, and copies a deleted
+    /// database back to its path. After that the connection may be closed, and the database opened again.
     ///
     /// # Errors
     /// The database itself was moved, or another file is at its path; a reader prevents the checkpoint; or the disk fails. The connection
-    /// must stay open: it may have the only copy.
-    pub(super) fn save_commits(&mut self, connection: &Connection) -> Result<(), OpenError> {
-        self.unclean = true;
+    /// must stay open: it may have the only copy of the data.
+    pub(super) fn save_commits(&mut self, connection: &Connection) -> Result<(), FileError> {
+        self.needs_check = true;
         // This writes the WAL to the database through the open descriptors. It also empties the WAL, which SQLite would otherwise apply
         // to another database at the path.
         let busy = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-        if busy.map_err(|error| OpenError::of_sqlite(&self.path, error))? {
+        if busy.map_err(|error| FileError::of_sqlite(&self.path, error))? {
             let busy = io::ErrorKind::ResourceBusy.into();
-            return Err(OpenError::of_system(&self.path, "move the write-ahead log into the database")(busy));
+            return Err(FileError::of_system(&self.path, "move the write-ahead log into the database")(busy));
         }
-        let database = self.database.as_ref().map(File::metadata).transpose();
-        let Some(database) = database.map_err(OpenError::of_system(&self.path, "read the file"))? else {
+        let metadata = self.locked_database.as_ref().map(File::metadata).transpose();
+        // `None` if a file was restored and not opened again.
+        let Some(metadata) = metadata.map_err(FileError::of_system(&self.path, "read the file"))? else {
             return Ok(());
         };
-        let (is_deleted, at_path) = (database.nlink() == 0, identity_at(&self.path));
-        if at_path == Some(identity(&database)) {
+        let (is_deleted, at_path) = (metadata.nlink() == 0, identity_at(&self.path));
+        if at_path == Some(identity(&metadata)) {
             return Ok(());
         }
         if !is_deleted || at_path.is_some() {
-            return Err(OpenError::Moved { path: self.path.clone() });
+            return Err(FileError::Moved { path: self.path.clone() });
         }
         self.copy_to_path(connection)?;
-        self.database = None;
+        self.locked_database = None;
         Ok(())
     }
 
     /// Writes a copy of the deleted database to the path.
-    fn copy_to_path(&self, connection: &Connection) -> Result<(), OpenError> {
+    fn copy_to_path(&self, connection: &Connection) -> Result<(), FileError> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let open_error = OpenError::of_system(&self.path, "restore the deleted file");
-        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(directory).map_err(&open_error)?;
+        let failed = FileError::of_system(&self.path, "restore the deleted file");
+        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(directory).map_err(&failed)?;
         let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.path().as_os_str().as_bytes()));
-        connection.execute("VACUUM INTO ?", [name]).map_err(|error| OpenError::of_sqlite(&self.path, error))?;
-        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&open_error)?;
-        copy.as_file().sync_all().map_err(&open_error)?;
-        copy.persist_noclobber(&self.path).map_err(|error| open_error(error.error))?;
+        connection.execute("VACUUM INTO ?", [name]).map_err(|error| FileError::of_sqlite(&self.path, error))?;
+        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&failed)?;
+        copy.as_file().sync_all().map_err(&failed)?;
+        copy.persist_noclobber(&self.path).map_err(|error| failed(error.error))?;
         sync(directory)
     }
 
@@ -288,7 +290,7 @@ impl DatabaseFile {
     }
 }
 
-/// Opens a file that refwatch makes, but no link. A new file has [`FILE_MODE`] whatever the umask.
+/// Opens or creates a file of refwatch. Fails for a symbolic link. A new file has [`FILE_MODE`] whatever the umask.
 fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).custom_flags(location::open_flags());
@@ -323,18 +325,18 @@ fn identity_at(path: &Path) -> Option<Identity> {
 ///
 /// # Errors
 /// The file is missing or cannot be opened, or `read` failed.
-pub(super) fn read_only<T, E: From<OpenError>>(
+pub(super) fn read_only<T, E: From<FileError>>(
     path: &Path,
     read: impl Fn(&Connection, &Path) -> Result<T, E>,
 ) -> Result<T, E> {
     let path = &fs::canonicalize(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => OpenError::Missing { path: path.into() },
-        _ => OpenError::of_system(path, "read the file")(error),
+        io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
+        _ => FileError::of_system(path, "read the file")(error),
     })?;
     let wal = with_suffix(path, "-wal");
-    let open_and_read = |name: &Path, flags| {
-        let connection = open(name, OpenFlags::SQLITE_OPEN_READ_ONLY | flags);
-        read(&connection.map_err(|error| OpenError::of_sqlite(path, error))?, path)
+    let open_and_read = |path_or_uri: &Path, flags| {
+        let connection = open(path_or_uri, OpenFlags::SQLITE_OPEN_READ_ONLY | flags);
+        read(&connection.map_err(|error| FileError::of_sqlite(path, error))?, path)
     };
     if !wal.exists() {
         let uri = format!("file:{}?immutable=1", percent_encode(path.as_os_str().as_bytes(), ENCODED_IN_URI));
@@ -356,14 +358,14 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 ///
 /// # Errors
 /// A system call fails.
-pub fn create_directory(path: &Path) -> Result<(), OpenError> {
+pub fn create_directory(path: &Path) -> Result<(), FileError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
     let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
-    made.map_err(OpenError::of_system(path, "create or enter the directory"))?;
+    made.map_err(FileError::of_system(path, "create or enter the directory"))?;
     // Without a sync, a power cut could remove the new directories and the database in them.
     missing.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 
-fn sync(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(OpenError::of_system(path, "sync it to disk"))
+fn sync(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(FileError::of_system(path, "sync it to disk"))
 }

@@ -1,8 +1,14 @@
 //! The database: the durable log of job changes and the queues of the sinks, in SQLite.
 //!
 //! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens
-//! the file itself, with or without a running daemon. Changes of jobs are added and, after the retention, deleted. They are never updated.
-//! A job is identified by its [`WatchId`]: the rows of one job watched through two targets are separate.
+//! the file itself, with or without a running daemon. `queries`, `ended` and `deliveries` have its methods. Changes of jobs are added and,
+//! after the retention of the configuration, deleted. They are never updated.
+//!
+//! - A target is an AWS region or endpoint with credentials. A store has jobs, and a job has items. A job is identified by its [`WatchId`],
+//!   the target and the job: the rows of one job watched through two targets are separate. The column `watch` has the name of the watch.
+//! - A transition is a change of a job's status. A detail is another change, for example that AWS no longer knows the job (it vanished).
+//! - A sink receives notifications of events. An event is a transition, or the detail that a job vanished. Its id is the id of that row.
+//! - A delivery is an event that waits for a sink, or that has failed permanently. Only a replay sends a failed event again.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
 //! reached the disk. The caller may repeat it: the writer skips a change that it finds stored.
@@ -13,7 +19,6 @@ mod ended;
 mod errors;
 mod events;
 mod file;
-mod job_deliveries;
 mod location;
 mod queries;
 mod schema;
@@ -33,11 +38,12 @@ use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
 
-pub use deliveries::{DeliveryOutcome, DeliveryStep, DueEvent, ReplayFilter, SinkQueue, UNREADABLE};
-pub use errors::{OpenError, ReadError, WriterError};
+pub use deliveries::{
+    DeliveryOutcome, DeliveryStep, DueEvent, ReplayFilter, StepResult, UNREADABLE_ROW_REASON, UndeliveredEvent,
+};
+pub use errors::{FileError, ReadError, WriterError};
 pub use events::Event;
 pub use file::create_directory;
-pub use job_deliveries::JobDelivery;
 pub use location::inspect;
 pub use queries::{DatabaseReader, Filter, RowLimit};
 pub use tables::Row;
@@ -52,7 +58,7 @@ const QUEUE_LENGTH: usize = 1024;
 pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
-    /// Counts committed groups of changes, and replays. After each, sinks may have new events.
+    /// Increased after each committed group of changes and each replay, because sinks may have new events.
     new_events: watch::Sender<u64>,
 }
 
@@ -74,43 +80,43 @@ impl Database {
     /// # Errors
     /// Another process holds a lock, the file is of another program or its schema is newer than this refwatch, the directory is missing,
     /// or the system or SQLite fails.
-    pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
-        let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
+    pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, FileError> {
+        let (requests, receiver) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
         let (health, new_events) = (writer.health(), writer.new_events());
-        writer.start(queue)?;
+        writer.start(receiver)?;
         Ok(Self { requests, health, new_events })
     }
 
-    /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run: for simulations, where
-    /// virtual time must not advance while another thread commits.
+    /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run. For tests on paused time: the
+    /// clock would advance while a thread commits.
     ///
     /// # Errors
     /// As with [`Self::open`].
     pub fn open_without_thread(
         path: &Path,
         instruments: &Instruments,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OpenError> {
-        let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), FileError> {
+        let (requests, receiver) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
         let (health, new_events) = (writer.health(), writer.new_events());
-        Ok((Self { requests, health, new_events }, writer.run(queue)))
+        Ok((Self { requests, health, new_events }, writer.run(receiver)))
     }
 
-    /// The error of the last commit or [`Self::probe`]. `None` after a success, and before the first commit.
+    /// Watches the error of the last commit or [`Self::probe`]. `None` after a success, and before the first commit.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Option<String>> {
         self.health.clone()
     }
 
-    /// Changes whenever sinks may have new events: after each commit of [`Self::append`], and after each replay.
+    /// A counter that increases when sinks may have new events: after each commit of [`Self::append`], and after each replay.
     #[must_use]
     pub fn new_events(&self) -> watch::Receiver<u64> {
         self.new_events.subscribe()
     }
 
-    /// Reads the last known state of jobs. Omits jobs without a readable transition and, for [`JobQuery::Retained`],
-    /// jobs whose latest transition is unreadable.
+    /// Reads the last known state of jobs. Rows that cannot be read are skipped. Omits jobs without a readable transition and, for
+    /// [`JobQuery::Retained`], jobs whose latest transition is unreadable.
     ///
     /// # Errors
     /// The database cannot be read, or the writer has stopped.
@@ -153,14 +159,15 @@ impl Database {
             let delete = move |transaction: &Transaction<'_>| changes::delete_ended(transaction, cutoff, &watched);
             let deleted = self.transaction(delete).await?;
             jobs += deleted;
-            if deleted < changes::DELETED_JOBS_MAX {
+            if deleted < changes::DELETE_BATCH_JOBS {
                 return Ok(jobs);
             }
         }
     }
 
-    /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. Like every
-    /// request, it first restores a deleted file. Any result but [`WriterError::Stopped`] shows that the writer is not stuck.
+    /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. Like
+    /// every request, it first restores a deleted file. Even an error other than [`WriterError::Stopped`] shows
+    /// that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Params, Result, params_from_iter};
 use tracing::warn;
 
 use super::changes::{OF_JOB, job_values, last_row_id};
-use super::errors::{OpenError, ReadError};
+use super::errors::{FileError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
 use crate::core::job::{JobId, JobKey, JobStatus, StoreId, TargetStore, UNKNOWN_LABEL, WatchId};
@@ -37,7 +37,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Observed before this time.
     pub until: Option<Timestamp>,
-    /// The new statuses, as [`JobStatus::label`] returns them; empty: all. Must be empty unless transitions are read.
+    /// The labels ([`JobStatus::label`]) of the new status; empty: all. Must be empty unless transitions are read: other tables have no
+    /// such status.
     pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
@@ -49,7 +50,7 @@ pub struct Filter {
 /// The maximum number of rows. Rows that cannot be read do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowLimit {
-    First(usize),
+    Oldest(usize),
     Latest(usize),
 }
 
@@ -70,7 +71,7 @@ impl DatabaseReader {
     /// Reads the rows that match, in the order written.
     ///
     /// # Errors
-    /// There is no database, its schema has another version, or it cannot be read; or no row with the id `after` was ever written.
+    /// There is no database, its schema has another version, or it cannot be read; or [`ReadError::UnknownRow`].
     pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
         let Filter { after, since, until, statuses, kind, store_id, job_id, limit } = filter;
         let status_condition = status_condition();
@@ -92,7 +93,7 @@ impl DatabaseReader {
         let conditions = conditions.join(" AND ");
         let (order, limit) = match limit {
             None => ("ASC", usize::MAX),
-            Some(RowLimit::First(limit)) => ("ASC", *limit),
+            Some(RowLimit::Oldest(limit)) => ("ASC", *limit),
             Some(RowLimit::Latest(limit)) => ("DESC", *limit),
         };
         let clauses = format!("WHERE {conditions} ORDER BY id {order}");
@@ -141,12 +142,12 @@ impl DatabaseReader {
             let transaction = connection.unchecked_transaction()?;
             let version = schema::version(&transaction, path)?;
             if version < schema::VERSION {
-                return Err(OpenError::OlderSchema { path: path.into(), found: version, known: schema::VERSION }.into());
+                return Err(FileError::OlderSchema { path: path.into(), found: version, known: schema::VERSION }.into());
             }
             Ok(read(&transaction)?)
         });
         result.map_err(|error| match error {
-            ReadError::Open(OpenError::SystemDenied { path, .. } | OpenError::SqliteDenied { path }) => {
+            ReadError::Open(FileError::SystemDenied { path, .. } | FileError::SqliteDenied { path }) => {
                 ReadError::Denied { path }
             }
             error => error,
@@ -155,7 +156,7 @@ impl DatabaseReader {
 }
 
 /// An SQL condition with one parameter: the wanted [`JobStatus::label`]s, joined by spaces. It selects the rows whose new status has one
-/// of them.
+/// of them. The label of a status that AWS does not document is [`UNKNOWN_LABEL`].
 fn status_condition() -> String {
     let documented = JobStatus::DOCUMENTED.map(|status| format!("'{}'", status.as_str())).join(", ");
     format!(
@@ -176,10 +177,10 @@ pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMa
 
 /// The jobs of [`JobQuery::Retained`]. A job whose latest transition is unreadable is omitted.
 fn retained(connection: &Connection, target_store: &TargetStore, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
-    let latest = "WHERE id IN (
+    let latest_clause = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND kind = ? AND target = ? GROUP BY job_id)";
     let TargetStore { target, kind, store } = target_store;
-    let rows = select::<Transition>(connection, latest, [store.as_str(), kind.as_str(), target], usize::MAX)?;
+    let rows = select::<Transition>(connection, latest_clause, [store.as_str(), kind.as_str(), target], usize::MAX)?;
     let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= ended_since);
     Ok(found.map(|row| Arc::new(row.watch_id)).collect())
 }
@@ -193,9 +194,9 @@ enum Entry {
 
 /// Applies the rows of a job in the order written.
 fn build_state(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState>> {
-    let mut by_id = load(connection, watch_id, Entry::Transition)?;
-    by_id.extend(load(connection, watch_id, Entry::Item)?);
-    by_id.extend(load(connection, watch_id, Entry::Detail)?);
+    let mut by_id = load_entries(connection, watch_id, Entry::Transition)?;
+    by_id.extend(load_entries(connection, watch_id, Entry::Item)?);
+    by_id.extend(load_entries(connection, watch_id, Entry::Detail)?);
     let mut state: Option<JobState> = None;
     for entry in by_id.into_values() {
         match (entry, state.as_mut()) {
@@ -217,20 +218,24 @@ fn build_state(connection: &Connection, watch_id: &WatchId) -> Result<Option<Job
 }
 
 /// Loads the rows of a job from the table of `T`, by id.
-fn load<T: Stored>(connection: &Connection, watch_id: &WatchId, wrap: fn(T) -> Entry) -> Result<BTreeMap<i64, Entry>> {
+fn load_entries<T: Stored>(
+    connection: &Connection,
+    watch_id: &WatchId,
+    wrap: fn(T) -> Entry,
+) -> Result<BTreeMap<i64, Entry>> {
     let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id), usize::MAX)?;
     Ok(rows.into_iter().map(|row| (row.id, wrap(row.value))).collect())
 }
 
-/// As `JobTracker` does: a response without a creation time keeps the earlier one, but a response without a completion time clears it.
-/// A job in a response has not vanished.
+/// Updates the state as `JobTracker` did at this transition: a response without a creation time keeps the earlier one, but a response
+/// without a completion time clears it. A job in a response has not vanished.
 fn apply_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, items, transitions, changes, had_ended) = before
+    let (earlier_created_at, items, transitions, changes, ended_once) = before
         .map(|before| (before.created_at, before.items, before.transitions, before.changes, before.ended_once))
         .unwrap_or_default();
     JobState {
-        ended_once: had_ended || to.is_terminal(),
+        ended_once: ended_once || to.is_terminal(),
         status: to,
         status_message,
         created_at: created_at.or(earlier_created_at),
@@ -244,17 +249,17 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
     }
 }
 
-/// A creation time that cannot be parsed becomes `None`.
-///
-/// Vanished and Returned do not move `last_seen`, the time when the status was last observed: a 404 shows no status, and `JobTracker` does
-/// not trust the first response after a 404, because it may show an ended job as live. `changes` counts as in
-/// `JobTracker`: not the vanishing, which a response does not show.
+/// Updates the state as `JobTracker` did. `changes` counts the changes that a response has shown. `last_seen` is when the status was last
+/// observed.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,
+        // A time that cannot be parsed becomes `None`.
         DetailKind::CreationTimeChanged => state.created_at = value.and_then(|value| value.parse().ok()),
         DetailKind::StillSeen => {}
+        // A 404 is no response with the job, and shows no status.
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
+        // The first response after a 404 may show an ended job as live. `JobTracker` does not trust its status.
         DetailKind::Returned => state.vanished_at = None,
     }
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {

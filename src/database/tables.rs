@@ -67,7 +67,7 @@ impl Stored for Transition {
         let watch = watch.as_deref();
         vec![
             from.as_ref().map(|from| from.as_str().to_owned()).into(),
-            text(to.as_str()),
+            text_value(to.as_str()),
             millisecond_text(*observed_at).into(),
             not_before.map(millisecond_text).into(),
             status_message.clone().into(),
@@ -113,8 +113,8 @@ impl Stored for ItemTransition {
     fn values(&self) -> Vec<Value> {
         let Self { key, from, to, observed_at } = self;
         vec![
-            text(&key.name),
-            text(&key.source_file),
+            text_value(&key.name),
+            text_value(&key.source_file),
             i64::from(key.nth).into(),
             from.as_ref().map(|from| from.as_str().to_owned()).into(),
             to.as_ref().map(|to| to.status.as_str().to_owned()).into(),
@@ -142,7 +142,7 @@ impl Stored for Detail {
     const COLUMNS: &[&str] = &["detail", "value", "observed_at"];
 
     fn values(&self) -> Vec<Value> {
-        vec![text(self.kind.as_str()), self.value.clone().into(), millisecond_text(self.observed_at).into()]
+        vec![text_value(self.kind.as_str()), self.value.clone().into(), millisecond_text(self.observed_at).into()]
     }
 
     fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
@@ -186,7 +186,7 @@ pub(super) fn millisecond_text(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
-fn text(text: &str) -> Value {
+fn text_value(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
@@ -202,5 +202,6 @@ fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str
 fn unreadable(row: &rusqlite::Row<'_>, column: &str, error: &dyn Display) -> rusqlite::Error {
     let message = row.get::<_, i64>("id").map(|id| format!("row {id}, {column}: {error}"));
     let index = row.as_ref().column_index(column).unwrap_or_default();
+    // If even the id cannot be read, that error is returned.
     message.map_or_else(|no_id| no_id, |text| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, text.into()))
 }

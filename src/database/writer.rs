@@ -14,7 +14,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::errors::{OpenError, WriterError};
+use super::errors::{FileError, WriterError};
 use super::file::DatabaseFile;
 use super::{JobQuery, changes, queries};
 use crate::clock::Clock;
@@ -47,7 +47,7 @@ pub(super) enum Request {
     Close(oneshot::Sender<()>),
 }
 
-/// Calls [`Writer::commit`] and sends the result.
+/// Calls [`Writer::commit`] with a closure and sends the result.
 pub(super) struct TransactionWork(Box<dyn FnOnce(&mut Writer) + Send>);
 
 impl TransactionWork {
@@ -90,16 +90,16 @@ impl Writer {
     ///
     /// # Errors
     /// As [`super::Database::open`].
-    pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, FileError> {
         let mut file = DatabaseFile::acquire(path)?;
         let mut connection = connect_and_require_columns(&mut file);
-        if let Err(OpenError::Damaged { .. }) = connection {
+        if let Err(FileError::Damaged { .. }) = connection {
             // A failing disk can look like damage. If this read fails, the file is not moved. Otherwise try again: the first error may
             // have been a passing read error.
             file.read_all()?;
             connection = connect_and_require_columns(&mut file);
         }
-        if let Err(OpenError::Damaged { path, reason }) = &connection {
+        if let Err(FileError::Damaged { path, reason }) = &connection {
             let directory = file.quarantine(Clock::system().now().wall)?;
             instruments.database_quarantined.inc();
             error!(event = "database_quarantined", database = %path.display(), moved_to = %directory.display(), %reason,
@@ -110,7 +110,7 @@ impl Writer {
         let (connection, instruments) = (Some(connection?), instruments.clone());
         let (health, new_events) = (watch::Sender::new(None), watch::Sender::new(0));
         let mut writer = Self { connection, file, is_checkpoint_stalled: false, instruments, health, new_events };
-        writer.measure();
+        writer.measure_sizes();
         Ok(writer)
     }
 
@@ -126,7 +126,7 @@ impl Writer {
     ///
     /// # Errors
     /// The thread cannot be created.
-    pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), OpenError> {
+    pub(super) fn start(self, queue: mpsc::Receiver<Request>) -> Result<(), FileError> {
         let path = self.file.path.clone();
         let started = thread::Builder::new().name("database".to_owned()).spawn(move || {
             // The tokio runtime is built here. If it were built before the thread and the thread could not start, it would be dropped
@@ -138,11 +138,11 @@ impl Writer {
                 }
             }
         });
-        started.map_err(|error| OpenError::System { path, operation: "start the writer thread", error })?;
+        started.map_err(|error| FileError::System { path, operation: "start the writer thread", error })?;
         Ok(())
     }
 
-    /// Handles requests. Ends once the queue is empty and all senders are gone or [`Request::Close`] was received. Blocks on the disk.
+    /// Handles requests. Ends once the queue is empty after [`Request::Close`], or after all senders are gone. Blocks on the disk.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         let mut closing = Vec::new();
@@ -158,9 +158,9 @@ impl Writer {
                         let read = self.execute(|connection| queries::restore(&*connection.transaction()?, jobs));
                         drop(reply.send(read));
                     }
-                    Request::Transaction(TransactionWork(work)) => {
+                    Request::Transaction(TransactionWork(run)) => {
                         self.commit_group(mem::take(&mut group));
-                        work(&mut self);
+                        run(&mut self);
                     }
                     Request::Probe(reply) => {
                         // Commit first: the probe also frees SQLite's page cache, including the pages of this commit.
@@ -175,16 +175,16 @@ impl Writer {
             }
             self.commit_group(group);
         }
-        let mut is_saved = true;
+        let mut commits_are_saved = true;
         if self.connection.is_some() {
-            // No work: `execute` itself saves the commits if a file was deleted since the last request.
+            // An empty operation: before it, `execute` saves the commits if a file was deleted since the last request.
             let saved = self.execute(|_| Ok(()));
             self.publish_health(saved.as_ref().err());
-            is_saved = saved.is_ok();
+            commits_are_saved = saved.is_ok();
         }
         // Closing the last connection moves the WAL into the database.
         let error = match self.connection.take().map(Connection::close) {
-            Some(Ok(())) if is_saved => self.file.mark_closed().err().map(|error| error.to_string()),
+            Some(Ok(())) if commits_are_saved => self.file.empty_lock_file().err().map(|error| error.to_string()),
             Some(Err((_, error))) => Some(error.to_string()),
             // Not saved, or already closed after an error. The lock file still names this process, so the next start checks the database.
             Some(Ok(())) | None => None,
@@ -208,8 +208,9 @@ impl Writer {
         }
         let result = self.commit(|transaction| {
             let start = changes::last_row_id(transaction)?;
-            let mut group = group.iter().map(|queued| (&queued.watch_id, &queued.change));
-            group.try_fold(start, |last_id, (watch_id, change)| changes::insert(transaction, last_id, watch_id, change))
+            let mut changes = group.iter().map(|queued| (&queued.watch_id, &queued.change));
+            changes
+                .try_fold(start, |last_id, (watch_id, change)| changes::insert(transaction, last_id, watch_id, change))
         });
         for queued in group {
             drop(queued.reply.send(result.clone().map(|_| ())));
@@ -241,13 +242,13 @@ impl Writer {
             // SQLite's page cache would stay in memory between commits. The kernel caches the same pages.
             connection.execute_batch("PRAGMA shrink_memory")
         });
-        self.measure();
+        self.measure_sizes();
         self.publish_health(result.as_ref().err());
         result
     }
 
-    /// Calls `work` with the connection. Opens the file first if the last operation failed. If a file was deleted meanwhile, first
-    /// restores it with all commits.
+    /// Calls `work` with the connection. Opens the file first if the last operation failed. If a file was deleted, restores it with all
+    /// commits, before and after the work: a commit to a deleted file must not be acknowledged.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
         let mut connection = match self.connection.take() {
             Some(connection) => self.reopen_if_changed(connection)?,
@@ -259,7 +260,7 @@ impl Writer {
                 Ok(value)
             }
             Err(error) => {
-                self.file.mark_unclean();
+                self.file.require_check();
                 Err(WriterError::Sqlite(Arc::new(error)))
             }
         }
@@ -287,7 +288,7 @@ impl Writer {
     }
 
     /// Sets the gauges of the sizes. Logs once while a reader prevents checkpoints.
-    fn measure(&mut self) {
+    fn measure_sizes(&mut self) {
         let [database, wal] = self.file.sizes();
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.instruments.database_size.set(gauge(database));
@@ -319,8 +320,8 @@ impl Writer {
 }
 
 /// Opens the file and requires every column of the tables of changes: SQLite's check accepts a table that was altered by hand.
-fn connect_and_require_columns(file: &mut DatabaseFile) -> Result<Connection, OpenError> {
+fn connect_and_require_columns(file: &mut DatabaseFile) -> Result<Connection, FileError> {
     let connection = file.connect()?;
-    queries::require_columns(&connection).map_err(|error| OpenError::of_sqlite(&file.path, error))?;
+    queries::require_columns(&connection).map_err(|error| FileError::of_sqlite(&file.path, error))?;
     Ok(connection)
 }

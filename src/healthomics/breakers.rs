@@ -1,7 +1,7 @@
 //! The circuit breakers of one target. Requests wait here while a breaker is open. One probe at a time passes it.
 //!
 //! `core::breaker` has the rules. This module reports the outcome of every request to it, publishes why the target is down, and
-//! logs the events of the breakers. It does not log listing breakers: the store's lister logs failed listings.
+//! logs when a breaker opens or closes. It does not log listing breakers: the store's lister logs failed listings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,15 +21,15 @@ use crate::core::time::Monotonic;
 pub(super) struct Breakers {
     target: Arc<str>,
     clock: Clock,
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
     /// Notified when any breaker closes.
     breaker_closed: Notify,
-    /// See [`super::Target::down_message`].
+    /// See [`super::Target::subscribe_down_message`].
     pub(super) down_message: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Inner {
     breakers: TargetBreakers,
     /// For each breaker at which a request has waited: a semaphore with one permit. Only the request that holds it may probe.
     probe_slots: BTreeMap<BreakerKey, Arc<Semaphore>>,
@@ -39,14 +39,14 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Pass {
     key: BreakerKey,
-    /// `None`: the breaker was closed. Otherwise the request is its probe, and no other probe is sent before the permit is dropped.
-    probe_permit: Option<OwnedSemaphorePermit>,
+    /// `None`: the breaker was closed. Otherwise the request is its probe, and no other probe is sent before this slot is released.
+    probe_slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Breakers {
     pub(super) fn new(target: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
-        let state = Mutex::new(State { breakers: TargetBreakers::new(backoff), probe_slots: BTreeMap::new() });
-        Self { target, clock, state, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
+        let inner = Mutex::new(Inner { breakers: TargetBreakers::new(backoff), probe_slots: BTreeMap::new() });
+        Self { target, clock, inner, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
     }
 
     /// Waits at two breakers, one after the other: that of this operation on this store, and the target's. A pass means that the
@@ -59,21 +59,22 @@ impl Breakers {
     /// Waits until the breaker is closed, or until the request may probe it: it first waits to be the only probe, then until `probe_at`.
     async fn wait_for_pass(&self, key: BreakerKey) -> Pass {
         let new_slot = || Arc::new(Semaphore::new(1));
-        let mut probe_permit = None;
+        let mut probe_slot = None;
         loop {
-            // Created before the check, so that no close is missed.
+            // Created before the check: `notify_waiters` also reaches it if it was not polled yet, so no close is missed.
             let next_close = self.breaker_closed.notified();
-            // If the breaker is closed, a probe permit from an earlier round is not needed any more.
-            let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_permit: None } };
-            if probe_permit.is_none() {
-                let slot = self.with(|state| Arc::clone(state.probe_slots.entry(key.clone()).or_insert_with(new_slot)));
+            // If the breaker is closed, a slot from an earlier round is not needed any more.
+            let Some(probe_at) = self.next_probe_at(&key) else { return Pass { key, probe_slot: None } };
+            if probe_slot.is_none() {
+                let slot =
+                    self.with_inner(|inner| Arc::clone(inner.probe_slots.entry(key.clone()).or_insert_with(new_slot)));
                 // Always `Some`, because the semaphore is never closed.
-                probe_permit = slot.acquire_owned().await.ok();
+                probe_slot = slot.acquire_owned().await.ok();
                 // The breaker may have closed meanwhile.
                 continue;
             }
             if self.clock.now().monotonic >= probe_at {
-                return Pass { key, probe_permit };
+                return Pass { key, probe_slot };
             }
             tokio::select! {
                 biased;
@@ -85,7 +86,7 @@ impl Breakers {
 
     /// False if a breaker is open and the request is not its probe.
     pub(super) fn are_still_valid(&self, passes: &[Pass]) -> bool {
-        passes.iter().all(|pass| pass.probe_permit.is_some() || self.next_probe_at(&pass.key).is_none())
+        passes.iter().all(|pass| pass.probe_slot.is_some() || self.next_probe_at(&pass.key).is_none())
     }
 
     /// Handles the outcome of a request that was sent at `sent`.
@@ -97,10 +98,11 @@ impl Breakers {
         sent: Monotonic,
         now: Monotonic,
     ) {
-        let events = self.with(|state| {
-            let events = state.breakers.request_ended(operation, store, failure, sent, now);
+        let events = self.with_inner(|inner| {
+            let events = inner.breakers.request_ended(operation, store, failure, sent, now);
             // Published under the lock, so that an older state never replaces a newer one.
-            let down = state.breakers.down_message().map(str::to_owned);
+            let down = inner.breakers.down_message().map(str::to_owned);
+            // Wakes the receivers only if the message has changed.
             self.down_message.send_if_modified(|message| std::mem::replace(message, down.clone()) != down);
             events
         });
@@ -138,7 +140,7 @@ impl Breakers {
     pub(super) async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         loop {
             let next_close = self.breaker_closed.notified();
-            if self.with(|state| state.breakers.breaker_closed_after(kind, store, since)) {
+            if self.with_inner(|inner| inner.breakers.breaker_closed_after(kind, store, since)) {
                 return;
             }
             next_close.await;
@@ -147,11 +149,11 @@ impl Breakers {
 
     /// `None` while the breaker is closed.
     fn next_probe_at(&self, key: &BreakerKey) -> Option<Monotonic> {
-        self.with(|state| Some(state.breakers.state_if_open(key)?.probe_at))
+        self.with_inner(|inner| Some(inner.breakers.state_if_open(key)?.probe_at))
     }
 
     // After a panic under the lock, the target goes on with the state as it is.
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_inner<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

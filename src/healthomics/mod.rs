@@ -1,8 +1,9 @@
-//! AWS HealthOmics: one [`Target`] for each configured account, region and credentials.
+//! AWS HealthOmics: one [`Target`] for each target of the configuration, which is a region or endpoint with credentials.
 //!
-//! A poll gets one job. A listing gets one page of a store's jobs. Each is one request, because the SDK's retries are off. The
-//! request first waits for its circuit breakers (`breakers`), then for the pacer, which keeps to the quota (`scheduler`).
-//! `refwatch check` calls [`TargetService`] directly. Only `aws` uses AWS's SDK.
+//! A job imports, exports or activates data of a reference store or sequence store. A poll gets one job. A listing gets one page of a
+//! store's jobs. Each is one request, because the SDK's retries are off. The request first waits for its circuit breakers (`breakers`),
+//! then for its turn, a free place in flight and the quota (`scheduler`). `refwatch check` calls [`TargetService`] directly, without
+//! breakers and quota. Only `aws` uses AWS's SDK.
 
 mod aws;
 mod breakers;

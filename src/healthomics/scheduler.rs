@@ -1,8 +1,8 @@
 //! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! A hinted request waits for at most one routine request. Two locks are the queues, because a tokio mutex is locked in FIFO order. The
-//! request that has locked `send_queue` is sent next: it waits for an in-flight permit, then for the pacer. Hinted requests wait for
-//! `send_queue`. Routine requests first wait for `routine_queue`, so at most one of them waits for `send_queue`.
+//! A hinted request (see [`Priority`]) waits for at most one routine request. Two locks are the queues, because a tokio mutex is locked in
+//! FIFO order. Every request waits for `send_queue`. Its holder is sent next, after it got an in-flight permit and the quota allows it. A
+//! routine request first waits for `routine_queue` and keeps both until it is sent. So at most one routine request is in `send_queue`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,22 +50,23 @@ impl Scheduler {
         }
     }
 
-    /// Waits for an in-flight permit and the quota. The caller holds the permit until the response. `may_be_sent` is
+    /// Waits for an in-flight permit and the quota. The caller holds the permit until the response. `passes_are_valid` is
     /// called before each attempt to use the quota. If it returns false, the request leaves the queue and the result is `None`. Cancel
     /// safe: a cancelled caller leaves the queue and uses no quota.
     pub(super) async fn acquire(
         &self,
         priority: Priority,
-        may_be_sent: impl Fn() -> bool,
+        passes_are_valid: impl Fn() -> bool,
     ) -> Option<OwnedSemaphorePermit> {
         let called_at = self.clock.now().monotonic;
         let routine_guard = if priority == Priority::Routine { Some(self.routine_queue.lock().await) } else { None };
         let send_guard = self.send_queue.lock().await;
         let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
         loop {
-            if !may_be_sent() {
+            if !passes_are_valid() {
                 return None;
             }
+            // `Err`: the time until the quota allows the request.
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
@@ -75,7 +76,7 @@ impl Scheduler {
     }
 
     /// Counts a request that was sent at `sent`, and adapts the rate.
-    pub(super) fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
+    pub(super) fn request_ended(&self, failure: Option<FailureReason>, sent: Monotonic, now: Monotonic) {
         self.instruments.request_ended(sent, now, failure);
         self.with_pacer(|pacer| {
             match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.class().quota) {
@@ -112,14 +113,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hinted_request_waits_for_at_most_one_routine_request() {
         let scheduler = Arc::new(scheduler());
-        let (sent, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let (order_sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut requests = JoinSet::new();
         let (routine, hinted) = (Priority::Routine, Priority::Hinted);
         for (nth, priority) in [routine, routine, routine, routine, hinted, hinted].into_iter().enumerate() {
-            let (scheduler, sent) = (Arc::clone(&scheduler), sent.clone());
+            let (scheduler, order_sender) = (Arc::clone(&scheduler), order_sender.clone());
             requests.spawn(async move {
                 assert!(scheduler.acquire(priority, || true).await.is_some());
-                sent.send(nth).expect("an open channel");
+                order_sender.send(nth).expect("an open channel");
             });
             // This request enters its queue before the next request starts.
             tokio::task::yield_now().await;
@@ -131,12 +132,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unwanted_request_leaves_the_queue_and_uses_no_quota() {
+    async fn a_request_without_valid_passes_leaves_the_queue_and_uses_no_quota() {
         let scheduler = scheduler();
         assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
         assert!(scheduler.acquire(Priority::Routine, || false).await.is_none());
         let before = scheduler.clock.now().monotonic;
-        // It would wait for 2 s if the unwanted request had used quota.
+        // It would wait for 2 s if the second request had used quota.
         assert!(scheduler.acquire(Priority::Routine, || true).await.is_some());
         assert!(scheduler.clock.now().monotonic.since(before).as_secs_f64() < 1.1);
     }

@@ -1,6 +1,6 @@
 //! The service of a target: two HealthOmics operations for each kind of job, and STS's `GetCallerIdentity`.
 //!
-//! `aws` implements them with AWS's SDK. The simulation tests have their own implementation.
+//! `aws` implements them with AWS's SDK. The tests on paused time have their own implementation.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -22,17 +22,19 @@ pub trait ServiceFactory: Debug + Send + Sync {
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
-/// The service of one target. A call sends at most one request of its operation, and does not wait for the quota. The SDK may also
-/// fetch credentials.
+/// The service of one target. A call sends one request of its operation, or none if it gets no credentials. It does not wait for the quota.
+/// Requests for credentials come on top.
 pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
-    /// The identity of the credentials; `None` if HealthOmics's endpoint is not AWS's and no endpoint is set for STS.
+    /// The identity of the credentials; `None` if HealthOmics's endpoint is not AWS's and no endpoint is set for STS: the credentials may
+    /// be another service's, so AWS's STS must not receive them.
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>>;
 
     fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot>;
 
-    /// Lists one page of the store's jobs of `kind` that were created after `created_after`. The page may contain jobs up to a second older.
+    /// Lists one page of the store's jobs of `kind` that were created after `created_after`. `created_after` is
+    /// rounded down to a second.
     fn list_jobs<'a>(
         &'a self,
         kind: JobKind,
@@ -52,10 +54,10 @@ pub struct CallerIdentity {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     pub jobs: Vec<ListedJob>,
-    /// Why jobs of the page are unreadable and skipped, one reason a job.
+    /// The jobs of the page that are unreadable and skipped: one reason for each.
     pub skip_reasons: Vec<String>,
-    /// Whether the page had more jobs than `Limit::PageJobs`. The others are ignored.
-    pub is_cut: bool,
+    /// Whether the page had more jobs than `Limit::PageJobs`. The jobs beyond the limit were dropped.
+    pub is_truncated: bool,
     /// The token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }
@@ -76,7 +78,7 @@ pub enum TargetError {
          the instance metadata service names none"
     )]
     NoRegion(Arc<str>),
-    /// A variable of the environment, a value of the AWS profile, or a file violates its rule.
+    /// What the SDK reads is invalid: a variable, a value of the AWS profile, a file, or the certificate authorities.
     #[error("{0}")]
     Invalid(String),
     /// The file system of the AWS SDK's files does not respond.

@@ -25,7 +25,7 @@ pub struct Target {
     clock: Clock,
     config: TargetConfig,
     instruments: Instruments,
-    /// Each starts at the first request of its operation, so only operations in use have metrics.
+    /// Each is created at the first request of its operation, so only operations in use have metrics.
     schedulers: BTreeMap<Operation, OnceLock<Scheduler>>,
     breakers: Breakers,
 }
@@ -74,7 +74,7 @@ impl Target {
 
     /// The message of the failure that keeps the target down; `None` while the target is not known to be down.
     #[must_use]
-    pub fn down_message(&self) -> watch::Receiver<Option<String>> {
+    pub fn subscribe_down_message(&self) -> watch::Receiver<Option<String>> {
         self.breakers.down_message.subscribe()
     }
 
@@ -109,8 +109,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until a breaker that can block polls of `kind` in `store` has closed after `since`: the time when the caller's failed request
-    /// was sent. The caller then ends its backoff. If none closes, this waits forever. Cancel safe.
+    /// Returns once a breaker that can block polls of `kind` in `store` has closed after `since`, at once if it already has. `since` is
+    /// when the caller's failed request was sent. The caller then ends its backoff. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }
@@ -119,8 +119,8 @@ impl Target {
         loop {
             let passes = self.breakers.wait_for_passes(operation, store).await;
             // If a breaker opens meanwhile, the request waits at the breaker again.
-            let may_be_sent = || self.breakers.are_still_valid(&passes);
-            if let Some(in_flight) = self.scheduler(operation).acquire(priority, may_be_sent).await {
+            let passes_are_valid = || self.breakers.are_still_valid(&passes);
+            if let Some(in_flight) = self.scheduler(operation).acquire(priority, passes_are_valid).await {
                 return RequestPermit { _passes: passes, _in_flight: in_flight };
             }
         }
@@ -137,9 +137,9 @@ impl Target {
         let outcome = request.await;
         let now = self.clock.now().monotonic;
         let failure = outcome.as_ref().err();
-        self.scheduler(operation).request_ended(sent, now, failure.map(|failure| failure.reason));
+        self.scheduler(operation).request_ended(failure.map(|failure| failure.reason), sent, now);
         self.breakers.request_ended(operation, store, failure, sent, now);
-        // After the report: the next probe is allowed once this permit is dropped, and it must see the effect.
+        // Dropped after the report, so that the next probe sees the new state of the breaker.
         drop(permit);
         outcome
     }

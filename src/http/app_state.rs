@@ -11,6 +11,7 @@ use crate::state::SharedState;
 
 #[derive(Clone, Debug)]
 pub struct AppState {
+    /// The published status of all jobs, stores and sinks, and of the daemon.
     pub shared: SharedState,
     pub metrics: Arc<Metrics>,
     /// Counts responses and failed logins. Also has the rates of requests to AWS, which the status page shows.

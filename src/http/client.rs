@@ -113,8 +113,8 @@ async fn exchange(
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http_error)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
-    // The response arrives only while the connection is polled. `response` drops `sender` at its end: this ends the connection.
-    // An error of the connection is also an error of the response.
+    // Both must be polled: the connection moves the bytes of the response. It ends when `response` drops `sender` at its end. The error of
+    // the connection is ignored, because `response` has it too.
     let (response, _) = tokio::join!(response, connection);
     response
 }

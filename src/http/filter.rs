@@ -19,13 +19,13 @@ pub(super) struct WatchFilter<'a> {
     pub(super) status: &'a str,
     /// A state as [`WatchState::label`] returns it, or [`ATTENTION`].
     pub(super) state: &'a str,
-    /// A substring of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`. Upper and lower case are equal.
+    /// A substring of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`. Case is ignored.
     pub(super) q: &'a str,
 }
 
 impl WatchFilter<'_> {
     /// Rejects values that no watch can have: a misspelled status would otherwise look like an empty watch list.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), String> {
         let kinds = JobKind::ALL.map(JobKind::as_str).to_vec();
         let statuses = JobStatus::labels().chain([NOT_SEEN]).collect();
         let states = [&WatchState::LABELS[..], &[ATTENTION]].concat();
@@ -46,10 +46,10 @@ impl WatchFilter<'_> {
         };
         let has_status = self.status.is_empty() || status_label(watch) == self.status;
         let has_kind = self.kind.is_empty() || watch.id.key.kind.as_str() == self.kind;
-        has_state && has_status && has_kind && (self.q.is_empty() || self.is_found_in(watch))
+        has_state && has_status && has_kind && (self.q.is_empty() || self.text_matches(watch))
     }
 
-    fn is_found_in(&self, watch: &WatchStatus) -> bool {
+    fn text_matches(&self, watch: &WatchStatus) -> bool {
         let WatchStatus { name, id, aws_region, labels, .. } = watch;
         let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
         let status = watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.as_str());
@@ -62,7 +62,7 @@ pub(super) fn status_label(watch: &WatchStatus) -> &'static str {
     watch.known.as_ref().map_or(NOT_SEEN, |job| job.status.label())
 }
 
-/// Sorts the table of watches: the most urgent first.
+/// How urgent a watch is. The most urgent is first, as in the table of watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// An operator should look at the watch.

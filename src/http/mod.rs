@@ -1,13 +1,21 @@
 //! The HTTP server: pages for people (`ui`), JSON and metrics for programs (`api`), listener and control socket (`server`).
 //! CLI subcommands send their requests with `client`.
 //!
+//! A request passes `server` (limits, host name, login) and `router`, then an endpoint in `ui` or `api`. Most endpoints render their
+//! response with `renderer`. `filter`, `parameters` and `response` are their helpers.
+//!
 //! Endpoints read the shared state (`crate::state`) and the database. They never change anything, so only GET and HEAD are allowed.
 //! The control socket also accepts POST: to reload, and to send test events or past events to a sink.
 //!
 //! Terms of the other modules:
-//! - A watch is a job that is polled through one target. A target is an AWS region or endpoint with credentials.
+//! - A target is an AWS region or endpoint with credentials. A watch is one job as configured or discovered for one target. Its
+//!   `WatchId` is the target and the `JobKey`: kind, store and id of the job.
+//! - A store holds data in AWS and has jobs. A `[[store]]` entry of the configuration watches all jobs of a store.
 //! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
 //!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`.
+//! - A transition is a saved change of a job's status. A detail is any other saved change of a job.
+//! - A sink receives notifications of events. A delivery is one event for one sink.
+//! - `label` of a status is `UNKNOWN` for every status that AWS does not document. `as_str` is AWS's own text.
 //! - A job has vanished if AWS returned it before and now returns 404.
 //! - `kind` is the kind of job (`core::kind`), such as `reference_import`.
 //! - An item is a part of a job: a source of an import, or a read set of an export or activation.

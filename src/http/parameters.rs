@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::response::{json_error, sanitized_lines};
 
-/// The parameters of an endpoint. `T` must deny unknown fields.
+/// The parameters of an endpoint. If `T` is a struct, it must deny unknown fields.
 pub(super) struct Parameters<T>(pub T);
 
 /// The response 400: JSON below `/api`, otherwise one line of text.
@@ -21,8 +21,8 @@ pub(super) struct InvalidParameters {
     is_json: bool,
 }
 
-/// For endpoints without parameters. Names that end with `[]` are ignored: a scrape configuration of Prometheus may have such `params`, for
-/// example `collect[]`.
+/// For endpoints without parameters. Prometheus adds the `params` of its scrape configuration, such as `collect[]`, so names that end with
+/// `[]` are ignored.
 #[derive(Debug)]
 pub(super) struct NoParameters;
 

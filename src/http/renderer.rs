@@ -4,8 +4,8 @@
 //!   client that started it disconnects.
 //! - A page or JSON depends on its request. At most [`RESPONSES_MAX`] of usual size and one large one are
 //!   rendered at a time.
-//! - The response is 503 with `Retry-After` if [`UNSENT_BYTES_MAX`] are exceeded, or if the rendering takes longer than [`DEADLINE`], for
-//!   example because no thread can be started.
+//! - The response is 503 with `Retry-After` if more than [`UNSENT_BYTES_MAX`] bytes are unsent, or if waiting and rendering take longer
+//!   than [`DEADLINE`], for example because no thread can be started.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,11 +39,11 @@ pub(super) struct ScrapeVariant {
 }
 
 /// The result of a rendering, `None` until its end. A rendering that fails drops the sender without a result.
-type Progress = Option<Result<Bytes, Overload>>;
+type Outcome = Option<Result<Bytes, Busy>>;
 
 /// Too many bytes wait to be sent.
 #[derive(Clone, Copy, Debug)]
-struct Overload;
+struct Busy;
 
 /// Clones share the limits and the renderings.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ pub struct Renderer {
     permits: Arc<Semaphore>,
     large_permit: Arc<Semaphore>,
     /// The current rendering of each variant, as long as its thread runs.
-    current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Progress>>>>>,
-    /// Scrapes are rendered one at a time, because a rendering needs more memory than its result.
+    current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Outcome>>>>>,
+    /// Scrapes are rendered one at a time, to limit memory: a rendering needs more than its result.
     scrape_lock: Arc<Mutex<()>>,
     unsent: UnsentCount,
 }
@@ -77,14 +77,14 @@ impl Renderer {
         headers: impl IntoResponseParts,
         render: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Response {
-        let mut progress = self.subscribe_or_start(variant, render);
-        match timeout(DEADLINE, progress.wait_for(Option::is_some)).await {
+        let mut outcome = self.subscribe_or_start(variant, render);
+        match timeout(DEADLINE, outcome.wait_for(Option::is_some)).await {
             Ok(Ok(done)) => match &*done {
                 Some(Ok(bytes)) => (headers, bytes.clone()).into_response(),
-                // `wait_for` never returns `None`.
-                Some(Err(Overload)) | None => busy("requests"),
+                // `wait_for` returns when the value is not `None` any more.
+                Some(Err(Busy)) | None => busy("requests"),
             },
-            Ok(Err(failed)) => internal_error(&failed),
+            Ok(Err(sender_dropped)) => internal_error(&sender_dropped),
             Err(_) => busy("requests"),
         }
     }
@@ -93,11 +93,11 @@ impl Renderer {
         &self,
         variant: ScrapeVariant,
         render: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
-    ) -> watch::Receiver<Progress> {
+    ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A rendering that has just finished is not shared: this client may already have received a later one, and metrics must not go
-        // back in time.
+        // A rendering that has just finished is not shared: this client may have received a later one of another variant, and metrics must
+        // not go back in time.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
@@ -107,8 +107,7 @@ impl Renderer {
         let (lock, unsent) = (Arc::clone(&self.scrape_lock), self.unsent.clone());
         drop(spawn_blocking(move || {
             let _lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let rendered =
-                if unsent.is_full() { Ok(Err(Overload)) } else { render().map(|bytes| Ok(unsent.add(bytes))) };
+            let rendered = if unsent.is_full() { Ok(Err(Busy)) } else { render().map(|bytes| Ok(unsent.add(bytes))) };
             match rendered {
                 Ok(rendered) => drop(sender.send_replace(Some(rendered))),
                 Err(error) => error!(event = "response_failed", %error, ?variant, "cannot render an HTTP response"),
@@ -122,6 +121,7 @@ impl Renderer {
         self.with_permit(&self.large_permit, render).await
     }
 
+    /// For a response of usual size.
     pub(super) async fn response(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
         self.with_permit(&self.permits, render).await
     }

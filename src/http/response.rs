@@ -11,7 +11,7 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// By then, clients that do not read are disconnected, and the waiting passwords are usually checked.
+/// After this time, clients that do not read are disconnected, and the waiting password checks are usually done.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// The response 503. `excess` is "requests" or "logins".
@@ -26,7 +26,7 @@ pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// `Sanitized` escapes as JSON does, so a JSON parser returns the original text.
+/// A JSON response. It is sanitized. The escapes are those of JSON, so a JSON parser returns the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {
@@ -40,7 +40,7 @@ pub(super) fn json_error(status: StatusCode, error: impl Into<String>) -> Respon
     json(status, &serde_json::json!({ "error": error.into() }))
 }
 
-/// Formats a time as the database does: in UTC with milliseconds.
+/// RFC 3339 in UTC with milliseconds, as in the database.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     format!("{time:.3}")
 }

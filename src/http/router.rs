@@ -37,23 +37,24 @@ pub(super) fn router(state: AppState) -> Router {
         .merge(without_parameters)
         .fallback(ui::not_found::show)
         .with_state(state);
-    // The path is removed before the routes match.
+    // A layer of `routes` would run after the path has been matched, so `routes` is the fallback of another router.
     Router::new().fallback_service(routes).layer(map_request_with_state(external_path, remove_external_path))
 }
 
-/// Removes the path of `http.external_url`, which a reverse proxy may pass or remove. A request for the path without its final slash is
-/// redirected: the relative links of the page would lead elsewhere.
+/// Removes the path of `http.external_url`. A reverse proxy may keep it or remove it: both work. A request for the path without its final
+/// slash is redirected, because the relative links of the page would lead elsewhere.
 async fn remove_external_path(
     State(external_path): State<Arc<str>>,
     mut request: Request,
 ) -> Result<Request, Redirect> {
-    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    let Some(internal) = target.strip_prefix(&*external_path).filter(|_| !external_path.is_empty()) else {
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let Some(internal) = path.strip_prefix(&*external_path).filter(|_| !external_path.is_empty()) else {
         return Ok(request);
     };
     if internal.is_empty() || internal.starts_with('?') {
         return Err(Redirect::permanent(&format!("{external_path}/{internal}")));
     }
+    // `/refwatchx` only begins with the same letters as `/refwatch`, so it is left as it is.
     if let Some(uri) = internal.starts_with('/').then(|| internal.parse().ok()).flatten() {
         *request.uri_mut() = uri;
     }

@@ -13,7 +13,6 @@ mod sink;
 mod transport;
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
@@ -45,35 +45,32 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 pub struct Sinks {
     context: Arc<SinkContext>,
     seeds: fastrand::Rng,
-    running: BTreeMap<Arc<str>, RunningSink>,
+    tasks: BTreeMap<Arc<str>, AbortOnDropHandle<()>>,
+    /// The configurations of the running sinks.
+    configs: watch::Sender<SinkConfigs>,
     /// Stops all tasks.
     stop: CancellationToken,
-    commands: SinkCommands,
 }
 
-#[derive(Debug)]
-struct RunningSink {
-    config: Arc<SinkConfig>,
-    task: AbortOnDropHandle<()>,
-}
+/// By name.
+type SinkConfigs = BTreeMap<Arc<str>, Arc<SinkConfig>>;
 
 impl Sinks {
     /// `seed` sets the jitter of every sink.
     #[must_use]
     pub fn new(context: SinkContext, seed: u64) -> Self {
-        let context = Arc::new(context);
         Self {
-            commands: SinkCommands { context: Arc::clone(&context), configs: watch::Sender::default() },
-            context,
+            context: Arc::new(context),
             seeds: fastrand::Rng::with_seed(seed),
-            running: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            configs: watch::Sender::default(),
             stop: CancellationToken::new(),
         }
     }
 
     #[must_use]
     pub fn commands(&self) -> SinkCommands {
-        self.commands.clone()
+        SinkCommands { context: Arc::clone(&self.context), configs: self.configs.subscribe() }
     }
 
     /// Moves from the running sinks to `configs`. Unchanged sinks go on. Requests of other sinks are cancelled: if the sink stays, their
@@ -82,51 +79,43 @@ impl Sinks {
     /// # Errors
     /// The database cannot be written, or its writer has stopped. The running sinks stay.
     pub async fn apply(&mut self, configs: &[SinkConfig]) -> Result<(), WriterError> {
-        let hashes = configs.iter().map(|config| (Arc::clone(&config.name), config.hash())).collect();
+        let new: SinkConfigs =
+            configs.iter().map(|config| (Arc::clone(&config.name), Arc::new(config.clone()))).collect();
+        let hashes = new.iter().map(|(name, config)| (Arc::clone(name), config.hash())).collect();
         let now = self.context.clock.now().wall;
         self.context.database.synchronize_sinks(hashes, now).await?;
-        let (unchanged, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            mem::take(&mut self.running).into_iter().partition(|(_, sink)| configs.contains(&sink.config));
-        self.running = unchanged;
-        for (name, RunningSink { task, .. }) in old {
-            // The old task must not select events by its old configuration any more. The error says that it was aborted.
-            task.abort();
-            drop(task.await);
-            if !configs.iter().any(|config| config.name == name) {
+        let old = self.configs.send_replace(new.clone());
+        for (name, config) in old {
+            if new.get(&name) == Some(&config) {
+                continue;
+            }
+            if let Some(task) = self.tasks.remove(&name) {
+                // The old task must not select events by its old configuration any more. The error says that it was aborted.
+                task.abort();
+                drop(task.await);
+            }
+            if !new.contains_key(&name) {
                 self.context.shared.remove_sink(&name);
                 self.context.instruments.remove_sink(&name);
             }
         }
-        for config in configs {
-            if !self.running.contains_key(&config.name) {
-                let sink = self.start(Arc::new(config.clone()));
-                self.running.insert(Arc::clone(&config.name), sink);
+        for (name, config) in new {
+            if !self.tasks.contains_key(&name) {
+                self.context.instruments.add_sink(&name);
+                let (context, seed, stop) = (Arc::clone(&self.context), self.seeds.u64(..), self.stop.clone());
+                #[expect(clippy::disallowed_methods, reason = "dropping the handle aborts the task")]
+                let task = tokio::spawn(run_with_restarts(context, config, seed, stop));
+                self.tasks.insert(name, AbortOnDropHandle::new(task));
             }
         }
-        let configs = self.running.iter().map(|(name, sink)| (Arc::clone(name), Arc::clone(&sink.config)));
-        self.commands.configs.send_replace(configs.collect());
         Ok(())
-    }
-
-    fn start(&mut self, config: Arc<SinkConfig>) -> RunningSink {
-        self.context.instruments.add_sink(&config.name);
-        let (stop, seed) = (self.stop.clone(), self.seeds.u64(..));
-        let (context, config_of_task) = (Arc::clone(&self.context), Arc::clone(&config));
-        #[expect(clippy::disallowed_methods, reason = "dropping the handle aborts the task")]
-        let task = tokio::spawn(run_with_restarts(context, config_of_task, seed, stop));
-        RunningSink { config, task: AbortOnDropHandle::new(task) }
     }
 
     /// Stops every sink. Requests in flight have up to 2 s to end. A sink that waits for the database is aborted after 4 s.
     pub async fn stop(self) {
         self.stop.cancel();
-        let ends = join_all(self.running.into_values().map(|sink| sink.task));
-        tokio::select! {
-            biased;
-            // An error means that a task has panicked.
-            _ = ends => {}
-            () = self.context.clock.sleep(STOP_TIMEOUT) => {}
-        }
+        // Errors mean that a task has panicked, or that the time is over.
+        drop(timeout(STOP_TIMEOUT, join_all(self.tasks.into_values())).await);
     }
 }
 
@@ -146,7 +135,7 @@ async fn run_with_restarts(context: Arc<SinkContext>, config: Arc<SinkConfig>, s
 #[derive(Clone, Debug)]
 pub struct SinkCommands {
     context: Arc<SinkContext>,
-    configs: watch::Sender<BTreeMap<Arc<str>, Arc<SinkConfig>>>,
+    configs: watch::Receiver<SinkConfigs>,
 }
 
 impl SinkCommands {

@@ -13,10 +13,9 @@ use sha2::{Digest as _, Sha256};
 use super::transport::Notification;
 use crate::config::SinkFormat;
 use crate::core::event::EventType;
-use crate::core::job::{Item, ItemStatus};
+use crate::core::job::{Item, ItemStatus, WatchId};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
-use crate::core::transition::WatchInfo;
 use crate::database::{Event, Row};
 
 /// The largest body. Failed items that do not fit are left out. The other parts are always smaller.
@@ -70,8 +69,7 @@ fn new_notification(format: SinkFormat, id: String, body: &Value, now: Timestamp
 /// The id of an event. It is derived from the job and the nth time of its event type, so it is the same after a restart, a replay, or
 /// with another database, and for another daemon that watches the same job.
 fn event_id(event: &Event) -> String {
-    let Event { watch_id, event_type, occurrence, .. } = event;
-    let (key, watch) = (&watch_id.key, watch_info(event));
+    let Event { watch_id: WatchId { key, .. }, watch, event_type, occurrence, .. } = event;
     let identity =
         format!("{}/{}/{}/{}/{}/{occurrence}", watch.region, key.kind, key.store, key.job, event_type.as_str());
     let hash = Sha256::digest(identity);
@@ -80,8 +78,7 @@ fn event_id(event: &Event) -> String {
 
 /// The body of a CloudEvents notification. `page` is the URL of the job's page.
 fn cloud_event(event: &Event, page: Option<&str>) -> Value {
-    let Event { id, watch_id, event_type, observed_at, transition, items, .. } = event;
-    let watch = watch_info(event);
+    let Event { id, watch_id, event_type, observed_at, transition, watch, items, .. } = event;
     let row = Row { id: *id, watch_id: watch_id.clone(), value: transition.clone() };
     // Rows have texts, numbers and a map of texts. They are always serialized.
     let mut data = serde_json::to_value(row).unwrap_or_default();
@@ -91,9 +88,6 @@ fn cloud_event(event: &Event, page: Option<&str>) -> Value {
             data[key] = excerpt(text, TEXT_CHARS_MAX).into();
         }
     }
-    data["region"] = (*watch.region).into();
-    data["watch"] = (*watch.name).into();
-    data["labels"] = json!(*watch.labels);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for item in items.values() {
         *counts.entry(item.status.label()).or_default() += 1;
@@ -134,8 +128,7 @@ fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
 /// The body of a notification for Slack, and for Mattermost and Teams workflows, which accept the same: name, status, duration, what
 /// failed, and a link.
 fn slack_message(event: &Event, page: Option<&str>) -> Value {
-    let Event { watch_id, event_type, transition, items, .. } = event;
-    let watch = watch_info(event);
+    let Event { watch_id, event_type, transition, watch, items, .. } = event;
     let key = watch_id.key.to_string();
     // The default name of a job is its key.
     let name = if ["", &key].contains(&&*watch.name) { key } else { format!("{} ({key})", watch.name) };
@@ -169,20 +162,20 @@ fn job_page(external_url: &Uri, event: &Event) -> String {
     format!("{}/jobs/{}/{}/{}", base.trim_end_matches('/'), key.kind, key.store, key.job)
 }
 
-/// Empty for transitions that were saved before version 5 of the database.
-fn watch_info(event: &Event) -> WatchInfo {
-    event.transition.watch.as_deref().cloned().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::job::{ItemKey, Items, JobStatus, WatchId};
-    use crate::core::transition::Transition;
+    use crate::core::job::{ItemKey, Items, JobStatus};
+    use crate::core::transition::{Transition, WatchInfo};
 
     fn event() -> Event {
+        let watch = Arc::new(WatchInfo {
+            region: "us-west-2".into(),
+            name: "GRCh38".into(),
+            labels: Arc::new([("project".to_owned(), "atlas".to_owned())].into()),
+        });
         let transition = Transition {
             from: Some(JobStatus::InProgress),
             to: JobStatus::CompletedWithFailures,
@@ -192,11 +185,7 @@ mod tests {
             created_at: Some("2026-01-31T11:00:00Z".parse().expect("a time")),
             completed_at: Some("2026-01-31T11:59:59Z".parse().expect("a time")),
             anomaly: None,
-            watch: Some(Arc::new(WatchInfo {
-                region: "us-west-2".into(),
-                name: "GRCh38".into(),
-                labels: Arc::new([("project".to_owned(), "atlas".to_owned())].into()),
-            })),
+            watch: Some(Arc::clone(&watch)),
         };
         let item = |name: &str, status, message: Option<&str>| {
             let key = ItemKey { name: name.into(), source_file: "s3://a/b".into(), nth: 0 };
@@ -211,6 +200,7 @@ mod tests {
             occurrence: 1,
             observed_at: transition.observed_at,
             transition,
+            watch,
             items: items.into(),
         }
     }
@@ -258,7 +248,7 @@ mod tests {
         let mut other_job = event();
         other_job.watch_id.key = "1234567890/9876543211".parse().expect("a job");
         let mut other_region = event();
-        other_region.transition.watch = None;
+        other_region.watch = Arc::default();
         for other in [again, vanished, other_job, other_region] {
             assert_ne!(event_id(&other), id, "{other:?}");
         }
@@ -276,7 +266,8 @@ mod tests {
             })
             .collect();
         let labels: BTreeMap<_, _> = (0..16).map(|nth| (format!("{nth:0128}"), "\u{1f9ec}".repeat(128))).collect();
-        large.transition.watch = Some(Arc::new(WatchInfo { labels: labels.into(), ..WatchInfo::default() }));
+        large.watch = Arc::new(WatchInfo { labels: labels.into(), ..WatchInfo::default() });
+        large.transition.watch = Some(Arc::clone(&large.watch));
         let body = cloud_event(&large, None);
         assert!(body.to_string().len() <= BODY_BYTES_MAX, "{body}");
         assert_eq!(body["data"]["items"]["FAILED"], 1_000);

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::OptionFuture;
 use http::Uri;
 use tokio::task::JoinError;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 use tracing::{info, warn};
@@ -21,7 +22,9 @@ use crate::config::SinkConfig;
 use crate::core::backoff::Backoff;
 use crate::core::delivery::{AttemptResult, PAUSE, SINK_RETRY_AFTER_MAX, retry_delay};
 use crate::core::time::{Monotonic, Now, Timestamp};
-use crate::database::{Database, DeliveryOutcome, DeliveryStep, DueEvent, SinkQueue, UNREADABLE, WriterError};
+use crate::database::{
+    Database, DeliveryOutcome, DeliveryStep, DueEvent, StepResult, UNREADABLE_ROW_REASON, WriterError,
+};
 use crate::instruments::Instruments;
 use crate::state::{SharedState, SinkState, SinkStatus};
 
@@ -59,8 +62,6 @@ pub(super) struct SinkTask {
     pause: Option<Pause>,
     backoff: Backoff,
     status: SinkStatus,
-    /// The reason of a rejection that was logged, until no event waits.
-    logged_rejection: Option<String>,
 }
 
 /// A request that has ended.
@@ -96,7 +97,6 @@ impl SinkTask {
             outcomes: Vec::new(),
             pause: None,
             backoff: Backoff::new(PAUSE),
-            logged_rejection: None,
         }
     }
 
@@ -131,16 +131,12 @@ impl SinkTask {
             }
         };
         // Requests that have not ended are cancelled when this task ends.
-        tokio::select! {
-            biased;
-            () = drain => {}
-            () = clock.sleep(STOP_GRACE) => {}
-        }
+        drop(timeout(STOP_GRACE, drain).await);
         // An error means that the events are sent again after the next start.
         drop(self.step(0).await);
     }
 
-    async fn step(&mut self, limit: usize) -> Result<SinkQueue, WriterError> {
+    async fn step(&mut self, limit: usize) -> Result<StepResult, WriterError> {
         let outcomes = mem::take(&mut self.outcomes);
         let step = DeliveryStep {
             sink: Arc::clone(&self.config.name),
@@ -171,9 +167,9 @@ impl SinkTask {
 
     /// Sends the due events and publishes the status. Returns when the next step is due, if no commit and no end of a request causes
     /// one before.
-    fn handle_queue(&mut self, queue: SinkQueue, free_requests: usize) -> Option<Monotonic> {
+    fn handle_queue(&mut self, queue: StepResult, free_requests: usize) -> Option<Monotonic> {
         let now = self.context.clock.now();
-        let SinkQueue { due, unreadable, next_due, waiting, failed, oldest, disabled_at } = queue;
+        let StepResult { due, unreadable, next_due, waiting, failed, oldest, disabled_at } = queue;
         if disabled_at.is_some() && self.status.state != SinkState::Disabled {
             warn!(
                 event = "sink_disabled",
@@ -183,7 +179,7 @@ impl SinkTask {
             );
         }
         for _ in 0..unreadable {
-            self.count_failed_delivery(UNREADABLE, "it cannot be sent again");
+            self.count_failed_delivery(UNREADABLE_ROW_REASON, "it cannot be sent again");
         }
         self.status.state = match self.pause {
             _ if disabled_at.is_some() => SinkState::Disabled,
@@ -195,11 +191,8 @@ impl SinkTask {
         self.status.next_attempt_at = pause.map(|pause| pause.until.wall);
         self.status.disabled_at = disabled_at;
         (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) = (waiting, failed, oldest);
-        if waiting == 0 {
-            self.logged_rejection = None;
-            if failed == 0 && self.status.state == SinkState::Up {
-                self.status.last_error = None;
-            }
+        if waiting == 0 && failed == 0 && self.status.state == SinkState::Up {
+            self.status.last_error = None;
         }
         self.context.shared.publish_sink(self.status.clone());
         for event in due {
@@ -263,8 +256,7 @@ impl SinkTask {
                 &reason,
                 "after the sink works again, run `refwatch notify replay SINK --failed`",
             );
-        } else if self.logged_rejection.as_ref() != Some(&reason) {
-            self.logged_rejection = Some(reason.clone());
+        } else if self.status.last_error.as_ref() != Some(&reason) {
             let sink = &*self.config.name;
             warn!(
                 event = "delivery_rejected",
@@ -323,11 +315,6 @@ pub(super) async fn send(
     config: &SinkConfig,
     notification: Notification,
 ) -> Result<SinkResponse, String> {
-    tokio::select! {
-        biased;
-        response = context.transport.send(config, notification) => response,
-        () = context.clock.sleep(config.timeout) => {
-            Err(format!("no response within {}", humantime::format_duration(config.timeout)))
-        }
-    }
+    let response = timeout(config.timeout, context.transport.send(config, notification)).await;
+    response.unwrap_or_else(|_| Err(format!("no response within {}", humantime::format_duration(config.timeout))))
 }

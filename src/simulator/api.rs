@@ -1,4 +1,5 @@
-//! The operations of the API reference, `Get` and `List` of each kind of job: checks requests, and builds responses with the API's members and errors.
+//! The operations of the API reference, `Get` and `List` of each kind of job: checks requests, and builds responses with the API's members
+//! and errors.
 //!
 //! It reads no clock: the time since the simulator's start is an argument.
 

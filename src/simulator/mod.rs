@@ -33,7 +33,7 @@ use server::Server;
 use service::Service;
 use traffic::Traffic;
 
-pub use faults::{Fault, FaultRate, InvalidFaultRate, NamedFault, fault_names};
+pub use faults::{Fault, FaultRate, InvalidFaultRate, NamedFault, fault_help};
 pub use jobs::SimulatedJob;
 pub use kinds::Kind;
 pub use sink::{

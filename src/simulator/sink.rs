@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use fastrand::Rng;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -30,8 +31,11 @@ pub const SINK_PATH: &str = "/sink";
 /// How long the sink stays down after [`SinkFault::Down`].
 pub const DOWNTIME: Duration = Duration::from_mins(1);
 
-/// In the header of [`SinkFault::Throttling`].
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// The header of [`SinkFault::Throttling`], in seconds.
+const RETRY_AFTER: &str = "2";
+
+/// The header `Location` of [`SinkFault::Redirect`].
+const ELSEWHERE: &str = "http://elsewhere.invalid/";
 
 /// The largest difference of the time stamp from the clock that Standard Webhooks recommends.
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_mins(5);
@@ -105,8 +109,7 @@ pub enum SinkReply {
 /// The receiver without sockets.
 #[derive(Debug)]
 pub struct SimulatedSink {
-    secrets: Vec<SigningSecret>,
-    faults: Vec<FaultRate<SinkFault>>,
+    options: SinkOptions,
     rng: Rng,
     /// While the sink is down.
     down_until: Option<Monotonic>,
@@ -119,9 +122,8 @@ impl SimulatedSink {
     #[must_use]
     pub fn new(options: SinkOptions) -> Self {
         Self {
-            secrets: options.secrets,
-            faults: options.faults,
             rng: Rng::with_seed(options.seed),
+            options,
             down_until: None,
             received: VecDeque::new(),
             attempts: BTreeMap::new(),
@@ -133,7 +135,7 @@ impl SimulatedSink {
         if self.down_until.is_some_and(|until| now.monotonic < until) {
             return SinkReply::Fault(SinkFault::Down);
         }
-        let fault = draw(self.faults.iter().copied(), &mut self.rng);
+        let fault = draw(self.options.faults.iter().copied(), &mut self.rng);
         self.down_until = (fault == Some(SinkFault::Down)).then(|| now.monotonic + DOWNTIME);
         if self.down_until.is_some() {
             return SinkReply::Fault(SinkFault::Down);
@@ -160,7 +162,7 @@ impl SimulatedSink {
 
     /// Replaces the faults. A downtime ends.
     pub fn set_faults(&mut self, faults: Vec<FaultRate<SinkFault>>) {
-        self.faults = faults;
+        self.options.faults = faults;
         self.down_until = None;
     }
 
@@ -174,27 +176,24 @@ impl SimulatedSink {
     }
 
     fn check(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> SignatureCheck {
-        if self.secrets.is_empty() {
+        if self.options.secrets.is_empty() {
             return SignatureCheck::Unchecked;
         }
-        let header = |name| text(headers, name);
-        let (Some(id), Some(timestamp), Some(signature)) =
-            (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"))
-        else {
-            return SignatureCheck::Rejected("a header is missing");
-        };
-        let Some(sent_at) = timestamp.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok()) else {
-            return SignatureCheck::Rejected("the time stamp is not a number of seconds");
-        };
+        self.verify(headers, body, now).map_or_else(SignatureCheck::Rejected, |()| SignatureCheck::Verified)
+    }
+
+    fn verify(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), &'static str> {
+        let header = |name| text(headers, name).ok_or("a header is missing");
+        let (id, timestamp, signature) =
+            (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
+        let sent_at = timestamp.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let sent_at = sent_at.ok_or("the time stamp is not a number of seconds")?;
         if now.duration_since(sent_at).unsigned_abs() > TIMESTAMP_TOLERANCE {
-            return SignatureCheck::Rejected("the time stamp differs by more than 5 minutes");
+            return Err("the time stamp differs by more than 5 minutes");
         }
-        let expected = sign(&self.secrets, id, sent_at.as_second(), body);
-        if signature.split(' ').any(|given| expected.split(' ').any(|expected| given == expected)) {
-            SignatureCheck::Verified
-        } else {
-            SignatureCheck::Rejected("the signature is wrong")
-        }
+        let expected = sign(&self.options.secrets, id, sent_at.as_second(), body);
+        let is_correct = signature.split(' ').any(|given| expected.split(' ').any(|expected| given == expected));
+        if is_correct { Ok(()) } else { Err("the signature is wrong") }
     }
 }
 
@@ -222,18 +221,6 @@ impl SinkReply {
                 SinkFault::Slow => Some(StatusCode::OK),
                 SinkFault::Hang | SinkFault::Reset | SinkFault::Down => None,
             },
-        }
-    }
-
-    /// The header of the response besides its status.
-    #[must_use]
-    pub fn header(self) -> Option<(header::HeaderName, HeaderValue)> {
-        match self {
-            Self::Fault(SinkFault::Throttling) => Some((header::RETRY_AFTER, RETRY_AFTER.as_secs().into())),
-            Self::Fault(SinkFault::Redirect) => {
-                Some((header::LOCATION, HeaderValue::from_static("http://elsewhere.invalid/")))
-            }
-            Self::Accepted | Self::Unauthorized | Self::Fault(_) => None,
         }
     }
 }
@@ -314,41 +301,38 @@ impl SinkReceiver {
 }
 
 impl Shared {
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Body>, ConnectionFault> {
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response, ConnectionFault> {
         if request.uri().path() != SINK_PATH {
-            return Ok(status(StatusCode::NOT_FOUND));
+            return Ok(StatusCode::NOT_FOUND.into_response());
         }
         if request.method() != Method::POST {
-            return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
+            return Ok(StatusCode::METHOD_NOT_ALLOWED.into_response());
         }
         let (head, body) = request.into_parts();
         let body = match read_body(body).await {
             Ok(body) => body,
-            Err(BodyError::Unreadable(_)) => return Ok(status(StatusCode::BAD_REQUEST)),
-            Err(BodyError::Timeout) => return Ok(status(StatusCode::REQUEST_TIMEOUT)),
+            Err(BodyError::Unreadable(_)) => return Ok(StatusCode::BAD_REQUEST.into_response()),
+            Err(BodyError::Timeout) => return Ok(StatusCode::REQUEST_TIMEOUT.into_response()),
         };
         let reply = self.sink().receive(head.headers, body, self.clock.now());
         self.arrival.notify_one();
         if reply == SinkReply::Fault(SinkFault::Hang) {
             return std::future::pending().await;
         }
-        let code = reply.status().ok_or(ConnectionFault::Reset)?;
-        let mut response = status(code);
-        response.headers_mut().extend(reply.header());
-        if reply == SinkReply::Fault(SinkFault::Slow) {
-            *response.body_mut() = Body::new(Trickle::slow(Bytes::from_static(b"the event is accepted\n"), self.clock));
-        }
-        Ok(response)
+        let status = reply.status().ok_or(ConnectionFault::Reset)?;
+        Ok(match reply {
+            SinkReply::Fault(SinkFault::Throttling) => (status, [(header::RETRY_AFTER, RETRY_AFTER)]).into_response(),
+            SinkReply::Fault(SinkFault::Redirect) => (status, [(header::LOCATION, ELSEWHERE)]).into_response(),
+            SinkReply::Fault(SinkFault::Slow) => {
+                let body = Bytes::from_static(b"the event is accepted\n");
+                (status, Body::new(Trickle::slow(body, self.clock))).into_response()
+            }
+            SinkReply::Accepted | SinkReply::Unauthorized | SinkReply::Fault(_) => status.into_response(),
+        })
     }
 
     // A poisoned lock is usable: no operation on the sink leaves it in an invalid state.
     fn sink(&self) -> MutexGuard<'_, SimulatedSink> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn status(code: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = code;
-    response
 }

@@ -1,23 +1,26 @@
 //! The tasks that watch jobs. The supervisor starts and stops them, a job watcher polls one job, and a lister lists one store.
 //!
-//! Tasks publish status through `TaskContext::shared` and never read it. Decisions use the supervisor's own data and `registry`.
+//! Tasks publish status through `TaskContext::shared` (in `job_watcher`) and never read it. They decide by their own data and by
+//! `registry`, which the tasks of a store share.
 //!
-//! - A *target* is where requests go: region, identity and endpoint. A *view* is the `WatchStatus` or
-//!   `StoreStatus` that a task publishes.
+//! - A *target* is where requests go: region, identity and endpoint. A *store* holds data in AWS and has jobs. A *watch* is one job of one
+//!   target. A *view* is the `WatchStatus` or `StoreStatus` that a task publishes.
 //! - A *watched* job is in the `registry` of its store. A job with its *own entry* (`[[job]]`) stays there after its task has
-//!   ended. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry.
+//!   exited. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry. The lister *hands over* new jobs to the
+//!   supervisor, which starts to watch them.
+//! - Jobs *end*, tasks *exit*. A *hint* asks a job watcher to poll now.
 //! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`, until a hint says that it may have been
-//!   reopened. The task of a discovered job waits for such a hint. The task of a job with its own entry ends.
+//!   reopened. The task of a discovered job waits for such a hint. The task of a job with its own entry exits.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
-//! - A *hint* asks a job watcher to poll now. A job is *listable* if its next action is a poll that a listing can
-//!   replace.
+//! - A listing reads all pages of a store, in *parts*. A job is *listable* if its next action is a poll that a listing can replace. A
+//!   finished job is listed too, but is not listable.
 //! - A poll without a hint is *routine*. While listings of a store replace polls, its lister sets the *routine interval*: the shortest time
 //!   from a successful poll to the next routine poll of a listable job. It does not apply after a failed poll, or if the user set the
 //!   job's poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
-//!   expires after its retention, and at least an hour, from the start of its task. A vanished or unseen job that is still polled expires
-//!   only after a poll that `Decision::may_expire` allows.
+//!   expires after the longer of its retention and one hour, counted from the start of its task. A vanished or unseen job that is still
+//!   polled expires only after a poll that `Decision::may_expire` allows.
 
 pub mod job_watcher;
 pub mod lister;

@@ -10,6 +10,7 @@ use crate::config::watch_list::{JobSettings, StoreSettings, WatchList};
 use crate::core::job::{TargetStore, WatchId};
 use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 
+/// The running configuration, and those tasks that do not follow from it.
 #[derive(Debug)]
 pub(crate) struct RunningSet<'a> {
     pub(crate) config: &'a Config,
@@ -22,7 +23,7 @@ pub(crate) struct RunningSet<'a> {
 pub(crate) struct Plan {
     /// Targets that were added, removed or changed.
     pub(crate) changed_targets: BTreeSet<Arc<str>>,
-    /// Jobs whose entry or target was removed or changed. A discovered job has the entry of its store.
+    /// Jobs whose entry or target was removed or changed. The entry of a discovered job is that of its store, until it gets its own.
     pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
     /// Jobs whose own entry or target is new or changed. Discovered jobs are started when their store's lister starts.
     pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobSettings>,
@@ -39,23 +40,24 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let same_store =
         |id: &TargetStore| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
 
-    let must_stop = |id: &Arc<WatchId>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
-    let discovered = running.discovered.iter().filter(|id| must_stop(id));
-    let stop_jobs: BTreeSet<_> = old.jobs.keys().filter(|id| !same_job(id)).chain(discovered).cloned().collect();
+    let discovered_must_stop = |id: &Arc<WatchId>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
+    let discovered_to_stop = running.discovered.iter().filter(|id| discovered_must_stop(id));
+    let stop_jobs: BTreeSet<_> =
+        old.jobs.keys().filter(|id| !same_job(id)).chain(discovered_to_stop).cloned().collect();
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
-    // A job that loses its own entry becomes a discovered job. The restart of its store's lister starts it: from the database, or because
-    // the listing shows it.
-    let inherits_job = |store: &TargetStore| {
+    // If its store has an entry, a job that loses its own entry becomes a discovered job. The restart of the store's lister starts it: from
+    // the database, or because the listing shows it.
+    let gains_discovered_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
     let (old_listers, new_listers) = (listers(running.config), listers(wanted));
-    let same_lister = |store: &&TargetStore| {
-        old_listers.get(store) == new_listers.get(store) && same_store(store) && !inherits_job(store)
+    let keeps_running = |store: &&TargetStore| {
+        old_listers.get(store) == new_listers.get(store) && same_store(store) && !gains_discovered_job(store)
     };
-    let keep: BTreeSet<TargetStore> = running.listers.iter().filter(same_lister).cloned().collect();
+    let keep: BTreeSet<TargetStore> = running.listers.iter().filter(keeps_running).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();
     let start_listers = new_listers.into_iter().filter(|(store, _)| !keep.contains(store)).collect();
     Plan { changed_targets, stop_jobs, start_jobs, stop_listers, start_listers }
@@ -63,7 +65,8 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
 
 /// The stores to list: stores whose jobs are discovered and, with `use_list`, stores with several jobs that have their own entry.
 pub(crate) fn listers(config: &Config) -> BTreeMap<TargetStore, ListingPolicy> {
-    let (replaces_polls, WatchList { jobs, stores }) = (config.poll.use_list, &config.watch_list);
+    let WatchList { jobs, stores } = &config.watch_list;
+    let replaces_polls = config.poll.use_list;
     let mut listers = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for id in jobs.keys() {

@@ -3,7 +3,8 @@
 //! Job watchers report the known state and the next action of their jobs. The lister reads the reports, and sends hints and the
 //! routine interval. Only a poll changes the known state of a job.
 //!
-//! Each job has a `Notify`, in place of one for the store: job watchers wake in the order of their hints, so simulations are reproducible.
+//! Each job has its own `Notify`, so job watchers wake in the order of their hints. With one for the store the order would differ between
+//! runs, and simulations would not be reproducible.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ pub(crate) struct StoreRegistry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Kept for new slots. Each slot has a copy, because job watchers hold only their slot.
+    /// Copied to each slot, because job watchers hold only their slot.
     routine_interval: Option<Duration>,
     jobs: BTreeMap<JobId, Arc<JobSlot>>,
 }
@@ -40,7 +41,13 @@ struct SlotData {
     hinted: bool,
     routine_interval: Option<Duration>,
     /// The last report of the job watcher; `None` before the first report.
-    report: Option<(NextAction, Option<Arc<JobState>>)>,
+    report: Option<Report>,
+}
+
+#[derive(Debug)]
+struct Report {
+    next_action: NextAction,
+    known: Option<Arc<JobState>>,
 }
 
 /// A job watcher's access to its [`JobSlot`].
@@ -48,7 +55,7 @@ struct SlotData {
 pub(crate) struct WatcherSlot(Arc<JobSlot>);
 
 impl StoreRegistry {
-    /// Adds `job` to the watched jobs. After a panic, the new job watcher gets the slot of the previous one.
+    /// Adds `job` to the watched jobs. After a panic, the new job watcher gets the slot of the previous one, with its hint.
     pub(crate) fn add(&self, job: &JobId) -> WatcherSlot {
         let Inner { routine_interval, jobs } = &mut *lock(&self.inner);
         let slot = Arc::clone(jobs.entry(job.clone()).or_default());
@@ -74,20 +81,26 @@ impl StoreRegistry {
 
     /// Whether the next action of any watched job is a poll.
     pub(crate) fn has_polled_jobs(&self) -> bool {
-        lock(&self.inner).jobs.values().any(|slot| matches!(lock(&slot.data).report, Some((NextAction::PollAt(_), _))))
+        lock(&self.inner).jobs.values().any(|slot| {
+            lock(&slot.data).report.as_ref().is_some_and(|report| matches!(report.next_action, NextAction::PollAt(_)))
+        })
     }
 
     /// The listable jobs, with their last known state.
     pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<JobId, Option<Arc<JobState>>> {
-        self.collect(|next, known| {
-            (matches!(next, NextAction::PollAt(_)) && listing_can_replace_poll(known.map(AsRef::as_ref), now))
-                .then(|| known.cloned())
+        self.select(|Report { next_action, known }| {
+            let is_listable =
+                matches!(next_action, NextAction::PollAt(_)) && listing_can_replace_poll(known.as_deref(), now);
+            is_listable.then(|| known.clone())
         })
     }
 
     /// The jobs whose next action is `Finished`, with their status.
     pub(crate) fn finished(&self) -> BTreeMap<JobId, JobStatus> {
-        self.collect(|next, _| if let NextAction::Finished(status) = next { Some(status.clone()) } else { None })
+        self.select(|report| match &report.next_action {
+            NextAction::Finished(status) => Some(status.clone()),
+            NextAction::PollAt(_) | NextAction::Parked(_) => None,
+        })
     }
 
     /// Asks the watcher of `job` to poll now. The hint is kept until the watcher takes it.
@@ -97,7 +110,8 @@ impl StoreRegistry {
         }
     }
 
-    /// Sets the shortest time from a successful poll to the next routine poll. `Poller::due` decides which jobs it concerns.
+    /// Sets the shortest time from a successful poll to the next routine poll; `None`: there is none. `Poller::due` decides which jobs it
+    /// concerns.
     pub(crate) fn set_routine_interval(&self, interval: Option<Duration>) {
         let mut inner = lock(&self.inner);
         if inner.routine_interval == interval {
@@ -110,14 +124,11 @@ impl StoreRegistry {
         }
     }
 
-    fn collect<T>(&self, select: impl Fn(&NextAction, Option<&Arc<JobState>>) -> Option<T>) -> BTreeMap<JobId, T> {
+    /// Applies `select` to the last report of each job. Jobs without a report are left out.
+    fn select<T>(&self, select: impl Fn(&Report) -> Option<T>) -> BTreeMap<JobId, T> {
         let inner = lock(&self.inner);
-        let selected = inner.jobs.iter().filter_map(|(job, slot)| {
-            let data = lock(&slot.data);
-            let (next, known) = data.report.as_ref()?;
-            Some((job.clone(), select(next, known.as_ref())?))
-        });
-        selected.collect()
+        let selected = |slot: &JobSlot| select(lock(&slot.data).report.as_ref()?);
+        inner.jobs.iter().filter_map(|(job, slot)| Some((job.clone(), selected(slot)?))).collect()
     }
 }
 
@@ -129,8 +140,8 @@ impl JobSlot {
 }
 
 impl WatcherSlot {
-    pub(crate) fn report(&self, next: NextAction, known: Option<Arc<JobState>>) {
-        lock(&self.0.data).report = Some((next, known));
+    pub(crate) fn report(&self, next_action: NextAction, known: Option<Arc<JobState>>) {
+        lock(&self.0.data).report = Some(Report { next_action, known });
     }
 
     pub(crate) fn routine_interval(&self) -> Option<Duration> {

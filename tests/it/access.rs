@@ -227,7 +227,7 @@ fn fault_145_failed_logins_are_counted_and_logged_at_a_bounded_rate_without_the_
         let response = status(&format!("{user}:open sesame"));
         assert!(response.contains("\nrefwatch_http_login_failures_total 5\n"), "{response}");
     }
-    let log = daemon.stderr();
+    let log = daemon.log_with("event=\"login_failed\"");
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("event=\"login_failed\"")).collect();
     assert!(!lines.is_empty() && lines.len() < wrong.len(), "{log}");
     assert!(

@@ -39,7 +39,7 @@ fn fault_093_a_kill_halfway_through_fifty_jobs_loses_and_duplicates_no_transitio
     assert_matches_simulator(after, simulator);
     // No other client uses this quota, so nothing is throttled.
     assert_eq!(json(simulator, "/-/calls")["GetReferenceImportJob"]["throttled"], 0);
-    assert!(daemon.stderr().contains("event=\"transition\""));
+    daemon.log_with("event=\"transition\"");
 }
 
 #[test]
@@ -178,7 +178,8 @@ fn fault_075_a_transition_is_not_shown_before_it_is_committed() {
     eventually("both ends", || (ended(&transitions(&database)) == 2).then_some(()));
     eventually("all transitions to be shown", || everything_shown(&transitions(&database)));
     eventually("the daemon to be ready again", || (get(address, "/-/ready").0 == 200).then_some(()));
-    assert_eq!(daemon.stderr().matches("event=\"database_failed\"").count(), 1, "{}", daemon.stderr());
+    let log = daemon.log_with("event=\"database_recovered\"");
+    assert_eq!(log.matches("event=\"database_failed\"").count(), 1, "{log}");
 }
 
 /// Whether `later` is a later row of the same job.
@@ -198,7 +199,7 @@ fn a_moved_database_is_detected() {
     assert!(reason.contains("refwatch.db"), "{reason}");
     std::fs::rename(workspace.path("elsewhere.db"), &database).expect("a database");
     eventually("the database to be found", || (get(address, "/-/ready").0 == 200).then_some(()));
-    assert!(daemon.stderr().contains("event=\"database_recovered\""));
+    daemon.log_with("event=\"database_recovered\"");
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn a_reload_applies_the_new_list_and_keeps_unchanged_watches() {
     assert_eq!(sorted(listed()), sorted(vec![id(second), id(third)]), "the old list stays applied");
     let (_, page) = get(address, "/");
     assert!(page.contains("jop"), "the page shows the reason: {page}");
-    assert!(daemon.stderr().contains("event=\"reload_failed\""), "the log shows it as well");
+    daemon.log_with("event=\"reload_failed\"");
 
     workspace.write("refwatch.toml", &list(&[first]));
     daemon.signal(Signal::HUP);
@@ -276,7 +277,8 @@ fn an_error_in_an_included_file_removes_no_watch() {
     eventually("the failed reload", || (reload() == Some(0.0)).then_some(()));
     assert_eq!(live(), Some(2.0));
     let goes_on = "previously watched jobs and stores are still watched";
-    assert!(daemon.stderr().contains(goes_on) && get(address, "/").1.contains(goes_on), "{}", daemon.stderr());
+    let log = daemon.log_with(goes_on);
+    assert!(get(address, "/").1.contains(goes_on), "{log}");
 
     std::fs::remove_file(workspace.path("conf.d/import.toml")).expect("a file");
     daemon.signal(Signal::HUP);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Detail, ItemTransition, Transition};
-use refwatch::database::{Database, Filter, JobQuery, OpenError};
+use refwatch::database::{Database, FileError, Filter, JobQuery};
 
 use crate::campaigns::{env_number, print_summary};
 use crate::database::{TestDatabase, at, full_change, id, transition};
@@ -147,7 +147,7 @@ async fn fault_076_damage_detected_by_sqlite_is_quarantined_and_other_damage_doe
             let mut database = match Database::open(&db.path, &db.instruments) {
                 Ok(database) => database,
                 // The version has changed: the file is reported and left for a newer refwatch.
-                Err(OpenError::NewerSchema { .. }) => {
+                Err(FileError::NewerSchema { .. }) => {
                     newer += 1;
                     assert!(db.files()["database.db"] == files["database.db"], "unchanged: {context}");
                     continue;
@@ -315,7 +315,7 @@ fn fault_076_the_daemon_starts_with_a_damaged_database() {
     eventually("ready", || (get(address, "/-/ready").0 == 200).then_some(()));
     eventually("first observations again", || (transitions() >= 2).then_some(()));
     assert_eq!(metric(address, "refwatch_database_quarantined_total", &[]), Some(1.0));
-    let log = daemon.stderr();
+    let log = daemon.log_with("event=\"database_quarantined\"");
     let line = log.lines().find(|line| line.contains("event=\"database_quarantined\"")).expect("a line");
     assert!(line.contains("ERROR"), "{line}");
     let quarantine = PathBuf::from(crate::process::between(line, "moved_to=", " "));

@@ -12,7 +12,7 @@ use refwatch::cli::{CommandLine, Exit};
 use refwatch::core::job::{Item, ItemKey, ItemStatus, JobStatus, WatchId};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, ItemTransition, Transition};
-use refwatch::database::{Database, DatabaseReader, Filter, OpenError, ReadError, Row, RowLimit, WriterError};
+use refwatch::database::{Database, DatabaseReader, FileError, Filter, ReadError, Row, RowLimit, WriterError};
 use refwatch::instruments::Instruments;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -38,12 +38,12 @@ impl TestDatabase {
     /// Opens the database once its lock is free. A process that another test forks briefly inherits the lock of a closed database.
     pub(crate) fn open(&self) -> Database {
         eventually("the database's lock", || match Database::open(&self.path, &self.instruments) {
-            Err(OpenError::InUse { .. }) => None,
+            Err(FileError::InUse { .. }) => None,
             opened => Some(opened.expect("a database")),
         })
     }
 
-    pub(crate) fn open_error(&self) -> OpenError {
+    pub(crate) fn open_error(&self) -> FileError {
         Database::open(&self.path, &self.instruments).expect_err("a rejection")
     }
 
@@ -157,12 +157,12 @@ async fn fault_094_a_second_writer_is_rejected_with_the_process_id_of_the_first(
     let database = db.open();
     let before = db.files();
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{open_error}");
+    assert!(matches!(open_error, FileError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{open_error}");
     let expected = format!("{}: the database is in use by process {}", db.path.display(), std::process::id());
     assert_eq!(open_error.to_string(), expected);
     let link = db.directory.path().join("link.db");
     std::os::unix::fs::symlink(&db.path, &link).expect("a link");
-    assert!(matches!(Database::open(&link, &db.instruments), Err(OpenError::InUse { .. })), "opened by another path");
+    assert!(matches!(Database::open(&link, &db.instruments), Err(FileError::InUse { .. })), "opened by another path");
     assert_eq!(db.files(), before);
     let clone = database.clone();
     database.close().await;
@@ -179,10 +179,10 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     let database = |db: &TestDatabase| db.files()["database.db"].clone();
     let before = database(&db);
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, known: 7, .. }), "{open_error}");
+    assert!(matches!(open_error, FileError::NewerSchema { found: 99, known: 7, .. }), "{open_error}");
     assert!(database(&db) == before);
     let open_error = db.reader().rows::<Transition>(&Filter::default()).expect_err("a rejection");
-    assert!(matches!(open_error, ReadError::Open(OpenError::NewerSchema { .. })), "{open_error}");
+    assert!(matches!(open_error, ReadError::Open(FileError::NewerSchema { .. })), "{open_error}");
 
     // The newer program was killed: the new schema is only in the write-ahead log.
     let killed = TestDatabase::new();
@@ -196,7 +196,7 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     let before = copy.files();
     assert!(!before["database.db-wal"].is_empty() && before["database.db"][60..64] != [0, 0, 0, 99]);
     let open_error = copy.open_error();
-    assert!(matches!(open_error, OpenError::NewerSchema { found: 99, .. }), "{open_error}");
+    assert!(matches!(open_error, FileError::NewerSchema { found: 99, .. }), "{open_error}");
     for name in ["database.db", "database.db-wal"] {
         assert!(copy.files()[name] == before[name], "{name} is unchanged");
     }
@@ -317,7 +317,7 @@ async fn readers_see_consistent_data_during_writes_and_leave_no_files() {
     let key = id(1).key.clone();
     let numbers_with = |limit| numbers(Filter { limit: Some(limit), ..Filter::default() });
     assert_eq!(numbers_with(RowLimit::Latest(2)), [199, 200], "the latest rows in order");
-    assert_eq!(numbers_with(RowLimit::First(2)), [1, 2]);
+    assert_eq!(numbers_with(RowLimit::Oldest(2)), [1, 2]);
     assert_eq!(numbers(Filter { after: Some(198), ..Filter::default() }), [199, 200]);
     assert_eq!(numbers(Filter { since: Some(at(198)), ..Filter::of_job(key.clone()) }), [198, 199, 200]);
     assert_eq!(

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use refwatch::database::{Database, OpenError, WriterError};
+use refwatch::database::{Database, FileError, WriterError};
 use tempfile::TempDir;
 
 use crate::database::{TestDatabase, id, transition};
@@ -140,7 +140,7 @@ async fn fault_072_a_start_on_a_full_disk_after_a_kill_is_not_damage() {
     }
     let filler = disk.fill();
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::Sqlite { .. }), "{open_error}");
+    assert!(matches!(open_error, FileError::Sqlite { .. }), "{open_error}");
     assert_no_damage(&db);
     fs::remove_file(filler).expect("space");
     db.open();
@@ -189,7 +189,7 @@ async fn fault_074_a_read_only_disk_is_not_damage() {
     database.close().await;
     disk.remount("ro");
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::System { .. }), "{open_error}");
+    assert!(matches!(open_error, FileError::System { .. }), "{open_error}");
     disk.remount("rw");
     db.open();
     assert_no_damage(&db);
@@ -205,7 +205,7 @@ async fn fault_075_a_locked_database_is_not_damage() {
     let shell = db.shell();
     shell.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t (a)").expect("a lock");
     let open_error = db.open_error();
-    assert!(matches!(open_error, OpenError::Sqlite { .. }), "{open_error}");
+    assert!(matches!(open_error, FileError::Sqlite { .. }), "{open_error}");
     drop(shell);
     db.open();
     assert_no_damage(&db);

@@ -7,7 +7,7 @@ use crate::transition_rows::{assert_matches_simulator, timelines, transitions};
 fn a_listed_store_needs_fewer_polls() {
     let workspace = Workspace::new();
     let (_simulator, simulator, config) =
-        workspace.simulate(&["--jobs", "40", "--seed", "3", "--quota", "10", "--mean-seconds", "30"]);
+        workspace.simulate(&["--jobs", "40", "--seed", "3", "--quota", "10", "--mean-seconds", "20"]);
     let config = workspace.write("refwatch.toml", &config);
     let (daemon, address) = workspace.daemon(&config);
     eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(40.0)).then_some(()));
@@ -38,7 +38,7 @@ fn if_listing_is_denied_jobs_are_polled_and_one_event_is_logged() {
     let (daemon, address) = workspace.daemon(&config);
     eventually("every end", || (metric(address, "refwatch_watches", &["finished"]) == Some(6.0)).then_some(()));
     assert_matches_simulator(transitions(&workspace.path("refwatch.db")), simulator);
-    let log = daemon.stderr();
+    let log = daemon.log_with("event=\"listing_failed\"");
     assert_eq!(log.matches("event=\"listing_failed\"").count(), 1, "{log}");
     assert!(log.contains("omics:ListReferenceImportJobs"), "{log}");
     assert_eq!(json(simulator, "/-/calls")["ListReferenceImportJobs"]["faulted"], 1);

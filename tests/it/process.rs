@@ -137,6 +137,11 @@ impl Process {
         text
     }
 
+    /// Standard error once it contains `text`. A log line may be written after its effect is visible.
+    pub(crate) fn log_with(&self, text: &str) -> String {
+        eventually(text, || Some(self.stderr()).filter(|log| log.contains(text)))
+    }
+
     /// The address in a daemon's log.
     pub(crate) fn address(&self) -> SocketAddr {
         eventually("the daemon's address", || {

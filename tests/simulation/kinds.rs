@@ -24,8 +24,8 @@ pub(crate) fn delays_of_two_kinds(runs: u64) -> [(JobKind, Delays); 2] {
     [JobKind::ReadSetImport, JobKind::ReferenceImport].map(|kind| (kind, delays_of(kind, &reports)))
 }
 
-/// The delays of read set imports and of reference imports, 50 live jobs each, while the role may not call `denied` for 50 read set exports in
-/// the store of the imports.
+/// The delays of read set imports and of reference imports, 50 live jobs each, while the role may not call `denied` for 50 read set exports
+/// in the store of the imports.
 pub(crate) fn delays_beside_denied_exports(denied: Option<Operation>) -> [Delays; 2] {
     let reports: Vec<Report> = (0..20)
         .map(|seed| {

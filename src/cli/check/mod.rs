@@ -48,7 +48,7 @@ pub async fn run(path: &Path, args: Args) -> Result<Exit, Failure> {
     }
     if args.online {
         report.targets = Box::pin(online::run(&config)).await;
-        report.sinks = sinks::run(&config).await?;
+        report.sinks = sinks::run(&config).await;
         if !args.json {
             print(online::text(&report.targets) + &sinks::text(&report.sinks))?;
         }

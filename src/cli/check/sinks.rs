@@ -1,9 +1,7 @@
 //! `refwatch check --online` for sinks: resolves each host and does the TLS handshake. It sends no request.
 
 use serde::Serialize;
-use tokio::task::spawn_blocking;
 
-use super::super::exit::{Exit, Failure};
 use crate::config::{Config, redacted_url};
 use crate::core::sanitize::Sanitized;
 use crate::notify::{connection, secrets};
@@ -18,24 +16,19 @@ pub(super) struct SinkReport {
     result: String,
 }
 
-/// # Errors
-/// Internal.
-pub(super) async fn run(config: &Config) -> Result<Vec<SinkReport>, Failure> {
+pub(super) async fn run(config: &Config) -> Vec<SinkReport> {
     let mut reports = Vec::new();
     for sink in &config.sinks {
-        let (name, shown_url, timeout, sink) = (sink.name.to_string(), sink.shown_url(), sink.timeout, sink.clone());
-        let read = spawn_blocking(move || secrets::read(&sink)).await;
-        let read = read.map_err(|error| Failure::new(Exit::InternalError, error))?;
-        let (url, checked) = match read {
-            Ok(secrets) => (redacted_url(&secrets.url), connection::check(&secrets.url, timeout).await),
+        let (url, checked) = match secrets::read(sink) {
+            Ok(secrets) => (redacted_url(&secrets.url), connection::check(&secrets.url, sink.timeout).await),
             // A file has changed since the configuration was checked.
-            Err(error) => (shown_url, Err(error)),
+            Err(error) => (sink.shown_url(), Err(error)),
         };
         let is_reachable = checked.is_ok();
         let result = checked.map_or_else(|error| error, str::to_owned);
-        reports.push(SinkReport { sink: name, url, is_reachable, result });
+        reports.push(SinkReport { sink: sink.name.to_string(), url, is_reachable, result });
     }
-    Ok(reports)
+    reports
 }
 
 /// One line for each sink.

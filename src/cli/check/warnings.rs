@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use crate::config::watch_list::WatchList;
-use crate::config::{Config, pattern_matches};
+use crate::config::{Config, wildcard_matches};
 
 pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let settings = [config.http.exposure_warning(), listen_warning(config), log_warning(config)].into_iter().flatten();
@@ -22,7 +22,7 @@ fn unmatched_patterns(config: &Config) -> impl Iterator<Item = String> {
     let names: BTreeSet<&str> =
         jobs.values().chain(stores.values().map(|store| &store.job_settings)).map(|entry| &*entry.name).collect();
     let patterns = config.sinks.iter().flat_map(|sink| sink.events.watches.iter().map(|pattern| (&sink.name, pattern)));
-    let unmatched = patterns.filter(move |(_, pattern)| !names.iter().any(|name| pattern_matches(pattern, name)));
+    let unmatched = patterns.filter(move |(_, pattern)| !names.iter().any(|name| wildcard_matches(pattern, name)));
     unmatched.map(|(sink, pattern)| {
         format!("the sink \"{sink}\": \"{pattern}\" in `watches` matches no name of a job or store")
     })

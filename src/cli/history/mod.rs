@@ -85,7 +85,7 @@ pub async fn run(config: &Path, args: Args) -> Result<(), Failure> {
             position => position,
         };
         if filter.after.is_some() {
-            (filter.since, filter.limit) = (None, args.follow.then_some(RowLimit::First(PAGE_ROWS)));
+            (filter.since, filter.limit) = (None, args.follow.then_some(RowLimit::Oldest(PAGE_ROWS)));
         }
     }
     print_pages(&reader, filter, &args).await
@@ -149,13 +149,13 @@ fn next_page(reader: &DatabaseReader, filter: &mut Filter) -> Result<(Vec<Row<Tr
     // Read first: rows that are committed after this reading have higher ids.
     let last = reader.last_id()?;
     let rows = if filter.after == Some(last) { Vec::new() } else { reader.rows::<Transition>(filter)? };
-    let is_full = matches!(filter.limit, Some(RowLimit::First(limit)) if limit == rows.len());
+    let is_full = matches!(filter.limit, Some(RowLimit::Oldest(limit)) if limit == rows.len());
     let position = match rows.last() {
         Some(row) if is_full => row.id,
         Some(row) => row.id.max(last),
         None => last,
     };
     filter.after = Some(position);
-    filter.limit = Some(RowLimit::First(PAGE_ROWS));
+    filter.limit = Some(RowLimit::Oldest(PAGE_ROWS));
     Ok((rows, position))
 }

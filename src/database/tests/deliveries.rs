@@ -66,7 +66,7 @@ impl Queue {
         self.database.append(&watch_id(job), &change).await.expect("a commit");
     }
 
-    async fn step(&self, seconds: i64, outcomes: &[(i64, DeliveryOutcome)], in_flight: &[i64]) -> SinkQueue {
+    async fn step(&self, seconds: i64, outcomes: &[(i64, DeliveryOutcome)], in_flight: &[i64]) -> StepResult {
         let step = DeliveryStep {
             sink: "hook".into(),
             config_hash: "1".to_owned(),
@@ -90,7 +90,7 @@ fn filter() -> EventFilter {
     EventFilter { types, watches: vec!["GRCh38".to_owned()] }
 }
 
-fn rows(queue: &SinkQueue) -> Vec<i64> {
+fn rows(queue: &StepResult) -> Vec<i64> {
     queue.due.iter().map(|due| due.event.id).collect()
 }
 
@@ -185,7 +185,7 @@ async fn a_new_sink_starts_at_the_present_and_ignores_jobs_that_ended_before() {
 }
 
 #[tokio::test]
-async fn a_star_of_a_pattern_matches_any_text_and_other_characters_match_themselves() {
+async fn a_star_of_a_wildcard_matches_any_text_and_other_characters_match_themselves() {
     let table = [
         ("GRCh38", "GRCh38", true),
         ("GRCh38", "grch38", false),
@@ -269,7 +269,7 @@ fn no_query_of_a_step_reads_all_rows() {
     let file = directory.path().join("database.db");
     drop(Database::open(&file, &Instruments::new().expect("metrics")).expect("a database"));
     let connection = rusqlite::Connection::open(file).expect("a database");
-    for sql in [events::SELECT_EVENT, events::SELECT_OBSERVED_AT, job_deliveries::DELIVERIES_OF_JOB] {
+    for sql in [events::SELECT_EVENT, deliveries::SELECT_COUNTS, deliveries::DELIVERIES_OF_JOB] {
         let mut query = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a query");
         let parameters = query.parameter_count();
         let rows =
@@ -281,7 +281,7 @@ fn no_query_of_a_step_reads_all_rows() {
 }
 
 #[tokio::test]
-async fn a_step_can_pass_over_due_events() {
+async fn the_rotation_selects_the_first_due_event() {
     let queue = Queue::new().await;
     for job in 1..=3 {
         queue.transition(job, None, "FAILED", 0).await;

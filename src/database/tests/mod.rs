@@ -169,7 +169,7 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("database.db");
     for version in 1..schema::VERSION {
-        schema::make_older(&path, version);
+        schema::create_version(&path, version);
         let insert = "
             INSERT INTO transitions (id, target, reference_store_id, import_job_id, to_status, observed_at)
             VALUES (1, 'default', '1234567890', '9876543210', 'IN_PROGRESS', '2023-11-14T22:13:20.000Z');
@@ -187,7 +187,7 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
         let insert = if version < 3 { insert } else { &renamed };
         rusqlite::Connection::open(&path).expect("a connection").execute_batch(insert).expect("a row");
         let older = DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect_err("an older schema");
-        assert!(matches!(older, ReadError::Open(OpenError::OlderSchema { .. })), "{older}");
+        assert!(matches!(older, ReadError::Open(FileError::OlderSchema { .. })), "{older}");
         drop(file::DatabaseFile::acquire(&path).and_then(|mut file| file.connect()).expect("a database"));
         let json =
             serde_json::to_string(&DatabaseReader::new(&path).rows::<Transition>(&Filter::default()).expect("rows"));

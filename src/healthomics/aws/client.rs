@@ -28,9 +28,9 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::credentials::{CredentialFailure, CredentialFetcher};
+use super::credentials::{CredentialFailure, FetchGuard};
 use super::errors::RESPONSE_BYTES_MAX;
-use super::identity::caller_identity;
+use super::identity;
 use super::{environment, errors, responses, sdk_files};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
@@ -56,7 +56,7 @@ pub struct AwsFactory {
 struct AwsService {
     config: TargetConfig,
     aws_region: Arc<str>,
-    credentials: CredentialFetcher,
+    credentials: FetchGuard,
     current: Mutex<SdkClient>,
     clock: Clock,
 }
@@ -91,16 +91,17 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Credentials are fetched at the first request, not here.
+    /// Reads keys in environment variables and profiles. Other credentials are fetched at the first request.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
             sdk_files::check(None).await?;
             let loaded = spawn_blocking(Self::load_certificates).await;
+            // A panic means that no certificate is valid.
             loaded.map_err(|_| TargetError::Invalid(NO_AUTHORITIES.to_owned()))?;
-            let credentials = CredentialFetcher::new(config, self.clock);
+            let credentials = FetchGuard::new(config, self.clock);
             let sdk_config = load_sdk_config(config, &credentials).await;
-            let region = environment::check_sdk_config(config, &sdk_config)?;
+            let region = environment::checked_region(config, &sdk_config)?;
             let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
             let config = TargetConfig { region: Some(region), ..config.clone() };
@@ -170,8 +171,9 @@ impl TargetService for AwsService {
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
-        let request =
-            async { caller_identity(&self.current_client().await?.sdk_config, &self.config, self.clock).await };
+        let request = async {
+            identity::caller_identity(&self.current_client().await?.sdk_config, &self.config, self.clock).await
+        };
         Box::pin(self.catch_panic(request))
     }
 
@@ -275,7 +277,7 @@ impl Intercept for EndpointAndSizeInterceptor {
     }
 }
 
-async fn load_sdk_config(config: &TargetConfig, credentials: &CredentialFetcher) -> SdkConfig {
+async fn load_sdk_config(config: &TargetConfig, credentials: &FetchGuard) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())

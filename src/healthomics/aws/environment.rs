@@ -57,12 +57,12 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
     Ok(())
 }
 
-/// Returns the region. Checks what the SDK has found besides the variables: the AWS profile's values, and the region of the instance. A
-/// simulated target uses no endpoint of the profile.
+/// Returns the region. Checks what the SDK has found. The variables are valid, so an invalid value is that of the AWS profile or, for the
+/// region, of the instance. A simulated target uses no endpoint of the profile.
 ///
 /// # Errors
 /// There is no region, or a value violates its rule.
-pub(super) fn check_sdk_config(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
+pub(super) fn checked_region(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
     let services: &[&str] = if target.simulated { &[] } else { &["Omics", "STS"] };
     for url in services.iter().filter_map(|service| sdk_endpoint(sdk, service)) {
         endpoint(&url).map_err(|rule| TargetError::Invalid(format!("`endpoint_url` of the AWS profile {rule}")))?;
@@ -85,7 +85,7 @@ fn boolean(text: &str) -> Result<(), String> {
     require(is_boolean, "must be true or false")
 }
 
-/// A URL that may have a query, unlike an endpoint.
+/// Accepts a URL that, unlike an endpoint, may have a query.
 fn credentials_uri(text: &str) -> Result<(), String> {
     let uri: Option<Uri> = text.parse().ok();
     let is_http = uri.is_some_and(|uri| {

@@ -1,7 +1,8 @@
 //! Converts the SDK's errors to a [`RequestFailure`].
 //!
-//! A response's error code determines the reason. If it is unknown or missing, the HTTP status does. Without a complete response,
-//! the cause of the SDK's error does. Quotes are redacted and shortened. `core::failure` defines what follows from a reason.
+//! A failure of the credentials comes first. Otherwise a response's error code determines the reason. If it is unknown or missing, the HTTP
+//! status does. Without a complete response, the chain of the SDK's error does. Excerpts are redacted and shortened. `core::failure`
+//! defines what follows from a reason.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,30 +21,30 @@ use crate::core::time::{Timestamp, parse_retry_after};
 /// The longest response of HealthOmics that is read. A job has at most 100 items of a few hundred bytes each.
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The longest quote of a code or a message, in characters. A chain of errors may have twice as many.
+/// The longest excerpt of a code or a message, in characters. A chain of errors may have twice as many.
 const EXCERPT_MAX: usize = 200;
 
-/// The longest quote of an unexpected body, in bytes.
-const QUOTED_BYTES_MAX: usize = 250;
+/// The longest excerpt of an unexpected body, in bytes.
+const BODY_EXCERPT_MAX: usize = 250;
 
-/// The part of an unexpected body that is redacted before it is quoted. Longer than the quote, so that a URL at the end of the quote is
+/// The part of an unexpected body that is searched for secrets. Longer than the excerpt, so that a URL at the end of the excerpt is
 /// redacted as a whole.
-const REDACTED_BYTES_MAX: usize = 4096;
+const SCANNED_BYTES_MAX: usize = 4096;
 
 /// The smallest clock skew that is reported. AWS allows five minutes for most services.
 const SKEW_MIN: Duration = Duration::from_mins(1);
 
-/// The failure of a request. `operation` is `None` for STS. `wall` is the current time, for dates in headers.
+/// The failure of a request. `operation` is `None` for STS. `wall_now` is for dates in headers.
 pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
     operation: Option<Operation>,
     config: &TargetConfig,
     error: &SdkError<E, HttpResponse>,
-    wall: Timestamp,
+    wall_now: Timestamp,
 ) -> RequestFailure {
-    let credential_failure = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
+    let credential_failure = error_chain(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
     let (reason, message) = match (credential_failure, error) {
         (Some(CredentialFailure { reason, message }), _) => (*reason, message.clone()),
-        (None, SdkError::ServiceError(context)) => service_error(operation, context.err(), context.raw(), wall),
+        (None, SdkError::ServiceError(context)) => service_error(operation, context.err(), context.raw(), wall_now),
         (None, SdkError::ResponseError(context)) => unreadable_response(error, context.raw()),
         (None, SdkError::TimeoutError(_)) => {
             let timeout = humantime::format_duration(config.timeout);
@@ -52,7 +53,7 @@ pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
         (None, SdkError::DispatchFailure(_)) => (FailureReason::Connect, connect_message(operation, config, error)),
         (None, _) => (FailureReason::Other, chain(error)),
     };
-    let retry_after = error.raw_response().and_then(|response| retry_after(response, wall));
+    let retry_after = error.raw_response().and_then(|response| retry_after(response, wall_now));
     RequestFailure { reason, message, retry_after }
 }
 
@@ -146,12 +147,12 @@ fn clock_skew_note(response: &HttpResponse, wall: Timestamp) -> Option<String> {
     (by >= SKEW_MIN).then(|| format!(": it is {} s {relation} the service's", by.as_secs()))
 }
 
-/// Classifies a response that began and cannot be read: it is too long, the connection broke, or the SDK cannot parse it.
+/// Classifies a response that began but cannot be read: it is too long, the connection broke, or the SDK cannot parse it.
 fn unreadable_response(error: &(dyn Error + 'static), response: &HttpResponse) -> (FailureReason, String) {
-    if contains::<LengthLimitError>(error) {
+    if chain_contains::<LengthLimitError>(error) {
         return (FailureReason::Protocol, format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
     }
-    if contains::<hyper::Error>(error) || contains::<std::io::Error>(error) {
+    if chain_contains::<hyper::Error>(error) || chain_contains::<std::io::Error>(error) {
         return (FailureReason::Connect, format!("the response was cut off: {}", chain(error)));
     }
     (reason_of_status(response), unexpected_body_message(response))
@@ -165,20 +166,20 @@ pub(super) fn unexpected_body_message(response: &HttpResponse) -> String {
         _ => "",
     };
     let body = response.body().bytes().unwrap_or_default();
-    let start = String::from_utf8_lossy(&body[..body.len().min(REDACTED_BYTES_MAX)]);
+    let start = String::from_utf8_lossy(&body[..body.len().min(SCANNED_BYTES_MAX)]);
     let shown = Sanitized(&redacted(&start)).to_string();
-    let quoted = &shown[..shown.floor_char_boundary(QUOTED_BYTES_MAX)];
-    let more = if quoted.len() < shown.len() || body.len() > REDACTED_BYTES_MAX { "…" } else { "" };
+    let quoted = &shown[..shown.floor_char_boundary(BODY_EXCERPT_MAX)];
+    let more = if quoted.len() < shown.len() || body.len() > SCANNED_BYTES_MAX { "…" } else { "" };
     format!("{hint}HTTP {status} with an unexpected body: \"{quoted}{more}\"")
 }
 
 fn connect_message(operation: Option<Operation>, config: &TargetConfig, error: &(dyn Error + 'static)) -> String {
     let chain = chain(error);
-    // The strings below are error texts of hyper-util, which has no public types for these errors, and of rustls.
+    // The texts of errors are compared, because hyper-util has no public types for them. `invalid peer certificate` is rustls's.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
         "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
     } else if chain.contains("tunnel error") {
-        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may not allow that, or not be there"
+        "the proxy of HTTPS_PROXY does not connect to the endpoint: it may forbid this, or the endpoint may not exist"
     } else if chain.contains("invalid peer certificate") {
         "the server's certificate is not trusted: check this machine's clock and its certificate authorities \
          (ca-certificates, SSL_CERT_FILE)"
@@ -199,8 +200,8 @@ fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
     milliseconds.map(Duration::from_millis).or_else(|| parse_retry_after(headers.get("retry-after")?, wall))
 }
 
-pub(super) fn contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(<dyn std::error::Error>::is::<T>)
+pub(super) fn chain_contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    error_chain(error).any(<dyn std::error::Error>::is::<T>)
 }
 
 /// Texts of errors that only wrap their cause.
@@ -221,7 +222,7 @@ const WRAPPERS: [&str; 11] = [
 /// The error and its causes on one line, without wrappers and repetitions.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut links: Vec<String> = Vec::new();
-    for cause in causes(error) {
+    for cause in error_chain(error) {
         let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if !WRAPPERS.contains(&text.as_str()) && !links.join(": ").ends_with(&text) {
             links.push(text);
@@ -230,7 +231,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_MAX)
 }
 
-pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn caller_identity(
     clock: Clock,
 ) -> Result<Option<CallerIdentity>, RequestFailure> {
     let endpoint = config.endpoint_url.clone().or_else(|| sdk_endpoint(sdk, "Omics"));
-    if endpoint.is_some_and(|url| !is_of_aws(&url)) && sdk_endpoint(sdk, "STS").is_none() {
+    if endpoint.is_some_and(|url| !is_aws_host(&url)) && sdk_endpoint(sdk, "STS").is_none() {
         return Ok(None);
     }
     match aws_sdk_sts::Client::new(sdk).get_caller_identity().send().await {
@@ -36,7 +36,7 @@ pub(super) fn sdk_endpoint(sdk: &SdkConfig, service: &str) -> Option<String> {
 }
 
 /// True for hosts in these domains of AWS. VPC endpoints are among them.
-fn is_of_aws(url: &str) -> bool {
+fn is_aws_host(url: &str) -> bool {
     let host = url.parse().ok().and_then(|url: http::Uri| url.host().map(str::to_owned)).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].into_iter().any(|domain| host.ends_with(domain))
 }
@@ -46,10 +46,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_of_aws_if_its_host_is() {
-        assert!(is_of_aws("https://vpce-1-a.omics.us-west-2.vpce.amazonaws.com"));
-        assert!(is_of_aws("https://omics.cn-north-1.amazonaws.com.cn:443/"));
-        assert!(!is_of_aws("http://127.0.0.1:4566"));
-        assert!(!is_of_aws("https://omics.amazonaws.com:p@amazonaws.com.example.org/.amazonaws.com"));
+    fn an_endpoint_is_aws_host_if_its_host_is() {
+        assert!(is_aws_host("https://vpce-1-a.omics.us-west-2.vpce.amazonaws.com"));
+        assert!(is_aws_host("https://omics.cn-north-1.amazonaws.com.cn:443/"));
+        assert!(!is_aws_host("http://127.0.0.1:4566"));
+        assert!(!is_aws_host("https://omics.amazonaws.com:p@amazonaws.com.example.org/.amazonaws.com"));
     }
 }

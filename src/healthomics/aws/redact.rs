@@ -8,7 +8,8 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// Matches a value with its opening quote, or without quotes. A quote is in one of the two groups, so that [`REDACTED`] keeps it.
+/// Matches a value with its opening quotation mark, or without marks. Its groups (the second and third of a whole pattern) capture the
+/// mark, so that [`REDACTED`] keeps it.
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.
@@ -18,7 +19,7 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!("(?i)((?:{names}){SEPARATOR}){VALUE}"))
 });
 
-/// Keeps the name, the separator and the opening quote of a match, and hides the value.
+/// Keeps the name, the separator and the opening quotation mark of a match, and hides the value.
 const REDACTED: &str = "${1}${2}${3}[redacted]";
 
 /// Matches the user and password of a URL. The first group is its scheme.
@@ -39,13 +40,14 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 /// Matches text that may be a key or a token.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
-/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too, but not most paths in lower case.
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. Paths without capital letters are kept.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REDACTED);
     let is_path = |text: &str| text.starts_with('/') && !text.contains(|c: char| c.is_ascii_uppercase());
-    let token = |found: &Captures<'_>| if is_path(&found[0]) { found[0].to_owned() } else { "[redacted]".to_owned() };
-    TOKEN.replace_all(&text, token).into_owned()
+    let hide_token =
+        |found: &Captures<'_>| if is_path(&found[0]) { found[0].to_owned() } else { "[redacted]".to_owned() };
+    TOKEN.replace_all(&text, hide_token).into_owned()
 }
 
 fn regex(pattern: &str) -> Regex {
@@ -64,6 +66,7 @@ mod tests {
             (r#"{"client_secret": "abc", "code": 3}"#, r#"{"client_secret": "[redacted]", "code": 3}"#),
             ("Authorization: Bearer abc", "Authorization: Bearer [redacted]"),
             ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY is wrong", "[redacted] is wrong"),
+            // First as an assignment with an empty value, then as a token.
             ("A1B2secretC3D4E5F6G7H8I9J0K1L2M3N4O5P6==", "[redacted][redacted]"),
             ("/usr/lib/python3/dist-packages/vault: no role", "/usr/lib/python3/dist-packages/vault: no role"),
         ] {
@@ -78,6 +81,7 @@ mod tests {
             ("\"SecretAccessKey\": \"abc\", \"a\": 1", "\"SecretAccessKey\": \"[redacted]\", \"a\": 1"),
             ("aws_session_token = abc", "aws_session_token = [redacted]"),
             ("password=\"hunter, 2\" rest", "password=\"[redacted]\" rest"),
+            // The backslash before the closing mark counts as value.
             (r#"{\"SessionToken\":\"abc\"}"#, r#"{\"SessionToken\":\"[redacted]"}"#),
             ("X-Amz-Security-Token:abc&b", "X-Amz-Security-Token:[redacted]&b"),
             ("to HTTPS://ada:p@ss@b.example:1/x@y", "to HTTPS://[redacted]@b.example:1/x@y"),

@@ -1,10 +1,11 @@
 //! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], within the limits of `core::limits`.
 //!
-//! Each kind has a function `…_detail` for its `Get` response and one for its `List` response. The rest is the same for all kinds.
+//! Each kind has a function `…_detail` for its `Get` response and a function `…_page` for its `List` response. The rest is the same for all
+//! kinds.
 //!
 //! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). Here a missing creation time becomes
-//! `None`, and an item without a status keeps the substitute. A missing id, a job without a status, and another job or store than
-//! the requested one are errors. In a listing, an error concerns only its job.
+//! `None`, and an item without a status keeps the substitute. Errors are a missing id, a job without a status, and a job or
+//! store that was not requested. In a listing, an error concerns only its job.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +51,7 @@ pub(super) struct JobDetail {
     items: Vec<ResponseItem>,
 }
 
-/// An item of a response. Name and file identify it.
+/// An item of a response. Name and file identify it, except that several items may share both (see `ItemKey::nth`).
 struct ResponseItem {
     /// The name of a reference, `subject/sample`, or the id of a read set.
     name: String,
@@ -203,7 +204,7 @@ pub(super) fn list_page(requested: &StoreId, Page { jobs, next_token }: Page) ->
         let message = format!("the nextToken of a listing has {length} bytes, more than {PAGE_TOKEN_BYTES_MAX}");
         return Err(protocol_failure(message));
     }
-    let mut page = ListPage { next_token, is_cut: jobs.len() > Limit::PageJobs.max(), ..ListPage::default() };
+    let mut page = ListPage { next_token, is_truncated: jobs.len() > Limit::PageJobs.max(), ..ListPage::default() };
     for job in jobs.into_iter().take(Limit::PageJobs.max()) {
         match job.and_then(|job| listed_job(requested, job)) {
             Ok(job) => page.jobs.push(job),

@@ -1,7 +1,8 @@
 //! Checks the files of the AWS SDK before the SDK reads them.
 //!
-//! The SDK reads files with blocking calls on the runtime thread, where a FIFO or a file system that hangs would stop all polls and
-//! the watchdog. Here they are read on a blocking thread. The SDK itself reports files that are missing or unreadable.
+//! The SDK reads files with blocking calls on the runtime thread, where a FIFO or a file system that hangs would stop all polls and the
+//! watchdog. Here each is first read on a blocking thread. The SDK reads it after that. The SDK itself reports files that are missing or
+//! unreadable.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,11 +28,10 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Must be shorter than the deadline of a fetch of credentials (18 s at the default `poll.timeout`): the error of that deadline does not
-/// mention files.
+/// Shorter than the deadline of a fetch of credentials (18 s at the default `poll.timeout`), whose error does not mention files.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs.
+/// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs. All other checks then time out.
 static CHECKS: Semaphore = Semaphore::const_new(1);
 
 /// Checks the files that the SDK reads for every target, and the token file that a profile names.
@@ -62,14 +62,14 @@ fn check_files(token_file: Option<&Path>) -> Result<(), String> {
         check_file(path, "web_identity_token_file of the profile")?;
     }
     for (variable, default) in FILES {
-        if let Some(path) = path(variable, default) {
+        if let Some(path) = file_path(variable, default) {
             check_file(&path, variable)?;
         }
     }
     Ok(())
 }
 
-/// `setting` names the file.
+/// `setting` is the variable or the setting of the profile that contains `path`.
 fn check_file(path: &Path, setting: &str) -> Result<(), String> {
     if path == Path::new(NO_FILE) {
         return Ok(());
@@ -83,8 +83,8 @@ fn check_file(path: &Path, setting: &str) -> Result<(), String> {
     }
 }
 
-/// Reads and discards the files, so that a file system that hangs stops this thread, and not the SDK's. The SDK skips what is not a regular
-/// file, and ignores missing directories.
+/// Reads and discards the files, so that a file system that hangs is reported within [`TIMEOUT`]. The SDK skips what is not a regular file,
+/// and ignores missing directories.
 fn read_certificate_directories() {
     let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
     for entry in std::env::split_paths(&directories).filter_map(|path| path.read_dir().ok()).flatten().flatten() {
@@ -93,7 +93,7 @@ fn read_certificate_directories() {
 }
 
 /// The path in `variable`, or else the default below the home directory. Like the SDK, replaces a `~` at the start.
-fn path(variable: &str, default: Option<&str>) -> Option<PathBuf> {
+fn file_path(variable: &str, default: Option<&str>) -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(PathBuf::from);
     match std::env::var_os(variable).map(PathBuf::from) {
         None => Some(home()?.join(default?)),

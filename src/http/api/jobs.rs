@@ -14,10 +14,11 @@ use crate::http::parameters::Parameters;
 use crate::http::response::{json, json_error, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
-/// Items listed for each job. A safety limit: today `StartReferenceImportJob` accepts at most 100 sources. The counts include all items.
+/// At most so many items of a job are listed. No job has more today: `StartReferenceImportJob` accepts at most 100 sources. The counts
+/// include all items.
 pub const ITEMS_LISTED_MAX: usize = 100;
 
-/// One watch. `watch` is its name in the configuration.
+/// One watch: a job of one target. `watch` is its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobInfo {
     pub watch: String,
@@ -81,14 +82,14 @@ pub(in crate::http) struct Query {
     status: String,
     state: String,
     q: String,
-    /// The whole name.
+    /// The name of the watch. `q` also finds parts of it.
     watch: String,
     store_id: String,
     job_id: String,
 }
 
 pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(query): Parameters<Query>) -> Response {
-    if let Err(error) = query.filter().check() {
+    if let Err(error) = query.filter().validate() {
         return json_error(StatusCode::BAD_REQUEST, error);
     }
     let renderer = state.renderer.clone();
@@ -114,6 +115,7 @@ impl Query {
 }
 
 impl JobInfo {
+    /// For CLI subcommands, which only have the JSON.
     #[must_use]
     pub fn severity(&self) -> Severity {
         let has_error = self.parked_reason.is_some() || self.up == Some(false) || self.vanished;
@@ -123,9 +125,8 @@ impl JobInfo {
 
 /// The first [`ITEMS_LISTED_MAX`] items, failed items first.
 pub(in crate::http) fn listed_items(items: &Items) -> impl Iterator<Item = (&ItemKey, &Item)> {
-    let with_failed =
-        |failed: bool| items.iter().filter(move |(_, item)| (item.status == ItemStatus::Failed) == failed);
-    with_failed(true).chain(with_failed(false)).take(ITEMS_LISTED_MAX)
+    let (failed, others): (Vec<_>, Vec<_>) = items.iter().partition(|(_, item)| item.status == ItemStatus::Failed);
+    failed.into_iter().chain(others).take(ITEMS_LISTED_MAX)
 }
 
 impl From<&WatchStatus> for JobInfo {

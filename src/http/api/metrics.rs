@@ -15,7 +15,7 @@ use crate::http::renderer::ScrapeVariant;
 use crate::metrics::{Format, Metrics};
 
 pub(in crate::http) async fn show(State(state): State<AppState>, headers: HeaderMap) -> Response {
-    let (format, gzip) = (negotiation::format(&headers), negotiation::gzip(&headers));
+    let (format, gzip) = (negotiation::metrics_format(&headers), negotiation::accepts_gzip(&headers));
     let content_type = (header::CONTENT_TYPE, format.content_type());
     let encoding = gzip.then_some((header::CONTENT_ENCODING, "gzip"));
     let headers = (AppendHeaders(encoding), [content_type, (header::VARY, "accept, accept-encoding")]);

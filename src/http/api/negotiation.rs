@@ -7,7 +7,7 @@ use mime::MimeIter;
 use crate::metrics::Format;
 
 /// OpenMetrics if `Accept` names it with at least the weight of `text/plain`. Ranges such as `*/*` are ignored.
-pub(super) fn format(headers: &HeaderMap) -> Format {
+pub(super) fn metrics_format(headers: &HeaderMap) -> Format {
     let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
     let text = weight(headers, "text/plain", "0.0.4");
     if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
@@ -19,16 +19,17 @@ pub(in crate::http) fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// The highest weight (`q`) of a media type in `Accept`, from 0 (not accepted) to 1. Elements with another version are ignored.
-fn weight(headers: &HeaderMap, essence: &str, version: &str) -> f32 {
+fn weight(headers: &HeaderMap, media_type: &str, version: &str) -> f32 {
     let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
-    let named = accepted
-        .filter(|mime| mime.essence_str() == essence && mime.get_param("version").is_none_or(|other| other == version));
+    let named = accepted.filter(|mime| {
+        mime.essence_str() == media_type && mime.get_param("version").is_none_or(|other| other == version)
+    });
     let weights = named.filter_map(|mime| mime.get_param("q").map_or(Some(1.0), |q| q.as_str().parse().ok()));
     weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)
 }
 
 /// Whether `Accept-Encoding` names gzip with a weight other than 0.
-pub(super) fn gzip(headers: &HeaderMap) -> bool {
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|element| {
         let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
         let weight = weight.trim().to_ascii_lowercase();
@@ -84,7 +85,7 @@ mod tests {
             (&[",;,=,", "application/json"], text),
         ];
         for (accept, expected) in cases {
-            assert_eq!(format(&headers(&ACCEPT, accept)), *expected, "{accept:?}");
+            assert_eq!(metrics_format(&headers(&ACCEPT, accept)), *expected, "{accept:?}");
         }
     }
 
@@ -103,7 +104,7 @@ mod tests {
             (&["gzip, identity;q=0.5"], true),
         ];
         for (accept, expected) in cases {
-            assert_eq!(gzip(&headers(&ACCEPT_ENCODING, accept)), *expected, "{accept:?}");
+            assert_eq!(accepts_gzip(&headers(&ACCEPT_ENCODING, accept)), *expected, "{accept:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/transitions`: the saved transitions that match the query, as JSON, in the order in which they were saved.
 //!
-//! With `after` or `since` the first ones that match, with a link to the next page. Otherwise the latest ones.
+//! With `after` or `since` it returns the oldest matches and a link to the next page, otherwise the latest matches.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -20,7 +20,7 @@ const LIMIT_DEFAULT: usize = 1_000;
 /// 10,000 transitions are about 4 MB of JSON.
 const LIMIT_MAX: usize = 10_000;
 
-/// A link omits parameters that are `None`.
+/// The parameters. Also serialized for the link to the next page, which omits those that are `None`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Query {
@@ -40,7 +40,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, Parameters(quer
     let renderer = state.renderer.clone();
     renderer.response(move || match state.database.rows::<Transition>(&filter) {
         Ok(mut rows) => {
-            let link = query.link_to_next(&mut rows).map(|next| (header::LINK, format!("<{next}>; rel=\"next\"")));
+            let link = query.cut_page(&mut rows).map(|next| (header::LINK, format!("<{next}>; rel=\"next\"")));
             (AppendHeaders(link), json(StatusCode::OK, &rows)).into_response()
         }
         Err(ReadError::UnknownRow { after, last }) => {
@@ -65,8 +65,8 @@ impl Query {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
-        // One row more than the page shows whether there is a next page.
-        let limit = if self.wants_first() { RowLimit::First(limit + 1) } else { RowLimit::Latest(limit) };
+        // With `First`, one row more shows whether there is a next page. The latest rows have none.
+        let limit = if self.begins_with_oldest() { RowLimit::Oldest(limit + 1) } else { RowLimit::Latest(limit) };
         Ok(Filter {
             after: self.after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),
             since: self.since,
@@ -78,13 +78,13 @@ impl Query {
         })
     }
 
-    /// Whether the page has the first rows that match, or the latest.
-    fn wants_first(&self) -> bool {
+    /// Whether the response has the oldest rows that match, or the latest.
+    fn begins_with_oldest(&self) -> bool {
         self.after.is_some() || self.since.is_some()
     }
 
     /// Cuts the rows to one page. Returns the link to the next page, if there is one, relative to the path of the request.
-    fn link_to_next(&self, rows: &mut Vec<Row<Transition>>) -> Option<String> {
+    fn cut_page(&self, rows: &mut Vec<Row<Transition>>) -> Option<String> {
         let is_last = rows.len() <= self.limit();
         rows.truncate(self.limit());
         let last = rows.last().filter(|_| !is_last)?;

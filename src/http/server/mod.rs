@@ -2,7 +2,7 @@
 //!
 //! - At [`Limits::connections`], new connections wait in the kernel's queue.
 //! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed
-//!   [`Limits::last_request`] or [`Limits::drain`] later at the latest, even if the client does not read the response.
+//!   [`Limits::last_request_time`] or [`Limits::drain_time`] later at the latest, even if the client does not read the response.
 //! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
 //!   do not delay scrapes for long.
 
@@ -50,11 +50,11 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Browsers and Prometheus send fewer than 20 headers.
 const HEADERS_MAX: usize = 64;
 
-/// The pause after a failed accept: without descriptors the next accept would fail at once. When a connection ends, `serve` accepts again
-/// without this pause.
+/// The pause after a failed accept: without descriptors the next accept would fail at once. When a connection ends, `select!` in `serve`
+/// cancels the pause and accepts again.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Simultaneous connections, if the process may open at least four times as many descriptors.
+/// The maximum of [`Limits::connections`]. The limit is lower if this is more than a quarter of the descriptors of the process.
 const CONNECTIONS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
@@ -64,20 +64,20 @@ pub struct Limits {
     pub connections: usize,
     /// Time for the TLS handshake. Also the time for the headers of a request, since the handshake or the previous response.
     pub header_read: Duration,
-    /// Time without an acknowledgement of sent bytes, or with a full receive buffer of the client, after which the kernel closes the
-    /// connection (`TCP_USER_TIMEOUT`). A client that stops reading holds a response in memory.
+    /// A client that stops reading holds a response in memory. After this time without an acknowledgement of sent bytes, or with a full
+    /// receive buffer of the client, the kernel closes the connection (`TCP_USER_TIMEOUT`).
     pub tcp_user_timeout: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
-    /// Time to finish the current request after that age. A rendering may take 8 s of it.
-    pub last_request: Duration,
+    /// Time to finish the current request after [`Self::connection_age`]. A rendering may take 8 s of it.
+    pub last_request_time: Duration,
     /// Time to finish the current request after a stop. A shutdown takes at most 5 s, this time included.
-    pub drain: Duration,
+    pub drain_time: Duration,
 }
 
 impl Limits {
     /// The limits of a new connection while `open` connections are in use.
-    fn under_load(self, open: usize) -> Self {
+    fn for_new_connection(self, open: usize) -> Self {
         let busy = open > self.connections / 4;
         Self { header_read: if busy { self.header_read / 20 } else { self.header_read }, ..self }
     }
@@ -92,8 +92,8 @@ impl Default for Limits {
             header_read: Duration::from_secs(5),
             tcp_user_timeout: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
-            last_request: Duration::from_secs(12),
-            drain: Duration::from_secs(3),
+            last_request_time: Duration::from_secs(12),
+            drain_time: Duration::from_secs(3),
         }
     }
 }
@@ -119,17 +119,18 @@ pub async fn serve(
     let users = Users::new(users, clock, instruments.clone());
     let authentication = from_fn_with_state(Arc::new(users), authenticate);
     let counting = from_fn_with_state(instruments.clone(), count_response);
+    // From outside: count, guard, login, routes.
     let router = guarded(router(state.clone()).layer(authentication), state.host_names).layer(counting);
     let context = ConnectionContext { router, instruments, clock, stop: stop.clone() };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => report(ended),
+            Some(ended) = connections.join_next() => log_fault(ended),
             (stream, client) = accept(&listener, limits.tcp_user_timeout, clock), if connections.len() < limits.connections => {
                 let router = context.router.clone().layer(Extension(ConnectInfo(client)));
                 let context = ConnectionContext { router, ..context.clone() };
-                let limits = limits.under_load(connections.len());
+                let limits = limits.for_new_connection(connections.len());
                 match tls.as_ref().map(|tls| tls.acceptor()) {
                     None => connections.spawn(context.serve_connection(stream, limits)),
                     Some(acceptor) => connections.spawn(async move {
@@ -143,7 +144,7 @@ pub async fn serve(
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        report(ended);
+        log_fault(ended);
     }
 }
 
@@ -204,10 +205,10 @@ impl ConnectionContext {
             ended = connection.as_mut() => Some(ended),
             _ = expired_or_stopped => {
                 connection.as_mut().graceful_shutdown();
-                // After a stop, `drain` is the time for the last request.
+                // The time is `last_request_time` or, from the moment of a stop, `drain_time`.
                 let deadline = async {
-                    if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request)).await.is_none() {
-                        self.clock.sleep(limits.drain).await;
+                    if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request_time)).await.is_none() {
+                        self.clock.sleep(limits.drain_time).await;
                     }
                 };
                 tokio::select! {
@@ -239,7 +240,7 @@ async fn count_response(State(instruments): State<Instruments>, request: Request
     response
 }
 
-fn report(ended: Result<(), JoinError>) {
+fn log_fault(ended: Result<(), JoinError>) {
     if let Err(fault) = ended {
         error!(event = "connection_failed", %fault, "internal error: the task of an HTTP connection failed");
     }

@@ -34,7 +34,7 @@ struct Current {
     contents: Contents,
     server_config: Arc<ServerConfig>,
     /// Whether the last refresh failed. Only the first of consecutive failures is logged.
-    rejected: bool,
+    has_failed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Tls {
     pub fn load(files: TlsConfig) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
         let server_config = Arc::new(contents.server_config(&files)?);
-        Ok(Self { files, current: RwLock::new(Current { contents, server_config, rejected: false }) })
+        Ok(Self { files, current: RwLock::new(Current { contents, server_config, has_failed: false }) })
     }
 
     /// Reads the files again and uses their contents if they have changed and are valid.
@@ -69,26 +69,26 @@ impl Tls {
         let read = Contents::read(&self.files);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if read.as_ref().is_ok_and(|contents| *contents == current.contents) {
-            current.rejected = false;
+            current.has_failed = false;
             return;
         }
         let loaded = read.and_then(|contents| Ok((Arc::new(contents.server_config(&self.files)?), contents)));
         match loaded {
             Ok((server_config, contents)) => {
-                *current = Current { contents, server_config, rejected: false };
+                *current = Current { contents, server_config, has_failed: false };
                 info!(event = "certificate_reloaded", "certificate reloaded; new connections use it");
             }
-            Err(error) => current.reject(error),
+            Err(error) => current.record_failure(error),
         }
     }
 
     /// Reports that a refresh has not ended: the file system does not respond.
     pub fn report_stuck_refresh(&self) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        current.reject("http.tls: the file system does not respond");
+        current.record_failure("http.tls: the file system does not respond");
     }
 
-    /// When the certificate in use expires. `None` if its time is out of range.
+    /// When the certificate in use expires. `None` if the time cannot be read or is out of range.
     pub fn expires_at(&self) -> Option<Timestamp> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let certificate = CertificateDer::pem_slice_iter(&current.contents.cert).find_map(Result::ok)?;
@@ -102,8 +102,8 @@ impl Tls {
 }
 
 impl Current {
-    fn reject(&mut self, error: impl Display) {
-        if !std::mem::replace(&mut self.rejected, true) {
+    fn record_failure(&mut self, error: impl Display) {
+        if !std::mem::replace(&mut self.has_failed, true) {
             warn!(event = "certificate_rejected", "certificate rejected; the previous one stays in use: {error}");
         }
     }

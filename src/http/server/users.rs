@@ -84,12 +84,13 @@ impl Users {
         if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(user) == Some(&digest) {
             return Login::Accepted;
         }
-        // The hash with the highest cost. There is none without users.
+        // The hash with the highest cost. Without users, `authenticate` does not call this.
         let Some(slowest) = self.hashes.values().max_by_key(|hash| hash.cost()) else { return Login::Rejected };
         // An unknown user is checked against the slowest hash, and every check takes as long as one at the highest cost: the time reveals
         // neither whether the user exists nor the cost of a hash.
         let (hash, cost_max) = (self.hashes.get(user).unwrap_or(slowest).clone(), slowest.cost());
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else { return Login::Busy };
+        // The semaphore is never closed, so there is no error.
         let Ok(checking) = Arc::clone(&self.checking).acquire_owned().await else { return Login::Busy };
         // The thread holds both permits until bcrypt has finished, even if the client disconnects.
         let checked = tokio::task::spawn_blocking(move || {

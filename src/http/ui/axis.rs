@@ -6,8 +6,8 @@ use maud::{Markup, html};
 use crate::core::time::Timestamp;
 use crate::http::response::rfc3339;
 
-/// The shared axis covers at most this time before its end, but always every live job. If it covered jobs that ended long ago, the bars
-/// of short jobs would be too narrow to see.
+/// The shared axis begins at most this long before its end, or earlier if a live job began earlier. If it covered jobs that ended long
+/// ago, the bars of short jobs would be too narrow to see.
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;
@@ -56,8 +56,8 @@ impl TimeAxis {
     pub(super) fn shared(jobs: impl Iterator<Item = Lifetime> + Clone) -> Option<Self> {
         let end = jobs.clone().map(|job| job.end).max()?;
         let earliest = jobs.clone().map(|job| job.begin).min()?;
-        let day_before = end.checked_sub(SHARED_RANGE).unwrap_or(Timestamp::MIN);
-        let begin = jobs.filter(|job| job.is_live).map(|job| job.begin).fold(day_before, Timestamp::min);
+        let range_begin = end.checked_sub(SHARED_RANGE).unwrap_or(Timestamp::MIN);
+        let begin = jobs.filter(|job| job.is_live).map(|job| job.begin).fold(range_begin, Timestamp::min);
         Some(Self { begin: begin.max(earliest), end })
     }
 
@@ -68,7 +68,7 @@ impl TimeAxis {
         if duration > 0.0 { (seconds(time) / duration).clamp(0.0, 1.0) } else { 1.0 }
     }
 
-    /// The times of the ticks: round numbers in UTC.
+    /// The times of the ticks: round times in UTC, after `begin` and up to `end`.
     pub(super) fn ticks(self) -> Vec<Timestamp> {
         let step = self.step();
         let first = self.begin.as_second().div_euclid(step) + 1;
@@ -111,7 +111,7 @@ impl TimeAxis {
     }
 }
 
-/// The pattern of uncertain times in every timeline of the page. A page has it once, because of its id.
+/// The pattern of uncertain times in every timeline of the page. A page contains it once, because its id must be unique.
 pub(super) fn hatch_pattern() -> Markup {
     html! {
         svg.hidden aria-hidden="true" width="0" height="0" {

@@ -20,7 +20,7 @@ use crate::http::parameters::{InvalidParameters, Parameters};
 use crate::http::response::duration_between;
 use crate::state::WatchStatus;
 
-/// The latest rows are shown. A shorter range shows the others.
+/// If there are more, only the latest are shown.
 const ROWS_MAX: usize = 500;
 
 /// The range without parameters, and the links to others.
@@ -58,6 +58,7 @@ pub(in crate::http) async fn show(
             let until = query.until.unwrap_or(today);
             let since = query.since.unwrap_or(until.saturating_sub((DAYS_DEFAULT - 1).days()));
             let midnight = |day: Date| {
+                // A `Date` reaches further than a `Timestamp`.
                 let bound = if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
                 Offset::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(bound)
             };
@@ -107,6 +108,7 @@ fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]
     let cells = rows.iter().map(|row| {
         let (key, last) = (&row.watch_id.key, &row.value);
         let watch = watches.iter().find(|watch| *watch.id == row.watch_id);
+        // As `presentation::ended_at`.
         let ended_at = last.completed_at.map_or(last.observed_at, |at| at.min(last.observed_at));
         [
             html! {

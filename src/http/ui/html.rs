@@ -39,7 +39,7 @@ pub(super) struct Page<'a> {
     pub title: &'a str,
     /// The relative path to the status page.
     pub root: &'a str,
-    /// Every 10 s, unless it is off.
+    /// How the page is refreshed every 10 s.
     pub refresh: Refresh,
     /// Added to the page footer.
     pub footer: Markup,
@@ -192,8 +192,8 @@ pub(super) fn copyable(name: &str, text: &str) -> Markup {
     copyable_code(name, &text, &html! { (text) })
 }
 
-/// `shown` is `text` with places where a line may break. The script copies the text of the `code` element. By `data-key` it finds the focused
-/// button again after a refresh.
+/// `shown` is `text` with places where a line may break. The script copies the text of the `code` element. `data-key` lets it restore the
+/// focus after a refresh.
 pub(super) fn copyable_code(name: &str, text: &str, shown: &Markup) -> Markup {
     html! {
         span.copyable {

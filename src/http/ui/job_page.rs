@@ -21,7 +21,7 @@ use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::{Detail, ItemTransition, Transition};
-use crate::database::{Filter, JobDelivery, ReadError, Row, RowLimit};
+use crate::database::{Filter, ReadError, Row, RowLimit, UndeliveredEvent};
 use crate::http::api::jobs::{ITEMS_LISTED_MAX, listed_items};
 use crate::http::app_state::AppState;
 use crate::http::response::{duration_between, duration_text};
@@ -38,15 +38,15 @@ const ITEM_ROWS_MAX: usize = 8 * 100;
 
 /// The database rows of one job in every target.
 #[derive(Default)]
-struct History {
+struct JobRows {
     transitions: Vec<Row<Transition>>,
     item_transitions: Vec<Row<ItemTransition>>,
     details: Vec<Row<Detail>>,
-    /// Those that wait or have failed.
-    deliveries: Vec<JobDelivery>,
+    /// Only deliveries that wait or have failed.
+    deliveries: Vec<UndeliveredEvent>,
 }
 
-impl History {
+impl JobRows {
     /// Reads the latest rows, the oldest first.
     fn read(state: &AppState, key: &JobKey) -> Result<Self, ReadError> {
         let latest = |limit| Filter { limit: Some(RowLimit::Latest(limit)), ..Filter::of_job(key.clone()) };
@@ -54,7 +54,7 @@ impl History {
             transitions: state.database.rows(&latest(ROWS_MAX))?,
             item_transitions: state.database.rows(&latest(ITEM_ROWS_MAX))?,
             details: state.database.rows(&latest(ROWS_MAX))?,
-            deliveries: state.database.deliveries(key, ROWS_MAX)?,
+            deliveries: state.database.undelivered(key, ROWS_MAX)?,
         })
     }
 }
@@ -79,11 +79,11 @@ pub(in crate::http) async fn show(
         .response(move || {
             let watches: Vec<_> = state.shared.watches().into_iter().filter(|watch| watch.id.key == key).collect();
             let now = state.clock.now().wall;
-            let (history, error) = match History::read(&state, &key) {
-                Ok(history) => (history, None),
-                Err(error) => (History::default(), Some(error)),
+            let (rows, error) = match JobRows::read(&state, &key) {
+                Ok(rows) => (rows, None),
+                Err(error) => (JobRows::default(), Some(error)),
             };
-            let targets: BTreeSet<&str> = history.transitions.iter().map(|row| &*row.watch_id.target).collect();
+            let targets: BTreeSet<&str> = rows.transitions.iter().map(|row| &*row.watch_id.target).collect();
             let is_empty = watches.is_empty() && targets.is_empty();
             if is_empty && error.is_none() {
                 return not_found(&state, &uri, &headers, unknown);
@@ -95,8 +95,8 @@ pub(in crate::http) async fn show(
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
                     @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
                     (hatch_pattern())
-                    @for watch in &watches { (target_section(&watch.id.target, Some(watch), &history, now)) }
-                    @if watches.is_empty() { @for target in targets { (target_section(target, None, &history, now)) } }
+                    @for watch in &watches { (target_section(&watch.id.target, Some(watch), &rows, now)) }
+                    @if watches.is_empty() { @for target in targets { (target_section(target, None, &rows, now)) } }
                 }
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
@@ -126,9 +126,9 @@ fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
 }
 
 /// The job in one target. If it is no longer watched, `watch` is `None`, and everything comes from the database.
-fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, now: Timestamp) -> Markup {
-    let transitions = of_target(&history.transitions, target);
-    let details = of_target(&history.details, target);
+fn target_section(target: &str, watch: Option<&WatchStatus>, rows: &JobRows, now: Timestamp) -> Markup {
+    let transitions = of_target(&rows.transitions, target);
+    let details = of_target(&rows.details, target);
     let spans: Vec<_> = transitions.iter().map(|transition| StatusSpan::of_job(transition)).collect();
     let job = watch.and_then(|watch| watch.known.as_deref());
     let times = match watch {
@@ -148,11 +148,11 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, history: &History, 
             @if let (Some(lifetime), Some(times)) = (lifetime, times) { (figure(name, &spans, lifetime, times.last_seen)) }
             @if let Some(watch) = watch { (facts(watch, now)) }
             @if let (Some(watch), Some(job)) = (watch, job) && !job.items.is_empty() {
-                (items_table(watch.id.key.kind, job, &of_target(&history.item_transitions, target), lifetime))
+                (items_table(watch.id.key.kind, job, &of_target(&rows.item_transitions, target), lifetime))
             }
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
-            (deliveries_table(&history.deliveries, target))
+            (deliveries_table(&rows.deliveries, target))
             @if let Some(watch) = failing { (failures_table(watch, now)) }
         }
     }
@@ -235,7 +235,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
             html! { @if let Some(before) = transition.not_before { "after " (absolute_time(before)) } },
             html! {
                 @if let Some(message) = &transition.status_message { (Sanitized(message)) }
-                @if let Some(anomaly) = transition.anomaly { small.bad { (presentation::anomaly(anomaly)) } }
+                @if let Some(anomaly) = transition.anomaly { small.bad { (presentation::anomaly_text(anomaly)) } }
             },
         ]
     });
@@ -245,7 +245,11 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
 fn details_table(details: &[&Detail]) -> Markup {
     let rows = details.iter().map(|detail| {
         let value = detail.value.as_deref().unwrap_or_default();
-        [absolute_time(detail.observed_at), html! { (presentation::detail(detail.kind)) }, html! { (Sanitized(value)) }]
+        [
+            absolute_time(detail.observed_at),
+            html! { (presentation::detail_text(detail.kind)) },
+            html! { (Sanitized(value)) },
+        ]
     });
     table(&html! { "Other changes" }, ["Seen", "Change", "Value"], rows)
 }

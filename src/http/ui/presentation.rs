@@ -54,7 +54,7 @@ pub(super) fn advice(watch: &WatchStatus) -> Option<String> {
     }
 }
 
-pub(super) fn anomaly(anomaly: Anomaly) -> &'static str {
+pub(super) fn anomaly_text(anomaly: Anomaly) -> &'static str {
     match anomaly {
         Anomaly::Regressed => "The status went back to an earlier status.",
         Anomaly::Reopened => "The job had ended and is running again.",
@@ -63,13 +63,13 @@ pub(super) fn anomaly(anomaly: Anomaly) -> &'static str {
     }
 }
 
-pub(super) fn detail(kind: DetailKind) -> &'static str {
+pub(super) fn detail_text(kind: DetailKind) -> &'static str {
     match kind {
         DetailKind::StatusMessage => "AWS's message changed",
         DetailKind::CreationTimeChanged => "AWS changed the creation time",
         DetailKind::Vanished => "AWS returned 404 for the job",
         DetailKind::Returned => "AWS returned the job again",
-        // The time of the row is the last time at which the status was seen.
+        // The time of the row is when the status was last observed.
         DetailKind::StillSeen => "Watching stopped; the status had not changed",
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     }
 }
 
-/// From the creation, or from the first sighting of the status, to the end or to now.
+/// From the creation, or from the first observation of the status, to the end or to now.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     let end = ended_at(job).unwrap_or(now);
     // Without a creation time, a job may be seen first after its end.
@@ -106,7 +106,7 @@ pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     begin.duration_until(end)
 }
 
-/// When the job ended or vanished. AWS's time counts, unless it is later than the sighting.
+/// When the job ended or vanished. The end is AWS's completion time or, if that is later, the first observation of the end.
 pub(super) fn ended_at(job: &JobState) -> Option<Timestamp> {
     let end = job.status.is_terminal().then(|| job.completed_at.map_or(job.since, |at| at.min(job.since)));
     end.or(job.vanished_at)

@@ -8,10 +8,10 @@ use super::html::{badge, relative_time, table};
 use super::presentation::WAITING;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
-use crate::database::JobDelivery;
+use crate::database::UndeliveredEvent;
 use crate::state::{SinkState, SinkStatus};
 
-/// Nothing without sinks.
+/// Empty without sinks.
 pub(super) fn section(sinks: &[Arc<SinkStatus>], now: Timestamp) -> Markup {
     let rows = sinks.iter().map(|sink| {
         let tone = match sink.state {
@@ -39,8 +39,8 @@ pub(super) fn section(sinks: &[Arc<SinkStatus>], now: Timestamp) -> Markup {
     }
 }
 
-/// The events of a job in a target that wait for delivery or have failed. Nothing without any.
-pub(super) fn deliveries_table(deliveries: &[JobDelivery], target: &str) -> Markup {
+/// The events of a job in a target that wait for delivery or have failed. Empty if there are none.
+pub(super) fn deliveries_table(deliveries: &[UndeliveredEvent], target: &str) -> Markup {
     let deliveries: Vec<_> = deliveries.iter().filter(|delivery| delivery.target == target).collect();
     let rows = deliveries.iter().map(|delivery| {
         let state = if delivery.has_failed { badge("bad", "failed") } else { badge(WAITING, "waiting") };

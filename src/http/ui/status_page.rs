@@ -27,7 +27,7 @@ pub(in crate::http) async fn show(
     parameters: Result<Parameters<Selection>, InvalidParameters>,
 ) -> Response {
     let checked_selection = parameters.map_err(|error| error.to_string()).and_then(|Parameters(selection)| {
-        let checked = selection.filter().check().map_err(|error| format!("invalid query: {error}"));
+        let checked = selection.filter().validate().map_err(|error| format!("invalid query: {error}"));
         checked.map(|()| selection)
     });
     let (http_status, selection, error) = match checked_selection {

@@ -50,7 +50,7 @@ impl StatusSpan {
     }
 }
 
-/// The times of a job that its spans do not have.
+/// The times of a job that are not in its spans.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JobTimes {
     created_at: Option<Timestamp>,
@@ -86,13 +86,15 @@ impl JobTimes {
     }
 }
 
-/// A lifetime begins when the job was created. It ends when the job completed or vanished, or `now` if it did neither. A creation after
-/// the `since` of the first span, and a completion after that of the last, are ignored. `None` without spans.
+/// Begins at the creation of the job, or at `since` of the first span if that is earlier. Ends at the completion of the job, or at `since`
+/// of the last span if that is earlier. A job that has not ended ends when it vanished, or `now`. `None` without spans.
 pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) -> Option<Lifetime> {
     let (first, last) = (spans.first()?, spans.last()?);
-    let earlier = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
-    let begin = earlier(times.created_at, first);
-    let end = if last.is_terminal { earlier(times.completed_at, last) } else { times.vanished_at.unwrap_or(now) };
+    let not_after_since =
+        |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
+    let begin = not_after_since(times.created_at, first);
+    let end =
+        if last.is_terminal { not_after_since(times.completed_at, last) } else { times.vanished_at.unwrap_or(now) };
     Some(Lifetime { begin, end: end.max(begin), is_live: !last.is_terminal && times.vanished_at.is_none() })
 }
 
@@ -101,7 +103,7 @@ pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) ->
 pub(super) struct Timeline<'a> {
     pub name: &'a str,
     pub spans: &'a [StatusSpan],
-    /// The lifetime of the job, also for an item.
+    /// The lifetime of the job, even if the spans are those of an item.
     pub lifetime: Lifetime,
     /// When the last status was last observed. The last bar is hatched after this time.
     pub last_seen: Timestamp,

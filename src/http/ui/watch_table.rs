@@ -6,7 +6,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::axis::{Lifetime, TimeAxis, hatch_pattern, legend};
-use super::filters::has_several;
+use super::filters::values_differ;
 use super::html::{badge, copyable_code, job_badge, progress, relative_time, shortened};
 use super::presentation::{WAITING, ended_at, job_duration};
 use super::selection::{ROWS_PER_PAGE, Selection, Sort};
@@ -40,8 +40,8 @@ pub(super) fn watch_table(
     let first = (current - 1) * ROWS_PER_PAGE;
     let shown = &selected[first..selected.len().min(first + ROWS_PER_PAGE)];
     let options = RowOptions {
-        shows_kind: has_several(watches, |id| id.key.kind),
-        shows_target: has_several(watches, |id| &id.target),
+        shows_kind: values_differ(watches, |id| id.key.kind),
+        shows_target: values_differ(watches, |id| &id.target),
     };
     let items = JobKind::items_heading(shown.iter().map(|watch| watch.id.key.kind));
     let read = read_spans(state, shown);

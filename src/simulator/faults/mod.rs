@@ -12,9 +12,10 @@ pub(super) use trickle::Trickle;
 
 /// A kind of faults with names on the command line.
 pub trait NamedFault: Copy + 'static {
-    const FAULTS: &'static [Self];
+    const ALL: &'static [Self];
 
-    fn as_str(self) -> &'static str;
+    /// The name on the command line.
+    fn name(self) -> &'static str;
 }
 
 /// Defines faults and their names on the command line.
@@ -26,23 +27,13 @@ macro_rules! faults {
             $($(#[$doc])* $fault,)*
         }
 
-        impl $Fault {
-            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$fault),*];
+        impl $crate::simulator::faults::NamedFault for $Fault {
+            const ALL: &'static [Self] = &[$(Self::$fault),*];
 
-            /// The name on the command line.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
+            fn name(self) -> &'static str {
                 match self {
                     $(Self::$fault => $name,)*
                 }
-            }
-        }
-
-        impl $crate::simulator::faults::NamedFault for $Fault {
-            const FAULTS: &'static [Self] = &Self::ALL;
-
-            fn as_str(self) -> &'static str {
-                self.name()
             }
         }
     };
@@ -146,17 +137,24 @@ impl<F: NamedFault> FromStr for FaultRate<F> {
 
     fn from_str(text: &str) -> Result<Self, InvalidFaultRate> {
         let (name, rate) = text.split_once('=').ok_or(InvalidFaultRate::NoRate)?;
-        let fault = F::FAULTS.iter().find(|fault| fault.as_str() == name);
+        let fault = F::ALL.iter().find(|fault| fault.name() == name);
         let fault = *fault.ok_or_else(|| InvalidFaultRate::Name(fault_names::<F>()))?;
         let rate = rate.parse().ok().filter(|rate| (0.0..=1.0).contains(rate)).ok_or(InvalidFaultRate::Rate)?;
         Ok(Self { fault, rate })
     }
 }
 
-/// The names of all faults of a kind, for messages.
+fn fault_names<F: NamedFault>() -> String {
+    F::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// The help of an option with a [`FaultRate`]. `affected` is the plural of what the faults affect.
 #[must_use]
-pub fn fault_names<F: NamedFault>() -> String {
-    F::FAULTS.iter().map(|fault| fault.as_str()).collect::<Vec<_>>().join(", ")
+pub fn fault_help<F: NamedFault>(affected: &str) -> String {
+    format!(
+        "A fault and the fraction of {affected}, 0 to 1, that it affects; repeatable. Faults: {}",
+        fault_names::<F>()
+    )
 }
 
 /// The fault of the next request, if any. At most one is drawn, in the order of `faults`.
@@ -170,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_written_as_name_and_rate() {
-        for fault in Fault::ALL {
+        for &fault in Fault::ALL {
             assert_eq!(format!("{}=0.25", fault.name()).parse(), Ok(FaultRate { fault, rate: 0.25 }));
         }
         let error = |text: &str| text.parse::<FaultRate>().expect_err(text);

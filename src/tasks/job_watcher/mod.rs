@@ -33,6 +33,7 @@ const FAILURES_BEFORE_WARNING: u32 = 3;
 /// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
 const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
 
+/// What all tasks share.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     pub clock: Clock,
@@ -42,7 +43,7 @@ pub struct TaskContext {
     pub instruments: Instruments,
 }
 
-/// The process must end. systemd restarts it.
+/// The writer of the database has ended, so the process must end. systemd restarts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that writes the database has ended")]
 pub struct WriterStopped;
@@ -51,7 +52,7 @@ pub struct WriterStopped;
 pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
-    /// This task's copy, which `publish_view_and_report` publishes.
+    /// The view as this task has last changed it. `publish_view_and_report` publishes a copy.
     view: WatchStatus,
     watch_info: Arc<WatchInfo>,
     started: Monotonic,
@@ -82,8 +83,8 @@ impl JobWatcher {
         watcher
     }
 
-    /// Runs until `stop` is signalled, until a discovered job expires, or until a job with its own entry is not polled any
-    /// more. A commit attempt in progress ends first.
+    /// Runs until `stop` is signalled, until a discovered job expires, or until a job with its own entry has ended or is parked. A commit
+    /// attempt in progress ends first.
     pub(crate) async fn run(&mut self, stop: &mut oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
             if self.poller.due().is_none() {
@@ -122,7 +123,7 @@ impl JobWatcher {
         self.retention.is_some()
     }
 
-    /// How long the task of a job that is not polled, because it is finished or parked, waits for a hint or `stop`:
+    /// How long the task of a finished or parked job goes on. A hint for a finished job, or `stop`, ends this time:
     /// - not at all if the job has its own entry (its view stays published),
     /// - until `stop` if the discovered job is parked, was seen, and has neither ended nor vanished,
     /// - until its retention has passed if it is any other discovered job.
@@ -144,7 +145,7 @@ impl JobWatcher {
     /// repeated: an older bound is less exact, but correct.
     async fn save_last_seen(&self) -> Result<(), WriterStopped> {
         let known = self.poller.known().filter(|known| !known.status.is_terminal() && known.vanished_at.is_none());
-        // Without a successful poll in this task, `last_seen` comes from the database.
+        // Without a successful poll in this task, `last_seen` comes from the database, so it is saved already.
         let (Some(_), Some(known)) = (self.view.last_successful_poll, known) else {
             return Ok(());
         };
@@ -194,9 +195,9 @@ impl JobWatcher {
         if let Some(transition) = &change.transition {
             self.context.instruments.count_transition(&self.view.id.target, self.view.id.key.kind, &transition.to);
         }
-        // Before the update of the view below.
+        // `view.known` is still the state before this poll.
         let ended_before = self.view.known.as_ref().is_some_and(|known| known.ended_once);
-        // First the view: subscribers of transitions read it.
+        // The view is published before the transition, because the subscribers of transitions read the view.
         self.publish_view_and_report(at);
         if let Some(transition) = change.transition {
             if transition.to.is_terminal() {
@@ -217,10 +218,10 @@ impl JobWatcher {
         }
     }
 
-    /// Adds the failure to the view, and logs it if it is to be logged.
+    /// Adds the failure to the view, and logs it if `FailureLog` says so.
     fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
         let is_parked = matches!(self.poller.next_action(), NextAction::Parked(_));
-        let is_logged = self.failures.add(reason, is_parked || reason.class().needs_operator);
+        let is_logged = self.failures.should_log(reason, is_parked || reason.class().needs_operator);
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
         if is_logged {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, kind = %id.key.kind,
@@ -259,7 +260,8 @@ impl JobWatcher {
         // The duration is added at the first end, even at a first observation, because both times are from AWS. A later end of a
         // reopened job is not added. The database has `ended_once`, so a restart adds nothing again.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
-        if let (false, Some(created_at)) = (ended_before, created_at)
+        if !ended_before
+            && let Some(created_at) = created_at
             && let Ok(duration) = Duration::try_from(completed_at.duration_since(created_at))
         {
             instruments.observe_job_duration(self.view.id.key.kind, &transition.to, duration);
@@ -281,7 +283,7 @@ impl JobWatcher {
             watch: _,
         } = &transition;
         let labels = &*self.watch_info.labels;
-        // Discovered jobs share the name of their store.
+        // Discovered jobs share the name of their `[[store]]` entry.
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
         // `event!` needs a constant level, so the macro writes the fields once for both levels.
         macro_rules! log {
@@ -326,8 +328,9 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    /// Whether this failure is logged: `at_once`, or from the [`FAILURES_BEFORE_WARNING`]th failed poll in a row. A reason is logged once.
-    fn add(&mut self, reason: FailureReason, at_once: bool) -> bool {
+    /// Counts a failure, and returns whether it is logged: `at_once`, or from the [`FAILURES_BEFORE_WARNING`]th failed poll in a row. A
+    /// reason is logged once.
+    fn should_log(&mut self, reason: FailureReason, at_once: bool) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
         (at_once || self.in_a_row >= FAILURES_BEFORE_WARNING) && self.logged_reasons.insert(reason)
     }

@@ -1,5 +1,5 @@
-//! Polls one job when it is due: waits, sends one request, and passes the outcome to [`JobTracker`], which decides. Saves and
-//! publishes nothing, so `refwatch wait` uses it without a database.
+//! Polls one job when it is due: waits, sends one request, and passes the outcome to [`JobTracker`], which decides the next action and the
+//! change to save. Uses no database and publishes no view, so `refwatch wait` uses it too.
 
 use std::sync::Arc;
 
@@ -90,8 +90,8 @@ impl Poller {
         Some(decision)
     }
 
-    /// Waits until a finished job has a hint, because it may have been reopened. The next action is then a poll.
-    /// Never returns if the next action is not `Finished`.
+    /// Waits until a hint says that a finished job may have been reopened. The next action is then a poll. Never returns if the next action
+    /// is not `Finished`.
     pub(crate) async fn wait_for_hint_if_finished(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
@@ -102,8 +102,8 @@ impl Poller {
         self.next_action = NextAction::PollAt(self.target.clock().now().monotonic);
     }
 
-    /// Waits until the job is due, then for a permit. Returns `None` if the routine interval may have changed before the job is due.
-    /// A hint makes the job due now and gives its poll priority. During a backoff the hint is kept for later.
+    /// Waits until the time `due`, then for a permit. Returns `None` if the routine interval may have changed before that time. A hint ends
+    /// the wait at once and gives the poll priority. During a backoff the hint stays in the slot for the poll after that.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
         if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {
@@ -124,7 +124,7 @@ impl Poller {
             () = target.clock().sleep_until(due) => tokio::select! {
                 biased;
                 () = self.slot.next_hint() => {}
-                // Not `woken`: a changed routine interval must not cost the request its place in the queue.
+                // `next_hint` and not `woken`: a changed routine interval must not cost the request its place in the queue.
                 permit = target.poll_permit(key, Priority::Routine) => return Some(permit),
             },
         }

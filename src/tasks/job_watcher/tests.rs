@@ -77,6 +77,6 @@ async fn a_hint_of_a_finished_job_causes_a_poll_at_once_whatever_the_routine_int
 fn a_reason_is_logged_once_even_if_reasons_alternate() {
     let mut log = FailureLog::default();
     let reasons = [FailureReason::Connect, FailureReason::Timeout].repeat(4);
-    let logged: Vec<bool> = reasons.into_iter().map(|reason| log.add(reason, false)).collect();
+    let logged: Vec<bool> = reasons.into_iter().map(|reason| log.should_log(reason, false)).collect();
     assert_eq!(logged, [false, false, true, true, false, false, false, false]);
 }

@@ -35,10 +35,11 @@ const LISTING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// `Retry-After`.
 const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), max: Duration::from_mins(5) };
 
-/// Listings start this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is inclusive.
+/// The lower bound of a listing is this much before the oldest wanted creation time. AWS does not document whether `createdAfter` is
+/// inclusive.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
-/// The most ended jobs that are handed to the supervisor at a time.
+/// The most ended jobs that are handed to the supervisor at a time. Other jobs are handed over after each page.
 const ENDED_BATCH_MAX: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +51,11 @@ pub(crate) struct ListingPolicy {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DiscoveryPolicy {
-    /// The name of the `[[store]]` entry, which logs and views call `watch`.
+    /// The name of the `[[store]]` entry, which logs call `watch`.
     pub(crate) name: Arc<str>,
     /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// The shortest time between two listings while they do not replace polls, if it is longer than [`LISTING_INTERVAL_MIN`].
+    /// The shortest time between two listings, or two parts of one, while listings do not replace polls. At least [`LISTING_INTERVAL_MIN`].
     pub(crate) interval: Duration,
 }
 
@@ -63,7 +64,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredBatch {
     pub store: TargetStore,
     pub jobs: Vec<JobId>,
-    /// `Ok`: all jobs that have not expired are watched. `Err`: none is, and why. Closed if the lister was stopped.
+    /// `Ok`: all jobs that have not expired are watched. `Err`: why none of them is watched. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -75,9 +76,9 @@ pub(crate) struct Lister {
     store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
-    /// The differences between listed and known statuses that gave hints, so that a lasting difference gives few.
+    /// The differences between listed and known statuses that gave hints, so that a lasting difference gives few hints.
     differences: StatusDifferences,
-    /// Which jobs are new: the creation times to list, and the jobs already handed over. `None` without discovery.
+    /// Decides which jobs are new, by their creation times and the earlier hand-overs. `None` without discovery.
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
@@ -87,12 +88,13 @@ pub(crate) struct Lister {
     logged_failures: BTreeSet<FailureReason>,
     /// Whether the pause ends early when a circuit breaker closes.
     retry_on_recovery: bool,
-    /// Why the supervisor does not watch all new jobs of the last listed part; `None` if it does.
+    /// Why the supervisor does not watch some or all of the new jobs of the last listed part; `None` if it watches all.
     not_watched_because: Option<String>,
     /// The listing that the next part continues.
     unfinished: Option<Listing>,
     logged_limits: BTreeSet<Limit>,
-    skipped_logged: bool,
+    /// Whether an unreadable listed job was logged.
+    unreadable_logged: bool,
 }
 
 /// A listing of all pages, in parts of at most [`PART_PAGES_MAX`]. A part continues with `next_token`, not with a later `created_after`:
@@ -101,16 +103,17 @@ pub(crate) struct Lister {
 struct Listing {
     /// The lower bound of the creation time. `None`: no bound.
     created_after: Option<Timestamp>,
-    /// `None` before the first page and after the last.
+    /// `None` before the first page, and once the listing is complete.
     next_token: Option<String>,
     pages: usize,
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
-    /// The listable jobs and the new jobs on these pages. If jobs are created during the listing, a job may be on two pages.
+    /// The listable jobs and the new jobs on these pages. Also used to skip a job that is on two pages, because jobs were created during
+    /// the listing.
     seen: BTreeSet<JobId>,
 }
 
-/// With their last known states, `None` before the first successful poll.
+/// The listable jobs with their last known states, which are `None` before the first successful poll.
 type ListableJobs = BTreeMap<JobId, Option<Arc<JobState>>>;
 
 impl Lister {
@@ -145,7 +148,7 @@ impl Lister {
             not_watched_because: None,
             unfinished: None,
             logged_limits: BTreeSet::new(),
-            skipped_logged: false,
+            unreadable_logged: false,
         }
     }
 
@@ -158,6 +161,7 @@ impl Lister {
         }
     }
 
+    /// Never returns.
     async fn list_repeatedly(&mut self) {
         let clock = self.context.clock;
         loop {
@@ -191,7 +195,7 @@ impl Lister {
                     let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_routine_interval(Some(routine));
                 }
-                // `list_part` has set it.
+                // `list_part` has set it, through `on_part_listed`.
                 if self.not_watched_because.is_none() {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
@@ -213,7 +217,9 @@ impl Lister {
         // Finished jobs are hinted too, because they may be reopened. A hint has no effect on a job with its own entry: its task has ended.
         let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
-        let (mut not_watched_because, mut new_ended, mut seen_tokens) = (None, Vec::new(), BTreeSet::new());
+        let mut not_watched_because = None;
+        let mut new_ended = Vec::new();
+        let mut seen_tokens = BTreeSet::new();
         for _ in 0..PART_PAGES_MAX {
             let page = self.list_page(&listing).await?;
             listing.pages += 1;
@@ -239,7 +245,7 @@ impl Lister {
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
             let is_done = !discovers && listable.keys().all(|job| listing.seen.contains(job));
-            // A repeated token of this part would list the same pages again, so it ends the listing.
+            // A token repeated within this part would list the same pages again, so it ends the listing.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
             if listing.next_token.is_none() {
                 break;
@@ -256,13 +262,14 @@ impl Lister {
         if listing.next_token.is_some() && listing.pages < Limit::ListingPages.max() {
             self.unfinished = Some(listing);
         } else {
+            // Earlier parts had no failure: after a failure the listing begins again.
             self.on_listing_end(&listing, not_watched_because.is_none());
         }
         self.on_part_listed(not_watched_because);
         Ok(())
     }
 
-    /// Requests one page. Repeats a throttled request: the target has lowered its request rate.
+    /// Requests one page. Repeats the request while `after_failure` says so: after throttling the target has lowered its request rate.
     async fn list_page(&mut self, listing: &Listing) -> Result<ListPage, RequestFailure> {
         let Listing { created_after, next_token, .. } = listing;
         loop {
@@ -270,7 +277,7 @@ impl Lister {
                 Ok(page) => {
                     self.failed_requests = 0;
                     self.on_unreadable(&page.skip_reasons);
-                    if page.is_cut {
+                    if page.is_truncated {
                         self.on_limit(Limit::PageJobs);
                     }
                     return Ok(page);
@@ -289,18 +296,19 @@ impl Lister {
     fn created_after(&self, listable: &ListableJobs) -> Option<Timestamp> {
         let created = listable.values().map(|known| known.as_ref()?.created_at);
         let from = if let Some(window) = &self.window {
-            // Jobs of unknown age are left out: without a bound the whole store would be listed. Their first polls return their ages.
+            // Jobs of unknown creation time are left out: without a bound the whole store would be listed. Their first polls return the
+            // times.
             window.list_from(created.flatten().min())
         } else {
-            // While the age of a job is unknown, there is no bound: the listing stops anyway once all listable jobs were listed.
+            // While a creation time is unknown, there is no bound: the listing stops anyway once all listable jobs were listed.
             created.collect::<Option<Vec<_>>>()?.into_iter().min()?
         };
         from.checked_sub(CREATED_SLACK).ok()
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job is hinted at its hand-over. Until its first poll it has no known status. The status at the hand-over stands in for it,
-        // so that the next listing does not hint the job again.
+        // A new job has no known status until its first poll. Its status at the hand-over is used instead: the hand-over has hinted the
+        // job, so the next listing must not hint it again.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
@@ -340,8 +348,8 @@ impl Lister {
         Ok(())
     }
 
-    /// Ends a listing, at its last page or the limit of pages. If all its new jobs within the limits are watched, the next listing may start
-    /// at a later creation time.
+    /// Ends a listing, at its last page or the limit of pages. If all its new jobs are watched, apart from those beyond a limit, the next
+    /// listing may have a later lower bound.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         if listing.next_token.is_some() {
@@ -354,10 +362,11 @@ impl Lister {
         self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
     }
 
-    /// Whether another job may be discovered, after `more` that are not handed over yet. If not, counts and logs the limit.
-    fn has_room(&mut self, more: usize) -> bool {
+    /// Whether another job may be discovered, after `pending` ones that are not handed over yet. If not, counts and logs the limit.
+    fn has_room(&mut self, pending: usize) -> bool {
+        // The window also has jobs that were handed over and have expired.
         let handed_over = self.window.as_ref().map_or(0, DiscoveryWindow::handed_over_count);
-        if self.registry.len().max(handed_over) + more < Limit::DiscoveredJobs.max() {
+        if self.registry.len().max(handed_over) + pending < Limit::DiscoveredJobs.max() {
             return true;
         }
         self.on_limit(Limit::DiscoveredJobs);

@@ -11,12 +11,12 @@ use crate::core::limits::Limit;
 use crate::core::listing::{AfterFailure, after_failure};
 use crate::core::tracker::RETRY_AFTER_MAX;
 
-/// The pause, in place of the backoff, after a failure of one store that a person must fix, such as a denied listing. Not used with
-/// discovery.
+/// The pause, in place of the backoff, after a failure that a person must fix and that concerns only this store, such as a denied listing.
+/// Not used with discovery.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 impl Lister {
-    /// Logs that listing works again. Logs and publishes why new jobs are not watched.
+    /// Ends a failure of the listing. Sets `not_watched_because`; with discovery, logs and publishes it.
     pub(super) fn on_part_listed(&mut self, not_watched_because: Option<String>) {
         self.retry_on_recovery = false;
         let TargetStore { target, kind, store } = &self.store;
@@ -40,7 +40,8 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // Polls may close the breaker of the target, so this task waits for it. Only a listing closes the breaker of the listings.
+        // A poll may close the breaker of the target, so this task waits for that. The breaker of this store's listings is closed only by a
+        // listing, so this task would wait for itself.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -74,14 +75,14 @@ impl Lister {
         }
     }
 
-    /// Counts an exceeded limit. Logs and publishes it once.
+    /// Counts an exceeded limit. Logs it once and, with discovery, publishes it.
     pub(super) fn on_limit(&mut self, limit: Limit) {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let TargetStore { target, kind, store } = &self.store;
             let advice = if self.window.is_some() { ", or set a shorter `created_within`" } else { "" };
             let (max, items) = (limit.max(), limit.text());
-            // An endpoint other than AWS's may return any number of jobs.
+            // AWS returns no more than this. Another endpoint may.
             let missed = format!("more than {max} {items}; the rest is ignored: check `endpoint_url`{advice}");
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{missed}");
             if self.window.is_some() {
@@ -93,8 +94,8 @@ impl Lister {
     /// Counts unreadable listed jobs. Logs the first.
     pub(super) fn on_unreadable(&mut self, reasons: &[String]) {
         self.context.instruments.listed_jobs_skipped.inc_by(reasons.len() as u64);
-        if let Some(reason) = reasons.first().filter(|_| !self.skipped_logged) {
-            self.skipped_logged = true;
+        if let Some(reason) = reasons.first().filter(|_| !self.unreadable_logged) {
+            self.unreadable_logged = true;
             let TargetStore { target, kind, store } = &self.store;
             warn!(event = "listed_job_skipped", %target, %kind, store_id = %store, "a listed job is unreadable and skipped: {reason}");
         }

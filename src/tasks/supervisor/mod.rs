@@ -24,22 +24,22 @@ use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
 use crate::tasks::lister::{DiscoveredBatch, Lister, ListingPolicy};
 use crate::tasks::plan::{Plan, RunningSet, listers, plan};
 use crate::tasks::registry::StoreRegistry;
-pub use task_set::{TaskEnd, TaskKey};
+pub use task_set::{TaskExit, TaskKey};
 use task_set::{TaskSet, restart_delay};
 
 /// How long tasks may take to stop. The systemd unit allows 10 s for the whole process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often a failed read of the database is retried when tasks start. If the last retry fails, the process ends.
+/// How many times a failed read of the database is retried when tasks start. If the last retry fails, the process ends.
 const READ_RETRIES: u32 = 5;
 
 const READ_RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Batches of discovered jobs that wait for the supervisor. A lister sends one batch at a time.
+/// The capacity of the channel of discovered jobs. A lister sends one batch at a time.
 const DISCOVERED_BATCHES_MAX: usize = 16;
 
 /// The timeout for reading discovered jobs from the database. The supervisor handles nothing else meanwhile.
-const DISCOVERED_TIMEOUT: Duration = Duration::from_secs(1);
+const DISCOVERED_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Supervisor {
@@ -56,17 +56,19 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// Whether to start jobs that have vanished, have not ended and have expired.
+/// What to do with jobs that vanished longer ago than their retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnExpiredVanished {
+    /// Poll them once more, when tasks start: the 404 may have been wrong. They expire after that poll if it also returns 404.
     Start,
+    /// Do not watch them although AWS lists them. Otherwise they would expire after one poll, and the next listing would start them again.
     Skip,
 }
 
 #[derive(Debug)]
 pub enum Event {
-    /// A task ended without being stopped, or a stopped task returned an error.
-    TaskEnded(TaskEnd<TaskKey, WriterStopped>),
+    /// A task exited without being stopped, or a stopped task returned an error.
+    TaskExited(TaskExit<TaskKey, WriterStopped>),
     Discovered(DiscoveredBatch),
 }
 
@@ -80,7 +82,7 @@ pub enum SupervisorError {
     #[error("the database cannot be read: {0}")]
     Unreadable(WriterError),
     /// The daemon cannot continue: the database writer has ended, or the database cannot be read to start tasks.
-    #[error("the database: {0}")]
+    #[error("the database failed: {0}")]
     Fatal(WriterError),
 }
 
@@ -141,7 +143,6 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.read_states(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                // Vanished jobs are polled once more: the 404 may have been wrong.
                 self.start_discovered(&store, jobs, OnExpiredVanished::Start);
             }
             self.start_lister(store, policy, 0);
@@ -149,7 +150,7 @@ impl Supervisor {
         let WatchList { jobs, stores } = &self.config.watch_list;
         let wanted: BTreeSet<_> = jobs.keys().map(|id| id.target_store()).chain(stores.keys().cloned()).collect();
         self.registries.retain(|store, _| wanted.contains(store));
-        self.publish_targets();
+        self.publish_target_health();
         Ok(())
     }
 
@@ -163,7 +164,7 @@ impl Supervisor {
         RunningSet { config: &self.config, discovered: discovered.collect(), listers: listers.collect() }
     }
 
-    /// Keeps unchanged targets, with their adapted request rate and their circuit breakers.
+    /// The targets that `config` uses. Unchanged targets are kept, with their adapted request rate and their circuit breakers.
     async fn build_targets(&self, config: &Config, plan: &Plan) -> Result<Targets, TargetError> {
         let mut targets = self.targets.clone();
         let used = config.watch_list.targets();
@@ -195,7 +196,7 @@ impl Supervisor {
         }
     }
 
-    /// Removes the routine interval of a store whose lister has ended. The next lister sets it again.
+    /// Removes the routine interval of a store whose lister has exited. The next lister sets it again.
     fn clear_routine_interval(&self, store: &TargetStore) {
         if let Some(registry) = self.registries.get(store) {
             registry.set_routine_interval(None);
@@ -221,16 +222,16 @@ impl Supervisor {
         JobQuery::Retained { target_store: store.clone(), ended_since }
     }
 
-    /// Publishes the targets whose health counts for readiness: targets of polled jobs and of stores with discovery. Without requests, a
-    /// target could never be seen to recover.
+    /// Publishes the health of the targets that get requests: those of polled jobs and of stores with discovery. If another target was
+    /// down, no request would show its recovery, and the daemon would never be ready.
     ///
-    /// Only `apply` calls this, because [`Target::down_message`] is a receiver that always has the present message. A target whose last
-    /// job has ended stays published. It is up, because that poll succeeded.
-    fn publish_targets(&self) {
+    /// Only `apply` calls this: the published receivers ([`Target::subscribe_down_message`]) follow later changes by themselves. A target
+    /// whose last polled job ends meanwhile stays published. It is up, because the poll that saw the end succeeded.
+    fn publish_target_health(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
-        let down_messages = used.map(|(name, target)| (Arc::clone(name), target.down_message()));
+        let down_messages = used.map(|(name, target)| (Arc::clone(name), target.subscribe_down_message()));
         self.context.shared.set_target_health(down_messages.collect());
     }
 
@@ -238,7 +239,7 @@ impl Supervisor {
     pub async fn next_event(&mut self) -> Event {
         tokio::select! {
             biased;
-            end = self.tasks.next_end() => Event::TaskEnded(end),
+            exit = self.tasks.next_exit() => Event::TaskExited(exit),
             Some(batch) = self.discovered_receiver.recv() => Event::Discovered(batch),
         }
     }
@@ -247,20 +248,20 @@ impl Supervisor {
     /// The daemon cannot continue.
     pub async fn handle_event(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
-            Event::TaskEnded(end) => self.handle_end(end).await,
+            Event::TaskExited(exit) => self.handle_exit(exit).await,
             Event::Discovered(batch) => self.handle_discovered(batch).await,
         }
     }
 
-    async fn handle_end(&mut self, end: TaskEnd<TaskKey, WriterStopped>) -> Result<(), SupervisorError> {
-        match end {
+    async fn handle_exit(&mut self, exit: TaskExit<TaskKey, WriterStopped>) -> Result<(), SupervisorError> {
+        match exit {
             // A discovered job has expired. A job with its own entry stays watched and published.
-            TaskEnd::Done(TaskKey::JobWatcher(id)) if !self.config.watch_list.jobs.contains_key(&id) => {
+            TaskExit::Done(TaskKey::JobWatcher(id)) if !self.config.watch_list.jobs.contains_key(&id) => {
                 self.remove_job(&id, true);
             }
-            TaskEnd::Done(_) => {}
-            TaskEnd::Failed(WriterStopped) => return Err(SupervisorError::Fatal(WriterError::Stopped)),
-            TaskEnd::Panicked { key: TaskKey::Lister(store), restarts } => {
+            TaskExit::Done(_) => {}
+            TaskExit::Failed(WriterStopped) => return Err(SupervisorError::Fatal(WriterError::Stopped)),
+            TaskExit::Panicked { key: TaskKey::Lister(store), restarts } => {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %store.target, kind = %store.kind, store_id = %store.store,
                     "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
@@ -273,7 +274,7 @@ impl Supervisor {
                     self.start_lister(store, policy, restarts);
                 }
             }
-            TaskEnd::Panicked { key: TaskKey::JobWatcher(id), restarts } => {
+            TaskExit::Panicked { key: TaskKey::JobWatcher(id), restarts } => {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %id.target, kind = %id.key.kind, store_id = %id.key.store,
                     job_id = %id.key.job, "internal error: the task that polls this job failed and restarts in {:?}",
@@ -290,16 +291,15 @@ impl Supervisor {
 
     async fn handle_discovered(&mut self, batch: DiscoveredBatch) -> Result<(), SupervisorError> {
         let DiscoveredBatch { store, jobs, ack } = batch;
+        // The lister was stopped.
         if ack.is_closed() {
             return Ok(());
         }
         let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch_id(job)).collect();
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
-        let handled = match tokio::time::timeout(DISCOVERED_TIMEOUT, restoring).await {
+        let handled = match tokio::time::timeout(DISCOVERED_READ_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
-                // AWS may still list an expired vanished job. If it were started, it would expire after one poll, and the next
-                // listing would start it again.
                 self.start_discovered(&store, jobs, OnExpiredVanished::Skip);
                 Ok(())
             }
@@ -307,12 +307,12 @@ impl Supervisor {
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
             Err(_) => Err("the database did not respond in time".to_owned()),
         };
-        // An error means that the lister has ended.
+        // An error means that the lister has exited.
         let _ = ack.send(handled);
         Ok(())
     }
 
-    /// Stops every task. Tasks that do not end within `STOP_TIMEOUT` are aborted.
+    /// Stops every task. Tasks that do not exit within `STOP_TIMEOUT` are aborted.
     pub async fn stop(mut self) {
         self.tasks.stop_all(STOP_TIMEOUT).await;
     }
@@ -341,12 +341,13 @@ impl Supervisor {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let has_expired = |known: &JobState| {
+            let retention_has_passed = |known: &JobState| {
                 entry.remove_after.and_then(|retention| known.remaining_retention(retention, now))
                     == Some(Duration::ZERO)
             };
             let is_skipped = |known: &JobState| {
-                has_expired(known) && (known.status.is_terminal() || on_expired_vanished == OnExpiredVanished::Skip)
+                retention_has_passed(known)
+                    && (known.status.is_terminal() || on_expired_vanished == OnExpiredVanished::Skip)
             };
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if !watched && !restored.as_ref().is_some_and(is_skipped) {

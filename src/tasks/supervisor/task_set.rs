@@ -1,4 +1,4 @@
-//! The running tasks by key. [`TaskSet`] starts and stops tasks and returns how they end. It delays the start of a task that has
+//! The running tasks by key. [`TaskSet`] starts and stops tasks and returns how they exit. It delays the start of a task that has
 //! panicked; the supervisor does the restarts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,10 +40,10 @@ pub enum TaskKey {
 pub(super) struct TaskSet<K, E> {
     clock: Clock,
     join_map: JoinMap<K, Result<(), E>>,
-    /// The tasks that were neither stopped nor joined.
+    /// The tasks that were not asked to stop, and whose exit was not received yet.
     handles: BTreeMap<K, TaskHandle>,
-    /// Ends of joined tasks that [`Self::next_end`] has not returned yet.
-    pending_ends: VecDeque<TaskEnd<K, E>>,
+    /// Exits that [`Self::next_exit`] has not returned yet.
+    pending_exits: VecDeque<TaskExit<K, E>>,
 }
 
 #[derive(Debug)]
@@ -54,19 +54,19 @@ struct TaskHandle {
     runs_from: Monotonic,
 }
 
-/// How a task ended. The end of a stopped task is returned only if it is `Failed`.
+/// How a task exited. The exit of a stopped task is returned only if it is `Failed`.
 #[derive(Debug, PartialEq, Eq)]
-pub enum TaskEnd<K, E> {
+pub enum TaskExit<K, E> {
     Done(K),
     Failed(E),
-    /// The task panicked. `restarts` is 1 if its first restart follows.
+    /// The task panicked. `restarts` is the number to pass to [`TaskSet::start`] for its restart.
     Panicked {
         key: K,
         restarts: u32,
     },
 }
 
-impl<K, E> TaskEnd<K, E> {
+impl<K, E> TaskExit<K, E> {
     fn key(&self) -> Option<&K> {
         match self {
             Self::Done(key) | Self::Panicked { key, .. } => Some(key),
@@ -77,14 +77,15 @@ impl<K, E> TaskEnd<K, E> {
 
 impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, join_map: JoinMap::new(), handles: BTreeMap::new(), pending_ends: VecDeque::new() }
+        Self { clock, join_map: JoinMap::new(), handles: BTreeMap::new(), pending_exits: VecDeque::new() }
     }
 
+    /// Also true during the delay of a restart.
     pub(super) fn runs(&self, key: &K) -> bool {
         self.handles.contains_key(key)
     }
 
-    /// Starts the task of `key` after [`restart_delay`]. `restarts` is 0 for the first start, 1 for the first restart.
+    /// Starts the task of `key` after [`restart_delay`]. Aborts a running task of the same key.
     pub(super) fn start<F>(
         &mut self,
         key: K,
@@ -93,52 +94,52 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     ) where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        // A pending end is that of an earlier task.
-        self.pending_ends.retain(|end| end.key() != Some(&key));
-        let (stop, mut stopped) = oneshot::channel();
+        // Drops the pending exit of an earlier task with this key.
+        self.pending_exits.retain(|exit| exit.key() != Some(&key));
+        let (stop, mut stop_receiver) = oneshot::channel();
         let runs_from = self.clock.now().monotonic + restart_delay(restarts);
         let delay = self.clock.sleep_until(runs_from);
         self.join_map.spawn(key.clone(), async move {
             if restarts > 0 {
                 tokio::select! {
                     biased;
-                    _ = &mut stopped => return Ok(()),
+                    _ = &mut stop_receiver => return Ok(()),
                     () = delay => {}
                 }
             }
-            task(stopped).await
+            task(stop_receiver).await
         });
         self.handles.insert(key, TaskHandle { stop, restarts, runs_from });
     }
 
-    /// Waits for the next task to end. Skips stopped tasks that returned no error. Cancel safe.
-    pub(super) async fn next_end(&mut self) -> TaskEnd<K, E> {
+    /// Waits for the next task to exit. Skips stopped tasks that returned no error. Cancel safe.
+    pub(super) async fn next_exit(&mut self) -> TaskExit<K, E> {
         loop {
-            if let Some(end) = self.pending_ends.pop_front() {
-                return end;
+            if let Some(exit) = self.pending_exits.pop_front() {
+                return exit;
             }
             match self.join_map.join_next().await {
-                Some((key, end)) => self.record_end(key, end),
+                Some((key, exit)) => self.record_exit(key, exit),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Stops the tasks of `keys` and waits until they have ended. After `timeout` they are aborted.
+    /// Stops the tasks of `keys` and waits until they have exited. Aborts those that run longer than `timeout`, without waiting for them.
     pub(super) async fn stop(&mut self, keys: impl IntoIterator<Item = K>, timeout: Duration) {
         let keys: BTreeSet<K> = keys.into_iter().collect();
-        // Drops the pending ends of these tasks. An error has no key and is kept.
-        self.pending_ends.retain(|end| !end.key().is_some_and(|key| keys.contains(key)));
+        // Drops the pending exits of these tasks. An error has no key and is kept.
+        self.pending_exits.retain(|exit| !exit.key().is_some_and(|key| keys.contains(key)));
         let mut waiting: Vec<K> = keys.into_iter().filter(|key| self.join_map.contains_key(key)).collect();
         for task in waiting.iter().filter_map(|key| self.handles.remove(key)) {
-            // An error means that the task has ended.
+            // An error means that the task has exited.
             let _ = task.stop.send(());
         }
         let all_ended = tokio::time::timeout(timeout, async {
             while !waiting.is_empty() {
-                let Some((key, end)) = self.join_map.join_next().await else { return };
+                let Some((key, exit)) = self.join_map.join_next().await else { return };
                 waiting.retain(|other| *other != key);
-                self.record_end(key, end);
+                self.record_exit(key, exit);
             }
         });
         if all_ended.await.is_err() {
@@ -153,16 +154,16 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         self.stop(all, timeout).await;
     }
 
-    fn record_end(&mut self, key: K, end: Result<Result<(), E>, JoinError>) {
-        // A stopped task is not in `handles` any more. Only its error still counts.
+    fn record_exit(&mut self, key: K, exit: Result<Result<(), E>, JoinError>) {
+        // A stopped task is not in `handles` any more. Only its error still counts, so `Err` with a handle is a panic and no abort.
         let handle = self.handles.remove(&key);
-        match (end, handle) {
-            (Ok(Err(error)), _) => self.pending_ends.push_back(TaskEnd::Failed(error)),
-            (Ok(Ok(())), Some(_)) => self.pending_ends.push_back(TaskEnd::Done(key)),
+        match (exit, handle) {
+            (Ok(Err(error)), _) => self.pending_exits.push_back(TaskExit::Failed(error)),
+            (Ok(Ok(())), Some(_)) => self.pending_exits.push_back(TaskExit::Done(key)),
             (Err(_), Some(TaskHandle { restarts, runs_from, .. })) => {
                 let was_healthy = self.clock.now().monotonic.since(runs_from) >= HEALTHY_AFTER;
                 let restarts = if was_healthy { 1 } else { restarts.saturating_add(1) };
-                self.pending_ends.push_back(TaskEnd::Panicked { key, restarts });
+                self.pending_exits.push_back(TaskExit::Panicked { key, restarts });
             }
             (Ok(Ok(())) | Err(_), None) => {}
         }
@@ -184,7 +185,7 @@ mod tests {
         for restarts in 0..12 {
             let before = clock.now().monotonic;
             tasks.start("a", restarts, |_| async { panic!("a fault") });
-            assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts: restarts + 1 });
+            assert_eq!(tasks.next_exit().await, TaskExit::Panicked { key: "a", restarts: restarts + 1 });
             delays.push(clock.now().monotonic.since(before).as_secs());
         }
         assert_eq!(delays, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
@@ -192,7 +193,7 @@ mod tests {
             clock.sleep(HEALTHY_AFTER).await;
             panic!("a fault")
         });
-        assert_eq!(tasks.next_end().await, TaskEnd::Panicked { key: "a", restarts: 1 });
+        assert_eq!(tasks.next_exit().await, TaskExit::Panicked { key: "a", restarts: 1 });
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_during_the_stop_of_other_tasks_is_not_lost() {
+    async fn an_exit_during_the_stop_of_other_tasks_is_not_lost() {
         let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("stopped", 0, |stop| async move {
             let _ = stop.await;
@@ -220,15 +221,15 @@ mod tests {
         });
         tokio::task::yield_now().await;
         tasks.stop(["stopped"], LONG).await;
-        let mut ends = [tasks.next_end().await, tasks.next_end().await];
-        ends.sort_by_key(|end| matches!(end, TaskEnd::Failed(_)));
-        assert_eq!(ends, [TaskEnd::Panicked { key: "panics", restarts: 1 }, TaskEnd::Failed("no database")]);
+        let mut exits = [tasks.next_exit().await, tasks.next_exit().await];
+        exits.sort_by_key(|exit| matches!(exit, TaskExit::Failed(_)));
+        assert_eq!(exits, [TaskExit::Panicked { key: "panics", restarts: 1 }, TaskExit::Failed("no database")]);
         tasks.stop_all(LONG).await;
         assert!(tasks.join_map.is_empty());
     }
 
     #[tokio::test]
-    async fn a_pending_end_of_a_stopped_task_is_dropped() {
+    async fn a_pending_exit_of_a_stopped_task_is_dropped() {
         let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("runs", 0, |stop| async move {
@@ -238,11 +239,11 @@ mod tests {
         tokio::task::yield_now().await;
         tasks.stop(["runs"], LONG).await;
         tasks.stop(["panics"], LONG).await;
-        assert!(tasks.pending_ends.is_empty(), "{:?}", tasks.pending_ends);
+        assert!(tasks.pending_exits.is_empty(), "{:?}", tasks.pending_exits);
     }
 
     #[tokio::test]
-    async fn a_pending_end_is_dropped_when_a_task_with_its_key_starts() {
+    async fn a_pending_exit_is_dropped_when_a_task_with_its_key_starts() {
         let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("panics", 0, |_| async { panic!("a fault") });
         tasks.start("runs", 0, |stop| async move {
@@ -251,9 +252,9 @@ mod tests {
         });
         tokio::task::yield_now().await;
         tasks.stop(["runs"], LONG).await;
-        assert_eq!(tasks.pending_ends.len(), 1);
+        assert_eq!(tasks.pending_exits.len(), 1);
         tasks.start("panics", 0, |_| std::future::pending());
-        assert!(tasks.pending_ends.is_empty(), "{:?}", tasks.pending_ends);
+        assert!(tasks.pending_exits.is_empty(), "{:?}", tasks.pending_exits);
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,6 +262,8 @@ mod tests {
         let mut tasks: TaskSet<&str, &str> = TaskSet::new(Clock::system());
         tasks.start("deaf", 0, |_| std::future::pending());
         tasks.stop_all(LONG).await;
-        assert!(tasks.join_map.join_next().await.is_some_and(|(_, end)| end.is_err_and(|error| error.is_cancelled())));
+        assert!(
+            tasks.join_map.join_next().await.is_some_and(|(_, exit)| exit.is_err_and(|error| error.is_cancelled()))
+        );
     }
 }

@@ -68,8 +68,8 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
     database.append(&id, &first_observation(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(shared.watch(&id).expect("a watch").known, None);
 
-    let panicked = TaskEnd::Panicked { key: TaskKey::JobWatcher(id.clone()), restarts: 1 };
-    supervisor.handle_end(panicked).await.expect("the daemon continues");
+    let panicked = TaskExit::Panicked { key: TaskKey::JobWatcher(id.clone()), restarts: 1 };
+    supervisor.handle_exit(panicked).await.expect("the daemon continues");
     let view = shared.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));
     assert_eq!(instruments.task_restarts.get(), 1);

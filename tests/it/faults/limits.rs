@@ -119,8 +119,8 @@ fn fault_131_the_discovered_jobs_of_a_store_are_limited() {
     // Less than the unit's MemoryMax=1G, with the scrapes of this test.
     assert!(memory < 800e6, "{memory} bytes");
     assert!(exceeded(address, "page_jobs") >= 500.0 && get(address, "/-/healthy").0 == 200);
-    let log = daemon.stderr();
     for limit in ["discovered_jobs", "page_jobs"] {
+        let log = daemon.log_with(&format!("limit=\"{limit}\""));
         assert_eq!(log.matches(&format!("limit=\"{limit}\"")).count(), 1, "{limit}");
     }
 }

@@ -75,7 +75,7 @@ fn fault_142_an_unreadable_listed_job_is_skipped_and_the_others_are_watched() {
         eventually("two listings", || {
             metric(address, "refwatch_listed_jobs_skipped_total", &[]).filter(|skipped| *skipped >= 4.0)
         });
-        let log = daemon.stderr();
+        let log = daemon.log_with("event=\"listed_job_skipped\"");
         assert_eq!(log.matches("event=\"listed_job_skipped\"").count(), 1, "{log}");
         assert_eq!(metric(address, "refwatch_watches", &["live"]), Some(1.0), "{described}: {log}");
         assert!(!log.contains("listing_failed"), "{described}: {log}");

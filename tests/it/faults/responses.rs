@@ -191,8 +191,7 @@ fn fault_057_058_a_response_with_wrong_or_missing_ids_is_dropped_and_counted() {
     script.expect_transitions(&[">SUBMITTED", "SUBMITTED>IN_PROGRESS"]);
     let counted = metric(script.address, FAILURES, &["GetReferenceImportJob", "reason=\"protocol\""]);
     assert_eq!(counted, Some(4.0));
-    let log = script.daemon.stderr();
-    assert!(log.contains("the response is about job"), "{log}");
+    script.daemon.log_with("the response is about job");
     let failures = script.watch()["recent_failures"].to_string();
     assert!(failures.contains("the response has no status"), "{failures}");
 }

@@ -32,7 +32,7 @@ fn fault_151_a_receiver_that_fails_pauses_its_sink_and_gets_every_event_once_it_
         ends.sort();
         assert_eq!(ends, [(1, "completed".to_owned()), (2, "failed".to_owned()), (3, "cancelled".to_owned())]);
         sink_in_state(address, "pipeline", |sink| sink["state"] == "up" && sink["waiting"] == 0);
-        let log = daemon.stderr();
+        let log = daemon.log_with("event=\"sink_recovered\"");
         assert_eq!(log.matches("event=\"sink_paused\"").count(), 1, "{log}");
         assert_eq!(log.matches("event=\"sink_recovered\"").count(), 1, "{log}");
     }
@@ -81,7 +81,7 @@ fn fault_152_a_rejected_event_is_sent_again_before_the_next_event_of_its_job() {
         let first = requests.map(|event| (job_and_type(&event).1, event.reply)).find(|(kind, _)| kind == "completed");
         assert_eq!(first.map(|(_, reply)| reply), Some(SinkReply::Accepted), "job {nth}: the next event has waited");
     }
-    let log = daemon.stderr();
+    let log = daemon.log_with("event=\"delivery_rejected\"");
     assert_eq!(log.matches("event=\"delivery_rejected\"").count(), 1, "one line until a delivery succeeds: {log}");
 }
 
@@ -108,7 +108,7 @@ fn fault_152_an_event_fails_after_three_days_the_next_one_is_sent_and_a_replay_s
         receiver.received().iter().any(|event| job_and_type(event).1 == "completed").then_some(())
     });
     assert_eq!(metric(address, "refwatch_notify_failed_total", &["pipeline"]), Some(1.0));
-    assert_eq!(daemon.stderr().matches("event=\"delivery_failed\"").count(), 1);
+    assert_eq!(daemon.log_with("event=\"delivery_failed\"").matches("event=\"delivery_failed\"").count(), 1);
     host.write_secret(SECRET);
     let (status, output, error) = host.command(&["notify", "replay", "pipeline", "--failed"]);
     assert_eq!((status, &*output), (0, "pipeline: 1 event will be sent again"), "{error}");
@@ -131,7 +131,7 @@ fn fault_153_a_sink_that_responds_with_410_is_disabled_until_its_entry_changes()
     let (mut daemon, address) = host.start(&entries);
     host.end(1, "COMPLETED");
     sink_in_state(address, "pipeline", |sink| sink["state"] == "disabled");
-    assert_eq!(daemon.stderr().matches("event=\"sink_disabled\"").count(), 1);
+    assert_eq!(daemon.log_with("event=\"sink_disabled\"").matches("event=\"sink_disabled\"").count(), 1);
     receiver.set_faults(Vec::new());
     daemon.signal(Signal::TERM);
     daemon.end();

@@ -6,8 +6,8 @@ use axum::http::HeaderValue;
 use refwatch::core::time::{Monotonic, Now};
 use refwatch::notify::signature::{SigningSecret, sign};
 use refwatch::simulator::{
-    DOWNTIME, FaultRate, Received, SINK_PATH, SignatureCheck, SimulatedSink, SinkFault, SinkOptions, SinkReceiver,
-    SinkReply,
+    DOWNTIME, FaultRate, NamedFault as _, Received, SINK_PATH, SignatureCheck, SimulatedSink, SinkFault, SinkOptions,
+    SinkReceiver, SinkReply,
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -10,10 +10,10 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
-use super::failure::{CredentialFailure, FailureCause};
+use super::failure::{CredentialFailure, CredentialProblem};
 use crate::core::failure::FailureReason;
 use crate::healthomics::aws::errors::{
-    causes, chain, code_and_message, contains, reason_of_code, reason_of_status, unexpected_body_message,
+    chain, chain_contains, code_and_message, error_chain, reason_of_code, reason_of_status, unexpected_body_message,
 };
 
 /// Describes a source in error messages.
@@ -29,7 +29,7 @@ pub(super) struct SourceInfo {
 
 /// A failed request of the SDK to an AWS service. It is recognized only if the SDK's error type is public.
 struct CallFailure {
-    cause: FailureCause,
+    cause: CredentialProblem,
     /// The action of AWS's API that failed.
     action: Option<&'static str>,
     /// The code and the message of AWS's response.
@@ -38,21 +38,21 @@ struct CallFailure {
 
 pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> CredentialFailure {
     // The failure of another source, whose credentials this source uses.
-    if let Some(failure) = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>()) {
+    if let Some(failure) = error_chain(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>()) {
         return failure.clone();
     }
-    let call = causes(error).find_map(call_failure);
+    let call = error_chain(error).find_map(call_failure);
     let cause = match (error, &call) {
-        (CredentialsError::CredentialsNotLoaded(_), _) => FailureCause::NotFound,
-        (CredentialsError::InvalidConfiguration(_), _) => FailureCause::Misconfigured,
-        (CredentialsError::ProviderTimedOut(_), _) => FailureCause::TimedOut,
+        (CredentialsError::CredentialsNotLoaded(_), _) => CredentialProblem::NoSource,
+        (CredentialsError::InvalidConfiguration(_), _) => CredentialProblem::Misconfigured,
+        (CredentialsError::ProviderTimedOut(_), _) => CredentialProblem::TimedOut,
         (_, Some(call)) => call.cause,
-        _ if contains::<ConnectorError>(error) => FailureCause::Unreachable,
+        _ if chain_contains::<ConnectorError>(error) => CredentialProblem::Unreachable,
         // The cached token is missing or has expired. The SDK's errors for that are private.
-        _ if source.sso_profile.is_some() => FailureCause::Rejected,
+        _ if source.sso_profile.is_some() => CredentialProblem::Rejected,
         // A file, such as the token of a web identity.
-        _ if contains::<std::io::Error>(error) => FailureCause::Misconfigured,
-        _ => FailureCause::Unavailable,
+        _ if chain_contains::<std::io::Error>(error) => CredentialProblem::Misconfigured,
+        _ => CredentialProblem::Unavailable,
     };
     let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain(error));
     let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
@@ -62,7 +62,7 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
         (Some(action), _) => format!("{action} for {}", source.name),
     };
     match &source.sso_profile {
-        Some(profile) if cause == FailureCause::Rejected => {
+        Some(profile) if cause == CredentialProblem::Rejected => {
             let remedy = format!("run `aws sso login --profile {profile}`");
             CredentialFailure::with_remedy(cause, &name, &detail, &remedy)
         }
@@ -79,7 +79,7 @@ fn call_failure(error: &(dyn Error + 'static)) -> Option<CallFailure> {
             let SdkError::TimeoutError(_) = error.downcast_ref::<SdkError<CredentialsError, HttpResponse>>()? else {
                 return None;
             };
-            Some(CallFailure { cause: FailureCause::TimedOut, action: None, response: None })
+            Some(CallFailure { cause: CredentialProblem::TimedOut, action: None, response: None })
         })
 }
 
@@ -89,10 +89,10 @@ fn action_error<E: ProvideErrorMetadata + Error + 'static>(
     action: &'static str,
 ) -> Option<CallFailure> {
     let (cause, response) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
-        SdkError::TimeoutError(_) => (FailureCause::TimedOut, None),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => (FailureCause::TimedOut, None),
-        SdkError::DispatchFailure(_) => (FailureCause::Unreachable, None),
-        SdkError::ConstructionFailure(_) => (FailureCause::Misconfigured, None),
+        SdkError::TimeoutError(_) => (CredentialProblem::TimedOut, None),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => (CredentialProblem::TimedOut, None),
+        SdkError::DispatchFailure(_) => (CredentialProblem::Unreachable, None),
+        SdkError::ConstructionFailure(_) => (CredentialProblem::Misconfigured, None),
         SdkError::ServiceError(context) => {
             let code = context.err().code();
             let unexpected = || unexpected_body_message(context.raw());
@@ -102,29 +102,29 @@ fn action_error<E: ProvideErrorMetadata + Error + 'static>(
         SdkError::ResponseError(context) => {
             (cause_of_response(None, context.raw()), Some(unexpected_body_message(context.raw())))
         }
-        _ => (FailureCause::Unavailable, None),
+        _ => (CredentialProblem::Unavailable, None),
     };
     Some(CallFailure { cause, action: Some(action), response })
 }
 
-fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> FailureCause {
+fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> CredentialProblem {
     match code {
-        Some("IDPCommunicationError") => return FailureCause::Unavailable,
-        Some("IDPRejectedClaim") => return FailureCause::Denied,
+        Some("IDPCommunicationError") => return CredentialProblem::Unavailable,
+        Some("IDPRejectedClaim") => return CredentialProblem::Denied,
         // STS: the token is invalid. SSO: the session has ended.
-        Some("InvalidIdentityToken" | "UnauthorizedException") => return FailureCause::Rejected,
-        Some("RegionDisabledException") => return FailureCause::Misconfigured,
+        Some("InvalidIdentityToken" | "UnauthorizedException") => return CredentialProblem::Rejected,
+        Some("RegionDisabledException") => return CredentialProblem::Misconfigured,
         _ => {}
     }
     match code.and_then(reason_of_code).unwrap_or_else(|| reason_of_status(response)) {
-        FailureReason::Throttled => FailureCause::Throttled,
-        FailureReason::AccessDenied => FailureCause::Denied,
-        FailureReason::Credentials => FailureCause::Rejected,
-        FailureReason::Timeout => FailureCause::TimedOut,
-        FailureReason::Connect => FailureCause::Unreachable,
+        FailureReason::Throttled => CredentialProblem::Throttled,
+        FailureReason::AccessDenied => CredentialProblem::Denied,
+        FailureReason::Credentials => CredentialProblem::Rejected,
+        FailureReason::Timeout => CredentialProblem::TimedOut,
+        FailureReason::Connect => CredentialProblem::Unreachable,
         FailureReason::Internal | FailureReason::Protocol | FailureReason::CredentialsUnavailable => {
-            FailureCause::Unavailable
+            CredentialProblem::Unavailable
         }
-        FailureReason::NotFound | FailureReason::Validation | FailureReason::Other => FailureCause::Misconfigured,
+        FailureReason::NotFound | FailureReason::Validation | FailureReason::Other => CredentialProblem::Misconfigured,
     }
 }

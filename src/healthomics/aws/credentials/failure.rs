@@ -1,7 +1,8 @@
 //! Why a source returned no credentials, in one table.
 //!
 //! A source is STS, SSO, a metadata service, a credential process, a file or the environment. `classify` maps an
-//! error to a [`FailureCause`]. Its [`FailureReason`] says whether refwatch retries or waits for a person.
+//! error to a [`CredentialProblem`]. Its [`FailureReason`] is `Credentials` if a person must act, and `CredentialsUnavailable` if a retry
+//! may help.
 
 use crate::core::failure::FailureReason;
 use crate::healthomics::service::TargetError;
@@ -10,9 +11,9 @@ use crate::healthomics::service::TargetError;
 pub(super) const FILES_SOURCE_NAME: &str = "AWS's configuration files";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum FailureCause {
+pub(in super::super) enum CredentialProblem {
     /// No source is configured.
-    NotFound,
+    NoSource,
     /// The identity may not assume the role.
     Denied,
     /// The source rejects the credentials, the token or the session that it received.
@@ -37,12 +38,12 @@ pub(in super::super) struct CredentialFailure {
     pub(in super::super) message: String,
 }
 
-impl FailureCause {
+impl CredentialProblem {
     /// Returns the reason, the problem and its remedy.
     const fn describe(self) -> (FailureReason, &'static str, &'static str) {
         use FailureReason::{Credentials, CredentialsUnavailable};
         match self {
-            Self::NotFound => (
+            Self::NoSource => (
                 Credentials,
                 "no AWS credentials",
                 "give refwatch an instance role, a profile, or environment variables",
@@ -77,7 +78,7 @@ impl FailureCause {
 
 impl CredentialFailure {
     /// `source` names the source, such as `sts:AssumeRole on ROLE`.
-    pub(super) fn new(cause: FailureCause, source: &str, detail: &str) -> Self {
+    pub(super) fn new(cause: CredentialProblem, source: &str, detail: &str) -> Self {
         let (_, _, remedy) = cause.describe();
         Self::with_remedy(cause, source, detail, remedy)
     }
@@ -85,15 +86,15 @@ impl CredentialFailure {
     /// The AWS SDK's files cannot be used.
     pub(in super::super) fn from_files_error(error: &TargetError) -> Self {
         let cause = match error {
-            TargetError::FilesTimeout(_) => FailureCause::TimedOut,
-            TargetError::NoRegion(_) | TargetError::Invalid(_) => FailureCause::Misconfigured,
+            TargetError::FilesTimeout(_) => CredentialProblem::TimedOut,
+            TargetError::NoRegion(_) | TargetError::Invalid(_) => CredentialProblem::Misconfigured,
         };
         Self::new(cause, FILES_SOURCE_NAME, &error.to_string())
     }
 
-    pub(super) fn with_remedy(cause: FailureCause, source: &str, detail: &str, remedy: &str) -> Self {
+    pub(super) fn with_remedy(cause: CredentialProblem, source: &str, detail: &str, remedy: &str) -> Self {
         let (reason, problem, _) = cause.describe();
-        let message = if cause == FailureCause::NotFound {
+        let message = if cause == CredentialProblem::NoSource {
             format!("{problem}; {remedy} ({detail})")
         } else {
             format!("cannot get credentials: {source}: {problem}: {detail} ({remedy})")

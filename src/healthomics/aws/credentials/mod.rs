@@ -1,7 +1,8 @@
-//! The credentials of a target: from AWS's own chain, or from the profile or role that the configuration names.
+//! The credentials of a target: from AWS's own chain (environment, profile, web identity, container, instance), or from the profile or role
+//! that the configuration names.
 //!
-//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch has a deadline below that of the
-//! request, so that the failure names the source. The SDK caches the credentials; this module does not.
+//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch fails before the request times out:
+//! only the failure of the fetch names the source. The SDK caches the credentials; this module does not.
 
 mod classify;
 mod failure;
@@ -27,7 +28,7 @@ use tokio::time::timeout;
 
 use self::classify::{SourceInfo, classify};
 pub(super) use self::failure::CredentialFailure;
-use self::failure::{FILES_SOURCE_NAME, FailureCause};
+use self::failure::{CredentialProblem, FILES_SOURCE_NAME};
 use self::profiles::{Base, ProfileSource, Role};
 use crate::clock::Clock;
 use crate::config::TargetConfig;
@@ -45,21 +46,22 @@ const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Guards the fetches of one target, for all its clients: one at a time, with a deadline.
 #[derive(Clone, Debug)]
-pub(super) struct CredentialFetcher {
+pub(super) struct FetchGuard {
     clock: Clock,
     deadline: Duration,
     /// The failure of the last fetch and its time. The lock is held during a fetch, so that one runs at a time.
     last_failure: Arc<Mutex<Option<(Monotonic, CredentialFailure)>>>,
 }
 
-/// The provider that the SDK calls: fetches from a source with the lock and the deadline of the [`CredentialFetcher`].
+/// The provider that the SDK calls: `source`, guarded by `guard`.
 #[derive(Debug)]
-struct TargetProvider {
-    fetcher: CredentialFetcher,
+struct GuardedProvider {
+    guard: FetchGuard,
     source: CredentialSource,
 }
 
-/// A source of credentials. Its errors contain a [`CredentialFailure`]. It is a provider, so that a role can be assumed with it.
+/// A source of credentials. Its errors contain a [`CredentialFailure`]. It implements `ProvideCredentials`, so that a role can be assumed
+/// with it.
 #[derive(Debug)]
 struct CredentialSource {
     info: SourceInfo,
@@ -68,7 +70,7 @@ struct CredentialSource {
     token_file: Option<PathBuf>,
 }
 
-impl CredentialFetcher {
+impl FetchGuard {
     pub(super) fn new(config: &TargetConfig, clock: Clock) -> Self {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
@@ -78,20 +80,21 @@ impl CredentialFetcher {
         let mut source = target_source(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {
             source =
-                assume(source, Role { arn, external_id: config.external_id.clone(), session_name: None }, &sdk).await;
+                role_source(source, Role { arn, external_id: config.external_id.clone(), session_name: None }, &sdk)
+                    .await;
         }
-        let provider = SharedCredentialsProvider::new(TargetProvider { fetcher: self.clone(), source });
+        let provider = SharedCredentialsProvider::new(GuardedProvider { guard: self.clone(), source });
         sdk.into_builder().credentials_provider(provider).build()
     }
 
     async fn fetch(&self, source: &CredentialSource) -> Result<Credentials, CredentialFailure> {
         let called_at = self.clock.now().monotonic;
         let detail = format!("none within {:?}", self.deadline);
-        let timed_out = || CredentialFailure::new(FailureCause::TimedOut, &source.info.name, &detail);
+        let timed_out = || CredentialFailure::new(CredentialProblem::TimedOut, &source.info.name, &detail);
         let Ok(mut last_failure) = timeout(self.deadline, self.last_failure.lock()).await else {
             return Err(timed_out());
         };
-        // `called_at.since(failed_at)` is zero if the fetch failed after the call.
+        // `called_at.since(failed_at)` is zero if this call was already waiting when the fetch failed.
         if let Some((failed_at, failure)) = &*last_failure
             && called_at.since(*failed_at) < FAILURE_REUSE_MAX
         {
@@ -131,6 +134,7 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSour
         }
         Ok(None) => (fallback_source(config, sdk), Vec::new()),
         Err(problem) => {
+            // Reported at the first request, like every other failure of credentials.
             let failing = move || {
                 let error = CredentialsError::invalid_configuration(problem.clone());
                 async { Err(error) }
@@ -139,7 +143,7 @@ async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSour
         }
     };
     for role in roles {
-        source = assume(source, role, sdk).await;
+        source = role_source(source, role, sdk).await;
     }
     source
 }
@@ -174,8 +178,8 @@ fn profile_provider(profile: &str, sdk: &SdkConfig) -> SharedCredentialsProvider
     SharedCredentialsProvider::new(provider)
 }
 
-/// `role`, assumed with the credentials of `source`.
-async fn assume(source: CredentialSource, role: Role, sdk: &SdkConfig) -> CredentialSource {
+/// The source that assumes `role` with the credentials of `source`.
+async fn role_source(source: CredentialSource, role: Role, sdk: &SdkConfig) -> CredentialSource {
     let name = format!("sts:AssumeRole on {} with {}", role.arn, source.info.name);
     let info = SourceInfo { name, role_arn: Some(role.arn.clone()), sso_profile: None };
     let session_name = role.session_name.unwrap_or_else(|| SESSION_NAME.to_owned());
@@ -184,6 +188,7 @@ async fn assume(source: CredentialSource, role: Role, sdk: &SdkConfig) -> Creden
         assumed = assumed.external_id(external_id.expose());
     }
     let provider = SharedCredentialsProvider::new(assumed.build_from_provider(source).await);
+    // `source` checks its own token file.
     CredentialSource { info, provider, token_file: None }
 }
 
@@ -211,7 +216,7 @@ impl CredentialSource {
         {
             if text.is_some_and(|text| text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic())) {
                 let detail = format!("the {part} is empty, or contains a character that is not printable ASCII");
-                return Err(CredentialFailure::new(FailureCause::Misconfigured, &self.info.name, &detail));
+                return Err(CredentialFailure::new(CredentialProblem::Misconfigured, &self.info.name, &detail));
             }
         }
         let mut trimmed = Credentials::builder().access_key_id(key).secret_access_key(secret).provider_name("refwatch");
@@ -231,12 +236,12 @@ impl ProvideCredentials for CredentialSource {
     }
 }
 
-impl ProvideCredentials for TargetProvider {
+impl ProvideCredentials for GuardedProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        let fetch = self.fetcher.fetch(&self.source);
+        let fetch = self.guard.fetch(&self.source);
         future::ProvideCredentials::new(async { fetch.await.map_err(CredentialsError::provider_error) })
     }
 }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, sink};
 use tokio::process::Command;
 use tracing::{debug, warn};
 
-use super::failure::{CredentialFailure, FailureCause};
+use super::failure::{CredentialFailure, CredentialProblem};
 use crate::clock::Clock;
 use crate::healthomics::aws::redact::redacted_output;
 
@@ -72,14 +72,14 @@ impl CredentialProcess {
         let failed = |cause, detail: &str| CredentialFailure::new(cause, &self.name(), detail);
         let (status, stdout, stderr) = self.run_command().await.map_err(|error| {
             // The usual remedy refers to the log, which has nothing here.
-            let (cause, remedy) = (FailureCause::ProcessFailed, "refwatch retries");
+            let (cause, remedy) = (CredentialProblem::ProcessFailed, "refwatch retries");
             CredentialFailure::with_remedy(cause, &self.name(), &error.to_string(), remedy)
         })?;
         let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
         let result = if status.success() {
-            self.credentials(&stdout).map_err(|problem| failed(FailureCause::ProcessFailed, &problem))
+            self.credentials(&stdout).map_err(|problem| failed(CredentialProblem::ProcessFailed, &problem))
         } else {
-            let cause = if is_executed { FailureCause::ProcessFailed } else { FailureCause::Misconfigured };
+            let cause = if is_executed { CredentialProblem::ProcessFailed } else { CredentialProblem::Misconfigured };
             Err(failed(cause, &status.to_string()))
         };
         if result.is_err() {

@@ -65,14 +65,15 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         if let (true, Some(keys)) = (is_source_profile, keys(profile)) {
             return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
         }
+        // `credential_source` overrides `source_profile`.
         let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
         let Some((role, source_profile)) = role(profile).zip(source_profile) else {
             return Ok(base(profile).map(|base| ProfileSource { base, roles }));
         };
-        // `source_profile` may be the profile itself: its other settings are then the source of the role.
+        // A profile may be its own `source_profile`: its other settings are then the source of the role.
         if source_profile == profile.name() {
             let base = base(profile);
-            // `Base::Sdk` gives the whole profile to the SDK, which also assumes the role.
+            // With `Base::Sdk` the SDK gets the whole profile and assumes the role itself, so the role is not added here.
             if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
             }
@@ -88,17 +89,18 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
 /// The source in the profile itself. SSO and `OTHER_SOURCES` override `credential_process`, and that overrides access keys. `None` if the
 /// profile contains no credentials.
 fn base(profile: &Profile) -> Option<Base> {
-    const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
+    const SSO_SESSION: [&str; 2] = ["sso_session", "sso_start_url"];
     const SSO_ACCOUNT_OR_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
     const OTHER_SOURCES: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    let (is_sso, is_role) = (has_any(&SSO) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // For SSO with neither account nor role, the SDK gets no credentials, even if the profile has a process or access keys.
+    let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
+    // For SSO with neither account nor role, the SDK gets no credentials, even if the profile has a process or access keys, unless it has
+    // one of `OTHER_SOURCES`.
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
         return None;
     }
-    // The SDK rejects such a role, unless the profile has one of `OTHER_SOURCES`.
+    // The SDK reports the error of such a role.
     let is_role_without_source = is_role && !has_any(&["source_profile"]);
     let sdk_decides = is_sso || is_role_without_source || has_any(&OTHER_SOURCES);
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
@@ -109,11 +111,12 @@ fn base(profile: &Profile) -> Option<Base> {
         role_arn: profile.get("role_arn").map(str::to_owned),
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
-    let is_source = is_sso || is_role || has_any(&OTHER_SOURCES) || has_any(&ACCESS_KEYS);
+    let has_credentials = is_sso || is_role || has_any(&OTHER_SOURCES) || has_any(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
-    is_source.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
+    has_credentials.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }
 
+/// `None` if the profile has no role, or the SDK assumes the role itself, with a web identity token.
 fn role(profile: &Profile) -> Option<Role> {
     let text = |key| profile.get(key).map(str::to_owned);
     let arn = text("role_arn").filter(|_| profile.get("web_identity_token_file").is_none())?;

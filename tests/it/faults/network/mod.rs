@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use refwatch::core::failure::FailureReason;
-use refwatch::simulator::{Fault, FaultRate, Options, Simulator};
+use refwatch::simulator::{Fault, FaultRate, NamedFault as _, Options, Simulator};
 
 use crate::process::{Process, Workspace, eventually, get, metric};
 use crate::transition_rows::{TransitionRow, assert_matches_simulator, transitions};

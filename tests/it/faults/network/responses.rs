@@ -1,6 +1,6 @@
 //! Faults in responses and connections, simulated over HTTP: one daemon with a target for each.
 
-use refwatch::simulator::Fault;
+use refwatch::simulator::{Fault, NamedFault as _};
 
 use super::{FaultRun, LIMIT, LONG, SHORT};
 
