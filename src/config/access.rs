@@ -60,7 +60,7 @@ impl PasswordHash {
         let is_correct = bcrypt::verify(password, self.text.expose()).unwrap_or(false);
         if !is_correct {
             for cost in self.cost..cost_max {
-                // Only the time matters: `verify` took 2^cost rounds, and with these they are 2^cost_max.
+                // Only the time matters: `verify` took 2^cost rounds. With 2^cost + … + 2^(cost_max-1) more, they are 2^cost_max.
                 drop(bcrypt::hash_with_salt(password, cost, [0; 16]));
             }
         }

@@ -1,8 +1,8 @@
 //! Checks that depend on several keys, entries or files: duplicates, undefined targets, kinds that are missing or not those of the store,
 //! swapped ids, and durations limited by another table.
 //!
-//! A conflict is reported only at the later of the two entries, in the order of [`cross_check`], so that the file of the other is still
-//! used.
+//! A conflict is reported only at the later of the two entries (those of the main file come first, those of files with a problem last), so
+//! that the file of the other entry is still used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -177,8 +177,10 @@ impl Checker<'_> {
     fn check_external_ids(&mut self, file: usize) {
         let files = self.files;
         for (_, target) in &files[file].root.target {
-            // An invalid `role_arn` reads as absent and is reported already.
-            if let (Some(id), None, []) = (&target.external_id, &target.role_arn, &*files[file].problems) {
+            // An invalid `role_arn` reads as absent and is reported already, so this is reported only if the file has no other problem.
+            if let (Some(id), None) = (&target.external_id, &target.role_arn)
+                && files[file].problems.is_empty()
+            {
                 self.report((file, id.span()), "`external_id` needs `role_arn`", None);
             }
         }
@@ -190,8 +192,7 @@ impl Checker<'_> {
             return;
         }
         let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
-        // The first round has all definitions in `targets`. A definition that is missing there is in a file that an earlier round has
-        // removed.
+        // If a file defines the target although `targets` lacks it, an earlier round has removed that file.
         let defining_file = self.files.iter().find(defines_it);
         // The target `default` exists even if no file defines it. It must not replace the definition in a file that was left out.
         if target == TargetConfig::DEFAULT && defining_file.is_none() {
@@ -309,11 +310,12 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports an entry (store S, job J) if J is also the store of an entry. An id has at least 10 digits, so a job and a store do not have
-    /// the same by chance: in one of the entries the ids are probably swapped. This entry is right if S is the better proven store:
-    /// - S is first used as a store in an earlier file than J,
-    /// - or both are first used in one file, and S in more entries of it,
-    /// - or in the same number of entries, S first, and an entry has exactly the swapped ids (store J, job S).
+    /// Reports an entry (store S, job J) if another entry uses J as a store. An id has at least 10 digits, so a job and a store do not
+    /// share one by chance: one of the entries has its ids swapped. The entry is taken as correct, and not reported, if S has better
+    /// evidence of being a store than J:
+    /// 1. S is used as a store in an earlier file.
+    /// 2. In the same file, more entries use S.
+    /// 3. With equal numbers, S comes first, and an entry (store J, job S) exists.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -323,14 +325,14 @@ impl Checker<'_> {
         }
         for entry in entries {
             let (store, Some(job)) = entry.ids() else { continue };
-            let Some(&(other_first, other_count)) = stores.get(job) else { continue };
-            let (own_first, own_count) = stores[store];
-            let other = &entries[other_first];
+            let Some(&(j_first, j_count)) = stores.get(job) else { continue };
+            let (s_first, s_count) = stores[store];
+            let other = &entries[j_first];
             let is_mutual = || entries.iter().any(|candidate| candidate.ids() == (job, Some(store)));
-            let is_right = if entries[own_first].file == other.file {
-                own_count > other_count || (own_count == other_count && own_first < other_first && is_mutual())
+            let is_right = if entries[s_first].file == other.file {
+                s_count > j_count || (s_count == j_count && s_first < j_first && is_mutual())
             } else {
-                own_first < other_first
+                s_first < j_first
             };
             if is_right {
                 continue;

@@ -18,7 +18,7 @@ pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadedFiles {
-    /// The main file and the patterns of `include`. [`stamps`] of them differ from `stamps` after a change of a file.
+    /// The main file and the patterns of `include`. If [`current_stamps`] of them differ from `stamps`, a file has changed.
     pub patterns: Vec<PathBuf>,
     /// The stamps before the files were read.
     pub stamps: Stamps,
@@ -31,7 +31,7 @@ pub(super) type Stamp = (u64, u64, u64, [i64; 2]);
 
 /// Returns the stamps of the files that match `patterns` now. The stamp is `None` if the metadata of a file cannot be read.
 #[must_use]
-pub fn stamps(patterns: &[PathBuf]) -> Stamps {
+pub fn current_stamps(patterns: &[PathBuf]) -> Stamps {
     // A directory that cannot be listed has no stamps. `load` reports the error.
     let files = patterns.iter().flat_map(|pattern| matching_files(pattern).unwrap_or_default());
     files.map(|path| (path.clone(), stamp(&path))).collect()

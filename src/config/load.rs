@@ -1,8 +1,7 @@
 //! Loads a [`Config`] from the main file and the included files, and collects the problems of all files.
 //!
 //! An included file with a problem is left out as a whole, and so is a directory that cannot be listed. The other files are used. A problem
-//! in the main file rejects the configuration. The problem of a directory points at `include` in the main file, but is not one of the main
-//! file.
+//! in the main file rejects the configuration. The problem of a directory points at `include` in the main file, but rejects nothing.
 
 use std::io;
 use std::ops::Range;
@@ -88,7 +87,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
     let Included { patterns, files: included, mut stamps, problems: directory_problems } = take_includes(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    // A pattern may match the main file. Its stamp from before the read replaces the later one.
+    // If a pattern matches the main file, `stamps` has its stamp from after the read. It is replaced by the one from before.
     stamps.insert(path.to_owned(), main_stamp);
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));

@@ -43,7 +43,7 @@ use tracing::Level;
 
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
-pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, include_matches_name, stamps, wildcard_matches};
+pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, current_stamps, include_matches_name, wildcard_matches};
 pub use job_entries::{JobLocation, job_locations, without_job};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
@@ -125,7 +125,7 @@ impl TargetConfig {
     }
 
     /// Whether the target sets no region, profile, role or endpoint, so that the AWS SDK determines them.
-    fn leaves_access_to_sdk(&self) -> bool {
+    fn uses_sdk_defaults(&self) -> bool {
         let Self { region, profile, role_arn, endpoint_url, .. } = self;
         [region, profile, role_arn, endpoint_url].into_iter().all(Option::is_none)
     }

@@ -21,7 +21,7 @@ impl Config {
             // The target `default` always exists. If only the running one has a region, profile, role or endpoint, a file that was left
             // out may set them.
             let is_lost = |new: &TargetConfig| {
-                &**name == TargetConfig::DEFAULT && new.leaves_access_to_sdk() && !target.leaves_access_to_sdk()
+                &**name == TargetConfig::DEFAULT && new.uses_sdk_defaults() && !target.uses_sdk_defaults()
             };
             if self.targets.get(name).is_none_or(is_lost) {
                 self.targets.insert(Arc::clone(name), target.clone());

@@ -106,9 +106,8 @@ fn set_poll(poll: &mut PollConfig, raw: PollTable, main: &mut ParsedFile) {
     set_if_present(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A rate or
-/// share directly in `[target.NAME.quota]` also applies to operations whose quota is inherited: the inherited quota is that of another
-/// account.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. That target
+/// may be another account. So a rate or share directly in `[target.NAME.quota]` also replaces the inherited quotas of single operations.
 fn set_quotas(target: &mut TargetConfig, raw: QuotaTable) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set_if_present(&mut quota.requests_per_second, raw.requests_per_second.clone());
@@ -217,7 +216,7 @@ fn target(name: &Spanned<String>, raw: TargetTable, inherited: &TargetConfig) ->
     (Arc::clone(&target.name), target)
 }
 
-/// `None` for `?` only: files in which a job lacks a required key were left out before.
+/// Never `None`: a file whose job lacks a required key was left out before. The `Option` only allows `?`.
 fn job_entry(raw: JobTable, poll: &PollConfig) -> Option<(Arc<WatchId>, JobSettings)> {
     let store = raw.store_id_and_type()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };

@@ -25,7 +25,7 @@ use super::values::{
 use crate::core::event::{EventFilter, EventType};
 use crate::core::secret::Secret;
 
-/// A receiver of notifications: a `[[notify]]` entry.
+/// A receiver of notifications: a `[[notify]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkConfig {
     /// The value of the metric label `sink`.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::config::{Loaded, LoadedFiles, Problems, Stamps, stamps};
+use crate::config::{Loaded, LoadedFiles, Problems, Stamps, current_stamps};
 use crate::core::time::Monotonic;
 use crate::reload::ReloadRequest;
 
@@ -111,7 +111,7 @@ impl ConfigWatcher {
         let (patterns, checked, loaded) = (self.patterns.clone(), self.checked.clone(), self.loaded.clone());
         self.running.spawn_blocking(move || {
             // Taken before the load, so that the next check detects a change during the load.
-            let stamps = stamps(&patterns);
+            let stamps = current_stamps(&patterns);
             let edited = stamps == checked && Some(&stamps) != loaded.as_ref();
             let outcome = (edited || !requests.is_empty()).then(|| load_config());
             Check { stamps, outcome, requests }

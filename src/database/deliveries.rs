@@ -35,10 +35,10 @@ pub const UNREADABLE_ROW_REASON: &str = "its row in the database was deleted or 
 
 /// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the first attempt after a time.
 pub(super) const SELECT_COUNTS: &str = "SELECT waiting, failed,
-        coalesce((SELECT observed_at FROM transitions WHERE id = oldest), (SELECT observed_at FROM details WHERE id = oldest)),
+        coalesce((SELECT observed_at FROM transitions WHERE id = oldest_id), (SELECT observed_at FROM details WHERE id = oldest_id)),
         next_due
     FROM (SELECT count(next_attempt_at) AS waiting, count(*) - count(next_attempt_at) AS failed,
-            min(transition_id) FILTER (WHERE next_attempt_at IS NOT NULL) AS oldest,
+            min(transition_id) FILTER (WHERE next_attempt_at IS NOT NULL) AS oldest_id,
             min(next_attempt_at) FILTER (WHERE next_attempt_at > ?2) AS next_due
         FROM deliveries WHERE sink = ?1)";
 
@@ -86,14 +86,14 @@ pub struct StepResult {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// When the next step is needed if there is no new row and no outcome before: at the earliest later attempt. Now if an unreadable event
-    /// has failed in this step, because the next event of its job may be due.
+    /// The caller takes the next step at this time at the latest, even without a new row or outcome. It is the time of the next attempt, or
+    /// now if an unreadable event has failed in this step: the next event of its job may be due.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
     pub failed: u32,
     /// When the oldest waiting event was observed.
-    pub oldest: Option<Timestamp>,
+    pub oldest_observed_at: Option<Timestamp>,
     /// A disabled sink has no due events.
     pub disabled_at: Option<Timestamp>,
 }
@@ -112,7 +112,7 @@ pub struct ReplayFilter {
     pub jobs: Vec<JobKey>,
     /// Observed at this time or later.
     pub since: Option<Timestamp>,
-    /// Only failed deliveries, whatever the types and watches of the sink's filter.
+    /// Only failed deliveries. The sink's filter is then ignored.
     pub failed: bool,
 }
 
@@ -168,11 +168,11 @@ impl Database {
     /// # Errors
     /// The database cannot be written, or the writer has stopped. The step may be repeated; an attempt may then be counted twice.
     pub async fn step_deliveries(&self, step: DeliveryStep) -> std::result::Result<StepResult, WriterError> {
-        self.transaction(move |transaction| advance(transaction, &step)).await
+        self.transaction(move |transaction| step_queue(transaction, &step)).await
     }
 
-    /// Queues past events of a sink again, and wakes the sinks. An event that still waits begins again. Returns the number of queued
-    /// events.
+    /// Queues past events of a sink again, and wakes the sinks. An event that still waits loses its rejections and is due at once. Returns
+    /// the number of queued events.
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped.
@@ -183,7 +183,7 @@ impl Database {
         replay: ReplayFilter,
     ) -> std::result::Result<usize, WriterError> {
         let queued = self.transaction(move |transaction| replay_events(transaction, &sink, &filter, &replay)).await?;
-        self.new_events.send_modify(|count| *count += 1);
+        self.sink_wakeups.send_modify(|count| *count += 1);
         Ok(queued)
     }
 }
@@ -206,17 +206,17 @@ fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>
     Ok(())
 }
 
-fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<StepResult> {
+fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<StepResult> {
     let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, rotation, .. } = step;
     for (event_id, outcome) in outcomes {
         save_outcome(transaction, step, *event_id, outcome)?;
     }
-    queue_new_events(transaction, sink, filter)?;
+    queue_sink_wakeups(transaction, sink, filter)?;
     let sql = "SELECT disabled_at FROM sinks WHERE name = ?";
     let found = transaction.prepare_cached(sql)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = found.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // Those in flight are removed, and `rotation` events are moved to the end.
+    // `limit` remain after those in flight are removed and `rotation` events are moved to the end.
     let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
     let first = rotation.checked_rem(candidates.len()).unwrap_or_default();
@@ -232,10 +232,10 @@ fn advance(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<StepRes
         }
     }
     let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2), optional_time(row, 3)));
-    let (waiting, failed, oldest, next_due) =
+    let (waiting, failed, oldest_observed_at, next_due) =
         transaction.prepare_cached(SELECT_COUNTS)?.query_one(params![sink, millisecond_text(*now)], columns)?;
     let next_due = if unreadable > 0 { Some(*now) } else { next_due };
-    Ok(StepResult { due, unreadable, next_due, waiting, failed, oldest, disabled_at })
+    Ok(StepResult { due, unreadable, next_due, waiting, failed, oldest_observed_at, disabled_at })
 }
 
 fn save_outcome(
@@ -266,7 +266,7 @@ fn save_outcome(
 
 /// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. No limit is needed: a sink
 /// takes a step after each commit, so these are few rows.
-fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
+fn queue_sink_wakeups(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
     let sql = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(sql)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
@@ -301,9 +301,9 @@ fn replay_events(
     queue_events(transaction, sink, filter, *failed, condition, values)
 }
 
-/// Queues the events that match the SQL condition and also the filter or, with `failed`, have failed. The condition may contain `:sink` and
-/// the names in `values`. The queued events are due at once, also if the clock is set back, and begin again without rejections. Returns
-/// their number.
+/// Queues the events that match the SQL condition and the filter. With `failed`, the delivery must have failed instead of matching the
+/// filter. The condition may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set back,
+/// and begin again without rejections. Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,

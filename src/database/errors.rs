@@ -24,7 +24,7 @@ pub enum FileError {
     /// `pid` is the content of the lock file. Until the other process has written its id, it is `None` or the id of an earlier writer.
     #[error("{path}: the database is in use by {}", holder(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
-    /// The daemon creates only the default directory of a user: the disk of another directory may not be mounted yet.
+    /// The daemon creates a missing directory only if it is the default of a user. The disk of another directory may not be mounted yet.
     #[error(
         "{path}: there is no such directory for the database: mount its disk, or create it for the user that runs refwatch: \
          install -d -m 750 -o {owner} {path}"
@@ -48,7 +48,7 @@ pub enum FileError {
         "{path}: its schema version {found} is older than version {known} of this refwatch: start the daemon, which migrates it"
     )]
     OlderSchema { path: PathBuf, found: usize, known: usize },
-    /// A daemon that starts moves the file to quarantine. A running writer or a reader only reports the damage.
+    /// At its start, the daemon moves the file to quarantine. A running writer or a reader only reports the damage.
     #[error("{path}: not a refwatch database, or damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// SQLite did not apply a setting. Some network file systems do not support WAL mode.
@@ -150,7 +150,7 @@ impl FileError {
         }
     }
 
-    /// Whether a restart of the daemon does not help either, but only a change of the configuration or of the machine.
+    /// Whether the error remains after a restart, until the configuration or the machine is changed.
     #[must_use]
     pub fn outlasts_restart(&self) -> bool {
         matches!(self, Self::NewerSchema { .. } | Self::MissingDirectory { .. } | Self::Foreign { .. })

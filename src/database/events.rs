@@ -24,7 +24,7 @@ pub struct Event {
     pub observed_at: Timestamp,
     /// For a vanished job, its last transition.
     pub transition: Transition,
-    /// `transition.watch`, which is always set here. Empty for transitions that were saved before version 5 of the database.
+    /// `transition.watch` without the `Option`. Its texts are empty for transitions that were saved before version 5 of the database.
     pub watch: Arc<WatchInfo>,
     /// The items of the job as they were then.
     pub items: Items,
@@ -53,7 +53,8 @@ pub(super) fn load_event(connection: &Connection, event_id: i64) -> Result<Optio
     else {
         return Ok(None);
     };
-    // Another id means that `select` has skipped the event's own row, because it is unreadable. A vanishing has no row of its own here.
+    // Another id means that `select` has skipped the event's own row, because it is unreadable. The row of a
+    // vanishing is in `details`, so this is the job's last transition.
     if id != event_id && event_type != EventType::Vanished {
         return Ok(None);
     }

@@ -4,7 +4,8 @@
 //! it. A process id or a WAL that is left at the next start counts as an unclean stop. SQLite then checks the database
 //! before the writer uses it. Readers do not use the lock file.
 //!
-//! The files may be moved, deleted or replaced while the daemon runs. SQLite does not notice that.
+//! The files may be moved, deleted or replaced while the daemon runs. SQLite does not notice that: `is_in_place` detects it, and
+//! `save_commits` saves the data.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
 use std::io::{self, Read as _};
@@ -30,7 +31,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// The process id in the lock file is padded to this width, so that a shorter id overwrites a longer one.
+/// The process id in the lock file is padded to this width, so that a new id overwrites every byte of the old one.
 const PID_WIDTH: usize = location::LOCK_LENGTH_MAX - 1;
 
 /// A reader that stays open lets the WAL grow. After the reader has ended, the WAL file is cut to this many bytes.
@@ -50,7 +51,7 @@ pub(super) struct DatabaseFile {
     /// Absolute, so that SQLite does not parse it as a URI, and without symbolic links.
     pub(super) path: PathBuf,
     lock_file: File,
-    /// The database, locked with `flock`, which is independent of SQLite's locks. `None` until `lock_database` opens it: at first, after
+    /// The database, locked with `flock`, which is independent of SQLite's locks. `None` before the first `lock_database`, after a
     /// quarantine, and after a deleted file was restored. It stays open while SQLite uses the file: closing any descriptor of a file drops
     /// all of SQLite's locks on that file (POSIX).
     locked_database: Option<File>,
@@ -140,7 +141,7 @@ impl DatabaseFile {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
-        // The check itself is read-only: closing a writable connection would move the WAL into the file, which the check may reject.
+        // The check itself is read-only: closing a writable connection would move the WAL into the database, which the check may reject.
         read_only(path, |connection, path| schema::check(connection, path, self.needs_check || has_wal))?;
         let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         for (setting, wanted) in [
@@ -250,34 +251,38 @@ impl DatabaseFile {
             let busy = io::ErrorKind::ResourceBusy.into();
             return Err(FileError::of_system(&self.path, "move the write-ahead log into the database")(busy));
         }
-        let metadata = self.locked_database.as_ref().map(File::metadata).transpose();
-        // `None` if a file was restored and not opened again.
-        let Some(metadata) = metadata.map_err(FileError::of_system(&self.path, "read the file"))? else {
-            return Ok(());
-        };
-        let (is_deleted, at_path) = (metadata.nlink() == 0, identity_at(&self.path));
-        if at_path == Some(identity(&metadata)) {
-            return Ok(());
+        let at_path = identity_at(&self.path);
+        // `None` if the database was restored, and then the sync below failed.
+        if let Some(database) = &self.locked_database {
+            let metadata = database.metadata().map_err(FileError::of_system(&self.path, "read the file"))?;
+            if at_path == Some(identity(&metadata)) {
+                return Ok(());
+            }
+            if metadata.nlink() > 0 || at_path.is_some() {
+                return Err(FileError::Moved { path: self.path.clone() });
+            }
         }
-        if !is_deleted || at_path.is_some() {
-            return Err(FileError::Moved { path: self.path.clone() });
+        if at_path.is_none() {
+            self.copy_to_path(connection)?;
         }
-        self.copy_to_path(connection)?;
         self.locked_database = None;
-        Ok(())
+        sync(self.directory())
     }
 
-    /// Writes a copy of the deleted database to the path.
+    /// Writes a copy of the deleted database to the path. The caller syncs the directory.
     fn copy_to_path(&self, connection: &Connection) -> Result<(), FileError> {
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
         let failed = FileError::of_system(&self.path, "restore the deleted file");
-        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(directory).map_err(&failed)?;
+        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(self.directory()).map_err(&failed)?;
         let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.path().as_os_str().as_bytes()));
         connection.execute("VACUUM INTO ?", [name]).map_err(|error| FileError::of_sqlite(&self.path, error))?;
         copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&failed)?;
         copy.as_file().sync_all().map_err(&failed)?;
         copy.persist_noclobber(&self.path).map_err(|error| failed(error.error))?;
-        sync(directory)
+        Ok(())
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
     }
 
     fn identities(&self) -> [Option<Identity>; SUFFIXES.len()] {

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use super::errors::{FileError, with_suffix};
 use super::schema;
 
-/// Symbolic links that are followed, as in Linux.
+/// The maximum number of symbolic links that are followed, as in Linux.
 const LINKS_MAX: usize = 40;
 
 /// The header of an SQLite file, and its parts.
@@ -33,7 +33,8 @@ pub(super) fn open_flags() -> i32 {
 
 /// Checks that a database can be at `path`: its directory exists, and the file is missing, empty or made by refwatch. Changes nothing.
 ///
-/// Not for a process that has this database open: closing the file drops SQLite's locks of the process (POSIX).
+/// Must not be called in a process that has this database open: it opens and closes the file, which drops all of SQLite's locks of the
+/// process (POSIX).
 ///
 /// # Errors
 /// The directory is missing, the file is of another program, or it cannot be read.
@@ -75,7 +76,7 @@ pub(super) fn inspect_files(path: &Path) -> Result<(), FileError> {
         let has_foreign_wal = lock.is_none() && read_start(&wal, 1)?.is_some_and(|wal| !wal.is_empty());
         return if has_foreign_wal { Err(FileError::foreign(&wal, "a log without its database")) } else { Ok(()) };
     };
-    // A damaged database goes to quarantine. Its header may be lost, but it has a lock file.
+    // A lock file marks a database of refwatch, even if its header is lost. It is then damaged, and goes to quarantine.
     let is_known = lock.is_some() || header.get(APPLICATION_ID_RANGE) == Some(&schema::APPLICATION_ID.to_be_bytes());
     if header.is_empty() || is_known || is_half_created(path, &header) {
         return Ok(());

@@ -2,11 +2,12 @@
 //!
 //! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens
 //! the file itself, with or without a running daemon. `queries`, `ended` and `deliveries` have its methods. Changes of jobs are added and,
-//! after the retention of the configuration, deleted. They are never updated.
+//! after the configured retention, deleted. They are never updated.
 //!
 //! - A target is an AWS region or endpoint with credentials. A store has jobs, and a job has items. A job is identified by its [`WatchId`],
 //!   the target and the job: the rows of one job watched through two targets are separate. The column `watch` has the name of the watch.
-//! - A transition is a change of a job's status. A detail is another change, for example that AWS no longer knows the job (it vanished).
+//! - A change is what one poll showed of one job: a transition of the job's status, transitions of its items, and details, such as that AWS
+//!   no longer knows the job (it vanished). It is stored as a whole.
 //! - A sink receives notifications of events. An event is a transition, or the detail that a job vanished. Its id is the id of that row.
 //! - A delivery is an event that waits for a sink, or that has failed permanently. Only a replay sends a failed event again.
 //!
@@ -59,7 +60,7 @@ pub struct Database {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Option<String>>,
     /// Increased after each committed group of changes and each replay, because sinks may have new events.
-    new_events: watch::Sender<u64>,
+    sink_wakeups: watch::Sender<u64>,
 }
 
 /// Selects the jobs to restore.
@@ -83,9 +84,9 @@ impl Database {
     pub fn open(path: &Path, instruments: &Instruments) -> Result<Self, FileError> {
         let (requests, receiver) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
-        let (health, new_events) = (writer.health(), writer.new_events());
+        let (health, sink_wakeups) = (writer.health(), writer.sink_wakeups());
         writer.start(receiver)?;
-        Ok(Self { requests, health, new_events })
+        Ok(Self { requests, health, sink_wakeups })
     }
 
     /// Opens the database as [`Self::open`] does. Returns the writer as a future that the caller must run. For tests on paused time: the
@@ -99,8 +100,8 @@ impl Database {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), FileError> {
         let (requests, receiver) = mpsc::channel(QUEUE_LENGTH);
         let writer = Writer::open(path, instruments)?;
-        let (health, new_events) = (writer.health(), writer.new_events());
-        Ok((Self { requests, health, new_events }, writer.run(receiver)))
+        let (health, sink_wakeups) = (writer.health(), writer.sink_wakeups());
+        Ok((Self { requests, health, sink_wakeups }, writer.run(receiver)))
     }
 
     /// Watches the error of the last commit or [`Self::probe`]. `None` after a success, and before the first commit.
@@ -111,8 +112,8 @@ impl Database {
 
     /// A counter that increases when sinks may have new events: after each commit of [`Self::append`], and after each replay.
     #[must_use]
-    pub fn new_events(&self) -> watch::Receiver<u64> {
-        self.new_events.subscribe()
+    pub fn sink_wakeups(&self) -> watch::Receiver<u64> {
+        self.sink_wakeups.subscribe()
     }
 
     /// Reads the last known state of jobs. Rows that cannot be read are skipped. Omits jobs without a readable transition and, for
@@ -166,8 +167,8 @@ impl Database {
     }
 
     /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. Like
-    /// every request, it first restores a deleted file. Even an error other than [`WriterError::Stopped`] shows
-    /// that the writer is not stuck.
+    /// every request, it first restores a deleted file. Any result but [`WriterError::Stopped`], even an
+    /// error, shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -270,7 +270,7 @@ fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobStat
     }
 }
 
-/// Fails if a table lacks one of its columns.
+/// Fails if a table lacks one of its columns. No row is read.
 pub(super) fn require_columns(connection: &Connection) -> Result<()> {
     select::<Transition>(connection, "", [], 0)?;
     select::<ItemTransition>(connection, "", [], 0)?;

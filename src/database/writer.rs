@@ -81,8 +81,8 @@ pub(super) struct Writer {
     is_checkpoint_stalled: bool,
     instruments: Instruments,
     health: watch::Sender<Option<String>>,
-    /// See [`super::Database::new_events`].
-    new_events: watch::Sender<u64>,
+    /// See [`super::Database::sink_wakeups`].
+    sink_wakeups: watch::Sender<u64>,
 }
 
 impl Writer {
@@ -108,8 +108,8 @@ impl Writer {
             connection = connect_and_require_columns(&mut file);
         }
         let (connection, instruments) = (Some(connection?), instruments.clone());
-        let (health, new_events) = (watch::Sender::new(None), watch::Sender::new(0));
-        let mut writer = Self { connection, file, is_checkpoint_stalled: false, instruments, health, new_events };
+        let (health, sink_wakeups) = (watch::Sender::new(None), watch::Sender::new(0));
+        let mut writer = Self { connection, file, is_checkpoint_stalled: false, instruments, health, sink_wakeups };
         writer.measure_sizes();
         Ok(writer)
     }
@@ -118,8 +118,8 @@ impl Writer {
         self.health.subscribe()
     }
 
-    pub(super) fn new_events(&self) -> watch::Sender<u64> {
-        self.new_events.clone()
+    pub(super) fn sink_wakeups(&self) -> watch::Sender<u64> {
+        self.sink_wakeups.clone()
     }
 
     /// Starts a thread for [`Self::run`].
@@ -216,7 +216,7 @@ impl Writer {
             drop(queued.reply.send(result.clone().map(|_| ())));
         }
         if result.is_ok() {
-            self.new_events.send_modify(|count| *count += 1);
+            self.sink_wakeups.send_modify(|count| *count += 1);
         }
     }
 
@@ -247,8 +247,8 @@ impl Writer {
         result
     }
 
-    /// Calls `work` with the connection. Opens the file first if the last operation failed. If a file was deleted, restores it with all
-    /// commits, before and after the work: a commit to a deleted file must not be acknowledged.
+    /// Calls `work` with the connection. Opens the file first if the last operation failed. Before and after the work, restores a
+    /// deleted file with all commits: a commit to a deleted file must not be acknowledged.
     fn execute<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, WriterError> {
         let mut connection = match self.connection.take() {
             Some(connection) => self.reopen_if_changed(connection)?,
@@ -259,6 +259,7 @@ impl Writer {
                 self.connection = Some(self.reopen_if_changed(connection)?);
                 Ok(value)
             }
+            // The connection is closed here.
             Err(error) => {
                 self.file.require_check();
                 Err(WriterError::Sqlite(Arc::new(error)))

@@ -1,7 +1,8 @@
 //! The circuit breakers of one target. Requests wait here while a breaker is open. One probe at a time passes it.
 //!
 //! `core::breaker` has the rules. This module reports the outcome of every request to it, publishes why the target is down, and
-//! logs when a breaker opens or closes. It does not log listing breakers: the store's lister logs failed listings.
+//! logs when a breaker opens or closes. It does not log the breakers of `List` operations: the code that lists a store logs
+//! failed listings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,7 +118,7 @@ impl Breakers {
     fn log(&self, BreakerEvent { key, is_open, unreachable }: &BreakerEvent, message: &str) {
         let target = &self.target;
         // At the target's breaker, `unreachable` is true if every request fails, and false if the credentials are rejected. When
-        // the breaker closes, this is the cause that has ended.
+        // the breaker closes, this is the condition that has ended.
         match (key, is_open, unreachable) {
             (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),

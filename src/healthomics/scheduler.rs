@@ -1,8 +1,9 @@
 //! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! A hinted request (see [`Priority`]) waits for at most one routine request. Two locks are the queues, because a tokio mutex is locked in
-//! FIFO order. Every request waits for `send_queue`. Its holder is sent next, after it got an in-flight permit and the quota allows it. A
-//! routine request first waits for `routine_queue` and keeps both until it is sent. So at most one routine request is in `send_queue`.
+//! A hinted request (see [`Priority`]) waits for at most one routine request. Two tokio mutexes serve as queues: they are locked in FIFO
+//! order. Every request waits for `send_queue`. Its holder is next: it gets its permit as soon as a place in flight is free and the quota
+//! allows it. A routine request first waits for `routine_queue`, and releases both with its permit. So at most one routine request is in
+//! `send_queue`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -66,7 +67,7 @@ impl Scheduler {
             if !passes_are_valid() {
                 return None;
             }
-            // `Err`: the time until the quota allows the request.
+            // `Ok`: the quota is used. `Err`: the time until it allows the request.
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }

@@ -1,6 +1,6 @@
 //! The service of a target: two HealthOmics operations for each kind of job, and STS's `GetCallerIdentity`.
 //!
-//! `aws` implements them with AWS's SDK. The tests on paused time have their own implementation.
+//! `aws` implements them with AWS's SDK. Tests on tokio's paused clock have their own implementation.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -22,8 +22,8 @@ pub trait ServiceFactory: Debug + Send + Sync {
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
-/// The service of one target. A call sends one request of its operation, or none if it gets no credentials. It does not wait for the quota.
-/// Requests for credentials come on top.
+/// The service of one target. A call sends one request to HealthOmics or STS and, before it, the requests that fetch credentials, if
+/// needed. Without credentials it sends only those. It does not wait for the quota.
 pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 

@@ -109,8 +109,8 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Returns once a breaker that can block polls of `kind` in `store` has closed after `since`, at once if it already has. `since` is
-    /// when the caller's failed request was sent. The caller then ends its backoff. Cancel safe.
+    /// Waits until the target's breaker or the breaker of polls of `kind` in `store` closes. Returns at once if one has closed after
+    /// `since`: the time when the caller's failed request was sent. The caller then ends its backoff. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

@@ -20,7 +20,7 @@ pub struct AppState {
     pub renderer: Renderer,
     pub clock: Clock,
     /// Allowed host names in lower case. `localhost` and IP addresses are always allowed.
-    /// `None` allows every name: with TLS the certificate proves the name.
+    /// `None`, with TLS, allows every name: a browser rejects the certificate under another name.
     pub host_names: Option<Arc<[String]>>,
     /// The path of `http.external_url` without the final slash. It is removed from requests that begin with it.
     pub external_path: Arc<str>,

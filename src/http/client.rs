@@ -113,7 +113,7 @@ async fn exchange(
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(http_error)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
-    // Both must be polled: the connection moves the bytes of the response. It ends when `response` drops `sender` at its end. The error of
+    // Both must be polled: the connection moves the bytes of the response. It ends when `response` is done and drops `sender`. The error of
     // the connection is ignored, because `response` has it too.
     let (response, _) = tokio::join!(response, connection);
     response

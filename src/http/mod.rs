@@ -12,9 +12,12 @@
 //!   `WatchId` is the target and the `JobKey`: kind, store and id of the job.
 //! - A store holds data in AWS and has jobs. A `[[store]]` entry of the configuration watches all jobs of a store.
 //! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
-//!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`.
-//! - A transition is a saved change of a job's status. A detail is any other saved change of a job.
-//! - A sink receives notifications of events. A delivery is one event for one sink.
+//!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`. Its `up` is whether
+//!   the last poll succeeded. A finished job that AWS reopens is polled again if its store is listed.
+//! - A transition is a saved change of a job's status, an item transition of an item's status. A detail is any other saved observation of a
+//!   job, for example a new message.
+//! - A sink receives notifications of events. A delivery is one event for one sink. The receiver may reject it
+//!   several times before it has failed.
 //! - `label` of a status is `UNKNOWN` for every status that AWS does not document. `as_str` is AWS's own text.
 //! - A job has vanished if AWS returned it before and now returns 404.
 //! - `kind` is the kind of job (`core::kind`), such as `reference_import`.

@@ -2,7 +2,7 @@
 //!
 //! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. It runs to its end even if the
 //!   client that started it disconnects.
-//! - A page or JSON depends on its request. At most [`RESPONSES_MAX`] of usual size and one large one are
+//! - A page or JSON depends on its request. At most [`RENDERINGS_MAX`] of usual size and one large one are
 //!   rendered at a time.
 //! - The response is 503 with `Retry-After` if more than [`UNSENT_BYTES_MAX`] bytes are unsent, or if waiting and rendering take longer
 //!   than [`DEADLINE`], for example because no thread can be started.
@@ -23,8 +23,8 @@ use tracing::error;
 use super::response::{busy, internal_error};
 use crate::metrics::Format;
 
-/// Each rendering may open the database, which takes three descriptors.
-const RESPONSES_MAX: usize = 8;
+/// Renderings of usual size at a time. Each may open the database, which takes three file descriptors.
+const RENDERINGS_MAX: usize = 8;
 
 /// While the unsent bodies have more bytes than this, nothing is rendered. A scrape of 10,000 watches has 40 MB without compression.
 const UNSENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -52,7 +52,8 @@ pub struct Renderer {
     large_permit: Arc<Semaphore>,
     /// The current rendering of each variant, as long as its thread runs.
     current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Outcome>>>>>,
-    /// Scrapes are rendered one at a time, to limit memory: a rendering needs more than its result.
+    /// Scrapes are rendered one at a time, to limit memory: a rendering needs more than its result. This also
+    /// keeps the variants in the order of time.
     scrape_lock: Arc<Mutex<()>>,
     unsent: UnsentCount,
 }
@@ -60,7 +61,7 @@ pub struct Renderer {
 impl Default for Renderer {
     fn default() -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(RESPONSES_MAX)),
+            permits: Arc::new(Semaphore::new(RENDERINGS_MAX)),
             large_permit: Arc::new(Semaphore::new(1)),
             current: Arc::default(),
             scrape_lock: Arc::default(),
@@ -81,7 +82,7 @@ impl Renderer {
         match timeout(DEADLINE, outcome.wait_for(Option::is_some)).await {
             Ok(Ok(done)) => match &*done {
                 Some(Ok(bytes)) => (headers, bytes.clone()).into_response(),
-                // `wait_for` returns when the value is not `None` any more.
+                // `None` cannot occur: `wait_for` waits for `Some`.
                 Some(Err(Busy)) | None => busy("requests"),
             },
             Ok(Err(sender_dropped)) => internal_error(&sender_dropped),
@@ -96,8 +97,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A rendering that has just finished is not shared: this client may have received a later one of another variant, and metrics must
-        // not go back in time.
+        // Only an unfinished rendering is shared. A finished one may be older than a response of another variant that this client has, and
+        // metrics must not go back in time.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }

@@ -11,7 +11,7 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// After this time, clients that do not read are disconnected, and the waiting password checks are usually done.
+/// By then, `Limits::tcp_user_timeout` has disconnected clients that do not read, and waiting password checks are usually done.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// The response 503. `excess` is "requests" or "logins".

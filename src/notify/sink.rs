@@ -103,10 +103,10 @@ impl SinkTask {
     /// Runs until `stop`. Requests in flight then have [`STOP_GRACE`] to end. Returns at once if the writer of the database has stopped.
     pub(super) async fn run(&mut self, stop: &CancellationToken) {
         let clock = self.context.clock;
-        let mut new_events = self.context.database.new_events();
+        let mut sink_wakeups = self.context.database.sink_wakeups();
         while !stop.is_cancelled() {
             // Marked before the step reads, so that a commit during the step causes another one.
-            new_events.mark_unchanged();
+            sink_wakeups.mark_unchanged();
             let free_requests = self.free_requests();
             let wake_at = match self.step(free_requests).await {
                 Ok(queue) => self.handle_queue(queue, free_requests),
@@ -117,7 +117,7 @@ impl SinkTask {
                 biased;
                 () = stop.cancelled() => {}
                 Some((event_id, attempt)) = self.requests.join_next() => self.handle_attempt(event_id, attempt),
-                Ok(()) = new_events.changed() => {}
+                Ok(()) = sink_wakeups.changed() => {}
                 Some(()) = OptionFuture::from(wake_at.map(|at| clock.sleep_until(at))) => {}
             }
             // One step saves the outcomes of all requests that have ended.
@@ -169,7 +169,7 @@ impl SinkTask {
     /// one before.
     fn handle_queue(&mut self, queue: StepResult, free_requests: usize) -> Option<Monotonic> {
         let now = self.context.clock.now();
-        let StepResult { due, unreadable, next_due, waiting, failed, oldest, disabled_at } = queue;
+        let StepResult { due, unreadable, next_due, waiting, failed, oldest_observed_at, disabled_at } = queue;
         if disabled_at.is_some() && self.status.state != SinkState::Disabled {
             warn!(
                 event = "sink_disabled",
@@ -190,7 +190,8 @@ impl SinkTask {
         self.status.paused_since = pause.map(|pause| pause.began_at);
         self.status.next_attempt_at = pause.map(|pause| pause.until.wall);
         self.status.disabled_at = disabled_at;
-        (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) = (waiting, failed, oldest);
+        (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) =
+            (waiting, failed, oldest_observed_at);
         if waiting == 0 && failed == 0 && self.status.state == SinkState::Up {
             self.status.last_error = None;
         }

@@ -10,7 +10,7 @@ use crate::config::watch_list::{JobSettings, StoreSettings, WatchList};
 use crate::core::job::{TargetStore, WatchId};
 use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 
-/// The running configuration, and those tasks that do not follow from it.
+/// The running configuration, and what it does not tell: the discovered jobs, and which listers still run.
 #[derive(Debug)]
 pub(crate) struct RunningSet<'a> {
     pub(crate) config: &'a Config,

@@ -80,7 +80,7 @@ impl StoreRegistry {
     }
 
     /// Whether the next action of any watched job is a poll.
-    pub(crate) fn has_polled_jobs(&self) -> bool {
+    pub(crate) fn has_jobs_to_poll(&self) -> bool {
         lock(&self.inner).jobs.values().any(|slot| {
             lock(&slot.data).report.as_ref().is_some_and(|report| matches!(report.next_action, NextAction::PollAt(_)))
         })
@@ -88,7 +88,7 @@ impl StoreRegistry {
 
     /// The listable jobs, with their last known state.
     pub(crate) fn listable(&self, now: Timestamp) -> BTreeMap<JobId, Option<Arc<JobState>>> {
-        self.select(|Report { next_action, known }| {
+        self.select_reports(|Report { next_action, known }| {
             let is_listable =
                 matches!(next_action, NextAction::PollAt(_)) && listing_can_replace_poll(known.as_deref(), now);
             is_listable.then(|| known.clone())
@@ -97,7 +97,7 @@ impl StoreRegistry {
 
     /// The jobs whose next action is `Finished`, with their status.
     pub(crate) fn finished(&self) -> BTreeMap<JobId, JobStatus> {
-        self.select(|report| match &report.next_action {
+        self.select_reports(|report| match &report.next_action {
             NextAction::Finished(status) => Some(status.clone()),
             NextAction::PollAt(_) | NextAction::Parked(_) => None,
         })
@@ -110,8 +110,8 @@ impl StoreRegistry {
         }
     }
 
-    /// Sets the shortest time from a successful poll to the next routine poll; `None`: there is none. `Poller::due` decides which jobs it
-    /// concerns.
+    /// Sets the shortest time from a successful poll to the next routine poll; `None`: each job keeps its own interval. `Poller::due`
+    /// decides which jobs it concerns.
     pub(crate) fn set_routine_interval(&self, interval: Option<Duration>) {
         let mut inner = lock(&self.inner);
         if inner.routine_interval == interval {
@@ -125,7 +125,7 @@ impl StoreRegistry {
     }
 
     /// Applies `select` to the last report of each job. Jobs without a report are left out.
-    fn select<T>(&self, select: impl Fn(&Report) -> Option<T>) -> BTreeMap<JobId, T> {
+    fn select_reports<T>(&self, select: impl Fn(&Report) -> Option<T>) -> BTreeMap<JobId, T> {
         let inner = lock(&self.inner);
         let selected = |slot: &JobSlot| select(lock(&slot.data).report.as_ref()?);
         inner.jobs.iter().filter_map(|(job, slot)| Some((job.clone(), selected(slot)?))).collect()

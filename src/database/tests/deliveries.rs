@@ -109,7 +109,7 @@ async fn the_events_of_a_job_are_due_one_after_another_and_jobs_do_not_wait_for_
         queue.transition(job, from, to, 0).await;
     }
     let first = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&first), first.waiting, first.oldest), (vec![1, 3], 3, Some(at(0))));
+    assert_eq!((rows(&first), first.waiting, first.oldest_observed_at), (vec![1, 3], 3, Some(at(0))));
     // Both are being sent.
     assert_eq!(rows(&queue.step(0, &[], &[1, 3]).await), Vec::<i64>::new());
     // The first is to be sent again later. The second event of its job waits for it.
@@ -120,7 +120,7 @@ async fn the_events_of_a_job_are_due_one_after_another_and_jobs_do_not_wait_for_
     let third = queue.step(7, &[(1, failed())], &[]).await;
     assert_eq!((rows(&third), third.waiting, third.failed), (vec![2], 1, 1));
     let last = queue.step(8, &[(2, DeliveryOutcome::Delivered)], &[]).await;
-    assert_eq!((rows(&last), last.waiting, last.failed, last.oldest), (vec![], 0, 1, None));
+    assert_eq!((rows(&last), last.waiting, last.failed, last.oldest_observed_at), (vec![], 0, 1, None));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The SDK's client of one target, and its settings.
 //!
-//! A client caches the credentials. If a HealthOmics request fails because of its credentials, or panics, the next request builds a
-//! new client, which reads them again from their source (`credentials`).
+//! A client caches the credentials. If a HealthOmics request gets no credentials, or AWS rejects them, or if any request panics, the next
+//! request builds a new client, which reads them again from their source (`credentials`).
 
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
@@ -101,7 +101,7 @@ impl ServiceFactory for AwsFactory {
             loaded.map_err(|_| TargetError::Invalid(NO_AUTHORITIES.to_owned()))?;
             let credentials = FetchGuard::new(config, self.clock);
             let sdk_config = load_sdk_config(config, &credentials).await;
-            let region = environment::checked_region(config, &sdk_config)?;
+            let region = environment::check_profile_and_get_region(config, &sdk_config)?;
             let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
             let config = TargetConfig { region: Some(region), ..config.clone() };

@@ -1,4 +1,5 @@
-//! Checks the values that the SDK reads from the environment and the AWS profile, by the rules of the same settings in the configuration.
+//! Checks the values that the SDK reads from the environment and the AWS profile, by the rules that the configuration
+//! file has for the same settings.
 //!
 //! The SDK uses a value as it is: with a line end in `AWS_REGION`, no request could be sent. `credentials` checks access keys after
 //! each fetch. A message never quotes a value, because a URL may contain a password.
@@ -43,6 +44,7 @@ const VARIABLES: [(&str, Check); 18] = [
 /// # Errors
 /// A variable violates its rule.
 pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> {
+    // The simulator needs none of them.
     if target.simulated {
         return Ok(());
     }
@@ -57,12 +59,12 @@ pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> 
     Ok(())
 }
 
-/// Returns the region. Checks what the SDK has found. The variables are valid, so an invalid value is that of the AWS profile or, for the
-/// region, of the instance. A simulated target uses no endpoint of the profile.
+/// Checks the endpoints and the region that the SDK has found, and returns the region. [`check_variables`] comes first, so an invalid value
+/// is that of the AWS profile or, for the region, of the instance. A simulated target uses no endpoint of the profile.
 ///
 /// # Errors
 /// There is no region, or a value violates its rule.
-pub(super) fn checked_region(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
+pub(super) fn check_profile_and_get_region(target: &TargetConfig, sdk: &SdkConfig) -> Result<String, TargetError> {
     let services: &[&str] = if target.simulated { &[] } else { &["Omics", "STS"] };
     for url in services.iter().filter_map(|service| sdk_endpoint(sdk, service)) {
         endpoint(&url).map_err(|rule| TargetError::Invalid(format!("`endpoint_url` of the AWS profile {rule}")))?;

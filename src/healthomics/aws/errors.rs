@@ -1,8 +1,8 @@
 //! Converts the SDK's errors to a [`RequestFailure`].
 //!
-//! A failure of the credentials comes first. Otherwise a response's error code determines the reason. If it is unknown or missing, the HTTP
-//! status does. Without a complete response, the chain of the SDK's error does. Excerpts are redacted and shortened. `core::failure`
-//! defines what follows from a reason.
+//! The reason is that of, in this order: a failure of the credentials, the response's error code, its HTTP status. Without a readable
+//! response it is that of the SDK's error and of the types in its chain. Excerpts are redacted and shortened. `core::failure` defines what
+//! follows from a reason.
 
 use std::error::Error;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
     error: &SdkError<E, HttpResponse>,
     wall_now: Timestamp,
 ) -> RequestFailure {
-    let credential_failure = error_chain(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
+    let credential_failure = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
     let (reason, message) = match (credential_failure, error) {
         (Some(CredentialFailure { reason, message }), _) => (*reason, message.clone()),
         (None, SdkError::ServiceError(context)) => service_error(operation, context.err(), context.raw(), wall_now),
@@ -51,7 +51,7 @@ pub(super) fn request_failure<E: ProvideErrorMetadata + Error + 'static>(
             (FailureReason::Timeout, format!("no complete response within {timeout}"))
         }
         (None, SdkError::DispatchFailure(_)) => (FailureReason::Connect, connect_message(operation, config, error)),
-        (None, _) => (FailureReason::Other, chain(error)),
+        (None, _) => (FailureReason::Other, chain_text(error)),
     };
     let retry_after = error.raw_response().and_then(|response| retry_after(response, wall_now));
     RequestFailure { reason, message, retry_after }
@@ -153,7 +153,7 @@ fn unreadable_response(error: &(dyn Error + 'static), response: &HttpResponse) -
         return (FailureReason::Protocol, format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
     }
     if chain_contains::<hyper::Error>(error) || chain_contains::<std::io::Error>(error) {
-        return (FailureReason::Connect, format!("the response was cut off: {}", chain(error)));
+        return (FailureReason::Connect, format!("the response was cut off: {}", chain_text(error)));
     }
     (reason_of_status(response), unexpected_body_message(response))
 }
@@ -174,7 +174,7 @@ pub(super) fn unexpected_body_message(response: &HttpResponse) -> String {
 }
 
 fn connect_message(operation: Option<Operation>, config: &TargetConfig, error: &(dyn Error + 'static)) -> String {
-    let chain = chain(error);
+    let chain = chain_text(error);
     // The texts of errors are compared, because hyper-util has no public types for them. `invalid peer certificate` is rustls's.
     let advice = if chain.contains("tunnel error: proxy authorization required") {
         "the proxy asks for credentials: HTTPS_PROXY=http://user:password@host:port"
@@ -201,7 +201,7 @@ fn retry_after(response: &HttpResponse, wall: Timestamp) -> Option<Duration> {
 }
 
 pub(super) fn chain_contains<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    error_chain(error).any(<dyn std::error::Error>::is::<T>)
+    causes(error).any(<dyn std::error::Error>::is::<T>)
 }
 
 /// Texts of errors that only wrap their cause.
@@ -220,9 +220,9 @@ const WRAPPERS: [&str; 11] = [
 ];
 
 /// The error and its causes on one line, without wrappers and repetitions.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain_text(error: &(dyn Error + 'static)) -> String {
     let mut links: Vec<String> = Vec::new();
-    for cause in error_chain(error) {
+    for cause in causes(error) {
         let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if !WRAPPERS.contains(&text.as_str()) && !links.join(": ").ends_with(&text) {
             links.push(text);
@@ -231,7 +231,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_MAX)
 }
 
-pub(super) fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
 

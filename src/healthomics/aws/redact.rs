@@ -8,8 +8,8 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// Matches a value with its opening quotation mark, or without marks. Its groups (the second and third of a whole pattern) capture the
-/// mark, so that [`REDACTED`] keeps it.
+/// Matches a value with its opening quotation mark, or without marks. Appended to a pattern that has one group, the name and the
+/// separator. Groups 2 and 3 are the opening mark, `"` or `'`, which [`REPLACEMENT`] puts back.
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.
@@ -19,8 +19,8 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!("(?i)((?:{names}){SEPARATOR}){VALUE}"))
 });
 
-/// Keeps the name, the separator and the opening quotation mark of a match, and hides the value.
-const REDACTED: &str = "${1}${2}${3}[redacted]";
+/// The replacement of a match: keeps the name, the separator and the opening quotation mark of a match, and hides the value.
+const REPLACEMENT: &str = "${1}${2}${3}[redacted]";
 
 /// Matches the user and password of a URL. The first group is its scheme.
 static USER_INFO: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?i)([a-z][a-z0-9+.-]*://)[^/?#"'<>\s]*@"#));
@@ -28,10 +28,11 @@ static USER_INFO: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?i)([a-z][a-z0-9+
 /// Replaces the value of each match of [`CREDENTIAL`] and of [`USER_INFO`] with `[redacted]`.
 pub(super) fn redacted(text: &str) -> String {
     let text = USER_INFO.replace_all(text, "${1}[redacted]@");
-    CREDENTIAL.replace_all(&text, REDACTED).into_owned()
+    CREDENTIAL.replace_all(&text, REPLACEMENT).into_owned()
 }
 
-/// Matches an assignment to a name that may be a secret's. The first group is the name and the separator.
+/// Matches an assignment to a name that may be a secret's. The first group is the name, the separator and the scheme
+/// of an `Authorization` header.
 static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
     let names = "secret|token|passw|passphrase|pwd|credential|signature|key|auth";
     regex(&format!(r"(?i)((?:{names})[\w-]*{SEPARATOR}(?:bearer |basic )?){VALUE}"))
@@ -43,7 +44,7 @@ static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*")
 /// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. Paths without capital letters are kept.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
-    let text = ASSIGNMENT.replace_all(&text, REDACTED);
+    let text = ASSIGNMENT.replace_all(&text, REPLACEMENT);
     let is_path = |text: &str| text.starts_with('/') && !text.contains(|c: char| c.is_ascii_uppercase());
     let hide_token =
         |found: &Captures<'_>| if is_path(&found[0]) { found[0].to_owned() } else { "[redacted]".to_owned() };
@@ -66,7 +67,7 @@ mod tests {
             (r#"{"client_secret": "abc", "code": 3}"#, r#"{"client_secret": "[redacted]", "code": 3}"#),
             ("Authorization: Bearer abc", "Authorization: Bearer [redacted]"),
             ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY is wrong", "[redacted] is wrong"),
-            // First as an assignment with an empty value, then as a token.
+            // Redacted twice: `secret…=` looks like an assignment without a value, and the whole text like a token.
             ("A1B2secretC3D4E5F6G7H8I9J0K1L2M3N4O5P6==", "[redacted][redacted]"),
             ("/usr/lib/python3/dist-packages/vault: no role", "/usr/lib/python3/dist-packages/vault: no role"),
         ] {

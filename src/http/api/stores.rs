@@ -9,8 +9,8 @@ use crate::core::sanitize::Sanitized;
 use crate::http::app_state::AppState;
 use crate::http::response::{json, rfc3339};
 
-/// A `[[store]]` entry of the configuration and one of its kinds. An entry with two kinds appears twice. `watch` is the name of the entry,
-/// which its discovered jobs share.
+/// A `[[store]]` entry of the configuration and one of its kinds. An entry with two kinds appears twice. `watch` is the name of the entry.
+/// Every watch that is discovered through it has this name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreInfo {
     pub watch: String,

@@ -24,6 +24,7 @@ const LIMIT_MAX: usize = 10_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Query {
+    /// The id of the last transition that the client has.
     after: Option<u64>,
     since: Option<Timestamp>,
     kind: Option<String>,
@@ -65,7 +66,7 @@ impl Query {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
-        // With `First`, one row more shows whether there is a next page. The latest rows have none.
+        // One more than the page, which shows whether there is a next page. After the latest rows there is none.
         let limit = if self.begins_with_oldest() { RowLimit::Oldest(limit + 1) } else { RowLimit::Latest(limit) };
         Ok(Filter {
             after: self.after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),

@@ -1,4 +1,4 @@
-//! The control socket: a Unix socket that only its owner and root can use, next to the database.
+//! The control socket: a Unix socket next to the database, which only its owner and root can use.
 //!
 //! It serves every route of the listener. It also serves the reload and the commands to sinks, which the
 //! listener never accepts.
@@ -122,11 +122,11 @@ async fn replay(State(sinks): State<SinkCommands>, Parameters(query): Parameters
         Err(error) => return respond(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let queued = sinks.replay(&sink, ReplayFilter { jobs, since, failed }).await;
-    let events = |queued| if queued == 1 { "event will" } else { "events will" };
-    respond_to_command(queued.map(|queued| format!("{sink}: {queued} {} be sent again", events(queued))))
+    let events_will = |count| if count == 1 { "event will" } else { "events will" };
+    respond_to_command(queued.map(|count| format!("{sink}: {count} {} be sent again", events_will(count))))
 }
 
-/// Every error has the status 500. The command prints its text, whatever the status is.
+/// Every error has the status 500: the CLI subcommand prints the body, whatever the status is.
 fn respond_to_command(result: Result<String, String>) -> Response {
     match result {
         Ok(text) => respond(StatusCode::OK, &text),

@@ -2,7 +2,7 @@
 //!
 //! - At [`Limits::connections`], new connections wait in the kernel's queue.
 //! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed
-//!   [`Limits::last_request_time`] or [`Limits::drain_time`] later at the latest, even if the client does not read the response.
+//!   [`Limits::last_request_time`] (age) or [`Limits::drain_time`] (stop) later at the latest, even if the client does not read.
 //! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
 //!   do not delay scrapes for long.
 
@@ -62,10 +62,10 @@ pub struct Limits {
     /// Simultaneous connections. Each may hold a complete response in memory. Two Prometheus servers, people and scripts need
     /// about ten.
     pub connections: usize,
-    /// Time for the TLS handshake. Also the time for the headers of a request, since the handshake or the previous response.
+    /// Time for the TLS handshake. Also the time from the handshake or the previous response to the end of the next request's headers.
     pub header_read: Duration,
-    /// A client that stops reading holds a response in memory. After this time without an acknowledgement of sent bytes, or with a full
-    /// receive buffer of the client, the kernel closes the connection (`TCP_USER_TIMEOUT`).
+    /// A client that stops reading holds a response in memory. The kernel closes its connection if, for this long, it acknowledges no sent
+    /// bytes or keeps its receive buffer full (`TCP_USER_TIMEOUT`).
     pub tcp_user_timeout: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,

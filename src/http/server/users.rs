@@ -84,7 +84,7 @@ impl Users {
         if self.last_correct_digests.lock().unwrap_or_else(PoisonError::into_inner).get(user) == Some(&digest) {
             return Login::Accepted;
         }
-        // The hash with the highest cost. Without users, `authenticate` does not call this.
+        // The hash with the highest cost. `authenticate` calls `check` only if there are users.
         let Some(slowest) = self.hashes.values().max_by_key(|hash| hash.cost()) else { return Login::Rejected };
         // An unknown user is checked against the slowest hash, and every check takes as long as one at the highest cost: the time reveals
         // neither whether the user exists nor the cost of a hash.

@@ -6,8 +6,8 @@ use maud::{Markup, html};
 use crate::core::time::Timestamp;
 use crate::http::response::rfc3339;
 
-/// The shared axis begins at most this long before its end, or earlier if a live job began earlier. If it covered jobs that ended long
-/// ago, the bars of short jobs would be too narrow to see.
+/// The length of the shared axis: less if all jobs are younger, more if a live job began earlier. If it covered jobs that ended long ago,
+/// the bars of short jobs would be too narrow to see.
 const SHARED_RANGE: SignedDuration = SignedDuration::from_hours(24);
 
 const MINUTE: i64 = 60;

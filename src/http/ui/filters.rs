@@ -14,7 +14,7 @@ use crate::state::WatchStatus;
 /// A link for each state, status and kind, with the number of watches, and a search form. Kinds have links only if the watches have several
 /// kinds, or one is selected.
 pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Markup {
-    // The link that sets one field of the selection. The count ignores the other fields.
+    // The link that sets one field of the selection, or clears it if it has this value. The count ignores the other fields.
     let link_to = |field_mut: fn(&mut Selection) -> &mut String, value: &str, text: &str| {
         let mut only_this = Selection::default();
         field_mut(&mut only_this).push_str(value);

@@ -33,8 +33,8 @@ pub(in crate::http) const ICON_ATTENTION: File =
 
 /// A page. Its links are relative, because a reverse proxy may serve it below a path. It begins with the errors of the daemon.
 ///
-/// A refresh replaces each element with a `data-part` by the new element with the same value. Forms are outside of these elements, so that
-/// a refresh does not clear what a person types.
+/// A refresh replaces each element that has a `data-part` by the element of the new page with the same `data-part`. Forms are outside of
+/// these elements, so that a refresh does not clear what a person types.
 pub(super) struct Page<'a> {
     pub title: &'a str,
     /// The relative path to the status page.

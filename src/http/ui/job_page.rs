@@ -84,8 +84,8 @@ pub(in crate::http) async fn show(
                 Err(error) => (JobRows::default(), Some(error)),
             };
             let targets: BTreeSet<&str> = rows.transitions.iter().map(|row| &*row.watch_id.target).collect();
-            let is_empty = watches.is_empty() && targets.is_empty();
-            if is_empty && error.is_none() {
+            let is_unknown = watches.is_empty() && targets.is_empty();
+            if is_unknown && error.is_none() {
                 return not_found(&state, &uri, &headers, unknown);
             }
             let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
@@ -102,7 +102,7 @@ pub(in crate::http) async fn show(
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
             let refresh = if is_live { Refresh::ScriptOrReload } else { Refresh::Off };
-            let status = if is_empty { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            let status = if is_unknown { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
             (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
         .await
@@ -139,7 +139,7 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, rows: &JobRows, now
     // The title of the timeline. A job that is not watched has no name, so its target takes its place.
     let name = watch.map_or(target, |watch| &watch.name);
     // A finished job is not polled: its failures are over.
-    let failing = watch.filter(|watch| watch.state != WatchState::Finished && !watch.recent_failures.is_empty());
+    let with_failures = watch.filter(|watch| watch.state != WatchState::Finished && !watch.recent_failures.is_empty());
     html! {
         section {
             h2 { "Target " (Sanitized(target)) @if let Some(watch) = watch && !watch.aws_region.is_empty() { ", " (Sanitized(&watch.aws_region)) } }
@@ -153,7 +153,7 @@ fn target_section(target: &str, watch: Option<&WatchStatus>, rows: &JobRows, now
             (transitions_table(&transitions))
             @if !details.is_empty() { (details_table(&details)) }
             (deliveries_table(&rows.deliveries, target))
-            @if let Some(watch) = failing { (failures_table(watch, now)) }
+            @if let Some(watch) = with_failures { (failures_table(watch, now)) }
         }
     }
 }

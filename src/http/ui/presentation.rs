@@ -69,7 +69,7 @@ pub(super) fn detail_text(kind: DetailKind) -> &'static str {
         DetailKind::CreationTimeChanged => "AWS changed the creation time",
         DetailKind::Vanished => "AWS returned 404 for the job",
         DetailKind::Returned => "AWS returned the job again",
-        // The time of the row is when the status was last observed.
+        // Saved when watching stops, with the time when the status was last observed.
         DetailKind::StillSeen => "Watching stopped; the status had not changed",
     }
 }
@@ -98,15 +98,15 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     }
 }
 
-/// From the creation, or from the first observation of the status, to the end or to now.
+/// From the creation or the first observation of the status, whichever is earlier, to the end or to now.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     let end = ended_at(job).unwrap_or(now);
-    // Without a creation time, a job may be seen first after its end.
+    // A job without a creation time may be first seen after its end. Its duration is then 0.
     let begin = job.created_at.unwrap_or(job.since).min(job.since).min(end);
     begin.duration_until(end)
 }
 
-/// When the job ended or vanished. The end is AWS's completion time or, if that is later, the first observation of the end.
+/// When the job ended or vanished. The end is AWS's completion time or the first observation of the end, whichever is earlier.
 pub(super) fn ended_at(job: &JobState) -> Option<Timestamp> {
     let end = job.status.is_terminal().then(|| job.completed_at.map_or(job.since, |at| at.min(job.since)));
     end.or(job.vanished_at)

@@ -1,4 +1,4 @@
-//! The page `/runbook`: docs/runbook.md as HTML. Alerts link to its sections.
+//! The page `/runbook`: docs/runbook.md as HTML. The alerting rules link to its sections.
 //!
 //! A heading of plain words has the anchor that GitHub gives it. The daemon serves no other document, so a link to one becomes its text and
 //! path.

@@ -78,7 +78,7 @@ impl Selection {
         let duration = |watch: &WatchStatus| watch.known.as_ref().map(|job| job_duration(job, now));
         let name = |watch: &WatchStatus| watch.name.to_lowercase();
         // The sort is stable: equal watches stay in their order, by target, store and job. Watches without a status are last in both orders
-        // by duration: `None` sorts first, and `Reverse` puts it last.
+        // by duration: by `is_none`, and by `Reverse(None)`.
         match self.sort {
             Sort::Attention => selected.sort_by_key(|watch| (severity(watch), Reverse(since(watch)))),
             Sort::Name => selected.sort_by_cached_key(|watch| name(watch)),

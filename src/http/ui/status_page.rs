@@ -53,8 +53,8 @@ pub(in crate::http) async fn show(
         };
         let refresh = selection.refresh;
         let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
-        // One link is visible: it stops the refresh of a page that is refreshed, and otherwise starts it. `ScriptOnly` needs both
-    // links: with the script the first is visible, without it the second.
+        // One link is visible: "stop" if the page is refreshed, otherwise "start". With `ScriptOnly` the server does not know, so it sends
+        // both: the script shows "stop", `noscript` shows "start".
         let start = html! { a href=(link(Refresh::ScriptOrReload)) { "Refresh every 10 s." } };
         let stop = link(Refresh::Off);
         let footer = html! {

@@ -67,7 +67,7 @@ impl From<&JobState> for JobTimes {
 }
 
 impl JobTimes {
-    /// The times of a job that is not watched. Details before its last transition are obsolete.
+    /// The times of a job that is not watched. Details before the last transition are obsolete: it has the later times.
     pub(super) fn from_rows(last: &Transition, details: &[&Detail]) -> Self {
         let &Transition { created_at, completed_at, observed_at, .. } = last;
         let mut times = Self { created_at, completed_at, vanished_at: None, last_seen: observed_at };
@@ -87,7 +87,7 @@ impl JobTimes {
 }
 
 /// Begins at the creation of the job, or at `since` of the first span if that is earlier. Ends at the completion of the job, or at `since`
-/// of the last span if that is earlier. A job that has not ended ends when it vanished, or `now`. `None` without spans.
+/// of the last span if that is earlier. If the job has not ended: when it vanished, or `now`. `None` without spans.
 pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) -> Option<Lifetime> {
     let (first, last) = (spans.first()?, spans.last()?);
     let not_after_since =
@@ -146,7 +146,7 @@ impl Timeline<'_> {
         let (begin, end) = (self.begin(span), self.end_before(next));
         let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
         let (left, right) = (self.axis.position(begin), self.axis.position(end));
-        let unsure_left = self.axis.position(certain_until.max(begin));
+        let uncertain_from = self.axis.position(certain_until.max(begin));
         let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };
         let y = (HEIGHT - height) / 2;
         html! {
@@ -154,8 +154,8 @@ impl Timeline<'_> {
                 rect class=(span.tone) x=(percent(left)) y=(y) width=(percent(right - left)) height=(height) {
                     title { (span.status) ", " (duration_between(begin, end)) }
                 }
-                @if right - unsure_left > BAR_DRAWN_MIN {
-                    rect.unsure x=(percent(unsure_left)) y=(y) width=(percent(right - unsure_left)) height=(height) fill="url(#hatch)" {}
+                @if right - uncertain_from > BAR_DRAWN_MIN {
+                    rect.unsure x=(percent(uncertain_from)) y=(y) width=(percent(right - uncertain_from)) height=(height) fill="url(#hatch)" {}
                 }
             }
         }

@@ -28,7 +28,7 @@ pub(crate) use poller::Poller;
 const COMMIT_RETRY: Duration = Duration::from_secs(2);
 
 /// A warning is logged at this many failed polls in a row. Fewer are usual.
-const FAILURES_BEFORE_WARNING: u32 = 3;
+const FAILURES_FOR_WARNING: u32 = 3;
 
 /// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
 const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
@@ -54,6 +54,7 @@ pub(crate) struct JobWatcher {
     poller: Poller,
     /// The view as this task has last changed it. `publish_view_and_report` publishes a copy.
     view: WatchStatus,
+    /// Saved with each transition.
     watch_info: Arc<WatchInfo>,
     started: Monotonic,
     /// `remove_after` of a discovered job. `None`: the job has its own entry.
@@ -63,7 +64,7 @@ pub(crate) struct JobWatcher {
 }
 
 impl JobWatcher {
-    /// Also publishes the job's view and reports to the registry.
+    /// Creates the task, publishes the job's view and reports to the registry.
     pub(crate) fn new(
         context: Arc<TaskContext>,
         poller: Poller,
@@ -90,7 +91,7 @@ impl JobWatcher {
             if self.poller.due().is_none() {
                 tokio::select! {
                     biased;
-                    _ = &mut *stop => return Ok(()),
+                    _ = &mut *stop => return self.save_last_seen().await,
                     () = self.context.clock.sleep(self.max_idle_time()) => return Ok(()),
                     () = self.poller.wait_for_hint_if_finished() => {}
                 }
@@ -111,6 +112,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
+            // A vanished or unseen job expires only after a poll that confirms it.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -123,7 +125,7 @@ impl JobWatcher {
         self.retention.is_some()
     }
 
-    /// How long the task of a finished or parked job goes on. A hint for a finished job, or `stop`, ends this time:
+    /// How long the task of a finished or parked job goes on, unless `stop` or, for a finished job, a hint comes first:
     /// - not at all if the job has its own entry (its view stays published),
     /// - until `stop` if the discovered job is parked, was seen, and has neither ended nor vanished,
     /// - until its retention has passed if it is any other discovered job.
@@ -221,9 +223,9 @@ impl JobWatcher {
     /// Adds the failure to the view, and logs it if `FailureLog` says so.
     fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
         let is_parked = matches!(self.poller.next_action(), NextAction::Parked(_));
-        let is_logged = self.failures.should_log(reason, is_parked || reason.class().needs_operator);
+        let should_log = self.failures.should_log(reason, is_parked || reason.class().needs_operator);
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
-        if is_logged {
+        if should_log {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, kind = %id.key.kind,
                 store_id = %id.key.store, job_id = %id.key.job, reason = reason.label(), "{message}");
         }
@@ -236,7 +238,7 @@ impl JobWatcher {
 
     fn publish_view_and_report(&mut self, now: Now) {
         self.view.known = self.poller.known().cloned();
-        self.view.next_poll = self.poller.due().and_then(|due| wall(due, now));
+        self.view.next_poll = self.poller.due().and_then(|due| wall_time_of(due, now));
         self.view.state = match self.poller.next_action() {
             NextAction::PollAt(_) => WatchState::Live,
             NextAction::Finished(_) => WatchState::Finished,
@@ -257,8 +259,8 @@ impl JobWatcher {
         {
             instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        // The duration is added at the first end, even at a first observation, because both times are from AWS. A later end of a
-        // reopened job is not added. The database has `ended_once`, so a restart adds nothing again.
+        // Both times are from AWS, so the duration is known even if the first observation shows the end. It is added only at the first end
+        // of a job: the database has `ended_once`, so neither a reopening nor a restart adds it again.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
         if !ended_before
             && let Some(created_at) = created_at
@@ -328,16 +330,16 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    /// Counts a failure, and returns whether it is logged: `at_once`, or from the [`FAILURES_BEFORE_WARNING`]th failed poll in a row. A
+    /// Counts a failure, and returns whether it is logged: `at_once`, or from the [`FAILURES_FOR_WARNING`]th failed poll in a row. A
     /// reason is logged once.
     fn should_log(&mut self, reason: FailureReason, at_once: bool) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
-        (at_once || self.in_a_row >= FAILURES_BEFORE_WARNING) && self.logged_reasons.insert(reason)
+        (at_once || self.in_a_row >= FAILURES_FOR_WARNING) && self.logged_reasons.insert(reason)
     }
 }
 
 /// The expected wall clock time of `at`.
-fn wall(at: Monotonic, now: Now) -> Option<Timestamp> {
+fn wall_time_of(at: Monotonic, now: Now) -> Option<Timestamp> {
     now.wall.checked_add(at.since(now.monotonic)).ok()
 }
 

@@ -74,8 +74,8 @@ impl Poller {
         }
     }
 
-    /// Polls once the job is due. Returns `None` without a poll if the due time may have changed, or if [`Self::due`] is `None`.
-    /// Cancellation ends a request in flight and may lose a hint.
+    /// Waits until the job is due, then polls it. Returns `None` without a poll if the due time may have changed, or if [`Self::due`] is
+    /// `None`. Cancellation ends a request in flight and may lose a hint.
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
         let sent = self.target.clock().now().monotonic;
@@ -90,8 +90,8 @@ impl Poller {
         Some(decision)
     }
 
-    /// Waits until a hint says that a finished job may have been reopened. The next action is then a poll. Never returns if the next action
-    /// is not `Finished`.
+    /// Never returns unless the next action is `Finished`. Then waits until a hint says that the job may have been reopened. The next
+    /// action is then a poll.
     pub(crate) async fn wait_for_hint_if_finished(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
@@ -103,7 +103,8 @@ impl Poller {
     }
 
     /// Waits until the time `due`, then for a permit. Returns `None` if the routine interval may have changed before that time. A hint ends
-    /// the wait at once and gives the poll priority. During a backoff the hint stays in the slot for the poll after that.
+    /// the wait at once and gives the poll priority. After a failure a hint does not end the wait: it stays in the slot for the poll after
+    /// the retry.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
         if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {

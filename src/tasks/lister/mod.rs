@@ -1,7 +1,7 @@
 //! The task of one store. It lists the store's jobs repeatedly and hints jobs whose listed status differs from the known status.
 //! If the store's jobs are discovered, it hands new jobs to the supervisor.
 //!
-//! One request lists up to 100 jobs, so with `use_list` listings replace most polls of a store with several polled jobs. The
+//! One request lists up to 100 jobs. So if a store has several polled jobs, its listings replace most polls (setting `use_list`). The
 //! lister never saves a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled
 //! one by one. The rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
 
@@ -39,7 +39,7 @@ const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), 
 /// inclusive.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
-/// The most ended jobs that are handed to the supervisor at a time. Other jobs are handed over after each page.
+/// The maximum number of ended jobs that are handed to the supervisor at a time. Other jobs are handed over after each page.
 const ENDED_BATCH_MAX: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(crate) struct Lister {
     store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
-    /// The differences between listed and known statuses that gave hints, so that a lasting difference gives few hints.
+    /// The differences between listed and known statuses that gave hints. A lasting difference does not give a hint at every listing.
     differences: StatusDifferences,
     /// Decides which jobs are new, by their creation times and the earlier hand-overs. `None` without discovery.
     window: Option<DiscoveryWindow>,
@@ -91,7 +91,7 @@ pub(crate) struct Lister {
     /// Why the supervisor does not watch some or all of the new jobs of the last listed part; `None` if it watches all.
     not_watched_because: Option<String>,
     /// The listing that the next part continues.
-    unfinished: Option<Listing>,
+    to_continue: Option<Listing>,
     logged_limits: BTreeSet<Limit>,
     /// Whether an unreadable listed job was logged.
     unreadable_logged: bool,
@@ -146,7 +146,7 @@ impl Lister {
             logged_failures: BTreeSet::new(),
             retry_on_recovery: false,
             not_watched_because: None,
-            unfinished: None,
+            to_continue: None,
             logged_limits: BTreeSet::new(),
             unreadable_logged: false,
         }
@@ -184,7 +184,7 @@ impl Lister {
         if !replaces_now {
             self.registry.set_routine_interval(None);
             let Some(discovery) = &self.policy.discovery else {
-                self.unfinished = None;
+                self.to_continue = None;
                 return interval;
             };
             interval = interval.max(discovery.interval);
@@ -195,13 +195,13 @@ impl Lister {
                     let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_routine_interval(Some(routine));
                 }
-                // `list_part` has set it, through `on_part_listed`.
+                // `list_part` has set `not_watched_because`.
                 if self.not_watched_because.is_none() {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
                 }
                 // The next listing begins again, so that it contains the jobs that are not watched.
-                self.unfinished = None;
+                self.to_continue = None;
                 self.backoff.next_delay(self.jitter.f64())
             }
             Err(failure) => self.on_failure(&failure),
@@ -210,11 +210,12 @@ impl Lister {
 
     /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery the listing ends once all listable jobs were listed.
     async fn list_part(&mut self, listable: &ListableJobs) -> Result<(), RequestFailure> {
-        let unfinished = self.unfinished.take();
+        let to_continue = self.to_continue.take();
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
-        let mut listing = unfinished.unwrap_or_else(new_listing);
+        let mut listing = to_continue.unwrap_or_else(new_listing);
         let discovers = self.policy.discovery.is_some();
-        // Finished jobs are hinted too, because they may be reopened. A hint has no effect on a job with its own entry: its task has ended.
+        // Finished discovered jobs may be reopened, and their tasks wait for a hint. The task of a finished job with its own entry has
+        // exited.
         let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
         let mut not_watched_because = None;
@@ -260,9 +261,9 @@ impl Lister {
             not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
         }
         if listing.next_token.is_some() && listing.pages < Limit::ListingPages.max() {
-            self.unfinished = Some(listing);
+            self.to_continue = Some(listing);
         } else {
-            // Earlier parts had no failure: after a failure the listing begins again.
+            // The result of this part suffices: a failed hand-over in an earlier part would have begun the listing again.
             self.on_listing_end(&listing, not_watched_because.is_none());
         }
         self.on_part_listed(not_watched_because);

@@ -16,7 +16,8 @@ use crate::core::tracker::RETRY_AFTER_MAX;
 const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 impl Lister {
-    /// Ends a failure of the listing. Sets `not_watched_because`; with discovery, logs and publishes it.
+    /// Called after each listed part. Logs the recovery from failed listings. With discovery, sets and publishes `not_watched_because`, and
+    /// logs it when hand-overs begin to fail.
     pub(super) fn on_part_listed(&mut self, not_watched_because: Option<String>) {
         self.retry_on_recovery = false;
         let TargetStore { target, kind, store } = &self.store;
@@ -40,8 +41,8 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // A poll may close the breaker of the target, so this task waits for that. The breaker of this store's listings is closed only by a
-        // listing, so this task would wait for itself.
+        // Only the breaker of the target ends the pause early, because a poll may close it. The breaker of this store's listings is closed
+        // only by a listing, and so by this task.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();

@@ -107,9 +107,9 @@ async fn without_discovery_a_listing_ends_once_its_parts_have_listed_all_listabl
         registry.add(job).report(NextAction::PollAt(clock.now().monotonic), None);
     }
     lister.list_if_needed(clock.now().monotonic).await;
-    assert!(lister.unfinished.is_some(), "the second job is in the second part");
+    assert!(lister.to_continue.is_some(), "the second job is in the second part");
     lister.list_if_needed(clock.now().monotonic).await;
-    assert!(lister.unfinished.is_none(), "{:?}", lister.unfinished);
+    assert!(lister.to_continue.is_none(), "{:?}", lister.to_continue);
 }
 
 #[tokio::test]

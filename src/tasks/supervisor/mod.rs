@@ -121,7 +121,7 @@ impl Supervisor {
         let start_query = JobQuery::These(plan.start_jobs.keys().cloned().collect());
         let discovering = plan.start_listers.iter().filter(|(_, policy)| policy.discovery.is_some());
         let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
-        // Checks that the database can be read before any task stops. It is read again after that, because a stopping task may write.
+        // Before any task stops, checks that the database can be read. It is read again after that, because a stopping task may write.
         for query in [start_query.clone()].into_iter().chain(retained_queries) {
             self.context.database.restore(query).await.map_err(|error| match error {
                 WriterError::Stopped => SupervisorError::Fatal(error),
@@ -222,17 +222,17 @@ impl Supervisor {
         JobQuery::Retained { target_store: store.clone(), ended_since }
     }
 
-    /// Publishes the health of the targets that get requests: those of polled jobs and of stores with discovery. If another target was
-    /// down, no request would show its recovery, and the daemon would never be ready.
+    /// Publishes the health of the targets that get requests: those of polled jobs and of stores with discovery. Targets without requests
+    /// are left out: if one was down, no request could show its recovery, and the daemon would never be ready.
     ///
-    /// Only `apply` calls this: the published receivers ([`Target::subscribe_down_message`]) follow later changes by themselves. A target
-    /// whose last polled job ends meanwhile stays published. It is up, because the poll that saw the end succeeded.
+    /// Only `apply` calls this: the published receivers ([`Target::subscribe_down_message`]) follow later changes by themselves. If the
+    /// last polled job of a target ends, the target stays published. It is up, because the poll that saw the end succeeded.
     fn publish_target_health(&self) {
-        let polled = self.registries.iter().filter(|(_, registry)| registry.has_polled_jobs()).map(|(store, _)| store);
+        let polled = self.registries.iter().filter(|(_, registry)| registry.has_jobs_to_poll()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
         let used = self.targets.iter().filter(|(name, _)| used.contains(name));
-        let down_messages = used.map(|(name, target)| (Arc::clone(name), target.subscribe_down_message()));
-        self.context.shared.set_target_health(down_messages.collect());
+        let receivers = used.map(|(name, target)| (Arc::clone(name), target.subscribe_down_message()));
+        self.context.shared.set_target_health(receivers.collect());
     }
 
     /// Returns the next event. Cancel safe.

@@ -18,7 +18,7 @@ use crate::core::time::Monotonic;
 /// The delay of the first restart after a panic. It doubles with each further panic.
 const RESTART_DELAY_INITIAL: Duration = Duration::from_secs(1);
 
-/// The longest delay of a restart. Panics may recur until their cause ends, such as a response of the service.
+/// The longest delay of a restart. A panic may recur while its cause lasts, such as an unexpected response.
 const RESTART_DELAY_MAX: Duration = Duration::from_mins(5);
 
 /// The run time after which the earlier restarts of a task no longer count.
@@ -59,7 +59,7 @@ struct TaskHandle {
 pub enum TaskExit<K, E> {
     Done(K),
     Failed(E),
-    /// The task panicked. `restarts` is the number to pass to [`TaskSet::start`] for its restart.
+    /// The task panicked. `restarts` is the number of restarts including the next.
     Panicked {
         key: K,
         restarts: u32,
@@ -135,14 +135,14 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
             // An error means that the task has exited.
             let _ = task.stop.send(());
         }
-        let all_ended = tokio::time::timeout(timeout, async {
+        let all_exited = tokio::time::timeout(timeout, async {
             while !waiting.is_empty() {
                 let Some((key, exit)) = self.join_map.join_next().await else { return };
                 waiting.retain(|other| *other != key);
                 self.record_exit(key, exit);
             }
         });
-        if all_ended.await.is_err() {
+        if all_exited.await.is_err() {
             for key in &waiting {
                 self.join_map.abort(key);
             }
@@ -155,7 +155,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     }
 
     fn record_exit(&mut self, key: K, exit: Result<Result<(), E>, JoinError>) {
-        // A stopped task is not in `handles` any more. Only its error still counts, so `Err` with a handle is a panic and no abort.
+        // A stopped task has no handle any more. Only an error that it returned is kept. So a `JoinError` with a handle is a panic, not an
+        // abort.
         let handle = self.handles.remove(&key);
         match (exit, handle) {
             (Ok(Err(error)), _) => self.pending_exits.push_back(TaskExit::Failed(error)),

@@ -1,6 +1,6 @@
 //! Included files: errors, the default pattern, and patterns that match the main file.
 
-use refwatch::config::{Loaded, Problems, stamps};
+use refwatch::config::{Loaded, Problems, current_stamps};
 
 use super::{directory, load_in};
 
@@ -44,7 +44,7 @@ fn a_pattern_may_lead_to_the_main_file_by_another_path() {
         directory(&[("refwatch.toml", "include = [\"conf.d/../*.toml\"]\n[poll]\n"), ("conf.d/a.toml", "")]);
     let Loaded { problems, files, .. } = load_in(&directory).expect("a good file");
     assert_eq!(problems, Problems::default());
-    assert_eq!(files.stamps, stamps(&files.patterns), "the file would be loaded again and again");
+    assert_eq!(files.stamps, current_stamps(&files.patterns), "the file would be loaded again and again");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Finds the cause of a source's error: by the types of the SDK's errors and by AWS's error codes, never by words.
+//! Finds the problem behind a source's error: by the types of the SDK's errors and by AWS's error codes, never by the texts of errors.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use super::failure::{CredentialFailure, CredentialProblem};
 use crate::core::failure::FailureReason;
 use crate::healthomics::aws::errors::{
-    chain, chain_contains, code_and_message, error_chain, reason_of_code, reason_of_status, unexpected_body_message,
+    causes, chain_contains, chain_text, code_and_message, reason_of_code, reason_of_status, unexpected_body_message,
 };
 
 /// Describes a source in error messages.
@@ -29,7 +29,7 @@ pub(super) struct SourceInfo {
 
 /// A failed request of the SDK to an AWS service. It is recognized only if the SDK's error type is public.
 struct CallFailure {
-    cause: CredentialProblem,
+    problem: CredentialProblem,
     /// The action of AWS's API that failed.
     action: Option<&'static str>,
     /// The code and the message of AWS's response.
@@ -37,16 +37,16 @@ struct CallFailure {
 }
 
 pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> CredentialFailure {
-    // The failure of another source, whose credentials this source uses.
-    if let Some(failure) = error_chain(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>()) {
+    // If the source whose credentials this source uses has failed, that failure is reported.
+    if let Some(failure) = causes(error).find_map(|error| error.downcast_ref::<CredentialFailure>()) {
         return failure.clone();
     }
-    let call = error_chain(error).find_map(call_failure);
-    let cause = match (error, &call) {
+    let call = causes(error).find_map(call_failure);
+    let problem = match (error, &call) {
         (CredentialsError::CredentialsNotLoaded(_), _) => CredentialProblem::NoSource,
         (CredentialsError::InvalidConfiguration(_), _) => CredentialProblem::Misconfigured,
         (CredentialsError::ProviderTimedOut(_), _) => CredentialProblem::TimedOut,
-        (_, Some(call)) => call.cause,
+        (_, Some(call)) => call.problem,
         _ if chain_contains::<ConnectorError>(error) => CredentialProblem::Unreachable,
         // The cached token is missing or has expired. The SDK's errors for that are private.
         _ if source.sso_profile.is_some() => CredentialProblem::Rejected,
@@ -54,7 +54,7 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
         _ if chain_contains::<std::io::Error>(error) => CredentialProblem::Misconfigured,
         _ => CredentialProblem::Unavailable,
     };
-    let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain(error));
+    let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain_text(error));
     let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
         (None, _) => source.name.clone(),
         // SSO's action is called for the profile, before the SDK assumes the role.
@@ -62,11 +62,11 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
         (Some(action), _) => format!("{action} for {}", source.name),
     };
     match &source.sso_profile {
-        Some(profile) if cause == CredentialProblem::Rejected => {
+        Some(profile) if problem == CredentialProblem::Rejected => {
             let remedy = format!("run `aws sso login --profile {profile}`");
-            CredentialFailure::with_remedy(cause, &name, &detail, &remedy)
+            CredentialFailure::with_remedy(problem, &name, &detail, &remedy)
         }
-        _ => CredentialFailure::new(cause, &name, &detail),
+        _ => CredentialFailure::new(problem, &name, &detail),
     }
 }
 
@@ -79,7 +79,7 @@ fn call_failure(error: &(dyn Error + 'static)) -> Option<CallFailure> {
             let SdkError::TimeoutError(_) = error.downcast_ref::<SdkError<CredentialsError, HttpResponse>>()? else {
                 return None;
             };
-            Some(CallFailure { cause: CredentialProblem::TimedOut, action: None, response: None })
+            Some(CallFailure { problem: CredentialProblem::TimedOut, action: None, response: None })
         })
 }
 
@@ -88,7 +88,7 @@ fn action_error<E: ProvideErrorMetadata + Error + 'static>(
     error: &(dyn Error + 'static),
     action: &'static str,
 ) -> Option<CallFailure> {
-    let (cause, response) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
+    let (problem, response) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
         SdkError::TimeoutError(_) => (CredentialProblem::TimedOut, None),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => (CredentialProblem::TimedOut, None),
         SdkError::DispatchFailure(_) => (CredentialProblem::Unreachable, None),
@@ -97,17 +97,17 @@ fn action_error<E: ProvideErrorMetadata + Error + 'static>(
             let code = context.err().code();
             let unexpected = || unexpected_body_message(context.raw());
             let response = code.map_or_else(unexpected, |code| code_and_message(code, context.err()));
-            (cause_of_response(code, context.raw()), Some(response))
+            (problem_of_response(code, context.raw()), Some(response))
         }
         SdkError::ResponseError(context) => {
-            (cause_of_response(None, context.raw()), Some(unexpected_body_message(context.raw())))
+            (problem_of_response(None, context.raw()), Some(unexpected_body_message(context.raw())))
         }
         _ => (CredentialProblem::Unavailable, None),
     };
-    Some(CallFailure { cause, action: Some(action), response })
+    Some(CallFailure { problem, action: Some(action), response })
 }
 
-fn cause_of_response(code: Option<&str>, response: &HttpResponse) -> CredentialProblem {
+fn problem_of_response(code: Option<&str>, response: &HttpResponse) -> CredentialProblem {
     match code {
         Some("IDPCommunicationError") => return CredentialProblem::Unavailable,
         Some("IDPRejectedClaim") => return CredentialProblem::Denied,

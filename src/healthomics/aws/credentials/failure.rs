@@ -1,6 +1,6 @@
-//! Why a source returned no credentials, in one table.
+//! Why a source returned no credentials. `CredentialProblem::describe` is the table.
 //!
-//! A source is STS, SSO, a metadata service, a credential process, a file or the environment. `classify` maps an
+//! `classify` maps an
 //! error to a [`CredentialProblem`]. Its [`FailureReason`] is `Credentials` if a person must act, and `CredentialsUnavailable` if a retry
 //! may help.
 
@@ -18,10 +18,10 @@ pub(in super::super) enum CredentialProblem {
     Denied,
     /// The source rejects the credentials, the token or the session that it received.
     Rejected,
-    /// A file, a variable or a command is unusable.
+    /// A file, a variable or a command is unusable, or the source rejects the request as invalid.
     Misconfigured,
     Throttled,
-    /// The source responded with an error of its own.
+    /// The source has an internal error, or an unknown one.
     Unavailable,
     Unreachable,
     TimedOut,
@@ -34,7 +34,7 @@ pub(in super::super) enum CredentialProblem {
 #[error("{message}")]
 pub(in super::super) struct CredentialFailure {
     pub(in super::super) reason: FailureReason,
-    /// The problem and its remedy; and the source, if there is one. Quotes no output of a process.
+    /// The problem, its remedy and, except for `NoSource`, the source. Quotes no output of a process.
     pub(in super::super) message: String,
 }
 
@@ -78,26 +78,26 @@ impl CredentialProblem {
 
 impl CredentialFailure {
     /// `source` names the source, such as `sts:AssumeRole on ROLE`.
-    pub(super) fn new(cause: CredentialProblem, source: &str, detail: &str) -> Self {
-        let (_, _, remedy) = cause.describe();
-        Self::with_remedy(cause, source, detail, remedy)
+    pub(super) fn new(problem: CredentialProblem, source: &str, detail: &str) -> Self {
+        let (_, _, remedy) = problem.describe();
+        Self::with_remedy(problem, source, detail, remedy)
     }
 
     /// The AWS SDK's files cannot be used.
     pub(in super::super) fn from_files_error(error: &TargetError) -> Self {
-        let cause = match error {
+        let problem = match error {
             TargetError::FilesTimeout(_) => CredentialProblem::TimedOut,
             TargetError::NoRegion(_) | TargetError::Invalid(_) => CredentialProblem::Misconfigured,
         };
-        Self::new(cause, FILES_SOURCE_NAME, &error.to_string())
+        Self::new(problem, FILES_SOURCE_NAME, &error.to_string())
     }
 
-    pub(super) fn with_remedy(cause: CredentialProblem, source: &str, detail: &str, remedy: &str) -> Self {
-        let (reason, problem, _) = cause.describe();
-        let message = if cause == CredentialProblem::NoSource {
-            format!("{problem}; {remedy} ({detail})")
+    pub(super) fn with_remedy(problem: CredentialProblem, source: &str, detail: &str, remedy: &str) -> Self {
+        let (reason, problem_text, _) = problem.describe();
+        let message = if problem == CredentialProblem::NoSource {
+            format!("{problem_text}; {remedy} ({detail})")
         } else {
-            format!("cannot get credentials: {source}: {problem}: {detail} ({remedy})")
+            format!("cannot get credentials: {source}: {problem_text}: {detail} ({remedy})")
         };
         Self { reason, message }
     }

@@ -1,8 +1,8 @@
 //! The credentials of a target: from AWS's own chain (environment, profile, web identity, container, instance), or from the profile or role
 //! that the configuration names.
 //!
-//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch fails before the request times out:
-//! only the failure of the fetch names the source. The SDK caches the credentials; this module does not.
+//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch has a deadline before the timeout of
+//! the request, because only the failure of the fetch names the source. The SDK caches the credentials; this module does not.
 
 mod classify;
 mod failure;
@@ -38,7 +38,7 @@ use crate::healthomics::aws::sdk_files;
 /// The session name of an assumed role, unless the profile sets one.
 const SESSION_NAME: &str = "refwatch";
 
-/// The part of `poll.timeout` after which a fetch fails.
+/// A fetch that takes longer than this part of `poll.timeout` fails.
 const DEADLINE_FRACTION: f64 = 0.9;
 
 /// A call within this time after a failed fetch gets the same failure without a new fetch. So does a call that was waiting for that fetch.
@@ -60,8 +60,9 @@ struct GuardedProvider {
     source: CredentialSource,
 }
 
-/// A source of credentials. Its errors contain a [`CredentialFailure`]. It implements `ProvideCredentials`, so that a role can be assumed
-/// with it.
+/// A source of credentials: whatever the SDK or refwatch asks for them, such as STS, SSO, a metadata service, a credential process, a file
+/// or the environment. A role is a source that uses another source. Its errors contain a [`CredentialFailure`]. It implements
+/// `ProvideCredentials`, so that a role can be assumed with it.
 #[derive(Debug)]
 struct CredentialSource {
     info: SourceInfo,
@@ -75,7 +76,8 @@ impl FetchGuard {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
-    /// `sdk` with the credentials that `config` asks for. They are fetched at the first request.
+    /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in variables and profiles are read now. Other
+    /// credentials are fetched at the first request.
     pub(super) async fn add_credentials(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
         let mut source = target_source(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {
@@ -107,6 +109,7 @@ impl FetchGuard {
     }
 }
 
+/// The source before the role that the configuration names.
 async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     if config.simulated {
         let keys = Credentials::new("simulated", "simulated", None, None, "simulated");

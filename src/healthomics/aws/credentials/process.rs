@@ -69,18 +69,18 @@ impl CredentialProcess {
 
     /// Dropping the future kills the process group.
     async fn run(&self) -> Result<Credentials, CredentialFailure> {
-        let failed = |cause, detail: &str| CredentialFailure::new(cause, &self.name(), detail);
+        let failed = |problem, detail: &str| CredentialFailure::new(problem, &self.name(), detail);
         let (status, stdout, stderr) = self.run_command().await.map_err(|error| {
             // The usual remedy refers to the log, which has nothing here.
-            let (cause, remedy) = (CredentialProblem::ProcessFailed, "refwatch retries");
-            CredentialFailure::with_remedy(cause, &self.name(), &error.to_string(), remedy)
+            let (problem, remedy) = (CredentialProblem::ProcessFailed, "refwatch retries");
+            CredentialFailure::with_remedy(problem, &self.name(), &error.to_string(), remedy)
         })?;
         let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
         let result = if status.success() {
             self.credentials(&stdout).map_err(|problem| failed(CredentialProblem::ProcessFailed, &problem))
         } else {
-            let cause = if is_executed { CredentialProblem::ProcessFailed } else { CredentialProblem::Misconfigured };
-            Err(failed(cause, &status.to_string()))
+            let problem = if is_executed { CredentialProblem::ProcessFailed } else { CredentialProblem::Misconfigured };
+            Err(failed(problem, &status.to_string()))
         };
         if result.is_err() {
             let stderr = redacted_output(String::from_utf8_lossy(&stderr).trim_end());

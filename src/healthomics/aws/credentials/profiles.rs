@@ -11,7 +11,7 @@ use aws_types::os_shim_internal::{Env, Fs};
 use super::classify::SourceInfo;
 use super::process::CredentialProcess;
 use crate::core::secret::Secret;
-use crate::healthomics::aws::errors::chain;
+use crate::healthomics::aws::errors::chain_text;
 
 #[derive(Debug)]
 pub(super) struct ProfileSource {
@@ -48,7 +48,7 @@ pub(super) struct Role {
 pub(super) async fn resolve(profile: Option<&str>) -> Result<Option<ProfileSource>, String> {
     let selected = profile.map(|profile| profile.to_owned().into());
     let profiles = aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), selected).await;
-    let profiles = profiles.map_err(|error| chain(&error))?;
+    let profiles = profiles.map_err(|error| chain_text(&error))?;
     follow(&profiles)
 }
 
@@ -62,18 +62,18 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         visited.push(profile.name());
         // The access keys of a source profile override its role.
         let is_source_profile = visited.len() > 1;
-        if let (true, Some(keys)) = (is_source_profile, keys(profile)) {
+        if let (true, Some(keys)) = (is_source_profile, access_keys_of(profile)) {
             return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
         }
         // `credential_source` overrides `source_profile`.
         let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
-        let Some((role, source_profile)) = role(profile).zip(source_profile) else {
-            return Ok(base(profile).map(|base| ProfileSource { base, roles }));
+        let Some((role, source_profile)) = role_of(profile).zip(source_profile) else {
+            return Ok(own_source(profile).map(|base| ProfileSource { base, roles }));
         };
         // A profile may be its own `source_profile`: its other settings are then the source of the role.
         if source_profile == profile.name() {
-            let base = base(profile);
-            // With `Base::Sdk` the SDK gets the whole profile and assumes the role itself, so the role is not added here.
+            let base = own_source(profile);
+            // Only for a process, which refwatch runs, refwatch also assumes the role. Otherwise the SDK does both.
             if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
             }
@@ -88,19 +88,19 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
 
 /// The source in the profile itself. SSO and `OTHER_SOURCES` override `credential_process`, and that overrides access keys. `None` if the
 /// profile contains no credentials.
-fn base(profile: &Profile) -> Option<Base> {
+fn own_source(profile: &Profile) -> Option<Base> {
     const SSO_SESSION: [&str; 2] = ["sso_session", "sso_start_url"];
     const SSO_ACCOUNT_OR_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
     const OTHER_SOURCES: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // For SSO with neither account nor role, the SDK gets no credentials, even if the profile has a process or access keys, unless it has
-    // one of `OTHER_SOURCES`.
+    // The SDK ignores a process and access keys if the profile has an SSO session without account and role. Only one of `OTHER_SOURCES`
+    // then gives credentials.
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
         return None;
     }
-    // The SDK reports the error of such a role.
+    // A role without a source is an error, which the SDK reports.
     let is_role_without_source = is_role && !has_any(&["source_profile"]);
     let sdk_decides = is_sso || is_role_without_source || has_any(&OTHER_SOURCES);
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
@@ -117,7 +117,7 @@ fn base(profile: &Profile) -> Option<Base> {
 }
 
 /// `None` if the profile has no role, or the SDK assumes the role itself, with a web identity token.
-fn role(profile: &Profile) -> Option<Role> {
+fn role_of(profile: &Profile) -> Option<Role> {
     let text = |key| profile.get(key).map(str::to_owned);
     let arn = text("role_arn").filter(|_| profile.get("web_identity_token_file").is_none())?;
     Some(Role {
@@ -127,7 +127,7 @@ fn role(profile: &Profile) -> Option<Role> {
     })
 }
 
-fn keys(profile: &Profile) -> Option<Credentials> {
+fn access_keys_of(profile: &Profile) -> Option<Credentials> {
     let mut keys = Credentials::builder()
         .access_key_id(profile.get("aws_access_key_id")?)
         .secret_access_key(profile.get("aws_secret_access_key")?)
