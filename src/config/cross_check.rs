@@ -310,7 +310,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports an entry (store S, job J) if another entry uses J as a store. An id has at least 10 digits, so a job and a store do not
+    /// Reports an entry (store S, job J) if an entry uses J as a store. An id has at least 10 digits, so a job and a store do not
     /// share one by chance: one of the entries has its ids swapped. The entry is taken as correct, and not reported, if S has better
     /// evidence of being a store than J:
     /// 1. S is used as a store in an earlier file.

@@ -1,5 +1,5 @@
-//! The key `labels` of jobs and stores. The number of labels is limited, because every label is added to each series of the metric
-//! `refwatch_job_labels`.
+//! The key `labels` of jobs and stores. The number of labels is limited, because the series of a job in the metric `refwatch_job_labels`
+//! has all labels of the job.
 
 use std::sync::LazyLock;
 

@@ -199,7 +199,7 @@ impl DatabaseConfig {
         Self::default_path_with(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
-    /// Whether the database is in the default directory of the user. The daemon creates this directory if it is missing, and no other.
+    /// Whether the database is in the default directory of the user, the only directory of a database that the daemon creates.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
         self.path

@@ -90,7 +90,7 @@ impl<V: ValueType> Field for V {
 pub(super) struct List<F>(PhantomData<F>);
 
 impl<F: Field> Field for List<F> {
-    // An invalid element is `None`.
+    // An invalid value is `None`, an invalid table is the default.
     type Parsed = Option<Vec<F::Parsed>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {

@@ -86,8 +86,8 @@ pub struct StepResult {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// The caller takes the next step at this time at the latest, even without a new row or outcome. It is the time of the next attempt, or
-    /// now if an unreadable event has failed in this step: the next event of its job may be due.
+    /// When an event may become due without a new row or outcome: at the next attempt, or now if an unreadable event has failed in this
+    /// step, because the next event of its job may be due.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -211,12 +211,12 @@ fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<Step
     for (event_id, outcome) in outcomes {
         save_outcome(transaction, step, *event_id, outcome)?;
     }
-    queue_sink_wakeups(transaction, sink, filter)?;
+    queue_new_events(transaction, sink, filter)?;
     let sql = "SELECT disabled_at FROM sinks WHERE name = ?";
     let found = transaction.prepare_cached(sql)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = found.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // `limit` remain after those in flight are removed and `rotation` events are moved to the end.
+    // Enough events that `limit` remain after those in flight are removed and `rotation` events are moved to the end.
     let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
     let first = rotation.checked_rem(candidates.len()).unwrap_or_default();
@@ -266,7 +266,7 @@ fn save_outcome(
 
 /// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. No limit is needed: a sink
 /// takes a step after each commit, so these are few rows.
-fn queue_sink_wakeups(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
+fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
     let sql = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(sql)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
@@ -301,9 +301,9 @@ fn replay_events(
     queue_events(transaction, sink, filter, *failed, condition, values)
 }
 
-/// Queues the events that match the SQL condition and the filter. With `failed`, the delivery must have failed instead of matching the
-/// filter. The condition may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set back,
-/// and begin again without rejections. Returns their number.
+/// Queues the events that match the SQL condition and the filter. With `failed`, the filter is ignored, and the delivery of the event must
+/// have failed. The condition may contain `:sink` and the names in `values`. The queued events are due at once, also if the clock is set
+/// back, and begin again without rejections. Returns their number.
 fn queue_events(
     transaction: &Transaction<'_>,
     sink: &str,

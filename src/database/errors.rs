@@ -114,8 +114,8 @@ pub enum WriterError {
 }
 
 impl FileError {
-    /// Whether the running daemon tries again: after an error of SQLite, while the disk is full, read-only or failing, and while the
-    /// writer's thread cannot start. Any other error ends the daemon.
+    /// Whether the daemon tries again to open the database at its start: after an error of SQLite, while the disk is full, read-only or
+    /// failing, and while the writer's thread cannot start. Any other error then ends the daemon.
     #[must_use]
     pub fn is_retried(&self) -> bool {
         match self {

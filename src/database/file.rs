@@ -45,7 +45,7 @@ const WRITE_VERSION_MAX: u8 = 2;
 const ENCODED_IN_URI: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The path of a database, and the locks on its lock file and on the database. Until it is dropped, no other refwatch can write the
-/// database, even through a hard link. (On NFS only the lock file is locked.) Other programs are not locked out.
+/// database, not even through a hard link. (On NFS only the lock file is locked.) Other programs are not locked out.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     /// Absolute, so that SQLite does not parse it as a URI, and without symbolic links.

@@ -2,8 +2,8 @@
 //!
 //! A hinted request (see [`Priority`]) waits for at most one routine request. Two tokio mutexes serve as queues: they are locked in FIFO
 //! order. Every request waits for `send_queue`. Its holder is next: it gets its permit as soon as a place in flight is free and the quota
-//! allows it. A routine request first waits for `routine_queue`, and releases both with its permit. So at most one routine request is in
-//! `send_queue`.
+//! allows it. A routine request first waits for `routine_queue`, and releases both as soon as it has its permit or gives up. So at most one
+//! routine request is in `send_queue`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

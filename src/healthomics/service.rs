@@ -22,8 +22,8 @@ pub trait ServiceFactory: Debug + Send + Sync {
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a>;
 }
 
-/// The service of one target. A call sends one request to HealthOmics or STS and, before it, the requests that fetch credentials, if
-/// needed. Without credentials it sends only those. It does not wait for the quota.
+/// The service of one target. A call sends at most one request to HealthOmics or STS and, before it, the requests that fetch credentials,
+/// if needed. Without credentials it sends only those. It does not wait for the quota.
 pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 

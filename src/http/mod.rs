@@ -13,7 +13,8 @@
 //! - A store holds data in AWS and has jobs. A `[[store]]` entry of the configuration watches all jobs of a store.
 //! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
 //!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`. Its `up` is whether
-//!   the last poll succeeded. A finished job that AWS reopens is polled again if its store is listed.
+//!   the last poll succeeded. A discovered job that has finished is polled again if a
+//!   listing shows that AWS has reopened it.
 //! - A transition is a saved change of a job's status, an item transition of an item's status. A detail is any other saved observation of a
 //!   job, for example a new message.
 //! - A sink receives notifications of events. A delivery is one event for one sink. The receiver may reject it

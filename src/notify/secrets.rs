@@ -1,6 +1,6 @@
 //! Reads the files of a sink: `url_file`, `secret_file` and `bearer_token_file`.
 //!
-//! An error of a file names the sink, the key and the file, and never quotes the content. A file system can hang, so async code calls this
+//! An error of a file names the sink, the key and the file, and never quotes the content. A file system can hang, so the daemon calls this
 //! module on a blocking thread.
 
 use std::io::ErrorKind;

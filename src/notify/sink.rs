@@ -62,6 +62,8 @@ pub(super) struct SinkTask {
     pause: Option<Pause>,
     backoff: Backoff,
     status: SinkStatus,
+    /// The reason of a rejection that was logged, until no event waits.
+    logged_rejection: Option<String>,
 }
 
 /// A request that has ended.
@@ -97,6 +99,7 @@ impl SinkTask {
             outcomes: Vec::new(),
             pause: None,
             backoff: Backoff::new(PAUSE),
+            logged_rejection: None,
         }
     }
 
@@ -192,8 +195,11 @@ impl SinkTask {
         self.status.disabled_at = disabled_at;
         (self.status.waiting, self.status.failed, self.status.oldest_waiting_at) =
             (waiting, failed, oldest_observed_at);
-        if waiting == 0 && failed == 0 && self.status.state == SinkState::Up {
-            self.status.last_error = None;
+        if waiting == 0 {
+            self.logged_rejection = None;
+            if failed == 0 && self.status.state == SinkState::Up {
+                self.status.last_error = None;
+            }
         }
         self.context.shared.publish_sink(self.status.clone());
         for event in due {
@@ -257,7 +263,8 @@ impl SinkTask {
                 &reason,
                 "after the sink works again, run `refwatch notify replay SINK --failed`",
             );
-        } else if self.status.last_error.as_ref() != Some(&reason) {
+        } else if self.logged_rejection.as_ref() != Some(&reason) {
+            self.logged_rejection = Some(reason.clone());
             let sink = &*self.config.name;
             warn!(
                 event = "delivery_rejected",

@@ -20,8 +20,8 @@
 //!   from a successful poll to the next routine poll of a listable job. It does not apply after a failed poll, or if the user set the
 //!   job's poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
-//!   expires after the longer of its retention and one hour, counted from the start of its task. A vanished or unseen job that is not
-//!   parked expires right after a poll, and only if `Decision::may_expire` allows it.
+//!   expires after the longer of its retention and one hour, counted from the start of its task. A vanished or unseen job that is still
+//!   polled expires right after a poll, and only if `Decision::may_expire` allows it.
 
 pub mod job_watcher;
 pub mod lister;

@@ -8,9 +8,9 @@ init=
 # A checkout with these packages. They have the release build of README's commands, or the development build if that is newer.
 build_packages() {
     local clone=$E2E/clone/target tools=$E2E/tools
+    [[ ! -e $clone/tools/bin/cargo-deb ]] || tools=$clone/tools
     git clone --quiet . "$stage/checkout"
     mkdir -p "$stage/checkout/target/release" "$tools"
-    [[ -e $tools/bin/cargo-deb || ! -e $clone/tools ]] || cp --archive "$clone/tools/." "$tools/"
     ln -s "$tools" "$stage/checkout/target/tools"
     if [[ $clone/release/refwatch -nt $REFWATCH ]]; then
         cp "$clone/release/refwatch" "$stage/checkout/target/release/"
@@ -23,7 +23,7 @@ build_packages() {
 # Boots with DIRECTORY mounted at /mnt, and waits until systemd is running.
 boot() {
     trap halt EXIT
-    systemd-nspawn --quiet --register=no --keep-unit --ephemeral --private-network --machine=refwatch-e2e --hostname=refwatch-e2e \
+    systemd-nspawn --quiet --register=no --keep-unit --ephemeral --private-network --machine="refwatch-e2e-$$" --hostname=refwatch-e2e \
         --directory="$DEBIAN" --bind-ro="$1:/mnt" --boot >"$stage/boot.log" 2>&1 </dev/null &
     container=$!
     eventually booted || { tail -n 40 "$stage/boot.log" && return 1; }

@@ -168,7 +168,7 @@ fn both_guides_for_contributors_name_every_end_to_end_check() {
     let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file");
     let script = read("tests/e2e/run");
     let checks = script.split_once("readonly CHECKS=(").expect("the list").1.split_once(')').expect("its end").0;
-    let checks: Vec<&str> = checks.split_whitespace().chain(["reproducible"]).collect();
+    let checks: Vec<&str> = checks.split_whitespace().chain(["readme", "systemd", "install", "reproducible"]).collect();
     assert!(checks.len() > 10, "{checks:?}");
     for document in ["CONTRIBUTING.md", "tests/README.md"] {
         let text = read(document);

@@ -91,7 +91,7 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Reads keys in environment variables and profiles. Other credentials are fetched at the first request.
+    /// Reads keys in environment variables and in a `source_profile`. Other credentials are fetched at the first request.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;

@@ -1,8 +1,8 @@
 //! Converts the SDK's errors to a [`RequestFailure`].
 //!
-//! The reason is that of, in this order: a failure of the credentials, the response's error code, its HTTP status. Without a readable
-//! response it is that of the SDK's error and of the types in its chain. Excerpts are redacted and shortened. `core::failure` defines what
-//! follows from a reason.
+//! The reason comes from the first of these that exists: a failure of the credentials, the response's error code, its HTTP status. Without
+//! a complete response it comes from the SDK's error and the types in its chain. Excerpts are redacted and shortened. `core::failure`
+//! defines what follows from a reason.
 
 use std::error::Error;
 use std::time::Duration;

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_aws_host_if_its_host_is() {
+    fn an_endpoint_is_of_aws_if_its_host_is() {
         assert!(is_aws_host("https://vpce-1-a.omics.us-west-2.vpce.amazonaws.com"));
         assert!(is_aws_host("https://omics.cn-north-1.amazonaws.com.cn:443/"));
         assert!(!is_aws_host("http://127.0.0.1:4566"));

@@ -19,7 +19,7 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!("(?i)((?:{names}){SEPARATOR}){VALUE}"))
 });
 
-/// The replacement of a match: keeps the name, the separator and the opening quotation mark of a match, and hides the value.
+/// The replacement of a match: keeps the name, the separator and the opening quotation mark, and hides the value.
 const REPLACEMENT: &str = "${1}${2}${3}[redacted]";
 
 /// Matches the user and password of a URL. The first group is its scheme.
@@ -41,7 +41,7 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 /// Matches text that may be a key or a token.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
-/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. Paths without capital letters are kept.
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. Most paths without capital letters are kept.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REPLACEMENT);

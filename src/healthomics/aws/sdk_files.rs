@@ -28,7 +28,8 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Shorter than the deadline of a fetch of credentials (18 s at the default `poll.timeout`), whose error does not mention files.
+/// Shorter than the deadline of a fetch of credentials at usual timeouts (18 s at the default `poll.timeout`): the error of that deadline
+/// does not mention files.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs. All other checks then time out.

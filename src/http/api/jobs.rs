@@ -14,7 +14,7 @@ use crate::http::parameters::Parameters;
 use crate::http::response::{json, json_error, rfc3339};
 use crate::state::{WatchState, WatchStatus};
 
-/// At most so many items of a job are listed. No job has more today: `StartReferenceImportJob` accepts at most 100 sources. The counts
+/// At most this many items of a job are listed. No job has more today: `StartReferenceImportJob` accepts at most 100 sources. The counts
 /// include all items.
 pub const ITEMS_LISTED_MAX: usize = 100;
 

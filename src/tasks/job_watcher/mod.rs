@@ -92,7 +92,7 @@ impl JobWatcher {
                 tokio::select! {
                     biased;
                     _ = &mut *stop => return self.save_last_seen().await,
-                    () = self.context.clock.sleep(self.max_idle_time()) => return Ok(()),
+                    () = self.context.clock.sleep(self.max_idle_time()) => return self.save_last_seen().await,
                     () = self.poller.wait_for_hint_if_finished() => {}
                 }
             }
@@ -112,7 +112,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // A vanished or unseen job expires only after a poll that confirms it.
+            // A vanished or unseen job that is still polled expires only after a poll that confirms it.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {

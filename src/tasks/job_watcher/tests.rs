@@ -1,4 +1,7 @@
-//! A poller whose service knows one completed job, and the log of failed polls.
+//! A poller and a job watcher whose service knows one job, and the log of failed polls.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
 
 use super::*;
 use crate::config::{Quota, TargetConfig};
@@ -6,21 +9,36 @@ use crate::core::backoff::BackoffPolicy;
 use crate::core::job::{Items, JobKey, Snapshot, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
+use crate::database::{DatabaseReader, Filter};
 use crate::healthomics::{BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, Target, TargetService};
 use crate::tasks::registry::StoreRegistry;
 
-#[derive(Clone, Debug)]
-struct CompletedJob(Arc<str>);
+const DELAY: Duration = Duration::from_millis(10);
+const POLICY: PollPolicy =
+    PollPolicy { interval: DELAY, fixed: false, backoff: BackoffPolicy { initial: DELAY, max: DELAY } };
 
-impl ServiceFactory for CompletedJob {
+/// Each poll takes the next status. After the last, polls are rejected as malformed.
+#[derive(Clone, Debug)]
+struct OneJobService {
+    aws_region: Arc<str>,
+    statuses: Arc<Mutex<VecDeque<JobStatus>>>,
+}
+
+impl OneJobService {
+    fn new(statuses: impl Into<VecDeque<JobStatus>>) -> Self {
+        Self { aws_region: "us-west-2".into(), statuses: Arc::new(Mutex::new(statuses.into())) }
+    }
+}
+
+impl ServiceFactory for OneJobService {
     fn build<'a>(&'a self, _: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async { Ok(Arc::new(self.clone()) as Arc<dyn TargetService>) })
     }
 }
 
-impl TargetService for CompletedJob {
+impl TargetService for OneJobService {
     fn aws_region(&self) -> &Arc<str> {
-        &self.0
+        &self.aws_region
     }
 
     fn caller_identity(&self) -> RequestFuture<'_, Option<CallerIdentity>> {
@@ -28,15 +46,19 @@ impl TargetService for CompletedJob {
     }
 
     fn get_job<'a>(&'a self, _: &'a JobKey) -> RequestFuture<'a, Snapshot> {
-        let snapshot = Snapshot {
-            status: JobStatus::Completed,
+        let status = self.statuses.lock().expect("a lock").pop_front();
+        let snapshot = |status| Snapshot {
+            status,
             status_message: None,
             created_at: None,
             completed_at: None,
             items: Items::new(),
             exceeded: vec![],
         };
-        Box::pin(async { Ok(snapshot) })
+        let malformed =
+            RequestFailure { reason: FailureReason::Validation, message: "malformed".to_owned(), retry_after: None };
+        let response = status.map(snapshot).ok_or(malformed);
+        Box::pin(async { response })
     }
 
     fn list_jobs<'a>(
@@ -50,27 +72,53 @@ impl TargetService for CompletedJob {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_hint_of_a_finished_job_causes_a_poll_at_once_whatever_the_routine_interval() {
-    let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
+/// A poller of `id` at `service`, and the registry of its store.
+async fn poller(id: &Arc<WatchId>, service: &OneJobService, clock: Clock) -> (Poller, StoreRegistry) {
     let quota = Quota { requests_per_second: 1e6, ..Quota::default() };
     let config = TargetConfig { quota, ..TargetConfig::new(TargetConfig::DEFAULT) };
     let instruments = Instruments::new().expect("metrics");
-    let service = CompletedJob("us-west-2".into());
-    let target = Target::new(&config, &service, clock, &instruments).await.expect("a target");
-    let key: JobKey = "1234567890/9876543210".parse().expect("a job");
-    let id = Arc::new(WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() });
+    let target = Target::new(&config, service, clock, &instruments).await.expect("a target");
     let registry = StoreRegistry::default();
-    let second = Duration::from_secs(1);
-    let policy = PollPolicy { interval: second, fixed: false, backoff: BackoffPolicy { initial: second, max: second } };
-    let mut poller = Poller::new(Arc::new(target), id, policy, None, registry.add(&key.job), 1);
+    let slot = registry.add(&id.key.job);
+    (Poller::new(Arc::new(target), Arc::clone(id), POLICY, None, slot, 1), registry)
+}
+
+fn id() -> Arc<WatchId> {
+    let key = "1234567890/9876543210".parse().expect("a job");
+    Arc::new(WatchId { target: TargetConfig::DEFAULT.into(), key })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_for_a_finished_job_causes_a_poll_at_once_whatever_the_routine_interval() {
+    let (clock, id) = (Clock::simulated(Timestamp::UNIX_EPOCH), id());
+    let service = OneJobService::new([JobStatus::Completed, JobStatus::Completed]);
+    let (mut poller, registry) = poller(&id, &service, clock).await;
     poller.poll().await.expect("the end of the job");
     registry.set_routine_interval(Some(Duration::from_hours(1)));
     let hinted = clock.now().monotonic;
-    registry.hint(&key.job);
+    registry.hint(&id.key.job);
     poller.wait_for_hint_if_finished().await;
+    // The first `None` is due to the changed routine interval.
     while poller.poll().await.is_none() {}
     assert!(clock.now().monotonic.since(hinted) < Duration::from_mins(1), "{:?}", clock.now());
+}
+
+#[tokio::test]
+async fn when_a_job_is_parked_the_time_of_its_last_sighting_is_saved() {
+    let (directory, clock, id) = (tempfile::tempdir().expect("a directory"), Clock::system(), id());
+    let (path, instruments) = (directory.path().join("refwatch.db"), Instruments::new().expect("metrics"));
+    let database = Database::open(&path, &instruments).expect("a database");
+    let context = Arc::new(TaskContext { clock, database, shared: SharedState::default(), instruments });
+    let service = OneJobService::new([JobStatus::InProgress, JobStatus::InProgress]);
+    let (poller, _registry) = poller(&id, &service, clock).await;
+    let settings = JobSettings { name: "a".into(), labels: Arc::default(), policy: POLICY, remove_after: None };
+    let (_stop, mut stopped) = oneshot::channel();
+    JobWatcher::new(context, poller, id, settings).run(&mut stopped).await.expect("a database writer");
+    let reader = DatabaseReader::new(&path);
+    let [first] = &reader.rows::<Transition>(&Filter::default()).expect("rows")[..] else { panic!("one transition") };
+    let [last] = &reader.rows::<Detail>(&Filter::default()).expect("rows")[..] else { panic!("one detail") };
+    assert_eq!(last.value.kind, DetailKind::StillSeen);
+    assert!(last.value.observed_at > first.value.observed_at, "{last:?} {first:?}");
 }
 
 #[test]

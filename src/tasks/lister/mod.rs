@@ -55,7 +55,8 @@ pub(crate) struct DiscoveryPolicy {
     pub(crate) name: Arc<str>,
     /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// The shortest time between two listings, or two parts of one, while listings do not replace polls. At least [`LISTING_INTERVAL_MIN`].
+    /// The shortest time between two listings, or two parts of one, while listings do not replace polls, if it is longer than
+    /// [`LISTING_INTERVAL_MIN`].
     pub(crate) interval: Duration,
 }
 
@@ -308,8 +309,8 @@ impl Lister {
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job has no known status until its first poll. Its status at the hand-over is used instead: the hand-over has hinted the
-        // job, so the next listing must not hint it again.
+        // A new job has no known status until its first poll. Its status at the hand-over is used instead, so that the next listing does
+        // not hint the job again: the hand-over has hinted it, unless it had ended.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {

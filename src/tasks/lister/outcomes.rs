@@ -41,8 +41,8 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = class.scope == Scope::Target;
-        // Only the breaker of the target ends the pause early, because a poll may close it. The breaker of this store's listings is closed
-        // only by a listing, and so by this task.
+        // Only after a failure of the whole target may the pause end early: a poll may close the target's breaker. The breaker of this
+        // store's listings is closed only by a listing, and so by this task.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -83,7 +83,7 @@ impl Lister {
             let TargetStore { target, kind, store } = &self.store;
             let advice = if self.window.is_some() { ", or set a shorter `created_within`" } else { "" };
             let (max, items) = (limit.max(), limit.text());
-            // AWS returns no more than this. Another endpoint may.
+            // AWS returns no more jobs on a page than this. Another endpoint may return any number.
             let missed = format!("more than {max} {items}; the rest is ignored: check `endpoint_url`{advice}");
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{missed}");
             if self.window.is_some() {

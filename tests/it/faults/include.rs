@@ -11,7 +11,7 @@ use super::service::{JOB, STORE, Service, config, job};
 use crate::process::{Workspace, eventually, get, metric};
 
 /// Cannot be listed or read, even by root.
-const UNREADABLE_ROW_REASON: &str = "/proc/self/mem";
+const UNREADABLE: &str = "/proc/self/mem";
 
 fn entry(id: &str) -> String {
     format!("[[job]]\nreference_store_id = \"{STORE}\"\nid = \"{id}\"\n")
@@ -30,7 +30,7 @@ fn fault_134_an_unreadable_include_directory_is_one_error_and_the_rest_applies()
     let file = workspace.write("refwatch.toml", &text);
     fs::create_dir(workspace.path("conf.d")).expect("a directory");
     workspace.write("conf.d/a.toml", &entry("1000000001"));
-    symlink(UNREADABLE_ROW_REASON, workspace.path("more")).expect("a link");
+    symlink(UNREADABLE, workspace.path("more")).expect("a link");
 
     let (status, _, error) = workspace.run(&["--config", file.to_str().expect("text"), "check"]);
     assert_eq!((status, error.matches("error: ").count()), (78, 1), "{error}");
@@ -55,7 +55,7 @@ fn fault_134_an_unreadable_include_directory_is_one_error_and_the_rest_applies()
 
     // Its jobs stay watched while it cannot be listed again.
     fs::remove_dir_all(workspace.path("more")).expect("the directory");
-    symlink(UNREADABLE_ROW_REASON, workspace.path("more")).expect("a link");
+    symlink(UNREADABLE, workspace.path("more")).expect("a link");
     workspace.write("conf.d/c.toml", &entry("1000000003"));
     eventually("the new job, and those that were watched", || watched(4.0));
     reload(0.0);

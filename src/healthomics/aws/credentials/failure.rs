@@ -1,8 +1,7 @@
 //! Why a source returned no credentials. `CredentialProblem::describe` is the table.
 //!
-//! `classify` maps an
-//! error to a [`CredentialProblem`]. Its [`FailureReason`] is `Credentials` if a person must act, and `CredentialsUnavailable` if a retry
-//! may help.
+//! `classify` maps an error to a [`CredentialProblem`]. Its [`FailureReason`] is `Credentials` if a person must act, and
+//! `CredentialsUnavailable` if a retry may help.
 
 use crate::core::failure::FailureReason;
 use crate::healthomics::service::TargetError;

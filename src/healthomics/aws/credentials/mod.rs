@@ -76,8 +76,8 @@ impl FetchGuard {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
-    /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in variables and profiles are read now. Other
-    /// credentials are fetched at the first request.
+    /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in variables and in a `source_profile` are read now.
+    /// Other credentials are fetched at the first request.
     pub(super) async fn add_credentials(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
         let mut source = target_source(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {

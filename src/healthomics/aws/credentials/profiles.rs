@@ -65,7 +65,7 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         if let (true, Some(keys)) = (is_source_profile, access_keys_of(profile)) {
             return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
         }
-        // `credential_source` overrides `source_profile`.
+        // The SDK rejects a role with both `credential_source` and `source_profile`, so this profile is left to it.
         let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
         let Some((role, source_profile)) = role_of(profile).zip(source_profile) else {
             return Ok(own_source(profile).map(|base| ProfileSource { base, roles }));
@@ -100,7 +100,7 @@ fn own_source(profile: &Profile) -> Option<Base> {
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
         return None;
     }
-    // A role without a source is an error, which the SDK reports.
+    // Left to the SDK, which reports an error unless the profile has one of `OTHER_SOURCES`.
     let is_role_without_source = is_role && !has_any(&["source_profile"]);
     let sdk_decides = is_sso || is_role_without_source || has_any(&OTHER_SOURCES);
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
