@@ -1,4 +1,5 @@
-//! Faults 79, 80 and 115: directories of another user, log directories that are full or not writable, and a strict umask.
+//! Faults 79, 80, 115 and 136: directories of another user, log directories that are full or not writable, a strict umask, and a directory
+//! that cannot be synced.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,9 +8,10 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::with_database;
+use super::{Tracer, with_database};
 use crate::disk_faults::{Mounted, skipped};
 use crate::process::{Workspace, eventually, get, metric};
+use crate::transition_rows::transitions;
 
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
@@ -103,4 +105,23 @@ fn fault_080_an_unwritable_log_directory_is_reported_and_used_once_writable() {
     assert_eq!(get(address, "/-/ready").0, 200);
     fs::remove_file(&logs).expect("the file at the path");
     eventually("a log", || fs::read_to_string(logs.join("refwatch.log")).ok().filter(|log| log.contains("COMPLETED")));
+}
+
+#[test]
+fn fault_136_a_restored_database_is_used_once_its_directory_can_be_synced() {
+    let workspace = Workspace::new();
+    let (_simulator, _, config) = workspace.simulate(&["--jobs", "2", "--mean-seconds", "600"]);
+    let (directory, database) = (workspace.path("state"), workspace.path("state/refwatch.db"));
+    fs::create_dir(&directory).expect("a directory");
+    let (daemon, address) = workspace.daemon(&workspace.write("refwatch.toml", &with_database(&config, &database)));
+    eventually("first observations", || (transitions(&database).len() == 2).then_some(()));
+    let path = directory.to_str().expect("text");
+    let failing_sync = ["-P", path, "-e", "trace=fsync", "-e", "inject=fsync:error=EIO"];
+    let Some(tracer) = Tracer::on(&daemon, &failing_sync) else { return };
+    fs::remove_file(&database).expect("a file");
+    eventually("an error", || get(address, "/-/ready").1.contains("sync it to disk").then_some(()));
+    assert!(database.exists(), "the database was restored");
+    drop(tracer);
+    eventually("ready", || (get(address, "/-/ready").0 == 200).then_some(()));
+    assert_eq!(transitions(&database).len(), 2);
 }
