@@ -78,7 +78,7 @@ pub enum TargetError {
          the instance metadata service names none"
     )]
     NoRegion(Arc<str>),
-    /// What the SDK reads is invalid: a variable, a value of the AWS profile, a file, or the certificate authorities.
+    /// An input of the SDK is invalid: a variable, a value of the AWS profile, a file, or the certificate authorities.
     #[error("{0}")]
     Invalid(String),
     /// The file system of the AWS SDK's files does not respond.

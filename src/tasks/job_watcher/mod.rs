@@ -33,7 +33,7 @@ const FAILURES_FOR_WARNING: u32 = 3;
 /// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
 const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
 
-/// What all tasks share.
+/// The resources that all tasks share.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     pub clock: Clock,

@@ -56,7 +56,7 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// What to do with jobs that have not ended, and vanished longer ago than their retention.
+/// The treatment of jobs that have not ended, and vanished longer ago than their retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnExpiredVanished {
     /// Poll them once more, when tasks start: the 404 may have been wrong. They expire after that poll if it also returns 404.
